@@ -1,0 +1,363 @@
+"""Every message of the framed channel, which carries what happens once per call or per object.
+
+A frame is a little-endian ``uint32`` length and one msgpack array whose first element is the tag of
+its message. Payloads (pickled arguments, results) are opaque ``bytes``: nobody but the process that runs
+the task or asked for the value unpickles them.
+
+Worker leases go this way too, although ARCHITECTURE.md foresaw gRPC for them: each process holds this
+channel to its raylet for the object store anyway, its end is the owner's end, which revokes the leases, and
+no worker pays 0.14 s and a dozen threads for a gRPC channel before it can submit its first nested task.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+#: A longer frame is refused as garbage. Inlined arguments stay far below it (10 MiB a message).
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+LENGTH = struct.Struct("<I")
+
+
+class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a driver or worker listens for its peers."""
+
+    node_id: bytes
+    worker_id: bytes
+    #: Unix socket, used by peers on the same node.
+    path: str
+    #: TCP address for peers on other nodes; port 0 = not reachable from other nodes.
+    host: str = ""
+    port: int = 0
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages. ``gc=False``: a message never holds a reference cycle."""
+
+
+# --- handshake (shoal_common.handshake) ------------------------------------------------------------
+
+
+class Hello(Message, tag=1):
+    """First frame of the side that connects."""
+
+    version: int
+    nonce: bytes
+    #: "driver", "worker" or "raylet"
+    role: str
+    node_id: bytes
+    worker_id: bytes
+    job_id: bytes
+    pid: int
+    #: "3.11": functions travel as bytecode, so the minor versions must agree.
+    python: str
+    address: WorkerAddress | None = None
+
+
+class HelloReply(Message, tag=2):
+    """The accepting side proves that it has the token and challenges back."""
+
+    nonce: bytes
+    proof: bytes
+    node_id: bytes
+    worker_id: bytes
+    #: Non-empty when refused; the connection closes after it.
+    error: str = ""
+    #: Bytes of the arena whose descriptor follows as ancillary data; 0 = none follows.
+    arena_size: int = 0
+
+
+class HelloProof(Message, tag=3):
+    """The connecting side's proof; ordinary frames may follow at once."""
+
+    proof: bytes
+
+
+# --- worker leases: owner <-> raylet ---------------------------------------------------------------
+
+
+class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a worker lease needs; leases are reused within one class."""
+
+    #: Function or class name, for messages and process titles.
+    name: str
+    #: Resource amounts in grains (1/10,000 unit), sorted by name.
+    resources: tuple[tuple[str, int], ...]
+    #: Encoded scheduling strategy; "" = DEFAULT, "SPREAD", "node:<hex>", "node?:<hex>" (soft).
+    strategy: str = ""
+    #: Hash of the runtime environment; "" = the job's.
+    runtime_env: str = ""
+
+
+class LeaseDemand(Message, tag=10):
+    """Owner -> raylet: the number of leases wanted for a class since the connection began.
+
+    Cumulative, so that a grant under way cannot be counted twice: the raylet still owes
+    ``max(0, total - granted)``. A smaller total than before cancels what is not granted yet.
+    """
+
+    class_key: int
+    total: int
+    #: Sent with the first demand of a class, None afterwards.
+    spec: SchedulingClass | None = None
+
+
+class LeaseGranted(Message, tag=11):
+    """Raylet -> owner."""
+
+    class_key: int
+    lease_id: bytes
+    worker: WorkerAddress
+    pid: int
+
+
+class LeaseReturned(Message, tag=12):
+    """Owner -> raylet. ``worker_exits``: the worker is going away by itself (``max_calls``, exit_actor)."""
+
+    lease_id: bytes
+    worker_exits: bool = False
+
+
+class LeaseLost(Message, tag=13):
+    """Raylet -> owner: the leased worker died."""
+
+    lease_id: bytes
+    #: One of EXIT_KINDS.
+    kind: str
+    #: For humans: "killed by SIGKILL", "exit code 3", "node memory 96 % used, this worker grew to 3.1 GiB".
+    detail: str
+
+
+class LeaseRefused(Message, tag=14):
+    """Raylet -> owner: no node can ever satisfy this class; its queued tasks fail with ``reason``."""
+
+    class_key: int
+    #: "infeasible", "affinity", "runtime_env", "worker_start"
+    kind: str
+    reason: str
+
+
+class LeaseReclaim(Message, tag=15):
+    """Raylet -> owner: others wait; return this lease when the tasks already pushed are done."""
+
+    lease_id: bytes
+
+
+class LeaseAssigned(Message, tag=16):
+    """Raylet -> worker: what the coming tasks may use."""
+
+    lease_id: bytes
+    job_id: bytes
+    resources: tuple[tuple[str, int], ...]
+    #: Granted device ids by resource name, e.g. {"GPU": ["0"]}.
+    devices: dict[str, list[str]]
+
+
+class Blocked(Message, tag=17):
+    """Worker -> raylet: this worker waits in ``get`` or ``wait``; its CPU may be lent."""
+
+
+class Unblocked(Message, tag=18):
+    """Worker -> raylet: it runs again and takes its CPU back at once, if need be on credit."""
+
+
+EXIT_KINDS = (
+    "SYSTEM_ERROR",
+    "INTENDED_SYSTEM_EXIT",
+    "USER_ERROR",
+    "INTENDED_USER_EXIT",
+    "NODE_OUT_OF_MEMORY",
+)
+
+
+class WorkerExit(Message, tag=20):
+    """Raylet -> worker: end. Graceful: finish the calls that have arrived, run exit hooks."""
+
+    graceful: bool
+    reason: str
+
+
+class ExitIntent(Message, tag=21):
+    """Worker -> raylet, just before it exits by itself: why, so that the death is not reported as a crash."""
+
+    kind: str
+    detail: str
+
+
+class CreateActor(Message, tag=22):
+    """Raylet -> worker: become this actor. ``spec`` is the GCS's ``ActorSpec.creation`` payload."""
+
+    actor_id: bytes
+    incarnation: int
+    spec: bytes
+    resources: tuple[tuple[str, int], ...]
+    devices: dict[str, list[str]]
+
+
+class ActorCreated(Message, tag=23):
+    """Worker -> raylet: the constructor returned, or raised (``error`` = the serialized exception)."""
+
+    actor_id: bytes
+    incarnation: int
+    error: bytes = b""
+
+
+class FunctionGet(Message, tag=24):
+    """Process -> raylet: fetch from the GCS function table (cached by the raylet)."""
+
+    request: int
+    function_id: bytes
+
+
+class FunctionData(Message, tag=25):
+    """Raylet -> process. ``error`` non-empty: not found, or the GCS did not answer in time."""
+
+    request: int
+    data: bytes
+    error: str = ""
+
+
+class FlushLogs(Message, tag=26):
+    """Process -> raylet: publish what the workers have printed so far, then answer."""
+
+    request: int
+
+
+class LogsFlushed(Message, tag=27):
+    request: int
+
+
+# --- local object store: process <-> raylet --------------------------------------------------------
+
+
+class ObjectCreate(Message, tag=40):
+    """Process -> raylet: room for an object. The answer may wait while others are spilled."""
+
+    request: int
+    object_id: bytes
+    size: int
+    #: Worker id of the owner: its death deletes the object.
+    owner: bytes
+
+
+class ObjectCreated(Message, tag=41):
+    request: int
+    offset: int
+    #: Non-empty: ObjectStoreFullError's or OutOfDiskError's text, prefixed by the class name and ": ".
+    error: str = ""
+
+
+class ObjectSeal(Message, tag=42):
+    """Process -> raylet: written; from now on readable, and kept until its owner frees it."""
+
+    object_id: bytes
+
+
+class ObjectAbort(Message, tag=43):
+    """Process -> raylet: the object was created but will not be sealed."""
+
+    object_id: bytes
+
+
+class ObjectGet(Message, tag=44):
+    """Process -> raylet: pin the object and tell where it lies; a spilled one is restored first."""
+
+    request: int
+    object_id: bytes
+
+
+class ObjectLocated(Message, tag=45):
+    """Raylet -> process: readable at ``offset`` until ``ObjectUnpin``. ``error``: lost, or the store is full."""
+
+    request: int
+    offset: int
+    size: int
+    error: str = ""
+
+
+class ObjectUnpin(Message, tag=46):
+    """Process -> raylet: one unpin ends one ``ObjectGet``."""
+
+    object_id: bytes
+
+
+class ObjectFree(Message, tag=47):
+    """Owner -> raylet: delete these, wherever they lie; bytes still pinned by readers stay until unpinned."""
+
+    object_ids: list[bytes]
+
+
+class ObjectUncache(Message, tag=48):
+    """Raylet -> process: unpin these as soon as no value uses them (they were freed, or room is needed)."""
+
+    object_ids: list[bytes]
+
+
+RayletMessage = (
+    LeaseDemand
+    | LeaseGranted
+    | LeaseReturned
+    | LeaseLost
+    | LeaseRefused
+    | LeaseReclaim
+    | LeaseAssigned
+    | Blocked
+    | Unblocked
+    | WorkerExit
+    | ExitIntent
+    | CreateActor
+    | ActorCreated
+    | FunctionGet
+    | FunctionData
+    | FlushLogs
+    | LogsFlushed
+    | ObjectCreate
+    | ObjectCreated
+    | ObjectSeal
+    | ObjectAbort
+    | ObjectGet
+    | ObjectLocated
+    | ObjectUnpin
+    | ObjectFree
+    | ObjectUncache
+)
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_frame(message: Message) -> bytes:
+    """One message as the bytes that go on the wire."""
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+class FrameDecoder:
+    """Cuts a byte stream into messages of one union; does no I/O.
+
+    Raises ``msgspec.DecodeError`` (or ``ValidationError``, its subclass) on what is not a frame; the
+    connection must then be closed, as its boundaries are lost.
+    """
+
+    def __init__(self, union: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(union).decode
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Any]:
+        if self._rest:
+            data = self._rest + data
+        messages: list[Any] = []
+        at, end = 0, len(data)
+        view = memoryview(data)
+        while end - at >= 4:
+            (length,) = LENGTH.unpack_from(data, at)
+            if length > MAX_FRAME_BYTES:
+                raise msgspec.DecodeError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+            if end - at - 4 < length:
+                break
+            messages.append(self._decode(view[at + 4 : at + 4 + length]))
+            at += 4 + length
+        self._rest = data[at:] if at < end else b""
+        return messages

@@ -1,0 +1,75 @@
+"""Identifiers: plain ``bytes`` at run time, distinct types for the type checker.
+
+Layout (lengths in bytes): a task is ``job (4) + submitter (8) + counter (8)``, an object is
+``task (20) + index (4)``. An id so names its job and its task without a lookup, and a process
+makes ids without asking anybody: the submitter part is random and belongs to one process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import NewType
+
+JobID = NewType("JobID", bytes)
+NodeID = NewType("NodeID", bytes)
+WorkerID = NewType("WorkerID", bytes)
+ActorID = NewType("ActorID", bytes)
+TaskID = NewType("TaskID", bytes)
+ObjectID = NewType("ObjectID", bytes)
+FunctionID = NewType("FunctionID", bytes)
+LeaseID = NewType("LeaseID", bytes)
+
+JOB_LENGTH = 4
+NODE_LENGTH = 16
+WORKER_LENGTH = 16
+ACTOR_LENGTH = 16
+TASK_LENGTH = 20
+OBJECT_LENGTH = 24
+
+NIL_JOB = JobID(b"\0" * JOB_LENGTH)
+
+
+def new_node_id() -> NodeID:
+    return NodeID(os.urandom(NODE_LENGTH))
+
+
+def new_worker_id() -> WorkerID:
+    return WorkerID(os.urandom(WORKER_LENGTH))
+
+
+def new_lease_id() -> LeaseID:
+    return LeaseID(os.urandom(8))
+
+
+def new_actor_id(job_id: JobID) -> ActorID:
+    """An actor id; the last bytes are the job's, so that ``job_of_actor`` needs no lookup."""
+    return ActorID(os.urandom(ACTOR_LENGTH - JOB_LENGTH) + job_id)
+
+
+def job_of_actor(actor_id: ActorID) -> JobID:
+    return JobID(actor_id[-JOB_LENGTH:])
+
+
+def job_of_task(task_id: TaskID | ObjectID) -> JobID:
+    return JobID(task_id[:JOB_LENGTH])
+
+
+def task_of_object(object_id: ObjectID) -> TaskID:
+    return TaskID(object_id[:TASK_LENGTH])
+
+
+def object_of_task(task_id: TaskID, index: int) -> ObjectID:
+    """The ``index``-th return of a task (0-based); deterministic, so a retry yields the same object."""
+    return ObjectID(task_id + index.to_bytes(4, "big"))
+
+
+class TaskIDs:
+    """Makes the task ids of one process. ``put`` takes an id from here too: an object without a task."""
+
+    def __init__(self, job_id: JobID) -> None:
+        self._prefix = job_id + os.urandom(8)
+        self._counter = itertools.count(1)
+
+    def next(self) -> TaskID:
+        return TaskID(self._prefix + next(self._counter).to_bytes(8, "big"))

@@ -1,0 +1,53 @@
+"""How a raylet starts worker processes: the contract between ``shoal_raylet`` and ``shoal.worker``.
+
+The warm way: the raylet runs ``python -m shoal.worker_template --control-fd N`` once. N is one end of a
+``SOCK_SEQPACKET`` pair; each packet is one JSON document below. A ``ForkWorker`` packet carries two
+descriptors (stdout, stderr) and is answered by ``WorkerForked``; the template reaps its children and reports
+each with ``WorkerReaped``. The template has one thread and never opens a gRPC channel, so forking is safe.
+
+The plain way, when the template died or a job needs another interpreter: ``python -m shoal.worker
+--config-fd N`` with a ``WorkerConfig`` document on N (read to end of file); the raylet is the parent.
+
+The token travels in these private descriptors only, never in argv or the environment.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """What a worker must know to reach its raylet; everything else comes over the framed channel."""
+
+    worker_id: bytes
+    node_id: bytes
+    #: Unix socket of the raylet's framed channel.
+    raylet_path: str
+    #: gRPC address of the GCS, host:port.
+    gcs_address: str
+    cluster_id: str
+    token: str
+    session_name: str
+    session_dir: str
+    #: Host name or IP by which this node is known.
+    host: str
+    #: Further environment variables for the process, e.g. {"OMP_NUM_THREADS": "1"}.
+    env: dict[str, str] = {}
+
+
+class ForkWorker(msgspec.Struct, frozen=True, tag=True):
+    config: WorkerConfig
+
+
+class WorkerForked(msgspec.Struct, frozen=True, tag=True):
+    worker_id: bytes
+    pid: int
+
+
+class WorkerReaped(msgspec.Struct, frozen=True, tag=True):
+    pid: int
+    #: As from ``os.waitpid``.
+    wait_status: int
+
+
+TemplatePacket = ForkWorker | WorkerForked | WorkerReaped
