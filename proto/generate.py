@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-PINS = {"grpcio-tools": "1.72.1", "mypy-protobuf": "3.6.0"}
+PINS = {"grpcio-tools": "1.72.1", "mypy-protobuf": "4.0.0"}
 PROTO_ROOT = Path(__file__).resolve().parent
 STUB_ROOT = PROTO_ROOT.parent / "common" / "src"
 PACKAGE = Path("shoal_proto", "v1")

@@ -51,7 +51,7 @@ EXIT_KIND_INTENDED_USER_EXIT: ExitKind.ValueType  # 4
 """exit_actor, sys.exit(0), max_calls reached"""
 EXIT_KIND_NODE_OUT_OF_MEMORY: ExitKind.ValueType  # 5
 """the memory monitor killed it"""
-global___ExitKind = ExitKind
+Global___ExitKind: typing_extensions.TypeAlias = ExitKind
 
 @typing.final
 class WorkerAddress(google.protobuf.message.Message):
@@ -83,9 +83,10 @@ class WorkerAddress(google.protobuf.message.Message):
         host: builtins.str = ...,
         port: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host", b"host", "node_id", b"node_id", "path", b"path", "port", b"port", "worker_id", b"worker_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["host", b"host", "node_id", b"node_id", "path", b"path", "port", b"port", "worker_id", b"worker_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___WorkerAddress = WorkerAddress
+Global___WorkerAddress: typing_extensions.TypeAlias = WorkerAddress
 
 @typing.final
 class ResourceAmounts(google.protobuf.message.Message):
@@ -107,7 +108,8 @@ class ResourceAmounts(google.protobuf.message.Message):
             key: builtins.str = ...,
             value: builtins.int = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
     GRAINS_FIELD_NUMBER: builtins.int
     @property
@@ -119,9 +121,10 @@ class ResourceAmounts(google.protobuf.message.Message):
         *,
         grains: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["grains", b"grains"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["grains", b"grains"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ResourceAmounts = ResourceAmounts
+Global___ResourceAmounts: typing_extensions.TypeAlias = ResourceAmounts
 
 @typing.final
 class WorkerExit(google.protobuf.message.Message):
@@ -131,16 +134,17 @@ class WorkerExit(google.protobuf.message.Message):
 
     KIND_FIELD_NUMBER: builtins.int
     DETAIL_FIELD_NUMBER: builtins.int
-    kind: global___ExitKind.ValueType
+    kind: Global___ExitKind.ValueType
     """kind of the end"""
     detail: builtins.str
     """detail for humans, e.g. "killed by SIGSEGV" """
     def __init__(
         self,
         *,
-        kind: global___ExitKind.ValueType = ...,
+        kind: Global___ExitKind.ValueType = ...,
         detail: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["detail", b"detail", "kind", b"kind"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["detail", b"detail", "kind", b"kind"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___WorkerExit = WorkerExit
+Global___WorkerExit: typing_extensions.TypeAlias = WorkerExit

@@ -10,7 +10,13 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import shoal_proto.v1.common_pb2
 import shoal_proto.v1.gcs_pb2
+import sys
 import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -34,7 +40,8 @@ class Heartbeat(google.protobuf.message.Message):
             key: builtins.str = ...,
             value: builtins.str = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
     NODE_ID_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
@@ -78,10 +85,12 @@ class Heartbeat(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         raylet_address: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["available", b"available", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["available", b"available", "incarnation", b"incarnation", "labels", b"labels", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "incarnation", b"incarnation", "labels", b"labels", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___Heartbeat = Heartbeat
+Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat
 
 @typing.final
 class NodeEvent(google.protobuf.message.Message):
@@ -97,10 +106,12 @@ class NodeEvent(google.protobuf.message.Message):
         *,
         node: shoal_proto.v1.gcs_pb2.NodeInfo | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["node", b"node"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["node", b"node"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___NodeEvent = NodeEvent
+Global___NodeEvent: typing_extensions.TypeAlias = NodeEvent
 
 @typing.final
 class ActorEvent(google.protobuf.message.Message):
@@ -116,10 +127,12 @@ class ActorEvent(google.protobuf.message.Message):
         *,
         actor: shoal_proto.v1.gcs_pb2.ActorInfo | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["actor", b"actor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ActorEvent = ActorEvent
+Global___ActorEvent: typing_extensions.TypeAlias = ActorEvent
 
 @typing.final
 class JobEvent(google.protobuf.message.Message):
@@ -135,10 +148,12 @@ class JobEvent(google.protobuf.message.Message):
         *,
         job: shoal_proto.v1.gcs_pb2.JobInfo | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["job", b"job"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job", b"job"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___JobEvent = JobEvent
+Global___JobEvent: typing_extensions.TypeAlias = JobEvent
 
 @typing.final
 class LogBatch(google.protobuf.message.Message):
@@ -178,6 +193,7 @@ class LogBatch(google.protobuf.message.Message):
         is_stderr: builtins.bool = ...,
         lines: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["host", b"host", "is_stderr", b"is_stderr", "job_id", b"job_id", "lines", b"lines", "name", b"name", "node_id", b"node_id", "pid", b"pid", "worker_id", b"worker_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["host", b"host", "is_stderr", b"is_stderr", "job_id", b"job_id", "lines", b"lines", "name", b"name", "node_id", b"node_id", "pid", b"pid", "worker_id", b"worker_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___LogBatch = LogBatch
+Global___LogBatch: typing_extensions.TypeAlias = LogBatch

@@ -39,7 +39,7 @@ NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
 NODE_STATE_ALIVE: NodeState.ValueType  # 1
 NODE_STATE_DRAINING: NodeState.ValueType  # 2
 NODE_STATE_DEAD: NodeState.ValueType  # 3
-global___NodeState = NodeState
+Global___NodeState: typing_extensions.TypeAlias = NodeState
 
 class _ActorState:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -62,7 +62,7 @@ ACTOR_STATE_PENDING_CREATION: ActorState.ValueType  # 2
 ACTOR_STATE_ALIVE: ActorState.ValueType  # 3
 ACTOR_STATE_RESTARTING: ActorState.ValueType  # 4
 ACTOR_STATE_DEAD: ActorState.ValueType  # 5
-global___ActorState = ActorState
+Global___ActorState: typing_extensions.TypeAlias = ActorState
 
 @typing.final
 class StartJobRequest(google.protobuf.message.Message):
@@ -82,7 +82,8 @@ class StartJobRequest(google.protobuf.message.Message):
             key: builtins.str = ...,
             value: builtins.str = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
     DRIVER_ID_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
@@ -110,9 +111,10 @@ class StartJobRequest(google.protobuf.message.Message):
         entrypoint: builtins.str = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["driver_id", b"driver_id", "entrypoint", b"entrypoint", "metadata", b"metadata", "namespace", b"namespace", "pid", b"pid"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "entrypoint", b"entrypoint", "metadata", b"metadata", "namespace", b"namespace", "pid", b"pid"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___StartJobRequest = StartJobRequest
+Global___StartJobRequest: typing_extensions.TypeAlias = StartJobRequest
 
 @typing.final
 class StartJobResponse(google.protobuf.message.Message):
@@ -138,9 +140,10 @@ class StartJobResponse(google.protobuf.message.Message):
         cluster_id: builtins.str = ...,
         session_name: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id", "job_id", b"job_id", "namespace", b"namespace", "session_name", b"session_name"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cluster_id", b"cluster_id", "job_id", b"job_id", "namespace", b"namespace", "session_name", b"session_name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___StartJobResponse = StartJobResponse
+Global___StartJobResponse: typing_extensions.TypeAlias = StartJobResponse
 
 @typing.final
 class FinishJobRequest(google.protobuf.message.Message):
@@ -154,9 +157,10 @@ class FinishJobRequest(google.protobuf.message.Message):
         *,
         job_id: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___FinishJobRequest = FinishJobRequest
+Global___FinishJobRequest: typing_extensions.TypeAlias = FinishJobRequest
 
 @typing.final
 class FinishJobResponse(google.protobuf.message.Message):
@@ -166,7 +170,7 @@ class FinishJobResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___FinishJobResponse = FinishJobResponse
+Global___FinishJobResponse: typing_extensions.TypeAlias = FinishJobResponse
 
 @typing.final
 class ListJobsRequest(google.protobuf.message.Message):
@@ -176,7 +180,7 @@ class ListJobsRequest(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___ListJobsRequest = ListJobsRequest
+Global___ListJobsRequest: typing_extensions.TypeAlias = ListJobsRequest
 
 @typing.final
 class ListJobsResponse(google.protobuf.message.Message):
@@ -184,17 +188,18 @@ class ListJobsResponse(google.protobuf.message.Message):
 
     JOBS_FIELD_NUMBER: builtins.int
     @property
-    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___JobInfo]:
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___JobInfo]:
         """jobs in the order they began"""
 
     def __init__(
         self,
         *,
-        jobs: collections.abc.Iterable[global___JobInfo] | None = ...,
+        jobs: collections.abc.Iterable[Global___JobInfo] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["jobs", b"jobs"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["jobs", b"jobs"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ListJobsResponse = ListJobsResponse
+Global___ListJobsResponse: typing_extensions.TypeAlias = ListJobsResponse
 
 @typing.final
 class JobInfo(google.protobuf.message.Message):
@@ -214,7 +219,8 @@ class JobInfo(google.protobuf.message.Message):
             key: builtins.str = ...,
             value: builtins.str = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
     JOB_ID_FIELD_NUMBER: builtins.int
     DRIVER_ID_FIELD_NUMBER: builtins.int
@@ -248,9 +254,10 @@ class JobInfo(google.protobuf.message.Message):
         end_unix_ms: builtins.int = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___JobInfo = JobInfo
+Global___JobInfo: typing_extensions.TypeAlias = JobInfo
 
 @typing.final
 class RegisterNodeRequest(google.protobuf.message.Message):
@@ -258,18 +265,20 @@ class RegisterNodeRequest(google.protobuf.message.Message):
 
     NODE_FIELD_NUMBER: builtins.int
     @property
-    def node(self) -> global___NodeInfo:
+    def node(self) -> Global___NodeInfo:
         """node to register; state is ignored"""
 
     def __init__(
         self,
         *,
-        node: global___NodeInfo | None = ...,
+        node: Global___NodeInfo | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["node", b"node"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["node", b"node"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["node", b"node"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["node", b"node"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___RegisterNodeRequest = RegisterNodeRequest
+Global___RegisterNodeRequest: typing_extensions.TypeAlias = RegisterNodeRequest
 
 @typing.final
 class RegisterNodeResponse(google.protobuf.message.Message):
@@ -282,9 +291,10 @@ class RegisterNodeResponse(google.protobuf.message.Message):
         *,
         cluster_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cluster_id", b"cluster_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cluster_id", b"cluster_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___RegisterNodeResponse = RegisterNodeResponse
+Global___RegisterNodeResponse: typing_extensions.TypeAlias = RegisterNodeResponse
 
 @typing.final
 class UnregisterNodeRequest(google.protobuf.message.Message):
@@ -301,9 +311,10 @@ class UnregisterNodeRequest(google.protobuf.message.Message):
         node_id: builtins.bytes = ...,
         reason: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["node_id", b"node_id", "reason", b"reason"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["node_id", b"node_id", "reason", b"reason"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___UnregisterNodeRequest = UnregisterNodeRequest
+Global___UnregisterNodeRequest: typing_extensions.TypeAlias = UnregisterNodeRequest
 
 @typing.final
 class UnregisterNodeResponse(google.protobuf.message.Message):
@@ -313,7 +324,7 @@ class UnregisterNodeResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___UnregisterNodeResponse = UnregisterNodeResponse
+Global___UnregisterNodeResponse: typing_extensions.TypeAlias = UnregisterNodeResponse
 
 @typing.final
 class ListNodesRequest(google.protobuf.message.Message):
@@ -323,7 +334,7 @@ class ListNodesRequest(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___ListNodesRequest = ListNodesRequest
+Global___ListNodesRequest: typing_extensions.TypeAlias = ListNodesRequest
 
 @typing.final
 class ListNodesResponse(google.protobuf.message.Message):
@@ -331,15 +342,16 @@ class ListNodesResponse(google.protobuf.message.Message):
 
     NODES_FIELD_NUMBER: builtins.int
     @property
-    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeInfo]: ...
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
     def __init__(
         self,
         *,
-        nodes: collections.abc.Iterable[global___NodeInfo] | None = ...,
+        nodes: collections.abc.Iterable[Global___NodeInfo] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["nodes", b"nodes"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["nodes", b"nodes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ListNodesResponse = ListNodesResponse
+Global___ListNodesResponse: typing_extensions.TypeAlias = ListNodesResponse
 
 @typing.final
 class NodeInfo(google.protobuf.message.Message):
@@ -359,7 +371,8 @@ class NodeInfo(google.protobuf.message.Message):
             key: builtins.str = ...,
             value: builtins.str = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
     NODE_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -377,7 +390,7 @@ class NodeInfo(google.protobuf.message.Message):
     CHANNEL_PORT_FIELD_NUMBER: builtins.int
     SESSION_DIR_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
-    state: global___NodeState.ValueType
+    state: Global___NodeState.ValueType
     host: builtins.str
     """host by which other nodes reach it"""
     raylet_address: builtins.str
@@ -410,7 +423,7 @@ class NodeInfo(google.protobuf.message.Message):
         self,
         *,
         node_id: builtins.bytes = ...,
-        state: global___NodeState.ValueType = ...,
+        state: Global___NodeState.ValueType = ...,
         host: builtins.str = ...,
         raylet_address: builtins.str = ...,
         raylet_path: builtins.str = ...,
@@ -425,10 +438,12 @@ class NodeInfo(google.protobuf.message.Message):
         channel_port: builtins.int = ...,
         session_dir: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["available", b"available", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___NodeInfo = NodeInfo
+Global___NodeInfo: typing_extensions.TypeAlias = NodeInfo
 
 @typing.final
 class ReportWorkerDeathRequest(google.protobuf.message.Message):
@@ -456,10 +471,12 @@ class ReportWorkerDeathRequest(google.protobuf.message.Message):
         incarnation: builtins.int = ...,
         exit: shoal_proto.v1.common_pb2.WorkerExit | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["exit", b"exit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "exit", b"exit", "incarnation", b"incarnation", "node_id", b"node_id", "worker_id", b"worker_id"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["exit", b"exit"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "exit", b"exit", "incarnation", b"incarnation", "node_id", b"node_id", "worker_id", b"worker_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ReportWorkerDeathRequest = ReportWorkerDeathRequest
+Global___ReportWorkerDeathRequest: typing_extensions.TypeAlias = ReportWorkerDeathRequest
 
 @typing.final
 class ReportWorkerDeathResponse(google.protobuf.message.Message):
@@ -469,7 +486,7 @@ class ReportWorkerDeathResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___ReportWorkerDeathResponse = ReportWorkerDeathResponse
+Global___ReportWorkerDeathResponse: typing_extensions.TypeAlias = ReportWorkerDeathResponse
 
 @typing.final
 class ActorSpec(google.protobuf.message.Message):
@@ -531,10 +548,12 @@ class ActorSpec(google.protobuf.message.Message):
         creation: builtins.bytes = ...,
         handle: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["held", b"held", "placement", b"placement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "placement", b"placement", "strategy", b"strategy"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["held", b"held", "placement", b"placement"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "placement", b"placement", "strategy", b"strategy"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ActorSpec = ActorSpec
+Global___ActorSpec: typing_extensions.TypeAlias = ActorSpec
 
 @typing.final
 class ActorInfo(google.protobuf.message.Message):
@@ -560,7 +579,7 @@ class ActorInfo(google.protobuf.message.Message):
     OUT_OF_SCOPE_FIELD_NUMBER: builtins.int
     OWNER_DIED_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
-    state: global___ActorState.ValueType
+    state: Global___ActorState.ValueType
     version: builtins.int
     """version grows with every transition"""
     incarnation: builtins.int
@@ -595,7 +614,7 @@ class ActorInfo(google.protobuf.message.Message):
         self,
         *,
         actor_id: builtins.bytes = ...,
-        state: global___ActorState.ValueType = ...,
+        state: Global___ActorState.ValueType = ...,
         version: builtins.int = ...,
         incarnation: builtins.int = ...,
         address: shoal_proto.v1.common_pb2.WorkerAddress | None = ...,
@@ -614,10 +633,12 @@ class ActorInfo(google.protobuf.message.Message):
         out_of_scope: builtins.bool = ...,
         owner_died: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["address", b"address", "exit", b"exit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "state", b"state", "version", b"version"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "state", b"state", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ActorInfo = ActorInfo
+Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo
 
 @typing.final
 class CreateActorRequest(google.protobuf.message.Message):
@@ -625,16 +646,18 @@ class CreateActorRequest(google.protobuf.message.Message):
 
     SPEC_FIELD_NUMBER: builtins.int
     @property
-    def spec(self) -> global___ActorSpec: ...
+    def spec(self) -> Global___ActorSpec: ...
     def __init__(
         self,
         *,
-        spec: global___ActorSpec | None = ...,
+        spec: Global___ActorSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["spec", b"spec"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["spec", b"spec"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["spec", b"spec"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___CreateActorRequest = CreateActorRequest
+Global___CreateActorRequest: typing_extensions.TypeAlias = CreateActorRequest
 
 @typing.final
 class CreateActorResponse(google.protobuf.message.Message):
@@ -644,7 +667,7 @@ class CreateActorResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___CreateActorResponse = CreateActorResponse
+Global___CreateActorResponse: typing_extensions.TypeAlias = CreateActorResponse
 
 @typing.final
 class WaitActorRequest(google.protobuf.message.Message):
@@ -665,9 +688,10 @@ class WaitActorRequest(google.protobuf.message.Message):
         known_version: builtins.int = ...,
         wait_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "known_version", b"known_version", "wait_ms", b"wait_ms"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "known_version", b"known_version", "wait_ms", b"wait_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___WaitActorRequest = WaitActorRequest
+Global___WaitActorRequest: typing_extensions.TypeAlias = WaitActorRequest
 
 @typing.final
 class WaitActorResponse(google.protobuf.message.Message):
@@ -675,16 +699,18 @@ class WaitActorResponse(google.protobuf.message.Message):
 
     ACTOR_FIELD_NUMBER: builtins.int
     @property
-    def actor(self) -> global___ActorInfo: ...
+    def actor(self) -> Global___ActorInfo: ...
     def __init__(
         self,
         *,
-        actor: global___ActorInfo | None = ...,
+        actor: Global___ActorInfo | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["actor", b"actor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___WaitActorResponse = WaitActorResponse
+Global___WaitActorResponse: typing_extensions.TypeAlias = WaitActorResponse
 
 @typing.final
 class GetNamedActorRequest(google.protobuf.message.Message):
@@ -700,9 +726,10 @@ class GetNamedActorRequest(google.protobuf.message.Message):
         name: builtins.str = ...,
         namespace: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "namespace", b"namespace"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetNamedActorRequest = GetNamedActorRequest
+Global___GetNamedActorRequest: typing_extensions.TypeAlias = GetNamedActorRequest
 
 @typing.final
 class GetNamedActorResponse(google.protobuf.message.Message):
@@ -713,17 +740,19 @@ class GetNamedActorResponse(google.protobuf.message.Message):
     handle: builtins.bytes
     """handle as in ActorSpec"""
     @property
-    def actor(self) -> global___ActorInfo: ...
+    def actor(self) -> Global___ActorInfo: ...
     def __init__(
         self,
         *,
-        actor: global___ActorInfo | None = ...,
+        actor: Global___ActorInfo | None = ...,
         handle: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["actor", b"actor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "handle", b"handle"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "handle", b"handle"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetNamedActorResponse = GetNamedActorResponse
+Global___GetNamedActorResponse: typing_extensions.TypeAlias = GetNamedActorResponse
 
 @typing.final
 class ListActorsRequest(google.protobuf.message.Message):
@@ -741,9 +770,10 @@ class ListActorsRequest(google.protobuf.message.Message):
         named_only: builtins.bool = ...,
         namespace: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["named_only", b"named_only", "namespace", b"namespace"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["named_only", b"named_only", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ListActorsRequest = ListActorsRequest
+Global___ListActorsRequest: typing_extensions.TypeAlias = ListActorsRequest
 
 @typing.final
 class ListActorsResponse(google.protobuf.message.Message):
@@ -751,15 +781,16 @@ class ListActorsResponse(google.protobuf.message.Message):
 
     ACTORS_FIELD_NUMBER: builtins.int
     @property
-    def actors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ActorInfo]: ...
+    def actors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ActorInfo]: ...
     def __init__(
         self,
         *,
-        actors: collections.abc.Iterable[global___ActorInfo] | None = ...,
+        actors: collections.abc.Iterable[Global___ActorInfo] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actors", b"actors"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actors", b"actors"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ListActorsResponse = ListActorsResponse
+Global___ListActorsResponse: typing_extensions.TypeAlias = ListActorsResponse
 
 @typing.final
 class KillActorRequest(google.protobuf.message.Message):
@@ -775,9 +806,10 @@ class KillActorRequest(google.protobuf.message.Message):
         actor_id: builtins.bytes = ...,
         no_restart: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "no_restart", b"no_restart"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "no_restart", b"no_restart"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___KillActorRequest = KillActorRequest
+Global___KillActorRequest: typing_extensions.TypeAlias = KillActorRequest
 
 @typing.final
 class KillActorResponse(google.protobuf.message.Message):
@@ -787,7 +819,7 @@ class KillActorResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___KillActorResponse = KillActorResponse
+Global___KillActorResponse: typing_extensions.TypeAlias = KillActorResponse
 
 @typing.final
 class ReleaseActorRequest(google.protobuf.message.Message):
@@ -800,9 +832,10 @@ class ReleaseActorRequest(google.protobuf.message.Message):
         *,
         actor_id: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ReleaseActorRequest = ReleaseActorRequest
+Global___ReleaseActorRequest: typing_extensions.TypeAlias = ReleaseActorRequest
 
 @typing.final
 class ReleaseActorResponse(google.protobuf.message.Message):
@@ -812,7 +845,7 @@ class ReleaseActorResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___ReleaseActorResponse = ReleaseActorResponse
+Global___ReleaseActorResponse: typing_extensions.TypeAlias = ReleaseActorResponse
 
 @typing.final
 class ReportActorStartedRequest(google.protobuf.message.Message):
@@ -845,10 +878,12 @@ class ReportActorStartedRequest(google.protobuf.message.Message):
         creation_error: builtins.bytes = ...,
         failure: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["address", b"address"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "address", b"address", "creation_error", b"creation_error", "failure", b"failure", "incarnation", b"incarnation", "pid", b"pid"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "creation_error", b"creation_error", "failure", b"failure", "incarnation", b"incarnation", "pid", b"pid"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ReportActorStartedRequest = ReportActorStartedRequest
+Global___ReportActorStartedRequest: typing_extensions.TypeAlias = ReportActorStartedRequest
 
 @typing.final
 class ReportActorStartedResponse(google.protobuf.message.Message):
@@ -858,7 +893,7 @@ class ReportActorStartedResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___ReportActorStartedResponse = ReportActorStartedResponse
+Global___ReportActorStartedResponse: typing_extensions.TypeAlias = ReportActorStartedResponse
 
 @typing.final
 class PutFunctionRequest(google.protobuf.message.Message):
@@ -879,9 +914,10 @@ class PutFunctionRequest(google.protobuf.message.Message):
         function_id: builtins.bytes = ...,
         data: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "function_id", b"function_id", "job_id", b"job_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data", "function_id", b"function_id", "job_id", b"job_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___PutFunctionRequest = PutFunctionRequest
+Global___PutFunctionRequest: typing_extensions.TypeAlias = PutFunctionRequest
 
 @typing.final
 class PutFunctionResponse(google.protobuf.message.Message):
@@ -891,7 +927,7 @@ class PutFunctionResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___PutFunctionResponse = PutFunctionResponse
+Global___PutFunctionResponse: typing_extensions.TypeAlias = PutFunctionResponse
 
 @typing.final
 class GetFunctionRequest(google.protobuf.message.Message):
@@ -908,9 +944,10 @@ class GetFunctionRequest(google.protobuf.message.Message):
         function_id: builtins.bytes = ...,
         wait_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["function_id", b"function_id", "wait_ms", b"wait_ms"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["function_id", b"function_id", "wait_ms", b"wait_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetFunctionRequest = GetFunctionRequest
+Global___GetFunctionRequest: typing_extensions.TypeAlias = GetFunctionRequest
 
 @typing.final
 class GetFunctionResponse(google.protobuf.message.Message):
@@ -923,9 +960,10 @@ class GetFunctionResponse(google.protobuf.message.Message):
         *,
         data: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetFunctionResponse = GetFunctionResponse
+Global___GetFunctionResponse: typing_extensions.TypeAlias = GetFunctionResponse
 
 @typing.final
 class Event(google.protobuf.message.Message):
@@ -941,9 +979,10 @@ class Event(google.protobuf.message.Message):
         subject: builtins.str = ...,
         data: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "subject", b"subject"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data", "subject", b"subject"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___Event = Event
+Global___Event: typing_extensions.TypeAlias = Event
 
 @typing.final
 class PublishRequest(google.protobuf.message.Message):
@@ -951,16 +990,18 @@ class PublishRequest(google.protobuf.message.Message):
 
     EVENT_FIELD_NUMBER: builtins.int
     @property
-    def event(self) -> global___Event: ...
+    def event(self) -> Global___Event: ...
     def __init__(
         self,
         *,
-        event: global___Event | None = ...,
+        event: Global___Event | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["event", b"event"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["event", b"event"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["event", b"event"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["event", b"event"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___PublishRequest = PublishRequest
+Global___PublishRequest: typing_extensions.TypeAlias = PublishRequest
 
 @typing.final
 class PublishResponse(google.protobuf.message.Message):
@@ -970,7 +1011,7 @@ class PublishResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___PublishResponse = PublishResponse
+Global___PublishResponse: typing_extensions.TypeAlias = PublishResponse
 
 @typing.final
 class SubscribeRequest(google.protobuf.message.Message):
@@ -984,6 +1025,7 @@ class SubscribeRequest(google.protobuf.message.Message):
         *,
         patterns: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["patterns", b"patterns"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["patterns", b"patterns"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___SubscribeRequest = SubscribeRequest
+Global___SubscribeRequest: typing_extensions.TypeAlias = SubscribeRequest

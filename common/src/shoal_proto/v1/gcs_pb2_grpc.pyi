@@ -19,57 +19,43 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class JobServiceStub:
     """JobService knows the drivers."""
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    StartJob: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.StartJobRequest,
-        shoal_proto.v1.gcs_pb2.StartJobResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> JobServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> JobServiceAsyncStub: ...
+    StartJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StartJobRequest, shoal_proto.v1.gcs_pb2.StartJobResponse]
     """StartJob registers a driver and gives its job an id.
     Failure: not idempotent; a repeat after a lost answer makes a second job, which ends when no driver connects for it.
     """
-
-    FinishJob: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.FinishJobRequest,
-        shoal_proto.v1.gcs_pb2.FinishJobResponse,
-    ]
+    FinishJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FinishJobRequest, shoal_proto.v1.gcs_pb2.FinishJobResponse]
     """FinishJob ends a job: its non-detached actors end, its functions are forgotten.
     Failure: idempotent; retried by the raylet that saw the driver leave.
     """
-
-    ListJobs: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ListJobsRequest,
-        shoal_proto.v1.gcs_pb2.ListJobsResponse,
-    ]
+    ListJobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListJobsRequest, shoal_proto.v1.gcs_pb2.ListJobsResponse]
     """ListJobs returns every job that the GCS remembers.
     Failure: read-only, retried freely.
     """
 
-class JobServiceAsyncStub:
+@typing.type_check_only
+class JobServiceAsyncStub(JobServiceStub):
     """JobService knows the drivers."""
 
-    StartJob: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.StartJobRequest,
-        shoal_proto.v1.gcs_pb2.StartJobResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    StartJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StartJobRequest, shoal_proto.v1.gcs_pb2.StartJobResponse]  # type: ignore[assignment]
     """StartJob registers a driver and gives its job an id.
     Failure: not idempotent; a repeat after a lost answer makes a second job, which ends when no driver connects for it.
     """
-
-    FinishJob: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.FinishJobRequest,
-        shoal_proto.v1.gcs_pb2.FinishJobResponse,
-    ]
+    FinishJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FinishJobRequest, shoal_proto.v1.gcs_pb2.FinishJobResponse]  # type: ignore[assignment]
     """FinishJob ends a job: its non-detached actors end, its functions are forgotten.
     Failure: idempotent; retried by the raylet that saw the driver leave.
     """
-
-    ListJobs: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ListJobsRequest,
-        shoal_proto.v1.gcs_pb2.ListJobsResponse,
-    ]
+    ListJobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListJobsRequest, shoal_proto.v1.gcs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """ListJobs returns every job that the GCS remembers.
     Failure: read-only, retried freely.
     """
@@ -112,70 +98,45 @@ def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: typin
 class NodeServiceStub:
     """NodeService knows the nodes."""
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    RegisterNode: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.RegisterNodeRequest,
-        shoal_proto.v1.gcs_pb2.RegisterNodeResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> NodeServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> NodeServiceAsyncStub: ...
+    RegisterNode: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RegisterNodeRequest, shoal_proto.v1.gcs_pb2.RegisterNodeResponse]
     """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
     Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
     """
-
-    UnregisterNode: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.UnregisterNodeRequest,
-        shoal_proto.v1.gcs_pb2.UnregisterNodeResponse,
-    ]
+    UnregisterNode: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.UnregisterNodeRequest, shoal_proto.v1.gcs_pb2.UnregisterNodeResponse]
     """UnregisterNode ends a node on purpose (drained).
     Failure: idempotent; if it is lost the node is found dead by its silence.
     """
-
-    ListNodes: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ListNodesRequest,
-        shoal_proto.v1.gcs_pb2.ListNodesResponse,
-    ]
+    ListNodes: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNodesRequest, shoal_proto.v1.gcs_pb2.ListNodesResponse]
     """ListNodes returns all nodes, dead ones too, with the resources of their last heartbeat.
     Failure: read-only, retried freely.
     """
-
-    ReportWorkerDeath: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ReportWorkerDeathRequest,
-        shoal_proto.v1.gcs_pb2.ReportWorkerDeathResponse,
-    ]
+    ReportWorkerDeath: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportWorkerDeathRequest, shoal_proto.v1.gcs_pb2.ReportWorkerDeathResponse]
     """ReportWorkerDeath tells that a worker process ended: its actor restarts or dies, actors it owned end.
     Failure: idempotent; retried by the raylet with backoff.
     """
 
-class NodeServiceAsyncStub:
+@typing.type_check_only
+class NodeServiceAsyncStub(NodeServiceStub):
     """NodeService knows the nodes."""
 
-    RegisterNode: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.RegisterNodeRequest,
-        shoal_proto.v1.gcs_pb2.RegisterNodeResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    RegisterNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RegisterNodeRequest, shoal_proto.v1.gcs_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
     Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
     """
-
-    UnregisterNode: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.UnregisterNodeRequest,
-        shoal_proto.v1.gcs_pb2.UnregisterNodeResponse,
-    ]
+    UnregisterNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.UnregisterNodeRequest, shoal_proto.v1.gcs_pb2.UnregisterNodeResponse]  # type: ignore[assignment]
     """UnregisterNode ends a node on purpose (drained).
     Failure: idempotent; if it is lost the node is found dead by its silence.
     """
-
-    ListNodes: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ListNodesRequest,
-        shoal_proto.v1.gcs_pb2.ListNodesResponse,
-    ]
+    ListNodes: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNodesRequest, shoal_proto.v1.gcs_pb2.ListNodesResponse]  # type: ignore[assignment]
     """ListNodes returns all nodes, dead ones too, with the resources of their last heartbeat.
     Failure: read-only, retried freely.
     """
-
-    ReportWorkerDeath: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ReportWorkerDeathRequest,
-        shoal_proto.v1.gcs_pb2.ReportWorkerDeathResponse,
-    ]
+    ReportWorkerDeath: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportWorkerDeathRequest, shoal_proto.v1.gcs_pb2.ReportWorkerDeathResponse]  # type: ignore[assignment]
     """ReportWorkerDeath tells that a worker process ended: its actor restarts or dies, actors it owned end.
     Failure: idempotent; retried by the raylet with backoff.
     """
@@ -230,120 +191,71 @@ class ActorServiceStub:
     DEPENDENCIES_UNREADY -> PENDING_CREATION -> ALIVE <-> RESTARTING -> DEAD.
     """
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    CreateActor: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.CreateActorRequest,
-        shoal_proto.v1.gcs_pb2.CreateActorResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> ActorServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> ActorServiceAsyncStub: ...
+    CreateActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.CreateActorRequest, shoal_proto.v1.gcs_pb2.CreateActorResponse]
     """CreateActor records an actor and starts it; answers when it is recorded, not when it is alive.
     Failure: idempotent by actor_id. ALREADY_EXISTS when the name is taken.
     """
-
-    WaitActor: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.WaitActorRequest,
-        shoal_proto.v1.gcs_pb2.WaitActorResponse,
-    ]
+    WaitActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.WaitActorRequest, shoal_proto.v1.gcs_pb2.WaitActorResponse]
     """WaitActor answers when the actor's version is above known_version, or with the current state after wait_ms.
     Failure: read-only, retried freely. NOT_FOUND for an unknown actor.
     """
-
-    GetNamedActor: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.GetNamedActorRequest,
-        shoal_proto.v1.gcs_pb2.GetNamedActorResponse,
-    ]
+    GetNamedActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetNamedActorRequest, shoal_proto.v1.gcs_pb2.GetNamedActorResponse]
     """GetNamedActor finds an actor by name.
     Failure: read-only, retried freely. NOT_FOUND when there is none or it is dead.
     """
-
-    ListActors: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ListActorsRequest,
-        shoal_proto.v1.gcs_pb2.ListActorsResponse,
-    ]
+    ListActors: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListActorsRequest, shoal_proto.v1.gcs_pb2.ListActorsResponse]
     """ListActors returns actors, newest first.
     Failure: read-only, retried freely.
     """
-
-    KillActor: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.KillActorRequest,
-        shoal_proto.v1.gcs_pb2.KillActorResponse,
-    ]
+    KillActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.KillActorRequest, shoal_proto.v1.gcs_pb2.KillActorResponse]
     """KillActor ends an actor's process at once; with no_restart=false it restarts if its budget allows.
     Failure: idempotent.
     """
-
-    ReleaseActor: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ReleaseActorRequest,
-        shoal_proto.v1.gcs_pb2.ReleaseActorResponse,
-    ]
+    ReleaseActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReleaseActorRequest, shoal_proto.v1.gcs_pb2.ReleaseActorResponse]
     """ReleaseActor tells that the last handle is gone: a non-detached actor finishes its pending calls and ends.
     Failure: idempotent; retried by the owner.
     """
-
-    ReportActorStarted: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ReportActorStartedRequest,
-        shoal_proto.v1.gcs_pb2.ReportActorStartedResponse,
-    ]
+    ReportActorStarted: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportActorStartedRequest, shoal_proto.v1.gcs_pb2.ReportActorStartedResponse]
     """ReportActorStarted tells the outcome of one creation (raylet -> GCS).
     Failure: idempotent by (actor_id, incarnation); an older incarnation is ignored.
     """
 
-class ActorServiceAsyncStub:
+@typing.type_check_only
+class ActorServiceAsyncStub(ActorServiceStub):
     """ActorService owns the life of actors:
     DEPENDENCIES_UNREADY -> PENDING_CREATION -> ALIVE <-> RESTARTING -> DEAD.
     """
 
-    CreateActor: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.CreateActorRequest,
-        shoal_proto.v1.gcs_pb2.CreateActorResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    CreateActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.CreateActorRequest, shoal_proto.v1.gcs_pb2.CreateActorResponse]  # type: ignore[assignment]
     """CreateActor records an actor and starts it; answers when it is recorded, not when it is alive.
     Failure: idempotent by actor_id. ALREADY_EXISTS when the name is taken.
     """
-
-    WaitActor: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.WaitActorRequest,
-        shoal_proto.v1.gcs_pb2.WaitActorResponse,
-    ]
+    WaitActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.WaitActorRequest, shoal_proto.v1.gcs_pb2.WaitActorResponse]  # type: ignore[assignment]
     """WaitActor answers when the actor's version is above known_version, or with the current state after wait_ms.
     Failure: read-only, retried freely. NOT_FOUND for an unknown actor.
     """
-
-    GetNamedActor: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.GetNamedActorRequest,
-        shoal_proto.v1.gcs_pb2.GetNamedActorResponse,
-    ]
+    GetNamedActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetNamedActorRequest, shoal_proto.v1.gcs_pb2.GetNamedActorResponse]  # type: ignore[assignment]
     """GetNamedActor finds an actor by name.
     Failure: read-only, retried freely. NOT_FOUND when there is none or it is dead.
     """
-
-    ListActors: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ListActorsRequest,
-        shoal_proto.v1.gcs_pb2.ListActorsResponse,
-    ]
+    ListActors: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListActorsRequest, shoal_proto.v1.gcs_pb2.ListActorsResponse]  # type: ignore[assignment]
     """ListActors returns actors, newest first.
     Failure: read-only, retried freely.
     """
-
-    KillActor: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.KillActorRequest,
-        shoal_proto.v1.gcs_pb2.KillActorResponse,
-    ]
+    KillActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.KillActorRequest, shoal_proto.v1.gcs_pb2.KillActorResponse]  # type: ignore[assignment]
     """KillActor ends an actor's process at once; with no_restart=false it restarts if its budget allows.
     Failure: idempotent.
     """
-
-    ReleaseActor: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ReleaseActorRequest,
-        shoal_proto.v1.gcs_pb2.ReleaseActorResponse,
-    ]
+    ReleaseActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReleaseActorRequest, shoal_proto.v1.gcs_pb2.ReleaseActorResponse]  # type: ignore[assignment]
     """ReleaseActor tells that the last handle is gone: a non-detached actor finishes its pending calls and ends.
     Failure: idempotent; retried by the owner.
     """
-
-    ReportActorStarted: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.ReportActorStartedRequest,
-        shoal_proto.v1.gcs_pb2.ReportActorStartedResponse,
-    ]
+    ReportActorStarted: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportActorStartedRequest, shoal_proto.v1.gcs_pb2.ReportActorStartedResponse]  # type: ignore[assignment]
     """ReportActorStarted tells the outcome of one creation (raylet -> GCS).
     Failure: idempotent by (actor_id, incarnation); an older incarnation is ignored.
     """
@@ -428,38 +340,29 @@ def add_ActorServiceServicer_to_server(servicer: ActorServiceServicer, server: t
 class FunctionServiceStub:
     """FunctionService is the function table: pickled functions and classes under their hash, one copy a job."""
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    PutFunction: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.PutFunctionRequest,
-        shoal_proto.v1.gcs_pb2.PutFunctionResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> FunctionServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> FunctionServiceAsyncStub: ...
+    PutFunction: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutFunctionRequest, shoal_proto.v1.gcs_pb2.PutFunctionResponse]
     """PutFunction stores a function; known hashes are kept.
     Failure: idempotent.
     """
-
-    GetFunction: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.GetFunctionRequest,
-        shoal_proto.v1.gcs_pb2.GetFunctionResponse,
-    ]
+    GetFunction: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetFunctionRequest, shoal_proto.v1.gcs_pb2.GetFunctionResponse]
     """GetFunction answers when the function is there, waiting up to wait_ms.
     Failure: read-only, retried freely. NOT_FOUND after wait_ms.
     """
 
-class FunctionServiceAsyncStub:
+@typing.type_check_only
+class FunctionServiceAsyncStub(FunctionServiceStub):
     """FunctionService is the function table: pickled functions and classes under their hash, one copy a job."""
 
-    PutFunction: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.PutFunctionRequest,
-        shoal_proto.v1.gcs_pb2.PutFunctionResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    PutFunction: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutFunctionRequest, shoal_proto.v1.gcs_pb2.PutFunctionResponse]  # type: ignore[assignment]
     """PutFunction stores a function; known hashes are kept.
     Failure: idempotent.
     """
-
-    GetFunction: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.GetFunctionRequest,
-        shoal_proto.v1.gcs_pb2.GetFunctionResponse,
-    ]
+    GetFunction: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetFunctionRequest, shoal_proto.v1.gcs_pb2.GetFunctionResponse]  # type: ignore[assignment]
     """GetFunction answers when the function is there, waiting up to wait_ms.
     Failure: read-only, retried freely. NOT_FOUND after wait_ms.
     """
@@ -492,39 +395,30 @@ def add_FunctionServiceServicer_to_server(servicer: FunctionServiceServicer, ser
 class EventServiceStub:
     """EventService carries the embedded EventBus to subscribers in other processes."""
 
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    Publish: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.PublishRequest,
-        shoal_proto.v1.gcs_pb2.PublishResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> EventServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> EventServiceAsyncStub: ...
+    Publish: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PublishRequest, shoal_proto.v1.gcs_pb2.PublishResponse]
     """Publish hands one event to the bus.
     Failure: events are hints; a lost one is not repeated.
     """
-
-    Subscribe: grpc.UnaryStreamMultiCallable[
-        shoal_proto.v1.gcs_pb2.SubscribeRequest,
-        shoal_proto.v1.gcs_pb2.Event,
-    ]
+    Subscribe: grpc.UnaryStreamMultiCallable[shoal_proto.v1.gcs_pb2.SubscribeRequest, shoal_proto.v1.gcs_pb2.Event]
     """Subscribe streams the events whose subject matches a pattern ("*" one token, ">" the rest).
     The first message has an empty subject: it says that the subscription is in force.
     Failure: the subscriber calls again and re-reads the truth. A slow subscriber loses events.
     """
 
-class EventServiceAsyncStub:
+@typing.type_check_only
+class EventServiceAsyncStub(EventServiceStub):
     """EventService carries the embedded EventBus to subscribers in other processes."""
 
-    Publish: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.gcs_pb2.PublishRequest,
-        shoal_proto.v1.gcs_pb2.PublishResponse,
-    ]
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    Publish: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PublishRequest, shoal_proto.v1.gcs_pb2.PublishResponse]  # type: ignore[assignment]
     """Publish hands one event to the bus.
     Failure: events are hints; a lost one is not repeated.
     """
-
-    Subscribe: grpc.aio.UnaryStreamMultiCallable[
-        shoal_proto.v1.gcs_pb2.SubscribeRequest,
-        shoal_proto.v1.gcs_pb2.Event,
-    ]
+    Subscribe: grpc.aio.UnaryStreamMultiCallable[shoal_proto.v1.gcs_pb2.SubscribeRequest, shoal_proto.v1.gcs_pb2.Event]  # type: ignore[assignment]
     """Subscribe streams the events whose subject matches a pattern ("*" one token, ">" the rest).
     The first message has an empty subject: it says that the subscription is in force.
     Failure: the subscriber calls again and re-reads the truth. A slow subscriber loses events.

@@ -8,7 +8,13 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import sys
 import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -34,9 +40,10 @@ class PutBlobRequest(google.protobuf.message.Message):
         chunk: builtins.bytes = ...,
         section_sizes: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "key", b"key", "section_sizes", b"section_sizes"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunk", b"chunk", "key", b"key", "section_sizes", b"section_sizes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___PutBlobRequest = PutBlobRequest
+Global___PutBlobRequest: typing_extensions.TypeAlias = PutBlobRequest
 
 @typing.final
 class PutBlobResponse(google.protobuf.message.Message):
@@ -53,9 +60,10 @@ class PutBlobResponse(google.protobuf.message.Message):
         size_bytes: builtins.int = ...,
         checksum: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["checksum", b"checksum", "size_bytes", b"size_bytes"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["checksum", b"checksum", "size_bytes", b"size_bytes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___PutBlobResponse = PutBlobResponse
+Global___PutBlobResponse: typing_extensions.TypeAlias = PutBlobResponse
 
 @typing.final
 class GetBlobRequest(google.protobuf.message.Message):
@@ -76,9 +84,10 @@ class GetBlobRequest(google.protobuf.message.Message):
         offset: builtins.int = ...,
         length: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["key", b"key", "length", b"length", "offset", b"offset"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "length", b"length", "offset", b"offset"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetBlobRequest = GetBlobRequest
+Global___GetBlobRequest: typing_extensions.TypeAlias = GetBlobRequest
 
 @typing.final
 class GetBlobResponse(google.protobuf.message.Message):
@@ -92,9 +101,10 @@ class GetBlobResponse(google.protobuf.message.Message):
         *,
         chunk: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunk", b"chunk"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetBlobResponse = GetBlobResponse
+Global___GetBlobResponse: typing_extensions.TypeAlias = GetBlobResponse
 
 @typing.final
 class DeleteBlobsRequest(google.protobuf.message.Message):
@@ -112,9 +122,10 @@ class DeleteBlobsRequest(google.protobuf.message.Message):
         keys: collections.abc.Iterable[builtins.str] | None = ...,
         prefix: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["keys", b"keys", "prefix", b"prefix"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["keys", b"keys", "prefix", b"prefix"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___DeleteBlobsRequest = DeleteBlobsRequest
+Global___DeleteBlobsRequest: typing_extensions.TypeAlias = DeleteBlobsRequest
 
 @typing.final
 class DeleteBlobsResponse(google.protobuf.message.Message):
@@ -127,9 +138,10 @@ class DeleteBlobsResponse(google.protobuf.message.Message):
         *,
         deleted: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["deleted", b"deleted"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["deleted", b"deleted"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___DeleteBlobsResponse = DeleteBlobsResponse
+Global___DeleteBlobsResponse: typing_extensions.TypeAlias = DeleteBlobsResponse
 
 @typing.final
 class ListBlobsRequest(google.protobuf.message.Message):
@@ -142,9 +154,10 @@ class ListBlobsRequest(google.protobuf.message.Message):
         *,
         prefix: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prefix", b"prefix"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["prefix", b"prefix"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ListBlobsRequest = ListBlobsRequest
+Global___ListBlobsRequest: typing_extensions.TypeAlias = ListBlobsRequest
 
 @typing.final
 class ListBlobsResponse(google.protobuf.message.Message):
@@ -152,15 +165,16 @@ class ListBlobsResponse(google.protobuf.message.Message):
 
     BLOBS_FIELD_NUMBER: builtins.int
     @property
-    def blobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BlobInfo]: ...
+    def blobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BlobInfo]: ...
     def __init__(
         self,
         *,
-        blobs: collections.abc.Iterable[global___BlobInfo] | None = ...,
+        blobs: collections.abc.Iterable[Global___BlobInfo] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blobs", b"blobs"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["blobs", b"blobs"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___ListBlobsResponse = ListBlobsResponse
+Global___ListBlobsResponse: typing_extensions.TypeAlias = ListBlobsResponse
 
 @typing.final
 class BlobInfo(google.protobuf.message.Message):
@@ -176,6 +190,7 @@ class BlobInfo(google.protobuf.message.Message):
         key: builtins.str = ...,
         size_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["key", b"key", "size_bytes", b"size_bytes"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "size_bytes", b"size_bytes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___BlobInfo = BlobInfo
+Global___BlobInfo: typing_extensions.TypeAlias = BlobInfo

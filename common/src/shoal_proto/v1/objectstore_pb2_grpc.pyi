@@ -17,69 +17,47 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class ObjectStoreServiceStub:
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    PutBlob: grpc.StreamUnaryMultiCallable[
-        shoal_proto.v1.objectstore_pb2.PutBlobRequest,
-        shoal_proto.v1.objectstore_pb2.PutBlobResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> ObjectStoreServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> ObjectStoreServiceAsyncStub: ...
+    PutBlob: grpc.StreamUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.PutBlobRequest, shoal_proto.v1.objectstore_pb2.PutBlobResponse]
     """PutBlob stores one blob: a header message, then chunks.
     Failure: not visible before it is complete; a repeat overwrites with the same bytes.
     """
-
-    GetBlob: grpc.UnaryStreamMultiCallable[
-        shoal_proto.v1.objectstore_pb2.GetBlobRequest,
-        shoal_proto.v1.objectstore_pb2.GetBlobResponse,
-    ]
+    GetBlob: grpc.UnaryStreamMultiCallable[shoal_proto.v1.objectstore_pb2.GetBlobRequest, shoal_proto.v1.objectstore_pb2.GetBlobResponse]
     """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
     Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
     """
-
-    DeleteBlobs: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest,
-        shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse,
-    ]
+    DeleteBlobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest, shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse]
     """DeleteBlobs deletes by key or by prefix.
     Failure: idempotent.
     """
-
-    ListBlobs: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.objectstore_pb2.ListBlobsRequest,
-        shoal_proto.v1.objectstore_pb2.ListBlobsResponse,
-    ]
+    ListBlobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.ListBlobsRequest, shoal_proto.v1.objectstore_pb2.ListBlobsResponse]
     """ListBlobs lists by prefix, sorted by key.
     Failure: read-only.
     """
 
-class ObjectStoreServiceAsyncStub:
-    PutBlob: grpc.aio.StreamUnaryMultiCallable[
-        shoal_proto.v1.objectstore_pb2.PutBlobRequest,
-        shoal_proto.v1.objectstore_pb2.PutBlobResponse,
-    ]
+@typing.type_check_only
+class ObjectStoreServiceAsyncStub(ObjectStoreServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    PutBlob: grpc.aio.StreamUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.PutBlobRequest, shoal_proto.v1.objectstore_pb2.PutBlobResponse]  # type: ignore[assignment]
     """PutBlob stores one blob: a header message, then chunks.
     Failure: not visible before it is complete; a repeat overwrites with the same bytes.
     """
-
-    GetBlob: grpc.aio.UnaryStreamMultiCallable[
-        shoal_proto.v1.objectstore_pb2.GetBlobRequest,
-        shoal_proto.v1.objectstore_pb2.GetBlobResponse,
-    ]
+    GetBlob: grpc.aio.UnaryStreamMultiCallable[shoal_proto.v1.objectstore_pb2.GetBlobRequest, shoal_proto.v1.objectstore_pb2.GetBlobResponse]  # type: ignore[assignment]
     """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
     Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
     """
-
-    DeleteBlobs: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest,
-        shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse,
-    ]
+    DeleteBlobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest, shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
     """DeleteBlobs deletes by key or by prefix.
     Failure: idempotent.
     """
-
-    ListBlobs: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.objectstore_pb2.ListBlobsRequest,
-        shoal_proto.v1.objectstore_pb2.ListBlobsResponse,
-    ]
+    ListBlobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.ListBlobsRequest, shoal_proto.v1.objectstore_pb2.ListBlobsResponse]  # type: ignore[assignment]
     """ListBlobs lists by prefix, sorted by key.
     Failure: read-only.
     """

@@ -12,7 +12,13 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import shoal_proto.v1.common_pb2
 import shoal_proto.v1.gcs_pb2
+import sys
 import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -32,10 +38,12 @@ class StartActorRequest(google.protobuf.message.Message):
         spec: shoal_proto.v1.gcs_pb2.ActorSpec | None = ...,
         incarnation: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "spec", b"spec"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["spec", b"spec"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["incarnation", b"incarnation", "spec", b"spec"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___StartActorRequest = StartActorRequest
+Global___StartActorRequest: typing_extensions.TypeAlias = StartActorRequest
 
 @typing.final
 class StartActorResponse(google.protobuf.message.Message):
@@ -45,7 +53,7 @@ class StartActorResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___StartActorResponse = StartActorResponse
+Global___StartActorResponse: typing_extensions.TypeAlias = StartActorResponse
 
 @typing.final
 class StopWorkerRequest(google.protobuf.message.Message):
@@ -69,9 +77,10 @@ class StopWorkerRequest(google.protobuf.message.Message):
         force: builtins.bool = ...,
         reason: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "force", b"force", "reason", b"reason", "worker_id", b"worker_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "force", b"force", "reason", b"reason", "worker_id", b"worker_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___StopWorkerRequest = StopWorkerRequest
+Global___StopWorkerRequest: typing_extensions.TypeAlias = StopWorkerRequest
 
 @typing.final
 class StopWorkerResponse(google.protobuf.message.Message):
@@ -81,7 +90,7 @@ class StopWorkerResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___StopWorkerResponse = StopWorkerResponse
+Global___StopWorkerResponse: typing_extensions.TypeAlias = StopWorkerResponse
 
 @typing.final
 class EndJobRequest(google.protobuf.message.Message):
@@ -100,9 +109,10 @@ class EndJobRequest(google.protobuf.message.Message):
         job_id: builtins.bytes = ...,
         keep_actor_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "keep_actor_ids", b"keep_actor_ids"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id", "keep_actor_ids", b"keep_actor_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___EndJobRequest = EndJobRequest
+Global___EndJobRequest: typing_extensions.TypeAlias = EndJobRequest
 
 @typing.final
 class EndJobResponse(google.protobuf.message.Message):
@@ -112,7 +122,7 @@ class EndJobResponse(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___EndJobResponse = EndJobResponse
+Global___EndJobResponse: typing_extensions.TypeAlias = EndJobResponse
 
 @typing.final
 class GetStatsRequest(google.protobuf.message.Message):
@@ -122,7 +132,7 @@ class GetStatsRequest(google.protobuf.message.Message):
         self,
     ) -> None: ...
 
-global___GetStatsRequest = GetStatsRequest
+Global___GetStatsRequest: typing_extensions.TypeAlias = GetStatsRequest
 
 @typing.final
 class GetStatsResponse(google.protobuf.message.Message):
@@ -154,14 +164,14 @@ class GetStatsResponse(google.protobuf.message.Message):
     @property
     def available(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
     @property
-    def workers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WorkerStats]: ...
+    def workers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WorkerStats]: ...
     def __init__(
         self,
         *,
         node_id: builtins.bytes = ...,
         total: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
         available: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
-        workers: collections.abc.Iterable[global___WorkerStats] | None = ...,
+        workers: collections.abc.Iterable[Global___WorkerStats] | None = ...,
         queued_leases: builtins.int = ...,
         store_bytes: builtins.int = ...,
         store_used_bytes: builtins.int = ...,
@@ -169,10 +179,12 @@ class GetStatsResponse(google.protobuf.message.Message):
         spilled_bytes: builtins.int = ...,
         restored_bytes: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["available", b"available", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["available", b"available", "node_id", b"node_id", "queued_leases", b"queued_leases", "restored_bytes", b"restored_bytes", "spilled_bytes", b"spilled_bytes", "store_bytes", b"store_bytes", "store_objects", b"store_objects", "store_used_bytes", b"store_used_bytes", "total", b"total", "workers", b"workers"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "node_id", b"node_id", "queued_leases", b"queued_leases", "restored_bytes", b"restored_bytes", "spilled_bytes", b"spilled_bytes", "store_bytes", b"store_bytes", "store_objects", b"store_objects", "store_used_bytes", b"store_used_bytes", "total", b"total", "workers", b"workers"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___GetStatsResponse = GetStatsResponse
+Global___GetStatsResponse: typing_extensions.TypeAlias = GetStatsResponse
 
 @typing.final
 class WorkerStats(google.protobuf.message.Message):
@@ -202,6 +214,7 @@ class WorkerStats(google.protobuf.message.Message):
         name: builtins.str = ...,
         job_id: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor_id", b"actor_id", "job_id", b"job_id", "name", b"name", "pid", b"pid", "state", b"state", "worker_id", b"worker_id"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "job_id", b"job_id", "name", b"name", "pid", b"pid", "state", b"state", "worker_id", b"worker_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___WorkerStats = WorkerStats
+Global___WorkerStats: typing_extensions.TypeAlias = WorkerStats

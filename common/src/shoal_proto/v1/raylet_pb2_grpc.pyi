@@ -19,69 +19,47 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class RayletServiceStub:
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    StartActor: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.StartActorRequest,
-        shoal_proto.v1.raylet_pb2.StartActorResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> RayletServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> RayletServiceAsyncStub: ...
+    StartActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.StartActorRequest, shoal_proto.v1.raylet_pb2.StartActorResponse]
     """StartActor takes a dedicated worker for an actor and begins its creation; the outcome comes as ReportActorStarted.
     Failure: idempotent by (actor_id, incarnation). RESOURCE_EXHAUSTED when the node cannot hold it now.
     """
-
-    StopWorker: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.StopWorkerRequest,
-        shoal_proto.v1.raylet_pb2.StopWorkerResponse,
-    ]
+    StopWorker: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.StopWorkerRequest, shoal_proto.v1.raylet_pb2.StopWorkerResponse]
     """StopWorker ends a worker process: force = SIGKILL, else its pending calls finish first.
     Failure: idempotent; an unknown worker is gone already.
     """
-
-    EndJob: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.EndJobRequest,
-        shoal_proto.v1.raylet_pb2.EndJobResponse,
-    ]
+    EndJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.EndJobRequest, shoal_proto.v1.raylet_pb2.EndJobResponse]
     """EndJob kills the workers of a job and deletes its objects.
     Failure: idempotent.
     """
-
-    GetStats: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.GetStatsRequest,
-        shoal_proto.v1.raylet_pb2.GetStatsResponse,
-    ]
+    GetStats: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]
     """GetStats tells what the node does now.
     Failure: read-only.
     """
 
-class RayletServiceAsyncStub:
-    StartActor: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.StartActorRequest,
-        shoal_proto.v1.raylet_pb2.StartActorResponse,
-    ]
+@typing.type_check_only
+class RayletServiceAsyncStub(RayletServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    StartActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.StartActorRequest, shoal_proto.v1.raylet_pb2.StartActorResponse]  # type: ignore[assignment]
     """StartActor takes a dedicated worker for an actor and begins its creation; the outcome comes as ReportActorStarted.
     Failure: idempotent by (actor_id, incarnation). RESOURCE_EXHAUSTED when the node cannot hold it now.
     """
-
-    StopWorker: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.StopWorkerRequest,
-        shoal_proto.v1.raylet_pb2.StopWorkerResponse,
-    ]
+    StopWorker: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.StopWorkerRequest, shoal_proto.v1.raylet_pb2.StopWorkerResponse]  # type: ignore[assignment]
     """StopWorker ends a worker process: force = SIGKILL, else its pending calls finish first.
     Failure: idempotent; an unknown worker is gone already.
     """
-
-    EndJob: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.EndJobRequest,
-        shoal_proto.v1.raylet_pb2.EndJobResponse,
-    ]
+    EndJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.EndJobRequest, shoal_proto.v1.raylet_pb2.EndJobResponse]  # type: ignore[assignment]
     """EndJob kills the workers of a job and deletes its objects.
     Failure: idempotent.
     """
-
-    GetStats: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.raylet_pb2.GetStatsRequest,
-        shoal_proto.v1.raylet_pb2.GetStatsResponse,
-    ]
+    GetStats: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]  # type: ignore[assignment]
     """GetStats tells what the node does now.
     Failure: read-only.
     """

@@ -9,7 +9,13 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import shoal_proto.v1.common_pb2
+import sys
 import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -31,7 +37,8 @@ class PickNodeRequest(google.protobuf.message.Message):
             key: builtins.str = ...,
             value: builtins.int = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
     RESOURCES_FIELD_NUMBER: builtins.int
     STRATEGY_FIELD_NUMBER: builtins.int
@@ -57,10 +64,12 @@ class PickNodeRequest(google.protobuf.message.Message):
         asking_node_id: builtins.bytes = ...,
         argument_bytes: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["resources", b"resources"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["argument_bytes", b"argument_bytes", "asking_node_id", b"asking_node_id", "resources", b"resources", "strategy", b"strategy"]) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["argument_bytes", b"argument_bytes", "asking_node_id", b"asking_node_id", "resources", b"resources", "strategy", b"strategy"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___PickNodeRequest = PickNodeRequest
+Global___PickNodeRequest: typing_extensions.TypeAlias = PickNodeRequest
 
 @typing.final
 class PickNodeResponse(google.protobuf.message.Message):
@@ -86,6 +95,7 @@ class PickNodeResponse(google.protobuf.message.Message):
         infeasible: builtins.bool = ...,
         reason: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["infeasible", b"infeasible", "node_id", b"node_id", "raylet_address", b"raylet_address", "reason", b"reason"]) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["infeasible", b"infeasible", "node_id", b"node_id", "raylet_address", b"raylet_address", "reason", b"reason"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-global___PickNodeResponse = PickNodeResponse
+Global___PickNodeResponse: typing_extensions.TypeAlias = PickNodeResponse

@@ -17,21 +17,23 @@ class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Ite
 class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
+GRPC_GENERATED_VERSION: str
+GRPC_VERSION: str
+
 class SchedulerServiceStub:
-    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
-    PickNode: grpc.UnaryUnaryMultiCallable[
-        shoal_proto.v1.scheduler_pb2.PickNodeRequest,
-        shoal_proto.v1.scheduler_pb2.PickNodeResponse,
-    ]
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> SchedulerServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> SchedulerServiceAsyncStub: ...
+    PickNode: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.scheduler_pb2.PickNodeRequest, shoal_proto.v1.scheduler_pb2.PickNodeResponse]
     """PickNode chooses the node with the lowest estimated waiting time that can hold the request.
     Failure: read-only, retried at another replica.
     """
 
-class SchedulerServiceAsyncStub:
-    PickNode: grpc.aio.UnaryUnaryMultiCallable[
-        shoal_proto.v1.scheduler_pb2.PickNodeRequest,
-        shoal_proto.v1.scheduler_pb2.PickNodeResponse,
-    ]
+@typing.type_check_only
+class SchedulerServiceAsyncStub(SchedulerServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    PickNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.scheduler_pb2.PickNodeRequest, shoal_proto.v1.scheduler_pb2.PickNodeResponse]  # type: ignore[assignment]
     """PickNode chooses the node with the lowest estimated waiting time that can hold the request.
     Failure: read-only, retried at another replica.
     """
