@@ -1,0 +1,54 @@
+# Everything a contributor runs. `make help` lists it; the first target that needs them sets up the venv and all distributions.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint type proto proto-check bench up down ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## set up .venv with all distributions (editable) and the development tools
+
+$(STAMP): requirements.txt requirements-dev.txt constraints.txt $(wildcard common/pyproject.toml sdk/pyproject.toml services/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shoal needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": run make PYTHON=/path/to/python3.11 ...")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+demo: $(STAMP) ## run the AutoML service on a cluster of this machine
+	$(BIN)/python examples/automl/main.py
+
+test: $(STAMP) ## run all tests
+	$(BIN)/pytest
+
+lint: $(STAMP) ## style, formatting and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+type: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+proto: $(STAMP) ## generate the stubs from proto/
+	$(BIN)/python proto/generate.py
+
+proto-check: $(STAMP) ## fail when the committed stubs are not what proto/ says
+	$(BIN)/python proto/generate.py --check
+
+bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's limits
+	$(BIN)/python benchmarks/compare.py
+
+up: ## start the deployment of compose.yaml
+	docker compose up --build --detach --wait
+
+down: ## stop it, and delete its volumes
+	docker compose down --volumes
+
+ci: lint type proto-check test ## all that CI checks
+
+clean: ## remove the venv and all caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
