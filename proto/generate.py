@@ -3,70 +3,59 @@
     python proto/generate.py            write the stubs
     python proto/generate.py --check    exit 1 and name the files that differ from what is committed
 
-The generator versions are pinned: generated code refuses to be imported by an older runtime, so
-``grpcio-tools`` is the lowest grpcio that ``common/pyproject.toml`` accepts, and the comparison of ``--check`` is
-exact only for one version.
+Generated code refuses an older runtime than its generator, so the generator is pinned (``requirements.txt``
+beside this file) to the lowest versions that ``common/pyproject.toml`` accepts. It lives in a venv of its own,
+``.cache/protoc``: it does not tolerate the newest protobuf, with which everything else is tested.
 """
 
 from __future__ import annotations
 
 import argparse
 import filecmp
-import importlib.metadata
-import importlib.resources
 import shutil
+import subprocess
 import sys
 import tempfile
+import venv
 from pathlib import Path
 
-PINS = {"grpcio-tools": "1.72.1", "mypy-protobuf": "4.0.0"}
 PROTO_ROOT = Path(__file__).resolve().parent
 STUB_ROOT = PROTO_ROOT.parent / "common" / "src"
 PACKAGE = Path("shoal_proto", "v1")
+PINS = PROTO_ROOT / "requirements.txt"
+VENV = PROTO_ROOT.parent / ".cache" / "protoc"
 
 
-def check_generator() -> None:
-    """Raises: SystemExit when another generator version is installed than the pinned one."""
-    for name, wanted in PINS.items():
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "none"
-        if found != wanted:
-            pins = " ".join(f"{n}=={v}" for n, v in PINS.items())
-            sys.exit(f"generate.py needs {name} {wanted}, found {found}: run pip install {pins}")
+def generator() -> Path:
+    """The directory of the pinned generator's programs, installed first if it is not there in these versions."""
+    installed = VENV / "installed.txt"
+    programs = VENV / "bin"
+    if not installed.exists() or installed.read_text() != PINS.read_text():
+        venv.create(VENV, clear=True, with_pip=True)
+        subprocess.run([programs / "pip", "install", "--quiet", "--requirement", PINS], check=True)
+        shutil.copyfile(PINS, installed)
+    return programs
 
 
 def generate(out: Path) -> None:
-    """Write all stubs below ``out``. Raises: SystemExit when protoc finds an error in a contract."""
-    from grpc_tools import protoc
-
-    sources = sorted(str(path.relative_to(PROTO_ROOT)) for path in (PROTO_ROOT / PACKAGE).glob("*.proto"))
-    code = protoc.main(
+    """Write all stubs below ``out``. Raises: CalledProcessError when protoc finds an error in a contract."""
+    programs = generator()
+    sources = sorted(path.relative_to(PROTO_ROOT) for path in (PROTO_ROOT / PACKAGE).glob("*.proto"))
+    subprocess.run(
         [
-            "protoc",
+            programs / "python",
+            *("-m", "grpc_tools.protoc"),
             f"--proto_path={PROTO_ROOT}",
-            f"--proto_path={importlib.resources.files('grpc_tools') / '_proto'}",
-            # protoc looks the plugins up on PATH, where a venv that was not activated does not have them.
-            f"--plugin=protoc-gen-mypy={plugin('protoc-gen-mypy')}",
-            f"--plugin=protoc-gen-mypy_grpc={plugin('protoc-gen-mypy_grpc')}",
+            f"--plugin=protoc-gen-mypy={programs / 'protoc-gen-mypy'}",
+            f"--plugin=protoc-gen-mypy_grpc={programs / 'protoc-gen-mypy_grpc'}",
             f"--python_out={out}",
             f"--grpc_python_out={out}",
             f"--mypy_out=quiet:{out}",
             f"--mypy_grpc_out=quiet:{out}",
             *sources,
-        ]
+        ],
+        check=True,
     )
-    if code:
-        sys.exit(code)
-
-
-def plugin(name: str) -> str:
-    beside_python = Path(sys.executable).parent / name
-    found = str(beside_python) if beside_python.exists() else shutil.which(name)
-    if not found:
-        sys.exit(f"{name} is not installed beside {sys.executable}: run pip install mypy-protobuf")
-    return found
 
 
 def stubs(root: Path) -> set[str]:
@@ -84,7 +73,6 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Generate the protobuf stubs.")
     parser.add_argument("--check", action="store_true", help="only compare with the committed stubs")
     check_only = parser.parse_args(argv).check
-    check_generator()
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
         (fresh / PACKAGE).mkdir(parents=True)
