@@ -1,0 +1,95 @@
+"""Every example runs as a user runs it, prints its result, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+#: What a run prints, apart from the figures that differ from run to run.
+EXPECTED = {
+    "squares.py": "squares: [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]",
+    "parallel_sleeps.py": "4 seconds of sleep in",
+    "many_tiny_tasks.py": "they add up to 9,999,900,000",
+    "wait_loop.py": "finished in this order:",
+    "numpy_dependencies.py": "product of four 500x500 matrices, trace",
+    "counter_actors.py": "three counters: [1, 101, 201]",
+    "map_reduce.py": "The most frequent:",
+    "tree_reduce.py": "64 partial sums added in 6 levels: 2,047,968,000",
+    "named_actor.py": "on the blackboard: Ada was here, Edsger was here, Grace was here",
+}
+
+CLEAN_UP_SECONDS = 10.0
+
+
+def processes_with(marker: str) -> dict[int, str]:
+    """The processes that inherited ``marker`` in their environment, with their command lines."""
+    found = {}
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() in (proc / "environ").read_bytes():
+                found[int(proc.name)] = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    return found
+
+
+class Run:
+    """Runs programs in an environment in which whatever they leave behind can be recognized."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.marker = f"SHOAL_TEST_RUN={uuid.uuid4().hex}"
+
+    def __call__(self, *command: str | Path) -> str:
+        name, value = self.marker.split("=")
+        environment = {**os.environ, "TMPDIR": str(self.directory), name: value, "PYTHONWARNINGS": "error"}
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, cwd=self.directory, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def assert_nothing_left(self) -> None:
+        deadline = time.monotonic() + CLEAN_UP_SECONDS
+        while (left := processes_with(self.marker)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == {}
+        assert sorted(path.name for path in self.directory.iterdir()) == []
+        assert [path for path in Path("/dev/shm").iterdir() if "shoal" in path.name] == []
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    # Not tmp_path: the path of a Unix socket has 107 characters, and pytest's are long.
+    with tempfile.TemporaryDirectory(prefix="ex", dir="/tmp") as directory:
+        yield Run(Path(directory))
+
+
+def test_every_example_is_listed() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("example", EXPECTED)
+def test_example(example: str, run: Run) -> None:
+    assert EXPECTED[example] in run(EXAMPLES / example)
+    run.assert_nothing_left()
+
+
+def test_automl_service(run: Run) -> None:
+    output = run(EXAMPLES / "automl" / "main.py", "--plot", "scores.png", "--num-cpus", "2")
+    assert "200/200 fits, 4/4 requests done" in output
+    assert output.count("<- winner") == 4
+    plot = run.directory / "scores.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    plot.unlink()
+    run.assert_nothing_left()
