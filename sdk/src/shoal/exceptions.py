@@ -1,0 +1,694 @@
+"""Every error that Shoal raises to its users.
+
+=====================================  =========================================================================
+family                                 meaning
+=====================================  =========================================================================
+``TaskError``                          the user's own code raised; caught by the class that it raised
+``WorkerCrashedError``,                the process, or the machine under it, died while the task ran
+``NodeDiedError``, ``OutOfMemoryError``
+``ActorError``                         ``ActorDiedError``: for good; ``ActorUnavailableError``: for the moment
+``ObjectLostError``                    the value cannot be had any more; its subclasses say why
+``ObjectStoreFullError``,              there is no room for a value
+``OutOfDiskError``
+``…UnschedulableError``                no node can run it
+=====================================  =========================================================================
+
+All of them cross processes, so all of them can be pickled with their attributes, whatever arguments their
+constructors take. They hold data; ``str()`` builds the message and ends it with what to do.
+The names that Ray gives these classes are aliases here, so ``import shoal as ray`` keeps ``except`` clauses working.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import traceback
+import types
+from typing import Any, ClassVar
+
+_log = logging.getLogger(__name__)
+
+
+class ShoalError(Exception):
+    """Base of every error that Shoal itself raises."""
+
+    #: What to do about it; ends the message.
+    remedy: ClassVar[str] = ""
+
+    def _message(self) -> str:
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self._message(), self.remedy) if part)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Why not the inherited way: it calls the class again with ``args``, which lack the keyword arguments.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+# --- the user's code raised ------------------------------------------------------------------------
+
+
+class TaskError(ShoalError):
+    """A task or an actor method raised ``cause``; ``str()`` shows the traceback of the process it ran in.
+
+    ``get`` raises ``as_instanceof_cause()``, so that ``except ValueError`` catches a remote ``ValueError``. Where an
+    error passes through several tasks, ``cause`` is the first one's and ``traceback_str`` shows the way.
+    """
+
+    def __init__(
+        self,
+        function_name: str,
+        traceback_str: str,
+        cause: BaseException,
+        proctitle: str | None = None,
+        pid: int | None = None,
+        ip: str | None = None,
+        actor_repr: str | None = None,
+        actor_id: str | None = None,
+    ) -> None:
+        super().__init__(function_name, traceback_str, cause)
+        self.function_name = function_name
+        self.traceback_str = traceback_str
+        self.cause: BaseException = cause.cause if isinstance(cause, TaskError) else cause
+        self.proctitle = proctitle or f"shoal::{function_name}"
+        self.pid = pid or os.getpid()
+        self.ip = ip or "127.0.0.1"
+        self.actor_repr = actor_repr
+        #: Hex, None outside actors.
+        self.actor_id = actor_id
+
+    @classmethod
+    def from_exception(cls, function_name: str, error: BaseException, **where: Any) -> TaskError:
+        """Wraps ``error`` in the process that caught it; ``where`` are the constructor's further arguments."""
+        frames = error.__traceback__
+        while frames is not None and _is_ours(frames):
+            frames = frames.tb_next
+        return cls(function_name, "".join(traceback.format_exception(type(error), error, frames)), error, **where)
+
+    def as_instanceof_cause(self) -> TaskError:
+        """This error as an instance of the cause's class too, with the cause's attributes.
+
+        Returns ``self`` where that cannot be: the class is final, or resists subclassing. Never raises.
+        """
+        if isinstance(self, type(self.cause)):
+            return self
+        try:
+            dual: TaskError = _instance_of_both(TaskError, self, self.cause)
+        except Exception as error:
+            _log.warning(
+                "%s cannot be subclassed (%s): catch this error as TaskError, its ``cause`` is the original",
+                type(self.cause).__qualname__,
+                error,
+            )
+            return self
+        return dual
+
+    def _message(self) -> str:
+        actor = f", actor_id={self.actor_id}, repr={self.actor_repr}" if self.actor_repr else ""
+        header = f"{self.proctitle}() (pid={self.pid}, ip={self.ip}{actor})"
+        lines = self.traceback_str.strip("\n").split("\n")
+        shown = [header if line.startswith("Traceback ") else line for line in lines]
+        return "\n".join(shown if header in shown else [header, *shown])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value for name, value in self.__dict__.items() if name != "cause"}
+        return _load_task_error, (_dump_cause(self), state)
+
+
+def _is_ours(frames: types.TracebackType) -> bool:
+    name = frames.tb_frame.f_globals.get("__name__", "")
+    return isinstance(name, str) and (name == "shoal" or name.startswith("shoal."))
+
+
+def _dump_cause(error: TaskError) -> bytes:
+    """The cause, pickled by itself: what fails in it must not take the rest of the error with it."""
+    import cloudpickle  # deferred: errors are imported by every process, pickled by few
+
+    cause = error.cause
+    cls = type(cause)
+    plain = cls.__reduce__ is BaseException.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__
+    try:
+        data: bytes = cloudpickle.dumps((*cause.__reduce__()[:2], cause.__dict__) if plain else (cause,))
+    except Exception as failure:
+        substitute = ShoalError(
+            f"Exception {cls.__module__}.{cls.__qualname__} isn't serializable: {failure}.\n"
+            f"Original exception details:\n{error.traceback_str}"
+        )
+        data = cloudpickle.dumps((substitute,))
+    return data
+
+
+def _load_task_error(pickled_cause: bytes, state: dict[str, Any]) -> ShoalError:
+    def rebuild(cause: BaseException) -> TaskError:
+        error = TaskError.__new__(TaskError, state["function_name"], state["traceback_str"], cause)
+        error.__dict__.update(state, cause=cause)
+        return error
+
+    def unserializable(cause: BaseException | None = None) -> UnserializableException:
+        text = f"{TaskError.__module__}.{rebuild(cause or ShoalError())}"
+        return UnserializableException(text, cause)
+
+    try:
+        loaded = pickle.loads(pickled_cause)
+    except Exception:
+        return unserializable()
+    if len(loaded) == 1:
+        return rebuild(loaded[0])
+    cls, args, attributes = loaded
+    try:
+        cause = cls(*args)
+    except Exception:
+        # Its constructor wants other arguments than it passed on to Exception: pickle cannot call it again.
+        try:
+            return unserializable(_restore(cls, args, attributes)).as_instanceof_cause()
+        except Exception:
+            return unserializable()
+    cause.__dict__.update(attributes)
+    return rebuild(cause)
+
+
+def _instance_of_both(wrapper: type[Any], error: ShoalError, cause: BaseException) -> Any:
+    """An instance of a new class that inherits from ``wrapper`` and from the cause's class.
+
+    Its constructor is bypassed (a user's may want anything, do anything): the state that the interpreter keeps
+    outside ``__dict__`` (``errno``, ``exceptions``) is copied, all else is looked up in the cause.
+    """
+    cause_class = type(cause)
+
+    class Dual(wrapper, cause_class):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(cause, name)
+
+        def __str__(self) -> str:
+            return str(error)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return _reload, (error,)
+
+    Dual.__name__ = Dual.__qualname__ = f"{wrapper.__name__}({cause_class.__name__})"
+    Dual.__module__ = __name__
+    builtin = next(base for base in cause_class.__mro__ if base.__module__ == "builtins")
+    dual = builtin.__new__(Dual, *cause.args)
+    for base in builtin.__mro__[: builtin.__mro__.index(BaseException)]:
+        for name, member in vars(base).items():
+            if isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
+                with contextlib.suppress(AttributeError, TypeError):  # read-only, or not set in the cause
+                    setattr(dual, name, getattr(cause, name))
+    vars(BaseException)["args"].__set__(dual, cause.args)  # plain assignment could meet a property of the user's
+    dual.__dict__.update(error.__dict__)
+    return dual
+
+
+def _reload(error: Any) -> Any:
+    return error.as_instanceof_cause()
+
+
+class UnserializableException(ShoalError):
+    """The exception that a task raised could not be unpickled here; the message shows it as text.
+
+    If only its constructor resisted, this is an instance of its class all the same, ``cause`` is the original,
+    and both ``except`` clauses work.
+    """
+
+    remedy = (
+        "\nTo have it unpickled, give the exception class a __reduce__, "
+        "or register a serializer for it with shoal.util.register_serializer."
+    )
+
+    def __init__(self, original_stack_trace: str, cause: BaseException | None = None) -> None:
+        super().__init__(original_stack_trace)
+        self.original_stack_trace = original_stack_trace
+        if cause is not None:
+            self.cause = cause
+
+    def as_instanceof_cause(self) -> UnserializableException:
+        cause = self.__dict__.get("cause")
+        if cause is None:
+            return self
+        dual: UnserializableException = _instance_of_both(UnserializableException, self, cause)
+        return dual
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The cause stays behind: it is known to resist pickling.
+        return UnserializableException, (self.original_stack_trace,)
+
+    def _message(self) -> str:
+        return f"Failed to deserialize exception.\nOriginal exception:\n{self.original_stack_trace}"
+
+
+class UserCodeException(ShoalError):
+    """Libraries wrap the exceptions of callbacks in it; ``retry_exceptions`` looks at its ``__cause__``."""
+
+
+class CrossLanguageError(ShoalError):
+    """Code in another language raised."""
+
+    def __init__(self, language: str, formatted_exception: str) -> None:
+        super().__init__(language, formatted_exception)
+        self.language = language
+        self.formatted_exception = formatted_exception
+
+    def _message(self) -> str:
+        return f"An exception raised from {self.language}:\n{self.formatted_exception}"
+
+
+class TaskCancelledError(ShoalError):
+    """The task was cancelled before it finished. ``task_id`` is hex."""
+
+    def __init__(self, task_id: str | None = None, error_message: str | None = None) -> None:
+        super().__init__(task_id, error_message)
+        self.task_id = task_id
+        self.error_message = error_message
+
+    def _message(self) -> str:
+        which = f"Task: {self.task_id} was cancelled." if self.task_id else "The task was cancelled."
+        return " ".join(part for part in (which, self.error_message) if part)
+
+
+# --- something under the user's code died ------------------------------------------------------------
+
+
+class WorkerCrashedError(ShoalError):
+    """The worker process died while it ran the task, more often than ``max_retries`` allows.
+
+    ``reason`` says how, e.g. "killed by SIGKILL" or "exit code 3".
+    """
+
+    remedy = (
+        "Look at the worker's output above for the cause; "
+        "raise max_retries if the task may run again, or give it more memory."
+    )
+
+    def __init__(self, reason: str = "", *, task_name: str = "", pid: int = 0, node_id: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.task_name = task_name
+        self.pid = pid
+        self.node_id = node_id
+
+    def _message(self) -> str:
+        what = "The worker died unexpectedly while executing this task"
+        where = ", ".join(
+            f"{label} {value}"
+            for label, value in (("task", self.task_name), ("pid", self.pid), ("node", self.node_id))
+            if value
+        )
+        return f"{what}{f' ({where})' if where else ''}{f': {self.reason}' if self.reason else ''}."
+
+
+class LocalRayletDiedError(ShoalError):
+    """The raylet of this process's own node died."""
+
+    remedy = "Its log, raylet.log in the session directory, tells why; call shoal.init() again afterwards."
+
+    def _message(self) -> str:
+        return super()._message() or "The task's local raylet died."
+
+
+class NodeDiedError(ShoalError):
+    """The node that ran the task died, or cannot be reached any more."""
+
+    remedy = "Raise max_retries if the task may run again on another node."
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class OutOfMemoryError(ShoalError):
+    """The node ran out of memory, so that the worker was killed, and no retry applies."""
+
+    remedy = (
+        "Run fewer at a time (a larger num_cpus each, or memory=<bytes>), keep less in memory, or use a larger node."
+    )
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ShoalSystemError(ShoalError):
+    """Shoal itself failed."""
+
+    remedy = "The logs in the session directory tell more."
+
+    def __init__(self, client_exc: object, traceback_str: str | None = None) -> None:
+        super().__init__(client_exc, traceback_str)
+        self.client_exc = client_exc
+        self.traceback_str = traceback_str
+
+    def _message(self) -> str:
+        return f"System error: {self.client_exc}" + (f"\ntraceback: {self.traceback_str}" if self.traceback_str else "")
+
+
+class RpcError(ShoalError):
+    """A service could not be reached, or refused the call. ``rpc_code`` is the number of the gRPC status."""
+
+    def __init__(self, message: str, rpc_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.rpc_code = rpc_code
+
+
+class AuthenticationError(ShoalError):
+    """The token of this process is missing, or is not the cluster's."""
+
+    remedy = (
+        "Give this process the token that the cluster was started with: "
+        "in SHOAL_AUTH_TOKEN, in a file named by SHOAL_AUTH_TOKEN_PATH, or in ~/.shoal/auth_token."
+    )
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+# --- actors ------------------------------------------------------------------------------------------
+
+
+class ActorError(ShoalError):
+    """An actor could not finish a call. ``actor_id`` is hex."""
+
+    def __init__(
+        self,
+        actor_id: str | None = None,
+        error_msg: str = "The actor experienced an error before finishing this task.",
+        actor_init_failed: bool = False,
+        preempted: bool = False,
+    ) -> None:
+        super().__init__(error_msg)
+        self.actor_id = actor_id
+        self.error_msg = error_msg
+        #: Whether it was the constructor that failed.
+        self.actor_init_failed = actor_init_failed
+        #: Whether its node was taken away on purpose.
+        self.preempted = preempted
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead and will not be restarted.
+
+    ``cause`` is the ``TaskError`` of its constructor, if that is what ended it; ``reason`` tells in words
+    what else did, e.g. "killed by shoal.kill()" or "its worker was killed by SIGSEGV".
+    """
+
+    def __init__(
+        self,
+        cause: TaskError | None = None,
+        *,
+        actor_id: str | None = None,
+        class_name: str = "",
+        name: str = "",
+        namespace: str = "",
+        pid: int = 0,
+        ip: str = "",
+        reason: str = "",
+        never_started: bool = False,
+        preempted: bool = False,
+    ) -> None:
+        facts = {
+            "class_name": class_name,
+            "actor_id": actor_id,
+            "pid": pid,
+            "name": name,
+            "namespace": namespace,
+            "ip": ip,
+        }
+        if cause is None:
+            lines = ["The actor died unexpectedly before finishing this task."]
+            lines += [f"\t{label}: {value}" for label, value in facts.items() if value]
+            lines += [reason] if reason else []
+            lines += ["The actor never ran."] if never_started else []
+            lines += [
+                "Create it again, or give it max_restarts (and its calls max_task_retries) beforehand."
+            ]
+        else:
+            lines = [f"The actor died because of an error raised in its creation task, {cause}"]
+            actor_id = actor_id or cause.actor_id
+        super().__init__(actor_id, "\n".join(lines), cause is not None, preempted)
+        self.cause = cause
+        self.reason = reason
+
+
+class ActorUnavailableError(ActorError):
+    """The actor cannot be reached now, but may be later. The call may have run, or not."""
+
+    remedy = "Call again later, or set max_task_retries if running the call twice does no harm."
+
+    def __init__(self, error_message: str, actor_id: bytes | str | None = None) -> None:
+        hex_id = actor_id.hex() if isinstance(actor_id, bytes) else actor_id
+        what = f"The actor {hex_id} is unavailable: {error_message}."
+        super().__init__(hex_id, f"{what} The task may or may not have been executed on the actor.")
+
+
+class ActorAlreadyExistsError(ValueError, ShoalError):
+    """The name is taken in this namespace."""
+
+    remedy = "Choose another name, fetch that actor with shoal.get_actor(), or pass get_if_exists=True."
+
+    def __init__(self, error_message: str) -> None:
+        super().__init__(error_message)
+        self.error_message = error_message
+
+
+class ActorHandleNotFoundError(ValueError, ShoalError):
+    """The handle belongs to an earlier session: ``shutdown()`` ended its actor."""
+
+    remedy = "Create the actor again after shoal.init()."
+
+    def __init__(self, error_message: str) -> None:
+        super().__init__(error_message)
+        self.error_message = error_message
+
+
+class ActorClassInheritanceException(TypeError):
+    """A class was derived from one that already is an actor class."""
+
+
+class PendingCallsLimitExceeded(ShoalError):
+    """This handle has ``max_pending_calls`` calls under way already."""
+
+    remedy = "Wait for some results before calling again, or raise max_pending_calls."
+
+
+class AsyncioActorExit(ShoalError):
+    """Ends an async actor's method from within; ``exit_actor()`` raises it."""
+
+
+# --- objects -------------------------------------------------------------------------------------------
+
+
+class GetTimeoutError(ShoalError, TimeoutError):
+    """``get`` waited as long as ``timeout`` says; the tasks go on running."""
+
+
+class ObjectLostError(ShoalError):
+    """No copy of the object is left, and it cannot be computed again.
+
+    ``object_ref_hex`` names it; when known, ``owner_address`` describes its owner's place and ``call_site`` the line
+    that created it.
+    """
+
+    def __init__(self, object_ref_hex: str, owner_address: str | None = None, call_site: str = "") -> None:
+        super().__init__(object_ref_hex)
+        self.object_ref_hex = object_ref_hex
+        self.owner_address = owner_address
+        self.call_site = call_site
+
+    def _message(self) -> str:
+        created = f" The ObjectRef was created at: {self.call_site}." if self.call_site else ""
+        return f"Failed to retrieve object {self.object_ref_hex}.{created} {self._why()}"
+
+    def _why(self) -> str:
+        return f"All copies of {self.object_ref_hex} have been lost. Compute it again."
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that created the object has ended, and the object with it."""
+
+    def _why(self) -> str:
+        owner = f" ({self.owner_address})" if self.owner_address else ""
+        return (
+            f"The object's owner has exited{owner}: the process that created the ObjectRef by .remote() or put(). "
+            "Let a process create it that lives as long as the object is needed, such as a detached actor."
+        )
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """All copies are gone and the task that made the object cannot run again.
+
+    ``reason`` is a key of ``REASON_MESSAGES``.
+    """
+
+    REASON_MESSAGES: ClassVar[dict[str, str]] = {
+        "MAX_ATTEMPTS_EXCEEDED": "Its task has used up its retries. Raise max_retries.",
+        "LINEAGE_EVICTED": "Its lineage has been dropped to save memory. Keep fewer objects in scope.",
+        "PUT": "It was created by put(), which no task can repeat. Return the value from a task instead.",
+        "RETRIES_DISABLED": "Its task has max_retries=0. Allow retries.",
+        "BORROWED": "This process borrowed it, and only its owner can compute it again. Get it in the owner.",
+        "REF_NOT_FOUND": "Its owner does not know it any more. This is a bug in Shoal: please report it.",
+        "TASK_CANCELLED": "The task that would produce it was cancelled. Submit it again.",
+        "LINEAGE_DISABLED": "Reconstruction is switched off in this cluster. Compute it again.",
+    }
+
+    def __init__(
+        self,
+        object_ref_hex: str,
+        reason: str | None = None,
+        reason_message: str | None = None,
+        owner_address: str | None = None,
+        call_site: str = "",
+    ) -> None:
+        super().__init__(object_ref_hex, owner_address, call_site)
+        self.reason = reason
+        self.reason_message = reason_message or self.REASON_MESSAGES.get(reason or "", "The reason is unknown.")
+
+    def _why(self) -> str:
+        return f"[{self.reason or 'UNKNOWN'}] The object cannot be reconstructed. {self.reason_message}"
+
+
+class ObjectFetchTimedOutError(ObjectLostError):
+    """No copy of the object could be fetched in time."""
+
+    def _why(self) -> str:
+        return f"Fetch for object {self.object_ref_hex} timed out. Check that the nodes can reach one another."
+
+
+class ObjectFreedError(ObjectLostError):
+    """The object was freed by hand while it was still in use."""
+
+    def _why(self) -> str:
+        return "The object was freed by an explicit call. Free objects only once nobody needs them."
+
+
+class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
+    """The object was deleted although a reference to it existed."""
+
+    def _why(self) -> str:
+        return "It was deleted while a reference existed. This is a bug in Shoal: please report it."
+
+
+class ObjectStoreFullError(ShoalError):
+    """Neither shared memory nor the place to spill to has room for the object."""
+
+    remedy = (
+        "The local object store is full of objects that are still in scope and cannot be evicted or spilled: "
+        "drop references and arrays that view them, or start with a larger object_store_memory."
+    )
+
+
+class OutOfDiskError(ShoalError):
+    """The object store is full, and so is the disk that it spills to."""
+
+    remedy = "Free space on the disk, or spill to another one (object_spilling_directory)."
+
+
+class OufOfBandObjectRefSerializationException(ShoalError):  # the spelling is part of the API
+    """An ``ObjectRef`` was pickled outside of Shoal's own messages, where nobody can count it."""
+
+    remedy = "Pass the ObjectRef as an argument, or return it."
+
+
+class PlasmaObjectNotAvailable(ShoalError):
+    """The object is not in the local object store yet."""
+
+
+class ObjectRefStreamEndOfStreamError(ShoalError):
+    """A streaming generator has no more objects."""
+
+
+# --- scheduling ----------------------------------------------------------------------------------------
+
+
+class TaskUnschedulableError(ShoalError):
+    """No node can ever run the task: what it asks for does not exist, or its node is dead."""
+
+    def __init__(self, error_message: str) -> None:
+        super().__init__(error_message)
+        self.error_message = error_message
+
+    def _message(self) -> str:
+        return f"The task is not schedulable: {self.error_message}"
+
+
+class ActorUnschedulableError(ShoalError):
+    """No node can ever host the actor: what it asks for does not exist, or its node is dead."""
+
+    def __init__(self, error_message: str) -> None:
+        super().__init__(error_message)
+        self.error_message = error_message
+
+    def _message(self) -> str:
+        return f"The actor is not schedulable: {self.error_message}"
+
+
+class TaskPlacementGroupRemoved(ShoalError):
+    """The placement group of the task was removed while it waited or ran."""
+
+    def _message(self) -> str:
+        return super()._message() or "The placement group corresponding to this task has been removed."
+
+
+class ActorPlacementGroupRemoved(ShoalError):
+    """The placement group of the actor was removed."""
+
+    def _message(self) -> str:
+        return super()._message() or "The placement group corresponding to this Actor has been removed."
+
+
+class RuntimeEnvSetupError(ShoalError):
+    """The runtime environment of a task, actor or job could not be made."""
+
+    def __init__(self, error_message: str | None = None) -> None:
+        super().__init__(error_message)
+        self.error_message = error_message
+
+    def _message(self) -> str:
+        return "\n".join(part for part in ("Failed to set up runtime environment.", self.error_message) if part)
+
+
+# --- compiled graphs, streams, device transport ----------------------------------------------------------
+
+
+class StreamingGeneratorReplayInconsistentError(ShoalSystemError):
+    """A generator that was run again yielded another number of objects than the first time."""
+
+    remedy = "Make the generator deterministic, or set max_retries=0."
+
+
+class ChannelError(ShoalSystemError):
+    """A channel of a compiled graph failed."""
+
+
+class ChannelTimeoutError(ChannelError, TimeoutError):
+    """A channel of a compiled graph did not deliver in time."""
+
+
+class CompiledGraphCapacityExceeded(ShoalSystemError):
+    """A compiled graph has as many executions under way as its buffers hold."""
+
+
+class DirectTransportError(ShoalSystemError):
+    """A transfer between devices failed."""
+
+
+RayError = ShoalError
+RayTaskError = TaskError
+RayActorError = ActorError
+RaySystemError = ShoalSystemError
+RayChannelError = ChannelError
+RayChannelTimeoutError = ChannelTimeoutError
+RayCgraphCapacityExceeded = CompiledGraphCapacityExceeded
+RayDirectTransportError = DirectTransportError
