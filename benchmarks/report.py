@@ -1,0 +1,149 @@
+"""The report of a comparison: a table, the figures behind it, and a chart."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from ray_venv import RAY_VERSION
+from rows import ROWS, START_UP
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: the medians, the ratio to Ray, and the verdict."""
+
+    title: str
+    unit: str
+    shoal: float | None
+    ray: float | None
+    #: How many times better than Ray: rates divide one way, times the other.
+    ratio: float | None
+    required: str
+    #: What the ratio must be at least, where that is the requirement.
+    required_ratio: float | None
+    passed: bool
+    beside: str
+
+
+def describe_machine() -> dict[str, str | int | None]:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {
+        "cpus": os.cpu_count(),
+        "cpu_model": model,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "shoal": version("shoal"),
+        "ray": RAY_VERSION,
+    }
+
+
+def make_lines(rates: dict[str, dict[str, list[float]]], start_up: dict[str, list[dict[str, float]]]) -> list[Line]:
+    lines = []
+    for row in ROWS:
+        if row.key not in rates:
+            continue
+        medians = {name: median(values) for name, values in rates[row.key].items()}
+        shoal, ray = medians.pop("shoal", None), medians.pop("ray", None)
+        ratio = shoal / ray if shoal and ray else None
+        passed = ratio is not None and ratio >= row.times_ray
+        required = f"≥ {row.times_ray:g}×"
+        if row.share_of_memcpy:
+            required += f" and ≥ {row.share_of_memcpy:.0%} of memcpy"
+            memcpy = medians.get("memcpy")
+            passed = passed and shoal is not None and memcpy is not None and shoal >= row.share_of_memcpy * memcpy
+        beside = ", ".join(
+            f"{name} {_figure(value)}" + (f" ({shoal / value:.0%} of it)" if shoal else "")
+            for name, value in medians.items()
+        )
+        lines.append(Line(row.title, row.unit, shoal, ray, ratio, required, row.times_ray, passed, beside))
+    for time in START_UP if start_up else ():
+        medians = {name: median(run[time.key] for run in runs) for name, runs in start_up.items()}
+        shoal, ray = medians.get("shoal"), medians.get("ray")
+        ratio = ray / shoal if shoal and ray else None
+        passed = shoal is not None and shoal <= time.limit_s
+        lines.append(Line(time.title, "s", shoal, ray, ratio, f"≤ {time.limit_s:g} s", None, passed, ""))
+    return lines
+
+
+def write_report(
+    directory: Path,
+    machine: dict[str, str | int | None],
+    rates: dict[str, dict[str, list[float]]],
+    start_up: dict[str, list[dict[str, float]]],
+) -> str:
+    """Write table.md, results.json and chart.png to ``directory``; returns the table."""
+    lines = make_lines(rates, start_up)
+    table = make_table(machine, lines)
+    (directory / "table.md").write_text(table)
+    results = {"machine": machine, "lines": [asdict(line) for line in lines], "rates": rates, "start_up": start_up}
+    (directory / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    draw_chart(directory / "chart.png", lines)
+    return table
+
+
+def make_table(machine: dict[str, str | int | None], lines: list[Line]) -> str:
+    text = [
+        "# Shoal and Ray, the same programs on the same machine",
+        "",
+        f"{machine['cpus']} × {machine['cpu_model']}, {machine['system']}, Python {machine['python']}; "
+        f"Shoal {machine['shoal']}, Ray {machine['ray']}, both with `num_cpus=2`. Medians.",
+        "",
+        "| | unit | Shoal | Ray | better by | required | | beside it |",
+        "|---|---|--:|--:|--:|---|---|---|",
+    ]
+    for line in lines:
+        ratio = "–" if line.ratio is None else f"{line.ratio:.1f}×"
+        text.append(
+            f"| {line.title} | {line.unit} | {_figure(line.shoal)} | {_figure(line.ray)} | {ratio} "
+            f"| {line.required} | {'pass' if line.passed else 'FAIL'} | {line.beside} |"
+        )
+    passed = sum(line.passed for line in lines)
+    return "\n".join([*text, "", f"{passed} of {len(lines)} rows reach what is required.", ""])
+
+
+def draw_chart(path: Path, lines: list[Line]) -> None:
+    """A bar for each ratio on a logarithmic scale, and a mark where the requirement is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [line for line in lines if line.ratio is not None]
+    figure, axis = plt.subplots(figsize=(10, 0.8 + 0.36 * len(shown)), layout="constrained")
+    for place, line in enumerate(shown):
+        assert line.ratio is not None
+        axis.barh(place, line.ratio, color="#0f766e" if line.passed else "#c2410c", height=0.68)
+        if line.required_ratio is not None:
+            axis.plot([line.required_ratio] * 2, [place - 0.42, place + 0.42], color="black", linewidth=2)
+        label = f"{line.ratio:.1f}×   {_figure(line.shoal)} {line.unit}"
+        axis.annotate(label, (max(line.ratio, line.required_ratio or 0), place), xytext=(6, 0),
+                      textcoords="offset points", va="center", fontsize=8.5)  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlim(min([0.8, *(line.ratio for line in shown if line.ratio)]), axis.get_xlim()[1] * 6)
+    axis.axvline(1, color="#64748b", linewidth=1)
+    axis.xaxis.set_major_formatter("{x:g}×")
+    axis.set_yticks(range(len(shown)), [line.title for line in shown])
+    axis.invert_yaxis()
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.set_title(f"How many times better than Ray {RAY_VERSION} (black mark: required at least)", loc="left")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _figure(value: float | None) -> str:
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
