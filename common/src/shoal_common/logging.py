@@ -15,8 +15,8 @@ import structlog
 def configure(service: str, level: str = "info", stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging, both into ``stream`` (standard error by default).
 
-    Every line carries ``service`` and the bound context variables. Libraries that log through the standard library
-    (asyncio, grpc) come out in the same form, from warnings upwards.
+    Every line carries ``service`` and the bound context variables. What goes through the standard
+    library's logging (asyncio, the adapters of this package) comes out in the same form.
     """
     stream = stream or sys.stderr
     pretty = stream.isatty()
@@ -52,4 +52,4 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(max(number, logging.WARNING))
+    root.setLevel(number)

@@ -1,0 +1,5 @@
+"""Blobs that outlive a process: spilled objects, actor checkpoints, runtime_env packages (ARCHITECTURE section 8)."""
+
+from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, BlobStore, check_key, check_prefix
+
+__all__ = ["CHUNK_BYTES", "BlobInfo", "BlobStore", "check_key", "check_prefix"]

@@ -1,0 +1,37 @@
+"""The objectstore service, assembled."""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from shoal_common.blob import BlobStore
+from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_objectstore.config import ObjectStoreConfig
+from shoal_objectstore.servicer import ObjectStoreServicer
+from shoal_proto.v1.objectstore_pb2_grpc import add_ObjectStoreServiceServicer_to_server
+
+#: Transfers under way have this long to finish when the service stops, in seconds.
+STOP_GRACE_S = 2.0
+
+
+class ObjectStoreApp:
+    """Streams blobs in and out of ``blobs``; keeps nothing in memory, so that any replica serves any blob."""
+
+    def __init__(self, config: ObjectStoreConfig, blobs: BlobStore) -> None:
+        self._config = config
+        self._blobs = blobs
+        self._server: grpc.aio.Server | None = None
+        self.address = ""
+
+    async def start(self) -> None:
+        """Raises: OSError when the port cannot be bound."""
+        server = create_server(self._config.token)
+        add_ObjectStoreServiceServicer_to_server(ObjectStoreServicer(self._blobs), server)
+        port = await serve(server, self._config.host, self._config.port)
+        self._server = server
+        self.address = join_address(self._config.host, port)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(STOP_GRACE_S)
+            self._server = None

@@ -1,0 +1,43 @@
+"""Protobuf in, protobuf out; what a blob is and what goes wrong with it is the store's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from shoal_common.blob import CHUNK_BYTES, BlobStore
+from shoal_common.errors import InvalidRequest
+from shoal_proto.v1 import objectstore_pb2 as pb
+from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceServicer
+
+
+class ObjectStoreServicer(ObjectStoreServiceServicer):
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
+        header = await anext(aiter(request_iterator), None)
+        if header is None:
+            raise InvalidRequest("PutBlob without a message: the first one must name the key")
+        stored = await self._blobs.put(header.key, _chunks(header, request_iterator), header.section_sizes)
+        return pb.PutBlobResponse(size_bytes=stored.size_bytes, checksum=stored.checksum)
+
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:
+        async for chunk in self._blobs.get(request.key, request.offset, request.length):
+            yield pb.GetBlobResponse(chunk=chunk)
+
+    async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Any) -> pb.DeleteBlobsResponse:
+        return pb.DeleteBlobsResponse(deleted=await self._blobs.delete(request.keys, request.prefix))
+
+    async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
+        found = await self._blobs.list(request.prefix)
+        return pb.ListBlobsResponse(blobs=[pb.BlobInfo(key=blob.key, size_bytes=blob.size_bytes) for blob in found])
+
+
+async def _chunks(header: pb.PutBlobRequest, rest: AsyncIterator[pb.PutBlobRequest]) -> AsyncIterator[bytes]:
+    if header.chunk:
+        yield header.chunk
+    async for message in rest:
+        if len(message.chunk) > CHUNK_BYTES:
+            raise InvalidRequest(f"a chunk has {len(message.chunk)} bytes: at most {CHUNK_BYTES} go in one message")
+        yield message.chunk
