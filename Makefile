@@ -40,7 +40,7 @@ proto-check: $(STAMP) ## fail when the committed stubs are not what proto/ says
 	$(BIN)/python proto/generate.py --check
 
 bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's limits
-	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/compare.py; compared=$$?; $(BIN)/python benchmarks/scaling.py && exit $$compared
 
 up: ## start the deployment of compose.yaml
 	docker compose up --build --detach --wait

@@ -121,18 +121,18 @@ def draw_chart(path: Path, lines: list[Line]) -> None:
     figure, axis = plt.subplots(figsize=(10, 0.8 + 0.36 * len(shown)), layout="constrained")
     for place, line in enumerate(shown):
         assert line.ratio is not None
-        axis.barh(place, line.ratio, color="#0f766e" if line.passed else "#c2410c", height=0.68)
+        axis.barh(place, line.ratio - 1, left=1, color="#0f766e" if line.passed else "#c2410c", height=0.68)
         if line.required_ratio is not None:
             axis.plot([line.required_ratio] * 2, [place - 0.42, place + 0.42], color="black", linewidth=2)
         label = f"{line.ratio:.1f}×   {_figure(line.shoal)} {line.unit}"
         axis.annotate(label, (max(line.ratio, line.required_ratio or 0), place), xytext=(6, 0),
                       textcoords="offset points", va="center", fontsize=8.5)  # fmt: skip
     axis.set_xscale("log")
+    axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.set_xlim(min([0.8, *(line.ratio for line in shown if line.ratio)]), axis.get_xlim()[1] * 6)
     axis.axvline(1, color="#64748b", linewidth=1)
     axis.xaxis.set_major_formatter("{x:g}×")
     axis.set_yticks(range(len(shown)), [line.title for line in shown])
-    axis.invert_yaxis()
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", alpha=0.3)
