@@ -40,18 +40,18 @@ class App(Protocol):
 
 
 def main(config: type[C], build: Callable[[C], App]) -> int:
-    """The whole ``__main__`` of a service; returns the exit code."""
+    """The whole ``__main__`` of a service; returns the exit code. ``build`` may raise ConfigError, and runs in the loop."""
+
+    async def run(settings: C) -> int:
+        return await run_service(build(settings))
+
     try:
         settings = load(config, sys.argv[1:], os.environ)
+        logging.configure(config.SERVICE, settings.log_level)
+        return asyncio.run(run(settings))
     except (ConfigError, TokenError) as error:
         print(f"shoal_{config.SERVICE}: {error}", file=sys.stderr)
         return EXIT_CONFIG
-    logging.configure(config.SERVICE, settings.log_level)
-
-    async def run() -> int:
-        return await run_service(build(settings))
-
-    return asyncio.run(run())
 
 
 async def run_service(*apps: App) -> int:

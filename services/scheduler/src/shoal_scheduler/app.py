@@ -1,0 +1,52 @@
+"""The scheduler service, assembled."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import grpc.aio
+
+from shoal_common.bus import EventBus
+from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_proto.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
+from shoal_scheduler.cluster_view import ClusterView
+from shoal_scheduler.config import SchedulerConfig
+from shoal_scheduler.feed import ViewFeed
+from shoal_scheduler.servicer import SchedulerServicer
+
+#: Calls under way have this long to finish when the service stops, in seconds.
+STOP_GRACE_S = 1.0
+
+
+class SchedulerApp:
+    """Answers PickNode from what ``bus`` has told it; the bus stays its maker's to close."""
+
+    def __init__(self, config: SchedulerConfig, bus: EventBus) -> None:
+        self._config = config
+        self._bus = bus
+        self._feed: ViewFeed | None = None
+        self._server: grpc.aio.Server | None = None
+        self.address = ""
+
+    async def start(self) -> None:
+        """Raises: EventBusError when the bus does not answer, OSError when the port cannot be bound."""
+        view = ClusterView(self._config.silent_after_s, time.monotonic())
+        feed = ViewFeed(self._bus, self._config.cluster_id, view)
+        server = create_server(self._config.token)
+        add_SchedulerServiceServicer_to_server(SchedulerServicer(view, random.Random()), server)
+        try:
+            await feed.start()
+            port = await serve(server, self._config.host, self._config.port)
+        except BaseException:
+            await feed.stop()
+            raise
+        self._feed, self._server = feed, server
+        self.address = join_address(self._config.host, port)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(STOP_GRACE_S)
+        if self._feed is not None:
+            await self._feed.stop()
+        self._server = self._feed = None

@@ -1,0 +1,24 @@
+"""What the scheduler service is told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shoal_common.config import ServiceConfig, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig(ServiceConfig):
+    """Shoal's global scheduler: chooses nodes by estimated waiting time, from heartbeats alone."""
+
+    SERVICE: ClassVar[str] = "scheduler"
+
+    port: int = setting(6382, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
+    cluster_id: str = setting("default", doc="the cluster whose heartbeats count")
+    gcs_address: str = setting(
+        "", doc="host:port of the GCS; needed by a separate process, to which it carries the events"
+    )
+    silent_after_s: float = setting(
+        5.0, doc="a node that sends no heartbeat for so long is not chosen", unit="seconds", minimum=0.1
+    )

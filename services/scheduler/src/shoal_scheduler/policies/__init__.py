@@ -1,0 +1,6 @@
+"""Scheduling policies: pure functions from a request and the nodes to a choice."""
+
+from shoal_scheduler.policies.placement import pick
+from shoal_scheduler.policies.request import Choice, Request
+
+__all__ = ["Choice", "Request", "pick"]
