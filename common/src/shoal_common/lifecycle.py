@@ -40,7 +40,10 @@ class App(Protocol):
 
 
 def main(config: type[C], build: Callable[[C], App]) -> int:
-    """The whole ``__main__`` of a service; returns the exit code. ``build`` may raise ConfigError, and runs in the loop."""
+    """The whole ``__main__`` of a service; returns the exit code.
+
+    ``build`` is called in the event loop and may raise ConfigError.
+    """
 
     async def run(settings: C) -> int:
         return await run_service(build(settings))
