@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 #: What a run prints, apart from the figures that differ from run to run.
 EXPECTED = {
@@ -72,7 +75,11 @@ class Run:
 def run() -> Iterator[Run]:
     # Not tmp_path: the path of a Unix socket has 107 characters, and pytest's are long.
     with tempfile.TemporaryDirectory(prefix="ex", dir="/tmp") as directory:
-        yield Run(Path(directory))
+        run = Run(Path(directory))
+        yield run
+        # A test that failed must not leave to the next one what it failed for.
+        for pid in processes_with(run.marker):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_every_example_is_listed() -> None:
@@ -92,4 +99,12 @@ def test_automl_service(run: Run) -> None:
     plot = run.directory / "scores.png"
     assert plot.read_bytes().startswith(b"\x89PNG")
     plot.unlink()
+    run.assert_nothing_left()
+
+
+def test_the_tour_of_the_readme(run: Run) -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    output = run("-c", code[1])
+    assert output.splitlines() == ["[1000000, 1000000, 1000000]", "[0, 1, 3, 6] 1"]
     run.assert_nothing_left()
