@@ -2,14 +2,15 @@
 
     python benchmarks/compare.py [--rows TEXT] [--rounds 3] [--seconds 1.5]
 
-Every participant of a row is a process of its own that waits while the others measure. The rounds take turns, Shoal, Ray,
-Shoal, Ray, so that a slow minute of the machine is bad for both; the median of the rounds counts.
+Every participant of a row is a process of its own that waits while the others measure. The rounds take turns, Shoal,
+Ray, Shoal, Ray, so that a slow minute of the machine is bad for both; the median of the rounds counts.
 Writes table.md, results.json and chart.png to benchmarks/results.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -83,10 +84,9 @@ class Participant:
 
     def stop(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        try:
+        # It may have ended already; the answer that is missing then has been reported.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended already, and the answer that is missing has been reported
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:

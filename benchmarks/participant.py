@@ -73,7 +73,9 @@ def measure_start_up(library_name: str) -> dict[str, float]:
     ray.get(nothing.remote())
     times.append(time.perf_counter())
     ray.shutdown()
-    return {key: end - start for key, start, end in zip(("import", "init", "first_task"), times, times[1:], strict=False)}
+    return {
+        key: end - start for key, start, end in zip(("import", "init", "first_task"), times, times[1:], strict=False)
+    }
 
 
 def _claim_stdout() -> TextIO:

@@ -65,7 +65,7 @@ def nested_tasks(ray: Library) -> Step:
 
 
 def one_actor_call_at_a_time(ray: Library) -> Step:
-    actor = _make_actor(ray)
+    actor = _actor_class(ray).remote()
 
     def step() -> float:
         for _ in range(50):
@@ -76,7 +76,7 @@ def one_actor_call_at_a_time(ray: Library) -> Step:
 
 
 def thousand_actor_calls_at_once(ray: Library) -> Step:
-    actor = _make_actor(ray)
+    actor = _actor_class(ray).remote()
 
     def step() -> float:
         ray.get([actor.nothing.remote() for _ in range(1000)])
@@ -86,7 +86,6 @@ def thousand_actor_calls_at_once(ray: Library) -> Step:
 
 
 def two_actors_call_two_actors(ray: Library) -> Step:
-    @ray.remote
     class Caller:
         def __init__(self, targets: list[Any]) -> None:
             self.targets = targets
@@ -94,8 +93,8 @@ def two_actors_call_two_actors(ray: Library) -> Step:
         def call(self, n: int) -> None:
             ray.get([target.nothing.remote() for _ in range(n // 2) for target in self.targets])
 
-    targets = [_make_actor(ray) for _ in range(2)]
-    callers = [Caller.remote(targets) for _ in range(2)]
+    targets = [_actor_class(ray).remote() for _ in range(2)]
+    callers = [ray.remote(Caller).remote(targets) for _ in range(2)]
 
     def step() -> float:
         ray.get([caller.call.remote(500) for caller in callers])
@@ -105,12 +104,11 @@ def two_actors_call_two_actors(ray: Library) -> Step:
 
 
 def thousand_async_actor_calls_at_once(ray: Library) -> Step:
-    @ray.remote
     class Actor:
         async def nothing(self) -> None:
             pass
 
-    actor = Actor.remote()
+    actor = ray.remote(Actor).remote()
 
     def step() -> float:
         ray.get([actor.nothing.remote() for _ in range(1000)])
@@ -201,8 +199,10 @@ def object_holding_refs(ray: Library) -> Step:
 
 
 def actor_lives(ray: Library) -> Step:
+    actor_class = _actor_class(ray)
+
     def step() -> float:
-        actor = _make_actor(ray)
+        actor = actor_class.remote()
         ray.get(actor.nothing.remote())
         ray.kill(actor)
         return 1
@@ -210,10 +210,9 @@ def actor_lives(ray: Library) -> Step:
     return step
 
 
-def _make_actor(ray: Library) -> Any:
-    @ray.remote
+def _actor_class(ray: Library) -> Any:
     class Actor:
         def nothing(self) -> None:
             pass
 
-    return Actor.remote()
+    return ray.remote(Actor)

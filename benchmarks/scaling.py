@@ -71,7 +71,6 @@ def million_tasks(ray: Any) -> list[Finding]:
 def hundred_thousand_refs(ray: Any) -> list[Finding]:
     """The rate of calls with 100,000 refs held, against the rate without."""
 
-    @ray.remote
     class Echo:
         def nothing(self) -> None:
             pass
@@ -80,7 +79,7 @@ def hundred_thousand_refs(ray: Any) -> list[Finding]:
     def nothing() -> None:
         pass
 
-    actor = Echo.remote()
+    actor = ray.remote(Echo).remote()
 
     def task_rate() -> float:
         start = time.perf_counter()
@@ -94,7 +93,10 @@ def hundred_thousand_refs(ray: Any) -> list[Finding]:
         return 1_000 / (time.perf_counter() - start)
 
     def rates() -> dict[str, float]:
-        return {"tasks": median(task_rate() for _ in range(5)), "calls one at a time": median(call_rate() for _ in range(5))}
+        return {
+            "tasks": median(task_rate() for _ in range(5)),
+            "calls one at a time": median(call_rate() for _ in range(5)),
+        }
 
     rates()
     without = rates()
@@ -117,7 +119,6 @@ def hundred_thousand_refs(ray: Any) -> list[Finding]:
 def hundred_actors(ray: Any) -> list[Finding]:
     """1,000 calls in flight to each of 100 actors."""
 
-    @ray.remote
     class Counter:
         def __init__(self) -> None:
             self.calls = 0
@@ -127,7 +128,7 @@ def hundred_actors(ray: Any) -> list[Finding]:
             return self.calls
 
     start = time.perf_counter()
-    actors = [Counter.remote() for _ in range(100)]
+    actors = [ray.remote(Counter).remote() for _ in range(100)]
     ray.get([actor.add.remote() for actor in actors])
     created = time.perf_counter()
     replies = ray.get([actor.add.remote() for _ in range(1_000) for actor in actors])
@@ -178,7 +179,9 @@ def run_all() -> int:
     print(table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "scaling.md").write_text(table)
-    (RESULTS / "scaling.json").write_text(json.dumps([asdict(f) for f in findings], indent=1, ensure_ascii=False) + "\n")
+    (RESULTS / "scaling.json").write_text(
+        json.dumps([asdict(f) for f in findings], indent=1, ensure_ascii=False) + "\n"
+    )
     return 0 if all(finding.passed for finding in findings) else 1
 
 

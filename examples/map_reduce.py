@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pydoc_data.topics import topics
 from zlib import crc32
 
 import shoal as ray
-from pydoc_data.topics import topics
 
 MAPPERS = 8
 REDUCERS = 4

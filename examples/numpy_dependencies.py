@@ -7,6 +7,7 @@ array is read-only.
 from __future__ import annotations
 
 import numpy as np
+
 import shoal as ray
 
 SIZE = 500

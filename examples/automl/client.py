@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import shoal as ray
 from proxy import NAME
 from trainer import Progress
+
+import shoal as ray
 
 
 class Client:

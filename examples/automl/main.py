@@ -11,11 +11,12 @@ import argparse
 import time
 from pathlib import Path
 
-import shoal as ray
 from catalogue import data_sets, models
 from client import Client
 from proxy import NAME, Proxy
 from report import ProgressBar, print_leaderboard, save_plot
+
+import shoal as ray
 
 
 def main() -> None:

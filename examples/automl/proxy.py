@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import count
 
-import shoal as ray
 from trainer import Entry, Progress, Trainer
+
+import shoal as ray
 
 NAME = "automl"
 

@@ -62,7 +62,9 @@ def save_plot(leaderboards: dict[str, list[Entry]], path: Path) -> None:
     for axis, (title, leaderboard) in zip(axes.flat, leaderboards.items(), strict=False):
         for place, entry in enumerate(leaderboard):
             colour = winner_colour if place == 0 else other_colour
-            axis.plot([100 * a for a in entry.accuracies], [place] * len(entry.accuracies), "o", color=colour, alpha=0.35)
+            axis.plot(
+                [100 * a for a in entry.accuracies], [place] * len(entry.accuracies), "o", color=colour, alpha=0.35
+            )
             axis.plot([100 * entry.accuracy], [place], "|", color=colour, markersize=16, markeredgewidth=3)
         axis.set_yticks(range(len(leaderboard)), [entry.model for entry in leaderboard])
         axis.get_yticklabels()[0].set(color=winner_colour, weight="bold")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-import shoal as ray
 from evaluation import FOLDS, Score, train_and_evaluate
+
+import shoal as ray
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = ("gcs", "scheduler", "objectstore", "raylet")
-CONFIGS = {"gcs": "GcsConfig", "scheduler": "SchedulerConfig", "objectstore": "ObjectStoreConfig", "raylet": "RayletConfig"}
+CONFIGS = {
+    "gcs": "GcsConfig",
+    "scheduler": "SchedulerConfig",
+    "objectstore": "ObjectStoreConfig",
+    "raylet": "RayletConfig",
+}
 
 
 def test_every_service_of_the_repository_is_deployed() -> None:

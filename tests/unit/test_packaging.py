@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {
     "shoal-common": ROOT / "common",
     "shoal": ROOT / "sdk",
-    **{f"shoal-{directory.name}": directory for directory in sorted((ROOT / "services").iterdir()) if directory.is_dir()},
+    **{
+        f"shoal-{directory.name}": directory
+        for directory in sorted((ROOT / "services").iterdir())
+        if directory.is_dir()
+    },
 }
 SERVICES = sorted(set(DISTRIBUTIONS) - {"shoal-common", "shoal"})
 
