@@ -21,7 +21,7 @@ class Config(ServiceConfig):
     workers: int | None = setting(None, doc="number of workers", minimum=1)
     eager: bool = setting(False, doc="begin at once")
     endpoints: tuple[str, ...] = setting((), doc="where to find the others")
-    resources: dict[str, float] = setting({}, doc="what there is")
+    resources: dict[str, float] = setting({}, doc="what there is")  # noqa: RUF009
     directory: Path = setting(Path("/srv"), doc="where files lie")  # noqa: RUF009
 
 
