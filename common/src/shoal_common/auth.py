@@ -35,12 +35,12 @@ def load_token(environ: MutableMapping[str, str]) -> str:
     """
     token = environ.pop(TOKEN_VARIABLE, "").strip()
     if token:
-        return token
+        return _checked(token, TOKEN_VARIABLE)
     named = environ.get(TOKEN_PATH_VARIABLE)
     path = Path(named) if named else Path(environ.get("HOME", "/nonexistent")) / DEFAULT_TOKEN_PATH
     try:
         mode = path.stat().st_mode
-        token = path.read_text().strip()
+        token = path.read_text(errors="replace").strip()
     except OSError as error:
         raise TokenError(
             f"no cluster token: {path} cannot be read ({error.strerror}). Write the token of the cluster's head "
@@ -50,4 +50,13 @@ def load_token(environ: MutableMapping[str, str]) -> str:
         raise TokenError(f"the token file {path} is open to others: run chmod 600 {path}")
     if not token:
         raise TokenError(f"the token file {path} is empty: write the token of the cluster's head into it")
+    return _checked(token, str(path))
+
+
+def _checked(token: str, source: str) -> str:
+    """A token travels in an HTTP header, which takes nothing but printable ASCII."""
+    if not (token.isascii() and token.isprintable()):
+        raise TokenError(
+            f"the token in {source} has characters other than printable ASCII: it was not written by Shoal"
+        )
     return token

@@ -151,6 +151,16 @@ def test_no_token_says_where_to_put_one(tmp_path: Path, content: str | None) -> 
         load_token({TOKEN_PATH_VARIABLE: str(path)})
 
 
+@pytest.mark.parametrize("token", ["sé", "a\nb", "a\x00"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(tmp_path: Path, token: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(token)
+    for environ in ({TOKEN_PATH_VARIABLE: str(path)}, {"SHOAL_AUTH_TOKEN": token}):
+        with pytest.raises(TokenError, match="printable ASCII") as refused:
+            load_token(environ)
+        assert token not in str(refused.value)
+
+
 def test_new_tokens_differ() -> None:
     assert new_token() != new_token()
     assert len(bytes.fromhex(new_token())) == 32

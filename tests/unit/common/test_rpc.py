@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from shoal_common import errors
+from shoal_common.grpc_channel import DEFAULT_DEADLINE_S, aio_channel, service_errors, sync_channel
+from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_common.healthcheck import check
+from shoal_proto.v1 import objectstore_pb2 as pb
+from shoal_proto.v1.objectstore_pb2_grpc import (
+    ObjectStoreServiceServicer,
+    ObjectStoreServiceStub,
+    add_ObjectStoreServiceServicer_to_server,
+)
+
+TOKEN = "the cluster's token"
+
+
+class Servicer(ObjectStoreServiceServicer):
+    """Answers with what the test sets; all four kinds of calls but stream-stream are here."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.remaining_s: float | None = None
+
+    def _raise(self, context: Any) -> None:
+        self.remaining_s = context.time_remaining()
+        if self.error is not None:
+            raise self.error
+
+    async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
+        size = sum([len(message.chunk) async for message in request_iterator])
+        self._raise(context)
+        return pb.PutBlobResponse(size_bytes=size)
+
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:
+        yield pb.GetBlobResponse(chunk=b"first")
+        self._raise(context)
+        yield pb.GetBlobResponse(chunk=b"last")
+
+    async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Any) -> pb.DeleteBlobsResponse:
+        self._raise(context)
+        return pb.DeleteBlobsResponse(deleted=7)
+
+    async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
+        await context.abort(grpc.StatusCode.OUT_OF_RANGE, "aborted by the handler itself")
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as captured:
+        yield captured
+    structlog.reset_defaults()
+
+
+@asynccontextmanager
+async def running(servicer: Servicer) -> AsyncIterator[str]:
+    server = create_server(TOKEN)
+    add_ObjectStoreServiceServicer_to_server(servicer, server)
+    port = await serve(server, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def call_delete(stub: Any) -> Any:
+    return await stub.DeleteBlobs(pb.DeleteBlobsRequest())
+
+
+async def call_get(stub: Any) -> bytes:
+    return b"".join([message.chunk async for message in stub.GetBlob(pb.GetBlobRequest())])
+
+
+async def call_put(stub: Any) -> Any:
+    async def messages() -> AsyncIterator[pb.PutBlobRequest]:
+        yield pb.PutBlobRequest(chunk=b"abc")
+
+    return await stub.PutBlob(messages())
+
+
+KINDS = pytest.mark.parametrize("call", [call_delete, call_get, call_put])
+
+
+@KINDS
+async def test_a_call_with_the_token_is_answered(call: Callable[[Any], Any]) -> None:
+    async with running(Servicer()) as address, aio_channel(address, TOKEN) as channel:
+        answer = await call(ObjectStoreServiceStub(channel))
+    assert answer in (pb.DeleteBlobsResponse(deleted=7), b"firstlast", pb.PutBlobResponse(size_bytes=3))
+
+
+@KINDS
+@pytest.mark.parametrize("token", ["wrong", TOKEN + "x", TOKEN.upper()])
+async def test_a_call_with_another_token_is_refused_and_told_what_to_do(
+    call: Callable[[Any], Any], token: str, logs: list[Any]
+) -> None:
+    servicer = Servicer()
+    async with running(servicer) as address, aio_channel(address, token) as channel:
+        with pytest.raises(errors.Unauthenticated, match="use the token of this cluster's head"), service_errors():
+            await call(ObjectStoreServiceStub(channel))
+    assert servicer.remaining_s is None
+    assert [(line["event"], line["log_level"]) for line in logs] == [("rpc_failed", "warning")]
+    assert TOKEN not in str(logs)
+
+
+async def test_a_call_without_a_token_is_refused() -> None:
+    async with running(Servicer()) as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(errors.Unauthenticated), service_errors():
+            await call_delete(ObjectStoreServiceStub(channel))
+
+
+def test_a_server_without_a_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="token is empty"):
+        create_server("")
+
+
+@KINDS
+@pytest.mark.parametrize("error", errors.ERRORS)
+async def test_every_error_arrives_as_its_own_class(
+    call: Callable[[Any], Any], error: type[errors.ServiceError]
+) -> None:
+    servicer = Servicer()
+    servicer.error = error("what happened, to möbius")
+    async with running(servicer) as address, aio_channel(address, TOKEN) as channel:
+        with pytest.raises(errors.ServiceError) as caught, service_errors():
+            await call(ObjectStoreServiceStub(channel))
+    assert type(caught.value) is error
+    assert str(caught.value) == "what happened, to möbius"
+
+
+@KINDS
+async def test_a_defect_is_internal_and_logged_with_its_traceback(call: Callable[[Any], Any], logs: list[Any]) -> None:
+    servicer = Servicer()
+    servicer.error = ZeroDivisionError("division by zero")
+    async with running(servicer) as address, aio_channel(address, TOKEN) as channel:
+        with pytest.raises(errors.InternalError, match="ZeroDivisionError: division by zero"), service_errors():
+            await call(ObjectStoreServiceStub(channel))
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["exc_info"]) == ("rpc_failed", "error", True)
+    assert line["method"].startswith("/shoal_proto.v1.ObjectStoreService/")
+
+
+async def test_a_handler_may_abort_by_itself() -> None:
+    async with running(Servicer()) as address, aio_channel(address, TOKEN) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ObjectStoreServiceStub(channel).ListBlobs(pb.ListBlobsRequest())
+    assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+async def test_a_method_that_does_not_exist_is_unimplemented() -> None:
+    async with running(Servicer()) as address, aio_channel(address, TOKEN) as channel:
+        method = channel.unary_unary("/shoal_proto.v1.Nothing/AtAll")  # type: ignore[var-annotated]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_unary_calls_have_a_deadline_and_may_name_their_own() -> None:
+    servicer = Servicer()
+    async with running(servicer) as address, aio_channel(address, TOKEN) as channel:
+        stub = ObjectStoreServiceStub(channel)
+        await stub.DeleteBlobs(pb.DeleteBlobsRequest())
+        assert servicer.remaining_s is not None
+        assert 0 < servicer.remaining_s < 2 * DEFAULT_DEADLINE_S
+        await stub.DeleteBlobs(pb.DeleteBlobsRequest(), timeout=9 * DEFAULT_DEADLINE_S)
+        assert servicer.remaining_s > 2 * DEFAULT_DEADLINE_S
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    with socket.socket() as reserved:  # bound and not listening: the port stays refused
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        async with aio_channel(address, TOKEN) as channel:
+            with pytest.raises(errors.Unavailable), service_errors():
+                await call_delete(ObjectStoreServiceStub(channel))
+        assert (await asyncio.to_thread(check, address)).startswith(f"{address} does not answer: UNAVAILABLE")
+
+
+async def test_a_channel_finds_the_service_again_after_its_restart() -> None:
+    server = create_server(TOKEN)
+    add_ObjectStoreServiceServicer_to_server(Servicer(), server)
+    port = await serve(server, "127.0.0.1", 0)
+    async with aio_channel(f"127.0.0.1:{port}", TOKEN) as channel:
+        stub = ObjectStoreServiceStub(channel)
+        await call_delete(stub)
+        await server.stop(None)
+        server = create_server(TOKEN)
+        add_ObjectStoreServiceServicer_to_server(Servicer(), server)
+        assert await serve(server, "127.0.0.1", port) == port
+        answer = await stub.DeleteBlobs(pb.DeleteBlobsRequest(), wait_for_ready=True)
+        assert answer.deleted == 7
+        await server.stop(None)
+
+
+async def test_a_port_in_use_is_an_error_that_names_it() -> None:
+    async with running(Servicer()) as address:
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(OSError, match=f"cannot listen on {address}"):
+            await serve(create_server(TOKEN), "127.0.0.1", port)
+
+
+async def test_the_sync_channel_carries_token_deadline_and_errors() -> None:
+    servicer = Servicer()
+
+    def program(address: str) -> None:
+        with sync_channel(address, TOKEN) as channel:
+            stub = ObjectStoreServiceStub(channel)
+            assert stub.DeleteBlobs(pb.DeleteBlobsRequest()).deleted == 7
+            assert servicer.remaining_s is not None
+            assert servicer.remaining_s < 2 * DEFAULT_DEADLINE_S
+            assert b"".join(message.chunk for message in stub.GetBlob(pb.GetBlobRequest())) == b"firstlast"
+            assert stub.PutBlob(iter([pb.PutBlobRequest(chunk=b"ab")])).size_bytes == 2
+            servicer.error = errors.OutOfDisk("full")
+            with pytest.raises(errors.OutOfDisk, match="full"), service_errors():
+                stub.DeleteBlobs(pb.DeleteBlobsRequest())
+        with sync_channel(address, "wrong") as channel:
+            with pytest.raises(errors.Unauthenticated), service_errors():
+                ObjectStoreServiceStub(channel).DeleteBlobs(pb.DeleteBlobsRequest())
+
+    async with running(servicer) as address:
+        await asyncio.to_thread(program, address)
+
+
+async def test_health_is_told_without_a_token() -> None:
+    async with running(Servicer()) as address:
+        assert await asyncio.to_thread(check, address) == ""
+
+
+def test_addresses() -> None:
+    assert join_address("127.0.0.1", 80) == "127.0.0.1:80"
+    assert join_address("::1", 80) == "[::1]:80"
