@@ -15,8 +15,9 @@ install: $(STAMP) ## set up .venv with all distributions (editable) and the deve
 
 $(STAMP): requirements.txt requirements-dev.txt constraints.txt $(wildcard common/pyproject.toml sdk/pyproject.toml services/*/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shoal needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": run make PYTHON=/path/to/python3.11 ...")'
+	@echo "Setting up $(VENV): a minute or two the first time."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
 demo: $(STAMP) ## run the AutoML service on a cluster of this machine
