@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal_common.blob import directory
+from shoal_common.blob import file
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.errors import DataLoss, OutOfDisk
 
@@ -68,7 +68,7 @@ async def test_a_full_disk_is_out_of_disk(tmp_path: Path, monkeypatch: pytest.Mo
     def full(_file: object, _data: bytes) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(directory, "_write_all", full)
+    monkeypatch.setattr(file, "_write_all", full)
     with pytest.raises(OutOfDisk, match="k was not stored"):
         await DirectoryBlobStore(tmp_path).put("k", stream(b"x"))
     assert files(tmp_path) == []

@@ -219,7 +219,7 @@ def test_soft_affinity_prefers_that_node_and_does_without_it() -> None:
 
 @pytest.mark.parametrize("strategy", ["node:xyz", "NODE:00", "PACK", "spread"])
 def test_an_unknown_strategy_is_refused(strategy: str) -> None:
-    with pytest.raises(InvalidRequest, match=strategy):
+    with pytest.raises(InvalidRequest, match=strategy.removeprefix("node:")):
         Cluster(A).ask(strategy=strategy)
 
 

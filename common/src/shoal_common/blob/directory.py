@@ -1,8 +1,7 @@
 """``BlobStore`` in a directory, for the embedded profile.
 
-A blob is one file: its bytes, the manifest (msgpack), and a trailer with the manifest's length. So blob and
-checksums appear in one atomic rename, and a file that was cut short is noticed. Nothing is flushed to the device: a
-spilled object is worth no more than the processes that may want it, and they die with the machine.
+Nothing is flushed to the device: a spilled object is worth no more than the processes that may want it, and they die
+with the machine.
 """
 
 from __future__ import annotations
@@ -12,21 +11,16 @@ import errno
 import itertools
 import os
 import shutil
-import struct
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
-
-import msgspec
 
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
+from shoal_common.blob.file import BlobReader, BlobWriter, size_of
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, check_key, check_prefix
-from shoal_common.errors import DataLoss, InvalidRequest, NotFound, OutOfDisk
+from shoal_common.errors import InvalidRequest, OutOfDisk
 
-_TRAILER = struct.Struct("<I8s")
-_MAGIC = b"shoalblb"
 #: Ends the file name of every blob. No key contains it, so that "a" and "a/b" may both exist.
 _SUFFIX = "%"
 #: Where blobs are written before they are complete; no key begins with a dot.
@@ -47,25 +41,21 @@ class DirectoryBlobStore:
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], section_sizes: Sequence[int] = ()) -> BlobInfo:
         check_key(key)
-        manifest = ManifestBuilder(key, section_sizes)
         upload = self._root / _UPLOADS / str(next(self._upload_numbers))
-        with _out_of_disk(key, self._root):
-            file = await asyncio.to_thread(self._begin, upload)
+        writer = BlobWriter(upload, ManifestBuilder(key, section_sizes))
         try:
             async for chunk in chunks:
-                with _out_of_disk(key, self._root):
-                    await asyncio.to_thread(self._append, key, file, chunk, manifest)
-            done = manifest.finish()
-            with _out_of_disk(key, self._root):
-                await asyncio.to_thread(self._publish, key, file, upload, done)
+                await asyncio.to_thread(self._append, key, writer, chunk)
+            manifest = await asyncio.to_thread(self._publish, key, writer, upload)
         finally:
-            await asyncio.shield(asyncio.to_thread(_discard, file, upload))
-        return BlobInfo(key, done.size_bytes, done.checksum)
+            await asyncio.shield(asyncio.to_thread(writer.discard))
+        return BlobInfo(key, manifest.size_bytes, manifest.checksum)
 
     async def get(self, key: str, offset: int = 0, length: int = 0) -> AsyncIterator[bytes]:
         check_key(key)
-        file, manifest = await asyncio.to_thread(self._open, key)
+        reader = BlobReader(key, self._path(key))
         try:
+            manifest = await asyncio.to_thread(reader.manifest)
             end = offset + length if length else manifest.size_bytes
             if not 0 <= offset <= end <= manifest.size_bytes:
                 raise InvalidRequest(
@@ -73,11 +63,11 @@ class DirectoryBlobStore:
                 )
             checker = RangeChecker(key, manifest, offset, end - offset)
             while offset < end:
-                chunk = await asyncio.to_thread(_read_chunk, file, offset, min(CHUNK_BYTES, end - offset), checker)
+                chunk = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, end - offset), checker)
                 yield chunk
                 offset += len(chunk)
         finally:
-            file.close()
+            await asyncio.shield(asyncio.to_thread(reader.close))
 
     async def delete(self, keys: Sequence[str] = (), prefix: str = "") -> int:
         for key in keys:
@@ -92,40 +82,43 @@ class DirectoryBlobStore:
     def _path(self, key: str) -> Path:
         return self._root / (key + _SUFFIX)
 
-    def _begin(self, upload: Path) -> BinaryIO:
-        upload.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return upload.open("xb", buffering=0)
+    def _append(self, key: str, writer: BlobWriter, chunk: bytes) -> None:
+        with self._out_of_disk(key):
+            self._check_free(key, len(chunk))
+            writer.append(chunk)
 
-    def _append(self, key: str, file: BinaryIO, chunk: bytes, manifest: ManifestBuilder) -> None:
-        manifest.feed(chunk)
-        if self._min_free_bytes:
-            usage = os.statvfs(self._root)
-            free = usage.f_bavail * usage.f_frsize - len(chunk)
-            if free < self._min_free_bytes:
-                raise OutOfDisk(
-                    f"the disk of {self._root} is full: storing {key} would leave {max(free, 0)} bytes, at least "
-                    f"{self._min_free_bytes} must stay free; free some, or put the directory on a larger disk"
-                )
-        _write_all(file, chunk)
-
-    def _publish(self, key: str, file: BinaryIO, upload: Path, manifest: Manifest) -> None:
-        encoded = msgspec.msgpack.encode(manifest)
-        _write_all(file, encoded + _TRAILER.pack(len(encoded), _MAGIC))
+    def _publish(self, key: str, writer: BlobWriter, upload: Path) -> Manifest:
         path = self._path(key)
-        with self._tree_lock:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            upload.replace(path)
+        with self._out_of_disk(key):
+            manifest = writer.finish()
+            with self._tree_lock:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                upload.replace(path)
+        return manifest
 
-    def _open(self, key: str) -> tuple[BinaryIO, Manifest]:
+    def _check_free(self, key: str, coming_bytes: int) -> None:
+        if not self._min_free_bytes:
+            return
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        usage = os.statvfs(self._root)
+        left = usage.f_bavail * usage.f_frsize - coming_bytes
+        if left < self._min_free_bytes:
+            raise OutOfDisk(
+                f"the disk of {self._root} is full: storing {key} would leave {max(left, 0)} bytes, at least "
+                f"{self._min_free_bytes} must stay free; free some, or put the directory on a larger disk"
+            )
+
+    @contextmanager
+    def _out_of_disk(self, key: str) -> Iterator[None]:
         try:
-            file = self._path(key).open("rb", buffering=0)
-        except FileNotFoundError:
-            raise NotFound(f"there is no blob {key}: it was never stored, or deleted") from None
-        try:
-            return file, _read_manifest(key, file)
-        except BaseException:
-            file.close()
-            raise
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OutOfDisk(
+                f"the disk of {self._root} is full: {key} was not stored; free some, or put the directory on a larger "
+                "disk"
+            ) from error
 
     def _delete(self, keys: Sequence[str], prefix: str) -> int:
         if prefix:
@@ -156,7 +149,7 @@ class DirectoryBlobStore:
         blobs = []
         for key, path in self._walk(prefix):
             try:
-                blobs.append(BlobInfo(key, _size_of(key, path)))
+                blobs.append(BlobInfo(key, size_of(key, path)))
             except FileNotFoundError:  # deleted meanwhile
                 continue
         return sorted(blobs, key=lambda blob: blob.key)
@@ -172,67 +165,3 @@ class DirectoryBlobStore:
                 key = path.relative_to(self._root).as_posix().removesuffix(_SUFFIX)
                 if key.startswith(prefix):
                     yield key, path
-
-
-@contextmanager
-def _out_of_disk(key: str, root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfDisk(
-                f"the disk of {root} is full: {key} was not stored; free some, or put the directory on a larger disk"
-            ) from error
-        raise
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _discard(file: BinaryIO, upload: Path) -> None:
-    """Close, and remove what was not published."""
-    file.close()
-    upload.unlink(missing_ok=True)
-
-
-def _read_chunk(file: BinaryIO, offset: int, length: int, checker: RangeChecker) -> bytes:
-    chunk = os.pread(file.fileno(), length, offset)
-    checker.feed(chunk)
-    return chunk
-
-
-def _read_trailer(key: str, file: BinaryIO) -> tuple[int, int]:
-    """(size of the blob, length of its manifest), from a file of which only the end is looked at."""
-    size = file.seek(0, os.SEEK_END)
-    raw = os.pread(file.fileno(), _TRAILER.size, max(0, size - _TRAILER.size))
-    if len(raw) == _TRAILER.size:
-        length, magic = _TRAILER.unpack(raw)
-        blob_bytes = size - _TRAILER.size - length
-        if magic == _MAGIC and blob_bytes >= 0:
-            return blob_bytes, length
-    raise DataLoss(f"{key} is damaged: its file does not end as it was written")
-
-
-def _read_manifest(key: str, file: BinaryIO) -> Manifest:
-    size_bytes, length = _read_trailer(key, file)
-    try:
-        manifest = msgspec.msgpack.decode(os.pread(file.fileno(), length, size_bytes), type=Manifest)
-    except msgspec.DecodeError as error:
-        raise DataLoss(f"{key} is damaged: its checksums cannot be read") from error
-    if manifest.size_bytes != size_bytes or len(manifest.sizes) != len(manifest.sums):
-        raise DataLoss(
-            f"{key} is damaged: it has {size_bytes} bytes and not the {manifest.size_bytes} that were stored"
-        )
-    return manifest
-
-
-def _size_of(key: str, path: Path) -> int:
-    """The blob's size; what a damaged one occupies, so that it can still be seen and deleted."""
-    with path.open("rb", buffering=0) as file:
-        try:
-            return _read_trailer(key, file)[0]
-        except DataLoss:
-            return file.seek(0, os.SEEK_END)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shoal_common.blob import CHUNK_BYTES, BlobStore
-from shoal_common.errors import InvalidRequest
+from shoal_common.errors import InvalidRequest, ServiceError
 from shoal_proto.v1 import objectstore_pb2 as pb
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceServicer
 
@@ -19,7 +19,13 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
         header = await anext(aiter(request_iterator), None)
         if header is None:
             raise InvalidRequest("PutBlob without a message: the first one must name the key")
-        stored = await self._blobs.put(header.key, _chunks(header, request_iterator), header.section_sizes)
+        try:
+            stored = await self._blobs.put(header.key, _chunks(header, request_iterator), header.section_sizes)
+        except ServiceError:
+            # A client that is still sending when its call ends sees a broken stream instead of this error.
+            async for _ in request_iterator:
+                pass
+            raise
         return pb.PutBlobResponse(size_bytes=stored.size_bytes, checksum=stored.checksum)
 
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:

@@ -15,7 +15,7 @@ class SchedulerConfig(ServiceConfig):
     SERVICE: ClassVar[str] = "scheduler"
 
     port: int = setting(6382, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
-    cluster_id: str = setting("default", doc="the cluster whose heartbeats count")
+    cluster_id: str = setting("default", doc="the cluster, as the GCS has it, whose heartbeats count")
     gcs_address: str = setting(
         "", doc="host:port of the GCS; needed by a separate process, to which it carries the events"
     )

@@ -11,7 +11,7 @@ from shoal_common.resources import ResourceSet
 from shoal_proto.v1 import scheduler_pb2 as pb
 from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 from shoal_scheduler.cluster_view import ClusterView
-from shoal_scheduler.policies import Request, pick
+from shoal_scheduler.policies import Request, node_id_of, pick
 
 
 class SchedulerServicer(SchedulerServiceServicer):
@@ -24,7 +24,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             resources=ResourceSet(request.resources.grains),
             strategy=request.strategy,
             asking=NodeID(request.asking_node_id) if request.asking_node_id else None,
-            argument_bytes={NodeID(bytes.fromhex(node)): size for node, size in request.argument_bytes.items()},
+            argument_bytes={node_id_of(node): size for node, size in request.argument_bytes.items()},
         )
         choice = pick(asked, self._view, time.monotonic(), self._rng)
         if choice.node is None:

@@ -11,7 +11,7 @@ from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
 from shoal_scheduler.cluster_view import ClusterView, NodeView
 from shoal_scheduler.policies.hybrid import pick_hybrid
-from shoal_scheduler.policies.request import Choice, Request, waiting_s
+from shoal_scheduler.policies.request import Choice, Request, node_id_of, waiting_s
 from shoal_scheduler.policies.spread import pick_spread
 
 #: A queued request moves to another busy node only for at least this gain in waiting time, in seconds: moving costs
@@ -38,7 +38,7 @@ def _choose(request: Request, view: ClusterView, now: float, rng: random.Random)
     nodes = view.nodes(now)
     strategy = request.strategy
     if strategy.startswith((_HARD, _SOFT)):
-        node_id = _node_id(strategy)
+        node_id = node_id_of(strategy.partition(":")[2])
         wanted = next((node for node in nodes if node.node_id == node_id), None)
         if wanted is not None and wanted.feasible(request.resources):
             return _stay_or_go(request, wanted)
@@ -58,15 +58,6 @@ def _choose(request: Request, view: ClusterView, now: float, rng: random.Random)
         # A raylet asks when it cannot grant the request, and knows that better than its last heartbeat.
         chosen = pick_hybrid(request, [node for node in ready if node.node_id != request.asking], rng)
     return Choice(chosen if chosen is not None else _shorter_queue(request, view, feasible, now))
-
-
-def _node_id(strategy: str) -> NodeID:
-    try:
-        return NodeID(bytes.fromhex(strategy.partition(":")[2]))
-    except ValueError:
-        raise InvalidRequest(
-            f"scheduling strategy {strategy!r} does not name a node: its id must be hexadecimal"
-        ) from None
 
 
 def _stay_or_go(request: Request, wanted: NodeView) -> Choice:

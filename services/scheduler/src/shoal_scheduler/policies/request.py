@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
 from shoal_scheduler.cluster_view import NodeView
@@ -32,6 +33,14 @@ class Choice:
     node: NodeView | None = None
     infeasible: bool = False
     reason: str = ""
+
+
+def node_id_of(text: str) -> NodeID:
+    """Raises: InvalidRequest when ``text`` is not a node's id in hexadecimal."""
+    try:
+        return NodeID(bytes.fromhex(text))
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not the id of a node: it must be hexadecimal") from None
 
 
 def waiting_s(request: Request, node: NodeView) -> float:
