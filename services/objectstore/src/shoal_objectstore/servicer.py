@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shoal_common.blob import CHUNK_BYTES, BlobStore
-from shoal_common.errors import InvalidRequest, ServiceError
+from shoal_common.errors import InvalidRequest
 from shoal_proto.v1 import objectstore_pb2 as pb
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceServicer
 
@@ -21,7 +21,7 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
             raise InvalidRequest("PutBlob without a message: the first one must name the key")
         try:
             stored = await self._blobs.put(header.key, _chunks(header, request_iterator), header.section_sizes)
-        except ServiceError:
+        except Exception:
             # A client that is still sending when its call ends sees a broken stream instead of this error.
             async for _ in request_iterator:
                 pass
