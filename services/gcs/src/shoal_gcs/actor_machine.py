@@ -1,0 +1,501 @@
+"""The life of one actor, as a table of what each event does in each state.
+
+    DEPENDENCIES_UNREADY --Create--> PENDING_CREATION --Started--> ALIVE --WorkerDied--> RESTARTING --Started--> ALIVE
+    and from each of them to DEAD.
+
+An actor in PENDING_CREATION or RESTARTING first waits for a place (``node_id`` empty), then for its process
+(``node_id`` set). Each process gets its own *incarnation*; what an earlier one still reports is refused, and its
+process ended. A (state, event) pair that is not in the table changes nothing: messages arrive late and twice.
+
+DEPENDENCIES_UNREADY is where a record begins and is never stored: the owner waits for the arguments of the
+constructor before it asks for the actor.
+
+Pure: events in, actions out. Covers one actor; names, owners and many actors are in ``actor_table``, the search for a
+place in ``placement_queue``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+#: Processes that may fail to start, one after the other, before the actor is given up.
+MAX_START_FAILURES = 10
+
+
+class ActorState(enum.IntEnum):
+    """The numbers are those of ``ActorState`` in gcs.proto."""
+
+    DEPENDENCIES_UNREADY = 1
+    PENDING_CREATION = 2
+    ALIVE = 3
+    RESTARTING = 4
+    DEAD = 5
+
+
+class ExitKind(enum.IntEnum):
+    """How a worker process ended; the numbers are those of ``ExitKind`` in common.proto."""
+
+    UNSPECIFIED = 0
+    SYSTEM_ERROR = 1
+    INTENDED_SYSTEM_EXIT = 2
+    USER_ERROR = 3
+    INTENDED_USER_EXIT = 4
+    NODE_OUT_OF_MEMORY = 5
+
+
+#: Ends that the actor's own code chose: no restart.
+_OWN_END = frozenset({ExitKind.USER_ERROR, ExitKind.INTENDED_USER_EXIT})
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    kind: ExitKind
+    #: For humans, e.g. "killed by SIGSEGV".
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAddress:
+    """Where the actor's process listens; as ``WorkerAddress`` in common.proto."""
+
+    node_id: bytes
+    worker_id: bytes
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an actor needs of a node; actors of equal demand fit equally."""
+
+    #: (name, grains), sorted by name.
+    resources: tuple[tuple[str, int], ...] = ()
+    #: As ``SchedulingClass.strategy``.
+    strategy: str = ""
+
+
+@dataclass(slots=True)
+class Actor:
+    """What the GCS knows of one actor."""
+
+    actor_id: bytes
+    job_id: bytes
+    #: Worker id of its creator.
+    owner_id: bytes
+    name: str = ""
+    namespace: str = ""
+    class_name: str = ""
+    detached: bool = False
+    #: -1 = no limit.
+    max_restarts: int = 0
+    demand: Demand = Demand()
+
+    state: ActorState = ActorState.DEPENDENCIES_UNREADY
+    #: Grows with every change that others may wait for.
+    version: int = 0
+    #: Of the running process, or of the next one.
+    incarnation: int = 1
+    restarts: int = 0
+    #: Where its process runs or is being started; empty = it has none. DEAD with a node: the process has been asked
+    #: to end and its end has not been reported yet.
+    node_id: bytes = b""
+    #: Of the process of this incarnation, once it runs.
+    address: WorkerAddress | None = None
+    pid: int = 0
+    #: The constructor's serialized exception.
+    creation_error: bytes = b""
+    death_reason: str = ""
+    exit: Exit | None = None
+    killed: bool = False
+    out_of_scope: bool = False
+    owner_died: bool = False
+    #: Processes that failed to start since the last that did. Not stored.
+    start_failures: int = 0
+
+
+# --- events ---
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Its owner asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The scheduler chose a node."""
+
+    node_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The chosen node had no room after all; no process was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The constructor returned."""
+
+    incarnation: int
+    address: WorkerAddress
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConstructorFailed:
+    incarnation: int
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """Its process could not be started, or nobody knows whether it was; not the constructor's fault."""
+
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    incarnation: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDied:
+    node_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """``ray.kill``. ``no_restart`` False: only the process is killed."""
+
+    no_restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The last handle is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerDied:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No node can ever hold it."""
+
+    reason: str
+
+
+Event = (
+    Create
+    | Place
+    | Refuse
+    | Started
+    | ConstructorFailed
+    | StartFailed
+    | WorkerDied
+    | NodeDied
+    | Kill
+    | Release
+    | OwnerDied
+    | GiveUp
+)
+
+
+# --- actions ---
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write its row, then tell those who wait for a newer version."""
+
+    actor_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FindPlace:
+    """Find a node for it."""
+
+    actor_id: bytes
+    #: Seconds to hold back first.
+    delay_s: float = 0.0
+    #: The node that was found had no room: it keeps its turn before those of equal demand.
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartProcess:
+    """Ask the raylet of the node to start it, once its row is written."""
+
+    actor_id: bytes
+    node_id: bytes
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopProcess:
+    """Ask the raylet to end a process. ``worker_id`` empty: the one that holds or is creating the actor."""
+
+    actor_id: bytes
+    node_id: bytes
+    worker_id: bytes
+    #: SIGKILL; False = its pending calls finish first.
+    force: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """This worker has ended or is ended by force: what it owned dies with it."""
+
+    worker_id: bytes
+
+
+Action = Save | FindPlace | StartProcess | StopProcess | WorkerGone
+
+
+def handle(actor: Actor, event: Event) -> list[Action]:
+    """Apply one event; an event that does not fit the state changes nothing and asks for nothing."""
+    rule = _RULES.get((actor.state, type(event)))
+    return rule(actor, event) if rule else []
+
+
+def resume(actor: Actor) -> list[Action]:
+    """What must be asked again after the GCS was away: the requests that may have been lost with it."""
+    if actor.state is ActorState.DEAD:
+        return _stop_by_force(actor, actor.death_reason)
+    if actor.state is ActorState.ALIVE:
+        if not actor.out_of_scope:
+            return []
+        return [_stop(actor, force=False, reason=_OUT_OF_SCOPE)]
+    if not actor.node_id:
+        return [FindPlace(actor.actor_id)]
+    return [StartProcess(actor.actor_id, actor.node_id, actor.incarnation)]
+
+
+_OUT_OF_SCOPE = "all handles to the actor went out of scope"
+_KILLED = "the actor was killed by shoal.kill"
+
+
+def _create(actor: Actor, _event: Create) -> list[Action]:
+    return [*_move(actor, ActorState.PENDING_CREATION), FindPlace(actor.actor_id)]
+
+
+def _place(actor: Actor, event: Place) -> list[Action]:
+    if actor.node_id:
+        return []
+    actor.node_id = event.node_id
+    return [Save(actor.actor_id), StartProcess(actor.actor_id, actor.node_id, actor.incarnation)]
+
+
+def _refuse(actor: Actor, _event: Refuse) -> list[Action]:
+    """The same incarnation goes to the next node: this one has started no process."""
+    if not actor.node_id:
+        return []
+    actor.node_id = b""
+    return [Save(actor.actor_id), FindPlace(actor.actor_id, refused=True)]
+
+
+def _started(actor: Actor, event: Started) -> list[Action]:
+    if event.incarnation != actor.incarnation:
+        return _stop_stray(actor, event)
+    actor.address = event.address
+    actor.node_id = event.address.node_id
+    actor.pid = event.pid
+    actor.start_failures = 0
+    actions = _move(actor, ActorState.ALIVE)
+    if actor.out_of_scope:
+        actions.append(_stop(actor, force=False, reason=_OUT_OF_SCOPE))
+    return actions
+
+
+def _started_again(actor: Actor, event: Started) -> list[Action]:
+    """A repeat of what is known, or a second process, which must not live beside the first."""
+    return [] if event.address == actor.address else _stop_stray(actor, event)
+
+
+def _stop_stray(actor: Actor, event: Started) -> list[Action]:
+    reason = f"incarnation {event.incarnation} of the actor has been replaced"
+    return [StopProcess(actor.actor_id, event.address.node_id, event.address.worker_id, True, reason)]
+
+
+def _constructor_failed(actor: Actor, event: ConstructorFailed) -> list[Action]:
+    if event.incarnation != actor.incarnation:
+        return []
+    actor.creation_error = event.error
+    stop = _stop(actor, force=False, reason="the actor's constructor raised an exception")
+    return [*_die(actor, "the actor's constructor raised an exception"), stop]
+
+
+def _start_failed(actor: Actor, event: StartFailed) -> list[Action]:
+    """A new incarnation, as the process of this one may exist all the same and report later."""
+    if event.incarnation != actor.incarnation or not actor.node_id:
+        return []
+    if actor.out_of_scope:
+        return _die(actor, _OUT_OF_SCOPE)
+    actor.start_failures += 1
+    if actor.start_failures >= MAX_START_FAILURES:
+        return _die(actor, f"its process failed to start {MAX_START_FAILURES} times; the last time: {event.reason}")
+    actor.node_id = b""
+    actor.incarnation += 1
+    return [Save(actor.actor_id), FindPlace(actor.actor_id, delay_s=min(0.05 * 2.0**actor.start_failures, 5.0))]
+
+
+def _worker_died(actor: Actor, event: WorkerDied) -> list[Action]:
+    if event.incarnation != actor.incarnation or not actor.node_id:
+        return []
+    return _lose_process(actor, event.exit, f"the actor's process ended: {event.exit.detail}")
+
+
+def _node_died(actor: Actor, event: NodeDied) -> list[Action]:
+    if event.node_id != actor.node_id:
+        return []
+    reason = f"the actor's node {event.node_id.hex()} died: {event.reason}"
+    return _lose_process(actor, Exit(ExitKind.SYSTEM_ERROR, reason), reason)
+
+
+def _lose_process(actor: Actor, exit_: Exit, reason: str) -> list[Action]:
+    actor.exit = exit_
+    gone = _forget_process(actor)
+    if actor.out_of_scope:
+        return [*_die(actor, _OUT_OF_SCOPE), *gone]
+    budget = actor.max_restarts < 0 or actor.restarts < actor.max_restarts
+    if exit_.kind in _OWN_END or not budget:
+        return [*_die(actor, _KILLED if actor.killed else reason), *gone]
+    actor.killed = False
+    actor.restarts += 1
+    actor.incarnation += 1
+    return [*_move(actor, ActorState.RESTARTING), *gone, FindPlace(actor.actor_id)]
+
+
+def _confirm_end(actor: Actor, event: WorkerDied) -> list[Action]:
+    """The process of a DEAD actor has ended: nothing is left to stop."""
+    if event.incarnation != actor.incarnation or not actor.node_id:
+        return []
+    actor.exit = event.exit
+    return [*_forget_process(actor), Save(actor.actor_id)]
+
+
+def _confirm_end_with_node(actor: Actor, event: NodeDied) -> list[Action]:
+    if event.node_id != actor.node_id:
+        return []
+    return [*_forget_process(actor), Save(actor.actor_id)]
+
+
+def _kill(actor: Actor, event: Kill) -> list[Action]:
+    if event.no_restart:
+        actor.killed = True
+        return _end_by_force(actor, _KILLED)
+    if not actor.node_id:
+        return []
+    actor.killed = True
+    return [Save(actor.actor_id), _stop(actor, force=True, reason=_KILLED)]
+
+
+def _release_alive(actor: Actor, _event: Release) -> list[Action]:
+    if actor.detached or actor.out_of_scope:
+        return []
+    actor.out_of_scope = True
+    return [Save(actor.actor_id), _stop(actor, force=False, reason=_OUT_OF_SCOPE)]
+
+
+def _release_pending(actor: Actor, _event: Release) -> list[Action]:
+    """It still runs, for the calls already made on it, and ends after them; what has no place yet may never get one
+    and is then given up by the placement queue."""
+    if actor.detached or actor.out_of_scope:
+        return []
+    actor.out_of_scope = True
+    return [Save(actor.actor_id)]
+
+
+def _owner_died(actor: Actor, event: OwnerDied) -> list[Action]:
+    if actor.detached:
+        return []
+    actor.owner_died = True
+    return _end_by_force(actor, event.reason)
+
+
+def _give_up(actor: Actor, event: GiveUp) -> list[Action]:
+    if actor.node_id:
+        return []
+    return _die(actor, _OUT_OF_SCOPE if actor.out_of_scope else event.reason)
+
+
+def _end_by_force(actor: Actor, reason: str) -> list[Action]:
+    return [*_die(actor, reason), *_stop_by_force(actor, reason)]
+
+
+def _stop_by_force(actor: Actor, reason: str) -> list[Action]:
+    actions: list[Action] = []
+    if actor.node_id:
+        actions.append(_stop(actor, force=True, reason=reason))
+    if actor.address is not None:
+        actions.append(WorkerGone(actor.address.worker_id))
+    return actions
+
+
+def _forget_process(actor: Actor) -> list[Action]:
+    worker_id = actor.address.worker_id if actor.address else b""
+    actor.address = None
+    actor.node_id = b""
+    actor.pid = 0
+    return [WorkerGone(worker_id)] if worker_id else []
+
+
+def _die(actor: Actor, reason: str) -> list[Action]:
+    actor.death_reason = reason
+    return _move(actor, ActorState.DEAD)
+
+
+def _move(actor: Actor, state: ActorState) -> list[Action]:
+    actor.state = state
+    actor.version += 1
+    return [Save(actor.actor_id)]
+
+
+def _stop(actor: Actor, *, force: bool, reason: str) -> StopProcess:
+    worker_id = actor.address.worker_id if actor.address else b""
+    return StopProcess(actor.actor_id, actor.node_id, worker_id, force, reason)
+
+
+_Rule = Callable[[Any, Any], list[Action]]
+
+#: What stands here twice is what PENDING_CREATION and RESTARTING have in common: both wait for a process.
+_WAITING: dict[type, _Rule] = {
+    Place: _place,
+    Refuse: _refuse,
+    Started: _started,
+    ConstructorFailed: _constructor_failed,
+    StartFailed: _start_failed,
+    WorkerDied: _worker_died,
+    NodeDied: _node_died,
+    Kill: _kill,
+    Release: _release_pending,
+    OwnerDied: _owner_died,
+    GiveUp: _give_up,
+}
+
+_RULES: dict[tuple[ActorState, type], _Rule] = {
+    (ActorState.DEPENDENCIES_UNREADY, Create): _create,
+    **{(ActorState.PENDING_CREATION, event): rule for event, rule in _WAITING.items()},
+    **{(ActorState.RESTARTING, event): rule for event, rule in _WAITING.items()},
+    (ActorState.ALIVE, Started): _started_again,
+    (ActorState.ALIVE, WorkerDied): _worker_died,
+    (ActorState.ALIVE, NodeDied): _node_died,
+    (ActorState.ALIVE, Kill): _kill,
+    (ActorState.ALIVE, Release): _release_alive,
+    (ActorState.ALIVE, OwnerDied): _owner_died,
+    (ActorState.DEAD, Started): _stop_stray,
+    (ActorState.DEAD, WorkerDied): _confirm_end,
+    (ActorState.DEAD, NodeDied): _confirm_end_with_node,
+}

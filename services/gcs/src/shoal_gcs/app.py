@@ -1,0 +1,124 @@
+"""Wires the GCS together and owns the order of its start and stop."""
+
+from __future__ import annotations
+
+from shoal_common import grpc_server
+from shoal_common.bus import EventBus
+from shoal_common.metadata import MetadataStore
+from shoal_gcs import servicers
+from shoal_gcs.actor_manager import ActorManager
+from shoal_gcs.background import Background
+from shoal_gcs.config import GcsConfig
+from shoal_gcs.events import EventPublisher
+from shoal_gcs.function_table import FunctionTable
+from shoal_gcs.job_manager import JobManager
+from shoal_gcs.job_table import JobTable
+from shoal_gcs.node_manager import NodeManager
+from shoal_gcs.node_table import NodeTable
+from shoal_gcs.peers import Raylets, Schedulers
+from shoal_gcs.rows import Rows
+from shoal_proto.v1 import gcs_pb2_grpc as rpc
+
+
+class GcsApp:
+    """The GCS in the running event loop; ``store`` and ``bus`` stay their maker's to close."""
+
+    def __init__(self, config: GcsConfig, store: MetadataStore, bus: EventBus) -> None:
+        self._config = config
+        self._store = store
+        self._bus = bus
+        self._address = ""
+        self._background = Background()
+        self._raylets = Raylets(config.token)
+        self._schedulers = Schedulers(config.token, config.scheduler_addresses)
+        publisher = EventPublisher(bus, self._background)
+        node_table = NodeTable(silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept)
+        self._job_table = JobTable(finished_kept=config.finished_jobs_kept)
+        self._functions = FunctionTable(store, self._prefix("function"))
+        self._actors = ActorManager(
+            config,
+            rows=self._rows("actor"),
+            spec_rows=self._rows("actor_spec"),
+            jobs=self._job_table,
+            nodes=node_table,
+            raylets=self._raylets,
+            schedulers=self._schedulers,
+            publisher=publisher,
+            background=self._background,
+            on_job_unused=lambda job_id: self._jobs.on_unused(job_id),
+        )
+        self._nodes = NodeManager(
+            config,
+            table=node_table,
+            rows=self._rows("node"),
+            raylets=self._raylets,
+            publisher=publisher,
+            background=self._background,
+            on_room=self._actors.room_may_be_free,
+            on_death=self._actors.node_died,
+        )
+        self._jobs = JobManager(
+            config,
+            table=self._job_table,
+            rows=self._rows("job"),
+            actors=self._actors,
+            functions=self._functions,
+            nodes=node_table,
+            raylets=self._raylets,
+            publisher=publisher,
+            background=self._background,
+        )
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of its gRPC server, once started."""
+        return self._address
+
+    def set_scheduler_addresses(self, addresses: tuple[str, ...]) -> None:
+        """For a head process, whose scheduler binds its port after the GCS."""
+        self._schedulers.set_addresses(addresses)
+        self._actors.room_may_be_free()
+
+    async def start(self) -> None:
+        """Raises: MetadataStoreError when the store cannot be read, OSError when the address cannot be bound."""
+        try:
+            await self._jobs.load()
+            await self._nodes.load()
+            await self._actors.load()
+            await self._jobs.finish_what_was_begun()
+            await self._nodes.listen(self._bus)
+            await self._serve()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def stop(self) -> None:
+        """Calls under way are cancelled; what was not answered is not promised, and its caller asks again."""
+        await self._server.stop(None)
+        await self._close()
+
+    async def _serve(self) -> None:
+        config = self._config
+        self._server = grpc_server.create_server(config.token)
+        jobs = servicers.JobServicer(self._jobs, self._job_table, config.cluster_id, config.session_name)
+        rpc.add_JobServiceServicer_to_server(jobs, self._server)
+        nodes = servicers.NodeServicer(self._nodes, self._actors, config.cluster_id)
+        rpc.add_NodeServiceServicer_to_server(nodes, self._server)
+        rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
+        rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)
+        rpc.add_EventServiceServicer_to_server(servicers.EventServicer(self._bus), self._server)
+        port = await grpc_server.serve(self._server, config.host, config.port)
+        self._address = grpc_server.join_address(config.host, port)
+
+    async def _close(self) -> None:
+        self._actors.stop()
+        await self._nodes.stop()
+        await self._background.stop()
+        await self._raylets.close()
+        await self._schedulers.close()
+
+    def _rows(self, table: str) -> Rows:
+        return Rows(self._store, self._prefix(table), self._background)
+
+    def _prefix(self, table: str) -> str:
+        return f"/shoal/{self._config.cluster_id}/{table}/"

@@ -1,0 +1,111 @@
+"""The function table: pickled functions and classes under their hash, one copy a job.
+
+They are written once and never change, so the cache needs no invalidation; it is bounded, and what fell out of it is
+read from the store again. Raylets cache too: the GCS is asked about once per function and node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from shoal_common.errors import InvalidRequest, NotFound, Unavailable
+from shoal_common.ids import JOB_LENGTH
+from shoal_common.metadata import MetadataStore, MetadataStoreError, RevisionConflict
+
+DIGEST_LENGTH = 16
+MAX_FUNCTION_BYTES = 100 * 1024 * 1024
+CACHE_BYTES = 64 * 1024 * 1024
+#: A long poll is answered after this time at the latest, in seconds.
+MAX_WAIT_S = 30.0
+
+
+class FunctionTable:
+    def __init__(self, store: MetadataStore, prefix: str) -> None:
+        """Keys are ``<prefix><job>/<function>``; ``prefix`` ends with a slash."""
+        self._store = store
+        self._prefix = prefix
+        self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+        self._cached_bytes = 0
+        self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
+
+    async def put(self, job_id: bytes, function_id: bytes, data: bytes) -> None:
+        """Raises: InvalidRequest, Unavailable."""
+        if len(function_id) != JOB_LENGTH + DIGEST_LENGTH or not function_id.startswith(job_id):
+            raise InvalidRequest(f"a function id is its job's id and {DIGEST_LENGTH} bytes of digest")
+        if len(data) > MAX_FUNCTION_BYTES:
+            raise InvalidRequest(
+                f"the function has {len(data)} bytes pickled, more than {MAX_FUNCTION_BYTES}: put the large objects it "
+                "refers to into the object store and pass them as arguments"
+            )
+        try:
+            await self._store.put(self._key(function_id), data, expected_revision=0)
+        except RevisionConflict:
+            return  # the same bytes, as the id is their hash
+        except MetadataStoreError as error:
+            raise Unavailable(str(error)) from error
+        self._remember(function_id, data)
+        for future in self._waiters.get(function_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def get(self, function_id: bytes, wait_ms: int) -> bytes:
+        """Raises: NotFound after ``wait_ms``, Unavailable."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
+        future: asyncio.Future[None] = loop.create_future()
+        # Registered before the store is read, so that no put falls between the two.
+        self._waiters.setdefault(function_id, set()).add(future)
+        try:
+            while True:
+                data = await self._read(function_id)
+                if data is not None:
+                    return data
+                async with asyncio.timeout_at(deadline):
+                    await future
+        except TimeoutError:
+            raise NotFound(
+                f"function {function_id.hex()} is not known: its job has finished, or its driver has not stored it"
+            ) from None
+        finally:
+            waiters = self._waiters[function_id]
+            waiters.discard(future)
+            if not waiters:
+                del self._waiters[function_id]
+
+    async def forget_job(self, job_id: bytes) -> None:
+        for function_id in [i for i in self._cache if i.startswith(job_id)]:
+            self._cached_bytes -= len(self._cache.pop(function_id))
+        for key in await self._store.keys(f"{self._prefix}{job_id.hex()}/"):
+            await self._store.delete(key)
+
+    async def jobs(self) -> set[bytes]:
+        """The jobs that have functions."""
+        keys = await self._store.keys(self._prefix)
+        return {bytes.fromhex(key.removeprefix(self._prefix).partition("/")[0]) for key in keys}
+
+    async def _read(self, function_id: bytes) -> bytes | None:
+        data = self._cache.get(function_id)
+        if data is not None:
+            self._cache.move_to_end(function_id)
+            return data
+        try:
+            entry = await self._store.get(self._key(function_id))
+        except MetadataStoreError as error:
+            raise Unavailable(str(error)) from error
+        if entry is None:
+            return None
+        self._remember(function_id, entry.value)
+        return entry.value
+
+    def _remember(self, function_id: bytes, data: bytes) -> None:
+        if function_id in self._cache or len(data) > CACHE_BYTES:
+            return
+        self._cache[function_id] = data
+        self._cached_bytes += len(data)
+        while self._cached_bytes > CACHE_BYTES:
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_bytes -= len(dropped)
+
+    def _key(self, function_id: bytes) -> str:
+        return f"{self._prefix}{function_id[:JOB_LENGTH].hex()}/{function_id.hex()}"

@@ -1,0 +1,140 @@
+"""Begins and ends jobs: rows, events, and what else must end with a job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+
+import structlog
+
+from shoal_common.bus import subjects
+from shoal_common.errors import InvalidRequest, ServiceError
+from shoal_common.ids import WORKER_LENGTH, JobID
+from shoal_common.metadata import MetadataStoreError
+from shoal_gcs import messages
+from shoal_gcs.actor_manager import ActorManager
+from shoal_gcs.background import Background
+from shoal_gcs.config import GcsConfig
+from shoal_gcs.events import EventPublisher
+from shoal_gcs.function_table import FunctionTable
+from shoal_gcs.job_table import Job, JobTable
+from shoal_gcs.node_table import Node, NodeTable
+from shoal_gcs.peers import Raylets
+from shoal_gcs.rows import Rows, written
+from shoal_proto.v1 import events_pb2, gcs_pb2
+
+#: Pauses between the tries to tell a raylet that a job has ended, in seconds; then its node must prove that it lives.
+END_JOB_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+#: After a restart the raylets are told again of the jobs that ended at most this long ago.
+END_JOB_AGAIN_S = 600
+
+_log = structlog.get_logger()
+
+
+class JobManager:
+    def __init__(
+        self,
+        config: GcsConfig,
+        *,
+        table: JobTable,
+        rows: Rows,
+        actors: ActorManager,
+        functions: FunctionTable,
+        nodes: NodeTable,
+        raylets: Raylets,
+        publisher: EventPublisher,
+        background: Background,
+    ) -> None:
+        self._cluster_id = config.cluster_id
+        self._table = table
+        self._rows = rows
+        self._actors = actors
+        self._functions = functions
+        self._nodes = nodes
+        self._raylets = raylets
+        self._publisher = publisher
+        self._background = background
+
+    async def load(self) -> None:
+        """Before the actors, which look up their jobs."""
+        self._table.load(messages.job_of_row(gcs_pb2.JobInfo.FromString(row.value)) for row in await self._rows.load())
+
+    async def finish_what_was_begun(self) -> None:
+        """After nodes and actors are loaded: the ends of jobs that an earlier GCS may not have carried out."""
+        recent = _unix_ms() - END_JOB_AGAIN_S * 1000
+        for job in self._table.all():
+            if job.end_unix_ms:
+                self._actors.job_finished(job.job_id)
+                if job.end_unix_ms >= recent:
+                    self._tell_raylets(job.job_id)
+        for job_id in await self._functions.jobs():
+            self.on_unused(job_id)
+
+    async def start(
+        self, driver_id: bytes, namespace: str, pid: int, entrypoint: str, metadata: Mapping[str, str]
+    ) -> Job:
+        if len(driver_id) != WORKER_LENGTH:
+            raise InvalidRequest(f"a driver id has {WORKER_LENGTH} bytes, this one has {len(driver_id)}")
+        job = self._table.start(driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms())
+        await written([self._save(job)])
+        return job
+
+    async def finish(self, job_id: bytes) -> None:
+        if job_id not in self._table:
+            return
+        job = self._table[job_id]
+        saves: list[asyncio.Future[None]] = []
+        if self._table.finish(job_id, _unix_ms()):
+            _log.info("job_finished", job_id=job_id.hex())
+            saves.append(self._save(job))
+            for forgotten in self._table.forget_excess(lambda i: bool(self._actors.living_of_job(i))):
+                self._rows.delete(forgotten.job_id.hex())
+        saves += self._actors.job_finished(job_id)
+        self._tell_raylets(job.job_id)
+        self.on_unused(job_id)
+        await written(saves)
+
+    def on_unused(self, job_id: bytes) -> None:
+        """The functions of a finished job are needed until its last detached actor has died."""
+        if not self._table.is_running(job_id) and not self._actors.living_of_job(job_id):
+            self._background.spawn(self._forget_functions(job_id))
+
+    def _tell_raylets(self, job_id: JobID) -> None:
+        keep = self._actors.living_of_job(job_id)
+        for node in self._nodes.living():
+            self._background.spawn(self._end_job(node, job_id, keep))
+
+    async def _end_job(self, node: Node, job_id: JobID, keep: list[bytes]) -> None:
+        for pause_s in (*END_JOB_PAUSES_S, None):
+            address = self._nodes.address_of(node.node_id)
+            if not address:
+                return
+            try:
+                await self._raylets.end_job(address, job_id, keep)
+                return
+            except ServiceError as error:
+                if pause_s is None:
+                    _log.error("job_not_ended", job_id=job_id.hex(), node_id=node.node_id.hex(), error=str(error))
+                    return
+            await asyncio.sleep(pause_s)
+
+    async def _forget_functions(self, job_id: bytes) -> None:
+        try:
+            await self._functions.forget_job(job_id)
+        except MetadataStoreError as error:
+            _log.warning("functions_not_forgotten", job_id=job_id.hex(), error=str(error))
+
+    def _save(self, job: Job) -> asyncio.Future[None]:
+        info = messages.job_info(job)
+
+        def publish() -> None:
+            event = events_pb2.JobEvent(job=info).SerializeToString()
+            self._publisher.publish(subjects.job(self._cluster_id, job.job_id), event)
+
+        return self._rows.put(job.job_id.hex(), info.SerializeToString(), publish)
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

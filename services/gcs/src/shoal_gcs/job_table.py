@@ -1,0 +1,85 @@
+"""Jobs: the drivers that have come, and those that have gone.
+
+Pure: takes the time (Unix milliseconds), keeps no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from shoal_common.ids import JOB_LENGTH, JobID
+
+
+@dataclass(slots=True)
+class Job:
+    job_id: JobID
+    #: The driver's worker id.
+    driver_id: bytes
+    namespace: str
+    pid: int
+    #: The driver's command, for humans.
+    entrypoint: str
+    start_unix_ms: int
+    #: 0 = running.
+    end_unix_ms: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class JobTable:
+    """Job ids count up from 1 and are never given again: the newest job is always remembered, also after its end."""
+
+    def __init__(self, *, finished_kept: int) -> None:
+        self._finished_kept = max(finished_kept, 1)
+        #: In the order of their ids.
+        self._jobs: dict[JobID, Job] = {}
+        self._last = 0
+
+    def __getitem__(self, job_id: bytes) -> Job:
+        return self._jobs[JobID(job_id)]
+
+    def __contains__(self, job_id: bytes) -> bool:
+        return job_id in self._jobs
+
+    def is_running(self, job_id: bytes) -> bool:
+        return job_id in self._jobs and self[job_id].end_unix_ms == 0
+
+    def all(self) -> list[Job]:
+        """In the order they began."""
+        return list(self._jobs.values())
+
+    def load(self, jobs: Iterable[Job]) -> None:
+        for job in sorted(jobs, key=lambda job: job.job_id):
+            self._jobs[job.job_id] = job
+            self._last = int.from_bytes(job.job_id, "big")
+
+    def start(
+        self,
+        driver_id: bytes,
+        namespace: str,
+        pid: int,
+        entrypoint: str,
+        metadata: Mapping[str, str],
+        now_unix_ms: int,
+    ) -> Job:
+        self._last += 1
+        job_id = JobID(self._last.to_bytes(JOB_LENGTH, "big"))
+        job = Job(job_id, driver_id, namespace, pid, entrypoint, now_unix_ms, metadata=dict(metadata))
+        self._jobs[job_id] = job
+        return job
+
+    def finish(self, job_id: bytes, now_unix_ms: int) -> bool:
+        """False = it had ended before, or is not known."""
+        if not self.is_running(job_id):
+            return False
+        self[job_id].end_unix_ms = now_unix_ms
+        return True
+
+    def forget_excess(self, in_use: Callable[[bytes], bool]) -> list[Job]:
+        """Forget the oldest finished jobs beyond the bound; those in use (by detached actors) stay."""
+        finished = [job for job in self._jobs.values() if job.end_unix_ms]
+        excess = max(0, len(finished) - self._finished_kept)
+        forgotten = [job for job in finished[:excess] if not in_use(job.job_id)]
+        for job in forgotten:
+            del self._jobs[job.job_id]
+        return forgotten
