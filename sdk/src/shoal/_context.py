@@ -1,0 +1,41 @@
+"""Who am I: the task, actor and job that the current thread or coroutine works for."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any
+
+
+class TaskContext:
+    """One running task or actor call; a driver's code runs without one."""
+
+    __slots__ = ("attempt", "function_name", "task_id", "task_name")
+
+    def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int) -> None:
+        self.task_id = task_id
+        self.task_name = task_name
+        self.function_name = function_name
+        self.attempt = attempt
+
+
+#: A context variable and not a thread-local: an async actor runs many calls in one thread.
+current_task: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar("shoal_task", default=None)
+
+
+class ProcessContext:
+    """What holds for the whole worker process."""
+
+    def __init__(self) -> None:
+        self.actor_id = b""
+        self.actor_name = ""
+        self.actor_class_name = ""
+        self.actor_handle: bytes = b""
+        self.incarnation = 0
+        #: Granted resources in units.
+        self.resources: dict[str, float] = {}
+        self.devices: dict[str, list[str]] = {}
+        self.actor_instance: Any = None
+        self.job_config: dict[str, Any] = {}
+
+
+process = ProcessContext()

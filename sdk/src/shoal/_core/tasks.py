@@ -1,0 +1,309 @@
+"""Tasks on their way: the records, and the queue of one scheduling class with its leased workers.
+
+A ``TaskQueue`` holds the tasks of one scheduling class that wait for a worker, and the workers leased for it.
+How much is pushed to a worker ahead of its answers adapts to how long the functions take:
+
+- an idle worker gets its first task at once, alone;
+- while it is busy, what arrives is kept, and goes out as one batch when the worker has run half of what it
+  had (so the batch size follows the load by itself);
+- a worker never gets more than about ``AHEAD_US`` of work ahead; of a function never timed, one task.
+
+Running ahead must not hold work back: when a worker has nothing to do while another one still has tasks that have
+not begun, these are recalled; a worker that blocks in ``get`` hands its own back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+import msgspec
+from shoal_common.frames import SchedulingClass
+
+from shoal._core.objects import ObjectEntry
+from shoal._object_ref import ObjectRef
+from shoal._runtime.peer_frames import TaskPush
+
+#: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
+AHEAD_US = 8_000
+#: Tasks in flight to one worker at most.
+MAX_IN_FLIGHT = 512
+#: Leases asked for at once per class at most; a node grants only what it has.
+MAX_DEMAND = 1_000
+#: A lease that others wait for is returned after so many seconds at most (when its pushed tasks are done).
+QUANTUM_S = 0.1
+
+
+class FunctionRecord(msgspec.Struct, gc=False):
+    """A remote function as this process exports it."""
+
+    function_id: bytes
+    name: str
+    #: Exponential mean of the run time in microseconds; 0 = never timed.
+    mean_us: float = 0.0
+
+
+class TaskRecord(msgspec.Struct, gc=False):
+    """A submitted task or actor call until its values are there. It is the lineage of its objects."""
+
+    push: TaskPush
+    function: FunctionRecord
+    entries: list[ObjectEntry]
+    #: References this task needs alive: arguments, nested ones, the actor's handle.
+    holds: list[ObjectRef[Any]] | None = None
+    retries_left: int = 0
+    #: Arguments that are still pending.
+    unready: int = 0
+    #: Top-level reference arguments: (position, keyword, reference).
+    arguments: list[tuple[int, str, ObjectRef[Any]]] | None = None
+    #: The queue it belongs to; None for actor calls.
+    queue: TaskQueue | None = None
+
+
+class LeasedWorker:
+    """A worker this owner may push tasks to."""
+
+    __slots__ = (
+        "ahead_us",
+        "blocked",
+        "connection",
+        "granted_at",
+        "idle_since",
+        "in_flight",
+        "lease_id",
+        "leaving",
+        "pid",
+        "recalling",
+        "reclaim_at",
+        "worker_id",
+    )
+
+    def __init__(self, lease_id: bytes, worker_id: bytes, pid: int, connection: Any, now: float) -> None:
+        self.lease_id = lease_id
+        self.worker_id = worker_id
+        self.pid = pid
+        self.connection = connection
+        #: Pushed and not answered, oldest first.
+        self.in_flight: dict[bytes, TaskRecord] = {}
+        #: Estimated run time of ``in_flight``.
+        self.ahead_us = 0.0
+        #: Waits in ``get``: gets nothing more until it answers.
+        self.blocked = False
+        #: Ends after what it runs now: gets nothing more.
+        self.leaving = False
+        #: A recall is under way.
+        self.recalling = False
+        self.idle_since = now
+        self.granted_at = now
+        #: Others wait for it: push nothing after this time (None = nobody does).
+        self.reclaim_at: float | None = None
+
+
+class Port(Protocol):
+    """What a queue can do to the world."""
+
+    def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None: ...
+
+    def recall(self, worker: LeasedWorker, count: int) -> None: ...
+
+    def demand(self, queue: TaskQueue) -> None: ...
+
+    def give_back(self, worker: LeasedWorker) -> None: ...
+
+
+class TaskQueue:
+    """Tasks and leases of one scheduling class. Not thread-safe: the core's lock protects it."""
+
+    def __init__(self, key: int, spec: SchedulingClass, port: Port) -> None:
+        self.key = key
+        self.spec = spec
+        self._port = port
+        self.pending: deque[TaskRecord] = deque()
+        self.workers: dict[bytes, LeasedWorker] = {}
+        #: All and only workers with nothing in flight that are not blocked.
+        self.idle: dict[bytes, LeasedWorker] = {}
+        self.granted = 0
+        #: Cumulative demand as last told to the raylet (see LeaseDemand).
+        self.demanded = 0
+        self.announced = False
+
+    # -- events -------------------------------------------------------------------------------------
+
+    def add(self, record: TaskRecord, now: float) -> None:
+        """A task whose arguments are ready."""
+        if self.idle and not self.pending:
+            _, worker = self.idle.popitem()
+            self._start(worker, [record])
+            return
+        self.pending.append(record)
+        # Each change of the demand is a message: here it grows in doubling steps, each grant evens it out.
+        outstanding = self.demanded - self.granted
+        if outstanding < MAX_DEMAND and len(self.pending) >= 2 * outstanding:
+            self._adjust_demand()
+
+    def add_front(self, records: list[TaskRecord], now: float) -> None:
+        """Tasks that were handed back keep their place."""
+        self.pending.extendleft(reversed(records))
+        self._pump_idle(now)
+        self._adjust_demand()
+
+    def on_granted(self, worker: LeasedWorker, now: float) -> None:
+        self.granted += 1
+        self.workers[worker.lease_id] = worker
+        if self.pending:
+            self._refill(worker, now)
+            self._adjust_demand()
+        else:
+            self._rest(worker, now)
+
+    def on_replied(self, worker: LeasedWorker, task_id: bytes, duration_us: int) -> TaskRecord | None:
+        """One answer; call ``after_replies`` when all of a message are in. None if it was not expected."""
+        record = worker.in_flight.pop(task_id, None)
+        if record is None:
+            return None
+        function = record.function
+        mean = function.mean_us
+        worker.ahead_us -= mean
+        function.mean_us = duration_us + 1.0 if mean == 0.0 else mean + 0.2 * (duration_us - mean)
+        return record
+
+    def after_replies(self, worker: LeasedWorker, now: float) -> None:
+        worker.blocked = False
+        if not worker.in_flight:
+            worker.ahead_us = 0.0
+        if self.pending:
+            self._refill(worker, now)
+        if not worker.in_flight:
+            self._rest(worker, now)
+
+    def on_recalled(
+        self, worker: LeasedWorker, task_ids: list[bytes], now: float, *, blocked: bool = False, leaving: bool = False
+    ) -> None:
+        worker.recalling = False
+        worker.leaving = worker.leaving or leaving
+        records = []
+        for task_id in task_ids:
+            record = worker.in_flight.pop(task_id, None)
+            if record is not None:
+                worker.ahead_us -= record.function.mean_us
+                records.append(record)
+        if blocked:
+            worker.blocked = True
+        if records:
+            self.add_front(records, now)
+        if not worker.in_flight and worker.lease_id in self.workers:
+            worker.blocked = False
+            self.after_replies(worker, now)
+
+    def on_lost(self, lease_id: bytes) -> list[TaskRecord]:
+        """A leased worker is gone; its unanswered tasks, oldest (the only one that can have begun) first."""
+        worker = self.workers.pop(lease_id, None)
+        if worker is None:
+            return []
+        self.idle.pop(lease_id, None)
+        return list(worker.in_flight.values())
+
+    def on_reclaim(self, lease_id: bytes, now: float) -> None:
+        """Others wait for this lease."""
+        worker = self.workers.get(lease_id)
+        if worker is None:
+            return
+        worker.reclaim_at = max(now, worker.granted_at + QUANTUM_S)
+        if not worker.in_flight and not self.pending:
+            self._return(worker)
+
+    def on_tick(self, now: float, idle_s: float) -> None:
+        """Return what has been idle for ``idle_s`` seconds."""
+        for worker in list(self.idle.values()):
+            if now - worker.idle_since >= idle_s:
+                self._return(worker)
+
+    def return_idle(self) -> None:
+        """Another class of this owner waits for resources."""
+        for worker in list(self.idle.values()):
+            self._return(worker)
+
+    def take_pending(self) -> list[TaskRecord]:
+        """All waiting tasks, which are to fail."""
+        records = list(self.pending)
+        self.pending.clear()
+        self._adjust_demand()
+        return records
+
+    def refused(self) -> None:
+        """The raylet forgot the demand it refused."""
+        self.demanded = self.granted
+
+    # -- decisions ------------------------------------------------------------------------------------
+
+    def _start(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
+        in_flight = worker.in_flight
+        for record in records:
+            in_flight[record.push.task_id] = record
+            worker.ahead_us += record.function.mean_us
+        self._port.push(worker, records)
+
+    def _refill(self, worker: LeasedWorker, now: float) -> None:
+        if worker.blocked or worker.leaving or (worker.reclaim_at is not None and now >= worker.reclaim_at):
+            return
+        in_flight = len(worker.in_flight)
+        if in_flight and (worker.ahead_us > AHEAD_US / 2 or in_flight > MAX_IN_FLIGHT // 2):
+            return
+        batch: list[TaskRecord] = []
+        ahead = worker.ahead_us
+        pending = self.pending
+        # With several workers, the last tasks are shared out instead of all going to the first that asks.
+        share = max(1, len(pending) // max(1, len(self.workers)))
+        while pending and in_flight + len(batch) < MAX_IN_FLIGHT and len(batch) < share:
+            mean = pending[0].function.mean_us
+            if (mean == 0.0 or ahead + mean > AHEAD_US) and (in_flight or batch):
+                break
+            batch.append(pending.popleft())
+            ahead += mean
+            if mean == 0.0:
+                break
+        if batch:
+            self.idle.pop(worker.lease_id, None)
+            self._start(worker, batch)
+
+    def _pump_idle(self, now: float) -> None:
+        for worker in list(self.idle.values()):
+            if not self.pending:
+                return
+            self._refill(worker, now)
+
+    def _rest(self, worker: LeasedWorker, now: float) -> None:
+        """The worker has nothing to do and nothing waits here: find work elsewhere, or let it idle."""
+        if worker.leaving or (worker.reclaim_at is not None and not (self.pending and now < worker.reclaim_at)):
+            self._return(worker)
+            return
+        worker.idle_since = now
+        self.idle[worker.lease_id] = worker
+        victim = max(self.workers.values(), key=lambda w: 0 if w.recalling else len(w.in_flight))
+        if not victim.recalling and len(victim.in_flight) > 1:
+            victim.recalling = True
+            self._port.recall(victim, len(victim.in_flight) // 2)
+        elif not self.pending and self.demanded > self.granted:
+            self._adjust_demand()
+
+    def _return(self, worker: LeasedWorker) -> None:
+        del self.workers[worker.lease_id]
+        self.idle.pop(worker.lease_id, None)
+        self._port.give_back(worker)
+        if self.pending:
+            self._adjust_demand()
+
+    def _adjust_demand(self) -> None:
+        wanted = self.granted + min(len(self.pending), MAX_DEMAND)
+        if wanted > self.demanded:
+            self.demanded = wanted
+            self._port.demand(self)
+        elif not self.pending and self.demanded > self.granted:
+            self.demanded = self.granted
+            self._port.demand(self)
+
+    def validate(self) -> None:
+        """Asserts what must always hold; for tests."""
+        for lease_id, worker in self.idle.items():
+            assert not worker.in_flight and self.workers.get(lease_id) is worker
+        assert self.demanded >= self.granted or not self.pending

@@ -1,0 +1,144 @@
+"""The workers' output in the driver: prefixed, and without floods of repeats."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from shoal._runtime.core_worker import CoreWorker
+
+#: Lines with the same pattern from other processes are held back for so long, then told as a count.
+AGGREGATION_S = 5.0
+#: How long ``finish`` waits for what the workers printed last.
+DRAIN_S = 1.0
+
+_DIGIT_WORDS = re.compile(r"\S*\d\S*")
+
+
+class Deduplicator:
+    """The first line of a pattern is shown at once; the same from other processes is counted (as Ray does).
+
+    Pure: time comes in as an argument.
+    """
+
+    def __init__(self, window_s: float = AGGREGATION_S) -> None:
+        self._window_s = window_s
+        #: Pattern -> [source of the first line, time it began, repeats, last line, its prefix, is_stderr].
+        self._seen: dict[str, list[Any]] = {}
+
+    def add(self, source: bytes, prefix: str, line: str, is_stderr: bool, now: float) -> list[tuple[str, bool]]:
+        """The lines to show for one that came; (text, is_stderr)."""
+        shown = self.due(now)
+        pattern = _DIGIT_WORDS.sub("", line)
+        known = self._seen.get(pattern)
+        if known is None or known[0] == source:
+            if known is None and line.strip():
+                self._seen[pattern] = [source, now, 0, line, prefix, is_stderr]
+            shown.append((f"{prefix} {line}", is_stderr))
+        else:
+            known[2] += 1
+            known[3:] = [line, prefix, is_stderr]
+        return shown
+
+    def due(self, now: float) -> list[tuple[str, bool]]:
+        """Counts whose time has come."""
+        shown = []
+        for pattern, (_, began, repeats, line, prefix, is_stderr) in list(self._seen.items()):
+            if now - began >= self._window_s:
+                del self._seen[pattern]
+                shown.extend(_summary(repeats, line, prefix, is_stderr))
+        return shown
+
+    def flush(self) -> list[tuple[str, bool]]:
+        """All counts, at the end."""
+        return self.due(float("inf"))
+
+
+def _summary(repeats: int, line: str, prefix: str, is_stderr: bool) -> list[tuple[str, bool]]:
+    if not repeats:
+        return []
+    suffix = "" if repeats == 1 else f" [repeated {repeats}x across cluster]"
+    return [(f"{prefix} {line}{suffix}", is_stderr)]
+
+
+class LogStream:
+    """Follows this job's output events and writes them to the driver's stdout and stderr."""
+
+    def __init__(self, core: CoreWorker) -> None:
+        self._core = core
+        self._stream: Any = None
+        self._thread: threading.Thread | None = None
+        self._deduplicator = Deduplicator()
+        self._drained = threading.Event()
+        self._lock = threading.Lock()
+        self._marker = f"drained {core.worker_id.hex()}"
+
+    def start(self) -> None:
+        self._stream = self._core.gcs.subscribe([f"shoal.*.log.{self._core.job_id.hex()}.>"])
+        self._thread = threading.Thread(target=self._follow, name="shoal-logs", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        import grpc
+        from shoal_proto.v1 import events_pb2
+
+        try:
+            for event in self._stream:
+                if not event.subject:
+                    continue
+                batch = events_pb2.LogBatch.FromString(event.data)
+                if batch.name == self._marker:
+                    self._drained.set()
+                    continue
+                prefix = f"({batch.name or 'worker'} pid={batch.pid})"
+                now = time.monotonic()
+                with self._lock:
+                    for line in batch.lines:
+                        self._show(self._deduplicator.add(batch.worker_id, prefix, line, batch.is_stderr, now))
+        except grpc.RpcError:
+            return  # cancelled by finish(), or the cluster is gone: the rest of the driver notices that itself
+
+    @staticmethod
+    def _show(lines: list[tuple[str, bool]]) -> None:
+        for text, is_stderr in lines:
+            stream: TextIO = sys.stderr if is_stderr else sys.stdout
+            try:
+                stream.write(text + "\n")
+                stream.flush()
+            except (ValueError, OSError):
+                return  # the driver has closed its output
+
+    def finish(self) -> None:
+        """Show what has been printed so far, then stop."""
+        from shoal_common import frames
+        from shoal_proto.v1 import events_pb2, gcs_pb2
+
+        if not self._core.raylet.closed:
+            answer = self._core.ask_raylet(lambda request: frames.FlushLogs(request), timeout=DRAIN_S)
+            if answer is not None:
+                # The stream is in order: behind this marker there is nothing of before.
+                batch = events_pb2.LogBatch(name=self._marker)
+                event = gcs_pb2.Event(
+                    subject=f"shoal.embedded.log.{self._core.job_id.hex()}.driver.driver", data=batch.SerializeToString()
+                )
+                self._quietly(lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S))
+                self._drained.wait(DRAIN_S)
+        self._stream.cancel()
+        if self._thread is not None:
+            self._thread.join(timeout=DRAIN_S)
+        with self._lock:
+            self._show(self._deduplicator.flush())
+
+    @staticmethod
+    def _quietly(call: Callable[[], Any]) -> None:
+        import grpc
+
+        try:
+            call()
+        except grpc.RpcError:
+            return  # the cluster is going: there is nothing more to show

@@ -1,0 +1,670 @@
+"""The part of Shoal in every driver and worker: it owns objects and tasks, and talks to everybody else.
+
+Threads: the user's call in from above; the reactor's leader calls in from below with what has arrived. Both
+hold ``lock`` while they touch tables and queues. User code and blocking waits run without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shoal_common import frames, ids
+from shoal_common.frames import WorkerAddress
+
+from shoal import exceptions
+from shoal._core import objects
+from shoal._core.objects import ERROR, INLINE, PACKED, PENDING, STORED, ObjectEntry, ObjectTable, Watcher
+from shoal._object_ref import ObjectRef
+from shoal._runtime import connection as channel
+from shoal._runtime.actor_submitter import ActorSubmitter
+from shoal._runtime.borrowing import Borrowing
+from shoal._runtime.connection import Connection, Identity
+from shoal._runtime.gcs_client import GcsClient
+from shoal._runtime.local_store import LocalStore
+from shoal._runtime.peer_frames import (
+    AddBorrower,
+    BorrowerAdded,
+    GetValue,
+    PeerMessage,
+    PushTasks,
+    Recall,
+    Recalled,
+    RemoveBorrower,
+    TaskReplies,
+    Value,
+    ValueReady,
+)
+from shoal._runtime.reactor import Reactor, Waiter
+from shoal._runtime.task_submitter import TaskSubmitter
+from shoal._serialization import Serialized, collected, loads, loads_packed, serialize
+
+if TYPE_CHECKING:
+    from shoal._runtime.executor import Executor
+
+#: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
+MAX_INLINE_BYTES = 100 * 1024
+
+RayletFrames = frames.RayletMessage | frames.Hello | frames.HelloReply | frames.HelloProof
+
+
+class _GetWatcher:
+    """``get`` waits for all, or the first error."""
+
+    __slots__ = ("_reactor", "_waiter")
+
+    def __init__(self, reactor: Reactor, waiter: Waiter) -> None:
+        self._reactor = reactor
+        self._waiter = waiter
+
+    def ready(self, entry: ObjectEntry) -> None:
+        if entry.state == ERROR:
+            self._reactor.finish(self._waiter)
+        else:
+            self._reactor.count_down(self._waiter)
+
+
+class _WaitWatcher:
+    """``wait`` waits for so many, errors too."""
+
+    __slots__ = ("_reactor", "_waiter")
+
+    def __init__(self, reactor: Reactor, waiter: Waiter) -> None:
+        self._reactor = reactor
+        self._waiter = waiter
+
+    def ready(self, entry: ObjectEntry) -> None:
+        self._reactor.count_down(self._waiter)
+
+
+class _CallbackWatcher:
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+
+    def ready(self, entry: ObjectEntry) -> None:
+        self._callback()
+
+
+class CoreWorker:
+    """One per process and session. ``connect`` builds it; ``close`` ends it."""
+
+    def __init__(
+        self, *, role: str, token: str, job_id: bytes, worker_id: bytes, node_id: bytes, raylet_path: str,
+        gcs: GcsClient, socket_path: str, session_name: str, session_dir: str, namespace: str, host: str,
+    ) -> None:
+        self.role = role
+        self.worker_id = worker_id
+        self.node_id = node_id
+        self.gcs = gcs
+        self.session_name = session_name
+        self.session_dir = session_dir
+        self.namespace = namespace
+        self.host = host
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self.reactor = Reactor()
+        self.address = WorkerAddress(node_id, worker_id, socket_path)
+        self._identity = Identity(
+            token=token, role=role, node_id=node_id, worker_id=worker_id, job_id=job_id, address=self.address
+        )
+        self.borrowing = Borrowing(self)
+        self.table = ObjectTable(self.borrowing.gone.append)
+        self.tasks = TaskSubmitter(self)
+        self.actors = ActorSubmitter(self)
+        self.executor: Executor | None = None
+        self.closed = False
+        self._peers: dict[bytes, Connection] = {}
+        self._peer_addresses: dict[bytes, WorkerAddress] = {}
+        self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
+        self._request = 0
+        #: References pickled outside of Shoal's own messages: nobody counts those, so they live as long as the job.
+        self._pinned_for_ever: list[ObjectRef[Any]] = []
+        self.set_job(job_id)
+
+        self._listener = channel.listen(socket_path)
+        self._socket_path = socket_path
+        try:
+            sock, reply, arena_fd = channel.connect_blocking(raylet_path, self._identity, RayletFrames)
+        except BaseException:
+            self._listener.close()
+            os.unlink(socket_path)
+            raise
+        self.store = LocalStore(self.reactor, arena_fd, reply.arena_size, worker_id)
+        self.raylet = Connection(
+            self.reactor, sock, self._identity, RayletFrames, self._on_raylet, self._on_raylet_closed,
+            connecting=True, authenticated=True,
+        )
+        self.store.attach(self.raylet)
+        self.reactor.register(self._listener.fileno(), self._on_accept)
+        self.reactor.after_dispatch = self._after_dispatch
+        self.reactor.on_tick = self._on_tick
+        self._next_tick = 0.0
+
+    def start(self) -> None:
+        self.reactor.start()
+
+    def set_job(self, job_id: bytes) -> None:
+        self.job_id = job_id
+        self._identity.job_id = job_id
+        self.task_ids = ids.TaskIDs(ids.JobID(job_id))
+
+    # -- objects ------------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        if isinstance(value, ObjectRef):
+            raise TypeError(
+                "Calling 'put' on an shoal.ObjectRef is not allowed. "
+                "If you really want to do this, you can wrap the ObjectRef in a list and call 'put' on it."
+            )
+        return self.put_serialized(serialize(value))
+
+    def put_serialized(self, serialized: Serialized) -> ObjectRef[Any]:
+        object_id = self.task_ids.next() + b"\0\0\0\0"
+        if self.borrowing.gone:
+            self.collect()
+        size = serialized.size
+        if size <= MAX_INLINE_BYTES:
+            entry, ref = self.table.create(object_id)
+            if serialized.buffers:
+                entry.state, entry.payload = PACKED, serialized.packed()
+            else:
+                entry.state, entry.payload = INLINE, serialized.pickled
+        else:
+            self.write_object(object_id, serialized, self.worker_id)
+            entry, ref = self.table.create(object_id)
+            entry.state, entry.size, entry.node_id = STORED, size, self.node_id
+        if serialized.contained:
+            entry.contained = serialized.contained
+        return ref
+
+    def write_object(self, object_id: bytes, serialized: Serialized, owner: bytes) -> int:
+        """Store a packed value; returns its size in bytes."""
+        size = serialized.packed_size
+        view = self.store.create(object_id, size, owner)
+        try:
+            serialized.write_packed(view)
+        except BaseException:
+            self.store.abort(object_id)
+            raise
+        finally:
+            view.release()
+        self.store.seal(object_id)
+        return size
+
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None = None) -> Any:
+        entry = ref._entry
+        if entry.state == INLINE and entry.contained is None:
+            return loads(entry.payload)
+        if entry.state == PENDING:
+            self._wait_ready([entry], timeout)
+        return self.value_of(entry)
+
+    def get_many(self, refs: Sequence[ObjectRef[Any]], timeout: float | None = None) -> list[Any]:
+        pending = [entry for ref in refs if (entry := ref._entry).state == PENDING]
+        if pending:
+            failed = next((ref._entry for ref in refs if ref._entry.state == ERROR), None)
+            if failed is not None:
+                return [self.value_of(failed)]  # raises
+            self._wait_ready(pending, timeout)
+            failed = next((ref._entry for ref in refs if ref._entry.state == ERROR), None)
+            if failed is not None:
+                return [self.value_of(failed)]
+        return [
+            loads(entry.payload) if (entry := ref._entry).state == INLINE and entry.contained is None
+            else self.value_of(entry)
+            for ref in refs
+        ]
+
+    def value_of(self, entry: ObjectEntry) -> Any:
+        """The value of a ready object. Raises what it holds if that is an error."""
+        if entry.contained is None and entry.state != ERROR:
+            return self._load(entry)
+        outer, collected.unpickled = collected.unpickled, []
+        try:
+            value = self._load(entry)
+            with self.lock:
+                self.borrowing.register(collected.unpickled)
+        finally:
+            collected.unpickled = outer
+        if entry.state == ERROR:
+            raise value.as_instanceof_cause() if isinstance(value, exceptions.TaskError) else value
+        return value
+
+    def _load(self, entry: ObjectEntry) -> Any:
+        if entry.state == STORED:
+            return loads_packed(self.store.read(entry.object_id))
+        if entry.state == PACKED:
+            return loads_packed(entry.payload)
+        return loads(entry.payload)
+
+    def _wait_ready(self, entries: list[ObjectEntry], timeout: float | None) -> None:
+        """Block until all are ready or one has failed. Raises: GetTimeoutError."""
+        waiter = Waiter()
+        watcher = _GetWatcher(self.reactor, waiter)
+        with self.lock:
+            waiting = self._watch_all(entries, watcher)
+            if not waiting or any(entry.state == ERROR for entry in entries):
+                self._unwatch(waiting, watcher)
+                return
+            waiter.remaining = len(waiting)
+        if not self.block(waiter, timeout):
+            with self.lock:
+                self._unwatch(waiting, watcher)
+            missing = next((entry for entry in entries if entry.state == PENDING), None)
+            if missing is not None:
+                raise exceptions.GetTimeoutError(
+                    f"Get timed out: some object(s) not ready ({missing.object_id.hex()} among them)."
+                )
+        elif waiter.remaining > 0:  # an error ended it early
+            with self.lock:
+                self._unwatch(waiting, watcher)
+
+    def wait(
+        self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        found = self._ready_indices(refs, num_returns)
+        if len(found) < num_returns and (timeout is None or timeout > 0):
+            waiter = Waiter(num_returns - len(found))
+            watcher = _WaitWatcher(self.reactor, waiter)
+            with self.lock:
+                entries = [ref._entry for ref in refs if ref._entry.state == PENDING]
+                waiter.remaining = num_returns - (len(refs) - len(entries))
+                waiting = self._watch_all(entries, watcher) if waiter.remaining > 0 else []
+            if waiter.remaining > 0 and waiting:
+                self.block(waiter, timeout)
+                with self.lock:
+                    self._unwatch(waiting, watcher)
+            found = self._ready_indices(refs, num_returns)
+        elif len(found) < num_returns:
+            self.flush()
+            self.reactor.poll_now()
+            with self.lock:
+                for ref in refs:
+                    if ref._entry.owner is not None:
+                        self.borrowing.ask(ref._entry)
+            found = self._ready_indices(refs, num_returns)
+        if len(found) == 1:
+            at = found[0]
+            return [refs[at]], refs[:at] + refs[at + 1 :]
+        chosen = set(found)
+        return [refs[i] for i in found], [ref for i, ref in enumerate(refs) if i not in chosen]
+
+    @staticmethod
+    def _ready_indices(refs: list[ObjectRef[Any]], most: int) -> list[int]:
+        found = []
+        for index, ref in enumerate(refs):
+            if ref._entry.state:
+                found.append(index)
+                if len(found) == most:
+                    break
+        return found
+
+    def watch(self, entry: ObjectEntry, watcher: Watcher) -> None:
+        """Caller holds the lock; ``entry`` is pending."""
+        if entry.watchers is None:
+            entry.watchers = [watcher]
+        else:
+            entry.watchers.append(watcher)
+        if entry.owner is not None:
+            self.borrowing.ask(entry)
+
+    def _watch_all(self, entries: list[ObjectEntry], watcher: Watcher) -> list[ObjectEntry]:
+        waiting = [entry for entry in entries if entry.state == PENDING]
+        for entry in waiting:
+            self.watch(entry, watcher)
+        return [entry for entry in waiting if entry.state == PENDING]
+
+    @staticmethod
+    def _unwatch(entries: list[ObjectEntry], watcher: Watcher) -> None:
+        for entry in entries:
+            if entry.watchers is not None and watcher in entry.watchers:
+                entry.watchers.remove(watcher)
+
+    def block(self, waiter: Waiter, timeout: float | None = None) -> bool:
+        """Wait without the lock; a task that blocks lends its CPU meanwhile."""
+        self.flush()
+        if self.executor is not None:
+            with self.executor.blocking():
+                return self.reactor.wait(waiter, timeout)
+        return self.reactor.wait(waiter, timeout)
+
+    # -- objects become ready (caller holds the lock) --------------------------------------------------
+
+    def settle(self, entry: ObjectEntry, value: Value, contained: list[ObjectRef[Any]] | None = None) -> None:
+        """A pending object has its value."""
+        entry.state, entry.payload, entry.size, entry.node_id = value.kind, value.payload, value.size, value.node_id
+        entry.contained = contained
+        self.tell_ready(entry)
+
+    def fail_entry(self, entry: ObjectEntry, error: Exception) -> None:
+        entry.state, entry.payload = ERROR, self.pickle_error(error)
+        self.tell_ready(entry)
+
+    def tell_ready(self, entry: ObjectEntry) -> None:
+        watchers = entry.watchers
+        if watchers is not None:
+            entry.watchers = None
+            for watcher in watchers:
+                watcher.ready(entry)
+        if entry.tracker is None:
+            freed = self.table.settled(entry)
+            if freed is not None:
+                self.borrowing.release([freed])
+
+    @staticmethod
+    def pickle_error(error: BaseException) -> bytes:
+        return pickle.dumps(error, 5)
+
+    # -- futures ------------------------------------------------------------------------------------
+
+    def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Call back once the object is ready, perhaps at once; from any thread, under the lock."""
+        entry = ref._entry
+        with self.lock:
+            if entry.state == PENDING:
+                self.watch(entry, _CallbackWatcher(callback))
+                ready = False
+            else:
+                ready = True
+        if ready:
+            callback()
+        else:
+            self.flush()
+
+    def concurrent_future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def resolve() -> None:
+            try:
+                value = self.value_of(ref._entry)
+            except BaseException as error:  # the future carries whatever the task raised
+                if not future.cancelled():
+                    future.set_exception(error)
+            else:
+                if not future.cancelled():
+                    future.set_result(value)
+
+        def ready() -> None:
+            if ref._entry.state == STORED:
+                # Reading asks the raylet, which the leading thread must not wait for.
+                threading.Thread(target=resolve, daemon=True).start()
+            else:
+                resolve()
+
+        self.when_ready(ref, ready)
+        return future
+
+    def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def resolve() -> None:
+            if future.done():
+                return
+            try:
+                value = self.value_of(ref._entry)
+            except BaseException as error:  # the future carries whatever the task raised
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        def ready() -> None:
+            try:
+                loop.call_soon_threadsafe(resolve)
+            except RuntimeError:
+                return  # the loop is closed: nobody awaits any more
+
+        if ref._entry.state == PENDING:
+            self.when_ready(ref, ready)
+        else:
+            resolve()
+        return future
+
+    # -- references in pickles --------------------------------------------------------------------------
+
+    def reduce_ref(self, ref: ObjectRef[Any]) -> tuple[Any, ...]:
+        if collected.pickled is not None:
+            collected.pickled.append(ref)
+        else:
+            self._pinned_for_ever.append(ref)
+        entry = ref._entry
+        owner = entry.owner or self.address
+        return restore_ref, (entry.object_id, owner.node_id, owner.worker_id, owner.path, owner.host, owner.port)
+
+    def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
+        self._pinned_for_ever.extend(refs)
+
+    def restore_ref(self, object_id: bytes, owner: WorkerAddress) -> ObjectRef[Any]:
+        with self.lock:
+            ref = self.borrowing.restore(object_id, owner)
+            if collected.unpickled is not None:
+                collected.unpickled.append(ref)
+            else:
+                self.borrowing.register([ref])
+        return ref
+
+    def collect(self) -> None:
+        with self.lock:
+            self.borrowing.collect()
+
+    # -- peers --------------------------------------------------------------------------------------
+
+    def peer(self, address: WorkerAddress) -> Connection | None:
+        """The connection to a driver or worker, opened if need be; None when it is dead. Caller holds the lock."""
+        connection = self._peers.get(address.worker_id)
+        if connection is not None:
+            return connection
+        try:
+            sock = channel.connect_peer(address)
+        except OSError:
+            return None
+        connection = Connection(
+            self.reactor, sock, self._identity, PeerMessage, self._on_peer, self._on_peer_closed, connecting=True
+        )
+        connection.peer_worker_id = address.worker_id
+        connection.peer_address = address
+        self._peers[address.worker_id] = connection
+        self._peer_addresses[address.worker_id] = address
+        return connection
+
+    def peer_address(self, worker_id: bytes) -> WorkerAddress | None:
+        return self._peer_addresses.get(worker_id)
+
+    def send_to(self, worker_id: bytes, message: frames.Message) -> None:
+        """To a peer that has a connection; dropped when it has gone."""
+        connection = self._peers.get(worker_id)
+        if connection is not None:
+            connection.send(message)
+
+    def _on_accept(self, mask: int) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            Connection(
+                self.reactor, sock, self._identity, PeerMessage, self._on_peer, self._on_peer_closed, connecting=False
+            )
+
+    def _on_peer(self, connection: Connection, messages: list[Any]) -> None:
+        with self.lock:
+            if connection.peer_worker_id not in self._peers and connection.peer_address is not None:
+                self._peers[connection.peer_worker_id] = connection
+                self._peer_addresses[connection.peer_worker_id] = connection.peer_address
+            for message in messages:
+                kind = type(message)
+                if kind is TaskReplies:
+                    self._on_replies(connection.peer_worker_id, message)
+                elif kind is PushTasks:
+                    assert self.executor is not None
+                    self.executor.on_push(connection, message.tasks)
+                elif kind is Recall:
+                    assert self.executor is not None
+                    self.executor.on_recall(connection, message.count)
+                elif kind is Recalled:
+                    self.tasks.on_recalled(connection.peer_worker_id, message)
+                elif kind is GetValue:
+                    self.borrowing.on_get(connection, message)
+                elif kind is ValueReady:
+                    self.borrowing.on_value(message)
+                elif kind is AddBorrower:
+                    self.borrowing.on_add(connection, message)
+                elif kind is BorrowerAdded:
+                    self.borrowing.on_added(message)
+                elif kind is RemoveBorrower:
+                    self.borrowing.on_remove(connection, message)
+
+    def _on_replies(self, worker_id: bytes, message: TaskReplies) -> None:
+        if not self.tasks.on_replies(worker_id, message.replies):
+            self.actors.on_replies(worker_id, message.replies)
+
+    def _on_peer_closed(self, connection: Connection, reason: str) -> None:
+        worker_id = connection.peer_worker_id
+        with self.lock:
+            if self.closed or self._peers.get(worker_id) is not connection:
+                return
+            del self._peers[worker_id]
+            self._peer_addresses.pop(worker_id, None)
+            self.borrowing.on_peer_died(worker_id)
+            self.tasks.on_worker_disconnected(worker_id)
+            self.actors.on_worker_disconnected(worker_id, reason)
+            if self.executor is not None:
+                self.executor.on_caller_gone(worker_id)
+
+    # -- the raylet -----------------------------------------------------------------------------------
+
+    def _on_raylet(self, connection: Connection, messages: list[Any]) -> None:
+        with self.lock:
+            for message in messages:
+                kind = type(message)
+                if kind is frames.ObjectCreated or kind is frames.ObjectLocated:
+                    self.store.on_answer(message)
+                elif kind is frames.LeaseGranted:
+                    self.tasks.on_granted(message)
+                elif kind is frames.LeaseLost:
+                    self.tasks.on_lost(message)
+                elif kind is frames.LeaseRefused:
+                    self.tasks.on_refused(message)
+                elif kind is frames.LeaseReclaim:
+                    self.tasks.on_reclaim(message)
+                elif kind is frames.ObjectUncache:
+                    self.store.on_uncache(message)
+                elif kind is frames.FunctionData or kind is frames.LogsFlushed:
+                    waiter, box = self._answers.pop(message.request)
+                    box.append(message)
+                    self.reactor.finish(waiter)
+                elif self.executor is not None:
+                    self.executor.on_raylet(message)
+
+    def _on_raylet_closed(self, connection: Connection, reason: str) -> None:
+        with self.lock:
+            if self.closed:
+                return
+            if self.executor is not None:
+                self.executor.on_raylet_lost()
+            error = exceptions.LocalRayletDiedError()
+            for entry in list(self.table.entries.values()):
+                if entry.state == PENDING:
+                    self.fail_entry(entry, error)
+            self.store.on_raylet_lost()
+            self._finish_answers()
+
+    def ask_raylet(self, make: Callable[[int], frames.Message], timeout: float | None = None) -> Any:
+        """One request and its answer; None when the raylet is gone or ``timeout`` seconds have passed."""
+        with self.lock:
+            self._request += 1
+            request = self._request
+            waiter = Waiter()
+            box: list[Any] = []
+            self._answers[request] = (waiter, box)
+        self.raylet.send(make(request))
+        if not self.reactor.wait(waiter, timeout):
+            self._answers.pop(request, None)
+        return box[0] if box else None
+
+    def _finish_answers(self) -> None:
+        while self._answers:
+            _, (waiter, _) = self._answers.popitem()
+            self.reactor.finish(waiter)
+
+    # -- housekeeping ---------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what was held back to be sent together."""
+        if self.actors.dirty:
+            with self.lock:
+                self.actors.flush()
+
+    def _after_dispatch(self) -> None:
+        if self.borrowing.gone:
+            self.collect()
+        if self.actors.dirty:
+            self.flush()
+
+    def _on_tick(self) -> None:
+        self.store.release_unpinned()
+        if self.borrowing.gone:
+            self.collect()
+        if self.executor is not None:
+            self.executor.flush_stale()
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + 0.05
+            with self.lock:
+                self.tasks.on_tick(now)
+
+    # -- end ----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End this process's part: whoever waits gets an error, connections close, the socket file goes."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            error = exceptions.RaySystemError("shoal.shutdown() was called while this was pending")
+            for entry in list(self.table.entries.values()):
+                if entry.state == PENDING:
+                    self.fail_entry(entry, error)
+                elif entry.state == STORED:
+                    entry.state, entry.payload = ERROR, self.pickle_error(
+                        exceptions.ObjectLostError(entry.object_id.hex())
+                    )
+            self.store.on_raylet_lost()
+            self._finish_answers()
+        self.reactor.stop()
+        for connection in [*self._peers.values(), self.raylet]:
+            connection.close_quietly()
+        self._listener.close()
+        try:
+            os.unlink(self._socket_path)
+        except FileNotFoundError:
+            pass  # the session's directory went first
+        self.store.close()
+        self.gcs.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the copied descriptors; the parent goes on unharmed."""
+        self.closed = True
+        self.reactor.abandon()
+        for connection in [*self._peers.values(), self.raylet]:
+            connection.detach()
+        self._listener.close()
+
+
+def restore_ref(
+    object_id: bytes, node_id: bytes, worker_id: bytes, path: str, host: str, port: int
+) -> ObjectRef[Any]:
+    """What a pickled reference becomes where it is unpickled."""
+    from shoal import _worker
+
+    return _worker.current().restore_ref(object_id, WorkerAddress(node_id, worker_id, path, host, port))
+
+

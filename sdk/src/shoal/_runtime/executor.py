@@ -1,0 +1,571 @@
+"""A worker's other half: it runs the tasks and actor calls that owners push.
+
+Plain tasks, and the calls of an ordinary actor, run one after the other on the main thread, which leads the
+reactor while it has nothing to run. Replies of short tasks are sent together: when the queue is empty, or after
+a millisecond; the background thread sees to it that none waits behind a long task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from shoal_common import frames, ids
+from shoal_common.resources import GRAINS
+
+from shoal import _context, exceptions
+from shoal._object_ref import ObjectRef
+from shoal._runtime import actor_creation
+from shoal._runtime.actor_host import ActorExit, ActorHost
+from shoal._runtime.connection import Connection
+from shoal._runtime.core_worker import MAX_INLINE_BYTES
+from shoal._runtime.peer_frames import (
+    ERROR,
+    INLINE,
+    PACKED,
+    STORED,
+    Recalled,
+    TaskPush,
+    TaskReplies,
+    TaskReply,
+    Value,
+)
+from shoal._serialization import collected, loads, loads_packed, serialize
+
+if TYPE_CHECKING:
+    from shoal._runtime.core_worker import CoreWorker
+
+#: Replies are held back to be sent together for so many seconds at most.
+GATHER_S = 0.001
+#: The raylet's order to end is awaited for so many seconds by a worker that said it leaves.
+LEAVE_S = 2.0
+
+
+class Executor:
+    """Queues, runs and answers. ``on_*`` run in the leading thread under the core's lock."""
+
+    def __init__(self, core: CoreWorker) -> None:
+        self._core = core
+        self._queue: deque[tuple[bytes, TaskPush]] = deque()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._idle: Any = None
+        self._functions: dict[bytes, Any] = {}
+        self._runs: dict[bytes, int] = {}
+        self._replies: dict[bytes, list[TaskReply]] = {}
+        self._reply_lock = threading.Lock()
+        self._first_reply_at = 0.0
+        self._blocked = 0
+        self._leaving = False
+        self._holds_cpu = True
+        self._main = threading.main_thread()
+        self.actor: ActorHost | None = None
+        self._title = ""
+
+    # -- from peers ---------------------------------------------------------------------------------
+
+    def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None:
+        caller = connection.peer_worker_id
+        if self.actor is not None and self.actor.takes_calls:
+            self.actor.start_calls(caller, tasks)
+            return
+        if self._blocked and self.actor is None or self._leaving:
+            connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=self._leaving))
+            return
+        self._queue.extend([(caller, task) for task in tasks])
+        self._wake()
+
+    def on_recall(self, connection: Connection, count: int) -> None:
+        caller = connection.peer_worker_id
+        taken: list[bytes] = []
+        kept: deque[tuple[bytes, TaskPush]] = deque()
+        while self._queue and len(taken) < count:
+            try:
+                item = self._queue.pop()
+            except IndexError:
+                break  # the main thread took the last one
+            if item[0] == caller:
+                taken.append(item[1].task_id)
+            else:
+                kept.appendleft(item)
+        self._queue.extend(kept)
+        taken.reverse()
+        connection.send(Recalled(taken))
+
+    def on_caller_gone(self, worker_id: bytes) -> None:
+        """Nobody waits for these any more. The raylet ends this worker if the caller held its lease."""
+        if self.actor is None:
+            self._queue = deque(item for item in self._queue if item[0] != worker_id)
+
+    # -- from the raylet --------------------------------------------------------------------------------
+
+    def on_raylet(self, message: Any) -> None:
+        kind = type(message)
+        if kind is frames.LeaseAssigned:
+            self._assign(message.resources, message.devices)
+        elif kind is frames.CreateActor:
+            self._assign(message.resources, message.devices)
+            self._commands.append(lambda: self._create_actor(message))
+            self._wake()
+        elif kind is frames.WorkerExit:
+            if message.graceful:
+                self._commands.append(lambda: self._leave_gracefully(message.reason))
+                self._wake()
+            else:
+                os._exit(0)
+
+    def _assign(self, resources: tuple[tuple[str, int], ...], devices: dict[str, list[str]]) -> None:
+        _context.process.resources = {name: grains / GRAINS for name, grains in resources}
+        _context.process.devices = devices
+        cpus = _context.process.resources.get("CPU", 0.0)
+        self._holds_cpu = cpus > 0
+        if "SHOAL_USER_OMP" not in os.environ:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))
+        if "GPU" in devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices["GPU"])
+
+    def on_raylet_lost(self) -> None:
+        """The node is gone: this process has nothing left to do, and takes its children along."""
+        kill_descendants()
+        os._exit(1)
+
+    def _wake(self) -> None:
+        idle = self._idle
+        if idle is not None:
+            self._core.reactor.finish(idle)
+
+    # -- the main thread --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run what comes until the process exits."""
+        from shoal._runtime.reactor import Waiter
+
+        queue = self._queue
+        while True:
+            while self._commands:
+                self._commands.popleft()()
+            queue = self._queue
+            try:
+                caller, push = queue.popleft()
+            except IndexError:
+                self.flush_replies()
+                waiter = Waiter()
+                self._idle = waiter
+                if not self._queue and not self._commands:
+                    self._core.reactor.wait(waiter)
+                self._idle = None
+                continue
+            reply = self.execute(caller, push)
+            now = time.monotonic()
+            with self._reply_lock:
+                self._replies.setdefault(caller, []).append(reply)
+                if not self._first_reply_at:
+                    self._first_reply_at = now
+            if now - self._first_reply_at > GATHER_S:
+                self.flush_replies()
+
+    def execute(self, caller: bytes, push: TaskPush) -> TaskReply:
+        """Run one task or call on this thread, and make its reply."""
+        received: list[ObjectRef[Any]] = []
+        started = time.perf_counter_ns()
+        token = None
+        result: Any = None
+        args: Any = ()
+        kwargs: Any = {}
+        try:
+            if self.actor is not None:
+                function = self.actor.method(push.name)
+                task_name = f"{_context.process.actor_class_name}.{push.name}"
+            else:
+                function = self._function(push)
+                task_name = push.name
+                if task_name != self._title:
+                    self.set_title(task_name)
+            context = _context.TaskContext(push.task_id, task_name, push.name, push.attempt)
+            token = _context.current_task.set(context)
+            if push.args or push.args_object or push.refs:
+                args, kwargs = self.load_arguments(push, received)
+            result = function(*args, **kwargs)
+            reply = self.result_reply(caller, push, result, started)
+        except ActorExit as intent:
+            self._exit(frames.EXIT_KINDS[3], intent.reason, 0)
+            raise
+        except SystemExit as error:
+            reply = self._on_system_exit(push, error)
+        except BaseException as error:  # the caller gets whatever the user's code raised
+            reply = self.error_reply(push, error, started)
+        finally:
+            if token is not None:
+                _context.current_task.reset(token)
+        if self.actor is not None and self.actor.exit_requested:
+            self._exit(frames.EXIT_KINDS[3], self.actor.exit_requested, 0)
+        if received:
+            result = args = kwargs = None
+            with self._core.lock:
+                reply.borrowed = self._core.borrowing.still_borrowed(received, caller) or None
+        if push.max_calls:
+            self._count_run(caller, push)
+        return reply
+
+    def _function(self, push: TaskPush) -> Any:
+        function = self._functions.get(push.function_id)
+        if function is None:
+            self.ensure_job(push.task_id[: ids.JOB_LENGTH])
+            function = self._functions[push.function_id] = self.load_function(push.function_id)
+        return function
+
+    def load_function(self, function_id: bytes) -> Any:
+        """From the function table. Raises what unpickling raises, with a hint."""
+        answer = self._core.ask_raylet(lambda request: frames.FunctionGet(request, function_id), timeout=60)
+        if answer is None or answer.error:
+            reason = "no answer in 60 s" if answer is None else answer.error
+            raise exceptions.RaySystemError(f"The function table does not give function {function_id.hex()}: {reason}")
+        try:
+            return loads(answer.data)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{error}. The worker could not import what the function needs: install it on every node, or define "
+                "the function in the script itself",
+                name=error.name,
+                path=error.path,
+            ) from error
+
+    def ensure_job(self, job_id: bytes) -> None:
+        """Take on the job's settings before its first code runs here."""
+        core = self._core
+        if core.job_id == job_id:
+            return
+        core.set_job(job_id)
+        answer = core.ask_raylet(lambda request: frames.FunctionGet(request, job_config_id(job_id)), timeout=60)
+        if answer is None or answer.error:
+            raise exceptions.RaySystemError("The settings of the job are not in the function table")
+        config = msgspec.msgpack.decode(answer.data)
+        _context.process.job_config = config
+        core.namespace = config["namespace"]
+        for path in reversed(config["sys_path"]):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+
+    def load_arguments(self, push: Any, received: list[ObjectRef[Any]]) -> tuple[Any, dict[str, Any]]:
+        """The arguments of a push or an actor's creation; references met go to ``received``."""
+        core = self._core
+        outer, collected.unpickled = collected.unpickled, received
+        try:
+            args: Any
+            kwargs: dict[str, Any]
+            if push.args_object:
+                args, kwargs = loads_packed(core.store.read(push.args_object))
+            elif push.packed:
+                args, kwargs = loads_packed(push.args)
+            else:
+                args, kwargs = loads(push.args)
+            if push.refs is not None:
+                positional = list(args)
+                for argument in push.refs:
+                    value = argument.value
+                    if value.kind == INLINE:
+                        loaded = loads(value.payload)
+                    elif value.kind == PACKED:
+                        loaded = loads_packed(value.payload)
+                    else:
+                        loaded = loads_packed(core.store.read(argument.object_id))
+                    if argument.position >= 0:
+                        positional[argument.position] = loaded
+                    else:
+                        kwargs[argument.keyword] = loaded
+                args = positional
+            return args, kwargs
+        finally:
+            collected.unpickled = outer
+
+    # -- replies ------------------------------------------------------------------------------------
+
+    def result_reply(self, caller: bytes, push: TaskPush, result: Any, started: int) -> TaskReply:
+        if push.num_returns == 1:
+            serialized = serialize(result)
+            if not serialized.buffers and not serialized.contained and len(serialized.pickled) <= MAX_INLINE_BYTES:
+                return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
+            values = [self._value(caller, push, 0, serialized)]
+        else:
+            values = [
+                self._value(caller, push, index, serialize(part))
+                for index, part in enumerate(_parts(result, push.num_returns))
+            ]
+        return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
+
+    def _value(self, caller: bytes, push: TaskPush, index: int, serialized: Any) -> Value:
+        core = self._core
+        contained = None
+        if serialized.contained:
+            with core.lock:
+                contained = core.borrowing.lend(serialized.contained, core.peer_address(caller))
+        if serialized.size > MAX_INLINE_BYTES:
+            size = core.write_object(push.task_id + index.to_bytes(4, "big"), serialized, caller)
+            return Value(STORED, b"", size, core.node_id, contained)
+        if serialized.buffers:
+            return Value(PACKED, serialized.packed(), contained=contained)
+        return Value(INLINE, serialized.pickled, contained=contained)
+
+    def error_reply(self, push: TaskPush, error: BaseException, started: int) -> TaskReply:
+        wrapped = self.wrap_error(push.name, error)
+        retriable = False
+        if push.retry_exceptions is True:
+            retriable = isinstance(error, Exception)
+        elif push.retry_exceptions:
+            retriable = isinstance(error, loads(push.retry_exceptions))
+        return TaskReply(
+            push.task_id,
+            (time.perf_counter_ns() - started) // 1000,
+            ERROR,
+            self._core.pickle_error(wrapped),
+            retriable=retriable,
+        )
+
+    def wrap_error(self, name: str, error: BaseException) -> Exception:
+        """What the caller's ``get`` raises: a TaskError, or one of our own errors as it is."""
+        if isinstance(error, exceptions.TaskError) or not isinstance(error, exceptions.ShoalError):
+            where: dict[str, Any] = {"ip": self._core.host, "pid": os.getpid()}
+            if self.actor is not None:
+                name = f"{_context.process.actor_class_name}.{name}"
+                where["actor_repr"] = self.actor.describe()
+                where["actor_id"] = _context.process.actor_id.hex()
+            return exceptions.TaskError.from_exception(name, error, **where)
+        return exceptions.TaskError.from_exception(name, error, ip=self._core.host, pid=os.getpid())
+
+    def reply_now(self, caller: bytes, replies: list[TaskReply]) -> None:
+        """From an actor's thread or event loop."""
+        with self._core.lock:
+            self._core.borrowing.send_after_acks(caller, TaskReplies(replies))
+
+    def flush_replies(self) -> None:
+        if not self._replies:
+            return
+        with self._reply_lock:
+            replies, self._replies = self._replies, {}
+            self._first_reply_at = 0.0
+            # Under the lock, so that two flushing threads keep the order of the replies.
+            for caller, batch in replies.items():
+                self.reply_now(caller, batch)
+
+    def flush_stale(self) -> None:
+        """From the background thread: what has waited too long behind a task that turned out to be long."""
+        if self._replies and time.monotonic() - self._first_reply_at > GATHER_S:
+            self.flush_replies()
+
+    # -- blocking -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Around a wait of user code: replies go out, tasks that have not begun go back, the CPU is lent."""
+        if threading.current_thread() is not self._main:
+            yield
+            return
+        self.flush_replies()
+        if self.actor is None:
+            self._hand_back()
+        lent = self._holds_cpu
+        if lent:
+            self._core.raylet.send(frames.Blocked())
+        self._blocked += 1
+        try:
+            yield
+        finally:
+            self._blocked -= 1
+            if lent:
+                self._core.raylet.send(frames.Unblocked())
+
+    def _hand_back(self, leaving: bool = False) -> None:
+        with self._core.lock:
+            by_caller: dict[bytes, list[bytes]] = {}
+            while self._queue:
+                caller, push = self._queue.popleft()
+                by_caller.setdefault(caller, []).append(push.task_id)
+            for caller, task_ids in by_caller.items():
+                self._core.send_to(caller, Recalled(task_ids, blocked=not leaving, leaving=leaving))
+
+    # -- actors -------------------------------------------------------------------------------------
+
+    def _create_actor(self, message: frames.CreateActor) -> None:
+        creation = actor_creation.decode(message.spec)
+        process = _context.process
+        process.actor_id = message.actor_id
+        process.actor_name = creation.name
+        process.actor_class_name = creation.class_name
+        process.actor_handle = creation.handle
+        process.incarnation = message.incarnation
+        error = b""
+        received: list[ObjectRef[Any]] = []
+        context = _context.TaskContext(b"", f"{creation.class_name}.__init__", "__init__", message.incarnation - 1)
+        token = _context.current_task.set(context)
+        try:
+            self.ensure_job(ids.job_of_actor(ids.ActorID(message.actor_id)))
+            self.set_title(creation.class_name)
+            host = ActorHost(self._core, self, creation)
+            args: Any = ()
+            kwargs: dict[str, Any] = {}
+            if creation.args or creation.args_object or creation.refs:
+                args, kwargs = self.load_arguments(creation, received)
+            host.construct(self.load_function(creation.class_id), args, kwargs)
+            args = kwargs = None  # type: ignore[assignment]
+        except ActorExit as intent:
+            self._exit(frames.EXIT_KINDS[3], intent.reason, 0)
+        except BaseException as failure:  # creators and callers get whatever the constructor raised
+            if isinstance(failure, SystemExit):
+                self._on_system_exit(None, failure)
+            error = self._core.pickle_error(self.wrap_error(f"{creation.class_name}.__init__", failure))
+        finally:
+            _context.current_task.reset(token)
+        if received:
+            with self._core.lock:
+                self._core.borrowing.register(received)
+            received.clear()
+        if not error:
+            self.actor = host
+            process.actor_instance = host.instance
+            with self._core.lock:
+                early = list(self._queue)
+                if host.takes_calls:
+                    self._queue.clear()
+                    for caller, push in early:
+                        host.start_calls(caller, [push])
+        self._core.raylet.send(frames.ActorCreated(message.actor_id, message.incarnation, error))
+
+    # -- ends ---------------------------------------------------------------------------------------
+
+    def _count_run(self, caller: bytes, push: TaskPush) -> None:
+        runs = self._runs[push.function_id] = self._runs.get(push.function_id, 0) + 1
+        if runs >= push.max_calls and not self._leaving:
+            self._leaving = True
+            self._core.send_to(caller, Recalled([], leaving=True))
+            self._hand_back(leaving=True)
+            self._commands.append(self._leave_after_replies)
+
+    def _leave_after_replies(self) -> None:
+        """The owner returns the lease when it has the last reply; then the raylet orders the end."""
+        self.flush_replies()
+        self._core.raylet.send(frames.ExitIntent(frames.EXIT_KINDS[3], "max_calls reached"))
+        from shoal._runtime.reactor import Waiter
+
+        self._core.reactor.wait(Waiter(), LEAVE_S)
+        self._exit(frames.EXIT_KINDS[3], "max_calls reached", 0)
+
+    def _leave_gracefully(self, reason: str) -> None:
+        """The raylet wants this worker gone: what has arrived is still done."""
+        if self.actor is None and self._core.table.lends():
+            # Others hold objects that this process owns: it stays until they let go.
+            self._core.reactor.call_later(1.0, lambda: self._try_leaving(reason))
+            return
+        if self.actor is not None:
+            if self._queue:
+                self._commands.append(lambda: self._leave_gracefully(reason))
+                self._run_queue()
+                return
+            self.actor.shut_down()
+        self._exit(frames.EXIT_KINDS[1], reason, 0)
+
+    def _try_leaving(self, reason: str) -> None:
+        self._commands.append(lambda: self._leave_gracefully(reason))
+        self._wake()
+
+    def _run_queue(self) -> None:
+        while self._queue:
+            caller, push = self._queue.popleft()
+            self.reply_now(caller, [self.execute(caller, push)])
+
+    def terminate_actor(self) -> None:
+        """``__ray_terminate__``: end after the calls before it."""
+        assert self.actor is not None
+        self.actor.shut_down()
+        self._exit(frames.EXIT_KINDS[3], "__ray_terminate__ was called", 0)
+
+    def exit_from_actor(self, reason: str) -> None:
+        """``exit_actor`` was called."""
+        self._exit(frames.EXIT_KINDS[3], reason, 0)
+
+    def _on_system_exit(self, push: TaskPush | None, error: SystemExit) -> TaskReply:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        kind = frames.EXIT_KINDS[3] if code == 0 else frames.EXIT_KINDS[2]
+        self._exit(kind, f"sys.exit({error.code!r}) in {push.name if push else 'the constructor'}", code)
+        raise AssertionError("not reached")
+
+    def _exit(self, kind: str, detail: str, code: int) -> None:
+        """End the process in order: replies out, the raylet told, exit hooks run."""
+        self.flush_replies()
+        self._core.raylet.send(frames.ExitIntent(kind, detail))
+        end_process(code)
+
+    # -- looks --------------------------------------------------------------------------------------
+
+    def set_title(self, name: str) -> None:
+        self._title = name
+        import setproctitle
+
+        setproctitle.setproctitle(f"shoal::{name}")
+        announce_name(name)
+
+
+def job_config_id(job_id: bytes) -> bytes:
+    """Function table key of a job's settings: sys.path, namespace."""
+    return job_id + b"\0" * 16
+
+
+def _parts(result: Any, num_returns: int) -> list[Any]:
+    if num_returns == 0:
+        return []
+    try:
+        parts = list(result)
+    except TypeError:
+        raise ValueError(
+            f"Task returned a {type(result).__name__} but num_returns={num_returns}: return {num_returns} values"
+        ) from None
+    if len(parts) != num_returns:
+        raise ValueError(f"Task returned {len(parts)} objects, but num_returns={num_returns}.")
+    return parts
+
+
+def announce_name(name: str) -> None:
+    """Tell the raylet, which reads this process's output, whose lines follow."""
+    for stream in (sys.stdout, sys.stderr):
+        announce = getattr(stream, "announce", None)
+        if announce is not None:
+            announce(name)
+
+
+def kill_descendants() -> None:
+    """SIGKILL every process below this one."""
+    import signal
+
+    def children(pid: int) -> list[int]:
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children") as file:
+                return [int(word) for word in file.read().split()]
+        except OSError:
+            return []
+
+    found, queue = [], children(os.getpid())
+    while queue:
+        pid = queue.pop()
+        found.append(pid)
+        queue.extend(children(pid))
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def end_process(code: int) -> None:
+    """Run exit hooks and leave, without the interpreter's teardown: daemon threads may hold locks."""
+    import atexit
+
+    with contextlib.suppress(Exception):  # a user's exit hook must not keep the process alive
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    kill_descendants()
+    os._exit(code)

@@ -1,0 +1,82 @@
+"""The GCS as drivers and workers see it: gRPC, opened when first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import grpc
+    from shoal_proto.v1 import gcs_pb2
+
+#: Seconds that one control call may take before it fails with a clear error.
+DEADLINE_S = 60.0
+#: One long poll for an actor's state, in seconds.
+POLL_S = 30.0
+
+
+class GcsClient:
+    """Blocking stubs with deadlines; imports grpc on first use (0.14 s that ``import shoal`` must not pay)."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address
+        self._token = token
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._stubs: dict[str, Any] = {}
+
+    def _stub(self, name: str) -> Any:
+        with self._lock:
+            if self._channel is None:
+                from shoal_common.grpc_channel import sync_channel
+
+                self._channel = sync_channel(self.address, self._token)
+            stub = self._stubs.get(name)
+            if stub is None:
+                from shoal_proto.v1 import gcs_pb2_grpc
+
+                stub = self._stubs[name] = getattr(gcs_pb2_grpc, f"{name}ServiceStub")(self._channel)
+            return stub
+
+    def call(self, service: str, method: str, request: Any, timeout: float = DEADLINE_S) -> Any:
+        """One unary call. Raises: grpc.RpcError."""
+        return getattr(self._stub(service), method)(request, timeout=timeout, wait_for_ready=True)
+
+    def call_async(
+        self, service: str, method: str, request: Any, done: Callable[[Any, Exception | None], None],
+        timeout: float = DEADLINE_S,
+    ) -> None:
+        """One unary call; ``done(response, error)`` runs in a thread of gRPC's."""
+        future = getattr(self._stub(service), method).future(request, timeout=timeout, wait_for_ready=True)
+
+        def finished(call: Any) -> None:
+            if call.cancelled():
+                return  # the channel was closed: nobody waits any more
+            error = call.exception()
+            done(None if error is not None else call.result(), error)
+
+        future.add_done_callback(finished)
+
+    def subscribe(self, patterns: list[str]) -> Any:
+        """The stream of matching events; ``cancel()`` ends it."""
+        from shoal_proto.v1 import gcs_pb2
+
+        return self._stub("Event").Subscribe(gcs_pb2.SubscribeRequest(patterns=patterns), wait_for_ready=True)
+
+    def wait_actor(
+        self, actor_id: bytes, known_version: int, done: Callable[[gcs_pb2.WaitActorResponse | None, Exception | None], None]
+    ) -> None:
+        from shoal_proto.v1 import gcs_pb2
+
+        request = gcs_pb2.WaitActorRequest(
+            actor_id=actor_id, known_version=known_version, wait_ms=int(POLL_S * 1000)
+        )
+        self.call_async("Actor", "WaitActor", request, done, timeout=POLL_S + 30)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+                self._stubs.clear()

@@ -1,0 +1,192 @@
+"""This process's window on its node's object store: the arena, mapped once, and the pins it holds there."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import os
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+from shoal_common.frames import (
+    ObjectAbort,
+    ObjectCreate,
+    ObjectCreated,
+    ObjectFree,
+    ObjectGet,
+    ObjectLocated,
+    ObjectSeal,
+    ObjectUncache,
+    ObjectUnpin,
+)
+
+from shoal import exceptions
+from shoal._runtime.connection import Connection
+from shoal._runtime.reactor import Reactor, Waiter
+
+#: Pins kept although no value uses them, so that the next ``get`` asks nobody.
+MAX_CACHED_PINS = 256
+
+
+class _PinTracker(weakref.ref[Any]):
+    """Fires when the last view of a pinned object is gone; only appends itself to a deque."""
+
+    __slots__ = ("object_id",)
+
+    object_id: bytes
+
+
+class LocalStore:
+    """Create, read and release objects in the arena. Thread-safe.
+
+    A pin is a ctypes array over the object's bytes: numpy arrays and memoryviews made from it keep it alive,
+    and its collection is exactly the end of the last of them.
+    """
+
+    def __init__(self, reactor: Reactor, arena_fd: int, arena_size: int, worker_id: bytes) -> None:
+        self._reactor = reactor
+        self._arena_fd = arena_fd
+        self._arena_size = arena_size
+        self._worker_id = worker_id
+        self._arena: mmap.mmap | None = None
+        self._map_lock = threading.Lock()
+        self._requests = itertools.count(1)
+        self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
+        self._pins: dict[bytes, _PinTracker] = {}
+        self._cached: dict[bytes, Any] = {}
+        self._unpinned: deque[_PinTracker] = deque()
+        self._connection: Connection | None = None
+
+    def attach(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def _raylet(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _mapped(self) -> mmap.mmap:
+        with self._map_lock:
+            if self._arena is None:
+                if self._arena_fd < 0:
+                    raise exceptions.RaySystemError("this node has no object store")
+                self._arena = mmap.mmap(self._arena_fd, self._arena_size, flags=mmap.MAP_SHARED)
+            return self._arena
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def create(self, object_id: bytes, size: int, owner: bytes) -> memoryview:
+        """Room for ``size`` bytes, to be filled and then sealed.
+
+        Raises: ObjectStoreFullError, OutOfDiskError.
+        """
+        answer: ObjectCreated = self._ask(
+            lambda request: ObjectCreate(request=request, object_id=object_id, size=size, owner=owner)
+        )
+        if answer.error:
+            raise _store_error(answer.error)
+        return memoryview(self._mapped())[answer.offset : answer.offset + size]
+
+    def seal(self, object_id: bytes) -> None:
+        self._raylet.send(ObjectSeal(object_id))
+
+    def abort(self, object_id: bytes) -> None:
+        self._raylet.send(ObjectAbort(object_id))
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def read(self, object_id: bytes) -> memoryview:
+        """A read-only view of a sealed object. It stays valid as long as the view, or anything made of it, lives.
+
+        Raises: ObjectLostError, ObjectStoreFullError (no room to restore it).
+        """
+        cached = self._cached.get(object_id)
+        if cached is None:
+            tracker = self._pins.get(object_id)
+            cached = tracker() if tracker is not None else None
+            if cached is None:
+                cached = self._pin(object_id)
+        return memoryview(cached).cast("B").toreadonly()
+
+    def _pin(self, object_id: bytes) -> Any:
+        answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id))
+        if answer.error:
+            raise _store_error(answer.error, object_id)
+        array = (ctypes.c_char * answer.size).from_buffer(self._mapped(), answer.offset)
+        tracker = _PinTracker(array, self._unpinned.append)
+        tracker.object_id = object_id
+        self._pins[object_id] = tracker
+        if len(self._cached) >= MAX_CACHED_PINS:
+            self._cached.pop(next(iter(self._cached)), None)
+        self._cached[object_id] = array
+        return array
+
+    def uncache(self, object_ids: list[bytes]) -> None:
+        """Let go of pins that no value uses."""
+        for object_id in object_ids:
+            self._cached.pop(object_id, None)
+        self.release_unpinned()
+
+    def release_unpinned(self) -> None:
+        """Tell the raylet of the pins that ended. Called where no lock is held."""
+        while self._unpinned:
+            try:
+                tracker = self._unpinned.popleft()
+            except IndexError:
+                return
+            if self._pins.get(tracker.object_id) is tracker:
+                del self._pins[tracker.object_id]
+            self._raylet.send(ObjectUnpin(tracker.object_id))
+
+    # -- deleting -----------------------------------------------------------------------------------
+
+    def free(self, object_ids: list[bytes]) -> None:
+        """Delete objects that this process owns."""
+        self.uncache(object_ids)
+        self._raylet.send(ObjectFree(object_ids))
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def _ask(self, make: Any) -> Any:
+        request = next(self._requests)
+        waiter = Waiter()
+        box: list[Any] = []
+        self._answers[request] = (waiter, box)
+        self._raylet.send(make(request))
+        self._reactor.wait(waiter)
+        if not box:
+            raise exceptions.LocalRayletDiedError()
+        return box[0]
+
+    def on_answer(self, answer: ObjectCreated | ObjectLocated) -> None:
+        waiter, box = self._answers.pop(answer.request)
+        box.append(answer)
+        self._reactor.finish(waiter)
+
+    def on_uncache(self, message: ObjectUncache) -> None:
+        self.uncache(message.object_ids)
+
+    def on_raylet_lost(self) -> None:
+        """Wake everybody who waits for an answer that will not come."""
+        while self._answers:
+            _, (waiter, _) = self._answers.popitem()
+            self._reactor.finish(waiter)
+
+    def close(self) -> None:
+        """Give the mapping up; views that still live keep it until they go."""
+        self._cached.clear()
+        if self._arena_fd >= 0:
+            os.close(self._arena_fd)
+            self._arena_fd = -1
+
+
+def _store_error(text: str, object_id: bytes = b"") -> Exception:
+    name, _, message = text.partition(": ")
+    if name == "ObjectStoreFullError":
+        return exceptions.ObjectStoreFullError(message)
+    if name == "OutOfDiskError":
+        return exceptions.OutOfDiskError(message)
+    return exceptions.ObjectLostError(object_id.hex(), text)

@@ -1,0 +1,305 @@
+"""Who reads the sockets of a driver or worker: leader and followers.
+
+A dedicated reader thread would cost two thread switches for every reply. So a thread that must wait (in ``get``,
+or a worker's main thread without work) becomes the *leader*: it polls the sockets itself and handles what
+arrives, its own reply included. Other waiting threads are *followers*; a leader that is done promotes one
+of them. A background thread leads only while nobody else does: it looks every ``TICK_S``, takes over when no
+thread has led since its last look, and steps down as soon as its work has woken a waiting thread, which
+will lead its next wait itself.
+
+Measured on 2 cores, one call at a time, one small message each way: a reader thread on both sides
+8,000 round trips/s, leader and followers 17,000.
+
+A ``KeyboardInterrupt`` must not cut a handler in two. While the main thread dispatches, SIGINT is only
+noted, and raised between two dispatches (see ``defer_interrupts``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import select
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+
+
+TICK_S = 0.002
+#: How often ``on_tick`` runs while nothing happens.
+IDLE_TICK_S = 0.1
+#: Events taken per poll; more wait for the next one.
+EVENTS_PER_POLL = 64
+
+_interrupts_deferred = False
+_interrupt_noted = False
+
+
+def _note_interrupt(signum: int, frame: FrameType | None) -> None:
+    global _interrupt_noted
+    if _interrupts_deferred:
+        _interrupt_noted = True
+        return
+    signal.default_int_handler(signum, frame)
+
+
+def defer_interrupts() -> None:
+    """Make SIGINT safe for a leading main thread; leaves a handler of the user's own alone."""
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _note_interrupt)
+
+
+class Waiter:
+    """One thread's wait for ``remaining`` events. Not reusable."""
+
+    __slots__ = ("_lock", "done", "remaining")
+
+    def __init__(self, remaining: int = 1) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.done = False
+        self.remaining = remaining
+
+    def count_down(self) -> None:
+        self.remaining -= 1
+        if self.remaining <= 0:
+            self.done = True
+            self.wake()
+
+    def finish(self) -> None:
+        self.done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the thread look again: it is done, or promoted to leader."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # already released and not yet noticed
+
+    def sleep(self, timeout: float | None) -> None:
+        self._lock.acquire(timeout=-1 if timeout is None else timeout)
+
+
+class Reactor:
+    """Polls descriptors for a whole process. Thread-safe unless a method says otherwise."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._handlers[self._wake_fd] = self._drain_wakes
+        self._leading = threading.Lock()
+        self._turns = 0
+        self._followers: deque[Waiter] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_numbers = itertools.count()
+        self._timer_lock = threading.Lock()
+        self._poll_until = 0.0
+        self._background_asleep = False
+        self._background_lock = threading.Lock()
+        self._background_lock.acquire()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        #: Called after every dispatch by whoever leads; and by the background thread on each tick.
+        self.after_dispatch: Callable[[], None] = lambda: None
+        self.on_tick: Callable[[], None] = lambda: None
+        #: Woken by handlers during the current dispatch; makes the background thread step down.
+        self._woke = False
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._background, name="shoal-io", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the background thread and close the poller. Waiting threads must have been finished before."""
+        self._stopped = True
+        self.wake()
+        self._wake_background()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptors only: for a forked child, which has no background thread."""
+        self._stopped = True
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._wake_fd)
+
+    # -- descriptors and timers -----------------------------------------------------------------------
+
+    def register(self, fd: int, handler: Callable[[int], None], writable: bool = False) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLOUT if writable else 0))
+
+    def modify(self, fd: int, writable: bool) -> None:
+        self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if writable else 0))
+
+    def unregister(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None and not self._epoll.closed:
+            self._epoll.unregister(fd)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Run ``callback`` in the leading thread after ``delay`` seconds."""
+        at = time.monotonic() + delay
+        with self._timer_lock:
+            heapq.heappush(self._timers, (at, next(self._timer_numbers), callback))
+        if at < self._poll_until:
+            self.wake()
+
+    def wake(self) -> None:
+        try:
+            os.eventfd_write(self._wake_fd, 1)
+        except (BlockingIOError, OSError):
+            pass  # full: a wake is pending anyway; closed: nobody polls any more
+
+    def _drain_wakes(self, events: int) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:
+            pass
+
+    # -- waiting ------------------------------------------------------------------------------------
+
+    def finish(self, waiter: Waiter) -> None:
+        """``waiter.finish`` from a handler."""
+        self._woke = True
+        waiter.finish()
+
+    def count_down(self, waiter: Waiter) -> None:
+        """``waiter.count_down`` from a handler."""
+        waiter.remaining -= 1
+        if waiter.remaining <= 0 and not waiter.done:
+            self._woke = True
+            waiter.finish()
+
+    def wait(self, waiter: Waiter, timeout: float | None = None) -> bool:
+        """Wait until ``waiter`` is done, leading meanwhile if nobody else does. False after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        leading = self._leading
+        while not waiter.done:
+            remaining = None
+            if deadline is not None:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return waiter.done
+            if leading.acquire(False):
+                try:
+                    while not waiter.done and not self._stopped:
+                        if deadline is not None:
+                            remaining = deadline - time.monotonic()
+                            if remaining <= 0:
+                                break
+                        self._poll(remaining)
+                finally:
+                    self._turns += 1
+                    leading.release()
+                    if self._followers:
+                        self._promote()
+                    if self._background_asleep:
+                        self._wake_background()
+                if self._stopped and not waiter.done:
+                    waiter.sleep(0.05 if remaining is None else min(0.05, remaining))
+            else:
+                self._followers.append(waiter)
+                # A leader that left before the append could not see this thread.
+                if leading.locked():
+                    waiter.sleep(remaining)
+        return True
+
+    def poll_now(self) -> None:
+        """Handle what has arrived, if nobody leads: for a thread that submits much without ever waiting."""
+        if self._leading.acquire(False):
+            try:
+                self._poll(0)
+            finally:
+                self._turns += 1
+                self._leading.release()
+                if self._followers:
+                    self._promote()
+
+    def _promote(self) -> None:
+        while True:
+            try:
+                waiter = self._followers.popleft()
+            except IndexError:
+                return
+            if not waiter.done:
+                waiter.wake()
+                return
+
+    def _poll(self, timeout: float | None) -> None:
+        """One poll and its dispatch; the caller leads."""
+        global _interrupts_deferred, _interrupt_noted
+        if self._timers:
+            until_timer = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = until_timer if timeout is None else min(timeout, until_timer)
+        self._poll_until = float("inf") if timeout is None else time.monotonic() + timeout
+        events = self._epoll.poll(timeout, EVENTS_PER_POLL)
+        self._poll_until = 0.0
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            _interrupts_deferred = True
+        try:
+            for fd, mask in events:
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler(mask)
+            if self._timers:
+                self._run_timers()
+            self.after_dispatch()
+        finally:
+            if main:
+                _interrupts_deferred = False
+        if main and _interrupt_noted:
+            _interrupt_noted = False
+            raise KeyboardInterrupt
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            with self._timer_lock:
+                _, _, callback = heapq.heappop(self._timers)
+            callback()
+
+    # -- the background thread --------------------------------------------------------------------------
+
+    def _wake_background(self) -> None:
+        self._background_asleep = False
+        try:
+            self._background_lock.release()
+        except RuntimeError:
+            pass  # awake already
+
+    def _background(self) -> None:
+        seen = -1
+        while not self._stopped:
+            if self._turns == seen and self._leading.acquire(False):
+                try:
+                    self._woke = False
+                    while not self._stopped and not self._woke:
+                        self._poll(IDLE_TICK_S)
+                        self.on_tick()
+                finally:
+                    self._leading.release()
+                    if self._followers:
+                        self._promote()
+            seen = self._turns
+            self._background_lock.acquire(timeout=TICK_S)
+            self.on_tick()
+            if self._leading.locked():
+                # Somebody leads a long wait: sleep until it has ended.
+                self._background_asleep = True
+                if self._leading.locked():
+                    self._background_lock.acquire(timeout=IDLE_TICK_S)
+                self._background_asleep = False
+
+

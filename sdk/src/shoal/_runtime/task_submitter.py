@@ -1,0 +1,398 @@
+"""Tasks of this owner: from the call to the values, through worker leases of its raylet."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from typing import TYPE_CHECKING, Any
+
+from shoal_common import frames
+from shoal_common.frames import LeaseDemand, LeaseReturned, SchedulingClass
+
+from shoal import exceptions
+from shoal._core import objects
+from shoal._core.objects import ERROR, ObjectEntry
+from shoal._core.tasks import FunctionRecord, LeasedWorker, TaskQueue, TaskRecord
+from shoal._object_ref import ObjectRef
+from shoal._runtime.peer_frames import INLINE, Argument, PushTasks, Recall, Recalled, TaskPush, TaskReply, Value
+from shoal._serialization import serialize
+
+if TYPE_CHECKING:
+    from shoal._runtime.core_worker import CoreWorker
+
+#: An idle lease is returned after so many seconds; at once when somebody waits for it.
+IDLE_LEASE_S = 0.2
+#: A thread that submits without ever waiting looks for answers after so many submissions.
+POLL_EVERY = 32
+#: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
+LOSS_REASON_S = 2.0
+
+_PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
+_MAX_INLINE = 100 * 1024
+
+
+class PackedArguments:
+    """Arguments of one call, serialized."""
+
+    __slots__ = ("args_object", "arguments", "data", "holds", "packed")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.packed = False
+        self.args_object = b""
+        self.arguments: list[tuple[int, str, ObjectRef[Any]]] | None = None
+        self.holds: list[ObjectRef[Any]] | None = None
+
+
+def pack_arguments(core: CoreWorker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PackedArguments | None:
+    """None for no arguments at all. Large ones go to the object store, as one object."""
+    if not args and not kwargs:
+        return None
+    packed = PackedArguments()
+    plain = True
+    for value in args:
+        kind = type(value)
+        if kind not in _PLAIN:
+            plain = False
+            if kind is ObjectRef:
+                args, kwargs = _take_references(packed, args, kwargs)
+                break
+    else:
+        for value in kwargs.values():
+            kind = type(value)
+            if kind not in _PLAIN:
+                plain = False
+                if kind is ObjectRef:
+                    args, kwargs = _take_references(packed, args, kwargs)
+                    break
+    if plain:
+        packed.data = pickle.dumps((args, kwargs), 5)
+        if len(packed.data) <= _MAX_INLINE:
+            return packed
+    serialized = serialize((args, kwargs))
+    holds = serialized.contained
+    if packed.arguments is not None:
+        holds = holds + [ref for _, _, ref in packed.arguments]
+    if serialized.size > _MAX_INLINE:
+        ref = core.put_serialized(serialized)
+        packed.data = b""
+        packed.args_object = ref._entry.object_id
+        holds = [*holds, ref]
+    elif serialized.buffers:
+        packed.data = serialized.packed()
+        packed.packed = True
+    else:
+        packed.data = serialized.pickled
+    packed.holds = holds or None
+    return packed
+
+
+def _take_references(
+    packed: PackedArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Replace top-level references by None; the worker puts their values there."""
+    found: list[tuple[int, str, ObjectRef[Any]]] = []
+    plain_args = list(args)
+    for index, value in enumerate(args):
+        if type(value) is ObjectRef:
+            found.append((index, "", value))
+            plain_args[index] = None
+    plain_kwargs = dict(kwargs)
+    for name, value in kwargs.items():
+        if type(value) is ObjectRef:
+            found.append((-1, name, value))
+            plain_kwargs[name] = None
+    packed.arguments = found
+    return tuple(plain_args), plain_kwargs
+
+
+class _ArgumentWatcher:
+    """A task that waits for its arguments."""
+
+    __slots__ = ("_ready", "_record")
+
+    def __init__(self, record: TaskRecord, ready: Any) -> None:
+        self._record = record
+        self._ready = ready
+
+    def ready(self, entry: ObjectEntry) -> None:
+        self._record.unready -= 1
+        if self._record.unready == 0:
+            self._ready(self._record)
+
+
+def await_arguments(core: CoreWorker, record: TaskRecord, ready: Any) -> bool:
+    """True when all reference arguments are ready; else ``ready(record)`` comes later. Caller holds the lock."""
+    if record.arguments is None:
+        return True
+    pending = {ref._entry.object_id: ref._entry for _, _, ref in record.arguments if not ref._entry.state}
+    record.unready = len(pending)
+    if not pending:
+        return True
+    watcher = _ArgumentWatcher(record, ready)
+    for entry in pending.values():
+        core.watch(entry, watcher)
+    return False
+
+
+def resolve_arguments(core: CoreWorker, record: TaskRecord) -> ObjectEntry | None:
+    """Fill in the values of ready reference arguments; the entry of one that is an error, if any."""
+    if record.arguments is None:
+        return None
+    resolved = []
+    for position, keyword, ref in record.arguments:
+        entry = ref._entry
+        if entry.state == ERROR:
+            return entry
+        owner = entry.owner or core.address
+        value = Value(entry.state, entry.payload, entry.size, entry.node_id)
+        resolved.append(Argument(position, keyword, entry.object_id, owner, value))
+    record.push.refs = resolved
+    return None
+
+
+class TaskSubmitter:
+    """The port of the task queues. Callers hold the core's lock except for ``submit``."""
+
+    def __init__(self, core: CoreWorker) -> None:
+        self._core = core
+        self._queues: dict[SchedulingClass, TaskQueue] = {}
+        self._by_key: list[TaskQueue] = []
+        self._lease_queue: dict[bytes, TaskQueue] = {}
+        self._by_worker: dict[bytes, tuple[TaskQueue, LeasedWorker]] = {}
+        self._since_poll = 0
+
+    def queue_of(self, spec: SchedulingClass) -> TaskQueue:
+        with self._core.lock:
+            queue = self._queues.get(spec)
+            if queue is None:
+                queue = TaskQueue(len(self._by_key), spec, self)
+                self._queues[spec] = queue
+                self._by_key.append(queue)
+            return queue
+
+    # -- submitting ---------------------------------------------------------------------------------
+
+    def submit(
+        self, queue: TaskQueue, function: FunctionRecord, packed: PackedArguments | None, num_returns: int,
+        max_retries: int, retry_exceptions: bool | bytes, max_calls: int,
+    ) -> list[ObjectRef[Any]]:
+        core = self._core
+        task_id = core.task_ids.next()
+        push = TaskPush(task_id, function.function_id, function.name, b"")
+        record = TaskRecord(push, function, [], queue=queue, retries_left=max_retries)
+        if packed is not None:
+            push.args = packed.data
+            push.packed = packed.packed
+            push.args_object = packed.args_object
+            record.holds = packed.holds
+            record.arguments = packed.arguments
+        if num_returns != 1:
+            push.num_returns = num_returns
+        if retry_exceptions:
+            push.retry_exceptions = retry_exceptions
+        if max_calls:
+            push.max_calls = max_calls
+        refs = []
+        with core.lock:
+            if core.closed:
+                raise exceptions.RaySystemError("Shoal was shut down; call shoal.init() again")
+            for index in range(num_returns):
+                entry, ref = core.table.create(task_id + index.to_bytes(4, "big"))
+                record.entries.append(entry)
+                refs.append(ref)
+            if core.raylet.closed:
+                self.fail(record, exceptions.LocalRayletDiedError())
+            elif record.arguments is None or await_arguments(core, record, self._arguments_ready):
+                self._enqueue(record)
+        self._since_poll += 1
+        if self._since_poll >= POLL_EVERY:
+            self._since_poll = 0
+            core.reactor.poll_now()
+        return refs
+
+    def _arguments_ready(self, record: TaskRecord) -> None:
+        self._enqueue(record)
+
+    def _enqueue(self, record: TaskRecord) -> None:
+        if record.arguments is not None:
+            failed = resolve_arguments(self._core, record)
+            if failed is not None:
+                self.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
+                return
+        assert record.queue is not None
+        record.queue.add(record, time.monotonic())
+
+    # -- port of the queues -----------------------------------------------------------------------------
+
+    def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
+        worker.connection.send(PushTasks([record.push for record in records]))
+
+    def recall(self, worker: LeasedWorker, count: int) -> None:
+        worker.connection.send(Recall(count))
+
+    def demand(self, queue: TaskQueue) -> None:
+        if queue.demanded > queue.granted:
+            for other in self._by_key:
+                if other is not queue and other.idle:
+                    other.return_idle()
+        spec = None if queue.announced else queue.spec
+        queue.announced = True
+        self._core.raylet.send(LeaseDemand(queue.key, queue.demanded, spec))
+
+    def give_back(self, worker: LeasedWorker) -> None:
+        self._lease_queue.pop(worker.lease_id, None)
+        self._by_worker.pop(worker.worker_id, None)
+        self._core.raylet.send(LeaseReturned(worker.lease_id, worker.leaving))
+
+    # -- from the raylet --------------------------------------------------------------------------------
+
+    def on_granted(self, message: frames.LeaseGranted) -> None:
+        queue = self._by_key[message.class_key]
+        connection = self._core.peer(message.worker)
+        if connection is None:
+            # Dead already; the raylet's LeaseLost is on its way, and the demand it satisfied is renewed.
+            queue.granted += 1
+            self._core.raylet.send(LeaseReturned(message.lease_id, worker_exits=True))
+            queue.add_front([], time.monotonic())
+            return
+        now = time.monotonic()
+        worker = LeasedWorker(message.lease_id, message.worker.worker_id, message.pid, connection, now)
+        self._lease_queue[message.lease_id] = queue
+        self._by_worker[worker.worker_id] = (queue, worker)
+        queue.on_granted(worker, now)
+
+    def on_lost(self, message: frames.LeaseLost) -> None:
+        queue = self._lease_queue.pop(message.lease_id, None)
+        if queue is None:
+            return
+        worker = queue.workers[message.lease_id]
+        self._by_worker.pop(worker.worker_id, None)
+        begun = True
+        for record in queue.on_lost(message.lease_id):
+            # Tasks run in order: only the first unanswered one can have begun, the others lose nothing.
+            if begun:
+                self._retry_or_fail(record, self._death(message, record, worker))
+                begun = False
+            else:
+                queue.add_front([record], time.monotonic())
+        queue.add_front([], time.monotonic())
+
+    def _death(self, message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
+        if message.kind == "NODE_OUT_OF_MEMORY":
+            return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
+        return exceptions.WorkerCrashedError(
+            message.detail, task_name=record.push.name, pid=worker.pid, node_id=self._core.node_id.hex()
+        )
+
+    def on_worker_disconnected(self, worker_id: bytes) -> None:
+        """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
+        held = self._by_worker.get(worker_id)
+        if held is None:
+            return
+        queue, worker = held
+        worker.blocked = True  # nothing more goes there
+        queue.idle.pop(worker.lease_id, None)
+
+        def give_up() -> None:
+            with self._core.lock:
+                if worker.lease_id in self._lease_queue:
+                    self._core.raylet.send(LeaseReturned(worker.lease_id, worker_exits=True))
+                    self.on_lost(frames.LeaseLost(worker.lease_id, "SYSTEM_ERROR", "the connection to it ended"))
+
+        self._core.reactor.call_later(LOSS_REASON_S, give_up)
+
+    def on_refused(self, message: frames.LeaseRefused) -> None:
+        queue = self._by_key[message.class_key]
+        queue.refused()
+        error: Exception
+        if message.kind == "runtime_env":
+            error = exceptions.RuntimeEnvSetupError(message.reason)
+        elif message.kind == "worker_start":
+            error = exceptions.WorkerCrashedError(message.reason)
+        else:
+            error = exceptions.TaskUnschedulableError(message.reason)
+        for record in queue.take_pending():
+            self.fail(record, error)
+
+    def on_reclaim(self, message: frames.LeaseReclaim) -> None:
+        queue = self._lease_queue.get(message.lease_id)
+        if queue is not None:
+            queue.on_reclaim(message.lease_id, time.monotonic())
+
+    def on_tick(self, now: float) -> None:
+        for queue in self._by_key:
+            if queue.idle:
+                queue.on_tick(now, IDLE_LEASE_S)
+
+    # -- from the workers -----------------------------------------------------------------------------
+
+    def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> bool:
+        """False when this worker is not leased by us (an actor's replies)."""
+        held = self._by_worker.get(worker_id)
+        if held is None:
+            return False
+        queue, worker = held
+        for reply in replies:
+            record = queue.on_replied(worker, reply.task_id, reply.duration_us)
+            if record is None:
+                continue
+            if reply.retriable and record.retries_left != 0:
+                self._again(record)
+            else:
+                self.complete(record, reply, worker_id)
+        queue.after_replies(worker, time.monotonic())
+        return True
+
+    def on_recalled(self, worker_id: bytes, message: Recalled) -> None:
+        held = self._by_worker.get(worker_id)
+        if held is not None:
+            queue, worker = held
+            queue.on_recalled(
+                worker, message.task_ids, time.monotonic(), blocked=message.blocked, leaving=message.leaving
+            )
+
+    # -- the end of a task ------------------------------------------------------------------------------
+
+    def complete(self, record: TaskRecord, reply: TaskReply, worker_id: bytes) -> None:
+        """An answer's values become its objects' values."""
+        core = self._core
+        if reply.borrowed is not None:
+            for object_id in reply.borrowed:
+                core.table.add_borrower(object_id, worker_id)
+        if reply.kind == INLINE:
+            entry = record.entries[0]
+            entry.state = objects.INLINE
+            entry.payload = reply.payload
+            record.holds = None
+            if entry.watchers is not None or entry.tracker is None:
+                core.tell_ready(entry)
+        elif reply.values is not None:
+            self.finish(record, reply.values)
+        else:
+            self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries))
+
+    def finish(self, record: TaskRecord, values: list[Value]) -> None:
+        """The values of a task or call are there."""
+        for entry, value in zip(record.entries, values, strict=True):
+            if entry.state == objects.PENDING:
+                contained = self._core.borrowing.adopt(value.contained) if value.contained else None
+                self._core.settle(entry, value, contained)
+        record.holds = None
+        record.arguments = None
+
+    def fail(self, record: TaskRecord, error: Exception) -> None:
+        """End a task or call with a system error."""
+        self.finish(record, [Value(ERROR, self._core.pickle_error(error))] * len(record.entries))
+
+    def _retry_or_fail(self, record: TaskRecord, error: Exception) -> None:
+        if record.retries_left == 0:
+            self.fail(record, error)
+        else:
+            self._again(record)
+
+    def _again(self, record: TaskRecord) -> None:
+        if record.retries_left > 0:
+            record.retries_left -= 1
+        record.push.attempt += 1
+        self._enqueue(record)

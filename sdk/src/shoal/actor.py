@@ -1,0 +1,8 @@
+"""``shoal.actor``, as Ray's ``ray.actor``."""
+
+from __future__ import annotations
+
+from shoal._actor import ActorClass, ActorHandle, ActorMethod, exit_actor
+from shoal.exceptions import ActorClassInheritanceException
+
+__all__ = ["ActorClass", "ActorClassInheritanceException", "ActorHandle", "ActorMethod", "exit_actor"]

@@ -1,0 +1,130 @@
+"""``shoal.get_runtime_context()``: who and where the calling code is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal import _context, _worker
+
+
+class RuntimeContext:
+    """Ids are hexadecimal strings; those that do not apply are None."""
+
+    def get_job_id(self) -> str:
+        return _worker.current().job_id.hex()
+
+    def get_node_id(self) -> str:
+        return _worker.current().node_id.hex()
+
+    def get_worker_id(self) -> str:
+        return _worker.current().worker_id.hex()
+
+    def get_task_id(self) -> str | None:
+        """Of the running task or actor call; None in a driver."""
+        task = _context.current_task.get()
+        return task.task_id.hex() if task is not None and task.task_id else None
+
+    def get_task_name(self) -> str | None:
+        task = _context.current_task.get()
+        return task.task_name if task is not None else None
+
+    def get_task_function_name(self) -> str | None:
+        task = _context.current_task.get()
+        return task.function_name if task is not None else None
+
+    def get_attempt_number(self) -> int | None:
+        task = _context.current_task.get()
+        return task.attempt if task is not None else None
+
+    def get_actor_id(self) -> str | None:
+        return _context.process.actor_id.hex() or None
+
+    def get_actor_name(self) -> str | None:
+        """None outside of actors, "" for an unnamed one."""
+        return _context.process.actor_name if _context.process.actor_id else None
+
+    def get_placement_group_id(self) -> str | None:
+        return None
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        return False
+
+    @property
+    def namespace(self) -> str:
+        return _worker.current().namespace
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether this actor has been restarted. Raises: RuntimeError outside of an actor."""
+        if not _context.process.actor_id:
+            raise RuntimeError("This method is only available in an actor.")
+        return _context.process.incarnation > 1
+
+    @property
+    def current_actor(self) -> Any:
+        """A handle to the actor that runs this; it does not keep the actor alive. Raises: RuntimeError outside."""
+        from shoal._actor import handle_from_payload
+
+        if not _context.process.actor_id:
+            raise RuntimeError("This method is only available in an actor.")
+        return handle_from_payload(_context.process.actor_handle)
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """Units held by the running task, e.g. ``{"CPU": 1.0}``; an actor with default options holds ``{}``.
+
+        Raises: RuntimeError in a driver.
+        """
+        if _worker.current().role != "worker":
+            raise RuntimeError("get_assigned_resources() only supports workers")
+        return dict(_context.process.resources)
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        ids: dict[str, list[str]] = {"GPU": []}
+        ids.update(_context.process.devices)
+        return ids
+
+    def get_node_labels(self) -> dict[str, str]:
+        from shoal import _cluster
+
+        node_id = self.get_node_id()
+        return next((node["Labels"] for node in _cluster.nodes() if node["NodeID"] == node_id), {})
+
+    @property
+    def gcs_address(self) -> str:
+        return _worker.current().gcs.address
+
+    def get_temp_dir(self) -> str:
+        import os
+
+        return os.path.dirname(_worker.current().session_dir)
+
+    def get_session_name(self) -> str:
+        return _worker.current().session_name
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        return {}
+
+    def get_runtime_env_string(self) -> str:
+        return "{}"
+
+    def get(self) -> dict[str, Any]:
+        """The main ids as a dictionary of the ones that apply."""
+        values = {
+            "job_id": self.get_job_id(),
+            "node_id": self.get_node_id(),
+            "namespace": self.namespace,
+            "task_id": self.get_task_id(),
+            "actor_id": self.get_actor_id(),
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_context_object = RuntimeContext()
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Works in drivers, tasks and actors. Starts a session where none runs, as every other call does."""
+    _worker.connected()
+    return _context_object

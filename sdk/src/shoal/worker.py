@@ -1,0 +1,104 @@
+"""``python -m shoal.worker``: a worker process of a raylet, started the plain way (see shoal_common.worker_launch)."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import signal
+import sys
+from typing import Any
+
+import msgspec
+from shoal_common.worker_launch import WorkerConfig
+
+from shoal import _worker
+from shoal._runtime.core_worker import CoreWorker
+from shoal._runtime.executor import Executor
+from shoal._runtime.gcs_client import GcsClient
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class _NamedStream:
+    """Standard output or error of a worker: says whose lines follow before the first line after a change.
+
+    The raylet prefixes lines with that name. Tasks that print nothing cost no system call.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._name = ""
+        self._announced = ""
+
+    def announce(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        if self._name != self._announced:
+            self._announced = self._name
+            self._stream.write(f"\x01shoal-name:{self._name}\n")
+        written: int = self._stream.write(text)
+        return written
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def run(config: WorkerConfig) -> None:
+    """Be a worker until the process ends; does not return."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    faulthandler.enable(all_threads=False)
+    _become_subreaper()
+    if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in config.env:
+        os.environ["SHOAL_USER_OMP"] = "1"
+    os.environ.update(config.env)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        setattr(sys, name, _NamedStream(stream))
+    core = CoreWorker(
+        role="worker",
+        token=config.token,
+        job_id=b"\0" * 4,
+        worker_id=config.worker_id,
+        node_id=config.node_id,
+        raylet_path=config.raylet_path,
+        gcs=GcsClient(config.gcs_address, config.token),
+        socket_path=os.path.join(config.session_dir, "sockets", f"w-{config.worker_id.hex()[:16]}"),
+        session_name=config.session_name,
+        session_dir=config.session_dir,
+        namespace="",
+        host=config.host,
+    )
+    executor = Executor(core)
+    core.executor = executor
+    _worker.set_current(core)
+    core.start()
+    executor.set_title("IDLE")
+    executor.run()
+
+
+def _become_subreaper() -> None:
+    """Processes that the user's code leaves behind stay below this worker, and end with it."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A worker process; started by a raylet only.")
+    parser.add_argument("--config-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    with os.fdopen(arguments.config_fd, "rb") as file:
+        config = msgspec.json.decode(file.read(), type=WorkerConfig)
+    run(config)
+
+
+if __name__ == "__main__":
+    main()
