@@ -1,0 +1,67 @@
+"""What the deciding modules ask the node's shell (``node.py``) to do. A peer is named by its worker id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal_common import frames
+from shoal_common.resources import ResourceSet
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    peer: bytes
+    message: frames.Message
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    worker_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """SIGKILL; ``kind`` (one of EXIT_KINDS) and ``detail`` become the reason of its death."""
+
+    worker_id: bytes
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskWorkerToExit:
+    """Let it finish what has arrived; nobody forces it."""
+
+    worker_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersUnstartable:
+    """Several processes in a row died or hung before they registered."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskScheduler:
+    """This node can never hold the class: can another?"""
+
+    owner: bytes
+    class_key: int
+    resources: ResourceSet
+    strategy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportActorStarted:
+    """``failure`` empty: it runs, or its constructor raised ``creation_error``."""
+
+    actor_id: bytes
+    incarnation: int
+    worker_id: bytes
+    creation_error: bytes = b""
+    failure: str = ""
+
+
+Action = Send | StartWorker | KillWorker | AskWorkerToExit | WorkersUnstartable | AskScheduler | ReportActorStarted

@@ -1,0 +1,275 @@
+"""One raylet: makes the parts, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import grpc.aio
+import structlog
+
+from shoal_common import ids
+from shoal_common.blob.client import BlobClient
+from shoal_common.bus import EventBus, EventBusError, subjects
+from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
+from shoal_common.grpc_channel import aio_channel, service_errors
+from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_common.resources import GRAINS, ResourceSet
+from shoal_common.worker_launch import WorkerConfig
+from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
+from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
+from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
+from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub
+from shoal_raylet.actor_placement import ActorPlacement
+from shoal_raylet.arena import Arena
+from shoal_raylet.channel_server import ChannelServer
+from shoal_raylet.config import RayletConfig
+from shoal_raylet.function_cache import FunctionCache
+from shoal_raylet.gcs_reports import GcsReports
+from shoal_raylet.heartbeat import Heartbeats
+from shoal_raylet.memory_monitor import MemoryMonitor
+from shoal_raylet.node import Feasibility, Node
+from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.object_store import ObjectStore
+from shoal_raylet.resource_ledger import ResourceLedger
+from shoal_raylet.servicer import RayletServicer
+from shoal_raylet.worker_leases import WorkerLeases
+from shoal_raylet.worker_output import Batch, WorkerOutput
+from shoal_raylet.worker_pool import WorkerPool
+from shoal_raylet.worker_processes import WorkerProcesses
+from shoal_raylet.worker_template_process import TemplateProcess
+
+log = structlog.get_logger(__name__)
+
+#: How long the GCS may hold an answer back until a function is there, in seconds.
+FUNCTION_WAIT_S = 30.0
+_SCHEDULER_TIMEOUT_S = 5.0
+_REGISTER_RETRY_S = 0.1
+#: Last words to the GCS may take this long when the raylet stops, in seconds.
+_FAREWELL_S = 1.0
+#: Fresh workers kept ready on a large node.
+_MAX_FRESH = 4
+
+
+class RayletApp:
+    """Serves one node until ``stop``.
+
+    ``template``: a worker template that the embedded head started ahead; None starts one. The app owns it.
+    """
+
+    def __init__(self, config: RayletConfig, bus: EventBus, template: TemplateProcess | None = None) -> None:
+        self.config = config
+        self.node_id = bytes.fromhex(config.node_id) if config.node_id else ids.new_node_id()
+        #: gRPC address, host:port; empty before ``start``.
+        self.address = ""
+        self.channel_path = config.session_dir / "sockets" / f"raylet-{self.node_id.hex()[:12]}.sock"
+        self._bus = bus
+        self._template = template
+        self._incarnation = time.time_ns() // 1_000_000
+        self._running = False
+
+    def _make(self) -> None:
+        """All parts; needs the running event loop, touches nothing outside but the arena's memory."""
+        config, node_id = self.config, self.node_id
+        self._grpc_channels: list[grpc.aio.Channel] = []
+        gcs = self._grpc_channel(config.gcs_address)
+        self._nodes = NodeServiceStub(gcs)
+        self._function_table = FunctionServiceStub(gcs)
+        self._scheduler = SchedulerServiceStub(self._grpc_channel(config.scheduler_address))
+        blobs = BlobClient(self._grpc_channel(config.objectstore_address))
+
+        total = ResourceSet.of(config.total_resources)
+        cpus = max(1, total["CPU"] // GRAINS)
+        gpu_ids = config.gpu_ids or tuple(map(str, range(total["GPU"] // GRAINS)))
+        ledger = ResourceLedger(total, {"GPU": gpu_ids} if gpu_ids else None)
+        pool = WorkerPool(cpus, min(cpus, _MAX_FRESH), config.worker_startup_timeout_s, ids.new_worker_id)
+        leases = WorkerLeases(node_id, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
+        self._arena = Arena(config.object_store_bytes)
+        index = ObjectIndex(self._arena.size, node_id, config.store_full_grace_s)
+        # The node sends for the store, and answers whose lines the output reads: each needs the other.
+        self._output = WorkerOutput(config.session_dir / "logs", lambda w: self._node.source_of(w), self._publish_lines)
+        self._store = ObjectStore(index, self._arena, blobs, node_id, lambda p, m: self._node.send(p, m))
+        self._processes = WorkerProcesses(
+            make_config=self._worker_config,
+            output=self._output,
+            on_exit=lambda worker_id, status: self._node.worker_exited(worker_id, status),
+            template_log=config.session_dir / "logs" / "worker-template.err",
+        )
+        self._monitor = MemoryMonitor(
+            pool, config.memory_usage_threshold, lambda victim: self._node.killed_for_memory(victim)
+        )
+        self._functions = FunctionCache(self._fetch_function)
+        self._heartbeats = Heartbeats(self._bus, subjects.heartbeat(config.cluster_id, node_id), self._make_heartbeat)
+        self._node = Node(
+            ledger=ledger,
+            pool=pool,
+            leases=leases,
+            actors=ActorPlacement(ledger, pool),
+            processes=self._processes,
+            output=self._output,
+            store=self._store,
+            functions=self._functions,
+            reports=GcsReports(gcs, node_id),
+            monitor=self._monitor,
+            ask_scheduler=self._ask_scheduler,
+            on_change=self._heartbeats.changed,
+        )
+        self._channel = ChannelServer(self.channel_path, config.token, node_id, self._arena.fd, self._arena.size)
+        self._server = create_server(config.token)
+        add_RayletServiceServicer_to_server(RayletServicer(self._node, node_id), self._server)
+
+    async def start(self) -> None:
+        """Raises: OSError (socket or port taken), ServiceError (the GCS refuses the node or does not answer)."""
+        self._make()
+        self._running = True
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            if self._template is not None:
+                await asyncio.to_thread(self._template.close)
+            raise
+
+    async def stop(self) -> None:
+        """End all workers and their children, delete spilled blobs, remove the socket. Idempotent."""
+        if not self._running:
+            return
+        self._running = False
+        await self._heartbeats.stop()
+        await self._monitor.stop()
+        self._channel.stop_accepting()
+        await self._node.stop(self.config.stop_grace_s)
+        await self._processes.stop()
+        await asyncio.gather(self._output.stop(), self._store.stop(), self._functions.stop(), self._farewell())
+        self._channel.close()
+        await self._server.stop(None)
+        for channel in self._grpc_channels:
+            await channel.close()
+        self._arena.close()
+
+    async def _start(self) -> None:
+        config = self.config
+        self._output.start()
+        self._processes.start(self._template)
+        self._channel.start(self._node)
+        # Workers warm up while this process registers.
+        self._node.start()
+        self._arena.start_prefault(config.effective_prefault_bytes)
+        port = await serve(self._server, config.host, config.port)
+        self.address = join_address(config.host, port)
+        await self._register()
+        self._heartbeats.start()
+        self._monitor.start()
+
+    # --- neighbours ---
+
+    def _grpc_channel(self, address: str) -> grpc.aio.Channel:
+        channel = aio_channel(address, self.config.token)
+        self._grpc_channels.append(channel)
+        return channel
+
+    async def _register(self) -> None:
+        config = self.config
+        info = gcs_pb2.NodeInfo(
+            node_id=self.node_id,
+            host=config.host,
+            raylet_address=self.address,
+            raylet_path=os.fspath(self.channel_path),
+            incarnation=self._incarnation,
+            total=_amounts(self._node.ledger.total),
+            available=_amounts(self._node.ledger.available),
+            labels=config.labels,
+            object_store_bytes=self._arena.size,
+            session_dir=os.fspath(config.session_dir),
+        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + config.register_timeout_s
+        while True:
+            try:
+                with service_errors():
+                    await self._nodes.RegisterNode(gcs_pb2.RegisterNodeRequest(node=info), timeout=_SCHEDULER_TIMEOUT_S)
+                return
+            except (Unavailable, DeadlineExceeded):
+                if loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(_REGISTER_RETRY_S)
+
+    async def _farewell(self) -> None:
+        await self._node.reports.stop(_FAREWELL_S)
+        try:
+            with service_errors():
+                request = gcs_pb2.UnregisterNodeRequest(node_id=self.node_id, reason="the raylet was stopped")
+                await self._nodes.UnregisterNode(request, timeout=_FAREWELL_S)
+        except ServiceError as error:
+            log.info("node_not_unregistered", reason=str(error))
+
+    async def _fetch_function(self, function_id: bytes) -> bytes:
+        request = gcs_pb2.GetFunctionRequest(function_id=function_id, wait_ms=int(FUNCTION_WAIT_S * 1000))
+        with service_errors():
+            response = await self._function_table.GetFunction(request, timeout=FUNCTION_WAIT_S + 5)
+        data: bytes = response.data
+        return data
+
+    async def _ask_scheduler(self, resources: ResourceSet, strategy: str) -> Feasibility:
+        request = scheduler_pb2.PickNodeRequest(
+            resources=_amounts(resources), strategy=strategy, asking_node_id=self.node_id
+        )
+        with service_errors():
+            response = await self._scheduler.PickNode(request, timeout=_SCHEDULER_TIMEOUT_S)
+        return Feasibility(response.infeasible, response.reason)
+
+    async def _publish_lines(self, batch: Batch) -> None:
+        source = batch.source
+        message = events_pb2.LogBatch(
+            job_id=source.job_id,
+            node_id=self.node_id,
+            worker_id=source.worker_id,
+            pid=source.pid,
+            host=self.config.host,
+            name=source.name,
+            is_stderr=batch.is_stderr,
+            lines=batch.lines,
+        )
+        subject = subjects.log(self.config.cluster_id, source.job_id, self.node_id, source.worker_id)
+        try:
+            await self._bus.publish(subject, message.SerializeToString())
+        except EventBusError as error:
+            # The lines are in the log files still.
+            log.info("lines_not_published", lines=len(batch.lines), reason=str(error))
+
+    # --- documents ---
+
+    def _make_heartbeat(self) -> events_pb2.Heartbeat:
+        node = self._node
+        return events_pb2.Heartbeat(
+            node_id=self.node_id,
+            incarnation=self._incarnation,
+            sent_unix_ms=time.time_ns() // 1_000_000,
+            total=_amounts(node.ledger.total),
+            available=_amounts(node.ledger.available),
+            queued_leases=node.leases.queued,
+            store_bytes=node.store.index.allocator.capacity,
+            store_used_bytes=node.store.index.allocator.used,
+            labels=self.config.labels,
+            raylet_address=self.address,
+        )
+
+    def _worker_config(self, worker_id: bytes) -> WorkerConfig:
+        config = self.config
+        return WorkerConfig(
+            worker_id=worker_id,
+            node_id=self.node_id,
+            raylet_path=os.fspath(self.channel_path),
+            gcs_address=config.gcs_address,
+            cluster_id=config.cluster_id,
+            token=config.token,
+            session_name=config.session_name,
+            session_dir=os.fspath(config.session_dir),
+            host=config.host,
+            env=config.worker_env,
+        )
+
+
+def _amounts(resources: ResourceSet) -> common_pb2.ResourceAmounts:
+    return common_pb2.ResourceAmounts(grains=resources.grains)

@@ -1,0 +1,102 @@
+"""The raylet's Unix socket: accepts connections of the framed channel and hands their messages on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from shoal_common import frames
+from shoal_raylet.channel import Connection
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 512
+_ACCEPT_PAUSE_S = 0.5
+#: Longest path of a Unix socket on Linux, without the terminating zero.
+_MAX_PATH = 107
+
+
+class ChannelHandler(Protocol):
+    """What the raylet does with its peers. All calls come from the event loop's thread."""
+
+    def refuse(self, hello: frames.Hello) -> str:
+        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token."""
+
+    def connected(self, connection: Connection) -> None: ...
+    def received(self, connection: Connection, message: Any) -> None: ...
+    def closed(self, connection: Connection) -> None: ...
+
+
+class ChannelServer:
+    """Listens on ``path``; the arena's descriptor goes out with each handshake."""
+
+    def __init__(self, path: Path, token: str, node_id: bytes, arena_fd: int, arena_size: int) -> None:
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise ValueError(f"the socket path {path} is longer than {_MAX_PATH} bytes: choose a shorter session_dir")
+        self.path = path
+        self.token = token
+        self.node_id = node_id
+        self.arena_fd = arena_fd
+        self.arena_size = arena_size
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._connections: set[Connection] = set()
+
+    def start(self, handler: ChannelHandler) -> None:
+        """Raises: OSError when the path is taken or cannot be made."""
+        self._handler = handler
+        self.refuse = handler.refuse
+        self.received = handler.received
+        self._loop = asyncio.get_running_loop()
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._listener.bind(os.fspath(self.path))
+        self.path.chmod(0o600)
+        self._listener.listen(_BACKLOG)
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def stop_accepting(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End all connections and remove the socket."""
+        self.stop_accepting()
+        for connection in list(self._connections):
+            connection.close()
+
+    def connected(self, connection: Connection) -> None:
+        self._handler.connected(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection.ready:
+            self._handler.closed(connection)
+
+    def _resume_accepting(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # Out of descriptors: the listener stays readable, so look away for a while instead of spinning.
+                log.error("channel_accept_failed", reason=str(error))
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting)
+                return
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                # Room for a burst of small frames, so that a busy peer rarely makes us queue.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+            self._connections.add(Connection(sock, self, self._loop))

@@ -1,0 +1,71 @@
+"""Settings of one raylet."""
+
+# ruff: noqa: RUF009 - setting() makes a dataclass field
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from shoal_common.config import ServiceConfig, setting
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayletConfig(ServiceConfig):
+    """Shoal's node service: leases worker processes, holds objects in shared memory."""
+
+    SERVICE: ClassVar[str] = "raylet"
+
+    node_id: str = setting("", doc="node id in hexadecimal, 32 digits; empty takes a random one")
+    gcs_address: str = setting(doc="gRPC address of the GCS, host:port")
+    scheduler_address: str = setting(doc="gRPC address of a scheduler, host:port")
+    objectstore_address: str = setting(doc="gRPC address of an objectstore service, host:port")
+    cluster_id: str = setting(doc="id of the cluster, as the GCS tells it")
+    session_name: str = setting("session", doc="name of the session, for humans")
+    session_dir: Path = setting(doc="holds sockets/ and logs/; short, because a Unix socket's path has 107 bytes")
+    resources: dict[str, float] = setting({}, doc="resources of this node; without CPU: all of its CPUs")
+    gpu_ids: tuple[str, ...] = setting((), doc="ids of the GPUs; empty = 0 to n - 1")
+    labels: dict[str, str] = setting({}, doc="labels of this node")
+    worker_env: dict[str, str] = setting({}, doc="further environment variables of the workers")
+    object_store_bytes: int = setting(doc="capacity of the shared-memory arena", unit="bytes", minimum=1)
+    prefault_bytes: int = setting(
+        -1,
+        doc="bytes of the arena that are faulted in ahead; -1 = the smaller of 1 GiB and a quarter of the arena",
+        unit="bytes",
+        minimum=-1,
+    )
+    store_full_grace_s: float = setting(
+        10.0, doc="how long creators wait for room without any progress", unit="seconds", minimum=0
+    )
+    infeasible_grace_s: float = setting(
+        30.0,
+        doc="a request that no node can hold fails after this; 0 = at once, -1 = never",
+        unit="seconds",
+        minimum=-1,
+    )
+    worker_startup_timeout_s: float = setting(
+        60.0, doc="a worker process must have registered by then", unit="seconds", minimum=0.1
+    )
+    memory_usage_threshold: float = setting(
+        0.95, doc="share of the node's memory over which a worker is killed; 1 = never", minimum=0, maximum=1
+    )
+    stop_grace_s: float = setting(
+        0.5, doc="workers may take this long to end by themselves when the raylet stops", unit="seconds", minimum=0
+    )
+    register_timeout_s: float = setting(
+        30.0, doc="the raylet does not start when the GCS has not answered by then", unit="seconds", minimum=0.1
+    )
+
+    @property
+    def total_resources(self) -> dict[str, float]:
+        """In units; ``CPU`` is always there."""
+        return {"CPU": float(len(os.sched_getaffinity(0))), **self.resources}
+
+    @property
+    def effective_prefault_bytes(self) -> int:
+        if self.prefault_bytes >= 0:
+            return self.prefault_bytes
+        return min(GIB, self.object_store_bytes // 4)

@@ -1,0 +1,385 @@
+"""The node's shell: messages and process events in, decisions of the pure modules carried out.
+
+One method a message; whatever changes who may run where ends in ``_schedule``, which asks the deciding modules
+what to do now and sets the timer for when they want to be asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from shoal_common import frames
+from shoal_common.errors import ServiceError
+from shoal_common.resources import ResourceSet
+from shoal_raylet.actions import (
+    Action,
+    AskScheduler,
+    AskWorkerToExit,
+    KillWorker,
+    ReportActorStarted,
+    Send,
+    StartWorker,
+    WorkersUnstartable,
+)
+from shoal_raylet.actor_placement import ActorPlacement, PlacedActor
+from shoal_raylet.channel import Connection
+from shoal_raylet.deadline import DeadlineTimer
+from shoal_raylet.exit_reason import ExitReason, exit_reason
+from shoal_raylet.function_cache import FunctionCache
+from shoal_raylet.gcs_reports import GcsReports
+from shoal_raylet.memory_monitor import MemoryMonitor
+from shoal_raylet.memory_policy import Victim
+from shoal_raylet.object_store import ObjectStore
+from shoal_raylet.resource_ledger import ResourceLedger
+from shoal_raylet.worker_leases import WorkerLeases
+from shoal_raylet.worker_output import Source, WorkerOutput
+from shoal_raylet.worker_pool import Worker, WorkerPool, WorkerState
+from shoal_raylet.worker_processes import WorkerProcesses
+
+log = structlog.get_logger(__name__)
+
+#: A worker whose connection has ended may take this long to exit, in seconds.
+_EXIT_GRACE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Feasibility:
+    """A scheduler's answer: can any node ever hold the request? ``reason`` may be empty."""
+
+    infeasible: bool
+    reason: str
+
+
+@dataclass
+class Node:
+    """Belongs to one event loop. The parts are made, started and stopped by ``app``."""
+
+    ledger: ResourceLedger
+    pool: WorkerPool
+    leases: WorkerLeases
+    actors: ActorPlacement
+    processes: WorkerProcesses
+    output: WorkerOutput
+    store: ObjectStore
+    functions: FunctionCache
+    reports: GcsReports
+    monitor: MemoryMonitor
+    ask_scheduler: Callable[[ResourceSet, str], Coroutine[Any, Any, Feasibility]]
+    #: Called when the load has changed.
+    on_change: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer = DeadlineTimer(self._loop, self._schedule)
+        self._peers: dict[bytes, Connection] = {}
+        self._intents: dict[bytes, ExitReason] = {}
+        self._causes: dict[bytes, ExitReason] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
+            frames.LeaseDemand: self._lease_demand,
+            frames.LeaseReturned: self._lease_returned,
+            frames.Blocked: self._blocked,
+            frames.Unblocked: self._unblocked,
+            frames.ExitIntent: self._exit_intent,
+            frames.ExitDeclined: self._exit_declined,
+            frames.ActorCreated: self._actor_created,
+            frames.FunctionGet: self._function_get,
+            frames.FlushLogs: self._flush_logs,
+        }
+
+    def start(self) -> None:
+        """Begin to start workers."""
+        self._schedule()
+
+    async def stop(self, grace_s: float) -> None:
+        """End all workers: those that do not exit within ``grace_s`` are left to ``WorkerProcesses.stop``."""
+        self._stopping = True
+        self._timer.cancel()
+        for worker_id in list(self.pool.workers):
+            self._causes.setdefault(worker_id, ExitReason("INTENDED_SYSTEM_EXIT", "its node has stopped"))
+            self.send(worker_id, frames.WorkerExit(graceful=True, reason="the node stops"))
+            if worker_id not in self._peers:
+                self.processes.kill(worker_id)
+        await self.processes.wait_until_gone(grace_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def send(self, peer: bytes, message: frames.Message) -> None:
+        """A peer that is gone has no use for it."""
+        connection = self._peers.get(peer)
+        if connection is not None:
+            connection.send(message)
+
+    def source_of(self, worker_id: bytes) -> Source | None:
+        worker = self.pool.workers.get(worker_id)
+        if worker is None or not worker.job_id:
+            return None
+        return Source(worker.job_id, worker_id, worker.pid, worker.name)
+
+    # --- connections ---
+
+    def refuse(self, hello: frames.Hello) -> str:
+        if self._stopping:
+            return "this node is stopping"
+        if hello.worker_id in self._peers:
+            return "a process with this worker id is connected already"
+        if hello.role == "driver":
+            return "" if hello.job_id else "a driver must have a job: call StartJob of the GCS first"
+        if hello.role == "worker":
+            worker = self.pool.workers.get(hello.worker_id)
+            if worker is None or worker.state is not WorkerState.STARTING:
+                return "this worker is not expected (any more): it took too long to start, or its node has restarted"
+            return ""
+        return f"processes with the role {hello.role!r} have no business here"
+
+    def connected(self, connection: Connection) -> None:
+        hello = connection.hello
+        assert hello is not None
+        if reason := self.refuse(hello):
+            # The state has changed between its hello and its proof.
+            connection.close(reason)
+            return
+        self._peers[hello.worker_id] = connection
+        if hello.role == "worker":
+            self.monitor.registered(hello.worker_id, hello.pid)
+            self.pool.registered(hello.worker_id, hello.pid, hello.address, self._loop.time())
+            self._schedule()
+
+    def closed(self, connection: Connection) -> None:
+        hello = connection.hello
+        assert hello is not None
+        if self._peers.get(hello.worker_id) is not connection:
+            return
+        del self._peers[hello.worker_id]
+        now = self._loop.time()
+        self.store.peer_gone(hello.worker_id)
+        self._execute(self.leases.owner_gone(hello.worker_id, now))
+        if hello.role == "driver":
+            kept = {actor.actor_id for actor in self.actors.of_job(hello.job_id) if actor.detached}
+            self.end_job(hello.job_id, kept)
+            self.reports.job_finished(hello.job_id)
+        else:
+            self.pool.ending(hello.worker_id, now)
+            # Its end is told when the process is reaped and the reason is known.
+            self._loop.call_later(_EXIT_GRACE_S, self.processes.kill, hello.worker_id)
+        self._schedule()
+
+    def received(self, connection: Connection, message: Any) -> None:
+        if self.store.handles(message):
+            self.store.received(connection.worker_id, message)
+            return
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            connection.close(f"unexpected message {type(message).__name__}")
+            return
+        handler(connection, message)
+
+    # --- messages ---
+
+    def _lease_demand(self, connection: Connection, message: frames.LeaseDemand) -> None:
+        owner = connection.worker_id
+        worker = self.pool.workers.get(owner)
+        assert connection.hello is not None
+        job_id = worker.job_id if worker is not None else connection.hello.job_id
+        try:
+            actions = self.leases.demanded(
+                owner, job_id, message.class_key, message.total, message.spec, self._loop.time()
+            )
+        except ValueError as error:
+            connection.close(str(error))
+            return
+        self._execute(actions)
+        self._schedule()
+
+    def _lease_returned(self, connection: Connection, message: frames.LeaseReturned) -> None:
+        worker_id = self.leases.worker_of(message.lease_id)
+        if worker_id is not None:
+            # What it printed for this lease is told under this lease's name.
+            self.output.drain(worker_id)
+        self.leases.returned(connection.worker_id, message.lease_id, message.worker_exits, self._loop.time())
+        self._schedule()
+
+    def _blocked(self, connection: Connection, _: frames.Blocked) -> None:
+        self.ledger.lend_cpu(self._holder(connection.worker_id))
+        self._schedule()
+
+    def _unblocked(self, connection: Connection, _: frames.Unblocked) -> None:
+        self.ledger.take_back_cpu(self._holder(connection.worker_id))
+        self.on_change()
+
+    def _holder(self, worker_id: bytes) -> bytes:
+        worker = self.pool.workers.get(worker_id)
+        return worker.actor_id or worker_id if worker is not None else worker_id
+
+    def _exit_intent(self, connection: Connection, message: frames.ExitIntent) -> None:
+        kind = message.kind if message.kind in frames.EXIT_KINDS else "SYSTEM_ERROR"
+        self._intents[connection.worker_id] = ExitReason(kind, message.detail)
+
+    def _exit_declined(self, connection: Connection, _: frames.ExitDeclined) -> None:
+        self.pool.put_back(connection.worker_id, self._loop.time())
+        self._schedule()
+
+    def _actor_created(self, connection: Connection, message: frames.ActorCreated) -> None:
+        self._execute(self.actors.created(connection.worker_id, message.actor_id, message.incarnation, message.error))
+
+    def _function_get(self, connection: Connection, message: frames.FunctionGet) -> None:
+        data = self.functions.peek(message.function_id)
+        if data is not None:
+            connection.send(frames.FunctionData(message.request, data))
+        else:
+            self._start(self._fetch_function(connection, message))
+
+    async def _fetch_function(self, connection: Connection, message: frames.FunctionGet) -> None:
+        try:
+            reply = frames.FunctionData(message.request, await self.functions.get(message.function_id))
+        except ServiceError as error:
+            text = f"function {message.function_id.hex()} cannot be fetched from the GCS: {error}"
+            reply = frames.FunctionData(message.request, b"", text)
+        connection.send(reply)
+
+    def _flush_logs(self, connection: Connection, message: frames.FlushLogs) -> None:
+        self._start(self._flush(connection, message.request))
+
+    async def _flush(self, connection: Connection, request: int) -> None:
+        await self.output.flush()
+        connection.send(frames.LogsFlushed(request))
+
+    # --- what the GCS asks (servicer) ---
+
+    def start_actor(self, actor: PlacedActor, need: ResourceSet) -> str:
+        """Why there is no room for it now, or "": it will be reported. Idempotent by actor and incarnation."""
+        if self.actors.is_known(actor.actor_id, actor.incarnation):
+            return ""
+        if self._stopping:
+            return "the node is stopping"
+        if not self.actors.has_room(need):
+            self.leases.actor_waits(actor.actor_id, need, self._loop.time())
+            self._schedule()
+            return f"the node has {self.ledger.available.to_units()} free, and the actor needs {need.to_units()}"
+        self.leases.actor_placed(actor.actor_id)
+        self.actors.accept(actor)
+        self._schedule()
+        return ""
+
+    def stop_worker(self, worker_id: bytes, actor_id: bytes, force: bool, reason: str) -> None:
+        now = self._loop.time()
+        actor = self.actors.of_worker(worker_id) if worker_id else self.actors.get(actor_id)
+        if actor is not None:
+            self._execute(self.actors.stop(actor.actor_id, force, reason, now))
+        elif worker_id in self.pool.workers and force:
+            self._kill(worker_id, "INTENDED_SYSTEM_EXIT", reason)
+        elif worker_id in self.pool.workers:
+            self._execute([AskWorkerToExit(worker_id, reason)])
+        self._schedule()
+
+    def end_job(self, job_id: bytes, kept_actor_ids: set[bytes]) -> None:
+        """Kill the job's workers and delete its objects, except for its detached actors and what runs for them."""
+        reason = "its job has ended"
+        now = self._loop.time()
+        for actor in self.actors.of_job(job_id):
+            if actor.actor_id not in kept_actor_ids:
+                self._execute(self.actors.stop(actor.actor_id, True, reason, now))
+        kept = {worker.worker_id for worker in self.pool.of_job(job_id) if worker.actor_id in kept_actor_ids}
+        for worker in self.pool.of_job(job_id):
+            if worker.worker_id not in kept and self.leases.owner_of(worker.worker_id) not in kept:
+                self._kill(worker.worker_id, "INTENDED_SYSTEM_EXIT", reason)
+        self.store.job_ended(job_id, kept)
+        self._schedule()
+
+    def killed_for_memory(self, victim: Victim) -> None:
+        self._kill(victim.worker_id, "NODE_OUT_OF_MEMORY", victim.detail)
+        self._schedule()
+
+    # --- processes ---
+
+    def worker_exited(self, worker_id: bytes, wait_status: int | None) -> None:
+        connection = self._peers.get(worker_id)
+        if connection is not None:
+            connection.drain()
+        now = self._loop.time()
+        worker = self.pool.gone(worker_id)
+        self.monitor.gone(worker_id)
+        reason = exit_reason(wait_status, self._intents.pop(worker_id, None), self._causes.pop(worker_id, None))
+        tail = self.output.tail(worker_id)
+        if worker is None or self._stopping:
+            return
+        if worker.address is None:
+            text = f"{reason.detail}. {tail}".strip()
+            log.warning("worker_did_not_start", worker_id=worker_id.hex(), reason=text)
+            self._execute(self.pool.start_failed(text, now))
+        else:
+            self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail))
+            self.actors.worker_lost(worker_id)
+            if worker.job_id:
+                self.reports.worker_died(worker, reason)
+        self._schedule()
+
+    def _kill(self, worker_id: bytes, kind: str, detail: str) -> None:
+        self._causes.setdefault(worker_id, ExitReason(kind, detail))
+        self.pool.ending(worker_id, self._loop.time())
+        self.processes.kill(worker_id)
+
+    # --- decisions ---
+
+    def _schedule(self) -> None:
+        if self._stopping:
+            return
+        now = self._loop.time()
+        self._execute(self.leases.tick(now))
+        for_actors, wanted_by_actors = self.actors.dispatch(now)
+        for_leases, wanted_by_leases = self.leases.dispatch(now)
+        self._execute(for_actors)
+        self._execute(for_leases)
+        wanted = wanted_by_actors + wanted_by_leases
+        self._execute(self.pool.balance(wanted, now))
+        deadlines = [d for d in (self.leases.next_deadline(now), self.pool.next_deadline(wanted)) if d is not None]
+        self._timer.set(min(deadlines, default=None))
+        self.on_change()
+
+    def _execute(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(peer, message):
+                    self.send(peer, message)
+                case StartWorker(worker_id):
+                    self.processes.launch(worker_id)
+                case KillWorker(worker_id, kind, detail):
+                    self._kill(worker_id, kind, detail)
+                case AskWorkerToExit(worker_id, reason):
+                    self.send(worker_id, frames.WorkerExit(graceful=True, reason=reason))
+                case WorkersUnstartable(reason):
+                    self._execute(self.leases.workers_unstartable(reason))
+                    self._execute(self.actors.workers_unstartable(reason))
+                case AskScheduler():
+                    self._start(self._ask_scheduler(action))
+                case ReportActorStarted():
+                    self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
+
+    async def _ask_scheduler(self, question: AskScheduler) -> None:
+        try:
+            answer = await self.ask_scheduler(question.resources, question.strategy)
+        except ServiceError as error:
+            # Without a scheduler this node only knows about itself.
+            log.info("scheduler_not_asked", reason=str(error))
+            answer = Feasibility(True, "")
+        self._execute(
+            self.leases.scheduler_answered(
+                question.owner, question.class_key, answer.infeasible, answer.reason, self._loop.time()
+            )
+        )
+        self._schedule()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def workers(self) -> list[Worker]:
+        return list(self.pool.workers.values())

@@ -1,0 +1,500 @@
+"""The objects of one node: where each lies, who holds it, which go when room is needed. Pure.
+
+An object is created (its creator writes it), then sealed (readable) and kept until its owner frees it or ends.
+A *pin* keeps its bytes where they are; the creator holds one until it seals, and this module itself one while
+the bytes are copied to or from a blob. A deleted object leaves the index at once, its bytes when the last pin goes.
+
+When an allocation does not fit: memory whose object also lies in a blob is taken, then the objects used least
+recently are spilled, fused into blobs, then processes are asked to drop what they only cache. Whoever needs room
+waits in one queue, first come, first served, and gets an error after a time without any progress.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from shoal_common import frames
+from shoal_raylet.actions import Send
+from shoal_raylet.allocator import Allocator
+
+#: Objects are fused into blobs of about this size, in bytes; a quarter of a small store.
+SPILL_BATCH_BYTES = 100 * 1024 * 1024
+#: Sections of one blob at most.
+MAX_BATCH_OBJECTS = 2000
+#: Blobs that are written at the same time.
+MAX_SPILLS = 2
+#: After a blob could not be written, spilling pauses this long, in seconds.
+SPILL_RETRY_S = 1.0
+#: The raylet's own pins.
+_SELF = b""
+
+
+@dataclass(slots=True, eq=False)
+class Blob:
+    key: str
+    #: Objects in it that are not deleted.
+    live: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    object_id: bytes
+    size: int
+    owner: bytes
+    creator: bytes
+    #: None while only its blob holds it.
+    offset: int | None
+    sealed: bool = False
+    deleted: bool = False
+    pins: dict[bytes, int] = field(default_factory=dict)
+    #: Who waits until it is sealed or restored: (peer, request).
+    getters: list[tuple[bytes, int]] = field(default_factory=list)
+    blob: Blob | None = None
+    blob_offset: int = 0
+    #: Its restoring is queued or under way.
+    restoring: bool = False
+    uncache_sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spill:
+    """Write these objects, in order, as the sections of one blob; ``spilled`` answers."""
+
+    key: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Read the object out of its blob to ``entry.offset``; ``restored`` answers."""
+
+    entry: Entry
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBlob:
+    key: str
+
+
+StoreAction = Send | Spill | Restore | DeleteBlob
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A creator (``entry`` None) or a restore that waits for room."""
+
+    object_id: bytes
+    size: int
+    since: float
+    peer: bytes = b""
+    request: int = 0
+    owner: bytes = b""
+    entry: Entry | None = None
+
+
+class ObjectIndex:
+    def __init__(self, capacity: int, node_id: bytes, full_grace_s: float) -> None:
+        """``capacity`` in bytes. ``full_grace_s``: how long to wait for room without any progress, in seconds."""
+        self.allocator = Allocator(capacity)
+        self._node_hex = node_id.hex()
+        self._full_grace_s = full_grace_s
+        self._entries: dict[bytes, Entry] = {}
+        self._by_owner: dict[bytes, set[Entry]] = {}
+        self._pinned_by: dict[bytes, set[Entry]] = {}
+        #: Deleted, but their bytes are still pinned.
+        self._dying: dict[bytes, list[Entry]] = {}
+        #: Sealed, in memory, unpinned, least recently used first: those with a blob, and those without.
+        self._evictable: OrderedDict[Entry, None] = OrderedDict()
+        self._spillable: OrderedDict[Entry, None] = OrderedDict()
+        self._queue: deque[_Waiting] = deque()
+        self._progress_at = 0.0
+        self._spills: dict[str, tuple[Entry, ...]] = {}
+        self._spill_counter = 0
+        self._spill_not_before = 0.0
+        #: Why the last spill failed ("" = it did not), and whether for lack of disk space.
+        self._spill_error = ""
+        self._disk_full = False
+        #: Jobs of which something was ever spilled.
+        self.spilled_jobs: set[bytes] = set()
+        self.spilled_bytes = 0
+        self.restored_bytes = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._entries)
+
+    # --- requests of processes ---
+
+    def create(
+        self, peer: bytes, request: int, object_id: bytes, size: int, owner: bytes, now: float
+    ) -> list[StoreAction]:
+        """An object that exists already is replaced: a retried task writes its results again."""
+        actions: list[StoreAction] = []
+        existing = self._entries.get(object_id)
+        if existing is not None:
+            actions += self._delete(existing)
+        if Allocator.rounded(size) > self.allocator.capacity:
+            error = (
+                f"ObjectStoreFullError: an object of {_size(size)} can never fit in this node's object store of "
+                f"{_size(self.allocator.capacity)}: start it with a larger object_store_memory, or split the object"
+            )
+            actions.append(Send(peer, frames.ObjectCreated(request, 0, error)))
+            return actions
+        self._enqueue(_Waiting(object_id, size, now, peer, request, owner), now)
+        return actions + self._serve(now)
+
+    def seal(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
+        entry = self._entries.get(object_id)
+        if entry is None or entry.creator != peer or entry.sealed:
+            return self._end_creation_of_dying(peer, object_id, now)
+        entry.sealed = True
+        actions = self._answer_getters(entry)
+        self._unpin(entry, peer, actions)
+        return actions + self._serve(now) if self._queue else actions
+
+    def abort(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
+        entry = self._entries.get(object_id)
+        if entry is None or entry.creator != peer or entry.sealed:
+            return self._end_creation_of_dying(peer, object_id, now)
+        actions = self._delete(entry)
+        return actions + self._end_creation_of_dying(peer, object_id, now)
+
+    def get(self, peer: bytes, request: int, object_id: bytes, now: float) -> list[StoreAction]:
+        entry = self._entries.get(object_id)
+        if entry is None:
+            return [Send(peer, _lost(request, object_id))]
+        if entry.sealed and entry.offset is not None and not entry.restoring:
+            self._pin(entry, peer)
+            return [Send(peer, frames.ObjectLocated(request, entry.offset, entry.size))]
+        entry.getters.append((peer, request))
+        if not entry.sealed or entry.restoring:
+            return []
+        entry.restoring = True
+        self._enqueue(_Waiting(object_id, entry.size, now, entry=entry), now)
+        return self._serve(now)
+
+    def unpin(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
+        """Unknown pins are ignored: the object's end may have crossed the message on the way."""
+        candidates = [self._entries.get(object_id), *self._dying.get(object_id, ())]
+        for entry in candidates:
+            if entry is not None and peer in entry.pins and (entry.sealed or entry.creator != peer):
+                actions: list[StoreAction] = []
+                self._unpin(entry, peer, actions)
+                return actions + self._serve(now) if self._queue else actions
+        return []
+
+    def free(self, object_ids: list[bytes], now: float) -> list[StoreAction]:
+        return self._delete_all([e for e in map(self._entries.get, object_ids) if e is not None], now)
+
+    # --- ends of processes and jobs ---
+
+    def peer_gone(self, peer: bytes, now: float) -> list[StoreAction]:
+        """Its pins end, and what it had not sealed is dropped."""
+        actions: list[StoreAction] = []
+        self._queue = deque(waiting for waiting in self._queue if waiting.entry is not None or waiting.peer != peer)
+        for entry in self._entries.values():
+            if entry.getters:
+                entry.getters = [getter for getter in entry.getters if getter[0] != peer]
+        for entry in list(self._pinned_by.get(peer, ())):
+            if not entry.sealed and not entry.deleted and entry.creator == peer:
+                actions += self._delete(entry)
+            while peer in entry.pins:
+                self._unpin(entry, peer, actions)
+        return actions + self._serve(now)
+
+    def owner_gone(self, owner: bytes, now: float) -> list[StoreAction]:
+        return self._delete_all(list(self._by_owner.get(owner, ())), now)
+
+    def job_ended(self, job_id: bytes, surviving_owners: set[bytes], now: float) -> list[StoreAction]:
+        """Delete the job's objects, but not those of its detached actors."""
+        ended = [
+            entry
+            for entry in self._entries.values()
+            if entry.object_id.startswith(job_id) and entry.owner not in surviving_owners
+        ]
+        return self._delete_all(ended, now)
+
+    # --- results of I/O ---
+
+    def spilled(self, key: str, error: str, disk_full: bool, now: float) -> list[StoreAction]:
+        """A blob was written, or not (``error``)."""
+        entries = self._spills.pop(key)
+        actions: list[StoreAction] = []
+        self._spill_error, self._disk_full = error, disk_full
+        if error:
+            self._spill_not_before = now + SPILL_RETRY_S
+        else:
+            self._progress_at = now
+            blob = Blob(key)
+            offset = 0
+            for entry in entries:
+                if not entry.deleted:
+                    entry.blob, entry.blob_offset = blob, offset
+                    blob.live += 1
+                    self.spilled_bytes += entry.size
+                offset += entry.size
+            if not blob.live:
+                actions.append(DeleteBlob(key))
+        for entry in entries:
+            self._unpin(entry, _SELF, actions)
+        return actions + self._serve(now)
+
+    def restored(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
+        """``error``: why its blob cannot be read, as ``ObjectLocated.error``."""
+        entry.restoring = False
+        actions: list[StoreAction] = []
+        if error:
+            actions += self._fail_getters(entry, error)
+        else:
+            self.restored_bytes += entry.size
+            actions += self._answer_getters(entry)
+        self._unpin(entry, _SELF, actions)
+        if error and not entry.deleted and entry.offset is not None:
+            # The bytes in memory are not the object's: only the blob is, if it can be read later.
+            self._drop_memory(entry)
+        return actions + self._serve(now)
+
+    # --- time ---
+
+    def tick(self, now: float) -> list[StoreAction]:
+        """Try to spill again, and end the wait of those for whom nothing has moved for too long."""
+        if not self._queue:
+            return []
+        actions = self._serve(now)
+        if self._spills and not self._spill_error:
+            return actions
+        for waiting in list(self._queue):
+            if now - max(waiting.since, self._progress_at) >= self._full_grace_s:
+                self._queue.remove(waiting)
+                error = self._full_error(waiting.size)
+                if waiting.entry is None:
+                    actions.append(Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, error)))
+                else:
+                    waiting.entry.restoring = False
+                    actions += self._fail_getters(waiting.entry, error)
+        return actions
+
+    def next_deadline(self) -> float | None:
+        if not self._queue:
+            return None
+        deadline = max(self._queue[0].since, self._progress_at) + self._full_grace_s
+        return min(deadline, self._spill_not_before) if self._spill_error else deadline
+
+    # --- pins ---
+
+    def _pin(self, entry: Entry, peer: bytes) -> None:
+        entry.pins[peer] = entry.pins.get(peer, 0) + 1
+        entry.uncache_sent = False
+        self._pinned_by.setdefault(peer, set()).add(entry)
+        self._evictable.pop(entry, None)
+        self._spillable.pop(entry, None)
+
+    def _unpin(self, entry: Entry, peer: bytes, actions: list[StoreAction]) -> None:
+        left = entry.pins[peer] - 1
+        if left:
+            entry.pins[peer] = left
+            return
+        del entry.pins[peer]
+        holders = self._pinned_by[peer]
+        holders.discard(entry)
+        if not holders:
+            del self._pinned_by[peer]
+        if entry.pins:
+            return
+        if entry.deleted:
+            dying = self._dying[entry.object_id]
+            dying.remove(entry)
+            if not dying:
+                del self._dying[entry.object_id]
+            self._release(entry, actions)
+        elif entry.sealed and entry.offset is not None:
+            (self._evictable if entry.blob is not None else self._spillable)[entry] = None
+
+    # --- life of an entry ---
+
+    def _delete_all(self, entries: list[Entry], now: float) -> list[StoreAction]:
+        actions: list[StoreAction] = []
+        uncache: dict[bytes, list[bytes]] = {}
+        for entry in entries:
+            for peer in entry.pins:
+                if peer != _SELF and (entry.sealed or peer != entry.creator):
+                    uncache.setdefault(peer, []).append(entry.object_id)
+            actions += self._delete(entry)
+        actions += [Send(peer, frames.ObjectUncache(object_ids)) for peer, object_ids in uncache.items()]
+        return actions + self._serve(now) if self._queue else actions
+
+    def _delete(self, entry: Entry) -> list[StoreAction]:
+        del self._entries[entry.object_id]
+        owned = self._by_owner[entry.owner]
+        owned.discard(entry)
+        if not owned:
+            del self._by_owner[entry.owner]
+        entry.deleted = True
+        actions = self._fail_getters(entry, _lost(0, entry.object_id).error)
+        if entry.restoring:
+            self._queue = deque(waiting for waiting in self._queue if waiting.entry is not entry)
+        if entry.pins:
+            self._dying.setdefault(entry.object_id, []).append(entry)
+        else:
+            self._release(entry, actions)
+        return actions
+
+    def _release(self, entry: Entry, actions: list[StoreAction]) -> None:
+        if entry.offset is not None:
+            self._drop_memory(entry)
+        blob, entry.blob = entry.blob, None
+        if blob is not None:
+            blob.live -= 1
+            self.spilled_bytes -= entry.size
+            if not blob.live:
+                actions.append(DeleteBlob(blob.key))
+
+    def _drop_memory(self, entry: Entry) -> None:
+        assert entry.offset is not None
+        self._evictable.pop(entry, None)
+        self._spillable.pop(entry, None)
+        self.allocator.free(entry.offset, entry.size)
+        entry.offset = None
+
+    def _end_creation_of_dying(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
+        """The creator has finished with an object that was deleted meanwhile."""
+        actions: list[StoreAction] = []
+        for entry in list(self._dying.get(object_id, ())):
+            if entry.creator == peer and not entry.sealed and peer in entry.pins:
+                entry.sealed = True
+                self._unpin(entry, peer, actions)
+        return actions + self._serve(now) if self._queue else actions
+
+    def _answer_getters(self, entry: Entry) -> list[StoreAction]:
+        assert entry.offset is not None
+        getters, entry.getters = entry.getters, []
+        actions: list[StoreAction] = []
+        for peer, request in getters:
+            self._pin(entry, peer)
+            actions.append(Send(peer, frames.ObjectLocated(request, entry.offset, entry.size)))
+        return actions
+
+    def _fail_getters(self, entry: Entry, error: str) -> list[StoreAction]:
+        getters, entry.getters = entry.getters, []
+        return [Send(peer, frames.ObjectLocated(request, 0, 0, error)) for peer, request in getters]
+
+    # --- room ---
+
+    def _enqueue(self, waiting: _Waiting, now: float) -> None:
+        if not self._queue:
+            self._progress_at = now
+        self._queue.append(waiting)
+
+    def _serve(self, now: float) -> list[StoreAction]:
+        """Place what waits, in order; make room for the first that does not fit."""
+        actions: list[StoreAction] = []
+        while self._queue:
+            waiting = self._queue[0]
+            offset = self.allocator.allocate(waiting.size)
+            while offset is None and self._evictable:
+                entry = next(iter(self._evictable))
+                self._drop_memory(entry)
+                offset = self.allocator.allocate(waiting.size)
+            if offset is None:
+                actions += self._make_room(now)
+                break
+            self._queue.popleft()
+            self._progress_at = now
+            if waiting.entry is None:
+                actions += self._place_new(waiting, offset)
+            else:
+                waiting.entry.offset = offset
+                self._pin(waiting.entry, _SELF)
+                assert waiting.entry.blob is not None
+                actions.append(Restore(waiting.entry, waiting.entry.blob.key))
+        return actions
+
+    def _place_new(self, waiting: _Waiting, offset: int) -> list[StoreAction]:
+        actions: list[StoreAction] = []
+        existing = self._entries.get(waiting.object_id)
+        if existing is not None:
+            actions += self._delete(existing)
+        entry = Entry(waiting.object_id, waiting.size, waiting.owner, waiting.peer, offset)
+        self._entries[waiting.object_id] = entry
+        self._by_owner.setdefault(waiting.owner, set()).add(entry)
+        self._pin(entry, waiting.peer)
+        actions.append(Send(waiting.peer, frames.ObjectCreated(waiting.request, offset)))
+        return actions
+
+    def _make_room(self, now: float) -> list[StoreAction]:
+        actions: list[StoreAction] = []
+        needed = sum(waiting.size for waiting in self._queue)
+        coming = self.allocator.capacity - self.allocator.used
+        coming += sum(entry.size for entries in self._spills.values() for entry in entries)
+        if now >= self._spill_not_before or not self._spill_error:
+            # With nothing under way, free bytes that suffice in sum lie scattered: spill on until the first fits.
+            while self._spillable and (not self._spills or (coming < needed and len(self._spills) < MAX_SPILLS)):
+                spill = self._next_spill()
+                coming += sum(entry.size for entry in spill.entries)
+                actions.append(spill)
+        if not self._spillable:
+            actions += self._ask_to_uncache()
+        return actions
+
+    def _next_spill(self) -> Spill:
+        """The objects of one job that were used least recently."""
+        limit = min(SPILL_BATCH_BYTES, self.allocator.capacity // 4)
+        job_id = next(iter(self._spillable)).object_id[:4]
+        batch: list[Entry] = []
+        size = 0
+        for entry in self._spillable:
+            if entry.object_id[:4] == job_id:
+                batch.append(entry)
+                size += entry.size
+                if size >= limit or len(batch) == MAX_BATCH_OBJECTS:
+                    break
+        for entry in batch:
+            self._pin(entry, _SELF)
+        self._spill_counter += 1
+        key = f"spill/{job_id.hex()}/{self._node_hex}/{self._spill_counter:08x}"
+        self.spilled_jobs.add(job_id)
+        self._spills[key] = tuple(batch)
+        return Spill(key, tuple(batch))
+
+    def _ask_to_uncache(self) -> list[StoreAction]:
+        asked: dict[bytes, list[bytes]] = {}
+        for entry in self._entries.values():
+            if entry.sealed and entry.pins and not entry.uncache_sent:
+                entry.uncache_sent = True
+                for peer in entry.pins:
+                    if peer != _SELF:
+                        asked.setdefault(peer, []).append(entry.object_id)
+        return [Send(peer, frames.ObjectUncache(object_ids)) for peer, object_ids in asked.items()]
+
+    def _full_error(self, size: int) -> str:
+        capacity, used = self.allocator.capacity, self.allocator.used
+        pinned = sum(entry.size for entry in self._entries.values() if entry.pins)
+        pinned += sum(entry.size for entries in self._dying.values() for entry in entries)
+        state = (
+            f"no room for an object of {_size(size)} in this node's object store: {_size(used)} of {_size(capacity)} "
+            f"are used, {_size(pinned)} of them by values that processes hold or write right now"
+        )
+        if self._disk_full:
+            return (
+                f"OutOfDiskError: {state}, and the rest cannot be spilled: {self._spill_error}. "
+                "Free disk space where blobs are stored, or delete references that are not needed"
+            )
+        why = f", and spilling fails: {self._spill_error}" if self._spill_error else ""
+        return (
+            f"ObjectStoreFullError: {state}{why}. Delete references and arrays that are not needed, pass fewer large "
+            "arguments at once, or start with a larger object_store_memory"
+        )
+
+
+def _lost(request: int, object_id: bytes) -> frames.ObjectLocated:
+    error = f"ObjectLostError: object {object_id.hex()} is not in this node's store: it was freed, or never sealed"
+    return frames.ObjectLocated(request, 0, 0, error)
+
+
+def _size(size: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"

@@ -1,0 +1,76 @@
+"""RayletService: protobuf in, protobuf out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal_common.errors import InvalidRequest, ResourceExhausted
+from shoal_common.resources import ResourceSet
+from shoal_proto.v1 import common_pb2, raylet_pb2
+from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
+from shoal_raylet.actor_placement import PlacedActor
+from shoal_raylet.node import Node
+
+
+class RayletServicer(RayletServiceServicer):
+    def __init__(self, node: Node, node_id: bytes) -> None:
+        self._node = node
+        self._node_id = node_id
+
+    async def StartActor(self, request: raylet_pb2.StartActorRequest, context: Any) -> raylet_pb2.StartActorResponse:
+        spec = request.spec
+        if not spec.actor_id or request.incarnation < 1:
+            raise InvalidRequest("StartActor needs an actor_id and an incarnation from 1")
+        held = ResourceSet(spec.held.grains)
+        placement = spec.placement.grains
+        need = ResourceSet({name: max(placement[name], held[name]) for name in {*placement, *held}})
+        actor = PlacedActor(
+            actor_id=spec.actor_id,
+            incarnation=request.incarnation,
+            job_id=spec.job_id,
+            class_name=spec.class_name,
+            creation=spec.creation,
+            detached=spec.detached,
+            held=held,
+        )
+        if lacking := self._node.start_actor(actor, need):
+            raise ResourceExhausted(lacking)
+        return raylet_pb2.StartActorResponse()
+
+    async def StopWorker(self, request: raylet_pb2.StopWorkerRequest, context: Any) -> raylet_pb2.StopWorkerResponse:
+        if not request.worker_id and not request.actor_id:
+            raise InvalidRequest("StopWorker needs a worker_id or an actor_id")
+        self._node.stop_worker(request.worker_id, request.actor_id, request.force, request.reason)
+        return raylet_pb2.StopWorkerResponse()
+
+    async def EndJob(self, request: raylet_pb2.EndJobRequest, context: Any) -> raylet_pb2.EndJobResponse:
+        if not request.job_id:
+            raise InvalidRequest("EndJob needs a job_id")
+        self._node.end_job(request.job_id, set(request.keep_actor_ids))
+        return raylet_pb2.EndJobResponse()
+
+    async def GetStats(self, request: raylet_pb2.GetStatsRequest, context: Any) -> raylet_pb2.GetStatsResponse:
+        node = self._node
+        index = node.store.index
+        return raylet_pb2.GetStatsResponse(
+            node_id=self._node_id,
+            total=common_pb2.ResourceAmounts(grains=node.ledger.total.grains),
+            available=common_pb2.ResourceAmounts(grains=node.ledger.available.grains),
+            workers=[
+                raylet_pb2.WorkerStats(
+                    worker_id=worker.worker_id,
+                    pid=worker.pid,
+                    state=worker.state.value,
+                    actor_id=worker.actor_id,
+                    name=worker.name,
+                    job_id=worker.job_id,
+                )
+                for worker in node.workers()
+            ],
+            queued_leases=node.leases.queued,
+            store_bytes=index.allocator.capacity,
+            store_used_bytes=index.allocator.used,
+            store_objects=index.count,
+            spilled_bytes=index.spilled_bytes,
+            restored_bytes=index.restored_bytes,
+        )

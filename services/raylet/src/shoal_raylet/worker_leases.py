@@ -1,0 +1,381 @@
+"""Worker leases of one node: who wants how many, who gets the next, who must give one back. Pure.
+
+Owners say how many leases they want of a scheduling class; we owe them the difference to what was granted.
+Free resources go to the job that holds the least CPU, within a job to the demand whose turn is longest ago
+(each grant sends a demand to the back), so neither a wide demand nor an early one starves others. A demand
+that does not fit is passed by smaller ones, but only for ``PASSED_OVER_S``: then what it needs is set aside.
+
+Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
+``QUANTUM_S`` are asked back from whoever holds more than the one that waits.
+
+Covers the life of a demand and a lease. Not: processes (``worker_pool``), amounts (``resource_ledger``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from shoal_common import frames
+from shoal_common.resources import ResourceSet
+from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
+from shoal_raylet.resource_ledger import ResourceLedger
+from shoal_raylet.worker_pool import Worker, WorkerPool, WorkerState
+
+#: While others wait, a lease may be held this long before it is asked back, in seconds.
+QUANTUM_S = 0.1
+#: How long smaller demands may pass one that does not fit, in seconds.
+PASSED_OVER_S = 2.0
+#: An actor that found no room reserves it until its creation is tried again, at most this long, in seconds.
+ACTOR_WISH_S = 2.0
+#: While this node cannot hold a class, the scheduler is asked again at this interval, in seconds.
+ASK_AGAIN_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Demand:
+    owner: bytes
+    job_id: bytes
+    class_key: int
+    spec: frames.SchedulingClass
+    resources: ResourceSet
+    total: int = 0
+    granted: int = 0
+    #: Leases of it that are held now.
+    held: dict[bytes, Lease] = field(default_factory=dict)
+    #: When it began to wait for the next grant.
+    waiting_since: float = 0.0
+    #: Set while this node can never hold it: when that was found, and when the scheduler is asked next.
+    infeasible_since: float | None = None
+    ask_at: float = 0.0
+    #: What the scheduler said last, or what this node lacks.
+    infeasible_reason: str = ""
+
+    @property
+    def owed(self) -> int:
+        return max(0, self.total - self.granted)
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    lease_id: bytes
+    demand: Demand
+    worker: Worker
+    granted_at: float
+    reclaimed: bool = False
+
+
+class WorkerLeases:
+    def __init__(
+        self,
+        node_id: bytes,
+        ledger: ResourceLedger,
+        pool: WorkerPool,
+        infeasible_grace_s: float,
+        new_lease_id: Callable[[], bytes],
+    ) -> None:
+        """``infeasible_grace_s``: how long a class that no node can hold may wait; 0 = not at all, -1 = for ever."""
+        self._node_hex = node_id.hex()
+        self._ledger = ledger
+        self._pool = pool
+        self._grace_s = infeasible_grace_s
+        self._new_lease_id = new_lease_id
+        self._demands: dict[tuple[bytes, int], Demand] = {}
+        #: Demands that are owed a lease, the one whose turn is longest ago first.
+        self._waiting: dict[tuple[bytes, int], Demand] = {}
+        self._leases: dict[bytes, Lease] = {}
+        self._by_worker: dict[bytes, Lease] = {}
+        self._held_cpu: dict[bytes, int] = {}
+        #: Actors that found no room, with what they need and when.
+        self._wishes: dict[bytes, tuple[ResourceSet, float]] = {}
+        #: A class that needs nothing is bounded by this number of leases at a time instead.
+        self._free_limit = max(8, 4 * ledger.total["CPU"] // 10_000)
+
+    @property
+    def queued(self) -> int:
+        """Leases that are owed."""
+        return sum(demand.owed for demand in self._waiting.values())
+
+    def owner_of(self, worker_id: bytes) -> bytes | None:
+        """For whom the worker runs, None when it is not leased."""
+        lease = self._by_worker.get(worker_id)
+        return lease.demand.owner if lease is not None else None
+
+    def worker_of(self, lease_id: bytes) -> bytes | None:
+        lease = self._leases.get(lease_id)
+        return lease.worker.worker_id if lease is not None else None
+
+    # --- events ---
+
+    def demanded(
+        self, owner: bytes, job_id: bytes, class_key: int, total: int, spec: frames.SchedulingClass | None, now: float
+    ) -> list[Action]:
+        """Raises: ValueError when the first demand of a class comes without its spec."""
+        key = (owner, class_key)
+        demand = self._demands.get(key)
+        if demand is None:
+            if spec is None:
+                raise ValueError(f"the first demand of class {class_key} has no spec")
+            demand = Demand(owner, job_id, class_key, spec, ResourceSet(dict(spec.resources)))
+            self._demands[key] = demand
+        demand.total = total
+        if not demand.owed:
+            self._waiting.pop(key, None)
+            demand.infeasible_since = None
+            return []
+        if key not in self._waiting:
+            self._waiting[key] = demand
+            demand.waiting_since = now
+        return self._check_feasible(demand, now)
+
+    def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
+        """Unknown leases are ignored: the worker's death may have crossed the return on the way."""
+        lease = self._leases.get(lease_id)
+        if lease is None or lease.demand.owner != owner:
+            return
+        self._end(lease)
+        if worker_exits:
+            self._pool.ending(lease.worker.worker_id, now)
+        else:
+            self._pool.put_back(lease.worker.worker_id, now)
+
+    def worker_lost(self, worker_id: bytes, kind: str, detail: str) -> list[Action]:
+        lease = self._by_worker.get(worker_id)
+        if lease is None:
+            return []
+        self._end(lease)
+        return [Send(lease.demand.owner, frames.LeaseLost(lease.lease_id, kind, detail))]
+
+    def owner_gone(self, owner: bytes, now: float) -> list[Action]:
+        """Its connection ended: nobody will collect what the workers do for it, so they end too."""
+        actions: list[Action] = []
+        for key in [key for key in self._demands if key[0] == owner]:
+            demand = self._demands.pop(key)
+            self._waiting.pop(key, None)
+            for lease in list(demand.held.values()):
+                self._end(lease)
+                self._pool.ending(lease.worker.worker_id, now)
+                detail = "the process that owned its task has ended"
+                actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", detail))
+        return actions
+
+    def actor_waits(self, actor_id: bytes, need: ResourceSet, now: float) -> None:
+        """An actor found no room: it is set aside for it until the GCS tries again."""
+        self._wishes[actor_id] = (need, now)
+
+    def actor_placed(self, actor_id: bytes) -> None:
+        self._wishes.pop(actor_id, None)
+
+    def scheduler_answered(
+        self, owner: bytes, class_key: int, infeasible: bool, reason: str, now: float
+    ) -> list[Action]:
+        """``infeasible`` False: some node can hold it, so it waits on."""
+        demand = self._demands.get((owner, class_key))
+        if demand is None or demand.infeasible_since is None:
+            return []
+        if not infeasible:
+            demand.infeasible_since = now
+            return []
+        if reason:
+            demand.infeasible_reason = reason
+        return self._refuse_if_due(demand, now)
+
+    def workers_unstartable(self, reason: str) -> list[Action]:
+        """Everybody who waits for a worker that cannot be started is told why."""
+        return [
+            self._refuse(demand, "worker_start", f"worker processes do not start on this node: {reason}")
+            for demand in list(self._waiting.values())
+            if demand.infeasible_since is None
+        ]
+
+    # --- decisions ---
+
+    def dispatch(self, now: float) -> tuple[list[Action], int]:
+        """Grant what can be granted; also the number of workers that were missing for more."""
+        actions: list[Action] = []
+        wanted = 0
+        #: Available, less what is set aside for those whose turn it is but who cannot start yet.
+        room = self._ledger.available
+        for need, _ in self._wishes.values():
+            room -= need
+        passed: set[tuple[bytes, int]] = set()
+        for demand in self._waiting.values():
+            if demand.infeasible_since is not None:
+                passed.add((demand.owner, demand.class_key))
+            elif now - demand.waiting_since >= PASSED_OVER_S and not demand.resources.fits_in(room):
+                room -= demand.resources
+                passed.add((demand.owner, demand.class_key))
+        while (chosen := self._next(room, passed)) is not None:
+            worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, WorkerState.LEASED, now)
+            if worker is None:
+                passed.add((chosen.owner, chosen.class_key))
+                for _ in range(chosen.owed):
+                    if not chosen.resources.fits_in(room) or (not chosen.resources and wanted >= self._free_limit):
+                        break
+                    room -= chosen.resources
+                    wanted += 1
+                continue
+            room -= chosen.resources
+            actions += self._grant(chosen, worker, now)
+        return actions, wanted
+
+    def tick(self, now: float) -> list[Action]:
+        """Ask leases back, ask the scheduler again, refuse what was infeasible for too long."""
+        for actor_id in [a for a, (_, since) in self._wishes.items() if now - since >= ACTOR_WISH_S]:
+            del self._wishes[actor_id]
+        actions: list[Action] = []
+        for demand in list(self._waiting.values()):
+            if demand.infeasible_since is not None:
+                actions += self._check_feasible(demand, now)
+            elif now - demand.waiting_since >= QUANTUM_S:
+                actions += self._reclaim(demand.resources, demand.owed, demand.job_id, demand, now)
+        for need, _ in self._wishes.values():
+            actions += self._reclaim(need, 1, b"", None, now)
+        return actions
+
+    def next_deadline(self, now: float) -> float | None:
+        """When ``tick`` may have something to do if nothing happens before; while somebody waits, each quantum."""
+        if any(demand.infeasible_since is None for demand in self._waiting.values()) or self._wishes:
+            return now + QUANTUM_S
+        return min((demand.ask_at for demand in self._waiting.values()), default=None)
+
+    # --- inside ---
+
+    def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]]) -> Demand | None:
+        """The first fitting demand of the job that holds the least."""
+        best: Demand | None = None
+        seen: set[bytes] = set()
+        for key, demand in self._waiting.items():
+            if key in passed or demand.job_id in seen:
+                continue
+            if not demand.resources.fits_in(room) or not self._ledger.has_devices(demand.resources):
+                continue
+            if not demand.resources and self._running(demand) >= self._free_limit:
+                continue
+            seen.add(demand.job_id)
+            if best is None or self._held_cpu.get(demand.job_id, 0) < self._held_cpu.get(best.job_id, 0):
+                best = demand
+        return best
+
+    def _running(self, demand: Demand) -> int:
+        """Its leases whose worker is not blocked."""
+        return sum(not self._is_blocked(lease) for lease in demand.held.values())
+
+    def _is_blocked(self, lease: Lease) -> bool:
+        allocation = self._ledger.allocation(lease.worker.worker_id)
+        return allocation is not None and allocation.lent
+
+    def _grant(self, demand: Demand, worker: Worker, now: float) -> list[Action]:
+        assert worker.address is not None
+        allocation = self._ledger.allocate(worker.worker_id, demand.resources)
+        worker.name = demand.spec.name
+        lease = Lease(self._new_lease_id(), demand, worker, now)
+        self._leases[lease.lease_id] = self._by_worker[worker.worker_id] = lease
+        demand.held[lease.lease_id] = lease
+        demand.granted += 1
+        self._held_cpu[demand.job_id] = self._held_cpu.get(demand.job_id, 0) + demand.resources["CPU"]
+        key = (demand.owner, demand.class_key)
+        del self._waiting[key]
+        if demand.owed:
+            demand.waiting_since = now
+            self._waiting[key] = demand
+        return [
+            Send(
+                worker.worker_id,
+                frames.LeaseAssigned(lease.lease_id, demand.job_id, demand.spec.resources, allocation.devices),
+            ),
+            Send(demand.owner, frames.LeaseGranted(demand.class_key, lease.lease_id, worker.address, worker.pid)),
+        ]
+
+    def _end(self, lease: Lease) -> None:
+        demand = lease.demand
+        del self._leases[lease.lease_id], self._by_worker[lease.worker.worker_id], demand.held[lease.lease_id]
+        self._ledger.release(lease.worker.worker_id)
+        left = self._held_cpu[demand.job_id] - demand.resources["CPU"]
+        if left:
+            self._held_cpu[demand.job_id] = left
+        else:
+            del self._held_cpu[demand.job_id]
+
+    def _reclaim(
+        self, need: ResourceSet, count: int, job_id: bytes, waiting: Demand | None, now: float
+    ) -> list[Action]:
+        """Ask back as many leases as would help, from holders that hold more than the one that waits."""
+        lacking = need.missing_from(self._ledger.available)
+        if not lacking:
+            return []
+        helpful = [
+            lease
+            for lease in self._leases.values()
+            if lease.demand is not waiting
+            and any(lease.demand.resources[name] for name in lacking)
+            and not self._is_blocked(lease)
+        ]
+        asked = sum(lease.reclaimed for lease in helpful)
+        own_job = self._held_cpu.get(job_id, 0)
+        own = len(waiting.held) if waiting is not None else 0
+        ripe = [
+            lease
+            for lease in helpful
+            if not lease.reclaimed
+            and now - lease.granted_at >= QUANTUM_S
+            and (
+                len(lease.demand.held) > own
+                if lease.demand.job_id == job_id
+                else self._held_cpu.get(lease.demand.job_id, 0) > own_job or waiting is None
+            )
+        ]
+        ripe.sort(key=lambda lease: (-self._held_cpu.get(lease.demand.job_id, 0), -len(lease.demand.held)))
+        actions: list[Action] = []
+        for lease in ripe[: max(0, count - asked)]:
+            lease.reclaimed = True
+            actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)))
+        return actions
+
+    def _check_feasible(self, demand: Demand, now: float) -> list[Action]:
+        strategy = demand.spec.strategy
+        if strategy.startswith("node:") and strategy != f"node:{self._node_hex}":
+            wanted = strategy.removeprefix("node:")
+            reason = f"node {wanted} is not alive, and the task may run nowhere else (soft=False)"
+            return [self._refuse(demand, "affinity", reason)]
+        if self._ledger.can_ever_hold(demand.resources):
+            return []
+        if strategy.startswith("node:"):
+            lacks = _amounts(demand.resources.missing_from(self._ledger.total))
+            reason = (
+                f"node {self._node_hex} can never hold it: it lacks {lacks}, and it may run nowhere else (soft=False)"
+            )
+            return [self._refuse(demand, "affinity", reason)]
+        if demand.infeasible_since is None:
+            demand.infeasible_since = now
+            demand.ask_at = now
+            total = self._ledger.total
+            demand.infeasible_reason = (
+                f"the closest node {self._node_hex} has {_amounts(total.to_units())} in total "
+                f"and lacks {_amounts(demand.resources.missing_from(total))}"
+            )
+        if now < demand.ask_at:
+            return self._refuse_if_due(demand, now)
+        demand.ask_at = now + ASK_AGAIN_S
+        return [AskScheduler(demand.owner, demand.class_key, demand.resources, strategy)]
+
+    def _refuse_if_due(self, demand: Demand, now: float) -> list[Action]:
+        assert demand.infeasible_since is not None
+        if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
+            return []
+        reason = (
+            f"no node can ever hold {demand.spec.name!r}, which needs {_amounts(demand.resources.to_units())}: "
+            f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
+        )
+        return [self._refuse(demand, "infeasible", reason)]
+
+    def _refuse(self, demand: Demand, kind: str, reason: str) -> Action:
+        """What is owed counts as cancelled: a later demand of the class is judged anew."""
+        demand.total = demand.granted
+        demand.infeasible_since = None
+        self._waiting.pop((demand.owner, demand.class_key), None)
+        return Send(demand.owner, frames.LeaseRefused(demand.class_key, kind, reason))
+
+
+def _amounts(units: dict[str, float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in sorted(units.items())) or "nothing"
