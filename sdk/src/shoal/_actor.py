@@ -287,12 +287,12 @@ def _start(
         handle=handle_payload,
     )
 
-    def register() -> None:
-        """Tell the GCS, now that the arguments are ready."""
+    def request() -> gcs_pb2.CreateActorRequest:
+        """Made when the arguments are ready."""
         creation.refs = record.push.refs
         spec.creation = actor_creation.encode(creation)
+        return gcs_pb2.CreateActorRequest(spec=spec)
 
-    request = gcs_pb2.CreateActorRequest(spec=spec)
     lifetime = None
     if not detached:
         lifetime = core.actors.lifetime_ref(actor_id, lambda: core.actors.release(client))
@@ -302,10 +302,9 @@ def _start(
         if record.arguments is not None:
             core.wait([ref for _, _, ref in record.arguments], len(record.arguments), None)
             core.actors.fail_on_bad_argument(client, record)
-        register()
-        core.actors.create_named(client, request, options.name, namespace)
+        core.actors.create_named(client, request(), options.name, namespace)
     else:
-        core.actors.create(client, request, record, register)
+        core.actors.create(client, record, request)
     return handle
 
 

@@ -13,8 +13,8 @@ import msgspec
 import structlog
 from shoal_common import logging as service_logging
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.bus import MemoryBus
-from shoal_common.metadata import SqliteMetadataStore
+from shoal_common.bus.memory import MemoryBus
+from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
 from shoal_objectstore.app import ObjectStoreApp

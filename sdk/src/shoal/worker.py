@@ -57,9 +57,9 @@ def run(config: WorkerConfig) -> None:
     if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in config.env:
         os.environ["SHOAL_USER_OMP"] = "1"
     os.environ.update(config.env)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    # Opened anew: the template's own streams remember the file that it wrote to.
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, _NamedStream(stream))
     core = CoreWorker(
         role="worker",

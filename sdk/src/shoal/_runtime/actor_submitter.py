@@ -65,7 +65,7 @@ class ActorSubmitter:
             return ref
 
     def create(
-        self, client: ActorClient, request: gcs_pb2.CreateActorRequest, record: TaskRecord, prepare: Callable[[], None]
+        self, client: ActorClient, record: TaskRecord, request: Callable[[], gcs_pb2.CreateActorRequest]
     ) -> None:
         """Register an actor as soon as the references among its arguments are ready; does not wait for either."""
 
@@ -74,8 +74,7 @@ class ActorSubmitter:
             if failed is not None:
                 client.on_dead(client.version, self._bad_argument(client, failed))
                 return
-            prepare()
-            self._core.gcs.call_async("Actor", "CreateActor", request, created)
+            self._core.gcs.call_async("Actor", "CreateActor", request(), created)
 
         def created(_: object, error: Exception | None) -> None:
             with self._core.lock:
