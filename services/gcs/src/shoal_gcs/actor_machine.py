@@ -275,9 +275,9 @@ def resume(actor: Actor) -> list[Action]:
     if actor.state is ActorState.DEAD:
         return _stop_by_force(actor, actor.death_reason)
     if actor.state is ActorState.ALIVE:
-        if not actor.out_of_scope:
-            return []
-        return [_stop(actor, force=False, reason=_OUT_OF_SCOPE)]
+        if actor.killed:
+            return [_stop(actor, force=True, reason=_KILLED)]
+        return [_stop(actor, force=False, reason=_OUT_OF_SCOPE)] if actor.out_of_scope else []
     if not actor.node_id:
         return [FindPlace(actor.actor_id)]
     return [StartProcess(actor.actor_id, actor.node_id, actor.incarnation)]
@@ -392,14 +392,19 @@ def _confirm_end_with_node(actor: Actor, event: NodeDied) -> list[Action]:
     return [*_forget_process(actor), Save(actor.actor_id)]
 
 
-def _kill(actor: Actor, event: Kill) -> list[Action]:
+def _kill_alive(actor: Actor, event: Kill) -> list[Action]:
+    actor.killed = True
     if event.no_restart:
-        actor.killed = True
         return _end_by_force(actor, _KILLED)
-    if not actor.node_id:
+    return [Save(actor.actor_id), _stop(actor, force=True, reason=_KILLED)]
+
+
+def _kill_waiting(actor: Actor, event: Kill) -> list[Action]:
+    """What is about to start needs no new start."""
+    if not event.no_restart:
         return []
     actor.killed = True
-    return [Save(actor.actor_id), _stop(actor, force=True, reason=_KILLED)]
+    return _end_by_force(actor, _KILLED)
 
 
 def _release_alive(actor: Actor, _event: Release) -> list[Action]:
@@ -479,7 +484,7 @@ _WAITING: dict[type, _Rule] = {
     StartFailed: _start_failed,
     WorkerDied: _worker_died,
     NodeDied: _node_died,
-    Kill: _kill,
+    Kill: _kill_waiting,
     Release: _release_pending,
     OwnerDied: _owner_died,
     GiveUp: _give_up,
@@ -492,7 +497,7 @@ _RULES: dict[tuple[ActorState, type], _Rule] = {
     (ActorState.ALIVE, Started): _started_again,
     (ActorState.ALIVE, WorkerDied): _worker_died,
     (ActorState.ALIVE, NodeDied): _node_died,
-    (ActorState.ALIVE, Kill): _kill,
+    (ActorState.ALIVE, Kill): _kill_alive,
     (ActorState.ALIVE, Release): _release_alive,
     (ActorState.ALIVE, OwnerDied): _owner_died,
     (ActorState.DEAD, Started): _stop_stray,

@@ -213,7 +213,8 @@ class ActorManager:
         for action in actions:
             match action:
                 case machine.Save(actor_id):
-                    saves[actor_id] = self._save(self._table[actor_id])
+                    if actor_id in self._table:  # else it died, and was forgotten by the same event
+                        saves[actor_id] = self._save(self._table[actor_id])
                 case machine.StartProcess():
                     self._background.spawn(self._start_process(action, saves.get(action.actor_id)))
                 case machine.StopProcess():
@@ -221,6 +222,7 @@ class ActorManager:
                 case actor_table.Forget(actor_id):
                     saves[actor_id] = self._rows.delete(actor_id.hex())
                     self._committed.pop(actor_id, None)
+                    self._forget_spec(actor_id)
                 case actor_table.JobUnused(job_id):
                     self._on_job_unused(job_id)
         self._ask_due()
@@ -229,9 +231,13 @@ class ActorManager:
     def _save(self, actor: Actor) -> asyncio.Future[None]:
         info = messages.actor_info(actor)
         saved = self._rows.put(actor.actor_id.hex(), info.SerializeToString(), partial(self._on_committed, info))
-        if actor.state is ActorState.DEAD and self._specs.pop(actor.actor_id, None) is not None:
-            self._spec_rows.delete(actor.actor_id.hex())
+        if actor.state is ActorState.DEAD:
+            self._forget_spec(actor.actor_id)
         return saved
+
+    def _forget_spec(self, actor_id: bytes) -> None:
+        if self._specs.pop(actor_id, None) is not None:
+            self._spec_rows.delete(actor_id.hex())
 
     def _on_committed(self, info: gcs_pb2.ActorInfo) -> None:
         before = self._committed.get(info.actor_id)
