@@ -241,7 +241,8 @@ class ActorManager:
 
     def _on_committed(self, info: gcs_pb2.ActorInfo) -> None:
         before = self._committed.get(info.actor_id)
-        self._committed[info.actor_id] = info
+        if info.actor_id in self._table:  # else it was forgotten while the row was being written
+            self._committed[info.actor_id] = info
         if before is not None and before.version == info.version:
             return
         for future in self._waiters.get(info.actor_id, ()):
