@@ -1,1 +1,25 @@
-"""Helpers on top of the core API, as Ray's ``ray.util``."""
+"""What is built on top of the core API: pools, queues, iterators over results; as ``ray.util``.
+
+``shoal.util.queue``, ``.multiprocessing`` and ``.joblib`` are imported by those who use them.
+"""
+
+from __future__ import annotations
+
+from shoal._cluster import list_named_actors
+from shoal._serialization import deregister_serializer, register_serializer
+from shoal.util import scheduling_strategies as scheduling_strategies
+from shoal.util.actor_pool import ActorPool
+from shoal.util.check_serialize import inspect_serializability
+from shoal.util.completion import as_completed, map_unordered
+from shoal.util.node_address import get_node_ip_address
+
+__all__ = [
+    "ActorPool",
+    "as_completed",
+    "deregister_serializer",
+    "get_node_ip_address",
+    "inspect_serializability",
+    "list_named_actors",
+    "map_unordered",
+    "register_serializer",
+]
