@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -74,3 +77,27 @@ def alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def script(code: str) -> str:
+    """A user's program: ``code`` after ``import … as ray``."""
+    quiet = ", ".join(f"{name}={value!r}" for name, value in QUIET.items())
+    return f"import {MODULE} as ray\nQUIET = dict({quiet})\n{textwrap.dedent(code)}"
+
+
+def run(
+    *arguments: str, input: str | None = None, status: int = 0, env: dict[str, str] | None = None, cwd: Any = None
+) -> str:
+    """Runs Python with ``arguments`` and returns what it printed, both streams; it must exit with ``status``."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=input,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout

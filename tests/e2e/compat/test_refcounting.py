@@ -294,8 +294,15 @@ def test_object_of_a_dead_owner():
     ray.kill(owner)
     with pytest.raises(exceptions.RayActorError):
         ray.get(owner.pid.remote(), timeout=60)
-    with pytest.raises(exceptions.OwnerDiedError):
-        ray.get(ref, timeout=60)
+
+    def lost():
+        try:
+            ray.get(ref, timeout=60)
+        except exceptions.OwnerDiedError:
+            return True
+        return False
+
+    eventually(lost, "the object is lost with its owner")
 
 
 def test_loop_over_more_than_the_store_holds():

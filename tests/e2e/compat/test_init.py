@@ -1,0 +1,338 @@
+"""init, shutdown and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from e2e.compat.target import IS_RAY, MODULE, QUIET, alive, better_than_ray, eventually, exceptions, ray, run, script
+
+pytestmark = pytest.mark.usefixtures("no_cluster")
+PREFIX = "RAY" if IS_RAY else "SHOAL"
+
+
+def test_context_returned_by_init():
+    context = ray.init(num_cpus=1, **QUIET)
+    assert context.address_info["node_id"] == ray.get_runtime_context().get_node_id()
+    assert os.path.isdir(context.address_info["session_dir"])
+    assert context.address_info["address"].rpartition(":")[2].isdigit()
+    assert context.python_version == ".".join(map(str, sys.version_info[:3]))
+    assert hasattr(context, "dashboard_url")
+
+
+def test_context_manager():
+    with ray.init(num_cpus=1, **QUIET):
+        assert ray.is_initialized()
+        assert ray.get(ray.put(1)) == 1
+    assert not ray.is_initialized()
+
+
+def test_is_initialized():
+    assert not ray.is_initialized()
+    ray.init(num_cpus=1, **QUIET)
+    assert ray.is_initialized()
+    ray.shutdown()
+    assert not ray.is_initialized()
+
+
+def test_second_init():
+    ray.init(num_cpus=1, **QUIET)
+    ref = ray.put("kept")
+    with pytest.raises(RuntimeError, match=r"init twice"):
+        ray.init(num_cpus=1, **QUIET)
+    ray.init(num_cpus=1, ignore_reinit_error=True, **QUIET)
+    assert ray.get(ref) == "kept"
+
+
+def test_shutdown_is_idempotent():
+    ray.shutdown()
+    ray.init(num_cpus=1, **QUIET)
+    ray.shutdown()
+    ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"nonsense": 1}, RuntimeError, "Unknown keyword argument"),
+        ({"address": "127.0.0.1:1", "num_cpus": 2}, ValueError, "num_cpus"),
+        ({"address": "127.0.0.1:1", "resources": {"x": 1}}, ValueError, "num_cpus|resources"),
+        ({"address": "127.0.0.1:1", "object_store_memory": 10**9}, ValueError, "object_store_memory"),
+        ({"address": "auto"}, ConnectionError, None),
+        ({"allow_multiple": True}, RuntimeError, None),
+        ({"namespace": 1}, TypeError, "namespace"),
+        ({"resources": {"CPU": 2}}, (ValueError, AssertionError), None),
+        ({"num_cpus": -1}, ValueError, None),
+        ({"resources": {"x": -1}}, ValueError, None),
+        ({"resources": {"x": 1.5}}, ValueError, "whole numbers"),
+        ({"object_store_memory": 10}, ValueError, None),
+    ],
+    ids=lambda v: str(v)[:50],
+)
+def test_wrong_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ray.init(**{**QUIET, **arguments})
+    assert not ray.is_initialized()
+
+
+def test_resources():
+    ray.init(num_cpus=3, num_gpus=0, resources={"x": 2}, object_store_memory=200 * 1024 * 1024, **QUIET)
+    total = ray.cluster_resources()
+    assert (total["CPU"], total["x"]) == (3, 2)
+    assert total["object_store_memory"] == 200 * 1024 * 1024
+
+
+def test_default_resources():
+    ray.init(**QUIET)
+    assert ray.cluster_resources()["CPU"] == len(os.sched_getaffinity(0))
+
+
+def test_no_cpus():
+    ray.init(num_cpus=0, **QUIET)
+    assert ray.cluster_resources().get("CPU", 0) == 0
+
+    @ray.remote(num_cpus=0)
+    def f():
+        return "ran"
+
+    assert ray.get(f.remote()) == "ran"
+    assert ray.get(ray.put(1)) == 1
+
+
+def test_namespace():
+    ray.init(num_cpus=1, namespace="mine", **QUIET)
+    assert ray.get_runtime_context().namespace == "mine"
+
+
+def test_anonymous_namespace():
+    ray.init(num_cpus=1, **QUIET)
+    first = ray.get_runtime_context().namespace
+    ray.shutdown()
+    ray.init(num_cpus=1, **QUIET)
+    assert first
+    assert first != ray.get_runtime_context().namespace
+
+
+def test_functions_and_classes_work_again_after_init():
+    @ray.remote
+    def f():
+        return os.getpid()
+
+    @ray.remote
+    class A:
+        def m(self):
+            return "m"
+
+    for _ in range(2):
+        ray.init(num_cpus=1, **QUIET)
+        assert ray.get(f.remote()) != os.getpid()
+        assert ray.get(A.remote().m.remote()) == "m"
+        ray.shutdown()
+
+
+def test_handles_of_an_earlier_session():
+    @ray.remote
+    class A:
+        def m(self):
+            return 1
+
+    ray.init(num_cpus=1, **QUIET)
+    actor, ref = A.remote(), ray.put(1)
+    assert ray.get(actor.m.remote()) == 1
+    ray.shutdown()
+    ray.init(num_cpus=1, **QUIET)
+    with pytest.raises(exceptions.ActorHandleNotFoundError):
+        ray.kill(actor)
+    with pytest.raises(Exception, match=r".+"):
+        ray.get(actor.m.remote(), timeout=10)
+    with pytest.raises((ValueError, exceptions.RayError)):
+        ray.get(ref, timeout=10)
+
+
+def test_shutdown_ends_every_process():
+    ray.init(num_cpus=2, **QUIET)
+
+    @ray.remote
+    def pid():
+        return os.getpid(), os.getppid()
+
+    @ray.remote
+    class A:
+        def child(self):
+            self.process = subprocess.Popen(["sleep", "1000"])
+            return os.getpid(), self.process.pid
+
+    a = A.remote()
+    pids = {*ray.get(pid.remote()), *ray.get(a.child.remote())} - {os.getpid()}
+    ray.shutdown()
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone", within=10)
+
+
+# --- automatic init ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["ray.put(1)", "f.remote()", "A.remote()", "ray.get_runtime_context()", "ray.wait([])"],
+)
+def test_first_use_starts_a_cluster(use):
+    run(
+        "-c",
+        script(f"""
+            @ray.remote
+            def f():
+                return 1
+
+            @ray.remote
+            class A:
+                pass
+
+            assert not ray.is_initialized()
+            {use}
+            assert ray.is_initialized()
+        """),
+    )
+
+
+def test_automatic_init_switched_off():
+    output = run(
+        "-c",
+        script("""
+            try:
+                ray.put(1)
+            except Exception as error:
+                print("refused:", type(error).__name__)
+            assert not ray.is_initialized()
+        """),
+        env={f"{PREFIX}_ENABLE_AUTO_CONNECT": "0"},
+    )
+    assert "refused: RaySystemError" in output or "refused: ShoalSystemError" in output
+
+
+# --- other drivers -------------------------------------------------------------------------------------------------
+
+
+@better_than_ray  # Ray raises the same, after minutes.
+def test_wrong_address():
+    output = run(
+        "-c",
+        script("""
+            try:
+                ray.init(address="127.0.0.1:1", **QUIET)
+            except ConnectionError as error:
+                print("refused:", type(error).__name__)
+        """),
+    )
+    assert "refused:" in output
+
+
+def test_second_driver_joins():
+    context = ray.init(num_cpus=2, namespace="shared", **QUIET)
+
+    @ray.remote
+    class Cell:
+        def __init__(self):
+            self.value = None
+
+        def set(self, value):
+            self.value = value
+
+        def get(self):
+            return self.value
+
+    cell = Cell.options(name="cell").remote()
+    ray.get(cell.get.remote())
+    address = context.address_info["address"]
+    run(
+        "-c",
+        script(f"""
+            ray.init(address={address!r}, namespace="shared", **QUIET)
+
+            @ray.remote
+            def f():
+                return "from the second driver"
+
+            ray.get(ray.get_actor("cell").set.remote(ray.get(f.remote())))
+
+            @ray.remote
+            class D:
+                def m(self):
+                    return 1
+
+            D.options(name="left-behind", lifetime="detached").remote()
+            assert ray.get(ray.get_actor("left-behind").m.remote()) == 1
+        """),
+    )
+    assert ray.get(cell.get.remote()) == "from the second driver"
+    assert ray.get(ray.get_actor("left-behind").m.remote()) == 1
+
+
+# --- clean ends ------------------------------------------------------------------------------------------------------
+
+
+PRINTS_PIDS = """
+    import os, sys, time, subprocess
+    ray.init(num_cpus=2, **QUIET)
+
+    @ray.remote
+    class A:
+        def pids(self):
+            self.child = subprocess.Popen(["sleep", "1000"])
+            return [os.getpid(), os.getppid(), self.child.pid]
+
+    @ray.remote
+    def f():
+        return os.getpid()
+
+    a = A.remote()
+    print("PIDS", *ray.get(a.pids.remote()), ray.get(f.remote()), flush=True)
+"""
+
+
+def pids_of(output):
+    [line] = [line for line in output.splitlines() if line.startswith("PIDS ")]
+    return [int(pid) for pid in line.split()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("pass", 0), ("sys.exit(3)", 3), ("raise ValueError('the end')", 1), ("os._exit(4)", 4)],
+)
+def test_nothing_is_left_when_the_driver_ends(end, status):
+    output = run("-c", script(PRINTS_PIDS) + f"\n{end}\n", status=status)
+    pids = pids_of(output)
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone", within=20)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_nothing_is_left_when_the_driver_is_killed(how):
+    code = script(PRINTS_PIDS) + "\ntime.sleep(1000)\n"
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in driver.stdout if line.startswith("PIDS "))
+        pids = pids_of(line)
+        driver.send_signal(how)
+        driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    assert driver.returncode != 0
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone", within=20)
+
+
+def test_many_sessions_one_after_the_other():
+    @ray.remote
+    def f(i):
+        return i
+
+    for i in range(3 if IS_RAY else 20):
+        ray.init(num_cpus=1, **QUIET)
+        assert ray.get(f.remote(i)) == i
+        ray.shutdown()
+
+
+def test_module_has_a_version():
+    assert ray.__version__.count(".") >= 1
+    assert ray.__name__ == MODULE
