@@ -296,7 +296,7 @@ async def test_sqlite_a_watcher_that_is_too_slow_is_told(tmp_path: Path, monkeyp
 
 async def test_sqlite_a_refresh_begins_the_time_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(sqlite_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     store = SqliteMetadataStore(tmp_path / "store.sqlite")
     refreshed, forgotten = await store.grant_lease(10.0), await store.grant_lease(10.0)
     now = 109.0

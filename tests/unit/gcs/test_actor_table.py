@@ -274,7 +274,7 @@ def test_a_new_gcs_goes_on_where_the_old_one_was() -> None:
 
     new = Actors()
     actions = new.table.load(stored, 0.0)
-    assert [(type(a), a.actor_id) for a in actions if not isinstance(a, JobUnused)] == [  # type: ignore[union-attr]
+    assert [(type(a), a.actor_id) for a in actions if not isinstance(a, JobUnused)] == [
         (StopProcess, b"dead"),
         (StartProcess, b"starting"),
     ]

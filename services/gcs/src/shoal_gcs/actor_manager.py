@@ -67,6 +67,8 @@ class ActorManager:
         self._committed: dict[bytes, gcs_pb2.ActorInfo] = {}
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        #: Why the schedulers were last not reached; empty = they answer.
+        self._scheduler_problem = ""
         self._on_job_unused = on_job_unused
 
     async def load(self) -> None:
@@ -278,8 +280,11 @@ class ActorManager:
         request.resources.grains.update(demand.resources)
         try:
             answer = await self._schedulers.pick_node(request)
+            self._scheduler_problem = ""
         except ServiceError as error:
-            _log.warning("actor_not_placed", actor_id=actor_id.hex(), error=str(error))
+            if str(error) != self._scheduler_problem:  # one line an outage, not one a try
+                self._scheduler_problem = str(error)
+                _log.warning("scheduler_does_not_answer", error=str(error))
             answer = scheduler_pb2.PickNodeResponse()
         now = self._now()
         if answer.infeasible:
