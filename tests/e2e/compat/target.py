@@ -2,7 +2,8 @@
 
 The tests are written as a user of Ray writes them. To see what Ray 2.60 does with them:
 
-    python3 -m venv /tmp/rayvenv && /tmp/rayvenv/bin/pip install ray==2.60.0 numpy pyarrow pytest pytest-asyncio pytest-timeout
+    python3 -m venv /tmp/rayvenv
+    /tmp/rayvenv/bin/pip install ray==2.60.0 numpy pyarrow pytest pytest-asyncio pytest-timeout
     SHOAL_COMPAT_MODULE=ray /tmp/rayvenv/bin/python -m pytest -W default tests/e2e/compat
 """
 

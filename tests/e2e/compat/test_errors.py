@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -229,7 +230,7 @@ def test_exception_that_cannot_be_unpickled(fail):
 def test_errno_of_an_os_error():
     @ray.remote
     def f():
-        open("/nonexistent/file")
+        os.stat("/nonexistent/file")
 
     with pytest.raises(FileNotFoundError) as caught:
         ray.get(f.remote())

@@ -333,7 +333,7 @@ def test_unpicklable_result():
     def f():
         return threading.Lock()
 
-    with pytest.raises(TypeError, match="cannot pickle '_thread.lock' object"):
+    with pytest.raises(TypeError, match=r"cannot pickle '_thread\.lock' object"):
         ray.get(f.remote())
 
 

@@ -208,23 +208,68 @@ def test_checks_start_no_cluster():
 
 
 def test_names_of_the_api():
-    for name in """
-        init shutdown is_initialized remote get put wait kill cancel get_actor method nodes cluster_resources
-        available_resources get_runtime_context get_gpu_ids timeline ObjectRef exceptions util actor
-        __version__ cloudpickle
-    """.split():
+    for name in [
+        "init",
+        "shutdown",
+        "is_initialized",
+        "remote",
+        "get",
+        "put",
+        "wait",
+        "kill",
+        "cancel",
+        "get_actor",
+        "method",
+        "nodes",
+        "cluster_resources",
+        "available_resources",
+        "get_runtime_context",
+        "get_gpu_ids",
+        "timeline",
+        "ObjectRef",
+        "exceptions",
+        "util",
+        "actor",
+        "__version__",
+        "cloudpickle",
+    ]:
         assert hasattr(ray, name), name
-    for name in "ActorPool list_named_actors register_serializer deregister_serializer inspect_serializability".split():
+    for name in [
+        "ActorPool",
+        "list_named_actors",
+        "register_serializer",
+        "deregister_serializer",
+        "inspect_serializability",
+    ]:
         assert hasattr(submodule("util"), name), name
 
 
 def test_names_of_the_errors():
-    for name in """
-        RayError RayTaskError TaskCancelledError WorkerCrashedError RayActorError ActorDiedError ActorUnavailableError
-        GetTimeoutError ObjectLostError OwnerDiedError ObjectReconstructionFailedError ObjectStoreFullError OutOfDiskError
-        OutOfMemoryError NodeDiedError TaskUnschedulableError ActorUnschedulableError PendingCallsLimitExceeded
-        RuntimeEnvSetupError ActorAlreadyExistsError ActorHandleNotFoundError UnserializableException RaySystemError
-    """.split():
+    for name in [
+        "RayError",
+        "RayTaskError",
+        "TaskCancelledError",
+        "WorkerCrashedError",
+        "RayActorError",
+        "ActorDiedError",
+        "ActorUnavailableError",
+        "GetTimeoutError",
+        "ObjectLostError",
+        "OwnerDiedError",
+        "ObjectReconstructionFailedError",
+        "ObjectStoreFullError",
+        "OutOfDiskError",
+        "OutOfMemoryError",
+        "NodeDiedError",
+        "TaskUnschedulableError",
+        "ActorUnschedulableError",
+        "PendingCallsLimitExceeded",
+        "RuntimeEnvSetupError",
+        "ActorAlreadyExistsError",
+        "ActorHandleNotFoundError",
+        "UnserializableException",
+        "RaySystemError",
+    ]:
         assert issubclass(getattr(exceptions, name), exceptions.RayError), name
     if not IS_RAY:
         assert exceptions.RayError is exceptions.ShoalError

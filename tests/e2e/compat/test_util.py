@@ -223,7 +223,7 @@ def test_map_unordered():
     assert sorted(util.map_unordered(double, range(20), backpressure_size=5)) == [2 * i for i in range(20)]
 
 
-# --- inspection --------------------------------------------------------------------------------------------------------
+# --- inspection ------------------------------------------------------------------------------------------------------
 
 
 def test_inspect_serializability(capsys):
