@@ -11,12 +11,22 @@ from shoal_raylet.app import RayletApp
 from shoal_raylet.config import RayletConfig
 
 
-def build(config: RayletConfig) -> RayletApp:
-    return RayletApp(config, GcsBus(aio_channel(config.gcs_address, config.token)))
+class StandaloneRaylet(RayletApp):
+    """A raylet that also owns its connection to the event bus."""
+
+    def __init__(self, config: RayletConfig) -> None:
+        self._bus_channel = aio_channel(config.gcs_address, config.token)
+        self._gcs_bus = GcsBus(self._bus_channel)
+        super().__init__(config, self._gcs_bus)
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self._gcs_bus.close()
+        await self._bus_channel.close()
 
 
 def main() -> int:
-    return run_main(RayletConfig, build)
+    return run_main(RayletConfig, StandaloneRaylet)
 
 
 if __name__ == "__main__":

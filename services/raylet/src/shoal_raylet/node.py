@@ -223,7 +223,7 @@ class Node:
         self._intents[connection.worker_id] = ExitReason(kind, message.detail)
 
     def _exit_declined(self, connection: Connection, _: frames.ExitDeclined) -> None:
-        self.pool.put_back(connection.worker_id, self._loop.time())
+        self.pool.declined(connection.worker_id, self._loop.time())
         self._schedule()
 
     def _actor_created(self, connection: Connection, message: frames.ActorCreated) -> None:

@@ -1,8 +1,8 @@
 """Worker leases of one node: who wants how many, who gets the next, who must give one back. Pure.
 
 Owners say how many leases they want of a scheduling class; we owe them the difference to what was granted.
-Free resources go to the job that holds the least CPU, within a job to the demand whose turn is longest ago
-(each grant sends a demand to the back), so neither a wide demand nor an early one starves others. A demand
+Free resources go to the job that holds the least CPU, within a job to the demand that holds the fewest leases,
+among equals to the one whose turn is longest ago: neither a wide demand nor an early one starves others. A demand
 that does not fit is passed by smaller ones, but only for ``PASSED_OVER_S``: then what it needs is set aside.
 
 Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
@@ -13,6 +13,7 @@ Covers the life of a demand and a lease. Not: processes (``worker_pool``), amoun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -242,19 +243,19 @@ class WorkerLeases:
     # --- inside ---
 
     def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]]) -> Demand | None:
-        """The first fitting demand of the job that holds the least."""
+        """The fitting demand of the job that holds the least CPU, there the one that holds the fewest leases."""
         best: Demand | None = None
-        seen: set[bytes] = set()
+        best_share = (0, 0)
         for key, demand in self._waiting.items():
-            if key in passed or demand.job_id in seen:
+            if key in passed:
                 continue
             if not demand.resources.fits_in(room) or not self._ledger.has_devices(demand.resources):
                 continue
             if not demand.resources and self._running(demand) >= self._free_limit:
                 continue
-            seen.add(demand.job_id)
-            if best is None or self._held_cpu.get(demand.job_id, 0) < self._held_cpu.get(best.job_id, 0):
-                best = demand
+            share = (self._held_cpu.get(demand.job_id, 0), len(demand.held))
+            if best is None or share < best_share:
+                best, best_share = demand, share
         return best
 
     def _running(self, demand: Demand) -> int:
@@ -291,19 +292,22 @@ class WorkerLeases:
         demand = lease.demand
         del self._leases[lease.lease_id], self._by_worker[lease.worker.worker_id], demand.held[lease.lease_id]
         self._ledger.release(lease.worker.worker_id)
-        left = self._held_cpu[demand.job_id] - demand.resources["CPU"]
-        if left:
+        left = self._held_cpu.pop(demand.job_id, 0) - demand.resources["CPU"]
+        if left > 0:
             self._held_cpu[demand.job_id] = left
-        else:
-            del self._held_cpu[demand.job_id]
 
     def _reclaim(
         self, need: ResourceSet, count: int, job_id: bytes, waiting: Demand | None, now: float
     ) -> list[Action]:
-        """Ask back as many leases as would help, from holders that hold more than the one that waits."""
+        """Ask back up to ``count`` leases that would help, until nobody holds more than the one that waits.
+
+        Shares are counted in leases: between jobs by all that a job holds, within a job by scheduling class.
+        """
         lacking = need.missing_from(self._ledger.available)
         if not lacking:
             return []
+        by_job = Counter(lease.demand.job_id for lease in self._leases.values() if not lease.reclaimed)
+        by_demand = Counter(id(lease.demand) for lease in self._leases.values() if not lease.reclaimed)
         helpful = [
             lease
             for lease in self._leases.values()
@@ -311,25 +315,22 @@ class WorkerLeases:
             and any(lease.demand.resources[name] for name in lacking)
             and not self._is_blocked(lease)
         ]
+        helpful.sort(key=lambda lease: (-by_job[lease.demand.job_id], -by_demand[id(lease.demand)]))
         asked = sum(lease.reclaimed for lease in helpful)
-        own_job = self._held_cpu.get(job_id, 0)
-        own = len(waiting.held) if waiting is not None else 0
-        ripe = [
-            lease
-            for lease in helpful
-            if not lease.reclaimed
-            and now - lease.granted_at >= QUANTUM_S
-            and (
-                len(lease.demand.held) > own
-                if lease.demand.job_id == job_id
-                else self._held_cpu.get(lease.demand.job_id, 0) > own_job or waiting is None
-            )
-        ]
-        ripe.sort(key=lambda lease: (-self._held_cpu.get(lease.demand.job_id, 0), -len(lease.demand.held)))
         actions: list[Action] = []
-        for lease in ripe[: max(0, count - asked)]:
-            lease.reclaimed = True
-            actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)))
+        for lease in helpful:
+            if lease.reclaimed or now - lease.granted_at < QUANTUM_S or asked >= count:
+                continue
+            theirs, ours = by_job[lease.demand.job_id], by_job[job_id]
+            if lease.demand.job_id == job_id:
+                theirs, ours = by_demand[id(lease.demand)], by_demand[id(waiting)]
+            # What was asked back will be ours.
+            if waiting is None or theirs > ours + asked:
+                lease.reclaimed = True
+                asked += 1
+                by_job[lease.demand.job_id] -= 1
+                by_demand[id(lease.demand)] -= 1
+                actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)))
         return actions
 
     def _check_feasible(self, demand: Demand, now: float) -> list[Action]:
@@ -355,7 +356,7 @@ class WorkerLeases:
                 f"and lacks {_amounts(demand.resources.missing_from(total))}"
             )
         if now < demand.ask_at:
-            return self._refuse_if_due(demand, now)
+            return []
         demand.ask_at = now + ASK_AGAIN_S
         return [AskScheduler(demand.owner, demand.class_key, demand.resources, strategy)]
 
