@@ -173,7 +173,7 @@ def actor_class_of(cls: type[C], options: ActorOptions) -> ActorClass[C]:
         methods[name] = _method_info(member, skip_first=not bound)
         is_async = is_async or inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
     constructor = signature_of(cls.__init__, skip_first=True) if cls.__init__ is not object.__init__ else _NO_ARGUMENTS
-    definition = _ClassDefinition(cls, cls.__qualname__, cls.__module__, constructor, methods, is_async)
+    definition = _ClassDefinition(cls, cls.__name__, cls.__module__, constructor, methods, is_async)
     return ActorClass(definition, options)
 
 

@@ -21,6 +21,7 @@ def nodes() -> list[dict[str, Any]]:
             "Alive": node.state in (gcs_pb2.NODE_STATE_ALIVE, gcs_pb2.NODE_STATE_DRAINING),
             "alive": node.state in (gcs_pb2.NODE_STATE_ALIVE, gcs_pb2.NODE_STATE_DRAINING),
             "NodeManagerAddress": node.host,
+            "NodeManagerHostname": node.host,
             "NodeName": node.host,
             "RayletSocketName": node.raylet_path,
             "Resources": _units(node.total.grains),

@@ -73,11 +73,14 @@ class RuntimeContext:
     def get_assigned_resources(self) -> dict[str, float]:
         """Units held by the running task, e.g. ``{"CPU": 1.0}``; an actor with default options holds ``{}``.
 
-        Raises: RuntimeError in a driver.
+        Raises: AssertionError in a driver.
         """
-        if _worker.current().role != "worker":
-            raise RuntimeError("get_assigned_resources() only supports workers")
+        assert _worker.current().role == "worker", "get_assigned_resources() can only be called in a task or actor"
         return dict(_context.process.resources)
+
+    def is_canceled(self) -> bool:
+        """Whether the running actor call was cancelled; tasks cannot be cancelled yet."""
+        return False
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         ids: dict[str, list[str]] = {"GPU": []}

@@ -54,8 +54,6 @@ class ActorClient:
         self.creation: TaskRecord | None = None
         self.registered = False
         self.released = False
-        #: Questions to a GCS that did not know the actor.
-        self.asks = 0
         #: Why it died or cannot be reached, from the GCS; the port makes the error of it.
         self.cause: Any = None
 

@@ -27,8 +27,6 @@ logger = logging.getLogger("shoal")
 
 #: Asking the GCS for an actor that cannot be reached is repeated after so many seconds.
 RESOLVE_AGAIN_S = 0.2
-#: An actor that the GCS does not know is dead after so many questions.
-MAX_ASKS = 50
 
 
 class ActorSubmitter:
@@ -188,12 +186,8 @@ class ActorSubmitter:
         if error is not None or response is None:
             import grpc
 
-            unknown = isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.NOT_FOUND
-            if unknown and client.asks < MAX_ASKS:
-                # A handle can arrive before its actor is registered.
-                client.asks += 1
-                self._core.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
-            elif unknown:
+            # A handle can arrive before its actor is registered; the GCS waits for that before it says so.
+            if isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.NOT_FOUND:
                 client.on_dead(client.version, exceptions.ActorDiedError(
                     actor_id=client.actor_id.hex(), reason="The GCS does not know this actor (any more)."
                 ))

@@ -328,15 +328,16 @@ class Executor:
         )
 
     def wrap_error(self, name: str, error: BaseException) -> Exception:
-        """What the caller's ``get`` raises: a TaskError, or one of our own errors as it is."""
-        if isinstance(error, exceptions.TaskError) or not isinstance(error, exceptions.ShoalError):
-            where: dict[str, Any] = {"ip": self._core.host, "pid": os.getpid()}
-            if self.actor is not None:
-                name = f"{_context.process.actor_class_name}.{name}"
-                where["actor_repr"] = self.actor.describe()
-                where["actor_id"] = _context.process.actor_id.hex()
-            return exceptions.TaskError.from_exception(name, error, **where)
-        return exceptions.TaskError.from_exception(name, error, ip=self._core.host, pid=os.getpid())
+        """What the caller's ``get`` raises: a TaskError; an interrupted task counts as cancelled (as in Ray)."""
+        if isinstance(error, KeyboardInterrupt):
+            task = _context.current_task.get()
+            return exceptions.TaskCancelledError(task.task_id.hex() if task is not None else None)
+        where: dict[str, Any] = {"ip": self._core.host, "pid": os.getpid()}
+        if self.actor is not None:
+            name = f"{_context.process.actor_class_name}.{name}"
+            where["actor_repr"] = self.actor.describe()
+            where["actor_id"] = _context.process.actor_id.hex()
+        return exceptions.TaskError.from_exception(name, error, **where)
 
     def reply_now(self, caller: bytes, replies: list[TaskReply]) -> None:
         """From an actor's thread or event loop."""
@@ -401,7 +402,8 @@ class Executor:
         process.incarnation = message.incarnation
         error = b""
         received: list[ObjectRef[Any]] = []
-        context = _context.TaskContext(b"", f"{creation.class_name}.__init__", "__init__", message.incarnation - 1)
+        made_by = self._core.task_ids.next()
+        context = _context.TaskContext(made_by, f"{creation.class_name}.__init__", "__init__", message.incarnation - 1)
         token = _context.current_task.set(context)
         try:
             self.ensure_job(ids.job_of_actor(ids.ActorID(message.actor_id)))

@@ -64,12 +64,6 @@ class Waiter:
         self.done = False
         self.remaining = remaining
 
-    def count_down(self) -> None:
-        self.remaining -= 1
-        if self.remaining <= 0:
-            self.done = True
-            self.wake()
-
     def finish(self) -> None:
         self.done = True
         self.wake()
@@ -109,7 +103,9 @@ class Reactor:
         #: Called after every dispatch by whoever leads; and by the background thread on each tick.
         self.after_dispatch: Callable[[], None] = lambda: None
         self.on_tick: Callable[[], None] = lambda: None
-        #: Woken by handlers during the current dispatch; makes the background thread step down.
+        #: The thread that handles events right now; 0 = none does.
+        self._dispatching = 0
+        #: A handler has ended a wait; makes the background thread step down.
         self._woke = False
 
     # -- life ---------------------------------------------------------------------------------------
@@ -170,16 +166,18 @@ class Reactor:
     # -- waiting ------------------------------------------------------------------------------------
 
     def finish(self, waiter: Waiter) -> None:
-        """``waiter.finish`` from a handler."""
-        self._woke = True
+        """End a wait, from any thread: the waiting one may be asleep, or polling as the leader."""
         waiter.finish()
+        if self._dispatching == threading.get_ident():
+            self._woke = True
+        else:
+            self.wake()
 
     def count_down(self, waiter: Waiter) -> None:
-        """``waiter.count_down`` from a handler."""
+        """One of the events that ``waiter`` waits for; as ``finish`` with the last."""
         waiter.remaining -= 1
         if waiter.remaining <= 0 and not waiter.done:
-            self._woke = True
-            waiter.finish()
+            self.finish(waiter)
 
     def wait(self, waiter: Waiter, timeout: float | None = None) -> bool:
         """Wait until ``waiter`` is done, leading meanwhile if nobody else does. False after ``timeout`` seconds."""
@@ -248,6 +246,7 @@ class Reactor:
         main = threading.current_thread() is threading.main_thread()
         if main:
             _interrupts_deferred = True
+        self._dispatching = threading.get_ident()
         try:
             for fd, mask in events:
                 handler = self._handlers.get(fd)
@@ -257,6 +256,7 @@ class Reactor:
                 self._run_timers()
             self.after_dispatch()
         finally:
+            self._dispatching = 0
             if main:
                 _interrupts_deferred = False
         if main and _interrupt_noted:
