@@ -434,7 +434,7 @@ class ObjectIndex:
                 spill = self._next_spill()
                 coming += sum(entry.size for entry in spill.entries)
                 actions.append(spill)
-        if not self._spillable:
+        if not self._spillable and not self._spills:
             actions += self._ask_to_uncache()
         return actions
 
