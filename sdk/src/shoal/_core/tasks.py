@@ -54,6 +54,8 @@ class TaskRecord(msgspec.Struct, gc=False):
     retries_left: int = 0
     #: Arguments that are still pending.
     unready: int = 0
+    #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
+    estimate_us: float = 0.0
     #: Top-level reference arguments: (position, keyword, reference).
     arguments: list[tuple[int, str, ObjectRef[Any]]] | None = None
     #: The queue it belongs to; None for actor calls.
@@ -163,7 +165,7 @@ class TaskQueue:
             return None
         function = record.function
         mean = function.mean_us
-        worker.ahead_us -= mean
+        worker.ahead_us -= record.estimate_us
         function.mean_us = duration_us + 1.0 if mean == 0.0 else mean + 0.2 * (duration_us - mean)
         return record
 
@@ -185,7 +187,7 @@ class TaskQueue:
         for task_id in task_ids:
             record = worker.in_flight.pop(task_id, None)
             if record is not None:
-                worker.ahead_us -= record.function.mean_us
+                worker.ahead_us -= record.estimate_us
                 records.append(record)
         if blocked:
             worker.blocked = True
@@ -240,7 +242,8 @@ class TaskQueue:
         in_flight = worker.in_flight
         for record in records:
             in_flight[record.push.task_id] = record
-            worker.ahead_us += record.function.mean_us
+            record.estimate_us = record.function.mean_us
+            worker.ahead_us += record.estimate_us
         self._port.push(worker, records)
 
     def _refill(self, worker: LeasedWorker, now: float) -> None:
