@@ -1,0 +1,696 @@
+"""Worker leases as their owner uses them: what is pushed, recalled, given back and asked for, in virtual time."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from shoal._core.tasks import (
+    AHEAD_US,
+    MAX_DEMAND,
+    MAX_IN_FLIGHT,
+    QUANTUM_S,
+    FunctionRecord,
+    LeasedWorker,
+    TaskQueue,
+    TaskRecord,
+)
+from shoal._runtime.peer_frames import TaskPush
+from shoal_common.frames import SchedulingClass
+
+SPEC = SchedulingClass(name="", resources=(("CPU", 10_000),))
+
+
+@dataclass
+class RecordingPort:
+    """Remembers what the queue did, and in which order."""
+
+    pushed: list[tuple[LeasedWorker, list[TaskRecord]]] = field(default_factory=list)
+    recalled: list[tuple[LeasedWorker, int]] = field(default_factory=list)
+    demands: list[int] = field(default_factory=list)
+    given_back: list[LeasedWorker] = field(default_factory=list)
+
+    def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
+        self.pushed.append((worker, records))
+
+    def recall(self, worker: LeasedWorker, count: int) -> None:
+        self.recalled.append((worker, count))
+
+    def demand(self, queue: TaskQueue) -> None:
+        self.demands.append(queue.demanded)
+
+    def give_back(self, worker: LeasedWorker) -> None:
+        self.given_back.append(worker)
+
+    def batches_of(self, worker: LeasedWorker) -> list[int]:
+        """Sizes of the batches pushed to a worker."""
+        return [len(records) for target, records in self.pushed if target is worker]
+
+
+class Owner:
+    """One queue, and short ways to make tasks and leases."""
+
+    def __init__(self) -> None:
+        self.port = RecordingPort()
+        self.queue = TaskQueue(0, SPEC, self.port)
+        self.tasks = 0
+        self.leases = 0
+
+    def submit(self, function: FunctionRecord, count: int = 1, now: float = 0.0) -> list[TaskRecord]:
+        records = []
+        for _ in range(count):
+            self.tasks += 1
+            record = TaskRecord(TaskPush(self.tasks.to_bytes(20, "big"), b"", function.name, b""), function, [])
+            records.append(record)
+            self.queue.add(record, now)
+        self.queue.validate()
+        return records
+
+    def grant(self, now: float = 0.0) -> LeasedWorker:
+        self.leases += 1
+        lease = self.leases.to_bytes(8, "big")
+        worker = LeasedWorker(lease, b"worker" + lease, 1000 + self.leases, None, now)
+        self.queue.on_granted(worker, now)
+        self.queue.validate()
+        return worker
+
+    def reply(self, worker: LeasedWorker, count: int = 1, now: float = 0.0, duration_us: int = 10) -> None:
+        """The worker answers its oldest tasks, in one message."""
+        for task_id in list(worker.in_flight)[:count]:
+            assert self.queue.on_replied(worker, task_id, duration_us) is not None
+        self.queue.after_replies(worker, now)
+        self.queue.validate()
+
+    def hand_back(self, worker: LeasedWorker, count: int, **state: bool) -> None:
+        """The worker hands back its newest tasks."""
+        task_ids = list(worker.in_flight)[len(worker.in_flight) - count :]
+        self.queue.on_recalled(worker, task_ids, 0.0, **state)
+        self.queue.validate()
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+def timed(mean_us: float) -> FunctionRecord:
+    return FunctionRecord(b"timed", "timed", mean_us)
+
+
+# -- pushing ---------------------------------------------------------------------------------------------------
+
+
+def test_idle_worker_gets_its_first_task_at_once(owner: Owner) -> None:
+    worker = owner.grant()
+    (record,) = owner.submit(timed(10))
+    assert owner.port.pushed == [(worker, [record])]
+    assert not owner.queue.pending
+
+
+def test_what_arrives_while_busy_goes_out_as_one_batch(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 101)
+    assert owner.port.batches_of(worker) == [1]
+    owner.reply(worker)
+    assert owner.port.batches_of(worker) == [1, 100]
+
+
+def test_function_never_timed_goes_out_one_at_a_time(owner: Owner) -> None:
+    worker = owner.grant()
+    function = timed(0)
+    owner.submit(function, 50)
+    assert owner.port.batches_of(worker) == [1]
+    owner.reply(worker, duration_us=10)
+    assert function.mean_us == pytest.approx(11)
+    assert owner.port.batches_of(worker) == [1, 49]
+
+
+def test_worker_never_has_more_than_the_limit_of_work_ahead(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(AHEAD_US / 10), 100)
+    owner.reply(worker, duration_us=AHEAD_US // 10)
+    assert owner.port.batches_of(worker) == [1, 10]
+
+
+def test_long_tasks_go_one_at_a_time(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(2 * AHEAD_US), 3)
+    owner.reply(worker, duration_us=2 * AHEAD_US)
+    assert owner.port.batches_of(worker) == [1, 1]
+
+
+def test_worker_gets_more_when_it_has_run_half_of_what_it_had(owner: Owner) -> None:
+    worker = owner.grant()
+    function = timed(AHEAD_US / 10)
+    owner.submit(function, 100)
+    owner.reply(worker, duration_us=AHEAD_US // 10)
+    sizes = []
+    for _ in range(5):
+        owner.reply(worker, duration_us=AHEAD_US // 10)
+        sizes.append(len(worker.in_flight))
+    assert sizes == [9, 8, 7, 6, 10]
+
+
+def test_number_in_flight_is_limited(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(1), 3 * MAX_IN_FLIGHT)
+    owner.reply(worker, duration_us=1)
+    assert len(worker.in_flight) == MAX_IN_FLIGHT
+
+
+def test_limit_of_work_ahead_holds_when_a_function_turns_slow(owner: Owner) -> None:
+    """What was pushed on the old estimate must not count as more than it did."""
+    worker = owner.grant()
+    function = timed(1)
+    owner.submit(function, 10 * MAX_IN_FLIGHT)
+    owner.reply(worker, duration_us=1)
+    for _ in range(len(worker.in_flight)):
+        owner.reply(worker, duration_us=AHEAD_US // 2)
+    assert len(worker.in_flight) <= 3
+
+
+def test_last_tasks_are_shared_out(owner: Owner) -> None:
+    first, second = owner.grant(), owner.grant()
+    function = timed(10)
+    owner.submit(function, 2)  # one each
+    owner.submit(function, 10)
+    owner.reply(first)
+    assert owner.port.batches_of(first) == [1, 5]
+    owner.reply(second)
+    assert owner.port.batches_of(second)[:2] == [1, 2]
+
+
+def test_order_of_submission_is_kept(owner: Owner) -> None:
+    worker = owner.grant()
+    records = owner.submit(timed(10), 20)
+    owner.reply(worker)
+    assert [record for _, batch in owner.port.pushed for record in batch] == records
+
+
+def test_run_time_is_an_exponential_mean(owner: Owner) -> None:
+    worker = owner.grant()
+    function = timed(100)
+    owner.submit(function)
+    owner.reply(worker, duration_us=200)
+    assert function.mean_us == pytest.approx(120)
+
+
+def test_unknown_answer_is_ignored(owner: Owner) -> None:
+    worker = owner.grant()
+    assert owner.queue.on_replied(worker, b"never pushed", 5) is None
+
+
+# -- recalling ------------------------------------------------------------------------------------------------
+
+
+def test_idle_worker_has_half_of_the_longest_queue_recalled(owner: Owner) -> None:
+    busy = owner.grant()
+    owner.submit(timed(10), 11)
+    owner.reply(busy)  # 10 go out together
+    idle = owner.grant()
+    assert owner.port.recalled == [(busy, 5)]
+    owner.hand_back(busy, 5)
+    assert len(busy.in_flight) == 5
+    assert len(idle.in_flight) >= 1
+    assert len(busy.in_flight) + len(idle.in_flight) + len(owner.queue.pending) == 10
+
+
+def test_worker_is_asked_once_until_it_has_answered(owner: Owner) -> None:
+    busy = owner.grant()
+    owner.submit(timed(10), 11)
+    owner.reply(busy)
+    owner.grant()
+    owner.grant()
+    assert owner.port.recalled == [(busy, 5)]
+    owner.hand_back(busy, 0)
+    owner.grant()
+    assert owner.port.recalled == [(busy, 5), (busy, 5)]
+
+
+def test_single_running_task_is_not_recalled(owner: Owner) -> None:
+    owner.grant()
+    owner.submit(timed(10))
+    owner.grant()
+    assert owner.port.recalled == []
+
+
+def test_recall_that_comes_too_late_changes_nothing(owner: Owner) -> None:
+    busy = owner.grant()
+    owner.submit(timed(10), 11)
+    owner.reply(busy)
+    idle = owner.grant()
+    owner.reply(busy, 10)  # all done before the recall arrived
+    owner.queue.on_recalled(busy, [], 0.0)
+    assert set(owner.queue.idle.values()) == {busy, idle}
+    assert not busy.recalling
+
+
+def test_handed_back_tasks_keep_their_place(owner: Owner) -> None:
+    worker = owner.grant()
+    records = owner.submit(timed(AHEAD_US / 2), 6)
+    owner.reply(worker, duration_us=AHEAD_US // 2)
+    assert list(worker.in_flight.values()) == records[1:3]
+    owner.hand_back(worker, 1, blocked=True)
+    assert list(owner.queue.pending) == records[2:]
+
+
+# -- workers that block or leave --------------------------------------------------------------------------------
+
+
+def test_blocked_worker_gets_nothing_until_it_answers(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 5)
+    owner.reply(worker)
+    owner.hand_back(worker, 3, blocked=True)
+    owner.submit(timed(10), 5)
+    assert len(worker.in_flight) == 1
+    assert len(owner.queue.pending) == 8
+    owner.reply(worker)
+    assert not worker.blocked
+    assert len(worker.in_flight) == 8
+
+
+def test_tasks_of_a_blocked_worker_raise_the_demand(owner: Owner) -> None:
+    """A nested task behind its own parent must find another worker: no deadlock."""
+    worker = owner.grant()
+    owner.submit(timed(10), 5)
+    owner.reply(worker)
+    owner.hand_back(worker, 3, blocked=True)
+    assert owner.queue.demanded >= owner.queue.granted + 3
+    other = owner.grant()
+    assert other.in_flight
+
+
+def test_tasks_of_a_blocked_worker_go_to_an_idle_one_at_once(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 3)
+    owner.reply(worker)
+    idle = owner.grant()
+    owner.hand_back(worker, 1, blocked=True)
+    assert idle.in_flight
+
+
+def test_leaving_worker_is_given_back_after_its_last_answer(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 5)
+    owner.reply(worker)
+    owner.hand_back(worker, 3, leaving=True)
+    assert owner.port.given_back == []
+    owner.reply(worker)
+    assert owner.port.given_back == [worker]
+    assert len(owner.queue.pending) == 3
+    assert owner.queue.demanded >= owner.queue.granted + 3
+
+
+def test_leaving_worker_with_nothing_left_is_given_back_at_once(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10))
+    owner.hand_back(worker, 1, leaving=True)
+    assert owner.port.given_back == [worker]
+    assert len(owner.queue.pending) == 1
+
+
+# -- leases ---------------------------------------------------------------------------------------------------------
+
+
+def test_idle_lease_is_returned_after_its_time(owner: Owner) -> None:
+    worker = owner.grant(now=1.0)
+    owner.queue.on_tick(1.1, idle_s=0.2)
+    assert owner.port.given_back == []
+    owner.queue.on_tick(1.25, idle_s=0.2)
+    assert owner.port.given_back == [worker]
+    assert not owner.queue.workers
+
+
+def test_busy_lease_is_not_returned_by_the_clock(owner: Owner) -> None:
+    owner.grant()
+    owner.submit(timed(10))
+    owner.queue.on_tick(1e9, idle_s=0.2)
+    assert owner.port.given_back == []
+
+
+def test_idle_time_counts_from_the_last_answer(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10))
+    owner.reply(worker, now=5.0)
+    owner.queue.on_tick(5.1, idle_s=0.2)
+    assert owner.port.given_back == []
+
+
+def test_other_classes_get_all_idle_leases(owner: Owner) -> None:
+    idle, busy = owner.grant(), owner.grant()
+    owner.submit(timed(10))
+    (busy,) = (w for w in (idle, busy) if w.in_flight)
+    owner.queue.return_idle()
+    assert busy not in owner.port.given_back
+    assert len(owner.port.given_back) == 1
+
+
+def test_reclaimed_idle_lease_is_returned_at_once(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.queue.on_reclaim(worker.lease_id, 0.0)
+    assert owner.port.given_back == [worker]
+
+
+def test_reclaimed_busy_lease_works_for_its_quantum_and_no_longer(owner: Owner) -> None:
+    worker = owner.grant(now=0.0)
+    owner.submit(timed(2 * AHEAD_US), 3)
+    owner.queue.on_reclaim(worker.lease_id, 0.0)
+    owner.reply(worker, now=QUANTUM_S / 2, duration_us=2 * AHEAD_US)
+    assert len(worker.in_flight) == 1
+    owner.reply(worker, now=QUANTUM_S, duration_us=2 * AHEAD_US)
+    assert owner.port.given_back == [worker]
+    assert len(owner.queue.pending) == 1
+    assert owner.queue.demanded > owner.queue.granted
+
+
+def test_reclaimed_lease_is_returned_when_its_work_ends_within_the_quantum(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10))
+    owner.queue.on_reclaim(worker.lease_id, 0.0)
+    owner.reply(worker, now=0.001)
+    assert owner.port.given_back == [worker]
+
+
+def test_reclaim_of_a_lease_that_is_gone_is_ignored(owner: Owner) -> None:
+    owner.queue.on_reclaim(b"unknown", 0.0)
+    assert owner.port.given_back == []
+
+
+def test_lost_worker_yields_its_tasks_oldest_first(owner: Owner) -> None:
+    worker = owner.grant()
+    records = owner.submit(timed(10), 5)
+    owner.reply(worker)
+    assert owner.queue.on_lost(worker.lease_id) == records[1:]
+    assert owner.queue.on_lost(worker.lease_id) == []
+    assert not owner.queue.workers
+
+
+def test_lost_idle_worker_gets_nothing_more(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.queue.on_lost(worker.lease_id)
+    owner.submit(timed(10))
+    assert owner.port.pushed == []
+
+
+# -- demand -----------------------------------------------------------------------------------------------------------
+
+
+def test_demand_grows_in_doubling_steps(owner: Owner) -> None:
+    owner.submit(timed(10), 100)
+    assert owner.port.demands == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_each_grant_evens_the_demand_out(owner: Owner) -> None:
+    owner.submit(timed(2 * AHEAD_US), 100)
+    owner.grant()
+    assert owner.queue.demanded == 1 + 99
+
+
+def test_demand_is_limited(owner: Owner) -> None:
+    owner.submit(timed(10), 3 * MAX_DEMAND)
+    assert owner.queue.demanded <= MAX_DEMAND
+    owner.grant()
+    assert owner.queue.demanded == 1 + MAX_DEMAND
+
+
+def test_demand_is_cancelled_when_nothing_waits(owner: Owner) -> None:
+    owner.submit(timed(10), 8)
+    worker = owner.grant()  # takes them all
+    assert not owner.queue.pending
+    assert owner.port.demands[-1] == owner.queue.granted == 1
+    owner.reply(worker, 8)
+    assert owner.queue.demanded == 1
+
+
+def test_grant_that_crosses_the_cancellation_is_used_or_idles(owner: Owner) -> None:
+    owner.submit(timed(10), 8)
+    busy = owner.grant()
+    late = owner.grant()
+    assert owner.queue.granted == 2
+    assert owner.queue.idle == {late.lease_id: late}
+    assert owner.port.recalled == [(busy, 4)]
+    owner.hand_back(busy, 4)
+    assert late.in_flight
+
+
+def test_refused_tasks_can_be_demanded_again(owner: Owner) -> None:
+    owner.submit(timed(10), 4)
+    owner.queue.refused()
+    assert len(owner.queue.take_pending()) == 4
+    assert not owner.queue.pending
+    owner.submit(timed(10))
+    assert owner.queue.demanded == owner.queue.granted + 1
+
+
+def test_failed_tasks_withdraw_their_demand(owner: Owner) -> None:
+    owner.submit(timed(10), 4)
+    owner.queue.take_pending()
+    assert owner.port.demands[-1] == 0
+
+
+# -- any order of events ------------------------------------------------------------------------------------------
+
+
+class ModelWorker:
+    """A worker as the executor is: tasks in order on one thread; what it says and hears arrives in order, later."""
+
+    def __init__(self, lease: LeasedWorker) -> None:
+        self.lease = lease
+        self.inbox: deque[tuple[str, object]] = deque()
+        self.outbox: deque[tuple[str, list[bytes], dict[str, bool]]] = deque()
+        self.waiting: deque[bytes] = deque()
+        self.running: bytes | None = None
+        self.blocked = False
+        self.leaving = False
+
+    def hear(self) -> None:
+        kind, content = self.inbox.popleft()
+        if kind == "recall":
+            assert isinstance(content, int)
+            taken = [self.waiting.pop() for _ in range(min(content, len(self.waiting)))]
+            self.outbox.append(("recalled", taken[::-1], {}))
+        elif self.blocked or self.leaving:
+            assert isinstance(content, list)
+            self.outbox.append(("recalled", content, {"blocked": True, "leaving": self.leaving}))
+        else:
+            assert isinstance(content, list)
+            self.waiting.extend(content)
+
+    def hand_back(self, **state: bool) -> None:
+        self.outbox.append(("recalled", list(self.waiting), state))
+        self.waiting.clear()
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Tasks, workers, blocking, recalls, reclaims and deaths in any order: no task is lost, none runs twice at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.queue = TaskQueue(0, SPEC, self)
+        self.functions = [FunctionRecord(bytes([kind]), "f") for kind in range(3)]
+        self.durations = [5, 900, 3 * AHEAD_US]
+        self.records: dict[bytes, TaskRecord] = {}
+        self.done: set[bytes] = set()
+        self.workers: list[ModelWorker] = []
+        self.leases = 0
+        #: As the raylet has heard it.
+        self.demanded = 0
+
+    # The port.
+
+    def _model(self, lease: LeasedWorker) -> ModelWorker:
+        return next(worker for worker in self.workers if worker.lease is lease)
+
+    def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
+        assert worker.lease_id in self.queue.workers
+        assert not worker.blocked
+        assert not worker.leaving
+        self._model(worker).inbox.append(("push", [record.push.task_id for record in records]))
+
+    def recall(self, worker: LeasedWorker, count: int) -> None:
+        assert count > 0
+        self._model(worker).inbox.append(("recall", count))
+
+    def demand(self, queue: TaskQueue) -> None:
+        self.demanded = queue.demanded
+
+    def give_back(self, worker: LeasedWorker) -> None:
+        model = self._model(worker)
+        assert not worker.in_flight
+        assert model.running is None
+        assert not model.waiting
+        self.workers.remove(model)
+
+    # What can happen.
+
+    @rule(kind=st.integers(0, 2), count=st.integers(1, 12))
+    def submit(self, kind: int, count: int) -> None:
+        for _ in range(count):
+            task_id = len(self.records).to_bytes(20, "big")
+            record = TaskRecord(TaskPush(task_id, b"", "f", b""), self.functions[kind], [])
+            self.records[task_id] = record
+            self.queue.add(record, self.now)
+
+    @precondition(lambda self: self.demanded > self.queue.granted and len(self.workers) < 5)
+    @rule()
+    def grant(self) -> None:
+        self.leases += 1
+        lease = LeasedWorker(self.leases.to_bytes(8, "big"), b"w", 1, None, self.now)
+        self.workers.append(ModelWorker(lease))
+        self.queue.on_granted(lease, self.now)
+
+    def _pick(self, number: int, *, able: str) -> ModelWorker | None:
+        able_workers = [worker for worker in self.workers if getattr(self, f"_can_{able}")(worker)]
+        return able_workers[number % len(able_workers)] if able_workers else None
+
+    @staticmethod
+    def _can_hear(worker: ModelWorker) -> bool:
+        return bool(worker.inbox)
+
+    @staticmethod
+    def _can_tell(worker: ModelWorker) -> bool:
+        return bool(worker.outbox)
+
+    @staticmethod
+    def _can_begin(worker: ModelWorker) -> bool:
+        return worker.running is None and bool(worker.waiting)
+
+    @staticmethod
+    def _can_finish(worker: ModelWorker) -> bool:
+        return worker.running is not None and not worker.blocked
+
+    @staticmethod
+    def _can_unblock(worker: ModelWorker) -> bool:
+        return worker.blocked
+
+    @staticmethod
+    def _can_exist(worker: ModelWorker) -> bool:
+        return True
+
+    @rule(number=st.integers(0, 4))
+    def hear(self, number: int) -> None:
+        if worker := self._pick(number, able="hear"):
+            worker.hear()
+
+    @rule(number=st.integers(0, 4))
+    def tell(self, number: int) -> None:
+        if worker := self._pick(number, able="tell"):
+            kind, task_ids, state = worker.outbox.popleft()
+            if kind == "recalled":
+                self.queue.on_recalled(worker.lease, task_ids, self.now, **state)
+                return
+            for task_id in task_ids:
+                record = self.records[task_id]
+                duration = self.durations[self.functions.index(record.function)]
+                assert self.queue.on_replied(worker.lease, task_id, duration) is record
+                assert task_id not in self.done
+                self.done.add(task_id)
+            self.queue.after_replies(worker.lease, self.now)
+
+    @rule(number=st.integers(0, 4))
+    def begin(self, number: int) -> None:
+        if worker := self._pick(number, able="begin"):
+            task_id = worker.waiting.popleft()
+            assert all(other.running != task_id for other in self.workers), "it runs elsewhere"
+            assert task_id not in self.done
+            worker.running = task_id
+
+    @rule(number=st.integers(0, 4), leaves=st.integers(0, 9))
+    def finish(self, number: int, leaves: int) -> None:
+        if worker := self._pick(number, able="finish"):
+            assert worker.running is not None
+            if leaves == 0 and not worker.leaving:  # max_calls
+                worker.leaving = True
+                worker.hand_back(leaving=True)
+            worker.outbox.append(("replied", [worker.running], {}))
+            worker.running = None
+
+    @rule(number=st.integers(0, 4))
+    def block(self, number: int) -> None:
+        if worker := self._pick(number, able="finish"):
+            worker.blocked = True
+            if worker.waiting:
+                worker.hand_back(blocked=True)
+
+    @rule(number=st.integers(0, 4))
+    def unblock(self, number: int) -> None:
+        if worker := self._pick(number, able="unblock"):
+            worker.blocked = False
+
+    @rule(number=st.integers(0, 4))
+    def reclaim(self, number: int) -> None:
+        if worker := self._pick(number, able="exist"):
+            self.queue.on_reclaim(worker.lease.lease_id, self.now)
+
+    @rule(number=st.integers(0, 4))
+    def die(self, number: int) -> None:
+        if worker := self._pick(number, able="exist"):
+            self.workers.remove(worker)
+            again = self.queue.on_lost(worker.lease.lease_id)
+            if worker.running is not None:
+                assert again[0].push.task_id == worker.running or worker.outbox, "only the oldest can have begun"
+            self.queue.add_front(again, self.now)
+
+    @rule()
+    def other_class_waits(self) -> None:
+        self.queue.return_idle()
+
+    @rule(seconds=st.sampled_from([0.01, 0.06, 0.3]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.queue.on_tick(self.now, idle_s=0.2)
+
+    # What always holds.
+
+    @invariant()
+    def consistent(self) -> None:
+        self.queue.validate()
+        assert self.demanded == self.queue.demanded, "the raylet knows the demand"
+
+    @invariant()
+    def every_task_is_in_exactly_one_place(self) -> None:
+        places = [record.push.task_id for record in self.queue.pending]
+        for worker in self.queue.workers.values():
+            places.extend(worker.in_flight)
+        assert len(places) == len(set(places))
+        assert set(places) | self.done == set(self.records)
+        assert not self.done & set(places)
+
+    @invariant()
+    def waiting_tasks_have_somebody_to_wait_for(self) -> None:
+        if self.queue.pending:
+            assert self.demanded > self.queue.granted or any(worker.in_flight for worker in self.queue.workers.values())
+            assert not self.queue.idle
+
+    def teardown(self) -> None:
+        """When everybody goes on working, everything ends."""
+        for _ in range(20 * len(self.records) + 100):
+            if len(self.done) == len(self.records):
+                break
+            self.now += 0.001
+            if self.demanded > self.queue.granted and len(self.workers) < 5:
+                self.grant()
+            for worker in list(self.workers):
+                worker.blocked = False
+                while worker.inbox:
+                    worker.hear()
+                if self._can_begin(worker):
+                    worker.running = worker.waiting.popleft()
+                if self._can_finish(worker):
+                    assert worker.running is not None
+                    worker.outbox.append(("replied", [worker.running], {}))
+                    worker.running = None
+                while worker in self.workers and worker.outbox:
+                    self.tell([other for other in self.workers if other.outbox].index(worker))
+        assert len(self.done) == len(self.records), "tasks that never ran"
+
+
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
