@@ -50,7 +50,8 @@ class ActorClient:
         self.sequence = 0
         self.last_sent = 0.0
         #: Creator only: the constructor's arguments, kept for restarts; whether the GCS knows the actor; whether the
-        #: last handle is gone.
+        #: last handle is gone; whether it was killed before the GCS knew it.
+        self.killed = False
         self.creation: TaskRecord | None = None
         self.registered = False
         self.released = False
@@ -93,8 +94,7 @@ class ActorClient:
             while self.queue and len(batch) < room:
                 record = self.queue.popleft()
                 (waiting if record.unready else batch).append(record)
-            waiting.extend(self.queue)
-            self.queue = waiting
+            self.queue.extendleft(reversed(waiting))
         if batch:
             for record in batch:
                 self.sequence += 1
