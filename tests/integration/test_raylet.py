@@ -9,6 +9,7 @@ import mmap
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -319,7 +320,6 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 await raylet.stop()
                 assert cluster.processes() == []
                 assert not raylet.channel_path.exists()
-                assert not list((tmp_path / "blobs").rglob("spill/*/*/*"))
 
             stack.push_async_callback(end)
             return cluster
@@ -705,6 +705,88 @@ async def test_a_stop_ends_everything_and_says_goodbye(start: Start) -> None:
     with pytest.raises((EOFError, ConnectionError)):
         await driver.expect(frames.LeaseLost)
     driver.close()
+
+
+async def test_a_stop_deletes_what_was_spilled(start: Start) -> None:
+    cluster = await start()
+    driver = await cluster.driver()
+    for i in range(8):
+        await driver.put(object_id(i), bytes(4 * MIB - 4096))
+    assert (await cluster.stats()).spilled_bytes > 0
+    blobs = [path for path in (cluster.directory / "blobs").rglob("*") if path.is_file()]
+    assert blobs
+    await cluster.raylet.stop()
+    assert not any(path.exists() for path in blobs)
+    driver.close()
+
+
+async def test_a_template_that_dies_is_replaced_and_its_workers_deaths_are_told(start: Start) -> None:
+    cluster = await start()
+    driver = await cluster.driver()
+    granted = await driver.lease()
+    template = int(Path(f"/proc/{granted.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(template, signal.SIGKILL)
+    await until_gone(template)
+    os.kill(granted.pid, signal.SIGTERM)
+    lost = await driver.expect(frames.LeaseLost)
+    assert "killed by SIGTERM" in lost.detail
+    # Until the template is back, workers start plainly.
+    await driver.demand(3)
+    again = [await driver.expect(frames.LeaseGranted) for _ in range(2)]
+    assert granted.pid not in {lease.pid for lease in again}
+    driver.close()
+
+
+async def test_a_flood_of_output_is_kept_in_bounds_and_loses_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shoal_raylet.worker_output.MAX_PENDING_LINES", 100)
+    monkeypatch.setattr("shoal_raylet.worker_output.ROTATE_BYTES", 50_000)
+    cluster = await start()
+    lines: list[str] = []
+    await cluster.bus.subscribe(
+        "shoal.test.log.>", lambda _, data: lines.extend(events_pb2.LogBatch.FromString(data).lines)
+    )
+    driver = await cluster.driver()
+    granted = await driver.lease()
+    await tell(granted, "[print(i) for i in range(30_000)]; sys.stdout.flush()")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(lines) < 30_000:
+            await driver.send(frames.FlushLogs(1))
+            await driver.expect(frames.LogsFlushed)
+    assert lines == [str(i) for i in range(30_000)]
+    files = list((cluster.directory / "logs").glob("worker-*.out*"))
+    assert any(path.suffix == ".1" for path in files) and len(files) <= 2
+    driver.close()
+
+
+async def test_it_runs_as_a_process_of_its_own(start: Start, tmp_path: Path) -> None:
+    cluster = await start()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "shoal_raylet",
+        *("--gcs-address", cluster.gcs_address, "--scheduler-address", cluster.gcs_address),
+        *("--objectstore-address", cluster.gcs_address, "--cluster-id", "test"),
+        *("--session-dir", str(tmp_path / "own"), "--object-store-bytes", str(MIB)),
+        *("--node-id", "ab" * 16, "--resources", '{"CPU": 1}'),
+        env={**os.environ, "SHOAL_AUTH_TOKEN": TOKEN},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    registered = await cluster.gcs.wait_for(gcs_pb2.RegisterNodeRequest, lambda r: r.node.node_id == b"\xab" * 16)
+    driver = await Driver(Path(registered.node.raylet_path), worker_id=b"own-driver-00000").connect()
+    granted = await driver.lease()
+    process.terminate()
+    _, log = await process.communicate()
+    assert process.returncode == 0, log.decode()
+    assert not is_running(granted.pid)
+    driver.close()
+
+
+async def test_the_template_starts_before_grpc_is_imported() -> None:
+    program = "import sys, shoal_raylet.worker_template_process; sys.exit('grpc' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert await process.wait() == 0
 
 
 async def test_heartbeats_follow_the_load(start: Start) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -84,11 +83,8 @@ class TemplateProcess:
         decoded: TemplatePacket = _decode(packet)
         return decoded
 
-    def close(self, timeout_s: float = 1.0) -> None:
-        """End it: it exits when its control socket closes, by SIGKILL after ``timeout_s``. Reaps it; idempotent."""
+    def close(self) -> None:
+        """Kill and reap it: it has nothing to put in order, and an interpreter takes 40 ms to end. Idempotent."""
         self.control.close()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
