@@ -26,27 +26,46 @@ class Signature(msgspec.Struct, array_like=True, frozen=True):
             count = len(args)
             if self.required <= count and (self.var_positional or count <= len(self.positional)):
                 return
-        self._check_slowly(args, kwargs)
+        if not self._fits(args, kwargs):
+            self._inspected().bind(*args, **kwargs)  # raises: the text is that of the running Python
 
-    def _check_slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if len(args) > len(self.positional) and not self.var_positional:
-            raise TypeError("too many positional arguments")
-        left = dict(kwargs)
+            return False
+        matched = 0
         for index, (name, has_default, by_keyword) in enumerate(self.positional):
+            given = by_keyword and name in kwargs
             if index < len(args):
-                if by_keyword and name in left:
-                    raise TypeError(f"multiple values for argument {name!r}")
-            elif by_keyword and name in left:
-                del left[name]
-            elif not has_default:
-                raise TypeError(f"missing a required argument: {name!r}")
+                if given:
+                    return False
+            elif not (given or has_default):
+                return False
+            matched += given
         for name, has_default in self.keyword_only:
-            if name in left:
-                del left[name]
-            elif not has_default:
-                raise TypeError(f"missing a required argument: {name!r}")
-        if left and not self.var_keyword:
-            raise TypeError(f"got an unexpected keyword argument {next(iter(left))!r}")
+            if name not in kwargs and not has_default:
+                return False
+            matched += name in kwargs
+        return self.var_keyword or matched == len(kwargs)
+
+    def _inspected(self) -> inspect.Signature:
+        kinds = inspect.Parameter
+        parameters = [
+            kinds(
+                name,
+                kinds.POSITIONAL_OR_KEYWORD if by_keyword else kinds.POSITIONAL_ONLY,
+                default=None if has_default else kinds.empty,
+            )
+            for name, has_default, by_keyword in self.positional
+        ]
+        if self.var_positional:
+            parameters.append(kinds("__args", kinds.VAR_POSITIONAL))
+        parameters += [
+            kinds(name, kinds.KEYWORD_ONLY, default=None if has_default else kinds.empty)
+            for name, has_default in self.keyword_only
+        ]
+        if self.var_keyword:
+            parameters.append(kinds("__kwargs", kinds.VAR_KEYWORD))
+        return inspect.Signature(parameters)
 
 
 #: Takes anything: for callables without an introspectable signature.
