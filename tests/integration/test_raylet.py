@@ -465,9 +465,7 @@ async def test_without_a_template_workers_start_plainly(start: Start, monkeypatc
     driver.close()
 
 
-async def test_idle_workers_beyond_the_cpus_exit_unless_they_decline(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_workers_beyond_the_cpus_exit(start: Start) -> None:
     cluster = await start(resources={"CPU": 1})
     driver = await cluster.driver()
     leases = [await driver.lease()]

@@ -44,7 +44,7 @@ from shoal_raylet.worker_processes import WorkerProcesses
 log = structlog.get_logger(__name__)
 
 #: A worker whose connection has ended may take this long to exit, in seconds.
-_EXIT_GRACE_S = 0.5
+_EXIT_GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Node:
         else:
             self.pool.ending(hello.worker_id, now)
             # Its end is told when the process is reaped and the reason is known.
-            self._loop.call_later(_EXIT_GRACE_S, self.processes.kill, hello.worker_id)
+            self._loop.call_later(_EXIT_GRACE_S, self._kill_lingering, hello.worker_id)
         self._schedule()
 
     def received(self, connection: Connection, message: Any) -> None:
@@ -321,7 +321,16 @@ class Node:
                 self.reports.worker_died(worker, reason)
         self._schedule()
 
+    def _kill_lingering(self, worker_id: bytes) -> None:
+        announced = self._intents.get(worker_id)
+        if announced is not None:
+            self._kill(worker_id, announced.kind, announced.detail)
+        else:
+            self._kill(worker_id, "SYSTEM_ERROR", "it closed its connection to the node and did not exit")
+
     def _kill(self, worker_id: bytes, kind: str, detail: str) -> None:
+        if worker_id not in self.pool.workers:
+            return
         self._causes.setdefault(worker_id, ExitReason(kind, detail))
         self.pool.ending(worker_id, self._loop.time())
         self.processes.kill(worker_id)

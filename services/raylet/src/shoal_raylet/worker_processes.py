@@ -197,14 +197,11 @@ class WorkerProcesses:
             code = process.popen.wait()
             self._exited(process, -code if code < 0 else code << 8)
             return
-        if self._template is None:
-            # Its parent is gone, so it is our child now, unless the template reaped it with its last breath.
-            with contextlib.suppress(ChildProcessError):
-                pid, status = os.waitpid(process.pid, os.WNOHANG)
-                if pid:
-                    self._exited(process, status)
-                    return
-        process.status_timeout = self._loop.call_later(_STATUS_TIMEOUT_S, self._exited, process, None)
+        status = _reap(process.pid)
+        if status is not None:
+            self._exited(process, status)
+        else:
+            process.status_timeout = self._loop.call_later(_STATUS_TIMEOUT_S, self._exited, process, None)
 
     def _exited(self, process: _Process, status: int | None) -> None:
         if self._processes.pop(process.worker_id, None) is None:
@@ -218,8 +215,7 @@ class WorkerProcesses:
             self._loop.remove_reader(process.pidfd)
             os.close(process.pidfd)
         if status is None and process.pid:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(process.pid, os.WNOHANG)
+            status = _reap(process.pid)
         self.output.finish(process.worker_id)
         self.on_exit(process.worker_id, status)
         self._reap_soon()
@@ -307,3 +303,12 @@ class WorkerProcesses:
     def _restart_later(self) -> None:
         self._restart = self._loop.call_later(self._restart_pause_s, self._start_template)
         self._restart_pause_s = min(2 * self._restart_pause_s, _MAX_RESTART_S)
+
+
+def _reap(pid: int) -> int | None:
+    """The wait status of a dead child of ours. A worker whose template has died is one; others are the template's."""
+    with contextlib.suppress(ChildProcessError):
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+        if reaped:
+            return status
+    return None

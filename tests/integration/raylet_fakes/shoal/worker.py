@@ -95,8 +95,6 @@ def run(config: WorkerConfig) -> None:
 
 def on_message(raylet: Channel, message: frames.Message) -> None:
     match message:
-        case frames.WorkerExit(graceful=True, reason="idle") if os.environ.get("FAKE_WORKER_DECLINES"):
-            raylet.send(frames.ExitDeclined())
         case frames.WorkerExit(reason=reason):
             raylet.send(frames.ExitIntent("INTENDED_SYSTEM_EXIT", f"asked to: {reason}"))
             os._exit(0)
