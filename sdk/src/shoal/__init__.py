@@ -1,22 +1,24 @@
 """Shoal runs Python functions and classes on many machines, with Ray's public API: ``import shoal as ray``.
 
-    import shoal
+import shoal
 
-    @shoal.remote
-    def square(x):
-        return x * x
+@shoal.remote
+def square(x):
+    return x * x
 
-    shoal.init()
-    print(shoal.get([square.remote(i) for i in range(4)]))
+shoal.init()
+print(shoal.get([square.remote(i) for i in range(4)]))
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 import cloudpickle as cloudpickle
 
+from shoal import _worker
 from shoal import exceptions as exceptions
 from shoal import util as util
 from shoal._actor import ActorClass, ActorHandle, actor_class_of, get_actor, kill, method
@@ -25,7 +27,6 @@ from shoal._object_ref import ObjectRef
 from shoal._options import ActorOptions, TaskOptions
 from shoal._remote_function import RemoteFunction
 from shoal._session import init, is_initialized, shutdown
-from shoal import _worker
 from shoal.runtime_context import get_runtime_context
 
 __version__ = "0.1.0"
@@ -66,41 +67,32 @@ T = TypeVar("T")
 def remote(*args: Any, **kwargs: Any) -> Any:
     """Make a function or class remote: ``@shoal.remote``, or ``@shoal.remote(num_cpus=2, ...)`` with options.
 
-    Raises: TypeError (neither a function nor a class, wrong option type), ValueError (unknown option, bad value).
+    Raises: AssertionError (neither bare nor with options only), TypeError (neither a function nor a class, wrong option
+    type), ValueError (unknown option, bad value).
     """
     if len(args) == 1 and not kwargs and callable(args[0]):
         return _make_remote(args[0], {})
     if args or not kwargs:
-        raise TypeError(
+        raise AssertionError(
             "The @shoal.remote decorator must be applied either with no arguments and no parentheses, for example "
             "'@shoal.remote', or it must be applied using some of the arguments in the list "
             "['num_cpus', 'num_gpus', 'num_returns', 'max_retries', 'max_restarts', 'resources', 'runtime_env', ...], "
             "for example '@shoal.remote(num_returns=2, resources={\"CustomResource\": 1})'."
         )
-    # Checked now where it can be: a wrong option is reported at its own line.
-    _known_somewhere(kwargs)
     return lambda target: _make_remote(target, kwargs)
 
 
 def _make_remote(target: Any, options: dict[str, Any]) -> Any:
-    if isinstance(target, (RemoteFunction, ActorClass)):
-        raise TypeError(f"{target.__name__} is remote already: use .options(...) to change its options")
     if isinstance(target, type):
         return actor_class_of(target, ActorOptions.from_kwargs(options))
-    if callable(target) and (hasattr(target, "__code__") or hasattr(target, "__call__")):
+    if inspect.isfunction(target) or _is_cython(target):
         return RemoteFunction.of(target, TaskOptions.from_kwargs(options))
     raise TypeError("The @shoal.remote decorator must be applied to either a function or a class.")
 
 
-def _known_somewhere(options: dict[str, Any]) -> None:
-    """Raises what both kinds of options refuse."""
-    try:
-        TaskOptions.from_kwargs(options)
-    except (ValueError, TypeError) as task_error:
-        try:
-            ActorOptions.from_kwargs(options)
-        except (ValueError, TypeError):
-            raise task_error from None
+def _is_cython(target: Any) -> bool:
+    """Compiled functions are functions too; builtins are not (they have no module to be found in by name)."""
+    return type(target).__name__ == "cython_function_or_method"
 
 
 def put(value: Any) -> ObjectRef[Any]:
@@ -123,24 +115,22 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     The first error is raised without waiting for the rest. Large arrays are read-only views of shared memory.
 
     Raises: the task's own exception (as a TaskError too), GetTimeoutError, ObjectLostError, WorkerCrashedError,
-    ActorDiedError, …; ValueError for what is not a ref.
+    ActorDiedError, …; ValueError or TypeError for what is not a ref.
     """
     core = _worker._current or _worker.connected()
     if type(object_refs) is ObjectRef:
         return core.get_one(object_refs, timeout)
-    if not isinstance(object_refs, (list, tuple)):
-        if isinstance(object_refs, ObjectRef):
-            return core.get_one(object_refs, timeout)
+    if not isinstance(object_refs, list):
         raise ValueError(
-            f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or a "
-            "list of ObjectRefs."
+            f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or "
+            "a list of ObjectRefs."
         )
-    for ref in object_refs:
-        if not isinstance(ref, ObjectRef):
-            raise ValueError(
-                f"Invalid type of object refs, {type(ref)}, is given. 'object_refs' must either be an ObjectRef or a "
-                "list of ObjectRefs."
-            )
+    if set(map(type, object_refs)) - {ObjectRef}:
+        wrong = next(ref for ref in object_refs if type(ref) is not ObjectRef)
+        raise TypeError(
+            f"Attempting to call `get` on the value {wrong}, which is not an shoal.ObjectRef. "
+            "Please make sure all elements in the list are ObjectRefs."
+        )
     return core.get_many(object_refs, timeout)
 
 
@@ -152,7 +142,7 @@ def wait(
 
     Raises: TypeError (not a list, or of other things), ValueError (duplicates, bad num_returns or timeout).
     """
-    refs = ray_waitables
+    refs: Any = ray_waitables
     core = _worker._current or _worker.connected()
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() expected a list of shoal.ObjectRef, got a single shoal.ObjectRef")
@@ -161,7 +151,7 @@ def wait(
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     if set(map(type, refs)) - {ObjectRef}:
-        wrong = next(ref for ref in refs if not isinstance(ref, ObjectRef))
+        wrong = next(ref for ref in refs if type(ref) is not ObjectRef)
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got list containing {type(wrong)}")
     if not refs:
         return [], []
@@ -178,5 +168,3 @@ def get_gpu_ids() -> list[int] | list[str]:
     """Ids of the GPUs granted to this task or actor; empty without any."""
     granted = get_runtime_context().get_accelerator_ids()["GPU"]
     return [int(gpu) for gpu in granted] if all(gpu.isdigit() for gpu in granted) else granted
-
-

@@ -8,19 +8,20 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from shoal_common import ids
-from shoal_common.resources import ResourceSet
 
 from shoal import _context, _export, _worker, exceptions
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._object_ref import ObjectRef
 from shoal._options import ActorOptions, MethodOptions
+from shoal._remote_function import check_streaming
 from shoal._runtime import actor_creation
 from shoal._runtime.actor_creation import ActorCreation
 from shoal._runtime.actor_host import ActorExit
 from shoal._runtime.peer_frames import TaskPush
-from shoal._runtime.task_submitter import await_arguments, pack_arguments, resolve_arguments
+from shoal._runtime.task_submitter import pack_arguments
 from shoal._signature import ANY, Signature, signature_of
+from shoal_common import ids
+from shoal_common.resources import ResourceSet
 
 C = TypeVar("C")
 
@@ -70,6 +71,7 @@ def method(*args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable
     options = MethodOptions.from_kwargs(kwargs)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        check_streaming(options.num_returns, function)
         function.__shoal_method__ = options  # type: ignore[attr-defined]
         return function
 
@@ -87,10 +89,8 @@ class ActorClass(Generic[C]):
         self.__module__ = definition.module
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        raise exceptions.ActorClassInheritanceException(
-            f"Inheriting from actor class {self._definition.name} is not supported: inherit from the plain class, and "
-            "put @shoal.remote on the subclasses only."
-        )
+        # The name of the new class comes with the call that follows; _NoSubclass has it in __init_subclass__.
+        return (_NoSubclass,)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._definition.name
@@ -115,11 +115,26 @@ class ActorClass(Generic[C]):
         return _restore_class, (d.exported_id(), d.name, d.module, d.constructor, d.methods, d.is_async, self._options)
 
 
+class _NoSubclass:
+    """Stands in for an actor class among the bases of another class, to refuse it by name."""
+
+    def __init_subclass__(cls) -> None:
+        raise exceptions.ActorClassInheritanceException(
+            f"Attempted to define subclass '{cls.__name__}' of an actor class. Inheriting from actor classes is not "
+            "supported: inherit from the plain class, and put @shoal.remote on the subclasses only."
+        )
+
+
 class _ClassDefinition:
     """The class itself and its place in the function table."""
 
     def __init__(
-        self, cls: type | None, name: str, module: str, constructor: Signature, methods: dict[str, MethodInfo],
+        self,
+        cls: type | None,
+        name: str,
+        module: str,
+        constructor: Signature,
+        methods: dict[str, MethodInfo],
         is_async: bool,
     ) -> None:
         self.cls = cls
@@ -153,7 +168,12 @@ _exporting = threading.RLock()
 
 
 def _restore_class(
-    class_id: bytes, name: str, module: str, constructor: Signature, methods: dict[str, MethodInfo], is_async: bool,
+    class_id: bytes,
+    name: str,
+    module: str,
+    constructor: Signature,
+    methods: dict[str, MethodInfo],
+    is_async: bool,
     options: ActorOptions,
 ) -> ActorClass[Any]:
     definition = _ClassDefinition(None, name, module, constructor, methods, is_async)
@@ -192,7 +212,8 @@ def _method_info(member: Any, *, skip_first: bool) -> MethodInfo:
         max_task_retries=options.max_task_retries,
         retry_exceptions=_pickled_exceptions(options.retry_exceptions),
         concurrency_group=options.concurrency_group or "",
-        is_generator=is_generator and not isinstance(options.num_returns, int) or isinstance(options.num_returns, str),
+        is_generator=(is_generator and not isinstance(options.num_returns, int))
+        or isinstance(options.num_returns, str),
     )
 
 
@@ -234,6 +255,13 @@ def _start(
     core = _worker.current()
     is_async = definition.is_async
     concurrency = options.concurrency(is_async=is_async)
+    groups = options.concurrency_groups or {}
+    for name, info in definition.methods.items():
+        if info.concurrency_group and info.concurrency_group not in groups:
+            raise ValueError(
+                f"Method {name} of {definition.name} names concurrency group {info.concurrency_group!r}, but the class "
+                f"has only {sorted(groups)}: declare it in @shoal.remote(concurrency_groups=...)"
+            )
     in_order = concurrency == 1 and not is_async and not options.concurrency_groups
     if options.allow_out_of_order_execution:
         in_order = False
@@ -371,7 +399,13 @@ class ActorMethod:
                 "the `max_pending_calls` actor option."
             )
         refs = core.actors.submit(
-            client, self._name, pack_arguments(core, args, kwargs), num_returns, retries, retry_exceptions, group,
+            client,
+            self._name,
+            pack_arguments(core, args, kwargs),
+            num_returns,
+            retries,
+            retry_exceptions,
+            group,
             handle._shoal_lifetime,
         )
         if num_returns == 1:
@@ -455,14 +489,19 @@ def _stale_handle(handle: ActorHandle) -> Exception:
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """The handle of a named actor in ``namespace`` (default: this job's).
 
-    Raises: ValueError when there is none.
+    Raises: ValueError when there is none, TypeError for what is not a name.
     """
     import grpc
+
     from shoal_proto.v1 import gcs_pb2
 
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if not name:
         raise ValueError("Please supply a non-empty value to get_actor")
-    if namespace is not None and (not isinstance(namespace, str) or not namespace):
+    if namespace is not None and not isinstance(namespace, str):
+        raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
+    if namespace == "":
         raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
     core = _worker.connected()
     request = gcs_pb2.GetNamedActorRequest(name=name, namespace=namespace or core.namespace)
@@ -486,9 +525,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     Raises: ValueError for what is not a handle, ActorHandleNotFoundError for one of an earlier session.
     """
     if not isinstance(actor, ActorHandle):
-        raise ValueError(
-            f"shoal.kill() only supported for actors. For tasks, try shoal.cancel(). Got: {type(actor)}."
-        )
+        raise ValueError(f"shoal.kill() only supported for actors. For tasks, try shoal.cancel(). Got: {type(actor)}.")
     core = _worker.connected()
     if actor._shoal_epoch != _worker.epoch:
         raise _stale_handle(actor)
@@ -506,5 +543,3 @@ def exit_actor() -> None:
     reason = "exit_actor() is called"
     executor.actor.request_exit(reason)
     raise ActorExit(reason)
-
-

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal_common.resources import GRAINS
-
 from shoal import _worker
+from shoal_common.resources import GRAINS
 
 
 def nodes() -> list[dict[str, Any]]:

@@ -6,10 +6,9 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from shoal._serialization import dumps_function
 from shoal_common.frames import SchedulingClass
 from shoal_common.resources import ResourceSet
-
-from shoal._serialization import dumps_function
 
 if TYPE_CHECKING:
     from shoal._runtime.core_worker import CoreWorker
@@ -35,9 +34,9 @@ def export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> No
     kind = "actor class" if isinstance(function, type) else "remote function"
     if len(data) > MAX_BYTES:
         raise ValueError(
-            f"The {kind} {name} is too large ({len(data) >> 20} MiB > {MAX_BYTES >> 20} MiB). Check that its definition "
-            "is not implicitly capturing a large array or other object in scope. Tip: use shoal.put() to put large "
-            "objects in the Shoal object store."
+            f"The {kind} {name} is too large ({len(data) >> 20} MiB > {MAX_BYTES >> 20} MiB). Check that its "
+            "definition is not implicitly capturing a large array or other object in scope. Tip: use shoal.put() to "
+            "put large objects in the Shoal object store."
         )
     if len(data) > WARN_BYTES:
         warnings.warn(

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 import structlog
+
 from shoal_common import logging as service_logging
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
@@ -25,9 +26,8 @@ from shoal_scheduler.app import SchedulerApp
 from shoal_scheduler.config import SchedulerConfig
 
 if TYPE_CHECKING:
-    from shoal_raylet.worker_template_process import TemplateProcess
-
     from shoal.head import HeadConfig, HeadReady
+    from shoal_raylet.worker_template_process import TemplateProcess
 
 log = structlog.get_logger("shoal.head")
 

@@ -85,6 +85,7 @@ class LogStream:
 
     def _follow(self) -> None:
         import grpc
+
         from shoal_proto.v1 import events_pb2
 
         try:
@@ -124,9 +125,12 @@ class LogStream:
                 # The stream is in order: behind this marker there is nothing of before.
                 batch = events_pb2.LogBatch(name=self._marker)
                 event = gcs_pb2.Event(
-                    subject=f"shoal.embedded.log.{self._core.job_id.hex()}.driver.driver", data=batch.SerializeToString()
+                    subject=f"shoal.embedded.log.{self._core.job_id.hex()}.driver.driver",
+                    data=batch.SerializeToString(),
                 )
-                self._quietly(lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S))
+                self._quietly(
+                    lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S)
+                )
                 self._drained.wait(DRAIN_S)
         self._stream.cancel()
         if self._thread is not None:

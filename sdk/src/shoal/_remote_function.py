@@ -72,10 +72,11 @@ class RemoteFunction(Generic[P, R]):
         self._definition = definition
         self._options = options
         self._prepared: _Prepared | None = None
+        self.remote: Callable[P, ObjectRef[R]] = self._remote
         if wrapped is not None:
             functools.update_wrapper(self, wrapped)
-            # Pickling goes by function id; the wrapped function is not to travel in the instance's state.
-            self.__dict__.pop("__wrapped__", None)
+            # ``help(f.remote)`` shows the function's own signature and docstring.
+            self.remote = functools.wraps(wrapped)(lambda *args, **kwargs: self._remote(*args, **kwargs))
 
     @classmethod
     def of(cls, function: Callable[P, R], options: TaskOptions) -> RemoteFunction[P, R]:
@@ -85,6 +86,7 @@ class RemoteFunction(Generic[P, R]):
                 "'async def' should not be used for remote tasks. You can wrap the async function with "
                 "`asyncio.run(f())`, or use an async actor."
             )
+        check_streaming(options.num_returns, function)
         name = getattr(function, "__qualname__", None) or repr(function)
         return cls(_Definition(function, name, signature_of(function)), options, function)
 
@@ -101,7 +103,7 @@ class RemoteFunction(Generic[P, R]):
         """
         return RemoteFunction(self._definition, self._options.updated(**options), self._definition.function)
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def _remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0).
 
         Raises: TypeError when the arguments do not fit the signature or cannot be pickled.
@@ -122,7 +124,7 @@ class RemoteFunction(Generic[P, R]):
         )
         if prepared.num_returns == 1:
             return refs[0]
-        return (refs or None)  # type: ignore[return-value]
+        return refs or None  # type: ignore[return-value]
 
     def _prepare(self) -> _Prepared:
         core = _worker.connected()
@@ -140,9 +142,7 @@ class RemoteFunction(Generic[P, R]):
         prepared.epoch = _worker.epoch
         prepared.function = FunctionRecord(function_id, options.name or definition.name.rpartition(".")[2])
         resources = options.resources()
-        prepared.queue = core.tasks.queue_of(
-            _export.scheduling_class(resources, options.scheduling_strategy)
-        )
+        prepared.queue = core.tasks.queue_of(_export.scheduling_class(resources, options.scheduling_strategy))
         prepared.num_returns = num_returns
         prepared.max_retries = _max_retries(options)
         retry = options.retry_exceptions
@@ -155,6 +155,14 @@ class RemoteFunction(Generic[P, R]):
         definition = self._definition
         function_id = definition.exported_id()
         return _restore, (function_id, definition.name, definition.signature, self._options)
+
+
+def check_streaming(num_returns: int | str | None, function: Callable[..., Any]) -> None:
+    """Raises: ValueError when results are to be streamed from what is not a generator."""
+    if isinstance(num_returns, str) and not (
+        inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    ):
+        raise ValueError(f"num_returns='{num_returns}' can only be used with generator functions")
 
 
 def _max_retries(options: TaskOptions) -> int:
@@ -181,5 +189,3 @@ def _restore(function_id: bytes, name: str, signature: Signature, options: TaskO
         definition.function_id = function_id
         _restored[function_id] = definition
     return RemoteFunction(definition, options, None)
-
-

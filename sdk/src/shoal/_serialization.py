@@ -41,9 +41,7 @@ collected = _Collected()
 _custom: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
 
-def register_serializer(
-    cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]
-) -> None:
+def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
     """Pickle instances of exactly ``cls`` as ``deserializer(serializer(instance))``."""
     _custom[cls] = (serializer, deserializer)
 
@@ -151,8 +149,8 @@ def _address(view: memoryview) -> int:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
 
 
-def serialize(value: Any) -> Serialized:
-    """Raises: TypeError naming the object and the path to the part that cannot be pickled."""
+def serialize(value: Any, what: str = "the value") -> Serialized:
+    """Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled."""
     if type(value) in _PLAIN:
         return Serialized(pickle.dumps(value, 5), [], [])
     buffers: list[memoryview] = []
@@ -172,7 +170,7 @@ def serialize(value: Any) -> Serialized:
     except RecursionError:
         raise
     except Exception as error:
-        raise _explain(value, error) from error
+        raise _explain(value, what, error) from error
     finally:
         collected.pickled = outer
     return Serialized(file.getvalue(), buffers, contained)
@@ -201,7 +199,7 @@ def loads_packed(data: memoryview | bytes) -> Any:
 
 def dumps_function(function: Any) -> tuple[bytes, list[ObjectRef[Any]]]:
     """A function or class with everything it needs. Raises: TypeError naming what cannot be pickled."""
-    serialized = serialize(function)
+    serialized = serialize(function, "the actor class" if isinstance(function, type) else "the function")
     if serialized.buffers:
         data = cloudpickle.dumps(function)
         return data, serialized.contained
@@ -211,10 +209,10 @@ def dumps_function(function: Any) -> tuple[bytes, list[ObjectRef[Any]]]:
 # -- what cannot be pickled, and where it is ---------------------------------------------------------------
 
 
-def _explain(value: Any, error: Exception) -> TypeError:
+def _explain(value: Any, what: str, error: Exception) -> TypeError:
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
     failures = find_unserializable(value)
-    lines = [f"Could not serialize {name}: {type(error).__name__}: {error}"]
+    lines = [f"Could not serialize {what} {name}: {type(error).__name__}: {error}"]
     for path, culprit in failures:
         lines.append(f"  {path} is {_short(culprit)}, which cannot be pickled")
     lines.append(

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import logging
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from shoal_common import ids
 
 from shoal import _worker, exceptions
+from shoal._embedded import EmbeddedCluster, Place, running_clusters
+from shoal._init_arguments import check_amounts, infeasible_grace_s, node_resources, store_bytes
 from shoal._log_stream import LogStream
+from shoal_common import ids
 
 logger = logging.getLogger("shoal")
-
-#: The head must be ready after so many seconds, and gone so many after it was told to end.
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 8.0
-MAX_STORE_BYTES = 200 * 1000**3
 
 _lock = threading.RLock()
 _session: _Session | None = None
@@ -67,8 +57,7 @@ class _Session:
     """What ``shutdown`` has to undo."""
 
     def __init__(self) -> None:
-        self.head: subprocess.Popen[bytes] | None = None
-        self.session_dir: Path | None = None
+        self.cluster: EmbeddedCluster | None = None
         self.driver_socket: Path | None = None
         self.logs: LogStream | None = None
         self.context: Context | None = None
@@ -115,9 +104,22 @@ def init(
     Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
     AuthenticationError (wrong token), ValueError (wrong argument, or resources given while connecting).
     """
-    private = {"_memory", "_temp_dir", "_node_ip_address", "_system_config", "_node_name", "_driver_object_store_memory",
-               "_metrics_export_port", "_tracing_startup_hook", "_redis_username", "_redis_password",
-               "_plasma_directory", "_object_spilling_directory", "_enable_object_reconstruction", "allow_multiple"}
+    private = {
+        "_memory",
+        "_temp_dir",
+        "_node_ip_address",
+        "_system_config",
+        "_node_name",
+        "_driver_object_store_memory",
+        "_metrics_export_port",
+        "_tracing_startup_hook",
+        "_redis_username",
+        "_redis_password",
+        "_plasma_directory",
+        "_object_spilling_directory",
+        "_enable_object_reconstruction",
+        "allow_multiple",
+    }
     unknown = sorted(set(kwargs) - private)
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
@@ -135,8 +137,10 @@ def init(
                 "Maybe you called shoal.init twice by accident? This error can be suppressed by passing in "
                 "'ignore_reinit_error=True' or by calling 'shoal.shutdown()' prior to 'shoal.init()'."
             )
-        _check_amounts(num_cpus, num_gpus, resources, object_store_memory, labels)
-        if namespace is not None and (not isinstance(namespace, str) or not namespace):
+        check_amounts(num_cpus, num_gpus, resources, object_store_memory, labels)
+        if namespace is not None and not isinstance(namespace, str):
+            raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
+        if namespace == "":
             raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
         if job_config is not None and namespace is None:
             namespace = getattr(job_config, "ray_namespace", None)
@@ -145,26 +149,33 @@ def init(
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
+        system_config = dict(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
         try:
             if target in (None, "", "local") and address != "auto":
-                place = _start_head(
-                    session,
-                    _node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
-                    _store_bytes(object_store_memory),
-                    labels or {},
-                    object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
-                    kwargs.get("_temp_dir"),
-                    dict(kwargs.get("_system_config") or {}),
+                session.cluster = EmbeddedCluster(kwargs.get("_temp_dir"))
+                place = session.cluster.start(
+                    resources=node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
+                    object_store_bytes=store_bytes(object_store_memory),
+                    labels=labels or {},
+                    spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
+                    infeasible_grace_s=infeasible_grace_s(system_config),
                 )
             else:
-                given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "labels": labels,
-                         "object_store_memory": object_store_memory, "_system_config": kwargs.get("_system_config")}
+                given = {
+                    "num_cpus": num_cpus,
+                    "num_gpus": num_gpus,
+                    "resources": resources,
+                    "labels": labels,
+                    "object_store_memory": object_store_memory,
+                    "_system_config": kwargs.get("_system_config"),
+                }
                 for name, value in given.items():
                     if value is not None:
                         raise ValueError(
-                            f"When connecting to an existing cluster, {name} must not be provided: the cluster has its own."
+                            f"When connecting to an existing cluster, {name} must not be provided: the cluster has "
+                            "its own."
                         )
                 place = _find_cluster(target or "auto")
             _connect(session, place, namespace, job_config)
@@ -177,14 +188,14 @@ def init(
         _install_signal_handlers(session)
         context = Context(
             {
-                "address": place["gcs_address"],
-                "gcs_address": place["gcs_address"],
+                "address": place.gcs_address,
+                "gcs_address": place.gcs_address,
                 "node_ip_address": "127.0.0.1",
-                "raylet_socket_name": place["raylet_path"],
-                "object_store_address": place["raylet_path"],
-                "session_dir": place["session_dir"],
-                "temp_dir": str(Path(place["session_dir"]).parent),
-                "node_id": place["node_id"],
+                "raylet_socket_name": place.raylet_path,
+                "object_store_address": place.raylet_path,
+                "session_dir": place.session_dir,
+                "temp_dir": str(Path(place.session_dir).parent),
+                "node_id": place.node_id,
                 "webui_url": None,
             }
         )
@@ -210,177 +221,36 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             _worker.set_current(None)
         if session.sigterm is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, session.sigterm)
-        if session.head is not None:
-            _stop_head(session.head)
         if session.driver_socket is not None:
             session.driver_socket.unlink(missing_ok=True)
-        if session.session_dir is not None:
-            shutil.rmtree(session.session_dir, ignore_errors=True)
-            with contextlib.suppress(OSError, ValueError):
-                if json.loads(_current_cluster_file().read_text())["session_dir"] == str(session.session_dir):
-                    _current_cluster_file().unlink()
+        if session.cluster is not None:
+            session.cluster.stop()
 
 
 atexit.register(shutdown, True)
 
 
-# -- the embedded cluster -------------------------------------------------------------------------------
-
-
-def _start_head(
-    session: _Session, resources: dict[str, float], store_bytes: int, labels: dict[str, str], spill_dir: str,
-    temp_dir: str | None, system_config: dict[str, Any],
-) -> dict[str, str]:
-    try:
-        import shoal_gcs  # noqa: F401
-        import shoal_objectstore  # noqa: F401
-        import shoal_raylet  # noqa: F401
-        import shoal_scheduler  # noqa: F401
-    except ImportError as error:
-        raise RuntimeError(
-            f"shoal.init() without an address runs the services on this machine, and {error.name} is not installed: "
-            "pip install 'shoal[local]', or connect to a cluster with shoal.init(address=...)"
-        ) from error
-    from shoal.head import HeadConfig, HeadReady
-
-    root = _root_directory(temp_dir)
-    _sweep_dead_sessions(root)
-    name = f"session_{time.strftime('%Y%m%d-%H%M%S')}_{os.getpid()}_{uuid.uuid4().hex[:6]}"
-    directory = root / name
-    for part in ("", "sockets", "logs"):
-        (directory / part).mkdir(mode=0o700)
-    session.session_dir = directory
-    token = os.environ.get("SHOAL_AUTH_TOKEN") or uuid.uuid4().hex + uuid.uuid4().hex
-    config = HeadConfig(
-        token=token,
-        session_name=name,
-        session_dir=str(directory),
-        driver_pid=os.getpid(),
-        resources=resources,
-        object_store_bytes=store_bytes,
-        labels=labels,
-        spill_dir=spill_dir,
-        infeasible_grace_s=_grace(system_config),
-        log_level=os.environ.get("SHOAL_LOG_LEVEL", "warning"),
-    )
-    config_read, config_write = os.pipe()
-    ready_read, ready_write = os.pipe()
-    try:
-        with open(directory / "logs" / "head.log", "ab") as log:
-            session.head = subprocess.Popen(
-                [sys.executable, "-m", "shoal.head", "--config-fd", str(config_read), "--ready-fd", str(ready_write)],
-                pass_fds=[config_read, ready_write],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-    finally:
-        os.close(config_read)
-        os.close(ready_write)
-    with os.fdopen(config_write, "wb") as file:
-        file.write(msgspec.json.encode(config))
-    # While the head starts: what this driver will need of gRPC.
-    from shoal_common import grpc_channel  # noqa: F401
-    from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
-
-    with os.fdopen(ready_read, "rb") as file:
-        import select
-
-        readable, _, _ = select.select([file], [], [], START_TIMEOUT_S)
-        line = file.readline() if readable else b""
-    ready = msgspec.json.decode(line, type=HeadReady) if line else HeadReady(error="it ended without a word")
-    if ready.error:
-        tail = _tail(directory / "logs" / "head.log")
-        raise RuntimeError(f"The embedded cluster did not start: {ready.error}\n{tail}")
-    place = {
-        "gcs_address": ready.gcs_address,
-        "raylet_path": ready.raylet_path,
-        "node_id": ready.node_id,
-        "session_dir": str(directory),
-        "session_name": name,
-        "token": token,
-    }
-    _write_current_cluster(place)
-    return place
-
-
-def _stop_head(head: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        head.send_signal(signal.SIGTERM)
-    try:
-        head.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        logger.warning("The embedded cluster (pid %d) did not end in %s s and is killed", head.pid, STOP_TIMEOUT_S)
-        head.kill()
-        head.wait()
-
-
-def _tail(path: Path) -> str:
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-20:])
-    except OSError:
-        return ""
-
-
-def _root_directory(temp_dir: str | None) -> Path:
-    """Where sessions live: short, because a Unix socket's path has 107 bytes, and ours alone."""
-    root = Path(temp_dir) if temp_dir else Path(tempfile.gettempdir()) / f"shoal-{os.getuid()}"
-    if len(str(root)) > 40:
-        root = Path("/tmp") / f"shoal-{os.getuid()}"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if root.stat().st_uid != os.getuid():
-        raise PermissionError(f"{root} belongs to another user: give init(_temp_dir=...) a directory of your own")
-    return root
-
-
-def _sweep_dead_sessions(root: Path) -> None:
-    """Remove what drivers that were killed together with their head have left."""
-    for directory in root.glob("session_*"):
-        with contextlib.suppress(IndexError, ValueError):
-            pid = int(directory.name.split("_")[2])
-            if not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(directory, ignore_errors=True)
-
-
-def _current_cluster_file() -> Path:
-    return _root_directory(None) / "current_cluster"
-
-
-def _write_current_cluster(place: dict[str, str]) -> None:
-    path = _current_cluster_file()
-    temporary = path.with_name(f"current_cluster.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump(place, file)
-    temporary.rename(path)
-
-
 # -- joining --------------------------------------------------------------------------------------------
 
 
-def _find_cluster(address: str) -> dict[str, str]:
-    """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token."""
+def _find_cluster(address: str) -> Place:
+    """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
     import grpc
+
     from shoal_common.grpc_channel import sync_channel
     from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
-    place: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError):
-        place = json.loads(_current_cluster_file().read_text())
+    here = running_clusters()
     if address == "auto":
-        if not place:
+        if not here:
             raise ConnectionError(
                 "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
             )
-        address = place["gcs_address"]
+        return here[0]
     if "://" in address or ":" not in address:
         raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'auto' or 'local'.")
-    token = os.environ.get("SHOAL_AUTH_TOKEN") or _token_from_file()
-    if not token and place.get("gcs_address") == address:
-        token = place["token"]
-    if not token:
-        token = "none"
+    known = next((place.token for place in here if place.gcs_address == address), "")
+    token = os.environ.get("SHOAL_AUTH_TOKEN") or _token_from_file() or known or "no token was given"
     channel = sync_channel(address, token)
     try:
         stub = gcs_pb2_grpc.NodeServiceStub(channel)
@@ -391,20 +261,14 @@ def _find_cluster(address: str) -> dict[str, str]:
                 f"The cluster at {address} refused this driver: {error.details()}"
             ) from None
         raise ConnectionError(
-            f"Shoal could not connect to a cluster at {address}: {error.details()}. Check that it runs and is reachable."
+            f"Shoal could not connect to a cluster at {address}: {error.details()}. Check that it runs and "
+            "is reachable."
         ) from None
     finally:
         channel.close()
     for node in nodes:
         if node.state == gcs_pb2.NODE_STATE_ALIVE and os.path.exists(node.raylet_path):
-            return {
-                "gcs_address": address,
-                "raylet_path": node.raylet_path,
-                "node_id": node.node_id.hex(),
-                "session_dir": node.session_dir or str(Path(node.raylet_path).parent.parent),
-                "token": token,
-                "session_name": "",
-            }
+            return Place(address, node.raylet_path, node.node_id.hex(), node.session_dir, token)
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
 
 
@@ -416,17 +280,17 @@ def _token_from_file() -> str:
         return ""
 
 
-def _connect(session: _Session, place: dict[str, str], namespace: str | None, job_config: Any) -> None:
+def _connect(session: _Session, place: Place, namespace: str | None, job_config: Any) -> None:
     import grpc
-    from shoal_common.handshake import HandshakeError
-    from shoal_proto.v1 import gcs_pb2
 
     from shoal._runtime.core_worker import CoreWorker
     from shoal._runtime.executor import job_config_id
     from shoal._runtime.gcs_client import GcsClient
     from shoal._runtime.reactor import defer_interrupts
+    from shoal_common.handshake import HandshakeError
+    from shoal_proto.v1 import gcs_pb2
 
-    gcs = GcsClient(place["gcs_address"], place["token"])
+    gcs = GcsClient(place.gcs_address, place.token)
     worker_id = ids.new_worker_id()
     metadata = getattr(job_config, "metadata", None) or {}
     try:
@@ -452,19 +316,19 @@ def _connect(session: _Session, place: dict[str, str], namespace: str | None, jo
     except grpc.RpcError as error:
         gcs.close()
         raise ConnectionError(f"The GCS at {place['gcs_address']} did not start a job: {error.details()}") from error
-    session.driver_socket = Path(place["session_dir"]) / "sockets" / f"d-{worker_id.hex()[:16]}"
+    session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
     try:
         core = CoreWorker(
             role="driver",
-            token=place["token"],
+            token=place.token,
             job_id=job.job_id,
             worker_id=worker_id,
-            node_id=bytes.fromhex(place["node_id"]),
-            raylet_path=place["raylet_path"],
+            node_id=bytes.fromhex(place.node_id),
+            raylet_path=place.raylet_path,
             gcs=gcs,
             socket_path=str(session.driver_socket),
             session_name=job.session_name,
-            session_dir=place["session_dir"],
+            session_dir=place.session_dir,
             namespace=job.namespace,
             host="127.0.0.1",
         )
@@ -486,82 +350,6 @@ def _driver_sys_path() -> list[str]:
     if main:
         paths.insert(0, os.path.dirname(os.path.abspath(main)))
     return list(dict.fromkeys(paths))
-
-
-# -- arguments ------------------------------------------------------------------------------------------
-
-
-def _check_amounts(
-    num_cpus: Any, num_gpus: Any, resources: Any, object_store_memory: Any, labels: Any
-) -> None:
-    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
-    if object_store_memory is not None:
-        if isinstance(object_store_memory, bool) or not isinstance(object_store_memory, int):
-            raise TypeError("object_store_memory must be an int, in bytes")
-        if object_store_memory < 75 * 1024 * 1024:
-            raise ValueError(
-                "Attempting to cap object store memory usage at "
-                f"{object_store_memory} bytes, but the minimum allowed is {75 * 1024 * 1024} bytes."
-            )
-    if resources is not None:
-        if not isinstance(resources, dict):
-            raise TypeError("resources must be a dictionary of name to amount")
-        for name, amount in resources.items():
-            if name in ("CPU", "GPU", "memory", "object_store_memory"):
-                raise ValueError(f"Use num_cpus, num_gpus, object_store_memory instead of resources[{name!r}]")
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)):
-                raise TypeError(f"resources[{name!r}] must be a number")
-            if amount < 0:
-                raise ValueError(f"resources[{name!r}] must not be negative, got {amount}")
-    if labels is not None and not all(isinstance(k, str) and isinstance(v, str) for k, v in dict(labels).items()):
-        raise ValueError("labels must map strings to strings")
-
-
-def _available_memory() -> int:
-    """Bytes, within the container's limit."""
-    available = 0
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            available = min(available, int(Path(path).read_text()))
-    return available
-
-
-def _store_bytes(object_store_memory: int | None) -> int:
-    if object_store_memory is not None:
-        return object_store_memory
-    return max(min(int(_available_memory() * 0.3), MAX_STORE_BYTES), 75 * 1024 * 1024)
-
-
-def _node_resources(
-    num_cpus: float | None, num_gpus: float | None, resources: dict[str, float] | None, memory: int | None,
-    object_store_memory: int | None,
-) -> dict[str, float]:
-    amounts = dict(resources or {})
-    amounts["CPU"] = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
-    if num_gpus:
-        amounts["GPU"] = num_gpus
-    amounts["memory"] = memory if memory is not None else int(_available_memory() * 0.7)
-    amounts["object_store_memory"] = _store_bytes(object_store_memory)
-    amounts["node:127.0.0.1"] = 1.0
-    amounts["node:__internal_head__"] = 1.0
-    return amounts
-
-
-def _grace(system_config: dict[str, Any]) -> float:
-    value = system_config.pop("infeasible_grace_s", None)
-    if value is None:
-        value = os.environ.get("SHOAL_INFEASIBLE_GRACE_S", "30")
-    return float(value)
 
 
 def _configure_logging(level: int | str, text_format: str | None) -> None:

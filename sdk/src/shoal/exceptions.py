@@ -431,9 +431,7 @@ class ActorDiedError(ActorError):
             lines += [f"\t{label}: {value}" for label, value in facts.items() if value]
             lines += [reason] if reason else []
             lines += ["The actor never ran."] if never_started else []
-            lines += [
-                "Create it again, or give it max_restarts (and its calls max_task_retries) beforehand."
-            ]
+            lines += ["Create it again, or give it max_restarts (and its calls max_task_retries) beforehand."]
         else:
             lines = [f"The actor died because of an error raised in its creation task, {cause}"]
             actor_id = actor_id or cause.actor_id

@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 import msgspec
-from shoal_common.worker_launch import WorkerConfig
 
 from shoal import _worker
 from shoal._runtime.core_worker import CoreWorker
 from shoal._runtime.executor import Executor
 from shoal._runtime.gcs_client import GcsClient
+from shoal_common.worker_launch import WorkerConfig
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -59,7 +59,7 @@ def run(config: WorkerConfig) -> None:
     os.environ.update(config.env)
     # Opened anew: the template's own streams remember the file that it wrote to.
     for fd, name in ((1, "stdout"), (2, "stderr")):
-        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - open as long as the process
         setattr(sys, name, _NamedStream(stream))
     core = CoreWorker(
         role="worker",

@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import argparse
 import array
+
+# Warm what a worker would import at its first use.
+import asyncio  # noqa: F401
+import concurrent.futures  # noqa: F401
 import ctypes
 import gc
+import inspect  # noqa: F401
 import os
 import random
 import select
 import signal
 import socket
 
-import msgspec
-from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked, WorkerReaped
-
-# Warm what a worker would import at its first use.
-import asyncio  # noqa: F401
-import concurrent.futures  # noqa: F401
-import inspect  # noqa: F401
-
 import cloudpickle  # noqa: F401
 import grpc  # noqa: F401
+import msgspec
 import setproctitle
-from shoal_common import grpc_channel  # noqa: F401
-from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
 import shoal  # noqa: F401
 from shoal import worker
 from shoal._runtime import actor_host, executor  # noqa: F401
+from shoal_common import grpc_channel  # noqa: F401
+from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked, WorkerReaped
+from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
 _PR_SET_PDEATHSIG = 1
 _MAX_PACKET = 64 * 1024

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from shoal_common.frames import WorkerAddress
 
 from shoal._object_ref import ObjectRef, RefTracker
+from shoal_common.frames import WorkerAddress
 
 PENDING = 0
 INLINE = 1  # equals peer_frames.INLINE: ``payload`` is one plain pickle

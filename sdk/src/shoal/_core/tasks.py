@@ -18,11 +18,11 @@ from collections import deque
 from typing import Any, Protocol
 
 import msgspec
-from shoal_common.frames import SchedulingClass
 
 from shoal._core.objects import ObjectEntry
 from shoal._object_ref import ObjectRef
 from shoal._runtime.peer_frames import TaskPush
+from shoal_common.frames import SchedulingClass
 
 #: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
 AHEAD_US = 8_000

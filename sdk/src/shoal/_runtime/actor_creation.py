@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from shoal_common.frames import WorkerAddress
 
 from shoal._runtime.peer_frames import Argument
+from shoal_common.frames import WorkerAddress
 
 
 class ActorCreation(msgspec.Struct, array_like=True, gc=False):

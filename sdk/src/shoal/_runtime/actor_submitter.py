@@ -8,20 +8,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shoal_common.frames import WorkerAddress
-
 from shoal import exceptions
-from shoal._core.actors import CONNECTED, RESOLVING, ActorClient
+from shoal._core.actors import CONNECTED, DEAD, RESOLVING, ActorClient
 from shoal._core.objects import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._object_ref import ObjectRef
 from shoal._runtime.peer_frames import ERROR, PushTasks, TaskPush, TaskReply, Value
 from shoal._runtime.task_submitter import POLL_EVERY, PackedArguments, await_arguments, resolve_arguments
+from shoal_common.frames import WorkerAddress
 
 if TYPE_CHECKING:
-    from shoal_proto.v1 import gcs_pb2
-
     from shoal._runtime.core_worker import CoreWorker
+    from shoal_proto.v1 import gcs_pb2
 
 logger = logging.getLogger("shoal")
 
@@ -43,15 +41,11 @@ class ActorSubmitter:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def client(
-        self, actor_id: bytes, *, in_order: bool = True, retries: int = 0, concurrency: int = 1
-    ) -> ActorClient:
+    def client(self, actor_id: bytes, *, in_order: bool = True, retries: int = 0, concurrency: int = 1) -> ActorClient:
         with self._core.lock:
             client = self._clients.get(actor_id)
             if client is None:
-                client = ActorClient(
-                    actor_id, self, in_order=in_order, retries_by_default=retries, window=concurrency
-                )
+                client = ActorClient(actor_id, self, in_order=in_order, retries_by_default=retries, window=concurrency)
                 self._clients[actor_id] = client
             return client
 
@@ -87,9 +81,7 @@ class ActorSubmitter:
             if await_arguments(self._core, record, register):
                 register(record)
 
-    def create_named(
-        self, client: ActorClient, request: gcs_pb2.CreateActorRequest, name: str, namespace: str
-    ) -> None:
+    def create_named(self, client: ActorClient, request: gcs_pb2.CreateActorRequest, name: str, namespace: str) -> None:
         """Register an actor and wait until that is done. Raises: ActorAlreadyExistsError."""
         import grpc
 
@@ -121,11 +113,15 @@ class ActorSubmitter:
         cause = pickle.loads(failed.payload)
         if isinstance(cause, exceptions.TaskError):
             return exceptions.ActorDiedError(cause, actor_id=client.actor_id.hex())
-        return exceptions.ActorDiedError(actor_id=client.actor_id.hex(), reason=f"A constructor argument failed: {cause}")
+        return exceptions.ActorDiedError(
+            actor_id=client.actor_id.hex(), reason=f"A constructor argument failed: {cause}"
+        )
 
     def _registered(self, client: ActorClient) -> None:
         client.registered = True
-        if client.released:
+        if client.killed:
+            self._send_kill(client)
+        elif client.released:
             self._send_release(client)
         self.resolve(client)
 
@@ -150,10 +146,32 @@ class ActorSubmitter:
         except ValueError:
             return  # the channel is closed: the session has ended, and the actor with it
 
-    def kill(self, client: ActorClient, no_restart: bool) -> None:
-        """Waits until the GCS has taken the order."""
+    def _send_kill(self, client: ActorClient) -> None:
         from shoal_proto.v1 import gcs_pb2
 
+        def done(_: object, error: Exception | None) -> None:
+            if error is not None and not self._core.closed:
+                logger.warning("Actor %s could not be killed: %s", client.actor_id.hex(), error)
+
+        request = gcs_pb2.KillActorRequest(actor_id=client.actor_id, no_restart=True)
+        self._core.gcs.call_async("Actor", "KillActor", request, done)
+
+    def kill(self, client: ActorClient, no_restart: bool) -> None:
+        """Waits until the GCS has taken the order; one that does not know the actor yet gets it later."""
+        from shoal_proto.v1 import gcs_pb2
+
+        with self._core.lock:
+            if client.creation is not None and not client.registered:
+                if no_restart:
+                    client.killed = True
+                    client.on_dead(
+                        client.version,
+                        exceptions.ActorDiedError(
+                            actor_id=client.actor_id.hex(),
+                            reason="It was killed by shoal.kill() before it was created.",
+                        ),
+                    )
+                return
         self._core.gcs.call(
             "Actor", "KillActor", gcs_pb2.KillActorRequest(actor_id=client.actor_id, no_restart=no_restart)
         )
@@ -183,14 +201,19 @@ class ActorSubmitter:
     ) -> None:
         from shoal_proto.v1 import gcs_pb2
 
+        if client.state == DEAD:
+            return  # killed here while the question was under way
         if error is not None or response is None:
             import grpc
 
             # A handle can arrive before its actor is registered; the GCS waits for that before it says so.
             if isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.NOT_FOUND:
-                client.on_dead(client.version, exceptions.ActorDiedError(
-                    actor_id=client.actor_id.hex(), reason="The GCS does not know this actor (any more)."
-                ))
+                client.on_dead(
+                    client.version,
+                    exceptions.ActorDiedError(
+                        actor_id=client.actor_id.hex(), reason="The GCS does not know this actor (any more)."
+                    ),
+                )
             else:
                 self._core.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
             return
@@ -238,8 +261,15 @@ class ActorSubmitter:
     # -- calls --------------------------------------------------------------------------------------
 
     def submit(
-        self, client: ActorClient, method: str, packed: PackedArguments | None, num_returns: int, retries: int,
-        retry_exceptions: bool | bytes, concurrency_group: str, hold: ObjectRef[Any] | None,
+        self,
+        client: ActorClient,
+        method: str,
+        packed: PackedArguments | None,
+        num_returns: int,
+        retries: int,
+        retry_exceptions: bool | bytes,
+        concurrency_group: str,
+        hold: ObjectRef[Any] | None,
     ) -> list[ObjectRef[Any]]:
         core = self._core
         task_id = core.task_ids.next()
@@ -366,5 +396,3 @@ def unavailable_error(info: gcs_pb2.ActorInfo) -> Exception:
         f"{f' ({info.exit.detail})' if info.exit.detail else ''} and it is being restarted.",
         info.actor_id.hex(),
     )
-
-

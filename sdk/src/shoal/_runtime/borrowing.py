@@ -17,8 +17,6 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from shoal_common.frames import Message, WorkerAddress
-
 from shoal import exceptions
 from shoal._core import objects
 from shoal._core.objects import ObjectEntry
@@ -33,6 +31,7 @@ from shoal._runtime.peer_frames import (
     Value,
     ValueReady,
 )
+from shoal_common.frames import Message, WorkerAddress
 
 if TYPE_CHECKING:
     from shoal._runtime.connection import Connection

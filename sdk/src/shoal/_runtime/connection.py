@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from shoal_common import frames, handshake
-from shoal_common.frames import FrameDecoder, Hello, HelloProof, HelloReply, WorkerAddress, encode_frame
 
 from shoal._runtime.reactor import Reactor
+from shoal_common import frames, handshake
+from shoal_common.frames import FrameDecoder, Hello, HelloProof, HelloReply, WorkerAddress, encode_frame
 
 RECEIVE_BYTES = 256 * 1024
 

@@ -15,11 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal_common import frames, ids
-from shoal_common.frames import WorkerAddress
-
 from shoal import exceptions
-from shoal._core import objects
 from shoal._core.objects import ERROR, INLINE, PACKED, PENDING, STORED, ObjectEntry, ObjectTable, Watcher
 from shoal._object_ref import ObjectRef
 from shoal._runtime import connection as channel
@@ -44,6 +40,8 @@ from shoal._runtime.peer_frames import (
 from shoal._runtime.reactor import Reactor, Waiter
 from shoal._runtime.task_submitter import TaskSubmitter
 from shoal._serialization import Serialized, collected, loads, loads_packed, serialize
+from shoal_common import frames, ids
+from shoal_common.frames import WorkerAddress
 
 if TYPE_CHECKING:
     from shoal._runtime.executor import Executor
@@ -97,8 +95,20 @@ class CoreWorker:
     """One per process and session. ``connect`` builds it; ``close`` ends it."""
 
     def __init__(
-        self, *, role: str, token: str, job_id: bytes, worker_id: bytes, node_id: bytes, raylet_path: str,
-        gcs: GcsClient, socket_path: str, session_name: str, session_dir: str, namespace: str, host: str,
+        self,
+        *,
+        role: str,
+        token: str,
+        job_id: bytes,
+        worker_id: bytes,
+        node_id: bytes,
+        raylet_path: str,
+        gcs: GcsClient,
+        socket_path: str,
+        session_name: str,
+        session_dir: str,
+        namespace: str,
+        host: str,
     ) -> None:
         self.role = role
         self.worker_id = worker_id
@@ -139,8 +149,14 @@ class CoreWorker:
             raise
         self.store = LocalStore(self.reactor, arena_fd, reply.arena_size, worker_id)
         self.raylet = Connection(
-            self.reactor, sock, self._identity, RayletFrames, self._on_raylet, self._on_raylet_closed,
-            connecting=True, authenticated=True,
+            self.reactor,
+            sock,
+            self._identity,
+            RayletFrames,
+            self._on_raylet,
+            self._on_raylet_closed,
+            connecting=True,
+            authenticated=True,
         )
         self.store.attach(self.raylet)
         self.reactor.register(self._listener.fileno(), self._on_accept)
@@ -164,7 +180,7 @@ class CoreWorker:
                 "Calling 'put' on an shoal.ObjectRef is not allowed. "
                 "If you really want to do this, you can wrap the ObjectRef in a list and call 'put' on it."
             )
-        return self.put_serialized(serialize(value))
+        return self.put_serialized(serialize(value, "the put value"))
 
     def put_serialized(self, serialized: Serialized) -> ObjectRef[Any]:
         object_id = self.task_ids.next() + b"\0\0\0\0"
@@ -218,7 +234,8 @@ class CoreWorker:
             if failed is not None:
                 return [self.value_of(failed)]
         return [
-            loads(entry.payload) if (entry := ref._entry).state == INLINE and entry.contained is None
+            loads(entry.payload)
+            if (entry := ref._entry).state == INLINE and entry.contained is None
             else self.value_of(entry)
             for ref in refs
         ]
@@ -633,10 +650,9 @@ class CoreWorker:
             for entry in list(self.table.entries.values()):
                 if entry.state == PENDING:
                     self.fail_entry(entry, error)
-                elif entry.state == STORED:
-                    entry.state, entry.payload = ERROR, self.pickle_error(
-                        exceptions.ObjectLostError(entry.object_id.hex())
-                    )
+                else:
+                    lost = exceptions.ObjectLostError(entry.object_id.hex())
+                    entry.state, entry.payload, entry.contained = ERROR, self.pickle_error(lost), None
             self.store.on_raylet_lost()
             self._finish_answers()
         self.reactor.stop()
@@ -659,12 +675,8 @@ class CoreWorker:
         self._listener.close()
 
 
-def restore_ref(
-    object_id: bytes, node_id: bytes, worker_id: bytes, path: str, host: str, port: int
-) -> ObjectRef[Any]:
+def restore_ref(object_id: bytes, node_id: bytes, worker_id: bytes, path: str, host: str, port: int) -> ObjectRef[Any]:
     """What a pickled reference becomes where it is unpickled."""
     from shoal import _worker
 
     return _worker.current().restore_ref(object_id, WorkerAddress(node_id, worker_id, path, host, port))
-
-

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from shoal_common import frames, ids
-from shoal_common.resources import GRAINS
 
 from shoal import _context, exceptions
 from shoal._object_ref import ObjectRef
@@ -38,6 +36,8 @@ from shoal._runtime.peer_frames import (
     Value,
 )
 from shoal._serialization import collected, loads, loads_packed, serialize
+from shoal_common import frames, ids
+from shoal_common.resources import GRAINS
 
 if TYPE_CHECKING:
     from shoal._runtime.core_worker import CoreWorker
@@ -75,7 +75,7 @@ class Executor:
         if self.actor is not None and self.actor.takes_calls:
             self.actor.start_calls(caller, tasks)
             return
-        if self._blocked and self.actor is None or self._leaving:
+        if (self._blocked and self.actor is None) or self._leaving:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=self._leaving))
             return
         self._queue.extend([(caller, task) for task in tasks])
@@ -288,13 +288,13 @@ class Executor:
 
     def result_reply(self, caller: bytes, push: TaskPush, result: Any, started: int) -> TaskReply:
         if push.num_returns == 1:
-            serialized = serialize(result)
+            serialized = serialize(result, "the return value")
             if not serialized.buffers and not serialized.contained and len(serialized.pickled) <= MAX_INLINE_BYTES:
                 return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
             values = [self._value(caller, push, 0, serialized)]
         else:
             values = [
-                self._value(caller, push, index, serialize(part))
+                self._value(caller, push, index, serialize(part, "the return value"))
                 for index, part in enumerate(_parts(result, push.num_returns))
             ]
         return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
@@ -523,7 +523,7 @@ def _parts(result: Any, num_returns: int) -> list[Any]:
     try:
         parts = list(result)
     except TypeError:
-        raise ValueError(
+        raise TypeError(
             f"Task returned a {type(result).__name__} but num_returns={num_returns}: return {num_returns} values"
         ) from None
     if len(parts) != num_returns:

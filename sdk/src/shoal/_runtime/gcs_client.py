@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import grpc
+
     from shoal_proto.v1 import gcs_pb2
 
 #: Seconds that one control call may take before it fails with a clear error.
@@ -44,7 +45,11 @@ class GcsClient:
         return getattr(self._stub(service), method)(request, timeout=timeout, wait_for_ready=True)
 
     def call_async(
-        self, service: str, method: str, request: Any, done: Callable[[Any, Exception | None], None],
+        self,
+        service: str,
+        method: str,
+        request: Any,
+        done: Callable[[Any, Exception | None], None],
         timeout: float = DEADLINE_S,
     ) -> None:
         """One unary call; ``done(response, error)`` runs in a thread of gRPC's."""
@@ -65,13 +70,14 @@ class GcsClient:
         return self._stub("Event").Subscribe(gcs_pb2.SubscribeRequest(patterns=patterns), wait_for_ready=True)
 
     def wait_actor(
-        self, actor_id: bytes, known_version: int, done: Callable[[gcs_pb2.WaitActorResponse | None, Exception | None], None]
+        self,
+        actor_id: bytes,
+        known_version: int,
+        done: Callable[[gcs_pb2.WaitActorResponse | None, Exception | None], None],
     ) -> None:
         from shoal_proto.v1 import gcs_pb2
 
-        request = gcs_pb2.WaitActorRequest(
-            actor_id=actor_id, known_version=known_version, wait_ms=int(POLL_S * 1000)
-        )
+        request = gcs_pb2.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=int(POLL_S * 1000))
         self.call_async("Actor", "WaitActor", request, done, timeout=POLL_S + 30)
 
     def close(self) -> None:

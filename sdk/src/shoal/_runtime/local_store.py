@@ -11,6 +11,9 @@ import weakref
 from collections import deque
 from typing import Any
 
+from shoal import exceptions
+from shoal._runtime.connection import Connection
+from shoal._runtime.reactor import Reactor, Waiter
 from shoal_common.frames import (
     ObjectAbort,
     ObjectCreate,
@@ -22,10 +25,6 @@ from shoal_common.frames import (
     ObjectUncache,
     ObjectUnpin,
 )
-
-from shoal import exceptions
-from shoal._runtime.connection import Connection
-from shoal._runtime.reactor import Reactor, Waiter
 
 #: Pins kept although no value uses them, so that the next ``get`` asks nobody.
 MAX_CACHED_PINS = 256

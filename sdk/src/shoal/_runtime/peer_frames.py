@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+
 from shoal_common.frames import Hello, HelloProof, HelloReply, Message, WorkerAddress
 
 #: Kinds of a value on the wire.

@@ -27,7 +27,6 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-
 TICK_S = 0.002
 #: How often ``on_tick`` runs while nothing happens.
 IDLE_TICK_S = 0.1
@@ -301,5 +300,3 @@ class Reactor:
                 if self._leading.locked():
                     self._background_lock.acquire(timeout=IDLE_TICK_S)
                 self._background_asleep = False
-
-

@@ -6,9 +6,6 @@ import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
-from shoal_common import frames
-from shoal_common.frames import LeaseDemand, LeaseReturned, SchedulingClass
-
 from shoal import exceptions
 from shoal._core import objects
 from shoal._core.objects import ERROR, ObjectEntry
@@ -16,6 +13,8 @@ from shoal._core.tasks import FunctionRecord, LeasedWorker, TaskQueue, TaskRecor
 from shoal._object_ref import ObjectRef
 from shoal._runtime.peer_frames import INLINE, Argument, PushTasks, Recall, Recalled, TaskPush, TaskReply, Value
 from shoal._serialization import serialize
+from shoal_common import frames
+from shoal_common.frames import LeaseDemand, LeaseReturned, SchedulingClass
 
 if TYPE_CHECKING:
     from shoal._runtime.core_worker import CoreWorker
@@ -69,7 +68,7 @@ def pack_arguments(core: CoreWorker, args: tuple[Any, ...], kwargs: dict[str, An
         packed.data = pickle.dumps((args, kwargs), 5)
         if len(packed.data) <= _MAX_INLINE:
             return packed
-    serialized = serialize((args, kwargs))
+    serialized = serialize((args, kwargs), "the arguments")
     holds = serialized.contained
     if packed.arguments is not None:
         holds = holds + [ref for _, _, ref in packed.arguments]
@@ -174,8 +173,14 @@ class TaskSubmitter:
     # -- submitting ---------------------------------------------------------------------------------
 
     def submit(
-        self, queue: TaskQueue, function: FunctionRecord, packed: PackedArguments | None, num_returns: int,
-        max_retries: int, retry_exceptions: bool | bytes, max_calls: int,
+        self,
+        queue: TaskQueue,
+        function: FunctionRecord,
+        packed: PackedArguments | None,
+        num_returns: int,
+        max_retries: int,
+        retry_exceptions: bool | bytes,
+        max_calls: int,
     ) -> list[ObjectRef[Any]]:
         core = self._core
         task_id = core.task_ids.next()
