@@ -149,8 +149,10 @@ def _address(view: memoryview) -> int:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
 
 
-def serialize(value: Any, what: str = "the value") -> Serialized:
-    """Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled."""
+def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) -> Serialized:
+    """``out_of_band=False`` puts large buffers into the pickle too.
+
+    Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled."""
     if type(value) in _PLAIN:
         return Serialized(pickle.dumps(value, 5), [], [])
     buffers: list[memoryview] = []
@@ -166,7 +168,7 @@ def serialize(value: Any, what: str = "the value") -> Serialized:
     outer, collected.pickled = collected.pickled, contained
     try:
         file = io.BytesIO()
-        _Pickler(file, protocol=5, buffer_callback=keep_out_of_band).dump(value)
+        _Pickler(file, protocol=5, buffer_callback=keep_out_of_band if out_of_band else None).dump(value)
     except RecursionError:
         raise
     except Exception as error:
@@ -199,10 +201,8 @@ def loads_packed(data: memoryview | bytes) -> Any:
 
 def dumps_function(function: Any) -> tuple[bytes, list[ObjectRef[Any]]]:
     """A function or class with everything it needs. Raises: TypeError naming what cannot be pickled."""
-    serialized = serialize(function, "the actor class" if isinstance(function, type) else "the function")
-    if serialized.buffers:
-        data = cloudpickle.dumps(function)
-        return data, serialized.contained
+    what = "the actor class" if isinstance(function, type) else "the function"
+    serialized = serialize(function, what, out_of_band=False)
     return serialized.pickled, serialized.contained
 
 
@@ -223,7 +223,10 @@ def _explain(value: Any, what: str, error: Exception) -> TypeError:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a broken __repr__ must not hide the error that is being explained
+        text = object.__repr__(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
 
