@@ -176,7 +176,7 @@ EXIT_KINDS = (
 class WorkerExit(Message, tag=20):
     """Raylet -> worker: end. Graceful: finish the calls that have arrived, run exit hooks.
 
-    With the reason "idle" a worker that owns objects or actors, which would end with it, answers ``ExitDeclined``.
+    A worker that owns objects or actors, which would end with it, stays until nobody needs them.
     """
 
     graceful: bool
@@ -231,10 +231,6 @@ class FlushLogs(Message, tag=26):
 
 class LogsFlushed(Message, tag=27):
     request: int
-
-
-class ExitDeclined(Message, tag=28):
-    """Worker -> raylet: it stays after a ``WorkerExit`` with the reason "idle", because it owns objects or actors."""
 
 
 # --- local object store: process <-> raylet --------------------------------------------------------
@@ -321,7 +317,6 @@ RayletMessage = (
     | FunctionData
     | FlushLogs
     | LogsFlushed
-    | ExitDeclined
     | ObjectCreate
     | ObjectCreated
     | ObjectSeal

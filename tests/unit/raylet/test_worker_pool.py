@@ -4,7 +4,7 @@ import itertools
 
 from shoal_common import frames
 from shoal_raylet.actions import AskWorkerToExit, KillWorker, StartWorker, WorkersUnstartable
-from shoal_raylet.worker_pool import IDLE_ASK_AGAIN_S, IDLE_EXIT_S, MAX_STARTING, WorkerPool, WorkerState
+from shoal_raylet.worker_pool import IDLE_EXIT_S, MAX_STARTING, WorkerPool, WorkerState
 
 JOB, OTHER = b"job1", b"job2"
 LEASED, ACTOR = WorkerState.LEASED, WorkerState.ACTOR
@@ -67,22 +67,9 @@ def test_idle_workers_beyond_the_limit_are_asked_to_exit() -> None:
     assert pool.balance(0, 1.5) == []
     assert pool.next_deadline(0) == 1.0 + IDLE_EXIT_S
     assert pool.balance(0, 2.0) == [AskWorkerToExit(b"w1", "idle")]
-    # It is not used while nobody knows whether it stays.
+    # It is on its way out, and not used again.
     assert take(pool, JOB) == b"w2"
     assert take(pool, JOB) is None
-
-
-def test_a_worker_that_declines_is_used_again_and_asked_later() -> None:
-    pool = make_pool(soft_limit=0)
-    start(pool, 1)
-    take(pool, JOB)
-    pool.put_back(b"w1", 0.0)
-    pool.balance(0, 1.0)
-    pool.declined(b"w1", 1.0)
-    assert pool.balance(0, 5.0) == []
-    assert pool.balance(0, 1.0 + IDLE_ASK_AGAIN_S) == [AskWorkerToExit(b"w1", "idle")]
-    pool.declined(b"w1", 20.0)
-    assert take(pool, JOB) == b"w1"
 
 
 def test_nobody_is_sent_away_while_somebody_waits() -> None:

@@ -87,7 +87,6 @@ class Node:
             frames.Blocked: self._blocked,
             frames.Unblocked: self._unblocked,
             frames.ExitIntent: self._exit_intent,
-            frames.ExitDeclined: self._exit_declined,
             frames.ActorCreated: self._actor_created,
             frames.FunctionGet: self._function_get,
             frames.FlushLogs: self._flush_logs,
@@ -221,10 +220,6 @@ class Node:
     def _exit_intent(self, connection: Connection, message: frames.ExitIntent) -> None:
         kind = message.kind if message.kind in frames.EXIT_KINDS else "SYSTEM_ERROR"
         self._intents[connection.worker_id] = ExitReason(kind, message.detail)
-
-    def _exit_declined(self, connection: Connection, _: frames.ExitDeclined) -> None:
-        self.pool.declined(connection.worker_id, self._loop.time())
-        self._schedule()
 
     def _actor_created(self, connection: Connection, message: frames.ActorCreated) -> None:
         self._execute(self.actors.created(connection.worker_id, message.actor_id, message.incarnation, message.error))

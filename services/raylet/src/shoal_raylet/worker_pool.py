@@ -18,8 +18,6 @@ from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, StartWorke
 MAX_STARTING = 16
 #: An idle worker beyond the soft limit is asked to exit after this long, in seconds.
 IDLE_EXIT_S = 1.0
-#: It declined, because it owns objects or actors: asked again after this long, in seconds.
-IDLE_ASK_AGAIN_S = 10.0
 #: Failed starts in a row after which whoever waits for a worker is told.
 MAX_START_FAILURES = 4
 _FIRST_BACKOFF_S = 0.1
@@ -31,7 +29,7 @@ class WorkerState(Enum):
     IDLE = "idle"
     LEASED = "leased"
     ACTOR = "actor"
-    #: Asked to exit while idle: not used again unless it declines.
+    #: Asked to exit while idle, and not used again; it may stay while others need what it owns.
     RETIRING = "retiring"
     #: Killed, or its connection ended: only its process's end is awaited.
     ENDING = "ending"
@@ -51,8 +49,6 @@ class Worker:
     name: str = ""
     actor_id: bytes = b""
     incarnation: int = 0
-    #: While idle: when it is asked to exit, if there are too many.
-    idle_exit_at: float = 0.0
 
 
 class WorkerPool:
@@ -107,13 +103,6 @@ class WorkerPool:
         if worker is not None and worker.state is WorkerState.LEASED:
             self._set_idle(worker, now)
 
-    def declined(self, worker_id: bytes, now: float) -> None:
-        """It was asked to exit and stays."""
-        worker = self.workers.get(worker_id)
-        if worker is not None and worker.state is WorkerState.RETIRING:
-            self._set_idle(worker, now)
-            worker.idle_exit_at = now + IDLE_ASK_AGAIN_S
-
     def ending(self, worker_id: bytes, now: float) -> None:
         """It was killed, or its connection ended; it is not used again. Idempotent."""
         worker = self.workers.get(worker_id)
@@ -158,7 +147,7 @@ class WorkerPool:
                 self.workers[worker.worker_id] = self._starting[worker.worker_id] = worker
                 actions.append(StartWorker(worker.worker_id))
         for worker in self._surplus(wanted):
-            if now >= worker.idle_exit_at:
+            if now - worker.since >= IDLE_EXIT_S:
                 self._remove_idle(worker)
                 worker.state, worker.since = WorkerState.RETIRING, now
                 actions.append(AskWorkerToExit(worker.worker_id, "idle"))
@@ -167,7 +156,7 @@ class WorkerPool:
     def next_deadline(self, wanted: int) -> float | None:
         """When ``balance`` has something to do if nothing happens before."""
         deadlines = [worker.since + self._startup_timeout_s for worker in self._starting.values()]
-        deadlines += [worker.idle_exit_at for worker in self._surplus(wanted)]
+        deadlines += [worker.since + IDLE_EXIT_S for worker in self._surplus(wanted)]
         if wanted + self._fresh_target > len(self._fresh) + len(self._starting) and self._start_not_before:
             deadlines.append(self._start_not_before)
         return min(deadlines, default=None)
@@ -180,13 +169,12 @@ class WorkerPool:
         if wanted:
             return []
         idle = [worker for group in self._idle.values() for worker in group.values()]
-        idle.sort(key=lambda worker: worker.idle_exit_at)
+        idle.sort(key=lambda worker: worker.since)
         fresh = list(self._fresh.values())
         return idle[: max(0, len(idle) - self._soft_limit)] + fresh[: max(0, len(fresh) - self._soft_limit)]
 
     def _set_idle(self, worker: Worker, now: float) -> None:
         worker.state, worker.since = WorkerState.IDLE, now
-        worker.idle_exit_at = now + IDLE_EXIT_S
         if worker.job_id:
             self._idle.setdefault((worker.job_id, worker.runtime_env), {})[worker.worker_id] = worker
         else:
