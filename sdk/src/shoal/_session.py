@@ -315,7 +315,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
         )
     except grpc.RpcError as error:
         gcs.close()
-        raise ConnectionError(f"The GCS at {place['gcs_address']} did not start a job: {error.details()}") from error
+        raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.details()}") from error
     session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
     try:
         core = CoreWorker(
@@ -337,7 +337,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
         raise exceptions.AuthenticationError(str(error)) from error
     except OSError as error:
         gcs.close()
-        raise ConnectionError(f"The raylet at {place['raylet_path']} cannot be reached: {error}") from error
+        raise ConnectionError(f"The raylet at {place.raylet_path} cannot be reached: {error}") from error
     _worker.set_current(core)
     defer_interrupts()
     core.start()

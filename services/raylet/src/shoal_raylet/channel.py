@@ -79,10 +79,6 @@ class Connection:
     def worker_id(self) -> bytes:
         return self.hello.worker_id if self.hello else b""
 
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
     def send(self, message: frames.Message) -> None:
         """Never blocks; a message to a connection that has ended is dropped."""
         if self._closed:

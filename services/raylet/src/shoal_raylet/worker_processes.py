@@ -85,11 +85,6 @@ class WorkerProcesses:
             self.output.note(worker_id, f"cannot start a process: {error}")
             self._loop.call_soon(self._exited, process, None)
 
-    def pid(self, worker_id: bytes) -> int:
-        """0 = not known (yet)."""
-        process = self._processes.get(worker_id)
-        return process.pid if process is not None else 0
-
     def kill(self, worker_id: bytes) -> None:
         """SIGKILL; idempotent."""
         process = self._processes.get(worker_id)
