@@ -671,7 +671,8 @@ async def test_the_end_of_a_driver_is_the_end_of_its_job(start: Start) -> None:
     await tell(
         granted,
         "import subprocess; subprocess.Popen(['sleep', '1000']);"
-        " subprocess.Popen(['env', '-i', 'sleep', '1001'], start_new_session=False)",
+        " subprocess.Popen(['env', '-i', 'sleep', '1001']);"
+        " subprocess.Popen(['sleep', '1002'], start_new_session=True)",
     )
     children = Path(f"/proc/{granted.pid}/task/{granted.pid}/children").read_text().split()
     await driver.put(object_id(1), bytes(MIB))
@@ -682,7 +683,7 @@ async def test_the_end_of_a_driver_is_the_end_of_its_job(start: Start) -> None:
     driver.close()
     finished = await cluster.gcs.wait_for(gcs_pb2.FinishJobRequest)
     assert finished.job_id == JOB
-    assert len(children) == 2
+    assert len(children) == 3
     for pid in (granted.pid, actor.pid, *map(int, children)):
         await until_gone(pid)
     await cluster.until(lambda stats: stats.store_objects == 0 and stats.store_used_bytes == 0)

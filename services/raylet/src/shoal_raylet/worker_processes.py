@@ -55,7 +55,7 @@ class WorkerProcesses:
     template_log: Path
     _template: TemplateProcess | None = None
     _processes: dict[bytes, _Process] = field(default_factory=dict)
-    _sessions: set[int] = field(default_factory=set)
+    _orphans: orphans.OrphanReaper = field(default_factory=orphans.OrphanReaper)
     _restart: asyncio.TimerHandle | None = None
     _restart_pause_s: float = _FIRST_RESTART_S
     _stopping: bool = False
@@ -117,7 +117,7 @@ class WorkerProcesses:
             await asyncio.wait(self._closing)
         # Killing a parent makes orphans of its children: until there are none.
         for _ in range(50):
-            if not orphans.kill_and_reap(self._sessions, self._known_pids()):
+            if not self._orphans.kill_and_reap(self._known_pids()):
                 break
             await asyncio.sleep(0.005)
         for process in list(self._processes.values()):
@@ -158,7 +158,7 @@ class WorkerProcesses:
             process.popen = subprocess.Popen(
                 [sys.executable, "-m", "shoal.worker", "--config-fd", str(config_read)],
                 pass_fds=[config_read],
-                env={**os.environ, **config.env},
+                env={**os.environ, **config.env, **orphans.mark()},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -172,7 +172,7 @@ class WorkerProcesses:
     def _watch(self, process: _Process, pid: int) -> None:
         process.pid = pid
         # It leads a session of its own once it runs.
-        self._sessions.add(pid)
+        self._orphans.sessions.add(pid)
         try:
             process.pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -222,7 +222,7 @@ class WorkerProcesses:
 
     def _reap(self) -> None:
         self._reap_timer = None
-        if orphans.kill_and_reap(self._sessions, self._known_pids()):
+        if self._orphans.kill_and_reap(self._known_pids()):
             self._reap_soon()
 
     def _known_pids(self) -> set[int]:
@@ -245,7 +245,7 @@ class WorkerProcesses:
 
     def _adopt(self, template: TemplateProcess) -> None:
         self._template = template
-        self._sessions.add(template.pid)
+        self._orphans.sessions.add(template.pid)
         self._loop.add_reader(template.control.fileno(), self._read_template, template)
 
     def _read_template(self, template: TemplateProcess) -> None:

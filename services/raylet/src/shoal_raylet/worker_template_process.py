@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig
+from shoal_raylet import orphans
 
 _MAX_PACKET = 64 * 1024
 _encode = msgspec.json.Encoder().encode
@@ -33,8 +34,8 @@ class TemplateProcess:
     def start(cls, log_path: Path | None = None) -> TemplateProcess:
         """``log_path`` takes what the template itself prints; None discards it.
 
-        It leads a session of its own: Ctrl-C in the driver's terminal does not reach the workers, and every
-        descendant that did not leave the session is known by it.
+        It leads a session of its own: Ctrl-C in the driver's terminal does not reach the workers, and their
+        descendants are known by it (``orphans``).
 
         Raises: OSError when the process cannot be started.
         """
@@ -47,6 +48,7 @@ class TemplateProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    env={**os.environ, **orphans.mark()},
                     start_new_session=True,
                 )
             except OSError:
