@@ -440,23 +440,6 @@ def test_interrupt_does_not_cut_a_handler_in_two(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("interrupts")
-def test_interrupt_ends_a_wait_without_events(rig: Rig) -> None:
-    main = threading.get_ident()
-    leads = threading.Event()
-    rig.pipe(leads.set).ring()
-
-    def interrupt() -> None:
-        leads.wait(LONG)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        rig.reactor.wait(Waiter(), LONG)
-    thread.join()
-
-
-@pytest.mark.usefixtures("interrupts")
 def test_interrupt_elsewhere_is_raised_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
