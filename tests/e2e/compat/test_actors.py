@@ -501,12 +501,10 @@ def test_kill_a_reference():
 
 
 def test_exit_actor():
-    exit_actor = submodule("actor").exit_actor
-
     @ray.remote
     class A:
         def leave(self):
-            exit_actor()
+            ray.actor.exit_actor()
 
         def m(self):
             return 1

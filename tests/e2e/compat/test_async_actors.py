@@ -49,16 +49,26 @@ def test_calls_interleave(gates):
     assert ray.get(entered) == [50] * 50
 
 
-def test_max_concurrency_limits_them(gates):
-    gate = gates.options(max_concurrency=3).remote()
-    entered = [gate.enter.remote() for _ in range(3)]
-    # The gate is full, so opening it from outside of the calls would wait for ever.
-    ready, _ = ray.wait([gate.open.remote()], timeout=0.5)
+def test_max_concurrency_limits_them():
+    signal = new_signal()
+
+    @ray.remote(max_concurrency=3)
+    class A:
+        async def hold(self):
+            await signal.wait.remote()
+
+        async def quick(self):
+            return "got in"
+
+    a = A.remote()
+    holding = [a.hold.remote() for _ in range(3)]
+    eventually(lambda: ray.get(signal.waiters.remote()) == 3, "the actor is full")
+    waiting = a.quick.remote()
+    ready, _ = ray.wait([waiting], timeout=0.3)
     assert not ready
-    ray.kill(gate)
-    for ref in entered:
-        with pytest.raises(exceptions.RayActorError):
-            ray.get(ref)
+    ray.get(signal.send.remote())
+    ray.get(holding)
+    assert ray.get(waiting) == "got in"
 
 
 def test_default_is_a_thousand(gates):

@@ -147,7 +147,7 @@ def test_reference_kept_by_an_actor():
     del ref
     gc.collect()
     assert ray.get(keeper.read.remote()) == 7
-    assert used() >= 40
+    eventually(lambda: used() >= 40, "the object is in the store")
     ray.get(keeper.drop.remote())
     eventually(lambda: used() < 5, "the actor dropped the last reference")
 
@@ -162,6 +162,7 @@ def test_reference_kept_by_an_actor_that_dies():
     ref = ray.put(array())
     ray.get(keeper.keep.remote([ref]))
     del ref
+    eventually(lambda: used() >= 40, "the object is in the store")
     ray.kill(keeper)
     eventually(lambda: used() < 5, "the borrower is dead")
 

@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from e2e.compat.target import MODULE, better_than_ray, run, script
+from e2e.compat.target import MODULE, QUIET, better_than_ray, ray, run, script, submodule
 
 PROGRAM = """
     from dataclasses import dataclass
@@ -390,6 +390,40 @@ def test_driver_arguments_and_working_directory(tmp_path):
     output = run(str(path), "--flag", "value", cwd=tmp_path)
     [line] = [line for line in output.splitlines() if line.startswith("SAW ")]
     assert json.loads(line[4:]) == [["--flag", "value"], str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "actor.exit_actor",
+        "actor.ActorHandle",
+        "cloudpickle.dumps",
+        "exceptions.RayTaskError",
+        "job_config.JobConfig",
+        "remote_function.RemoteFunction",
+        "runtime_context.RuntimeContext",
+        "util.ActorPool",
+        "util.scheduling_strategies.NodeAffinitySchedulingStrategy",
+    ],
+)
+def test_name_is_there_after_a_plain_import(name):
+    run("-c", f"import {MODULE} as ray; ray.{name}")
+
+
+def test_kinds_of_things():
+    @ray.remote
+    def f():
+        return 1
+
+    @ray.remote
+    class A:
+        pass
+
+    assert isinstance(f, submodule("remote_function").RemoteFunction)
+    assert isinstance(A, submodule("actor").ActorClass)
+    with ray.init(num_cpus=1, **QUIET):
+        assert isinstance(A.remote(), submodule("actor").ActorHandle)
+        assert isinstance(f.remote(), ray.ObjectRef)
 
 
 def test_import_is_light():
