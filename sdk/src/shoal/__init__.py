@@ -19,6 +19,7 @@ from typing import Any, TypeVar, overload
 import cloudpickle as cloudpickle
 
 from shoal import _worker
+from shoal import actor as actor
 from shoal import exceptions as exceptions
 from shoal import util as util
 from shoal._actor import ActorClass, ActorHandle, actor_class_of, get_actor, kill, method
@@ -56,6 +57,7 @@ __all__ = [
     "get_runtime_context",
     "nodes",
     # modules
+    "actor",
     "cloudpickle",
     "exceptions",
     "util",

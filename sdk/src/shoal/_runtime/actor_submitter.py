@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ class ActorSubmitter:
 
     def __init__(self, core: CoreWorker) -> None:
         self._core = core
-        self._clients: dict[bytes, ActorClient] = {}
+        #: Kept by handles, by the connection to a living actor, and by what is under way.
+        self._clients: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
         self._by_worker: dict[bytes, ActorClient] = {}
         #: Clients with calls that wait to be sent together.
         self.dirty: set[ActorClient] = set()
@@ -48,6 +50,10 @@ class ActorSubmitter:
                 client = ActorClient(actor_id, self, in_order=in_order, retries_by_default=retries, window=concurrency)
                 self._clients[actor_id] = client
             return client
+
+    def owns_living(self) -> bool:
+        """Whether actors live that end with this process."""
+        return any(client.creation is not None and client.state != DEAD for client in self._clients.values())
 
     def lifetime_ref(self, actor_id: bytes, on_free: Callable[[], None]) -> ObjectRef[Any]:
         """The reference whose end is the end of the last handle. It is never resolved."""

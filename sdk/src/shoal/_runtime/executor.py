@@ -459,8 +459,8 @@ class Executor:
 
     def _leave_gracefully(self, reason: str) -> None:
         """The raylet wants this worker gone: what has arrived is still done."""
-        if self.actor is None and self._core.table.lends():
-            # Others hold objects that this process owns: it stays until they let go.
+        if self.actor is None and (self._core.table.lends() or self._core.actors.owns_living()):
+            # Objects and actors of this process would end with it: it stays until others let go of them.
             self._core.reactor.call_later(1.0, lambda: self._try_leaving(reason))
             return
         if self.actor is not None:
