@@ -1,0 +1,146 @@
+"""ray.util.multiprocessing, ray.util.joblib: pools as the standard library has them; ray.experimental."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+
+import pytest
+from e2e.compat.target import ray, submodule
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def square(x):
+    return x * x
+
+
+def add(x, y):
+    return x + y
+
+
+@pytest.fixture(scope="module")
+def pool_class():
+    return submodule("util.multiprocessing").Pool
+
+
+@pytest.fixture(scope="module")
+def pool(cluster, pool_class):
+    pool = pool_class(2)
+    yield pool
+    pool.terminate()
+    pool.join()
+
+
+def test_map(pool):
+    assert pool.map(square, range(10)) == [x * x for x in range(10)]
+    assert pool.map(square, [], chunksize=1) == []
+    assert pool.map(lambda x: x + 1, range(5), chunksize=2) == [1, 2, 3, 4, 5]
+
+
+def test_starmap(pool):
+    assert pool.starmap(add, [(1, 2), (3, 4)]) == [3, 7]
+    assert pool.starmap_async(add, [(1, 2), (3, 4)]).get(timeout=60) == [3, 7]
+
+
+def test_imap(pool):
+    assert list(pool.imap(square, range(10))) == [x * x for x in range(10)]
+    assert sorted(pool.imap_unordered(square, range(10), chunksize=3)) == [x * x for x in range(10)]
+
+
+def test_apply(pool):
+    assert pool.apply(add, (1,), {"y": 2}) == 3
+    result = pool.apply_async(square, (4,))
+    assert result.get(timeout=60) == 16
+    assert result.ready()
+    assert result.successful()
+
+
+def test_callbacks(pool):
+    told = []
+    pool.apply_async(square, (4,), callback=told.append).get(timeout=60)
+    pool.map_async(square, range(3), callback=told.append).get(timeout=60)
+    failing = pool.apply_async(lambda: 1 / 0, error_callback=told.append)
+    failing.wait(60)
+    assert not failing.successful()
+    assert told[0] == 16
+    assert sorted(told[1]) == [0, 1, 4]
+    assert isinstance(told[2], ZeroDivisionError)
+
+
+def test_errors(pool):
+    with pytest.raises(ZeroDivisionError):
+        pool.map(lambda x: 1 / x, [1, 0])
+    with pytest.raises(ZeroDivisionError):
+        pool.apply(lambda: 1 / 0)
+    assert pool.apply(square, (2,)) == 4
+
+
+def test_work_is_spread(pool):
+    assert len(set(pool.map(lambda _: (time.sleep(0.05), os.getpid())[1], range(8), chunksize=1))) == 2
+
+
+def test_timeout(pool):
+    with pytest.raises(multiprocessing.TimeoutError):
+        pool.apply_async(time.sleep, (1,)).get(timeout=0.01)
+
+
+def test_initializer(pool_class):
+    def remember(value):
+        os.environ["POOL_VALUE"] = value
+
+    with pool_class(2, initializer=remember, initargs=("7",)) as pool:
+        assert pool.map(lambda _: os.environ["POOL_VALUE"], range(4), chunksize=1) == ["7"] * 4
+
+
+def test_processes_are_replaced(pool_class):
+    pool = pool_class(1, maxtasksperchild=2)
+    pids = pool.map(lambda _: os.getpid(), range(6), chunksize=1)
+    assert len(set(pids)) == 3
+    pool.close()
+    pool.join()
+
+
+def test_closed_pool(pool_class):
+    pool = pool_class(1)
+    with pytest.raises(ValueError, match="still running"):
+        pool.join()
+    result = pool.map_async(square, range(3))
+    pool.close()
+    assert result.get(timeout=60) == [0, 1, 4]
+    with pytest.raises(ValueError, match="not running"):
+        pool.map(square, [1])
+    pool.join()
+
+
+def test_terminated_pool(pool_class):
+    pool = pool_class(1)
+    pool.apply_async(time.sleep, (1000,))
+    pool.terminate()
+    pool.join()
+
+
+@pytest.mark.parametrize("processes", [0, -1, 100])
+def test_bad_number_of_processes(pool_class, processes):
+    with pytest.raises(ValueError, match=r"[Pp]rocesses"):
+        pool_class(processes)
+
+
+def test_joblib():
+    joblib = pytest.importorskip("joblib")
+    submodule("util.joblib").register_ray()
+    with joblib.parallel_backend("ray", n_jobs=2):
+        assert joblib.Parallel()(joblib.delayed(square)(x) for x in range(20)) == [x * x for x in range(20)]
+        with pytest.raises(ZeroDivisionError):
+            joblib.Parallel()(joblib.delayed(lambda x: 1 / x)(x) for x in range(3))
+
+
+def test_object_locations():
+    numpy = pytest.importorskip("numpy")
+    small, large = ray.remote(square).remote(1), ray.put(numpy.zeros(1_000_000))
+    ray.get(small)
+    locations = submodule("experimental").get_object_locations([small, large])
+    assert locations[small]["node_ids"] == []
+    assert locations[large]["node_ids"] == [ray.get_runtime_context().get_node_id()]
+    assert locations[large]["object_size"] >= 8_000_000
