@@ -264,6 +264,9 @@ class CoreWorker:
 
     def _wait_ready(self, entries: list[ObjectEntry], timeout: float | None) -> None:
         """Block until all are ready or one has failed. Raises: GetTimeoutError."""
+        if timeout is not None and timeout <= 0:
+            self.flush()
+            self.reactor.poll_now()  # what has arrived counts
         waiter = Waiter()
         watcher = _GetWatcher(self.reactor, waiter)
         with self.lock:
