@@ -20,8 +20,8 @@ from typing import Any, TextIO
 WARM_UP_SECONDS = 0.7
 WARM_UP_STEPS = 3
 
-#: The same for both libraries.
-INIT = {"num_cpus": 2, "object_store_memory": 2 << 30, "include_dashboard": False, "log_to_driver": False}
+#: The same for both libraries. The rest are their defaults, the size of the object store too.
+INIT = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
 
 
 def main() -> None:

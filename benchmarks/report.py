@@ -125,7 +125,7 @@ def draw_chart(path: Path, lines: list[Line]) -> None:
         if line.required_ratio is not None:
             axis.plot([line.required_ratio] * 2, [place - 0.42, place + 0.42], color="black", linewidth=2)
         label = f"{line.ratio:.1f}×   {_figure(line.shoal)} {line.unit}"
-        axis.annotate(label, (max(line.ratio, line.required_ratio or 0), place), xytext=(6, 0),
+        axis.annotate(label, (max(line.ratio, line.required_ratio or 1), place), xytext=(6, 0),
                       textcoords="offset points", va="center", fontsize=8.5)  # fmt: skip
     axis.set_xscale("log")
     axis.set_ylim(len(shown) - 0.4, -0.6)
