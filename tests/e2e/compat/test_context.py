@@ -6,7 +6,7 @@ import os
 import threading
 
 import pytest
-from e2e.compat.target import ray
+from e2e.compat.target import eventually, ray
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -134,7 +134,7 @@ def test_cluster_resources():
     assert total["memory"] > 0
     assert total["object_store_memory"] > 0
     assert any(name.startswith("node:") for name in total)
-    assert ray.available_resources()["custom"] == 2
+    eventually(lambda: ray.available_resources()["custom"] == 2, "earlier tests have given theirs back")
 
 
 def test_nodes():
