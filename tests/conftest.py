@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_directory() -> Iterator[None]:
+    """Sessions of these tests lie apart, so that ``address="auto"`` finds no cluster of somebody else's.
+
+    Directly below /tmp and with a short name: the paths of Unix sockets in it have to stay below 108 bytes.
+    """
+    directory = tempfile.mkdtemp(prefix="st-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", directory)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+    shutil.rmtree(directory, ignore_errors=True)

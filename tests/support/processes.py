@@ -1,0 +1,108 @@
+"""Looks at processes from outside, through /proc."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+def eventually(condition: Callable[[], Any], what: str, within: float = 30) -> Any:
+    """Waits for what no call waits for, e.g. the end of a process, and returns it. ``within`` is in seconds."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    return _state(pid) not in ("", "Z")
+
+
+def stopped(pid: int) -> bool:
+    return _state(pid) == "T"
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def all_gone(pids: Iterable[int], within: float = 10) -> None:
+    """Every process has ended within so many seconds."""
+    pids = set(pids)
+    assert pids
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone: " + _describe(pids), within)
+
+
+def _describe(pids: Iterable[int]) -> str:
+    return ", ".join(f"{pid} {command(pid)!r}" for pid in sorted(pids))
+
+
+def command(pid: int) -> str:
+    """Its command line, or its title."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def descendants(pid: int) -> set[int]:
+    """Everything that runs below a process."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found: set[int] = set()
+    level = {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level}
+        found |= level
+    return found
+
+
+def head_of(driver: int) -> int:
+    """The head process of an embedded cluster."""
+    [head] = [pid for pid in descendants(driver) if "shoal.head" in command(pid)]
+    return head
+
+
+def template_of(driver: int) -> int:
+    """The process from which the workers of an embedded cluster are forked."""
+    [template] = [pid for pid in descendants(driver) if "shoal::template" in command(pid)]
+    return template
+
+
+def arenas_of(pid: int) -> set[int]:
+    """Inodes of the memory files that a process maps."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {int(line.split()[4]) for line in maps if "memfd:" in line}
+
+
+def holders_of(arena: int) -> list[str]:
+    """Processes that map a memory file or have it open."""
+    holders = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            mapped = any(
+                "memfd:" in line and line.split()[4] == str(arena) for line in (entry / "maps").read_text().splitlines()
+            )
+            opened = any(
+                os.readlink(fd).startswith("/memfd:") and fd.stat().st_ino == arena for fd in (entry / "fd").iterdir()
+            )
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if mapped or opened:
+            holders.append(f"{entry.name} {command(int(entry.name))!r}")
+    return holders
