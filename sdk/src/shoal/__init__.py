@@ -21,6 +21,8 @@ import cloudpickle as cloudpickle
 from shoal import _worker
 from shoal import actor as actor
 from shoal import exceptions as exceptions
+from shoal import job_config as job_config
+from shoal import remote_function as remote_function
 from shoal import util as util
 from shoal._actor import ActorClass, ActorHandle, actor_class_of, get_actor, kill, method
 from shoal._cluster import available_resources, cluster_resources, nodes
@@ -60,6 +62,8 @@ __all__ = [
     "actor",
     "cloudpickle",
     "exceptions",
+    "job_config",
+    "remote_function",
     "util",
 ]
 
@@ -120,6 +124,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     ActorDiedError, …; ValueError or TypeError for what is not a ref.
     """
     core = _worker._current or _worker.connected()
+    if timeout == -1:
+        timeout = None
     if type(object_refs) is ObjectRef:
         return core.get_one(object_refs, timeout)
     if not isinstance(object_refs, list):

@@ -265,7 +265,7 @@ def _start(
     in_order = concurrency == 1 and not is_async and not options.concurrency_groups
     if options.allow_out_of_order_execution:
         in_order = False
-    detached = options.lifetime == "detached"
+    detached = (options.lifetime or core.default_actor_lifetime) == "detached"
     actor_id = ids.new_actor_id(ids.JobID(core.job_id))
     state = HandleState(
         actor_id=actor_id,

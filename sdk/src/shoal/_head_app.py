@@ -91,6 +91,8 @@ class Head:
         self._config = config
         self._template = template
         self._directory = Path(config.session_dir)
+        #: For spilled objects, and for those that find no room in shared memory. Several sessions may share a disk.
+        self._spill_directory = Path(config.spill_dir, config.session_name) if config.spill_dir else self._directory
         self._started: list[SchedulerApp | GcsApp | ObjectStoreApp | RayletApp] = []
         self._bus = MemoryBus()
         self._store: SqliteMetadataStore | None = None
@@ -103,9 +105,10 @@ class Head:
             scheduler = SchedulerApp(
                 SchedulerConfig(token=config.token, host=HOST, port=0, cluster_id=CLUSTER_ID), self._bus
             )
-            blobs = DirectoryBlobStore(Path(config.spill_dir or directory / "spill"))
+            spill_directory = self._spill_directory / "spill"
             objectstore = ObjectStoreApp(
-                ObjectStoreConfig(token=config.token, host=HOST, port=0, directory=directory / "spill"), blobs
+                ObjectStoreConfig(token=config.token, host=HOST, port=0, directory=spill_directory),
+                DirectoryBlobStore(spill_directory),
             )
             for app in (scheduler, objectstore):
                 await app.start()
@@ -139,6 +142,7 @@ class Head:
                     resources=config.resources,
                     labels=config.labels,
                     object_store_bytes=config.object_store_bytes,
+                    fallback_dir=self._spill_directory,
                     infeasible_grace_s=config.infeasible_grace_s,
                 ),
                 self._bus,
@@ -168,3 +172,5 @@ class Head:
         if self._store is not None:
             await self._store.close()
         await self._bus.close()
+        if self._spill_directory != self._directory:
+            await asyncio.to_thread(shutil.rmtree, self._spill_directory, ignore_errors=True)

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from shoal import _worker
 from shoal_common import ids
 
 if TYPE_CHECKING:
@@ -57,22 +58,16 @@ class ObjectRef(Generic[T]):
 
     def future(self) -> concurrent.futures.Future[T]:
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
-        from shoal import _worker
-
         return _worker.current().concurrent_future(self)
 
     def as_future(self, _internal: bool = False) -> asyncio.Future[T]:
         """An asyncio future of the value, in the running loop; cancelling it does not cancel the task."""
-        from shoal import _worker
-
         return _worker.current().asyncio_future(self)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.as_future().__await__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from shoal import _worker
-
         return _worker.current().reduce_ref(self)
 
     def __copy__(self) -> ObjectRef[T]:

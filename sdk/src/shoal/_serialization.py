@@ -20,6 +20,7 @@ from typing import Any
 
 import cloudpickle
 
+from shoal import _worker
 from shoal._object_ref import ObjectRef
 
 ALIGNMENT = 64
@@ -53,7 +54,10 @@ def deregister_serializer(cls: type) -> None:
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
-        custom = _custom.get(type(obj))
+        kind = type(obj)
+        if kind is ObjectRef:
+            return _worker.current().reduce_ref(obj)
+        custom = _custom.get(kind)
         if custom is not None:
             serializer, deserializer = custom
             return deserializer, (serializer(obj),)

@@ -305,7 +305,13 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
                 metadata=metadata,
             ),
         )
-        config = {"sys_path": _driver_sys_path(), "namespace": job.namespace}
+        lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
+        search = [os.path.abspath(path) for path in getattr(job_config, "code_search_path", ())]
+        config = {
+            "sys_path": [*search, *_driver_sys_path()],
+            "namespace": job.namespace,
+            "default_actor_lifetime": lifetime,
+        }
         gcs.call(
             "Function",
             "PutFunction",
@@ -338,6 +344,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
     except OSError as error:
         gcs.close()
         raise ConnectionError(f"The raylet at {place.raylet_path} cannot be reached: {error}") from error
+    core.default_actor_lifetime = lifetime
     _worker.set_current(core)
     defer_interrupts()
     core.start()

@@ -153,6 +153,7 @@ class ActorClient:
         self.version = version
         self.cause = cause
         self.state = DEAD
+        self.creation = None
         records = [*self.in_flight.values(), *self.queue]
         self.in_flight.clear()
         self.queue.clear()

@@ -296,12 +296,19 @@ class TaskQueue:
         if self.pending:
             self._adjust_demand()
 
+    @property
+    def backlog(self) -> int:
+        """Tasks that have not begun: those here, and those pushed behind the one that a worker runs."""
+        return len(self.pending) + sum(
+            len(worker.in_flight) - 1 for worker in self.workers.values() if len(worker.in_flight) > 1
+        )
+
     def _adjust_demand(self) -> None:
-        wanted = self.granted + min(len(self.pending), MAX_DEMAND)
+        wanted = self.granted + min(self.backlog, MAX_DEMAND)
         if wanted > self.demanded:
             self.demanded = wanted
             self._port.demand(self)
-        elif not self.pending and self.demanded > self.granted:
+        elif wanted == self.granted and self.demanded > self.granted:
             self.demanded = self.granted
             self._port.demand(self)
 
@@ -309,4 +316,4 @@ class TaskQueue:
         """Asserts what must always hold; for tests."""
         for lease_id, worker in self.idle.items():
             assert not worker.in_flight and self.workers.get(lease_id) is worker
-        assert self.demanded >= self.granted or not self.pending
+        assert self.demanded >= self.granted or not self.backlog

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import os
 import pickle
 import threading
@@ -15,7 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal import exceptions
+import msgspec
+
+from shoal import _worker, exceptions
 from shoal._core.objects import ERROR, INLINE, PACKED, PENDING, STORED, ObjectEntry, ObjectTable, Watcher
 from shoal._object_ref import ObjectRef
 from shoal._runtime import connection as channel
@@ -117,11 +120,14 @@ class CoreWorker:
         self.session_name = session_name
         self.session_dir = session_dir
         self.namespace = namespace
+        #: Of the job's actors whose options do not say.
+        self.default_actor_lifetime = "non_detached"
         self.host = host
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.reactor = Reactor()
         self.address = WorkerAddress(node_id, worker_id, socket_path)
+        self._address_key = address_key(self.address)
         self._identity = Identity(
             token=token, role=role, node_id=node_id, worker_id=worker_id, job_id=job_id, address=self.address
         )
@@ -451,16 +457,21 @@ class CoreWorker:
     # -- references in pickles --------------------------------------------------------------------------
 
     def reduce_ref(self, ref: ObjectRef[Any]) -> tuple[Any, ...]:
+        """How a reference is pickled; noted, so that whoever sends the pickle counts it."""
         if collected.pickled is not None:
             collected.pickled.append(ref)
         else:
             self._pinned_for_ever.append(ref)
         entry = ref._entry
-        owner = entry.owner or self.address
-        return restore_ref, (entry.object_id, owner.node_id, owner.worker_id, owner.path, owner.host, owner.port)
+        # The owner is one bytes object however many of its references a pickle holds: pickle writes it once.
+        return restore_ref, (entry.object_id, self._address_key if entry.owner is None else address_key(entry.owner))
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
         self._pinned_for_ever.extend(refs)
+
+    def register_ref(self, ref: ObjectRef[Any]) -> None:
+        with self.lock:
+            self.borrowing.register([ref])
 
     def restore_ref(self, object_id: bytes, owner: WorkerAddress) -> ObjectRef[Any]:
         with self.lock:
@@ -678,8 +689,31 @@ class CoreWorker:
         self._listener.close()
 
 
-def restore_ref(object_id: bytes, node_id: bytes, worker_id: bytes, path: str, host: str, port: int) -> ObjectRef[Any]:
-    """What a pickled reference becomes where it is unpickled."""
-    from shoal import _worker
+_encode_address = msgspec.msgpack.Encoder().encode
+_decode_address = msgspec.msgpack.Decoder(WorkerAddress).decode
 
-    return _worker.current().restore_ref(object_id, WorkerAddress(node_id, worker_id, path, host, port))
+
+@functools.lru_cache(maxsize=4096)
+def address_key(address: WorkerAddress) -> bytes:
+    """A peer's address as it stands in pickled references."""
+    return _encode_address(address)
+
+
+@functools.lru_cache(maxsize=4096)
+def _address_of_key(key: bytes) -> WorkerAddress:
+    return _decode_address(key)
+
+
+def restore_ref(object_id: bytes, owner: bytes) -> ObjectRef[Any]:
+    """What a pickled reference becomes where it is unpickled."""
+    core = _worker.current()
+    entry = core.table.entries.get(object_id)
+    if entry is not None and entry.tracker is not None:
+        known = entry.tracker()
+        if known is not None:
+            if collected.unpickled is not None:
+                collected.unpickled.append(known)
+            elif entry.owner is not None and not entry.registered:
+                core.register_ref(known)
+            return known
+    return core.restore_ref(object_id, _address_of_key(owner))

@@ -248,6 +248,7 @@ class Executor:
         config = msgspec.msgpack.decode(answer.data)
         _context.process.job_config = config
         core.namespace = config["namespace"]
+        core.default_actor_lifetime = config["default_actor_lifetime"]
         for path in reversed(config["sys_path"]):
             if path not in sys.path:
                 sys.path.insert(0, path)

@@ -1,4 +1,7 @@
-"""This process's window on its node's object store: the arena, mapped once, and the pins it holds there."""
+"""This process's window on its node's object store: the arena, mapped once, and the pins it holds there.
+
+An object that found no room in the arena is a file of its own, mapped as long as its pin lasts.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,12 @@ MAX_CACHED_PINS = 256
 class _PinTracker(weakref.ref[Any]):
     """Fires when the last view of a pinned object is gone; only appends itself to a deque."""
 
-    __slots__ = ("object_id",)
+    __slots__ = ("object_id", "size", "unmap_at")
 
     object_id: bytes
+    size: int
+    #: Where its file is mapped; 0 = it lies in the arena.
+    unmap_at: int
 
 
 class LocalStore:
@@ -87,7 +93,17 @@ class LocalStore:
         )
         if answer.error:
             raise _store_error(answer.error)
-        return memoryview(self._mapped())[answer.offset : answer.offset + size]
+        if not answer.path:
+            return memoryview(self._mapped())[answer.offset : answer.offset + size]
+        try:
+            fd = os.open(answer.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                return memoryview(mmap.mmap(fd, size))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.abort(object_id)
+            raise exceptions.ObjectStoreFullError(f"the object's file cannot be mapped: {error}") from error
 
     def seal(self, object_id: bytes) -> None:
         self._raylet.send(ObjectSeal(object_id))
@@ -114,9 +130,19 @@ class LocalStore:
         answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id))
         if answer.error:
             raise _store_error(answer.error, object_id)
-        array = (ctypes.c_char * answer.size).from_buffer(self._mapped(), answer.offset)
+        array_type = ctypes.c_char * answer.size
+        address = 0
+        if answer.path:
+            try:
+                address = _map_file(answer.path, answer.size)
+            except OSError as error:
+                self._raylet.send(ObjectUnpin(object_id))
+                raise exceptions.ObjectLostError(object_id.hex(), f"its file cannot be mapped: {error}") from error
+            array = array_type.from_address(address)
+        else:
+            array = array_type.from_buffer(self._mapped(), answer.offset)
         tracker = _PinTracker(array, self._unpinned.append)
-        tracker.object_id = object_id
+        tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
         self._pins[object_id] = tracker
         if len(self._cached) >= MAX_CACHED_PINS:
             self._cached.pop(next(iter(self._cached)), None)
@@ -138,6 +164,8 @@ class LocalStore:
                 return
             if self._pins.get(tracker.object_id) is tracker:
                 del self._pins[tracker.object_id]
+            if tracker.unmap_at:
+                _libc.munmap(tracker.unmap_at, tracker.size)
             self._raylet.send(ObjectUnpin(tracker.object_id))
 
     # -- deleting -----------------------------------------------------------------------------------
@@ -180,6 +208,29 @@ class LocalStore:
         if self._arena_fd >= 0:
             os.close(self._arena_fd)
             self._arena_fd = -1
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _map_file(path: str, size: int) -> int:
+    """Address of the file's bytes, read-only. Python's own ``mmap`` keeps a descriptor, of which a process has few.
+
+    Raises: OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        address: int = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    finally:
+        os.close(fd)
+    if address == _MAP_FAILED:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return address
 
 
 def _store_error(text: str, object_id: bytes = b"") -> Exception:
