@@ -21,6 +21,7 @@ import cloudpickle as cloudpickle
 from shoal import _worker
 from shoal import actor as actor
 from shoal import exceptions as exceptions
+from shoal import experimental as experimental
 from shoal import job_config as job_config
 from shoal import remote_function as remote_function
 from shoal import util as util
@@ -62,6 +63,7 @@ __all__ = [
     "actor",
     "cloudpickle",
     "exceptions",
+    "experimental",
     "job_config",
     "remote_function",
     "util",

@@ -144,13 +144,15 @@ class _ClassDefinition:
         self.constructor = constructor
         self.methods = methods
         self.is_async = is_async
-        self.epoch = -1
+        #: Session whose id this is; session in which the export has ended (another thread may be at it).
+        self.epoch = self.exported = -1
         self.class_id = b""
 
     def exported_id(self) -> bytes:
+        """The class's key in this session, exporting it if need be; re-entered when it refers to itself."""
         core = _worker.connected()
-        if self.epoch == _worker.epoch or self.cls is None:
-            return self.class_id
+        if self.exported == _worker.epoch or self.cls is None:
+            return self.class_id  # without the class: another process has exported it
         with _exporting:
             if self.epoch != _worker.epoch:
                 before = (self.epoch, self.class_id)
@@ -161,6 +163,7 @@ class _ClassDefinition:
                 except BaseException:
                     self.epoch, self.class_id = before
                     raise
+                self.exported = self.epoch
         return self.class_id
 
 

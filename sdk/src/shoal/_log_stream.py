@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 AGGREGATION_S = 5.0
 #: How long ``finish`` waits for what the workers printed last.
 DRAIN_S = 1.0
+#: How often counts that are due are looked for.
+COUNT_TICK_S = 1.0
 
 _DIGIT_WORDS = re.compile(r"\S*\d\S*")
 
@@ -36,7 +38,7 @@ class Deduplicator:
         shown = self.due(now)
         pattern = _DIGIT_WORDS.sub("", line)
         known = self._seen.get(pattern)
-        if known is None or known[0] == source:
+        if known is None or (known[0] == source and not known[2]):
             if known is None and line.strip():
                 self._seen[pattern] = [source, now, 0, line, prefix, is_stderr]
             shown.append((f"{prefix} {line}", is_stderr))
@@ -73,6 +75,8 @@ class LogStream:
         self._core = core
         self._stream: Any = None
         self._thread: threading.Thread | None = None
+        self._clock: threading.Thread | None = None
+        self._finished = threading.Event()
         self._deduplicator = Deduplicator()
         self._drained = threading.Event()
         self._lock = threading.Lock()
@@ -82,6 +86,13 @@ class LogStream:
         self._stream = self._core.gcs.subscribe([f"shoal.*.log.{self._core.job_id.hex()}.>"])
         self._thread = threading.Thread(target=self._follow, name="shoal-logs", daemon=True)
         self._thread.start()
+        self._clock = threading.Thread(target=self._tell_counts, name="shoal-log-counts", daemon=True)
+        self._clock.start()
+
+    def _tell_counts(self) -> None:
+        while not self._finished.wait(COUNT_TICK_S):
+            with self._lock:
+                self._show(self._deduplicator.due(time.monotonic()))
 
     def _follow(self) -> None:
         import grpc
@@ -133,8 +144,10 @@ class LogStream:
                 )
                 self._drained.wait(DRAIN_S)
         self._stream.cancel()
-        if self._thread is not None:
-            self._thread.join(timeout=DRAIN_S)
+        self._finished.set()
+        for thread in (self._thread, self._clock):
+            if thread is not None:
+                thread.join(timeout=DRAIN_S)
         with self._lock:
             self._show(self._deduplicator.flush())
 

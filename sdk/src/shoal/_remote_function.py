@@ -44,13 +44,14 @@ class _Definition:
         self.function = function
         self.name = name
         self.signature = signature
-        self.epoch = -1
+        #: Session whose id this is; session in which the export has ended (another thread may be at it).
+        self.epoch = self.exported = -1
         self.function_id = b""
 
     def exported_id(self) -> bytes:
         """The function's key in this session, exporting it if need be; re-entered when it refers to itself."""
         core = _worker.connected()
-        if self.epoch == _worker.epoch or self.function is None:
+        if self.exported == _worker.epoch or self.function is None:
             return self.function_id  # without the function: another process has exported it
         with _exporting:
             if self.epoch != _worker.epoch:
@@ -62,6 +63,7 @@ class _Definition:
                 except BaseException:
                     self.epoch, self.function_id = before
                     raise
+                self.exported = self.epoch
         return self.function_id
 
 

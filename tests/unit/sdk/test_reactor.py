@@ -225,7 +225,6 @@ def test_timer_of_another_thread_reaches_a_leader_that_polls(rig: Rig) -> None:
     assert not thread.is_alive()
 
 
-@pytest.mark.xfail(strict=True, reason="a timer set between the look at the timers and the poll waits for its end")
 def test_timer_set_just_before_the_poll_is_not_overlooked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     waiter = Waiter()
     set_once = threading.Lock()
@@ -303,7 +302,6 @@ def test_follower_keeps_its_timeout(rig: Rig) -> None:
     assert not rig.reactor.wait(Waiter(), 0.001)
 
 
-@pytest.mark.xfail(strict=True, reason="the waiters of followers that timed out stay in the list")
 def test_follower_that_timed_out_is_forgotten(rig: Rig) -> None:
     """Else it would be promoted in place of one that waits, and a thread that polls would fill the list."""
     rig.leader(Waiter())

@@ -54,6 +54,8 @@ class TaskRecord(msgspec.Struct, gc=False):
     retries_left: int = 0
     #: Arguments that are still pending.
     unready: int = 0
+    #: Was in flight to a worker that died, so it may be what kills workers: from now on it is pushed by itself.
+    suspect: bool = False
     #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
     estimate_us: float = 0.0
     #: Top-level reference arguments: (position, keyword, reference).
@@ -258,12 +260,16 @@ class TaskQueue:
         # With several workers, the last tasks are shared out instead of all going to the first that asks.
         share = max(1, len(pending) // max(1, len(self.workers)))
         while pending and in_flight + len(batch) < MAX_IN_FLIGHT and len(batch) < share:
-            mean = pending[0].function.mean_us
-            if (mean == 0.0 or ahead + mean > AHEAD_US) and (in_flight or batch):
+            record = pending[0]
+            mean = record.function.mean_us
+            # Replies are gathered, so of several tasks in flight nobody knows which have begun when the worker dies.
+            # What may run only once must not be among them, nor what is suspected of the death.
+            alone = mean == 0.0 or record.retries_left == 0 or record.suspect
+            if (alone or ahead + mean > AHEAD_US) and (in_flight or batch):
                 break
             batch.append(pending.popleft())
             ahead += mean
-            if mean == 0.0:
+            if alone:
                 break
         if batch:
             self.idle.pop(worker.lease_id, None)

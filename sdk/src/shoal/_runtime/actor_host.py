@@ -59,6 +59,7 @@ class ActorHost:
         self._pools: dict[str, queue.SimpleQueue[tuple[bytes, TaskPush] | None]] = {}
         self._outgoing: dict[bytes, list[TaskReply]] = {}
         self._running = 0
+        self._running_lock = threading.Lock()
         #: Strong references: the event loop keeps only weak ones.
         self._tasks: set[asyncio.Task[None]] = set()
         self._methods: dict[str, Callable[..., Any]] = {}
@@ -152,14 +153,21 @@ class ActorHost:
             item = pool.get()
             if item is None:
                 return
+            if self.exit_requested:
+                return
             caller, push = item
             item = None
-            self._running += 1
+            with self._running_lock:
+                self._running += 1
             try:
                 reply = self._executor.execute(caller, push)
+                if not self.exit_requested:
+                    self._executor.reply_now(caller, [reply])
+            except ActorExit:
+                return
             finally:
-                self._running -= 1
-            self._executor.reply_now(caller, [reply])
+                with self._running_lock:
+                    self._running -= 1
 
     def _run_loop(self, ready: threading.Event) -> None:
         self._loop = asyncio.new_event_loop()
@@ -169,6 +177,8 @@ class ActorHost:
 
     def _start_coroutines(self, caller: bytes, tasks: list[TaskPush]) -> None:
         assert self._loop is not None
+        if self.exit_requested:
+            return
         for push in tasks:
             task = self._loop.create_task(self._run_coroutine(caller, push))
             self._tasks.add(task)
@@ -196,8 +206,7 @@ class ActorHost:
                     result = await result
             reply = self._executor.result_reply(caller, push, result, started)
         except ActorExit as intent:
-            self.exit_requested = intent.reason
-            self._exit_when_idle()
+            self._executor.exit_from_actor(intent.reason)
             return
         except BaseException as error:  # the caller gets whatever the user's code raised
             reply = self._executor.error_reply(push, error, started)
@@ -215,15 +224,15 @@ class ActorHost:
         for caller, replies in outgoing.items():
             self._executor.reply_now(caller, replies)
 
-    def _exit_when_idle(self) -> None:
-        self._send_outgoing()
-        self._executor.exit_from_actor(self.exit_requested)
+    def wait_until_idle(self) -> None:
+        """Until no call runs, for ``SHUTDOWN_S`` at most; not from a call of the actor itself."""
+        deadline = time.monotonic() + SHUTDOWN_S
+        while (self._tasks or self._running or self._outgoing) and time.monotonic() < deadline:
+            time.sleep(0.002)
 
     def shut_down(self) -> None:
-        """Graceful end: the user's ``__ray_shutdown__``, if any, with a time limit."""
-        deadline = time.monotonic() + SHUTDOWN_S
-        while (self._tasks or self._running) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        """Graceful end: calls finish, then the user's ``__ray_shutdown__`` runs, if any, each with a time limit."""
+        self.wait_until_idle()
         hook = getattr(self.instance, "__ray_shutdown__", None)
         if hook is None:
             return

@@ -350,16 +350,19 @@ class ActorSubmitter:
 
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
         pushes = []
+        failures = []
         for record in records:
-            if record.arguments is not None:
-                failed = resolve_arguments(self._core, record)
-                if failed is not None:
-                    del client.in_flight[record.push.task_id]
-                    self._core.tasks.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
-                    continue
-            pushes.append(record.push)
+            failed = resolve_arguments(self._core, record)
+            if failed is None:
+                pushes.append(record.push)
+            else:
+                del client.in_flight[record.push.task_id]
+                failures.append((record, failed))
         if pushes:
             client.connection.send(PushTasks(pushes))
+        # Only now: who waits for a failed call may make the next one, which must not overtake these.
+        for record, failed in failures:
+            self._core.tasks.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
 
     def fail_call(self, client: ActorClient, record: TaskRecord, dead: bool) -> None:
         error = client.cause

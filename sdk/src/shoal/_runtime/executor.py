@@ -61,6 +61,8 @@ class Executor:
         self._replies: dict[bytes, list[TaskReply]] = {}
         self._reply_lock = threading.Lock()
         self._first_reply_at = 0.0
+        #: Functions and methods that have run here.
+        self._known: set[str] = set()
         self._blocked = 0
         self._leaving = False
         self._holds_cpu = True
@@ -161,6 +163,10 @@ class Executor:
                     self._core.reactor.wait(waiter)
                 self._idle = None
                 continue
+            if push.name not in self._known:
+                # Who knows how it ends: a crash must not take the answers of others along.
+                self.flush_replies()
+                self._known.add(push.name)
             reply = self.execute(caller, push)
             now = time.monotonic()
             with self._reply_lock:
@@ -194,7 +200,7 @@ class Executor:
             result = function(*args, **kwargs)
             reply = self.result_reply(caller, push, result, started)
         except ActorExit as intent:
-            self._exit(frames.EXIT_KINDS[3], intent.reason, 0)
+            self.exit_from_actor(intent.reason)
             raise
         except SystemExit as error:
             reply = self._on_system_exit(push, error)
@@ -204,7 +210,7 @@ class Executor:
             if token is not None:
                 _context.current_task.reset(token)
         if self.actor is not None and self.actor.exit_requested:
-            self._exit(frames.EXIT_KINDS[3], self.actor.exit_requested, 0)
+            self.exit_from_actor(self.actor.exit_requested)  # the user's code has caught it
         if received:
             result = args = kwargs = None
             with self._core.lock:
@@ -484,11 +490,28 @@ class Executor:
     def terminate_actor(self) -> None:
         """``__ray_terminate__``: end after the calls before it."""
         assert self.actor is not None
+        if self.actor.takes_calls:
+            threading.Thread(target=self._terminate, name="shoal-leave", daemon=True).start()
+        else:
+            self._terminate()
+
+    def _terminate(self) -> None:
+        assert self.actor is not None
         self.actor.shut_down()
         self._exit(frames.EXIT_KINDS[3], "__ray_terminate__ was called", 0)
 
     def exit_from_actor(self, reason: str) -> None:
-        """``exit_actor`` was called."""
+        """``exit_actor`` was called: calls that run at the same time finish, all others fail."""
+        assert self.actor is not None
+        self.actor.exit_requested = reason
+        if self.actor.takes_calls:
+            threading.Thread(target=self._exit_when_idle, args=(reason,), name="shoal-leave", daemon=True).start()
+        else:
+            self._exit(frames.EXIT_KINDS[3], reason, 0)
+
+    def _exit_when_idle(self, reason: str) -> None:
+        assert self.actor is not None
+        self.actor.wait_until_idle()
         self._exit(frames.EXIT_KINDS[3], reason, 0)
 
     def _on_system_exit(self, push: TaskPush | None, error: SystemExit) -> TaskReply:

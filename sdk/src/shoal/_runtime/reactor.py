@@ -187,7 +187,7 @@ class Reactor:
             if deadline is not None:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
-                    return waiter.done
+                    break
             if leading.acquire(False):
                 try:
                     while not waiter.done and not self._stopped:
@@ -210,7 +210,14 @@ class Reactor:
                 # A leader that left before the append could not see this thread.
                 if leading.locked():
                     waiter.sleep(remaining)
-        return True
+                try:
+                    self._followers.remove(waiter)
+                except ValueError:
+                    pass  # promoted
+        # Promoted, but it has nothing more to wait for: the next one shall lead.
+        if self._followers and not leading.locked():
+            self._promote()
+        return waiter.done
 
     def poll_now(self) -> None:
         """Handle what has arrived, if nobody leads: for a thread that submits much without ever waiting."""
@@ -236,6 +243,8 @@ class Reactor:
     def _poll(self, timeout: float | None) -> None:
         """One poll and its dispatch; the caller leads."""
         global _interrupts_deferred, _interrupt_noted
+        # Before the look at the timers: whoever sets one from now on wakes the poll.
+        self._poll_until = float("inf")
         if self._timers:
             until_timer = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = until_timer if timeout is None else min(timeout, until_timer)

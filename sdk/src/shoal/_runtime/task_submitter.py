@@ -273,15 +273,13 @@ class TaskSubmitter:
             return
         worker = queue.workers[message.lease_id]
         self._by_worker.pop(worker.worker_id, None)
-        begun = True
-        for record in queue.on_lost(message.lease_id):
-            # Tasks run in order: only the first unanswered one can have begun, the others lose nothing.
-            if begun:
-                self._retry_or_fail(record, self._death(message, record, worker))
-                begun = False
-            else:
-                queue.add_front([record], time.monotonic())
-        queue.add_front([], time.monotonic())
+        records = queue.on_lost(message.lease_id)
+        for record in records:
+            record.suspect = True
+        # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
+        queue.add_front(records[1:], time.monotonic())
+        for record in records[:1]:
+            self._retry_or_fail(record, self._death(message, record, worker))
 
     def _death(self, message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
         if message.kind == "NODE_OUT_OF_MEMORY":

@@ -1,0 +1,7 @@
+"""``shoal.remote_function``, as Ray's ``ray.remote_function``."""
+
+from __future__ import annotations
+
+from shoal._remote_function import RemoteFunction
+
+__all__ = ["RemoteFunction"]
