@@ -543,6 +543,7 @@ def exit_actor() -> None:
     executor = _worker.current().executor
     if executor is None or executor.actor is None or not _context.process.actor_id:
         raise TypeError("exit_actor API is called on a non-actor worker")
-    reason = "exit_actor() is called"
-    executor.actor.request_exit(reason)
-    raise ActorExit(reason)
+    task = _context.current_task.get()
+    if task is not None:
+        task.exiting = True
+    raise ActorExit("exit_actor() is called")

@@ -9,13 +9,15 @@ from typing import Any
 class TaskContext:
     """One running task or actor call; a driver's code runs without one."""
 
-    __slots__ = ("attempt", "function_name", "task_id", "task_name")
+    __slots__ = ("attempt", "exiting", "function_name", "task_id", "task_name")
 
     def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int) -> None:
         self.task_id = task_id
         self.task_name = task_name
         self.function_name = function_name
         self.attempt = attempt
+        #: It has called ``exit_actor``: whatever it does after catching that, it is not answered.
+        self.exiting = False
 
 
 #: A context variable and not a thread-local: an async actor runs many calls in one thread.

@@ -47,7 +47,7 @@ class ActorHost:
         self._executor = executor
         self.class_name = creation.class_name
         self.instance: Any = None
-        #: Why the actor is to end after the running call; "" = it is not.
+        #: Why the actor ends as soon as the running calls have finished; "" = it does not.
         self.exit_requested = ""
         self._groups = dict(creation.concurrency_groups or {})
         self._is_async = creation.is_async
@@ -121,9 +121,6 @@ class ActorHost:
         method: Callable[..., Any] = getattr(self.instance, name)
         return method
 
-    def request_exit(self, reason: str) -> None:
-        self.exit_requested = reason
-
     def group_of(self, push: TaskPush) -> str:
         group = push.concurrency_group or self._method_groups.get(push.name, "")
         if group not in self._limits:
@@ -160,9 +157,7 @@ class ActorHost:
             with self._running_lock:
                 self._running += 1
             try:
-                reply = self._executor.execute(caller, push)
-                if not self.exit_requested:
-                    self._executor.reply_now(caller, [reply])
+                self._executor.reply_now(caller, [self._executor.execute(caller, push)])
             except ActorExit:
                 return
             finally:
@@ -197,13 +192,16 @@ class ActorHost:
                 semaphore = self._semaphores[group] = asyncio.Semaphore(self._limits[group])
             async with semaphore:
                 name = f"{self.class_name}.{push.name}"
-                _context.current_task.set(_context.TaskContext(push.task_id, name, push.name, push.attempt))
+                context = _context.TaskContext(push.task_id, name, push.name, push.attempt)
+                _context.current_task.set(context)
                 method = self.method(push.name)
                 if push.args or push.args_object or push.refs:
                     args, kwargs = self._executor.load_arguments(push, received)
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
+                if context.exiting:
+                    raise ActorExit("exit_actor() is called")
             reply = self._executor.result_reply(caller, push, result, started)
         except ActorExit as intent:
             self._executor.exit_from_actor(intent.reason)

@@ -181,6 +181,7 @@ class Executor:
         received: list[ObjectRef[Any]] = []
         started = time.perf_counter_ns()
         token = None
+        context: _context.TaskContext | None = None
         result: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -209,8 +210,9 @@ class Executor:
         finally:
             if token is not None:
                 _context.current_task.reset(token)
-        if self.actor is not None and self.actor.exit_requested:
-            self.exit_from_actor(self.actor.exit_requested)  # the user's code has caught it
+        if context is not None and context.exiting:
+            self.exit_from_actor("exit_actor() is called")  # the user's code has caught it
+            raise ActorExit("exit_actor() is called")
         if received:
             result = args = kwargs = None
             with self._core.lock:
