@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +10,7 @@ import msgspec
 
 from shoal import _context, _export, _worker, exceptions
 from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._export import Exportable
 from shoal._object_ref import ObjectRef
 from shoal._options import ActorOptions, MethodOptions
 from shoal._remote_function import check_streaming
@@ -125,8 +125,8 @@ class _NoSubclass:
         )
 
 
-class _ClassDefinition:
-    """The class itself and its place in the function table."""
+class _ClassDefinition(Exportable):
+    """The class itself."""
 
     def __init__(
         self,
@@ -137,37 +137,12 @@ class _ClassDefinition:
         methods: dict[str, MethodInfo],
         is_async: bool,
     ) -> None:
-        self.cls = cls
-        self.name = name
+        super().__init__(cls, name)
         self.module = module
         self.doc = None if cls is None else cls.__doc__
         self.constructor = constructor
         self.methods = methods
         self.is_async = is_async
-        #: Session whose id this is; session in which the export has ended (another thread may be at it).
-        self.epoch = self.exported = -1
-        self.class_id = b""
-
-    def exported_id(self) -> bytes:
-        """The class's key in this session, exporting it if need be; re-entered when it refers to itself."""
-        core = _worker.connected()
-        if self.exported == _worker.epoch or self.cls is None:
-            return self.class_id  # without the class: another process has exported it
-        with _exporting:
-            if self.epoch != _worker.epoch:
-                before = (self.epoch, self.class_id)
-                self.class_id = _export.new_function_id(core)
-                self.epoch = _worker.epoch
-                try:
-                    _export.export(core, self.class_id, self.cls, self.name)
-                except BaseException:
-                    self.epoch, self.class_id = before
-                    raise
-                self.exported = self.epoch
-        return self.class_id
-
-
-_exporting = threading.RLock()
 
 
 def _restore_class(
@@ -180,7 +155,7 @@ def _restore_class(
     options: ActorOptions,
 ) -> ActorClass[Any]:
     definition = _ClassDefinition(None, name, module, constructor, methods, is_async)
-    definition.class_id = class_id
+    definition.function_id = class_id
     return ActorClass(definition, options)
 
 

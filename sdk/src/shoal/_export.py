@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from shoal import _worker
 from shoal._serialization import dumps_function
 from shoal_common.frames import SchedulingClass
 from shoal_common.resources import ResourceSet
@@ -18,16 +20,46 @@ WARN_BYTES = 10 * 1024 * 1024
 MAX_BYTES = 100 * 1024 * 1024
 
 
-def new_function_id(core: CoreWorker) -> bytes:
-    """Chosen before the function is pickled, so that a recursive remote function can name itself."""
-    return core.job_id + os.urandom(16)
+#: One export at a time: functions and classes that refer to each other export each other.
+_exporting = threading.RLock()
 
 
-def export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
-    """Put a function or class into the function table.
+class Exportable:
+    """A function or class and its place in the function table; shared by all its option variants."""
 
-    Raises: TypeError (cannot be pickled), ValueError (over 100 MiB).
-    """
+    def __init__(self, target: Any, name: str) -> None:
+        #: None when it came from another process, which has exported it.
+        self.target = target
+        self.name = name
+        #: Session whose id this is; session in which the export has ended (another thread may be at it).
+        self.epoch = self.exported = -1
+        self.function_id = b""
+
+    def exported_id(self) -> bytes:
+        """Its key in this session, exporting it if need be; re-entered when it refers to itself.
+
+        Raises: TypeError (cannot be pickled), ValueError (over 100 MiB).
+        """
+        core = _worker.connected()
+        if self.exported == _worker.epoch or self.target is None:
+            return self.function_id
+        with _exporting:
+            if self.epoch != _worker.epoch:
+                before = (self.epoch, self.function_id)
+                # Chosen before it is pickled, so that a recursive remote function can name itself.
+                self.function_id = core.job_id + os.urandom(16)
+                self.epoch = _worker.epoch
+                try:
+                    _export(core, self.function_id, self.target, self.name)
+                except BaseException:
+                    self.epoch, self.function_id = before
+                    raise
+                self.exported = self.epoch
+        return self.function_id
+
+
+def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
+    """Put a function or class into the function table."""
     from shoal_proto.v1 import gcs_pb2
 
     data, references = dumps_function(function)

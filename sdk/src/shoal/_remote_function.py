@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import threading
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from shoal import _export, _worker
 from shoal._core.tasks import FunctionRecord, TaskQueue
+from shoal._export import Exportable
 from shoal._object_ref import ObjectRef
 from shoal._options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._runtime.task_submitter import pack_arguments
@@ -18,9 +18,6 @@ from shoal._signature import Signature, signature_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: One export at a time: functions that refer to each other export each other.
-_exporting = threading.RLock()
 
 
 class _Prepared:
@@ -37,34 +34,12 @@ class _Prepared:
     max_calls: int
 
 
-class _Definition:
-    """The function itself and its place in the function table; shared by all its option variants."""
+class _Definition(Exportable):
+    """The function itself."""
 
     def __init__(self, function: Callable[..., Any] | None, name: str, signature: Signature) -> None:
-        self.function = function
-        self.name = name
+        super().__init__(function, name)
         self.signature = signature
-        #: Session whose id this is; session in which the export has ended (another thread may be at it).
-        self.epoch = self.exported = -1
-        self.function_id = b""
-
-    def exported_id(self) -> bytes:
-        """The function's key in this session, exporting it if need be; re-entered when it refers to itself."""
-        core = _worker.connected()
-        if self.exported == _worker.epoch or self.function is None:
-            return self.function_id  # without the function: another process has exported it
-        with _exporting:
-            if self.epoch != _worker.epoch:
-                before = (self.epoch, self.function_id)
-                self.function_id = _export.new_function_id(core)
-                self.epoch = _worker.epoch
-                try:
-                    _export.export(core, self.function_id, self.function, self.name)
-                except BaseException:
-                    self.epoch, self.function_id = before
-                    raise
-                self.exported = self.epoch
-        return self.function_id
 
 
 class RemoteFunction(Generic[P, R]):
@@ -103,7 +78,7 @@ class RemoteFunction(Generic[P, R]):
 
         Raises: ValueError and TypeError for options that are wrong.
         """
-        return RemoteFunction(self._definition, self._options.updated(**options), self._definition.function)
+        return RemoteFunction(self._definition, self._options.updated(**options), self._definition.target)
 
     def _remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0).
@@ -133,7 +108,7 @@ class RemoteFunction(Generic[P, R]):
         options, definition = self._options, self._definition
         num_returns = 1 if options.num_returns is None else options.num_returns
         if isinstance(num_returns, str) or (
-            options.num_returns is None and inspect.isgeneratorfunction(definition.function)
+            options.num_returns is None and inspect.isgeneratorfunction(definition.target)
         ):
             raise ValueError(
                 f"{definition.name} is a generator function: streaming its results is not supported yet. "

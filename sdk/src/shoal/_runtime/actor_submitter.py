@@ -14,8 +14,15 @@ from shoal._core.actors import CONNECTED, DEAD, RESOLVING, ActorClient
 from shoal._core.objects import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._object_ref import ObjectRef
-from shoal._runtime.peer_frames import ERROR, PushTasks, TaskPush, TaskReply, Value
-from shoal._runtime.task_submitter import POLL_EVERY, PackedArguments, await_arguments, resolve_arguments
+from shoal._runtime.peer_frames import ERROR, PushTasks, TaskReply, Value
+from shoal._runtime.task_submitter import (
+    POLL_EVERY,
+    PackedArguments,
+    await_arguments,
+    create_returns,
+    new_record,
+    resolve_arguments,
+)
 from shoal_common.frames import WorkerAddress
 
 if TYPE_CHECKING:
@@ -278,34 +285,17 @@ class ActorSubmitter:
         hold: ObjectRef[Any] | None,
     ) -> list[ObjectRef[Any]]:
         core = self._core
-        task_id = core.task_ids.next()
         function = self._method_functions.get(method)
         if function is None:
             function = self._method_functions[method] = FunctionRecord(b"", method)
-        push = TaskPush(task_id, b"", method, b"")
-        record = TaskRecord(push, function, [], retries_left=retries)
-        if packed is not None:
-            push.args = packed.data
-            push.packed = packed.packed
-            push.args_object = packed.args_object
-            record.holds = packed.holds
-            record.arguments = packed.arguments
+        record = new_record(core, function, packed, num_returns, retries, retry_exceptions)
+        push = record.push
         if hold is not None:
             record.holds = [hold] if record.holds is None else [*record.holds, hold]
-        if num_returns != 1:
-            push.num_returns = num_returns
-        if retry_exceptions:
-            push.retry_exceptions = retry_exceptions
         if concurrency_group:
             push.concurrency_group = concurrency_group
-        refs = []
         with core.lock:
-            if core.closed:
-                raise exceptions.RaySystemError("Shoal was shut down; call shoal.init() again")
-            for index in range(num_returns):
-                entry, ref = core.table.create(task_id + index.to_bytes(4, "big"))
-                record.entries.append(entry)
-                refs.append(ref)
+            refs = create_returns(core, record, num_returns)
             if record.arguments is not None:
                 await_arguments(core, record, lambda _: client.flush(time.monotonic()))
             if client.submit(record, time.monotonic()):

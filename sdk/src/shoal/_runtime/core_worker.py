@@ -660,7 +660,7 @@ class CoreWorker:
             if self.closed:
                 return
             self.closed = True
-            error = exceptions.RaySystemError("shoal.shutdown() was called while this was pending")
+            error = exceptions.ShoalSystemError("shoal.shutdown() was called while this was pending")
             for entry in list(self.table.entries.values()):
                 if entry.state == PENDING:
                     self.fail_entry(entry, error)

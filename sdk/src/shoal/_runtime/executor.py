@@ -233,7 +233,9 @@ class Executor:
         answer = self._core.ask_raylet(lambda request: frames.FunctionGet(request, function_id), timeout=60)
         if answer is None or answer.error:
             reason = "no answer in 60 s" if answer is None else answer.error
-            raise exceptions.RaySystemError(f"The function table does not give function {function_id.hex()}: {reason}")
+            raise exceptions.ShoalSystemError(
+                f"The function table does not give function {function_id.hex()}: {reason}"
+            )
         try:
             return loads(answer.data)
         except ModuleNotFoundError as error:
@@ -252,7 +254,7 @@ class Executor:
         core.set_job(job_id)
         answer = core.ask_raylet(lambda request: frames.FunctionGet(request, job_config_id(job_id)), timeout=60)
         if answer is None or answer.error:
-            raise exceptions.RaySystemError("The settings of the job are not in the function table")
+            raise exceptions.ShoalSystemError("The settings of the job are not in the function table")
         config = msgspec.msgpack.decode(answer.data)
         _context.process.job_config = config
         core.namespace = config["namespace"]

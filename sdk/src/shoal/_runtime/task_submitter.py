@@ -150,6 +150,42 @@ def resolve_arguments(core: CoreWorker, record: TaskRecord) -> ObjectEntry | Non
     return None
 
 
+def new_record(
+    core: CoreWorker,
+    function: FunctionRecord,
+    packed: PackedArguments | None,
+    num_returns: int,
+    retries: int,
+    retry_exceptions: bool | bytes,
+) -> TaskRecord:
+    """A task or actor call about to be submitted."""
+    push = TaskPush(core.task_ids.next(), function.function_id, function.name, b"")
+    record = TaskRecord(push, function, [], retries_left=retries)
+    if packed is not None:
+        push.args = packed.data
+        push.packed = packed.packed
+        push.args_object = packed.args_object
+        record.holds = packed.holds
+        record.arguments = packed.arguments
+    if num_returns != 1:
+        push.num_returns = num_returns
+    if retry_exceptions:
+        push.retry_exceptions = retry_exceptions
+    return record
+
+
+def create_returns(core: CoreWorker, record: TaskRecord, num_returns: int) -> list[ObjectRef[Any]]:
+    """The objects that a record will make. Caller holds the lock. Raises: ShoalSystemError after a shutdown."""
+    if core.closed:
+        raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
+    refs = []
+    for index in range(num_returns):
+        entry, ref = core.table.create(record.push.task_id + index.to_bytes(4, "big"))
+        record.entries.append(entry)
+        refs.append(ref)
+    return refs
+
+
 class TaskSubmitter:
     """The port of the task queues. Callers hold the core's lock except for ``submit``."""
 
@@ -183,29 +219,13 @@ class TaskSubmitter:
         max_calls: int,
     ) -> list[ObjectRef[Any]]:
         core = self._core
-        task_id = core.task_ids.next()
-        push = TaskPush(task_id, function.function_id, function.name, b"")
-        record = TaskRecord(push, function, [], queue=queue, retries_left=max_retries)
-        if packed is not None:
-            push.args = packed.data
-            push.packed = packed.packed
-            push.args_object = packed.args_object
-            record.holds = packed.holds
-            record.arguments = packed.arguments
-        if num_returns != 1:
-            push.num_returns = num_returns
-        if retry_exceptions:
-            push.retry_exceptions = retry_exceptions
+        record = new_record(core, function, packed, num_returns, max_retries, retry_exceptions)
+        record.queue = queue
+        push = record.push
         if max_calls:
             push.max_calls = max_calls
-        refs = []
         with core.lock:
-            if core.closed:
-                raise exceptions.RaySystemError("Shoal was shut down; call shoal.init() again")
-            for index in range(num_returns):
-                entry, ref = core.table.create(task_id + index.to_bytes(4, "big"))
-                record.entries.append(entry)
-                refs.append(ref)
+            refs = create_returns(core, record, num_returns)
             if core.raylet.closed:
                 self.fail(record, exceptions.LocalRayletDiedError())
             elif record.arguments is None or await_arguments(core, record, self._arguments_ready):
