@@ -40,13 +40,7 @@ def test_template_is_started_again():
     os.kill(first, signal.SIGKILL)
     all_gone([first])
 
-    def second():
-        try:
-            return template_of(os.getpid())
-        except ValueError:
-            return 0
-
-    again = eventually(second, "there is a template again")
+    again = eventually(lambda: template_of(os.getpid()), "there is a template again")
     assert again != first
 
     def forked():

@@ -59,7 +59,7 @@ def descendants(pid: int) -> set[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(entry.name)] = _parent(int(entry.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
     found: set[int] = set()
@@ -70,6 +70,10 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def head_of(driver: int) -> int:
     """The head process of an embedded cluster."""
     [head] = [pid for pid in descendants(driver) if "shoal.head" in command(pid)]
@@ -77,9 +81,11 @@ def head_of(driver: int) -> int:
 
 
 def template_of(driver: int) -> int:
-    """The process from which the workers of an embedded cluster are forked."""
-    [template] = [pid for pid in descendants(driver) if "shoal::template" in command(pid)]
-    return template
+    """The process from which the workers of an embedded cluster are forked; 0 = there is none now."""
+    children = descendants(head_of(driver))
+    # A fork of it has the same title until it has its own.
+    templates = [pid for pid in children if "shoal::template" in command(pid) and _parent(pid) not in children]
+    return templates[0] if templates else 0
 
 
 def arenas_of(pid: int) -> set[int]:

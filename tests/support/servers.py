@@ -1,0 +1,149 @@
+"""Real etcd and NATS servers as processes of the tests: on free ports of loopback, with their data in a directory.
+
+A server that is not installed is an error and never a skip: what runs in a deployment has to be what is tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.processes import eventually, stopped
+
+#: Debian puts servers into sbin, which is not on everybody's path.
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+
+
+class Server:
+    """One server. It keeps its port and its data when it is killed and started again."""
+
+    def __init__(self, executable: str, package: str, directory: Path) -> None:
+        path = shutil.which(executable, path=_PATH)
+        if path is None:
+            pytest.fail(f"{executable} is not installed, which these tests need: apt-get install {package}")
+        self._executable = path
+        self._process: subprocess.Popen[bytes] | None = None
+        self.directory = directory
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+
+    def arguments(self) -> list[str]:
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        with (self.directory / "log").open("ab") as log:
+            # A test run that is killed takes its servers along.
+            command = ["setpriv", "--pdeathsig", "KILL", "--", self._executable, *self.arguments()]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        eventually(self._ready_or_dead, f"{self._executable} answers on {self.address}")
+
+    def kill(self) -> None:
+        """As ``kill -9``, also of a process that is stopped."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """It hangs: connections stay open and nothing answers."""
+        pid = self._pid()
+        os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: stopped(pid), f"{self._executable} is stopped")
+
+    def resume(self) -> None:
+        os.kill(self._pid(), signal.SIGCONT)
+
+    def _pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def _ready_or_dead(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            pytest.fail(f"{self._executable} has ended:\n" + (self.directory / "log").read_text()[-3000:])
+        return self.ready()
+
+
+class EtcdServer(Server):
+    def __init__(self, directory: Path) -> None:
+        super().__init__("etcd", "etcd-server", directory)
+        self._peer_port = free_port()
+
+    def arguments(self) -> list[str]:
+        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self._peer_port}"
+        return [
+            f"--data-dir={self.directory / 'data'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            # A tenth of the defaults: the shortest lease depends on it (1 s instead of 2), and how soon it is up.
+            "--heartbeat-interval=10",
+            "--election-timeout=100",
+        ]
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/health", timeout=1) as answer:
+                return b'"true"' in answer.read()
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class NatsServer(Server):
+    def __init__(self, directory: Path, token: str) -> None:
+        super().__init__("nats-server", "nats-server", directory)
+        self._configuration = self.directory / "nats.conf"
+        self._configuration.write_text(f'host: 127.0.0.1\nport: {self.port}\nauthorization {{ token: "{token}" }}\n')
+        self.url = f"nats://{self.address}"
+
+    def arguments(self) -> list[str]:
+        return ["--config", str(self._configuration)]
+
+    def ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                return connection.recv(4) == b"INFO"
+        return False
+
+
+@contextlib.contextmanager
+def running(*servers: Server) -> Iterator[None]:
+    """Starts them, and ends them whatever happens."""
+    try:
+        for server in servers:
+            server.start()
+        yield
+    finally:
+        for server in servers:
+            server.kill()
+
+
+_ports = itertools.count(20_000 + os.getpid() % 10_000)
+
+
+def free_port() -> int:
+    """Each time another one, below the ephemeral ports: no client takes it while its server is down for a moment."""
+    for port in itertools.takewhile(lambda port: port < 32_000, _ports):
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise RuntimeError("no free port below 32000")
