@@ -9,8 +9,9 @@ import mmap
 import os
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from shoal_common.bus.memory import MemoryBus
 from shoal_common.errors import NotFound, ResourceExhausted
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, serve
+from shoal_common.resources import GRAINS
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, gcs_pb2_grpc, raylet_pb2, scheduler_pb2, scheduler_pb2_grpc
@@ -180,7 +182,8 @@ class Driver:
     async def put(self, object_id: bytes, data: bytes) -> None:
         created = await self.create(object_id, len(data))
         assert not created.error
-        self.arena[created.offset : created.offset + len(data)] = data
+        with self.mapping(created, len(data)) as mapping:
+            mapping[created.offset : created.offset + len(data)] = data
         await self.send(frames.ObjectSeal(object_id))
 
     async def locate(self, object_id: bytes) -> frames.ObjectLocated:
@@ -192,7 +195,16 @@ class Driver:
     async def read(self, object_id: bytes) -> bytes:
         located = await self.locate(object_id)
         assert not located.error
-        return self.arena[located.offset : located.offset + located.size]
+        with self.mapping(located, located.size) as mapping:
+            return bytes(mapping[located.offset : located.offset + located.size])
+
+    @contextlib.contextmanager
+    def mapping(self, place: frames.ObjectCreated | frames.ObjectLocated, size: int) -> Iterator[mmap.mmap]:
+        if not place.path:
+            yield self.arena
+            return
+        with open(place.path, "r+b") as file, mmap.mmap(file.fileno(), size) as mapping:
+            yield mapping
 
 
 async def tell(granted: frames.LeaseGranted | common_pb2.WorkerAddress, statements: str) -> None:
@@ -320,6 +332,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 await raylet.stop()
                 assert cluster.processes() == []
                 assert not raylet.channel_path.exists()
+                assert list(config.session_dir.glob("fallback*/*")) == []
 
             stack.push_async_callback(end)
             return cluster
@@ -569,22 +582,51 @@ async def test_more_data_than_the_store_is_spilled_and_restored(start: Start) ->
     driver.close()
 
 
-async def test_a_store_full_of_pinned_objects_is_an_error_after_the_grace(start: Start) -> None:
+async def test_a_store_full_of_pinned_objects_goes_on_in_files(start: Start, tmp_path: Path) -> None:
     cluster = await start(store_full_grace_s=0.2)
     driver = await cluster.driver()
     for i in range(4):
         await driver.put(object_id(i), bytes(4 * MIB - 4096))
         await driver.locate(object_id(i))
-    created = await driver.create(object_id(9), 4 * MIB)
-    assert created.error.startswith("ObjectStoreFullError: ")
-    assert "16.0 MiB" in created.error
-    too_large = await driver.create(object_id(10), 17 * MIB)
-    assert "can never fit" in too_large.error
+    sizes = {8: 4 * MIB, 9: 17 * MIB}
+    for i, size in sizes.items():
+        await driver.put(object_id(i), bytes([i]) * size)
+    for i, size in sizes.items():
+        assert await driver.read(object_id(i)) == bytes([i]) * size
+    assert len(list(tmp_path.glob("fallback*/*"))) == 2
+    await driver.send(frames.ObjectUnpin(object_id(8)), frames.ObjectUnpin(object_id(9)))
+    await driver.send(frames.ObjectFree([object_id(8), object_id(9)]))
+    async with asyncio.timeout(PATIENCE_S):
+        while list(tmp_path.glob("fallback*/*")):  # noqa: ASYNC110 - files tell nobody
+            await asyncio.sleep(0.01)
     driver.close()
 
 
-async def test_creators_wait_while_pinned_objects_hold_the_room(start: Start) -> None:
+async def test_a_spilled_object_is_restored_to_a_file_when_the_store_is_full(start: Start) -> None:
+    cluster = await start(store_full_grace_s=0.2)
+    driver = await cluster.driver()
+    await driver.put(object_id(1), b"1" * 12 * MIB)
+    await driver.put(object_id(2), b"2" * 12 * MIB)
+    await driver.locate(object_id(2))
+    assert await driver.read(object_id(1)) == b"1" * 12 * MIB
+    driver.close()
+
+
+async def test_a_process_keeps_its_bytes_when_the_raylet_has_removed_the_file(start: Start) -> None:
     cluster = await start()
+    driver = await cluster.driver()
+    await driver.put(object_id(1), b"x" * 17 * MIB)
+    located = await driver.locate(object_id(1))
+    with driver.mapping(located, located.size) as mapping:
+        driver.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while os.path.exists(located.path):  # noqa: ASYNC110 - files tell nobody
+                await asyncio.sleep(0.01)
+        assert mapping[-1:] == b"x"
+
+
+async def test_creators_wait_while_pinned_objects_hold_the_room(start: Start) -> None:
+    cluster = await start(store_full_grace_s=PATIENCE_S)
     driver = await cluster.driver()
     await driver.put(object_id(1), bytes(12 * MIB))
     await driver.locate(object_id(1))
@@ -592,20 +634,40 @@ async def test_creators_wait_while_pinned_objects_hold_the_room(start: Start) ->
     other = await cluster.driver(worker_id=b"other-0000000000")
     assert not waiting.done()
     await driver.send(frames.ObjectUnpin(object_id(1)))
-    assert not (await waiting).error
+    created = await waiting
+    assert not created.error and not created.path
     driver.close()
     other.close()
 
 
-async def test_a_full_disk_is_named(start: Start, tmp_path: Path) -> None:
-    full = DirectoryBlobStore(tmp_path / "blobs", min_free_bytes=1 << 60)
-    cluster = await start(blob_store=full, store_full_grace_s=0.2)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 8 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "shoal-test", path], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+async def test_a_full_disk_is_named_and_nothing_is_lost(start: Start, small_disk: Path) -> None:
+    full = DirectoryBlobStore(small_disk / "blobs", min_free_bytes=1 << 60)
+    cluster = await start(blob_store=full, store_full_grace_s=0.2, fallback_dir=small_disk)
     driver = await cluster.driver()
-    await driver.put(object_id(1), bytes(12 * MIB))
-    created = await driver.create(object_id(2), 8 * MIB)
-    assert created.error.startswith("OutOfDiskError: ")
-    # Nothing was lost over it.
-    assert await driver.read(object_id(1)) == bytes(12 * MIB)
+    await driver.put(object_id(1), b"1" * 12 * MIB)
+    await driver.put(object_id(2), b"2" * 6 * MIB)
+    for size in (6 * MIB, 17 * MIB):
+        created = await driver.create(object_id(3), size)
+        assert created.error.startswith("OutOfDiskError: ")
+        assert "2.0 MiB left" in created.error
+    assert await driver.read(object_id(1)) == b"1" * 12 * MIB
+    assert await driver.read(object_id(2)) == b"2" * 6 * MIB
+    await driver.send(frames.ObjectUnpin(object_id(2)), frames.ObjectFree([object_id(2)]))
+    await driver.put(object_id(3), b"3" * 6 * MIB)
     driver.close()
 
 
@@ -767,7 +829,7 @@ async def test_it_runs_as_a_process_of_its_own(start: Start, tmp_path: Path) -> 
         "shoal_raylet",
         *("--gcs-address", cluster.gcs_address, "--scheduler-address", cluster.gcs_address),
         *("--objectstore-address", cluster.gcs_address, "--cluster-id", "test"),
-        *("--session-dir", str(tmp_path / "own"), "--object-store-bytes", str(MIB)),
+        *("--session-dir", str(tmp_path / "o"), "--object-store-bytes", str(MIB)),
         *("--node-id", "ab" * 16, "--resources", '{"CPU": 1}'),
         env={**os.environ, "SHOAL_AUTH_TOKEN": TOKEN},
         stderr=asyncio.subprocess.PIPE,
@@ -800,6 +862,27 @@ async def test_heartbeats_follow_the_load(start: Start) -> None:
     await driver.lease()
     async with asyncio.timeout(PATIENCE_S):
         while await available.get() != 10_000:
+            pass
+    driver.close()
+
+
+async def test_heartbeats_tell_what_the_object_store_has_free(start: Start) -> None:
+    cluster = await start()
+    available: asyncio.Queue[int] = asyncio.Queue()
+
+    def note(_: str, data: bytes) -> None:
+        heartbeat = events_pb2.Heartbeat.FromString(data)
+        assert heartbeat.total.grains["object_store_memory"] == 16 * MIB * GRAINS
+        available.put_nowait(heartbeat.available.grains["object_store_memory"])
+
+    await cluster.bus.subscribe("shoal.test.heartbeat.*", note)
+    driver = await cluster.driver()
+    async with asyncio.timeout(PATIENCE_S):
+        await driver.put(object_id(1), bytes(4 * MIB))
+        while await available.get() != 12 * MIB * GRAINS:
+            pass
+        await driver.send(frames.ObjectFree([object_id(1)]))
+        while await available.get() != 16 * MIB * GRAINS:
             pass
     driver.close()
 

@@ -251,6 +251,8 @@ class ObjectCreated(Message, tag=41):
     offset: int
     #: Non-empty: ObjectStoreFullError's or OutOfDiskError's text, prefixed by the class name and ": ".
     error: str = ""
+    #: Non-empty: the bytes are not in the arena but in this file, of which they are all.
+    path: str = ""
 
 
 class ObjectSeal(Message, tag=42):
@@ -279,6 +281,8 @@ class ObjectLocated(Message, tag=45):
     offset: int
     size: int
     error: str = ""
+    #: As in ``ObjectCreated``.
+    path: str = ""
 
 
 class ObjectUnpin(Message, tag=46):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import os
 import pickle
+import subprocess
 import threading
 
 import numpy as np
@@ -430,3 +432,50 @@ def test_garbage_makes_room(small_store):
 def test_object_larger_than_the_store(small_store):
     ref = ray.put(np.full(150 * 1024 * 1024, 5, dtype=np.uint8))
     assert int(ray.get(ref)[-1]) == 5
+
+
+def test_a_store_full_of_arrays_in_use_takes_more(small_store):
+    arrays = [ray.get(ray.put(np.full(20 * 1024 * 1024, i, dtype=np.uint8))) for i in range(8)]
+    assert [int(array[-1]) for array in arrays] == list(range(8))
+    assert not arrays[-1].flags.writeable
+
+
+def test_results_and_arguments_find_room_beside_arrays_in_use(small_store):
+    @ray.remote
+    def double(array):
+        return array * 2
+
+    held = [ray.get(ray.put(np.full(20 * 1024 * 1024, i, dtype=np.uint8))) for i in range(4)]
+    ref = double.remote(np.full(30 * 1024 * 1024, 4, dtype=np.uint8))
+    assert int(ray.get(ref)[-1]) == 8
+    assert [int(array[-1]) for array in held] == list(range(4))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m", "compat-test", tmp_path], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@better_than_ray
+def test_a_full_disk_is_an_error_that_ends_when_references_do(tiny_disk):
+    ray.shutdown()
+    directory = str(tiny_disk)
+    ray.init(num_cpus=2, object_store_memory=100 * 1024 * 1024, object_spilling_directory=directory, **QUIET)
+    try:
+        refs = []
+        with pytest.raises((exceptions.OutOfDiskError, exceptions.ObjectStoreFullError), match=r"disk.*MiB left"):
+            for i in range(10):
+                refs.append(ray.put(np.full(20 * 1024 * 1024, i, dtype=np.uint8)))
+        assert len(refs) >= 4
+        assert [int(ray.get(ref)[-1]) for ref in refs] == list(range(len(refs)))
+        refs.clear()
+        assert int(ray.get(ray.put(np.full(90 * 1024 * 1024, 7, dtype=np.uint8)))[-1]) == 7
+    finally:
+        ray.shutdown()
+    assert os.listdir(directory) == []

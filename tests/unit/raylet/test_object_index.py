@@ -10,7 +10,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from shoal_common import frames
 from shoal_raylet.actions import Send
 from shoal_raylet.allocator import Allocator
-from shoal_raylet.object_index import SPILL_RETRY_S, DeleteBlob, ObjectIndex, Restore, Spill, StoreAction
+from shoal_raylet.object_index import (
+    SPILL_RETRY_S,
+    DeleteBlob,
+    MakeFile,
+    ObjectIndex,
+    RemoveFile,
+    Restore,
+    Spill,
+    StoreAction,
+)
 
 JOB = b"job1"
 A, B = b"process-A", b"process-B"
@@ -22,15 +31,17 @@ def oid(number: int, job: bytes = JOB) -> bytes:
 
 
 class Store:
-    """The index with an arena of ``kib`` KiB and a scripted blob store."""
+    """The index with an arena of ``kib`` KiB, a scripted blob store and a scripted disk."""
 
     def __init__(self, kib: int = 64) -> None:
-        self.index = ObjectIndex(kib * 1024, bytes(16), GRACE_S)
+        self.index = ObjectIndex(kib * 1024, bytes(16), GRACE_S, "/files")
         self.now = 0.0
         self.requests = 0
         self.spills: list[Spill] = []
         self.restores: list[Restore] = []
         self.deleted: list[str] = []
+        self.making: list[MakeFile] = []
+        self.files: set[str] = set()
         self.sent: list[tuple[bytes, Any]] = []
 
     def run(self, actions: list[StoreAction]) -> list[Any]:
@@ -47,6 +58,10 @@ class Store:
                     self.restores.append(action)
                 case DeleteBlob(key):
                     self.deleted.append(key)
+                case MakeFile():
+                    self.making.append(action)
+                case RemoveFile(path):
+                    self.files.remove(path)
         return messages
 
     def create(self, number: int, kib: int, peer: bytes = A, owner: bytes = A, job: bytes = JOB) -> list[Any]:
@@ -68,11 +83,17 @@ class Store:
     def free(self, *numbers: int) -> list[Any]:
         return self.run(self.index.free([oid(number) for number in numbers], self.now))
 
-    def finish_spill(self, error: str = "", disk_full: bool = False) -> list[Any]:
-        return self.run(self.index.spilled(self.spills.pop(0).key, error, disk_full, self.now))
+    def finish_spill(self, error: str = "") -> list[Any]:
+        return self.run(self.index.spilled(self.spills.pop(0).key, error, self.now))
 
     def finish_restore(self, error: str = "") -> list[Any]:
         return self.run(self.index.restored(self.restores.pop(0).entry, error, self.now))
+
+    def finish_file(self, error: str = "", disk_full: bool = False) -> list[Any]:
+        made = self.making.pop(0)
+        if not error:
+            self.files.add(made.path)
+        return self.run(self.index.file_made(made.path, error, disk_full))
 
     @property
     def used_kib(self) -> int:
@@ -279,18 +300,145 @@ def test_cached_pins_are_asked_back_when_nothing_can_be_spilled() -> None:
     assert len(store.spills) == 1
 
 
-def test_pinned_objects_fail_creators_after_the_grace() -> None:
+def full_of_pinned_bytes() -> Store:
+    """60 of 64 KiB are held by B, and a creator waits for 30: request 3."""
     store = Store(64)
     store.put(1, 60)
     store.get(1, B)
     store.create(2, 30)
+    return store
+
+
+def test_what_finds_no_room_becomes_a_file_after_the_grace() -> None:
+    store = full_of_pinned_bytes()
     store.now = GRACE_S - 0.1
     assert store.run(store.index.tick(store.now)) == []
-    assert store.index.next_deadline() == GRACE_S
-    (created,) = store.run(store.index.tick(GRACE_S))
-    assert created.error.startswith("ObjectStoreFullError: no room for an object of 30.0 KiB")
-    assert "60.0 KiB of 64.0 KiB are used" in created.error
+    assert store.making == [] and store.index.next_deadline() == GRACE_S
+    assert store.run(store.index.tick(GRACE_S)) == []
+    assert store.making == [MakeFile("/files/00000001", 30 * 1024)]
+    assert store.finish_file() == [frames.ObjectCreated(3, 0, path="/files/00000001")]
     assert store.index.next_deadline() is None
+    store.run(store.index.seal(A, oid(2), store.now))
+    (located,) = store.get(2, B)
+    assert (located.path, located.size) == ("/files/00000001", 30 * 1024)
+    assert store.used_kib == 60
+
+
+def test_a_file_goes_with_its_object_and_the_last_that_reads_it() -> None:
+    store = full_of_pinned_bytes()
+    store.run(store.index.tick(GRACE_S))
+    store.finish_file()
+    store.run(store.index.seal(A, oid(2), GRACE_S))
+    store.get(2, B)
+    store.free(2)
+    assert store.files == {"/files/00000001"}
+    store.unpin(2, B)
+    assert store.files == set()
+
+
+def test_the_grace_is_waited_for_once_until_memory_becomes_free() -> None:
+    store = full_of_pinned_bytes()
+    store.now = GRACE_S
+    store.run(store.index.tick(store.now))
+    store.finish_file()
+    store.create(3, 30)
+    assert len(store.making) == 1
+    # What fits goes to memory all the same.
+    (created,) = store.create(4, 4)
+    assert created.path == ""
+    store.free(4)
+    store.run(store.index.seal(A, oid(4), store.now))
+    store.create(5, 30)
+    assert len(store.making) == 1
+
+
+def test_an_object_larger_than_the_store_becomes_a_file_at_once() -> None:
+    store = Store(64)
+    assert store.create(1, 65) == []
+    (created,) = store.finish_file()
+    assert created.path == "/files/00000001"
+
+
+def test_nothing_that_waits_is_stopped_by_an_object_larger_than_the_store() -> None:
+    store = Store(64)
+    store.create(1, 65)
+    (created,) = store.create(2, 30)
+    assert created.path == ""
+
+
+def test_a_full_disk_is_told_with_all_that_matters() -> None:
+    store = full_of_pinned_bytes()
+    store.run(store.index.tick(GRACE_S))
+    (created,) = store.finish_file("the disk of /files has 1.0 KiB left", disk_full=True)
+    assert created.error.startswith("OutOfDiskError: no room for an object of 30.0 KiB")
+    assert "60.0 KiB of the 64.0 KiB" in created.error
+    assert "60.0 KiB of them by values" in created.error
+    assert "1.0 KiB left" in created.error
+    assert "object_spilling_directory" in created.error
+    assert store.index.next_deadline() is None
+
+
+def test_a_disk_that_cannot_be_written_is_told() -> None:
+    store = Store(64)
+    store.create(1, 65)
+    (created,) = store.finish_file("Read-only file system")
+    assert created.error.startswith("ObjectStoreFullError: ") and "Read-only file system" in created.error
+
+
+def test_a_file_that_nobody_wants_any_more_is_removed() -> None:
+    store = Store(64)
+    store.create(1, 65, peer=B)
+    store.run(store.index.peer_gone(B, 0.0))
+    store.finish_file()
+    assert store.files == set()
+
+
+def spilled_and_no_room_for_it() -> Store:
+    """Object 1 is in a blob, and B holds 60 KiB of the arena."""
+    store = Store(64)
+    store.put(1, 40)
+    store.create(2, 60)
+    store.finish_spill()
+    store.run(store.index.seal(A, oid(2), 0.0))
+    store.get(2, B)
+    return store
+
+
+def test_a_spilled_object_is_restored_to_a_file_when_there_is_no_room() -> None:
+    store = spilled_and_no_room_for_it()
+    store.get(1, A)
+    store.run(store.index.tick(GRACE_S))
+    store.finish_file()
+    (restore,) = store.restores
+    assert restore.entry.path == "/files/00000001"
+    (located,) = store.finish_restore()
+    assert located.path == "/files/00000001"
+    # Its blob has it too.
+    store.unpin(1, A)
+    assert store.files == set() and store.deleted == []
+    assert store.get(1, A) == []
+
+
+def test_a_restore_that_finds_the_disk_full_can_be_tried_again() -> None:
+    store = spilled_and_no_room_for_it()
+    store.get(1, A)
+    store.run(store.index.tick(GRACE_S))
+    (located,) = store.finish_file("full", disk_full=True)
+    assert located.error.startswith("OutOfDiskError: ")
+    store.get(1, A)
+    store.finish_file()
+    (located,) = store.finish_restore()
+    assert not located.error
+
+
+def test_an_object_freed_while_its_file_is_made_leaves_none() -> None:
+    store = spilled_and_no_room_for_it()
+    store.get(1, A)
+    store.run(store.index.tick(GRACE_S))
+    (located,) = store.free(1)
+    assert "ObjectLostError" in located.error
+    store.finish_file()
+    assert store.files == set() and store.restores == []
 
 
 def test_progress_of_others_extends_the_wait() -> None:
@@ -304,31 +452,27 @@ def test_progress_of_others_extends_the_wait() -> None:
     store.now = 9.0
     store.unpin(1, B)
     store.finish_spill()
-    assert store.run(store.index.tick(GRACE_S)) == []
-    (created,) = store.run(store.index.tick(9.0 + GRACE_S))
-    assert created.request == store.requests and created.error
+    store.run(store.index.tick(GRACE_S))
+    assert store.making == []
+    store.run(store.index.tick(9.0 + GRACE_S))
+    assert len(store.making) == 1
 
 
-def test_an_object_larger_than_the_store_fails_at_once() -> None:
-    store = Store(64)
-    (created,) = store.create(1, 65)
-    assert created.error.startswith("ObjectStoreFullError: ") and "can never fit" in created.error
-
-
-def test_a_full_disk_is_an_error_of_its_own_and_loses_nothing() -> None:
+def test_spilling_that_fails_loses_nothing_and_is_tried_again() -> None:
     store = Store(64)
     store.put(1, 40)
     store.create(2, 40)
-    assert store.finish_spill("disk full", disk_full=True) == []
+    assert store.finish_spill("unreachable") == []
     # It is tried again, after a pause.
-    assert store.spills == []
+    assert store.spills == [] and store.index.next_deadline() == SPILL_RETRY_S
     store.now = SPILL_RETRY_S
     store.run(store.index.tick(store.now))
-    store.finish_spill("disk full", disk_full=True)
+    store.finish_spill("unreachable")
     store.now = GRACE_S
-    (created,) = [m for m in store.run(store.index.tick(store.now)) if isinstance(m, frames.ObjectCreated)]
-    assert created.error.startswith("OutOfDiskError: ") and "disk full" in created.error
-    store.finish_spill("disk full", disk_full=True)
+    store.run(store.index.tick(store.now))
+    (created,) = store.finish_file("full", disk_full=True)
+    assert created.error.startswith("OutOfDiskError: ") and "unreachable" in created.error
+    store.finish_spill("unreachable")
     (located,) = store.get(1)
     assert not located.error
 
@@ -338,8 +482,9 @@ def test_a_slow_spill_is_waited_for() -> None:
     store.put(1, 40)
     store.create(2, 40)
     assert store.run(store.index.tick(5 * GRACE_S)) == []
+    assert store.index.next_deadline() is None
     (created,) = store.finish_spill()
-    assert not created.error
+    assert not created.error and store.making == []
 
 
 def test_a_blob_that_cannot_be_read_is_told_and_can_be_tried_again() -> None:
@@ -369,14 +514,14 @@ class IndexMachine(RuleBasedStateMachine):
         super().__init__()
         self.store = Store(64)
         self.version = 0
-        #: What is written at each offset, and in each blob: (object, version).
-        self.arena: dict[int, tuple[bytes, int]] = {}
+        #: What is written at each place (a file or "", an offset), and in each blob: (object, version).
+        self.bytes_at: dict[tuple[str, int], tuple[bytes, int]] = {}
         self.blobs: dict[str, list[tuple[bytes, int]]] = {}
         #: Version of each sealed object that is not freed.
         self.sealed: dict[bytes, int] = {}
-        self.creating: dict[bytes, tuple[bytes, int, int]] = {}
+        self.creating: dict[bytes, tuple[bytes, tuple[str, int], int]] = {}
         self.asked: dict[int, tuple[bytes, bytes, int]] = {}
-        self.pins: list[tuple[bytes, bytes, int, int]] = []
+        self.pins: list[tuple[bytes, bytes, tuple[str, int], int]] = []
 
     def note(self, messages: list[Any]) -> None:
         """Messages as they come: creators write, readers check what they read."""
@@ -386,21 +531,23 @@ class IndexMachine(RuleBasedStateMachine):
                 if message.error:
                     continue
                 self.version += 1
-                self.arena[message.offset] = (object_id, self.version)
-                self.creating[object_id] = (peer, message.offset, self.version)
+                place = (message.path, message.offset)
+                self.bytes_at[place] = (object_id, self.version)
+                self.creating[object_id] = (peer, place, self.version)
             elif isinstance(message, frames.ObjectLocated):
                 object_id, peer, _ = self.asked.pop(message.request)
                 if message.error:
-                    assert object_id not in self.sealed
+                    assert object_id not in self.sealed or message.error.startswith("OutOfDiskError")
                     continue
-                assert self.arena[message.offset] == (object_id, self.sealed[object_id])
-                self.pins.append((peer, object_id, message.offset, self.sealed[object_id]))
+                place = (message.path, message.offset)
+                assert self.bytes_at[place] == (object_id, self.sealed[object_id])
+                self.pins.append((peer, object_id, place, self.sealed[object_id]))
 
     def replaced(self, object_id: bytes) -> None:
         self.sealed.pop(object_id, None)
         self.creating.pop(object_id, None)
 
-    @rule(number=NUMBERS, kib=st.integers(1, 40), peer=PEERS)
+    @rule(number=NUMBERS, kib=st.sampled_from([*range(1, 41), 70]), peer=PEERS)
     def create(self, number: int, kib: int, peer: bytes) -> None:
         if oid(number) in self.creating or any(object_id == oid(number) for object_id, _, _ in self.asked.values()):
             return
@@ -445,7 +592,8 @@ class IndexMachine(RuleBasedStateMachine):
             contents = []
             for entry in spill.entries:
                 assert entry.offset is not None
-                contents.append(self.arena[entry.offset])
+                assert not entry.path
+                contents.append(self.bytes_at["", entry.offset])
             if not fails:
                 self.blobs[spill.key] = contents
             self.note(self.store.finish_spill("unreachable" if fails else ""))
@@ -457,8 +605,13 @@ class IndexMachine(RuleBasedStateMachine):
             contents = [c for c in self.blobs[restore.key] if c[0] == restore.entry.object_id]
             assert restore.key not in self.store.deleted
             assert restore.entry.offset is not None
-            self.arena[restore.entry.offset] = contents[0]
+            self.bytes_at[restore.entry.path, restore.entry.offset] = contents[0]
             self.note(self.store.finish_restore())
+
+    @rule(fails=st.booleans())
+    def finish_file(self, fails: bool) -> None:
+        if self.store.making:
+            self.note(self.store.finish_file("full" if fails else "", disk_full=fails))
 
     @rule(seconds=st.sampled_from([0.5, 2.0]))
     def pass_time(self, seconds: float) -> None:
@@ -467,18 +620,21 @@ class IndexMachine(RuleBasedStateMachine):
 
     @invariant()
     def pinned_bytes_are_not_touched(self) -> None:
-        for _, object_id, offset, version in self.pins:
-            assert self.arena[offset] == (object_id, version)
-        for object_id, (_, offset, version) in self.creating.items():
-            assert self.arena[offset] == (object_id, version)
+        places = [(place, (object_id, version)) for _, object_id, place, version in self.pins]
+        places += [(place, (object_id, version)) for object_id, (_, place, version) in self.creating.items()]
+        for place, contents in places:
+            assert self.bytes_at[place] == contents
+            assert not place[0] or place[0] in self.store.files
 
     @invariant()
     def nothing_overlaps_and_nothing_leaks(self) -> None:
         index = self.store.index
         entries = {*index._entries.values(), *(e for dying in index._dying.values() for e in dying)}
-        extents = sorted((e.offset, e.offset + Allocator.rounded(e.size)) for e in entries if e.offset is not None)
+        in_memory = [entry for entry in entries if not entry.path]
+        extents = sorted((e.offset, e.offset + Allocator.rounded(e.size)) for e in in_memory if e.offset is not None)
         assert all(end <= start for (_, end), (start, _) in pairwise(extents))
         assert index.allocator.used == sum(end - start for start, end in extents)
+        assert self.store.files == {entry.path for entry in entries if entry.path}
         assert set(self.sealed) <= set(index._entries)
         for entry in entries:
             assert entry.offset is not None or entry.blob is not None

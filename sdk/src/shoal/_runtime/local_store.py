@@ -77,7 +77,7 @@ class LocalStore:
         with self._map_lock:
             if self._arena is None:
                 if self._arena_fd < 0:
-                    raise exceptions.RaySystemError("this node has no object store")
+                    raise exceptions.ShoalSystemError("this node has no object store")
                 self._arena = mmap.mmap(self._arena_fd, self._arena_size, flags=mmap.MAP_SHARED)
             return self._arena
 

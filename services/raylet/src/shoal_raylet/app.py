@@ -24,7 +24,8 @@ from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from shoal_raylet.actor_placement import ActorPlacement
 from shoal_raylet.arena import Arena
 from shoal_raylet.channel_server import ChannelServer
-from shoal_raylet.config import RayletConfig
+from shoal_raylet.config import OBJECT_STORE_MEMORY, RayletConfig
+from shoal_raylet.fallback_files import FallbackFiles
 from shoal_raylet.function_cache import FunctionCache
 from shoal_raylet.gcs_reports import GcsReports
 from shoal_raylet.heartbeat import Heartbeats
@@ -86,10 +87,20 @@ class RayletApp:
         pool = WorkerPool(cpus, min(cpus, _MAX_FRESH), config.worker_startup_timeout_s, ids.new_worker_id)
         leases = WorkerLeases(node_id, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
         self._arena = Arena(config.object_store_bytes)
-        index = ObjectIndex(self._arena.size, node_id, config.store_full_grace_s)
+        files = FallbackFiles((config.fallback_dir or config.session_dir) / f"fallback-{node_id.hex()[:12]}")
+        index = ObjectIndex(self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory))
+        self._heartbeats = Heartbeats(self._bus, subjects.heartbeat(config.cluster_id, node_id), self._make_heartbeat)
         # The node sends for the store, and answers whose lines the output reads: each needs the other.
         self._output = WorkerOutput(config.session_dir / "logs", lambda w: self._node.source_of(w), self._publish_lines)
-        self._store = ObjectStore(index, self._arena, blobs, node_id, lambda p, m: self._node.send(p, m))
+        self._store = ObjectStore(
+            index,
+            self._arena,
+            files,
+            blobs,
+            node_id,
+            send=lambda peer, message: self._node.send(peer, message),
+            on_change=self._heartbeats.changed,
+        )
         self._processes = WorkerProcesses(
             make_config=self._worker_config,
             output=self._output,
@@ -100,7 +111,6 @@ class RayletApp:
             pool, config.memory_usage_threshold, lambda victim: self._node.killed_for_memory(victim)
         )
         self._functions = FunctionCache(self._fetch_function)
-        self._heartbeats = Heartbeats(self._bus, subjects.heartbeat(config.cluster_id, node_id), self._make_heartbeat)
         self._node = Node(
             ledger=ledger,
             pool=pool,
@@ -242,15 +252,17 @@ class RayletApp:
 
     def _make_heartbeat(self) -> events_pb2.Heartbeat:
         node = self._node
+        store_used = node.store.index.allocator.used
+        available = node.ledger.available - ResourceSet({OBJECT_STORE_MEMORY: store_used * GRAINS})
         return events_pb2.Heartbeat(
             node_id=self.node_id,
             incarnation=self._incarnation,
             sent_unix_ms=time.time_ns() // 1_000_000,
             total=_amounts(node.ledger.total),
-            available=_amounts(node.ledger.available),
+            available=_amounts(available),
             queued_leases=node.leases.queued,
             store_bytes=node.store.index.allocator.capacity,
-            store_used_bytes=node.store.index.allocator.used,
+            store_used_bytes=store_used,
             labels=self.config.labels,
             raylet_address=self.address,
         )

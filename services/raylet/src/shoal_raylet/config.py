@@ -11,6 +11,8 @@ from typing import ClassVar
 from shoal_common.config import ServiceConfig, setting
 
 GIB = 1 << 30
+#: The resource that tells how many bytes the object store has, and how many are free.
+OBJECT_STORE_MEMORY = "object_store_memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,10 @@ class RayletConfig(ServiceConfig):
     gpu_ids: tuple[str, ...] = setting((), doc="ids of the GPUs; empty = 0 to n - 1")
     labels: dict[str, str] = setting({}, doc="labels of this node")
     worker_env: dict[str, str] = setting({}, doc="further environment variables of the workers")
+    fallback_dir: Path | None = setting(
+        None,
+        doc="holds a directory of files for the objects that find no room in shared memory; empty = the session_dir",
+    )
     object_store_bytes: int = setting(doc="capacity of the shared-memory arena", unit="bytes", minimum=1)
     prefault_bytes: int = setting(
         -1,
@@ -38,7 +44,10 @@ class RayletConfig(ServiceConfig):
         minimum=-1,
     )
     store_full_grace_s: float = setting(
-        10.0, doc="how long creators wait for room without any progress", unit="seconds", minimum=0
+        1.0,
+        doc="how long creators wait for shared memory without any progress before their objects become files",
+        unit="seconds",
+        minimum=0,
     )
     infeasible_grace_s: float = setting(
         30.0,
@@ -61,8 +70,12 @@ class RayletConfig(ServiceConfig):
 
     @property
     def total_resources(self) -> dict[str, float]:
-        """In units; ``CPU`` is always there."""
-        return {"CPU": float(len(os.sched_getaffinity(0))), **self.resources}
+        """In units; ``CPU`` is always there, and ``object_store_memory`` in bytes."""
+        return {
+            "CPU": float(len(os.sched_getaffinity(0))),
+            **self.resources,
+            OBJECT_STORE_MEMORY: float(self.object_store_bytes),
+        }
 
     @property
     def effective_prefault_bytes(self) -> int:

@@ -6,7 +6,9 @@ the bytes are copied to or from a blob. A deleted object leaves the index at onc
 
 When an allocation does not fit: memory whose object also lies in a blob is taken, then the objects used least
 recently are spilled, fused into blobs, then processes are asked to drop what they only cache. Whoever needs room
-waits in one queue, first come, first served, and gets an error after a time without any progress.
+waits in one queue, first come, first served. After a time without any progress, and at once for an object larger
+than the arena, it gets a file of its own on disk, which processes map instead of the arena; only where that cannot be
+made, an error. Such a file goes with its object; nothing moves from it into the arena or into a blob.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from shoal_common import frames
 from shoal_raylet.actions import Send
 from shoal_raylet.allocator import Allocator
+from shoal_raylet.store_errors import StoreUse, lost, no_room
 
 #: Objects are fused into blobs of about this size, in bytes; a quarter of a small store.
 SPILL_BATCH_BYTES = 100 * 1024 * 1024
@@ -43,8 +46,10 @@ class Entry:
     size: int
     owner: bytes
     creator: bytes
-    #: None while only its blob holds it.
+    #: In the arena or in its file; None while only its blob holds it.
     offset: int | None
+    #: The file that holds it; empty = not a file of its own.
+    path: str = ""
     sealed: bool = False
     deleted: bool = False
     pins: dict[bytes, int] = field(default_factory=dict)
@@ -78,7 +83,22 @@ class DeleteBlob:
     key: str
 
 
-StoreAction = Send | Spill | Restore | DeleteBlob
+@dataclass(frozen=True, slots=True)
+class MakeFile:
+    """Make a file with ``size`` bytes reserved on the disk; ``file_made`` answers."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFile:
+    """Processes that map it keep its bytes until they let go."""
+
+    path: str
+
+
+StoreAction = Send | Spill | Restore | DeleteBlob | MakeFile | RemoveFile
 
 
 @dataclass(slots=True)
@@ -95,9 +115,11 @@ class _Waiting:
 
 
 class ObjectIndex:
-    def __init__(self, capacity: int, node_id: bytes, full_grace_s: float) -> None:
-        """``capacity`` in bytes. ``full_grace_s``: how long to wait for room without any progress, in seconds."""
+    def __init__(self, capacity: int, node_id: bytes, full_grace_s: float, fallback_dir: str) -> None:
+        """``capacity`` in bytes. ``full_grace_s``: how long to wait for room without any progress, in seconds;
+        ``fallback_dir``: where the files lie for what finds none."""
         self.allocator = Allocator(capacity)
+        self._fallback_dir = fallback_dir
         self._node_hex = node_id.hex()
         self._full_grace_s = full_grace_s
         self._entries: dict[bytes, Entry] = {}
@@ -110,12 +132,16 @@ class ObjectIndex:
         self._spillable: OrderedDict[Entry, None] = OrderedDict()
         self._queue: deque[_Waiting] = deque()
         self._progress_at = 0.0
+        #: The grace is over, and no arena memory has become free since: who finds no room need not wait for it again.
+        self._stuck = False
+        #: Files that are being made, by path.
+        self._files: dict[str, _Waiting] = {}
+        self._file_counter = 0
         self._spills: dict[str, tuple[Entry, ...]] = {}
         self._spill_counter = 0
         self._spill_not_before = 0.0
-        #: Why the last spill failed ("" = it did not), and whether for lack of disk space.
+        #: Why the last spill failed ("" = it did not).
         self._spill_error = ""
-        self._disk_full = False
         #: Jobs of which something was ever spilled.
         self.spilled_jobs: set[bytes] = set()
         self.spilled_bytes = 0
@@ -135,14 +161,10 @@ class ObjectIndex:
         existing = self._entries.get(object_id)
         if existing is not None:
             actions += self._delete(existing)
+        waiting = _Waiting(object_id, size, now, peer, request, owner)
         if Allocator.rounded(size) > self.allocator.capacity:
-            error = (
-                f"ObjectStoreFullError: an object of {_size(size)} can never fit in this node's object store of "
-                f"{_size(self.allocator.capacity)}: start it with a larger object_store_memory, or split the object"
-            )
-            actions.append(Send(peer, frames.ObjectCreated(request, 0, error)))
-            return actions
-        self._enqueue(_Waiting(object_id, size, now, peer, request, owner), now)
+            return [*actions, self._fall_back(waiting)]
+        self._enqueue(waiting, now)
         return actions + self._serve(now)
 
     def seal(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
@@ -164,10 +186,10 @@ class ObjectIndex:
     def get(self, peer: bytes, request: int, object_id: bytes, now: float) -> list[StoreAction]:
         entry = self._entries.get(object_id)
         if entry is None:
-            return [Send(peer, _lost(request, object_id))]
+            return [Send(peer, frames.ObjectLocated(request, 0, 0, lost(object_id)))]
         if entry.sealed and entry.offset is not None and not entry.restoring:
             self._pin(entry, peer)
-            return [Send(peer, frames.ObjectLocated(request, entry.offset, entry.size))]
+            return [Send(peer, frames.ObjectLocated(request, entry.offset, entry.size, path=entry.path))]
         entry.getters.append((peer, request))
         if not entry.sealed or entry.restoring:
             return []
@@ -194,6 +216,7 @@ class ObjectIndex:
         """Its pins end, and what it had not sealed is dropped."""
         actions: list[StoreAction] = []
         self._queue = deque(waiting for waiting in self._queue if waiting.entry is not None or waiting.peer != peer)
+        self._files = {path: w for path, w in self._files.items() if w.entry is not None or w.peer != peer}
         for entry in self._entries.values():
             if entry.getters:
                 entry.getters = [getter for getter in entry.getters if getter[0] != peer]
@@ -218,11 +241,11 @@ class ObjectIndex:
 
     # --- results of I/O ---
 
-    def spilled(self, key: str, error: str, disk_full: bool, now: float) -> list[StoreAction]:
+    def spilled(self, key: str, error: str, now: float) -> list[StoreAction]:
         """A blob was written, or not (``error``)."""
         entries = self._spills.pop(key)
         actions: list[StoreAction] = []
-        self._spill_error, self._disk_full = error, disk_full
+        self._spill_error = error
         if error:
             self._spill_not_before = now + SPILL_RETRY_S
         else:
@@ -252,35 +275,51 @@ class ObjectIndex:
             actions += self._answer_getters(entry)
         self._unpin(entry, _SELF, actions)
         if error and not entry.deleted and entry.offset is not None:
-            # The bytes in memory are not the object's: only the blob is, if it can be read later.
-            self._drop_memory(entry)
+            # The bytes there are not the object's: only the blob is, if it can be read later.
+            self._drop_bytes(entry, actions)
         return actions + self._serve(now)
+
+    def file_made(self, path: str, error: str, disk_full: bool) -> list[StoreAction]:
+        """A file was made, or not: ``error`` says why."""
+        waiting = self._files.pop(path, None)
+        if waiting is None:
+            # Nobody wants it any more.
+            return [] if error else [RemoveFile(path)]
+        if not error:
+            return self._place(waiting, 0, path)
+        text = no_room(waiting.size, self._use(), self._spill_error, error, disk_full)
+        if waiting.entry is None:
+            return [Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, text))]
+        waiting.entry.restoring = False
+        return self._fail_getters(waiting.entry, text)
 
     # --- time ---
 
     def tick(self, now: float) -> list[StoreAction]:
-        """Try to spill again, and end the wait of those for whom nothing has moved for too long."""
-        if not self._queue:
-            return []
+        """Try to spill again, and end the wait for arena memory when nothing has moved for too long."""
         actions = self._serve(now)
-        if self._spills and not self._spill_error:
-            return actions
-        for waiting in list(self._queue):
-            if now - max(waiting.since, self._progress_at) >= self._full_grace_s:
-                self._queue.remove(waiting)
-                error = self._full_error(waiting.size)
-                if waiting.entry is None:
-                    actions.append(Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, error)))
-                else:
-                    waiting.entry.restoring = False
-                    actions += self._fail_getters(waiting.entry, error)
+        if self._queue and self._is_overdue(now):
+            self._stuck = True
+            actions += self._serve(now)
         return actions
 
     def next_deadline(self) -> float | None:
-        if not self._queue:
-            return None
-        deadline = max(self._queue[0].since, self._progress_at) + self._full_grace_s
-        return min(deadline, self._spill_not_before) if self._spill_error else deadline
+        deadlines = []
+        if self._queue and not self._is_spilling():
+            deadlines.append(self._patience_ends())
+        if self._queue and self._spill_error and self._spillable and not self._spills:
+            deadlines.append(self._spill_not_before)
+        return min(deadlines, default=None)
+
+    def _is_overdue(self, now: float) -> bool:
+        return not self._is_spilling() and now >= self._patience_ends()
+
+    def _patience_ends(self) -> float:
+        return max(self._queue[0].since, self._progress_at) + self._full_grace_s
+
+    def _is_spilling(self) -> bool:
+        """With some hope: room is coming."""
+        return bool(self._spills) and not self._spill_error
 
     # --- pins ---
 
@@ -310,7 +349,11 @@ class ObjectIndex:
                 del self._dying[entry.object_id]
             self._release(entry, actions)
         elif entry.sealed and entry.offset is not None:
-            (self._evictable if entry.blob is not None else self._spillable)[entry] = None
+            if not entry.path:
+                (self._evictable if entry.blob is not None else self._spillable)[entry] = None
+            elif entry.blob is not None:
+                # It lies on disk twice, and nobody reads it.
+                self._drop_bytes(entry, actions)
 
     # --- life of an entry ---
 
@@ -332,9 +375,10 @@ class ObjectIndex:
         if not owned:
             del self._by_owner[entry.owner]
         entry.deleted = True
-        actions = self._fail_getters(entry, _lost(0, entry.object_id).error)
+        actions = self._fail_getters(entry, lost(entry.object_id))
         if entry.restoring:
             self._queue = deque(waiting for waiting in self._queue if waiting.entry is not entry)
+            self._files = {path: waiting for path, waiting in self._files.items() if waiting.entry is not entry}
         if entry.pins:
             self._dying.setdefault(entry.object_id, []).append(entry)
         else:
@@ -343,7 +387,7 @@ class ObjectIndex:
 
     def _release(self, entry: Entry, actions: list[StoreAction]) -> None:
         if entry.offset is not None:
-            self._drop_memory(entry)
+            self._drop_bytes(entry, actions)
         blob, entry.blob = entry.blob, None
         if blob is not None:
             blob.live -= 1
@@ -351,11 +395,17 @@ class ObjectIndex:
             if not blob.live:
                 actions.append(DeleteBlob(blob.key))
 
-    def _drop_memory(self, entry: Entry) -> None:
+    def _drop_bytes(self, entry: Entry, actions: list[StoreAction]) -> None:
+        """Its blob may still hold it."""
         assert entry.offset is not None
-        self._evictable.pop(entry, None)
-        self._spillable.pop(entry, None)
-        self.allocator.free(entry.offset, entry.size)
+        if entry.path:
+            actions.append(RemoveFile(entry.path))
+            entry.path = ""
+        else:
+            self._evictable.pop(entry, None)
+            self._spillable.pop(entry, None)
+            self.allocator.free(entry.offset, entry.size)
+            self._stuck = False
         entry.offset = None
 
     def _end_creation_of_dying(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
@@ -373,7 +423,7 @@ class ObjectIndex:
         actions: list[StoreAction] = []
         for peer, request in getters:
             self._pin(entry, peer)
-            actions.append(Send(peer, frames.ObjectLocated(request, entry.offset, entry.size)))
+            actions.append(Send(peer, frames.ObjectLocated(request, entry.offset, entry.size, path=entry.path)))
         return actions
 
     def _fail_getters(self, entry: Entry, error: str) -> list[StoreAction]:
@@ -394,33 +444,41 @@ class ObjectIndex:
             waiting = self._queue[0]
             offset = self.allocator.allocate(waiting.size)
             while offset is None and self._evictable:
-                entry = next(iter(self._evictable))
-                self._drop_memory(entry)
+                self._drop_bytes(next(iter(self._evictable)), actions)
                 offset = self.allocator.allocate(waiting.size)
             if offset is None:
                 actions += self._make_room(now)
-                break
+                if not self._stuck or self._is_spilling():
+                    break
+                actions.append(self._fall_back(self._queue.popleft()))
+                continue
             self._queue.popleft()
             self._progress_at = now
-            if waiting.entry is None:
-                actions += self._place_new(waiting, offset)
-            else:
-                waiting.entry.offset = offset
-                self._pin(waiting.entry, _SELF)
-                assert waiting.entry.blob is not None
-                actions.append(Restore(waiting.entry, waiting.entry.blob.key))
+            actions += self._place(waiting, offset, "")
         return actions
 
-    def _place_new(self, waiting: _Waiting, offset: int) -> list[StoreAction]:
+    def _fall_back(self, waiting: _Waiting) -> StoreAction:
+        self._file_counter += 1
+        path = f"{self._fallback_dir}/{self._file_counter:08x}"
+        self._files[path] = waiting
+        return MakeFile(path, waiting.size)
+
+    def _place(self, waiting: _Waiting, offset: int, path: str) -> list[StoreAction]:
+        if waiting.entry is not None:
+            entry = waiting.entry
+            assert entry.blob is not None
+            entry.offset, entry.path = offset, path
+            self._pin(entry, _SELF)
+            return [Restore(entry, entry.blob.key)]
         actions: list[StoreAction] = []
         existing = self._entries.get(waiting.object_id)
         if existing is not None:
             actions += self._delete(existing)
-        entry = Entry(waiting.object_id, waiting.size, waiting.owner, waiting.peer, offset)
+        entry = Entry(waiting.object_id, waiting.size, waiting.owner, waiting.peer, offset, path)
         self._entries[waiting.object_id] = entry
         self._by_owner.setdefault(waiting.owner, set()).add(entry)
         self._pin(entry, waiting.peer)
-        actions.append(Send(waiting.peer, frames.ObjectCreated(waiting.request, offset)))
+        actions.append(Send(waiting.peer, frames.ObjectCreated(waiting.request, offset, path=path)))
         return actions
 
     def _make_room(self, now: float) -> list[StoreAction]:
@@ -461,40 +519,14 @@ class ObjectIndex:
     def _ask_to_uncache(self) -> list[StoreAction]:
         asked: dict[bytes, list[bytes]] = {}
         for entry in self._entries.values():
-            if entry.sealed and entry.pins and not entry.uncache_sent:
+            if entry.sealed and entry.pins and not entry.path and not entry.uncache_sent:
                 entry.uncache_sent = True
                 for peer in entry.pins:
                     if peer != _SELF:
                         asked.setdefault(peer, []).append(entry.object_id)
         return [Send(peer, frames.ObjectUncache(object_ids)) for peer, object_ids in asked.items()]
 
-    def _full_error(self, size: int) -> str:
-        capacity, used = self.allocator.capacity, self.allocator.used
-        pinned = sum(entry.size for entry in self._entries.values() if entry.pins)
-        pinned += sum(entry.size for entries in self._dying.values() for entry in entries)
-        state = (
-            f"no room for an object of {_size(size)} in this node's object store: {_size(used)} of {_size(capacity)} "
-            f"are used, {_size(pinned)} of them by values that processes hold or write right now"
-        )
-        if self._disk_full:
-            return (
-                f"OutOfDiskError: {state}, and the rest cannot be spilled: {self._spill_error}. "
-                "Free disk space where blobs are stored, or delete references that are not needed"
-            )
-        why = f", and spilling fails: {self._spill_error}" if self._spill_error else ""
-        return (
-            f"ObjectStoreFullError: {state}{why}. Delete references and arrays that are not needed, pass fewer large "
-            "arguments at once, or start with a larger object_store_memory"
-        )
-
-
-def _lost(request: int, object_id: bytes) -> frames.ObjectLocated:
-    error = f"ObjectLostError: object {object_id.hex()} is not in this node's store: it was freed, or never sealed"
-    return frames.ObjectLocated(request, 0, 0, error)
-
-
-def _size(size: int) -> str:
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"
+    def _use(self) -> StoreUse:
+        pinned = sum(entry.size for entry in self._entries.values() if entry.pins and not entry.path)
+        pinned += sum(entry.size for entries in self._dying.values() for entry in entries if not entry.path)
+        return StoreUse(self.allocator.capacity, self.allocator.used, pinned)

@@ -1,4 +1,4 @@
-"""The local object store: does what ``object_index`` decides, in the arena and with the objectstore service."""
+"""The local object store: does what ``object_index`` decides, in the arena, on disk, with the objectstore service."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ import structlog
 
 from shoal_common import frames
 from shoal_common.blob.client import BlobClient
-from shoal_common.errors import DataLoss, NotFound, OutOfDisk, ServiceError
+from shoal_common.errors import DataLoss, NotFound, ServiceError
 from shoal_raylet.actions import Send
 from shoal_raylet.arena import Arena
 from shoal_raylet.deadline import DeadlineTimer
-from shoal_raylet.object_index import DeleteBlob, Entry, ObjectIndex, Restore, Spill, StoreAction
+from shoal_raylet.fallback_files import DiskFull, FallbackFiles
+from shoal_raylet.object_index import (
+    DeleteBlob,
+    Entry,
+    MakeFile,
+    ObjectIndex,
+    RemoveFile,
+    Restore,
+    Spill,
+    StoreAction,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -29,15 +39,21 @@ class ObjectStore:
         self,
         index: ObjectIndex,
         arena: Arena,
+        files: FallbackFiles,
         blobs: BlobClient,
         node_id: bytes,
         send: Callable[[bytes, frames.Message], None],
+        on_change: Callable[[], None],
     ) -> None:
+        """``on_change`` is called when the number of used bytes has changed."""
         self.index = index
         self._arena = arena
+        self._files = files
         self._blobs = blobs
         self._node_hex = node_id.hex()
         self._send = send
+        self._on_change = on_change
+        self._used = 0
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._tick)
         self._transfers: set[asyncio.Task[None]] = set()
@@ -70,6 +86,7 @@ class ObjectStore:
         for task in self._transfers:
             task.cancel()
         await asyncio.gather(*self._transfers, return_exceptions=True)
+        await asyncio.to_thread(self._files.close)
         try:
             async with asyncio.timeout(CLEANUP_TIMEOUT_S):
                 for job_id in self.index.spilled_jobs:
@@ -96,7 +113,15 @@ class ObjectStore:
                     self._start(self._restore(action))
                 case DeleteBlob(key):
                     self._start(self._delete_blob(key))
+                case MakeFile(path, size):
+                    self._start(self._make_file(path, size))
+                case RemoveFile(path):
+                    self._start(asyncio.to_thread(self._files.remove, path))
         self._timer.set(self.index.next_deadline())
+        used = self.index.allocator.used
+        if used != self._used:
+            self._used = used
+            self._on_change()
 
     def _start(self, transfer: Any) -> None:
         task = self._loop.create_task(transfer)
@@ -108,21 +133,27 @@ class ObjectStore:
         return self._arena.view[entry.offset : entry.offset + entry.size]
 
     async def _spill(self, spill: Spill) -> None:
-        error, disk_full = "", False
+        error = ""
         sections = [self._bytes_of(entry) for entry in spill.entries]
         try:
             await self._blobs.put(spill.key, sections)
         except ServiceError as failure:
-            error, disk_full = str(failure), isinstance(failure, OutOfDisk)
+            error = str(failure)
             log.warning("spill_failed", key=spill.key, reason=error)
         finally:
             for section in sections:
                 section.release()
-        self._execute(self.index.spilled(spill.key, error, disk_full, self._loop.time()))
+        self._execute(self.index.spilled(spill.key, error, self._loop.time()))
 
     async def _restore(self, restore: Restore) -> None:
         entry, error = restore.entry, ""
-        target = self._bytes_of(entry)
+        try:
+            file = self._files.map(entry.path, entry.size) if entry.path else None
+        except OSError as failure:
+            file_error = f"ObjectStoreFullError: the file for object {entry.object_id.hex()} cannot be used: {failure}"
+            self._execute(self.index.restored(entry, file_error, self._loop.time()))
+            return
+        target = self._bytes_of(entry) if file is None else memoryview(file)
         try:
             await self._blobs.get_into(restore.key, target, entry.blob_offset)
         except (NotFound, DataLoss) as failure:
@@ -134,6 +165,8 @@ class ObjectStore:
             )
         finally:
             target.release()
+            if file is not None:
+                file.close()
         self._execute(self.index.restored(entry, error, self._loop.time()))
 
     async def _delete_blob(self, key: str) -> None:
@@ -142,3 +175,15 @@ class ObjectStore:
         except ServiceError as failure:
             # Nobody needs the blob any more; the end of the session deletes what is left.
             log.info("blob_not_deleted", key=key, reason=str(failure))
+
+    async def _make_file(self, path: str, size: int) -> None:
+        error, disk_full = "", False
+        try:
+            await asyncio.to_thread(self._files.make, path, size)
+        except DiskFull as failure:
+            error, disk_full = str(failure), True
+        except OSError as failure:
+            error = str(failure)
+        if error:
+            log.warning("fallback_file_not_made", size=size, reason=error)
+        self._execute(self.index.file_made(path, error, disk_full))

@@ -1,0 +1,49 @@
+"""What the object store tells a process that asked in vain: the name of the SDK's error, a colon, and the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUse:
+    """Of the arena, in bytes. ``pinned``: by values that processes hold or write right now."""
+
+    capacity: int
+    used: int
+    pinned: int
+
+
+def lost(object_id: bytes) -> str:
+    return f"ObjectLostError: object {object_id.hex()} is not in this node's store: it was freed, or never sealed"
+
+
+def no_room(size: int, use: StoreUse, spill_error: str, file_error: str, disk_full: bool) -> str:
+    """``file_error``: why it was given no file of its own; ``spill_error``: why others are not spilled, or ""."""
+    state = (
+        f"no room for an object of {_amount(size)}: {_amount(use.used)} of the {_amount(use.capacity)} of this node's "
+        f"object store are used, {_amount(use.pinned)} of them by values that processes hold or write right now"
+    )
+    if spill_error:
+        state += f"; the others cannot be spilled: {spill_error}"
+    state += f"; and it cannot be given a file of its own: {file_error}"
+    if disk_full:
+        return (
+            f"OutOfDiskError: {state}. Free disk space, choose another disk with object_spilling_directory, or delete "
+            "references and arrays that are not needed"
+        )
+    return (
+        f"ObjectStoreFullError: {state}. Delete references and arrays that are not needed, or start with a larger "
+        "object_store_memory"
+    )
+
+
+def out_of_disk(directory: str, free: int) -> str:
+    return f"the disk of {directory} has {_amount(free)} left"
+
+
+def _amount(size: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
