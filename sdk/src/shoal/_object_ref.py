@@ -58,17 +58,23 @@ class ObjectRef(Generic[T]):
 
     def future(self) -> concurrent.futures.Future[T]:
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
-        return _worker.current().concurrent_future(self)
+        from shoal._runtime import futures
+
+        return futures.concurrent_future(_worker.current(), self)
 
     def as_future(self, _internal: bool = False) -> asyncio.Future[T]:
         """An asyncio future of the value, in the running loop; cancelling it does not cancel the task."""
-        return _worker.current().asyncio_future(self)
+        from shoal._runtime import futures
+
+        return futures.asyncio_future(_worker.current(), self)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.as_future().__await__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _worker.current().reduce_ref(self)
+        from shoal import _ref_pickling
+
+        return _ref_pickling.reduce(self)
 
     def __copy__(self) -> ObjectRef[T]:
         return self

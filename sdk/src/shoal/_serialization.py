@@ -14,14 +14,14 @@ import ctypes
 import io
 import pickle
 import struct
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import cloudpickle
 
-from shoal import _worker
+from shoal import _ref_pickling
 from shoal._object_ref import ObjectRef
+from shoal._ref_pickling import collected
 
 ALIGNMENT = 64
 _HEAD = struct.Struct("<II")
@@ -29,15 +29,6 @@ _PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
 
 loads = pickle.loads
 
-
-class _Collected(threading.local):
-    """References met while this thread pickles or unpickles; None outside of a serialization of ours."""
-
-    pickled: list[ObjectRef[Any]] | None = None
-    unpickled: list[ObjectRef[Any]] | None = None
-
-
-collected = _Collected()
 
 _custom: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
@@ -56,7 +47,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is ObjectRef:
-            return _worker.current().reduce_ref(obj)
+            return _ref_pickling.reduce(obj)
         custom = _custom.get(kind)
         if custom is not None:
             serializer, deserializer = custom

@@ -250,7 +250,7 @@ class ActorSubmitter:
         if client.in_flight:
             client.cause = unavailable_error(info)
             client.on_lost_connection_only()
-        connection = self._core.peer(address)
+        connection = self._core.peers.connect(address)
         if connection is None:
             # Its process has just died and the GCS does not know yet: the next version will tell.
             client.version = info.version

@@ -100,7 +100,7 @@ class Borrowing:
 
     def _add(self, owner: WorkerAddress, object_ids: list[bytes], borrower: WorkerAddress) -> None:
         request = next(self._requests)
-        connection = self._core.peer(owner)
+        connection = self._core.peers.connect(owner)
         if connection is None:
             return  # the owner is dead: asking for the value will tell
         self._unacknowledged[request] = owner.worker_id
@@ -196,7 +196,7 @@ class Borrowing:
         if self._unacknowledged or self._waiting:
             self._waiting.append((worker_id, message))
         else:
-            self._core.send_to(worker_id, message)
+            self._core.peers.send(worker_id, message)
 
     def on_added(self, message: BorrowerAdded) -> None:
         self._unacknowledged.pop(message.request, None)
@@ -205,13 +205,13 @@ class Borrowing:
     def _send_waiting(self) -> None:
         while self._waiting and not self._unacknowledged:
             worker_id, message = self._waiting.popleft()
-            self._core.send_to(worker_id, message)
+            self._core.peers.send(worker_id, message)
 
     def on_add(self, connection: Connection, message: AddBorrower) -> None:
         for object_id in message.object_ids:
             self._core.table.add_borrower(object_id, message.borrower.worker_id)
         # A connection to the borrower is how its death is noticed.
-        self._core.peer(message.borrower)
+        self._core.peers.connect(message.borrower)
         connection.send(BorrowerAdded(message.request))
 
     def on_remove(self, connection: Connection, message: RemoveBorrower) -> None:
@@ -235,7 +235,7 @@ class Borrowing:
     def send_value(self, worker_id: bytes, entry: ObjectEntry) -> None:
         contained = None
         if entry.contained:
-            receiver = self._core.peer_address(worker_id)
+            receiver = self._core.peers.address_of(worker_id)
             contained = self.lend(entry.contained, receiver)
         value = Value(entry.state, entry.payload, entry.size, entry.node_id, contained)
         self.send_after_acks(worker_id, ValueReady(entry.object_id, value))
@@ -245,7 +245,7 @@ class Borrowing:
         if entry.asked or entry.owner is None or entry.state != objects.PENDING:
             return
         entry.asked = True
-        connection = self._core.peer(entry.owner)
+        connection = self._core.peers.connect(entry.owner)
         if connection is None:
             self._core.fail_entry(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
         else:

@@ -6,9 +6,6 @@ hold ``lock`` while they touch tables and queues. User code and blocking waits r
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import functools
 import os
 import pickle
 import threading
@@ -16,11 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from shoal import _worker, exceptions
+from shoal import _ref_pickling, exceptions
 from shoal._core.objects import ERROR, INLINE, PACKED, PENDING, STORED, ObjectEntry, ObjectTable, Watcher
 from shoal._object_ref import ObjectRef
+from shoal._ref_pickling import collected
 from shoal._runtime import connection as channel
 from shoal._runtime.actor_submitter import ActorSubmitter
 from shoal._runtime.borrowing import Borrowing
@@ -31,7 +27,6 @@ from shoal._runtime.peer_frames import (
     AddBorrower,
     BorrowerAdded,
     GetValue,
-    PeerMessage,
     PushTasks,
     Recall,
     Recalled,
@@ -40,9 +35,10 @@ from shoal._runtime.peer_frames import (
     Value,
     ValueReady,
 )
+from shoal._runtime.peers import Peers
 from shoal._runtime.reactor import Reactor, Waiter
 from shoal._runtime.task_submitter import TaskSubmitter
-from shoal._serialization import Serialized, collected, loads, loads_packed, serialize
+from shoal._serialization import Serialized, loads, loads_packed, serialize
 from shoal_common import frames, ids
 from shoal_common.frames import WorkerAddress
 
@@ -127,7 +123,7 @@ class CoreWorker:
         self.lock = threading.RLock()
         self.reactor = Reactor()
         self.address = WorkerAddress(node_id, worker_id, socket_path)
-        self._address_key = address_key(self.address)
+        self.address_key = _ref_pickling.address_key(self.address)
         self._identity = Identity(
             token=token, role=role, node_id=node_id, worker_id=worker_id, job_id=job_id, address=self.address
         )
@@ -137,21 +133,17 @@ class CoreWorker:
         self.actors = ActorSubmitter(self)
         self.executor: Executor | None = None
         self.closed = False
-        self._peers: dict[bytes, Connection] = {}
-        self._peer_addresses: dict[bytes, WorkerAddress] = {}
         self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
         self._request = 0
         #: References pickled outside of Shoal's own messages: nobody counts those, so they live as long as the job.
         self._pinned_for_ever: list[ObjectRef[Any]] = []
         self.set_job(job_id)
 
-        self._listener = channel.listen(socket_path)
-        self._socket_path = socket_path
+        self.peers = Peers(self.reactor, self._identity, self.lock, self._on_peer, self._on_peer_gone)
         try:
             sock, reply, arena_fd = channel.connect_blocking(raylet_path, self._identity, RayletFrames)
         except BaseException:
-            self._listener.close()
-            os.unlink(socket_path)
+            self.peers.close()
             raise
         self.store = LocalStore(self.reactor, arena_fd, reply.arena_size, worker_id)
         self.raylet = Connection(
@@ -165,7 +157,6 @@ class CoreWorker:
             authenticated=True,
         )
         self.store.attach(self.raylet)
-        self.reactor.register(self._listener.fileno(), self._on_accept)
         self.reactor.after_dispatch = self._after_dispatch
         self.reactor.on_tick = self._on_tick
         self._next_tick = 0.0
@@ -389,8 +380,6 @@ class CoreWorker:
     def pickle_error(error: BaseException) -> bytes:
         return pickle.dumps(error, 5)
 
-    # -- futures ------------------------------------------------------------------------------------
-
     def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
         """Call back once the object is ready, perhaps at once; from any thread, under the lock."""
         entry = ref._entry
@@ -405,66 +394,7 @@ class CoreWorker:
         else:
             self.flush()
 
-    def concurrent_future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-        def resolve() -> None:
-            try:
-                value = self.value_of(ref._entry)
-            except BaseException as error:  # the future carries whatever the task raised
-                if not future.cancelled():
-                    future.set_exception(error)
-            else:
-                if not future.cancelled():
-                    future.set_result(value)
-
-        def ready() -> None:
-            if ref._entry.state == STORED:
-                # Reading asks the raylet, which the leading thread must not wait for.
-                threading.Thread(target=resolve, daemon=True).start()
-            else:
-                resolve()
-
-        self.when_ready(ref, ready)
-        return future
-
-    def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-
-        def resolve() -> None:
-            if future.done():
-                return
-            try:
-                value = self.value_of(ref._entry)
-            except BaseException as error:  # the future carries whatever the task raised
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-        def ready() -> None:
-            try:
-                loop.call_soon_threadsafe(resolve)
-            except RuntimeError:
-                return  # the loop is closed: nobody awaits any more
-
-        if ref._entry.state == PENDING:
-            self.when_ready(ref, ready)
-        else:
-            resolve()
-        return future
-
-    # -- references in pickles --------------------------------------------------------------------------
-
-    def reduce_ref(self, ref: ObjectRef[Any]) -> tuple[Any, ...]:
-        """How a reference is pickled; noted, so that whoever sends the pickle counts it."""
-        if collected.pickled is not None:
-            collected.pickled.append(ref)
-        else:
-            self._pinned_for_ever.append(ref)
-        entry = ref._entry
-        # The owner is one bytes object however many of its references a pickle holds: pickle writes it once.
-        return restore_ref, (entry.object_id, self._address_key if entry.owner is None else address_key(entry.owner))
+    # -- references ---------------------------------------------------------------------------------
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
         self._pinned_for_ever.extend(refs)
@@ -488,48 +418,9 @@ class CoreWorker:
 
     # -- peers --------------------------------------------------------------------------------------
 
-    def peer(self, address: WorkerAddress) -> Connection | None:
-        """The connection to a driver or worker, opened if need be; None when it is dead. Caller holds the lock."""
-        connection = self._peers.get(address.worker_id)
-        if connection is not None:
-            return connection
-        try:
-            sock = channel.connect_peer(address)
-        except OSError:
-            return None
-        connection = Connection(
-            self.reactor, sock, self._identity, PeerMessage, self._on_peer, self._on_peer_closed, connecting=True
-        )
-        connection.peer_worker_id = address.worker_id
-        connection.peer_address = address
-        self._peers[address.worker_id] = connection
-        self._peer_addresses[address.worker_id] = address
-        return connection
-
-    def peer_address(self, worker_id: bytes) -> WorkerAddress | None:
-        return self._peer_addresses.get(worker_id)
-
-    def send_to(self, worker_id: bytes, message: frames.Message) -> None:
-        """To a peer that has a connection; dropped when it has gone."""
-        connection = self._peers.get(worker_id)
-        if connection is not None:
-            connection.send(message)
-
-    def _on_accept(self, mask: int) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            Connection(
-                self.reactor, sock, self._identity, PeerMessage, self._on_peer, self._on_peer_closed, connecting=False
-            )
-
     def _on_peer(self, connection: Connection, messages: list[Any]) -> None:
         with self.lock:
-            if connection.peer_worker_id not in self._peers and connection.peer_address is not None:
-                self._peers[connection.peer_worker_id] = connection
-                self._peer_addresses[connection.peer_worker_id] = connection.peer_address
+            self.peers.known(connection)
             for message in messages:
                 kind = type(message)
                 if kind is TaskReplies:
@@ -557,18 +448,14 @@ class CoreWorker:
         if not self.tasks.on_replies(worker_id, message.replies):
             self.actors.on_replies(worker_id, message.replies)
 
-    def _on_peer_closed(self, connection: Connection, reason: str) -> None:
-        worker_id = connection.peer_worker_id
-        with self.lock:
-            if self.closed or self._peers.get(worker_id) is not connection:
-                return
-            del self._peers[worker_id]
-            self._peer_addresses.pop(worker_id, None)
-            self.borrowing.on_peer_died(worker_id)
-            self.tasks.on_worker_disconnected(worker_id)
-            self.actors.on_worker_disconnected(worker_id, reason)
-            if self.executor is not None:
-                self.executor.on_caller_gone(worker_id)
+    def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
+        if self.closed:
+            return
+        self.borrowing.on_peer_died(worker_id)
+        self.tasks.on_worker_disconnected(worker_id)
+        self.actors.on_worker_disconnected(worker_id, reason)
+        if self.executor is not None:
+            self.executor.on_caller_gone(worker_id)
 
     # -- the raylet -----------------------------------------------------------------------------------
 
@@ -670,13 +557,8 @@ class CoreWorker:
             self.store.on_raylet_lost()
             self._finish_answers()
         self.reactor.stop()
-        for connection in [*self._peers.values(), self.raylet]:
-            connection.close_quietly()
-        self._listener.close()
-        try:
-            os.unlink(self._socket_path)
-        except FileNotFoundError:
-            pass  # the session's directory went first
+        self.raylet.close_quietly()
+        self.peers.close()
         self.store.close()
         self.gcs.close()
 
@@ -684,36 +566,5 @@ class CoreWorker:
         """In a forked child: let go of the copied descriptors; the parent goes on unharmed."""
         self.closed = True
         self.reactor.abandon()
-        for connection in [*self._peers.values(), self.raylet]:
-            connection.detach()
-        self._listener.close()
-
-
-_encode_address = msgspec.msgpack.Encoder().encode
-_decode_address = msgspec.msgpack.Decoder(WorkerAddress).decode
-
-
-@functools.lru_cache(maxsize=4096)
-def address_key(address: WorkerAddress) -> bytes:
-    """A peer's address as it stands in pickled references."""
-    return _encode_address(address)
-
-
-@functools.lru_cache(maxsize=4096)
-def _address_of_key(key: bytes) -> WorkerAddress:
-    return _decode_address(key)
-
-
-def restore_ref(object_id: bytes, owner: bytes) -> ObjectRef[Any]:
-    """What a pickled reference becomes where it is unpickled."""
-    core = _worker.current()
-    entry = core.table.entries.get(object_id)
-    if entry is not None and entry.tracker is not None:
-        known = entry.tracker()
-        if known is not None:
-            if collected.unpickled is not None:
-                collected.unpickled.append(known)
-            elif entry.owner is not None and not entry.registered:
-                core.register_ref(known)
-            return known
-    return core.restore_ref(object_id, _address_of_key(owner))
+        self.raylet.detach()
+        self.peers.detach()

@@ -20,6 +20,7 @@ import msgspec
 
 from shoal import _context, exceptions
 from shoal._object_ref import ObjectRef
+from shoal._ref_pickling import collected
 from shoal._runtime import actor_creation
 from shoal._runtime.actor_host import ActorExit, ActorHost
 from shoal._runtime.connection import Connection
@@ -35,7 +36,7 @@ from shoal._runtime.peer_frames import (
     TaskReply,
     Value,
 )
-from shoal._serialization import collected, loads, loads_packed, serialize
+from shoal._serialization import loads, loads_packed, serialize
 from shoal_common import frames, ids
 from shoal_common.resources import GRAINS
 
@@ -315,7 +316,7 @@ class Executor:
         contained = None
         if serialized.contained:
             with core.lock:
-                contained = core.borrowing.lend(serialized.contained, core.peer_address(caller))
+                contained = core.borrowing.lend(serialized.contained, core.peers.address_of(caller))
         if serialized.size > MAX_INLINE_BYTES:
             size = core.write_object(push.task_id + index.to_bytes(4, "big"), serialized, caller)
             return Value(STORED, b"", size, core.node_id, contained)
@@ -399,7 +400,7 @@ class Executor:
                 caller, push = self._queue.popleft()
                 by_caller.setdefault(caller, []).append(push.task_id)
             for caller, task_ids in by_caller.items():
-                self._core.send_to(caller, Recalled(task_ids, blocked=not leaving, leaving=leaving))
+                self._core.peers.send(caller, Recalled(task_ids, blocked=not leaving, leaving=leaving))
 
     # -- actors -------------------------------------------------------------------------------------
 
@@ -455,7 +456,7 @@ class Executor:
         runs = self._runs[push.function_id] = self._runs.get(push.function_id, 0) + 1
         if runs >= push.max_calls and not self._leaving:
             self._leaving = True
-            self._core.send_to(caller, Recalled([], leaving=True))
+            self._core.peers.send(caller, Recalled([], leaving=True))
             self._hand_back(leaving=True)
             self._commands.append(self._leave_after_replies)
 

@@ -274,7 +274,7 @@ class TaskSubmitter:
 
     def on_granted(self, message: frames.LeaseGranted) -> None:
         queue = self._by_key[message.class_key]
-        connection = self._core.peer(message.worker)
+        connection = self._core.peers.connect(message.worker)
         if connection is None:
             # Dead already; the raylet's LeaseLost is on its way, and the demand it satisfied is renewed.
             queue.granted += 1

@@ -1,0 +1,126 @@
+"""The drivers and workers that this process talks to: one connection each, opened by whoever needs it first."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from shoal._runtime import connection as channel
+from shoal._runtime.connection import Connection, Identity
+from shoal._runtime.peer_frames import PeerMessage
+from shoal._runtime.reactor import Reactor
+from shoal_common.frames import Message, WorkerAddress
+
+
+class Peers:
+    """Everything for one peer goes over one connection, so that it arrives in the order in which it was sent.
+
+    ``on_messages(connection, messages)`` runs in the leading thread, ``on_gone(worker_id, reason)`` too and with the
+    core's lock, which callers of the other methods hold.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        identity: Identity,
+        lock: threading.RLock,
+        on_messages: Callable[[Connection, list[Any]], None],
+        on_gone: Callable[[bytes, str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._identity = identity
+        self._lock = lock
+        self._on_messages = on_messages
+        self._on_gone = on_gone
+        self._path = identity.address.path
+        self._connections: dict[bytes, Connection] = {}
+        self._addresses: dict[bytes, WorkerAddress] = {}
+        self._listener = channel.listen(self._path)
+        reactor.register(self._listener.fileno(), self._on_accept)
+
+    def connect(self, address: WorkerAddress) -> Connection | None:
+        """The connection to a driver or worker, opened if need be; None when it is dead."""
+        connection = self._connections.get(address.worker_id)
+        if connection is not None:
+            return connection
+        try:
+            sock = channel.connect_peer(address)
+        except OSError:
+            return None
+        connection = self._make(sock, connecting=True)
+        connection.peer_worker_id = address.worker_id
+        connection.peer_address = address
+        self._connections[address.worker_id] = connection
+        self._addresses[address.worker_id] = address
+        return connection
+
+    def known(self, connection: Connection) -> None:
+        """A connection that the peer opened serves both directions, unless there is one already."""
+        if connection.peer_address is not None:
+            self._connections.setdefault(connection.peer_worker_id, connection)
+            self._addresses.setdefault(connection.peer_worker_id, connection.peer_address)
+
+    def address_of(self, worker_id: bytes) -> WorkerAddress | None:
+        return self._addresses.get(worker_id)
+
+    def send(self, worker_id: bytes, message: Message) -> None:
+        """To a peer that has a connection; dropped when it has gone."""
+        connection = self._connections.get(worker_id)
+        if connection is not None:
+            connection.send(message)
+
+    def _make(self, sock: socket.socket, *, connecting: bool) -> Connection:
+        return Connection(
+            self._reactor,
+            sock,
+            self._identity,
+            PeerMessage,
+            self._on_messages,
+            self._on_closed,
+            connecting=connecting,
+        )
+
+    def _on_accept(self, mask: int) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            if _user_of(sock) in (os.getuid(), 0):
+                self._make(sock, connecting=False)
+            else:
+                sock.close()
+
+    def _on_closed(self, connection: Connection, reason: str) -> None:
+        worker_id = connection.peer_worker_id
+        with self._lock:
+            if self._connections.get(worker_id) is connection:
+                del self._connections[worker_id]
+                self._addresses.pop(worker_id, None)
+                self._on_gone(worker_id, reason)
+
+    def close(self) -> None:
+        """Close all connections without telling, and remove the socket."""
+        for connection in self._connections.values():
+            connection.close_quietly()
+        self._listener.close()
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass  # the session's directory went first
+
+    def detach(self) -> None:
+        """In a forked child: let go of the copied descriptors."""
+        for connection in self._connections.values():
+            connection.detach()
+        self._listener.close()
+
+
+def _user_of(sock: socket.socket) -> int:
+    """The user id of the process at the other end, as the kernel knows it."""
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
