@@ -254,7 +254,7 @@ class CoreWorker:
 
     def _load(self, entry: ObjectEntry) -> Any:
         if entry.state == STORED:
-            return loads_packed(self.store.read(entry.object_id))
+            return self.store.load(entry.object_id)
         if entry.state == PACKED:
             return loads_packed(entry.payload)
         return loads(entry.payload)

@@ -272,7 +272,7 @@ class Executor:
             args: Any
             kwargs: dict[str, Any]
             if push.args_object:
-                args, kwargs = loads_packed(core.store.read(push.args_object))
+                args, kwargs = core.store.load(push.args_object)
             elif push.packed:
                 args, kwargs = loads_packed(push.args)
             else:
@@ -286,7 +286,7 @@ class Executor:
                     elif value.kind == PACKED:
                         loaded = loads_packed(value.payload)
                     else:
-                        loaded = loads_packed(core.store.read(argument.object_id))
+                        loaded = core.store.load(argument.object_id)
                     if argument.position >= 0:
                         positional[argument.position] = loaded
                     else:

@@ -17,6 +17,7 @@ from typing import Any
 from shoal import exceptions
 from shoal._runtime.connection import Connection
 from shoal._runtime.reactor import Reactor, Waiter
+from shoal._serialization import loads, unpack
 from shoal_common.frames import (
     ObjectAbort,
     ObjectCreate,
@@ -61,7 +62,8 @@ class LocalStore:
         self._requests = itertools.count(1)
         self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
         self._pins: dict[bytes, _PinTracker] = {}
-        self._cached: dict[bytes, Any] = {}
+        #: Object id -> its pickle and buffers, as views that keep the pin.
+        self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
         self._unpinned: deque[_PinTracker] = deque()
         self._connection: Connection | None = None
 
@@ -113,18 +115,24 @@ class LocalStore:
 
     # -- reading ------------------------------------------------------------------------------------
 
-    def read(self, object_id: bytes) -> memoryview:
-        """A read-only view of a sealed object. It stays valid as long as the view, or anything made of it, lives.
+    def load(self, object_id: bytes) -> Any:
+        """The value of a sealed object. Its buffers are read-only views of shared memory, valid as long as the value,
+        or anything made of it, lives.
 
-        Raises: ObjectLostError, ObjectStoreFullError (no room to restore it).
+        Raises: ObjectLostError, ObjectStoreFullError (no room to restore it), what unpickling raises.
         """
-        cached = self._cached.get(object_id)
-        if cached is None:
+        parts = self._cached.get(object_id)
+        if parts is None:
             tracker = self._pins.get(object_id)
-            cached = tracker() if tracker is not None else None
-            if cached is None:
-                cached = self._pin(object_id)
-        return memoryview(cached).cast("B").toreadonly()
+            array = tracker() if tracker is not None else None
+            if array is None:
+                array = self._pin(object_id)
+            parts = unpack(memoryview(array).cast("B").toreadonly())
+            if len(self._cached) >= MAX_CACHED_PINS:
+                self._cached.pop(next(iter(self._cached)), None)
+            self._cached[object_id] = parts
+        pickled, buffers = parts
+        return loads(pickled, buffers=buffers)
 
     def _pin(self, object_id: bytes) -> Any:
         answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id))
@@ -144,9 +152,6 @@ class LocalStore:
         tracker = _PinTracker(array, self._unpinned.append)
         tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
         self._pins[object_id] = tracker
-        if len(self._cached) >= MAX_CACHED_PINS:
-            self._cached.pop(next(iter(self._cached)), None)
-        self._cached[object_id] = array
         return array
 
     def uncache(self, object_ids: list[bytes]) -> None:
