@@ -60,7 +60,7 @@ class EmbeddedCluster:
         object_store_bytes: int,
         labels: dict[str, str],
         spill_dir: str,
-        infeasible_grace_s: float,
+        settings: dict[str, float],
     ) -> Place:
         """Raises: RuntimeError when the services are not installed, or do not start: with the end of their log."""
         _check_installed()
@@ -75,7 +75,7 @@ class EmbeddedCluster:
             object_store_bytes=object_store_bytes,
             labels=labels,
             spill_dir=spill_dir,
-            infeasible_grace_s=infeasible_grace_s,
+            settings=settings,
             log_level=os.environ.get("SHOAL_LOG_LEVEL", "warning"),
         )
         config_read, config_write = os.pipe()

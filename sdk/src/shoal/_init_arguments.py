@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger("shoal")
 
 MAX_STORE_BYTES = 200 * 1000**3
 MIN_STORE_BYTES = 75 * 1024 * 1024
@@ -80,8 +83,31 @@ def node_resources(
     return amounts
 
 
-def infeasible_grace_s(system_config: dict[str, Any]) -> float:
-    value = system_config.pop("infeasible_grace_s", None)
-    if value is None:
-        value = os.environ.get("SHOAL_INFEASIBLE_GRACE_S", "30")
-    return float(value)
+#: What ``_system_config`` may set on an embedded cluster, each also by the environment variable SHOAL_<NAME>:
+#: name -> (default, least, most). Seconds; a share of the node's memory.
+SYSTEM_SETTINGS = {
+    "infeasible_grace_s": (30.0, -1.0, float("inf")),
+    "memory_usage_threshold": (0.95, 0.0, 1.0),
+    "store_full_grace_s": (10.0, 0.0, float("inf")),
+}
+
+
+def system_settings(system_config: dict[str, Any]) -> dict[str, float]:
+    """Settings of the embedded services. Ray's own names that mean nothing here are passed over with a warning.
+
+    Raises: ValueError naming the setting and its range.
+    """
+    unknown = sorted(set(system_config) - set(SYSTEM_SETTINGS))
+    if unknown:
+        logger.warning("_system_config: ignored, as it means nothing to Shoal: %s", ", ".join(unknown))
+    settings = {}
+    for name, (default, least, most) in SYSTEM_SETTINGS.items():
+        given = system_config.get(name, os.environ.get(f"SHOAL_{name.upper()}", default))
+        try:
+            value = float(given)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be a number, got {given!r}") from None
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be between {least:g} and {most:g}, got {given!r}")
+        settings[name] = value
+    return settings

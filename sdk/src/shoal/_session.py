@@ -15,7 +15,7 @@ import msgspec
 
 from shoal import _worker, exceptions
 from shoal._embedded import EmbeddedCluster, Place, running_clusters
-from shoal._init_arguments import check_amounts, infeasible_grace_s, node_resources, store_bytes
+from shoal._init_arguments import check_amounts, node_resources, store_bytes, system_settings
 from shoal._log_stream import LogStream
 from shoal_common import ids
 
@@ -149,7 +149,7 @@ def init(
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
-        system_config = dict(kwargs.get("_system_config") or {})
+        settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
         try:
@@ -160,7 +160,7 @@ def init(
                     object_store_bytes=store_bytes(object_store_memory),
                     labels=labels or {},
                     spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
-                    infeasible_grace_s=infeasible_grace_s(system_config),
+                    settings=settings,
                 )
             else:
                 given = {

@@ -29,7 +29,8 @@ class HeadConfig(msgspec.Struct, frozen=True):
     object_store_bytes: int
     labels: dict[str, str] = {}
     spill_dir: str = ""
-    infeasible_grace_s: float = 30.0
+    #: See shoal._init_arguments.SYSTEM_SETTINGS.
+    settings: dict[str, float] = {}
     log_level: str = "warning"
 
 
