@@ -125,15 +125,15 @@ def test_short_tasks_that_turn_long_are_spread(released):
     assert shoal.get(refs, timeout=PATIENCE_S) == [0, 1, 2]
 
 
-def test_two_functions_take_turns():
-    """A flood of one function does not keep another one out."""
+def test_two_classes_take_turns():
+    """A flood of tasks of one scheduling class does not keep another class out."""
     start(num_cpus=1)
 
     @shoal.remote
     def flood():
         pass_time()
 
-    @shoal.remote
+    @shoal.remote(num_cpus=0.5)
     def other(number):
         return number
 

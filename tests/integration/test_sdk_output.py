@@ -1,0 +1,390 @@
+"""What workers print reaches the driver: all of it, once, under the right name; and how worker processes look."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from support.processes import command, eventually
+
+import shoal
+
+#: ``(name pid=123) text``
+PREFIXED = re.compile(r"^\((?P<name>.+?) pid=(?P<pid>\d+)\) (?P<text>.*)$")
+
+
+def run(code: str, **init: object) -> subprocess.CompletedProcess[str]:
+    """A user's program to its end, both streams apart."""
+    arguments = {"num_cpus": 2, "logging_level": "ERROR", **init}
+    program = "import os, subprocess, sys, time\nimport shoal as ray\n"
+    program += f"ray.init(**{arguments!r})\n" + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def lines(text: str) -> list[tuple[str, str]]:
+    """(name, text) of each prefixed line."""
+    return [(match["name"], match["text"]) for line in text.splitlines() if (match := PREFIXED.match(line))]
+
+
+def test_prefix_names_the_function_and_its_process():
+    done = run("""
+        @ray.remote
+        def talk():
+            print("hello")
+            return os.getpid()
+
+        print("PID", ray.get(talk.remote()))
+    """)
+    [line] = [line for line in done.stdout.splitlines() if "hello" in line]
+    [pid] = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("PID")]
+    assert line == f"(talk pid={pid}) hello"
+
+
+def test_streams_stay_apart():
+    done = run("""
+        @ray.remote
+        def talk():
+            print("to stdout")
+            print("to stderr", file=sys.stderr)
+
+        ray.get(talk.remote())
+    """)
+    assert lines(done.stdout) == [("talk", "to stdout")]
+    assert lines(done.stderr) == [("talk", "to stderr")]
+
+
+def test_every_line_once_and_in_order():
+    done = run("""
+        @ray.remote
+        def talk():
+            for number in range(5000):
+                print("line", number)
+
+        ray.get(talk.remote())
+    """)
+    assert lines(done.stdout) == [("talk", f"line {number}") for number in range(5000)]
+
+
+def test_name_follows_the_task():
+    done = run(
+        """
+        @ray.remote
+        def first():
+            print("of the first")
+
+        @ray.remote
+        def second():
+            print("of the second")
+
+        for _ in range(3):
+            ray.get(first.remote())
+            ray.get(second.remote())
+        """,
+        num_cpus=1,
+    )
+    assert {("first", "of the first"), ("second", "of the second")} == set(lines(done.stdout))
+
+
+def test_actors_and_their_threads():
+    done = run("""
+        import threading
+
+        @ray.remote
+        class Plain:
+            def __init__(self):
+                print("constructed")
+
+            def talk(self):
+                print("from the call")
+                thread = threading.Thread(target=print, args=("from a thread",))
+                thread.start()
+                thread.join()
+
+        @ray.remote
+        class Async:
+            async def talk(self):
+                print("from a coroutine")
+
+        actors = [Plain.remote(), Async.remote()]
+        ray.get([actor.talk.remote() for actor in actors])
+    """)
+    assert set(lines(done.stdout)) == {
+        ("Plain", "constructed"),
+        ("Plain", "from the call"),
+        ("Plain", "from a thread"),
+        ("Async", "from a coroutine"),
+    }
+
+
+def test_below_python():
+    """What C code, ``os.write`` and child processes print, too."""
+    done = run("""
+        @ray.remote
+        def talk():
+            os.write(1, b"by os.write\\n")
+            os.write(2, b"by os.write to stderr\\n")
+            subprocess.run(["echo", "by a child"], check=True)
+            os.system("echo by a shell 1>&2")
+
+        ray.get(talk.remote())
+    """)
+    assert [text for _, text in lines(done.stdout)] == ["by os.write", "by a child"]
+    assert [text for _, text in lines(done.stderr)] == ["by os.write to stderr", "by a shell"]
+
+
+@pytest.mark.parametrize("end", ["pass", "ray.shutdown()", "sys.exit(0)"])
+def test_last_words(end):
+    done = run(f"""
+        @ray.remote
+        def talk(number):
+            print("last words of", number)
+
+        ray.get([talk.remote(number) for number in range(10)])
+        {end}
+    """)
+    # From several processes: the numbers are left out of the comparison, so repeats are counted, not shown.
+    assert "last words of" in done.stdout
+
+
+def test_last_words_of_a_worker_that_dies():
+    done = run("""
+        @ray.remote(max_retries=0)
+        def talk():
+            print("before the end")
+            print("no newline", end="", flush=True)
+            os._exit(1)
+
+        try:
+            ray.get(talk.remote())
+        except ray.exceptions.WorkerCrashedError:
+            print("CAUGHT")
+    """)
+    assert ("talk", "before the end") in lines(done.stdout)
+    assert ("talk", "no newline") in lines(done.stdout)
+    assert "CAUGHT" in done.stdout
+
+
+def test_traceback_of_a_fatal_signal_is_shown():
+    done = run("""
+        @ray.remote(max_retries=0)
+        def crash():
+            import ctypes
+            ctypes.string_at(0)
+
+        try:
+            ray.get(crash.remote())
+        except ray.exceptions.WorkerCrashedError:
+            pass
+    """)
+    assert "Segmentation fault" in done.stderr
+    assert "crash" in done.stderr
+
+
+def test_unhandled_exception_in_a_thread_is_shown():
+    done = run("""
+        import threading
+
+        @ray.remote
+        def f():
+            thread = threading.Thread(target=lambda: 1 / 0)
+            thread.start()
+            thread.join()
+
+        ray.get(f.remote())
+    """)
+    assert any(name == "f" and "ZeroDivisionError" in text for name, text in lines(done.stderr))
+
+
+def test_repeats_of_several_processes_are_counted():
+    done = run(
+        """
+        @ray.remote
+        class Talker:
+            def talk(self, number):
+                print(f"the same but for {number}")
+
+        talkers = [Talker.remote() for _ in range(4)]
+        ray.get([talker.talk.remote(number) for number, talker in enumerate(talkers)])
+        """,
+        num_cpus=4,
+    )
+    found = [text for _, text in lines(done.stdout)]
+    assert len(found) == 2
+    assert re.fullmatch(r"the same but for \d", found[0])
+    assert re.fullmatch(r"the same but for \d \[repeated 3x across cluster\]", found[1])
+
+
+def test_odd_bytes():
+    done = run("""
+        @ray.remote
+        def talk():
+            os.write(1, b"\\xff\\xfe broken\\n")
+            print("grüße, 世界")
+            print("a\\tb\\r")
+            print()
+            print("x" * 200_000)
+
+        ray.get(talk.remote())
+    """)
+    texts = [text for _, text in lines(done.stdout)]
+    assert any("broken" in text for text in texts)
+    assert "grüße, 世界" in texts
+    assert "a\tb" in texts
+    assert sum(text.count("x") for text in texts) == 200_000
+
+
+SECOND_DRIVER = """
+import sys
+import shoal as ray
+
+ray.init(address=sys.argv[1], logging_level="ERROR")
+
+@ray.remote
+def theirs():
+    print("for the second driver")
+
+ray.get(theirs.remote())
+"""
+
+
+def test_output_of_another_driver_stays_there():
+    done = run(f"""
+        @ray.remote
+        def mine():
+            print("for the first driver")
+
+        ray.get(mine.remote())
+        other = subprocess.run(
+            [sys.executable, "-c", {SECOND_DRIVER!r}, ray.get_runtime_context().gcs_address],
+            capture_output=True, text=True, timeout=60,
+        )
+        print("OTHER", repr(other.stdout), other.stderr)
+    """)
+    assert lines(done.stdout) == [("mine", "for the first driver")]
+    [other] = [line for line in done.stdout.splitlines() if line.startswith("OTHER")]
+    assert "(theirs pid=" in other
+    assert "for the second driver" in other
+    assert "first driver" not in other
+
+
+def test_driver_that_has_closed_its_output():
+    """A pipe that nobody reads must not hurt the program."""
+    code = """
+import os, sys, shoal as ray
+ray.init(num_cpus=1, logging_level="ERROR")
+
+@ray.remote
+def talk():
+    print("into the void")
+    return 1
+
+os.close(1)
+assert ray.get([talk.remote() for _ in range(10)]) == [1] * 10
+ray.shutdown()
+os.write(2, b"WELL")
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "WELL" in done.stderr
+
+
+# --- processes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("cluster")
+class TestProcesses:
+    def test_title_is_the_tasks_name(self):
+        @shoal.remote
+        def my_function():
+            return command(os.getpid())
+
+        assert shoal.get(my_function.remote()) == "shoal::my_function"
+
+    def test_title_is_the_actors_class(self):
+        @shoal.remote
+        class MyActor:
+            def title(self):
+                return command(os.getpid())
+
+        assert shoal.get(MyActor.remote().title.remote()).startswith("shoal::MyActor")
+
+    def test_title_of_an_idle_worker(self):
+        @shoal.remote(num_cpus=0)
+        class Short:
+            def pid(self):
+                return os.getpid()
+
+        # A fresh worker that waits for work is named so.
+        parent = os.getpid()
+        shoal.get(Short.remote().pid.remote())
+
+        def idle():
+            from support.processes import descendants
+
+            return "shoal::IDLE" in {command(pid) for pid in descendants(parent)}
+
+        eventually(idle, "an idle worker stands ready")
+
+    @pytest.mark.parametrize(("cpus", "threads"), [(1, "1"), (2, "2"), (0.5, "1"), (0, "1")])
+    def test_threads_of_numeric_libraries(self, cpus, threads):
+        @shoal.remote(num_cpus=cpus)
+        def limit():
+            return os.environ["OMP_NUM_THREADS"]
+
+        assert shoal.get(limit.remote()) == threads
+
+    def test_threads_of_an_actors_libraries(self):
+        @shoal.remote(num_cpus=2)
+        class A:
+            def limit(self):
+                return os.environ["OMP_NUM_THREADS"]
+
+        assert shoal.get(A.remote().limit.remote()) == "2"
+
+
+def test_users_own_thread_limit_is_left_alone(monkeypatch, no_cluster):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    shoal.init(num_cpus=1, logging_level="ERROR")
+
+    @shoal.remote
+    def limit():
+        return os.environ["OMP_NUM_THREADS"]
+
+    assert shoal.get(limit.remote()) == "7"
+
+
+def test_no_secret_shows(no_cluster):
+    """The token is in no command line and no environment of any process."""
+    from pathlib import Path
+
+    from support.processes import descendants
+
+    context = shoal.init(num_cpus=2, logging_level="ERROR")
+
+    @shoal.remote
+    def pid():
+        return os.getpid(), {name: value for name, value in os.environ.items() if "TOKEN" in name}
+
+    seen, variables = shoal.get(pid.remote())
+    assert variables == {}
+    token = json.loads((Path(context.address_info["session_dir"]) / "cluster.json").read_text())["token"]
+    processes = descendants(os.getpid())
+    assert seen in processes
+    for process in processes:
+        assert token not in command(process)
+        try:
+            environment = Path(f"/proc/{process}/environ").read_bytes()
+        except FileNotFoundError:
+            continue
+        assert token.encode() not in environment
+    for path in Path(context.address_info["session_dir"]).rglob("*"):
+        if path.is_file() and path.name != "cluster.json":
+            assert token.encode() not in path.read_bytes(), path
