@@ -48,7 +48,7 @@ def choose_victim(node: NodeMemory, threshold: float, workers: Sequence[WorkerMe
     worst = max(guilty, key=lambda worker: (worker.retriable, worker.used - worker.baseline))
     detail = (
         f"the node's memory was {node.used / node.limit:.0%} used ({node.used / GIB:.2f} of {node.limit / GIB:.2f} "
-        f"GiB, threshold {threshold:.0%}), and this worker ({worst.name or 'idle'}) had grown most of all, to "
-        f"{worst.used / GIB:.2f} GiB. Ask for more memory=, run fewer of them at once, or use a larger node"
+        f"GiB, threshold {threshold:.0%}), and this worker had grown most of all, to "
+        f"{worst.used / GIB:.2f} GiB."
     )
     return Victim(worst.worker_id, detail)
