@@ -1,4 +1,4 @@
-"""What every ``EventBus`` promises. A new implementation is one more entry of ``BUSES``."""
+"""What every ``EventBus`` promises. A new implementation is one more entry in ``bus``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import logging
 import pickle
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+from support.servers import NatsServer, running
 
 from shoal_common import grpc_server
 from shoal_common.bus import EventBus, EventBusError, Handler, Subscription, memory, subjects
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.bus.memory import EventQueue, MemoryBus
+from shoal_common.bus.nats import NatsBus
 from shoal_common.grpc_channel import aio_channel
 from shoal_gcs.servicers import EventServicer
 from shoal_proto.v1.gcs_pb2_grpc import add_EventServiceServicer_to_server
@@ -47,12 +49,28 @@ async def gcs_bus() -> AsyncIterator[EventBus]:
             await bus.close()
 
 
-BUSES: dict[str, Callable[[], AbstractAsyncContextManager[EventBus]]] = {"memory": memory_bus, "gcs": gcs_bus}
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"), TOKEN)
+    with running(server):
+        yield server
 
 
-@pytest.fixture(params=BUSES)
+@asynccontextmanager
+async def nats_bus(server: NatsServer) -> AsyncIterator[EventBus]:
+    bus = await NatsBus.connect(server.address, TOKEN)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture(params=["memory", "gcs", "nats"])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[EventBus]:
-    async with BUSES[request.param]() as bus:
+    buses: dict[str, Callable[[], AbstractAsyncContextManager[EventBus]]] = {
+        "memory": memory_bus,
+        "gcs": gcs_bus,
+        "nats": lambda: nats_bus(request.getfixturevalue("nats_server")),
+    }
+    async with buses[request.param]() as bus:
         yield bus
 
 

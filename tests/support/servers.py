@@ -17,8 +17,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
-
+from aetcd import rpc
 from support.processes import eventually, stopped
 
 #: Debian puts servers into sbin, which is not on everybody's path.
@@ -105,6 +106,18 @@ class EtcdServer(Server):
                 return b'"true"' in answer.read()
         except (urllib.error.URLError, OSError):
             return False
+
+    def clear(self) -> None:
+        """Deletes every entry."""
+        with grpc.insecure_channel(self.address) as channel:
+            rpc.KVStub(channel).DeleteRange(rpc.DeleteRangeRequest(key=b"\0", range_end=b"\0"), timeout=10)
+
+    def compact(self) -> None:
+        """Forgets the history until now."""
+        with grpc.insecure_channel(self.address) as channel:
+            kv = rpc.KVStub(channel)
+            revision = kv.Range(rpc.RangeRequest(key=b"\0"), timeout=10).header.revision
+            kv.Compact(rpc.CompactionRequest(revision=revision, physical=True), timeout=10)
 
 
 class NatsServer(Server):

@@ -71,7 +71,7 @@ class WatchEvent:
 
 
 class Watch(Protocol):
-    """Events of one prefix in the order of their revisions.
+    """Events of one prefix. Those of one shard, so also those of one key, come in the order of their revisions.
 
     Iteration ends after ``close()`` and raises ``WatchLagged`` once events were missed.
     """
