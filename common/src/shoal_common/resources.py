@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 GRAINS = 10_000
+#: The resource of every node that tells how many bytes its object store has, and how many are free.
+OBJECT_STORE_MEMORY = "object_store_memory"
 
 
 class ResourceSet:

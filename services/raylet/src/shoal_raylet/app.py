@@ -15,7 +15,7 @@ from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, join_address, serve
-from shoal_common.resources import GRAINS, ResourceSet
+from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
 from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
@@ -24,7 +24,7 @@ from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from shoal_raylet.actor_placement import ActorPlacement
 from shoal_raylet.arena import Arena
 from shoal_raylet.channel_server import ChannelServer
-from shoal_raylet.config import OBJECT_STORE_MEMORY, RayletConfig
+from shoal_raylet.config import RayletConfig
 from shoal_raylet.fallback_files import FallbackFiles
 from shoal_raylet.function_cache import FunctionCache
 from shoal_raylet.gcs_reports import GcsReports

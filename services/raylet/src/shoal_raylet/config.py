@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from shoal_common.config import ServiceConfig, setting
+from shoal_common.resources import OBJECT_STORE_MEMORY
 
-GIB = 1 << 30
-#: The resource that tells how many bytes the object store has, and how many are free.
-OBJECT_STORE_MEMORY = "object_store_memory"
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class RayletConfig(ServiceConfig):
     object_store_bytes: int = setting(doc="capacity of the shared-memory arena", unit="bytes", minimum=1)
     prefault_bytes: int = setting(
         -1,
-        doc="bytes of the arena that are faulted in ahead; -1 = the smaller of 1 GiB and a quarter of the arena",
+        doc="bytes of the arena that are faulted in ahead; -1 = the smaller of 256 MiB and an eighth of the arena",
         unit="bytes",
         minimum=-1,
     )
@@ -81,4 +80,4 @@ class RayletConfig(ServiceConfig):
     def effective_prefault_bytes(self) -> int:
         if self.prefault_bytes >= 0:
             return self.prefault_bytes
-        return min(GIB, self.object_store_bytes // 4)
+        return min(256 * MIB, self.object_store_bytes // 8)

@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 import shutil
-import threading
 from pathlib import Path
 
 from shoal_raylet.store_errors import out_of_disk
@@ -18,31 +17,27 @@ class DiskFull(Exception):
 
 
 class FallbackFiles:
-    """The directory is this node's alone, and removed with it."""
+    """The directory is this node's alone, and removed with it.
+
+    All but ``map`` may block: an unlink gives back what may be gigabytes, and where a file system has no
+    ``fallocate``, the bytes are written one block after the other.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._closed = False
-        #: A file that is being made by another thread is not forgotten by ``close``.
-        self._lock = threading.Lock()
 
     def make(self, path: str, size: int) -> None:
-        """Blocks: a file system without ``fallocate`` has the bytes written one block after the other.
-
-        A file that was only truncated to its size would kill its writer with SIGBUS when the disk fills up.
+        """A file that was only truncated to its size would kill its writer with SIGBUS when the disk fills up.
 
         Raises: DiskFull, OSError.
         """
-        with self._lock:
-            if self._closed:
-                raise OSError("the node is stopping")
-            try:
-                self._make(path, size)
-            except OSError as error:
-                self.remove(path)
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise DiskFull(out_of_disk(os.fspath(self.directory), self._free())) from error
-                raise
+        try:
+            self._make(path, size)
+        except OSError as error:
+            self.remove(path)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(out_of_disk(os.fspath(self.directory), self._free())) from error
+            raise
 
     def _make(self, path: str, size: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,10 +60,8 @@ class FallbackFiles:
             os.unlink(path)
 
     def close(self) -> None:
-        """Blocks. Processes that map a file keep it until they end."""
-        with self._lock:
-            self._closed = True
-            shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove all. Processes that map a file keep it until they end."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _free(self) -> int:
         disk = os.statvfs(self.directory)

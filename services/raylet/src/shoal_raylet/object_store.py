@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -49,6 +50,8 @@ class ObjectStore:
         self.index = index
         self._arena = arena
         self._files = files
+        #: One thread, so that a file that is made finds the room of those removed before.
+        self._file_thread = ThreadPoolExecutor(1, "fallback-files")
         self._blobs = blobs
         self._node_hex = node_id.hex()
         self._send = send
@@ -86,7 +89,8 @@ class ObjectStore:
         for task in self._transfers:
             task.cancel()
         await asyncio.gather(*self._transfers, return_exceptions=True)
-        await asyncio.to_thread(self._files.close)
+        await self._loop.run_in_executor(self._file_thread, self._files.close)
+        self._file_thread.shutdown()
         try:
             async with asyncio.timeout(CLEANUP_TIMEOUT_S):
                 for job_id in self.index.spilled_jobs:
@@ -116,7 +120,7 @@ class ObjectStore:
                 case MakeFile(path, size):
                     self._start(self._make_file(path, size))
                 case RemoveFile(path):
-                    self._start(asyncio.to_thread(self._files.remove, path))
+                    self._start(self._remove_file(path))
         self._timer.set(self.index.next_deadline())
         used = self.index.allocator.used
         if used != self._used:
@@ -176,10 +180,13 @@ class ObjectStore:
             # Nobody needs the blob any more; the end of the session deletes what is left.
             log.info("blob_not_deleted", key=key, reason=str(failure))
 
+    async def _remove_file(self, path: str) -> None:
+        await self._loop.run_in_executor(self._file_thread, self._files.remove, path)
+
     async def _make_file(self, path: str, size: int) -> None:
         error, disk_full = "", False
         try:
-            await asyncio.to_thread(self._files.make, path, size)
+            await self._loop.run_in_executor(self._file_thread, self._files.make, path, size)
         except DiskFull as failure:
             error, disk_full = str(failure), True
         except OSError as failure:
