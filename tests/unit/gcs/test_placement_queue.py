@@ -24,6 +24,8 @@ def test_asks_in_the_order_they_came_a_window_at_a_time() -> None:
     assert queue.due(0.0) == []
     assert queue.next_deadline() is None, "an answer must come first"
     queue.found(b"000")
+    assert queue.due(0.0) == [], "the node may still refuse it"
+    queue.accepted(b"000")
     assert queue.due(0.0) == [b"%03d" % WINDOW]
 
 
@@ -66,7 +68,7 @@ def test_a_change_while_the_question_is_open_is_not_lost() -> None:
     assert queue.due(0.003) == [], "one change, one further question"
 
 
-def test_room_found_opens_the_window_again() -> None:
+def test_an_accepted_actor_opens_the_window_again() -> None:
     queue = filled(5)
     queue.due(0.0)
     for i in range(5):
@@ -74,6 +76,8 @@ def test_room_found_opens_the_window_again() -> None:
     queue.poke(1.0)
     assert queue.due(1.0) == [b"000"]
     queue.found(b"000")
+    assert queue.due(1.0) == []
+    queue.accepted(b"000")
     assert queue.due(1.0) == [b"001", b"002", b"003", b"004"]
 
 
@@ -91,8 +95,30 @@ def test_a_refused_actor_keeps_its_turn() -> None:
     queue.found(b"000")
     queue.no_room(b"001", 0.0)
     queue.no_room(b"002", 0.0)
-    queue.add_refused(b"000", CPU, 0.0)
+    queue.no_room(b"000", 0.0)
     queue.poke(1.0)
+    assert queue.due(1.0) == [b"000"]
+
+
+def test_nodes_that_are_found_and_refuse_do_not_shorten_the_pauses() -> None:
+    queue = filled(3)
+    now = 0.0
+    for _ in range(10):
+        for actor_id in queue.due(now):
+            queue.found(actor_id)
+            queue.no_room(actor_id, now)
+        deadline = queue.next_deadline()
+        assert deadline is not None
+        pause, now = deadline - now, deadline
+    assert pause == pytest.approx(LAST_PAUSE_S)
+
+
+def test_an_actor_whose_start_failed_waits_again() -> None:
+    queue = filled(2)
+    queue.due(0.0)
+    queue.found(b"000")
+    queue.add(b"000", CPU, 0.0, delay_s=1.0)
+    assert queue.next_deadline() == 1.0
     assert queue.due(1.0) == [b"000"]
 
 

@@ -578,6 +578,7 @@ class ActorInfo(google.protobuf.message.Message):
     KILLED_FIELD_NUMBER: builtins.int
     OUT_OF_SCOPE_FIELD_NUMBER: builtins.int
     OWNER_DIED_FIELD_NUMBER: builtins.int
+    UNSCHEDULABLE_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     state: Global___ActorState.ValueType
     version: builtins.int
@@ -602,6 +603,8 @@ class ActorInfo(google.protobuf.message.Message):
     out_of_scope: builtins.bool
     """out_of_scope: the last handle was gone"""
     owner_died: builtins.bool
+    unschedulable: builtins.bool
+    """unschedulable: DEAD because no node could ever hold it, as death_reason tells"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address when ALIVE"""
@@ -632,10 +635,11 @@ class ActorInfo(google.protobuf.message.Message):
         killed: builtins.bool = ...,
         out_of_scope: builtins.bool = ...,
         owner_died: builtins.bool = ...,
+        unschedulable: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "state", b"state", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo

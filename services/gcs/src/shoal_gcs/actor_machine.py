@@ -113,6 +113,8 @@ class Actor:
     killed: bool = False
     out_of_scope: bool = False
     owner_died: bool = False
+    #: It was given up because no node could ever hold it.
+    unschedulable: bool = False
     #: Processes that failed to start since the last that did. Not stored.
     start_failures: int = 0
 
@@ -433,7 +435,10 @@ def _owner_died(actor: Actor, event: OwnerDied) -> list[Action]:
 def _give_up(actor: Actor, event: GiveUp) -> list[Action]:
     if actor.node_id:
         return []
-    return _die(actor, _OUT_OF_SCOPE if actor.out_of_scope else event.reason)
+    if actor.out_of_scope:
+        return _die(actor, _OUT_OF_SCOPE)
+    actor.unschedulable = True
+    return _die(actor, event.reason)
 
 
 def _end_by_force(actor: Actor, reason: str) -> list[Action]:

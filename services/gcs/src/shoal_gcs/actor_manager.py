@@ -317,6 +317,8 @@ class ActorManager:
             _log.warning("actor_not_started", actor_id=action.actor_id.hex(), error=str(error))
             event = machine.StartFailed(action.incarnation, f"{type(error).__name__}: {error}")
         else:
+            self._table.accepted(action.actor_id)
+            self._ask_due()
             if action.actor_id not in self._specs:
                 # It died while the raylet was asked, and the order to stop it may have overtaken this one.
                 stop = machine.StopProcess(action.actor_id, action.node_id, b"", True, "the actor is dead")

@@ -111,8 +111,8 @@ class ActorTable:
         if actor is None:
             return []
         actions = self._settle(actor, machine.handle(actor, event), now)
-        if isinstance(event, machine.Release) and self._queue.without_room(actor_id):
-            actions += self._give_up_released([actor_id], now)
+        if isinstance(event, machine.Release | machine.Refuse):
+            actions += self._give_up_released(self._queue.without_room(actor_id), now)
         return actions + self._forget_excess()
 
     def worker_died(self, worker_id: bytes, now: float) -> list[Action]:
@@ -135,7 +135,8 @@ class ActorTable:
     # --- the search for nodes ---
 
     def due(self, now: float) -> list[bytes]:
-        """Actors to ask the scheduler about; each is answered with ``found``, ``no_room`` or ``infeasible``."""
+        """Actors to ask the scheduler about; each is answered with ``found``, ``no_room`` or ``infeasible``; after
+        ``found``, the raylet's answer is ``accepted`` or an event."""
         return self._queue.due(now)
 
     def next_deadline(self) -> float | None:
@@ -149,6 +150,10 @@ class ActorTable:
         self._queue.found(actor_id)
         return self.handle(actor_id, machine.Place(node_id), now)
 
+    def accepted(self, actor_id: bytes) -> None:
+        """The raylet has room for it, and starts its process."""
+        self._queue.accepted(actor_id)
+
     def no_room(self, actor_id: bytes, now: float) -> list[Action]:
         self._queue.no_room(actor_id, now)
         return self._give_up_released(self._queue.without_room(actor_id), now)
@@ -156,7 +161,7 @@ class ActorTable:
     def infeasible(self, actor_id: bytes, reason: str, now: float) -> list[Action]:
         actions: list[Action] = []
         for given_up in self._queue.infeasible(actor_id, now):
-            actions += self.handle(given_up, machine.GiveUp(f"no node can ever hold the actor: {reason}"), now)
+            actions += self.handle(given_up, machine.GiveUp(f"{reason}. Ask for less, or add a node that has it"), now)
         return actions + self._give_up_released(self._queue.without_room(actor_id), now)
 
     def _give_up_released(self, actor_ids: Iterable[bytes], now: float) -> list[Action]:
@@ -191,8 +196,8 @@ class ActorTable:
         return actions
 
     def _enqueue(self, actor: Actor, delay_s: float, refused: bool, now: float) -> None:
-        if refused:
-            self._queue.add_refused(actor.actor_id, actor.demand, now)
+        if refused and actor.actor_id in self._queue:
+            self._queue.no_room(actor.actor_id, now)
         else:
             self._queue.add(actor.actor_id, actor.demand, now, delay_s)
 
@@ -207,6 +212,7 @@ class ActorTable:
         living = actor.state is not ActorState.DEAD
         self._index_node(actor_id, actor.node_id)
         if actor.state is ActorState.ALIVE and actor.address is not None:
+            self._queue.accepted(actor_id)
             self._by_worker[actor.address.worker_id] = actor_id
         if actor.name:
             key = (actor.namespace, actor.name)

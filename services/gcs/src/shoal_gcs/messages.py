@@ -56,6 +56,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         killed=info.killed,
         out_of_scope=info.out_of_scope,
         owner_died=info.owner_died,
+        unschedulable=info.unschedulable,
     )
 
 
@@ -80,6 +81,7 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
         killed=actor.killed,
         out_of_scope=actor.out_of_scope,
         owner_died=actor.owner_died,
+        unschedulable=actor.unschedulable,
     )
     at = actor.address
     if at is not None:

@@ -11,6 +11,7 @@ import structlog
 from shoal_common.bus import EventBus, Subscription, subjects
 from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NODE_LENGTH
+from shoal_common.resources import OBJECT_STORE_MEMORY
 from shoal_gcs import node_table
 from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
@@ -100,9 +101,16 @@ class NodeManager:
         if not self._table.heartbeat(beat.node_id, beat.incarnation, beat.sent_unix_ms, self._now()):
             return
         info = self._infos[beat.node_id]
+        before = info.available.grains
+        has_more = any(
+            amount > before.get(name, 0)
+            for name, amount in beat.available.grains.items()
+            if name != OBJECT_STORE_MEMORY
+        )
         info.total.CopyFrom(beat.total)
         info.available.CopyFrom(beat.available)
-        self._on_room()
+        if has_more:
+            self._on_room()
 
     def _perform(self, actions: Iterable[node_table.Action]) -> list[asyncio.Future[None]]:
         """Begin everything; returns the writes that an answer must wait for."""

@@ -1,9 +1,10 @@
 """Actors that need a node, in the order they came, and when to ask the scheduler about them.
 
-Actors of equal demand form a class. While a class finds room, several of its actors are asked for at once; when the
-answer is "no room now", only its first is asked for again, after a pause that doubles from milliseconds to a
-quarter of a second, and at once when something has changed (``poke``). A thousand waiting actors so cost one question
-each time. What fits nowhere even when idle is given up after a grace period, in which a node may join.
+Actors of equal demand form a class. While a class finds room, several of its actors are asked for at once; when there
+is none, only its first is asked for again, after a pause that doubles from milliseconds to a quarter of a second, and
+at once when something has changed (``poke``). A thousand waiting actors so cost one question each time. A node that is
+found may still refuse the actor: until the raylet has accepted it, the question is open. What fits nowhere even when
+idle is given up after a grace period, in which a node may join.
 
 Pure: takes the time, keeps no clock.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 from shoal_gcs.actor_machine import Demand
 
-#: Questions under way for one class.
+#: Open questions for one class.
 WINDOW = 16
 FIRST_PAUSE_S = 0.005
 LAST_PAUSE_S = 0.25
@@ -31,9 +32,9 @@ class _Waiting:
 @dataclass(slots=True)
 class _Class:
     waiting: OrderedDict[bytes, _Waiting] = field(default_factory=OrderedDict)
-    #: How many of ``waiting`` are asked for.
+    #: How many of ``waiting`` are asked for, or are being started.
     asked: int = 0
-    #: Pauses since the last actor that found room.
+    #: Pauses since the last actor that was accepted.
     pauses: int = 0
     retry_at: float = 0.0
     #: Something changed since the first question that is still open: its answer may be out of date.
@@ -57,16 +58,13 @@ class PlacementQueue:
         return actor_id in self._demands
 
     def add(self, actor_id: bytes, demand: Demand, now: float, delay_s: float = 0.0) -> None:
-        """Append an actor; one that waits already keeps its turn."""
-        if actor_id not in self._demands:
-            self._demands[actor_id] = demand
-            self._classes.setdefault(demand, _Class()).waiting[actor_id] = _Waiting(now, now + delay_s)
-
-    def add_refused(self, actor_id: bytes, demand: Demand, now: float) -> None:
-        """Put an actor back in front: the node chosen for it had no room."""
-        self.add(actor_id, demand, now)
-        self._classes[demand].waiting.move_to_end(actor_id, last=False)
-        self.no_room(actor_id, now)
+        """Append an actor. One that waits already keeps its turn; one whose question is open begins anew."""
+        if actor_id in self._demands:
+            if not self._classes[self._demands[actor_id]].waiting[actor_id].asked:
+                return
+            self.discard(actor_id)
+        self._demands[actor_id] = demand
+        self._classes.setdefault(demand, _Class()).waiting[actor_id] = _Waiting(now, now + delay_s)
 
     def discard(self, actor_id: bytes) -> None:
         """It needs no node any more; fine when it does not wait."""
@@ -77,14 +75,20 @@ class PlacementQueue:
                 del self._classes[demand]
 
     def found(self, actor_id: bytes) -> None:
-        """A node was found: the class may go on at full speed."""
+        """There is a node for it, which is asked now."""
+        demand = self._demands.get(actor_id)
+        if demand is not None:
+            self._classes[demand].infeasible_since = None
+
+    def accepted(self, actor_id: bytes) -> None:
+        """The node has room: the class may go on at full speed."""
         demand = self._demands.get(actor_id)
         if demand is not None:
             self._classes[demand].pauses = 0
-            self._classes[demand].infeasible_since = None
             self.discard(actor_id)
 
     def no_room(self, actor_id: bytes, now: float) -> None:
+        """No node has room now, or the one that was found refused it; it keeps its turn."""
         demand = self._demands.get(actor_id)
         if demand is not None:
             self._classes[demand].infeasible_since = None
@@ -114,7 +118,8 @@ class PlacementQueue:
             group.retry_at = now
 
     def due(self, now: float) -> list[bytes]:
-        """The actors to ask for now; each is answered with ``found``, ``no_room``, ``infeasible`` or ``discard``."""
+        """The actors to ask for now; each is answered with ``found`` and ``accepted``, or with ``no_room``,
+        ``infeasible`` or ``discard``."""
         asking: list[bytes] = []
         for group in self._classes.values():
             if now < group.retry_at:

@@ -235,9 +235,11 @@ class WorkerLeases:
         return actions
 
     def next_deadline(self, now: float) -> float | None:
-        """When ``tick`` may have something to do if nothing happens before; while somebody waits, each quantum."""
+        """When ``tick`` may have something to do if nothing happens before; while somebody waits, as quanta end."""
         if any(demand.infeasible_since is None for demand in self._waiting.values()) or self._wishes:
-            return now + QUANTUM_S
+            began = [lease.granted_at for lease in self._leases.values()]
+            began += [demand.waiting_since for demand in self._waiting.values()]
+            return min((begin + QUANTUM_S for begin in began if begin + QUANTUM_S > now), default=now + QUANTUM_S)
         return min((demand.ask_at for demand in self._waiting.values()), default=None)
 
     # --- inside ---
@@ -352,8 +354,8 @@ class WorkerLeases:
             demand.ask_at = now
             total = self._ledger.total
             demand.infeasible_reason = (
-                f"the closest node {self._node_hex} has {_amounts(total.to_units())} in total "
-                f"and lacks {_amounts(demand.resources.missing_from(total))}"
+                f"no node is known that can hold {_amounts(demand.resources.to_units())}, even when idle: "
+                f"node {self._node_hex} lacks {_amounts(demand.resources.missing_from(total))}"
             )
         if now < demand.ask_at:
             return []
@@ -364,10 +366,7 @@ class WorkerLeases:
         assert demand.infeasible_since is not None
         if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
             return []
-        reason = (
-            f"no node can ever hold {demand.spec.name!r}, which needs {_amounts(demand.resources.to_units())}: "
-            f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
-        )
+        reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
         return [self._refuse(demand, "infeasible", reason)]
 
     def _refuse(self, demand: Demand, kind: str, reason: str) -> Action:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import grpc.aio
 
@@ -31,7 +30,7 @@ class SchedulerApp:
 
     async def start(self) -> None:
         """Raises: EventBusError when the bus does not answer, OSError when the port cannot be bound."""
-        view = ClusterView(self._config.silent_after_s, time.monotonic())
+        view = ClusterView(self._config.silent_after_s)
         feed = ViewFeed(self._bus, self._config.cluster_id, view)
         server = create_server(self._config.token)
         add_SchedulerServiceServicer_to_server(SchedulerServicer(view, random.Random()), server)

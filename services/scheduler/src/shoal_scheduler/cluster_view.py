@@ -80,10 +80,9 @@ class NodeView:
 class ClusterView:
     """All nodes that were heard lately. Times are monotonic seconds."""
 
-    def __init__(self, silent_after_s: float, now: float) -> None:
+    def __init__(self, silent_after_s: float) -> None:
         """A node that is silent for ``silent_after_s`` is left out, without being declared dead: that is the GCS's."""
         self._silent_after_s = silent_after_s
-        self._began_at = now
         self._nodes: dict[NodeID, NodeView] = {}
         #: (incarnation, when) the GCS declared dead: a heartbeat that was still under way does not revive it.
         self._dead: dict[NodeID, tuple[int, float]] = {}
@@ -124,10 +123,6 @@ class ClusterView:
         """The node, unless it is unknown or silent."""
         node = self._nodes.get(node_id)
         return node if node is not None and now - node.heard_at <= self._silent_after_s else None
-
-    def settled(self, now: float) -> bool:
-        """Has every living node had the time to be heard? Before that, "no node can" would be a guess."""
-        return now - self._began_at > self._silent_after_s
 
     def place(self, node: NodeView, resources: ResourceSet, spread: bool) -> None:
         """Charge a placement at once."""

@@ -26,6 +26,9 @@ _SOFT = "node?:"
 def pick(request: Request, view: ClusterView, now: float, rng: random.Random) -> Choice:
     """Choose a node and charge the placement to it. A choice without node or ``infeasible`` means: ask again later.
 
+    ``infeasible`` is what the nodes heard so far allow: whoever asks gives a request up only after a grace, in which
+    those of a scheduler that has just started are heard.
+
     Raises: InvalidRequest for an unknown strategy.
     """
     choice = _choose(request, view, now, rng)
@@ -43,14 +46,14 @@ def _choose(request: Request, view: ClusterView, now: float, rng: random.Random)
         if wanted is not None and wanted.feasible(request.resources):
             return _stay_or_go(request, wanted)
         if strategy.startswith(_HARD):
-            return _unless_unsettled(view, now, _why_not_there(node_id, wanted, request.resources))
+            return Choice(infeasible=True, reason=_why_not_there(node_id, wanted, request.resources))
     elif strategy not in ("", "DEFAULT", _SPREAD):
         raise InvalidRequest(
             f"unknown scheduling strategy {strategy!r}: use DEFAULT, SPREAD, node:<hex> or node?:<hex>"
         )
     feasible = [node for node in nodes if node.feasible(request.resources)]
     if not feasible:
-        return _unless_unsettled(view, now, _closest(nodes, request.resources)) if nodes else Choice()
+        return Choice(infeasible=True, reason=_closest(nodes, request.resources)) if nodes else Choice()
     ready = [node for node in feasible if node.fits_now(request.resources)]
     if strategy == _SPREAD:
         chosen = pick_spread(ready)
@@ -61,24 +64,22 @@ def _choose(request: Request, view: ClusterView, now: float, rng: random.Random)
 
 
 def _stay_or_go(request: Request, wanted: NodeView) -> Choice:
-    """A request bound to a node: it queues there, unless the GCS asks, which cannot queue, or that node itself."""
-    if wanted.fits_now(request.resources):
+    """A request bound to a node queues there; when that node itself asks, it does already."""
+    if wanted.fits_now(request.resources) or wanted.node_id != request.asking:
         return Choice(wanted)
-    return Choice() if request.asking in (None, wanted.node_id) else Choice(wanted)
+    return Choice()
 
 
 def _shorter_queue(request: Request, view: ClusterView, feasible: Sequence[NodeView], now: float) -> NodeView | None:
-    """All nodes are busy: one where the wait is shorter by enough than where the request queues now."""
-    if request.asking is None:
-        return None
-    asking = view.node(request.asking, now)
+    """All nodes are busy: one where the wait is shorter by enough than where the request queues now.
+
+    An actor queues nowhere. Its creation is sent to the shortest queue all the same: the raylet there refuses it,
+    but sets aside what it needs and asks tasks for it.
+    """
+    asking = view.node(request.asking, now) if request.asking is not None else None
     here_s = waiting_s(request, asking) if asking is not None else math.inf
     best = min(feasible, key=lambda node: (waiting_s(request, node), node.node_id))
     return best if waiting_s(request, best) + MOVE_GAIN_S <= here_s else None
-
-
-def _unless_unsettled(view: ClusterView, now: float, reason: str) -> Choice:
-    return Choice(infeasible=True, reason=reason) if view.settled(now) else Choice()
 
 
 def _why_not_there(node_id: NodeID, node: NodeView | None, resources: ResourceSet) -> str:
