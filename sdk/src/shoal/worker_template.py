@@ -30,7 +30,10 @@ import setproctitle
 import shoal  # noqa: F401
 from shoal import worker
 from shoal._runtime import actor_host, executor  # noqa: F401
+from shoal._runtime.core_worker import RayletFrames
+from shoal._runtime.peer_frames import PeerMessage
 from shoal_common import grpc_channel  # noqa: F401
+from shoal_common.frames import FrameDecoder
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked, WorkerReaped
 from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
@@ -50,6 +53,8 @@ def main() -> None:
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda signum, frame: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    for union in (RayletFrames, PeerMessage):
+        FrameDecoder(union)
     # Objects made so far are never collected: their pages stay shared with the workers.
     gc.collect()
     gc.freeze()
