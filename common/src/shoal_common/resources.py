@@ -40,11 +40,7 @@ class ResourceSet:
     def missing_from(self, other: ResourceSet) -> dict[str, float]:
         """What ``other`` lacks to hold this, in units; empty when it fits."""
         theirs = other._grains
-        return {
-            name: (n - theirs.get(name, 0)) / GRAINS
-            for name, n in self._grains.items()
-            if n > theirs.get(name, 0)
-        }
+        return {name: (n - theirs.get(name, 0)) / GRAINS for name, n in self._grains.items() if n > theirs.get(name, 0)}
 
     def __add__(self, other: ResourceSet) -> ResourceSet:
         total = dict(self._grains)
