@@ -465,6 +465,29 @@ async def test_the_process_of_an_unknown_actor_is_stopped(cluster: Cluster) -> N
     assert (stop.worker_id, stop.force) == (worker_id, True)
 
 
+async def test_a_name_that_is_taken_is_found(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the row of its actor is still being written."""
+    await cluster.join()
+    job_id = await cluster.start_job()
+    put, began, may_go_on = cluster.store.put, asyncio.Event(), asyncio.Event()
+
+    async def put_late(*args: Any, **options: Any) -> int:
+        began.set()
+        await may_go_on.wait()
+        return await put(*args, **options)
+
+    monkeypatch.setattr(cluster.store, "put", put_late)
+    creating = asyncio.create_task(cluster.create(job_id, name="n", namespace="space"))
+    await began.wait()
+    with pytest.raises(errors.AlreadyExists), service_errors():
+        await cluster.create(job_id, name="n", namespace="space")
+    finding = asyncio.create_task(cluster.named("n"))
+    done, _ = await asyncio.wait([finding], timeout=0.05)
+    assert not done
+    may_go_on.set()
+    assert (await finding).actor.actor_id == await creating
+
+
 async def test_names(cluster: Cluster) -> None:
     await cluster.join()
     job_id = await cluster.start_job()

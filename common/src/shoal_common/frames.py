@@ -11,7 +11,9 @@ no worker pays 0.14 s and a dozen threads for a gRPC channel before it can submi
 
 from __future__ import annotations
 
+import functools
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -341,6 +343,12 @@ def encode_frame(message: Message) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
+@functools.cache
+def _decoder(union: Any) -> Callable[[bytes | memoryview], Any]:
+    """Thread-safe, so all connections share one: it takes a millisecond or two to make."""
+    return msgspec.msgpack.Decoder(union).decode
+
+
 class FrameDecoder:
     """Cuts a byte stream into messages of one union; does no I/O.
 
@@ -349,7 +357,7 @@ class FrameDecoder:
     """
 
     def __init__(self, union: Any) -> None:
-        self._decode = msgspec.msgpack.Decoder(union).decode
+        self._decode = _decoder(union)
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Any]:

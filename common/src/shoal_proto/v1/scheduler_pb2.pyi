@@ -80,7 +80,7 @@ class PickNodeResponse(google.protobuf.message.Message):
     INFEASIBLE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
-    """node_id chosen; empty = none now"""
+    """node_id chosen, which may be busy; empty = the asking node itself, or none is known"""
     raylet_address: builtins.str
     """raylet_address (gRPC) of that node"""
     infeasible: builtins.bool

@@ -139,8 +139,12 @@ class ActorManager:
             finally:
                 self._forget_waiter(actor_id, future)
 
-    def get_named(self, name: str, namespace: str) -> tuple[gcs_pb2.ActorInfo, bytes]:
+    async def get_named(self, name: str, namespace: str) -> tuple[gcs_pb2.ActorInfo, bytes]:
         actor = self._table.named(namespace, name)
+        if actor is not None and actor.actor_id not in self._committed:
+            # Who was told that the name is taken finds its actor.
+            await written([self._save(actor)])
+            actor = self._table.named(namespace, name)
         info = self._committed.get(actor.actor_id) if actor is not None else None
         if info is None:
             raise NotFound(

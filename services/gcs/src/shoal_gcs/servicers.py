@@ -84,7 +84,7 @@ class ActorServicer(rpc.ActorServiceServicer):
         return pb.WaitActorResponse(actor=info)
 
     async def GetNamedActor(self, request: pb.GetNamedActorRequest, context: Context) -> pb.GetNamedActorResponse:
-        info, handle = self._actors.get_named(request.name, request.namespace)
+        info, handle = await self._actors.get_named(request.name, request.namespace)
         return pb.GetNamedActorResponse(actor=info, handle=handle)
 
     async def ListActors(self, request: pb.ListActorsRequest, context: Context) -> pb.ListActorsResponse:
