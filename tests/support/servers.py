@@ -112,12 +112,29 @@ class EtcdServer(Server):
         with grpc.insecure_channel(self.address) as channel:
             rpc.KVStub(channel).DeleteRange(rpc.DeleteRangeRequest(key=b"\0", range_end=b"\0"), timeout=10)
 
+    def put(self, key: str, value: bytes) -> None:
+        with grpc.insecure_channel(self.address) as channel:
+            rpc.KVStub(channel).Put(rpc.PutRequest(key=key.encode(), value=value), timeout=10)
+
+    def keys(self) -> list[str]:
+        with grpc.insecure_channel(self.address) as channel:
+            answer = rpc.KVStub(channel).Range(rpc.RangeRequest(key=b"\0", range_end=b"\0", keys_only=True), timeout=10)
+            return [kv.key.decode() for kv in answer.kvs]
+
     def compact(self) -> None:
         """Forgets the history until now."""
         with grpc.insecure_channel(self.address) as channel:
             kv = rpc.KVStub(channel)
             revision = kv.Range(rpc.RangeRequest(key=b"\0"), timeout=10).header.revision
             kv.Compact(rpc.CompactionRequest(revision=revision, physical=True), timeout=10)
+
+    def revoke_lease(self, lease_id: int) -> None:
+        with grpc.insecure_channel(self.address) as channel:
+            rpc.LeaseStub(channel).LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=10)
+
+    def forget(self) -> None:
+        """Loses its data; to be started again."""
+        shutil.rmtree(self.directory / "data")
 
 
 class NatsServer(Server):

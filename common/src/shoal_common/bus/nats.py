@@ -7,6 +7,7 @@ sent late, so an event that ages, as a heartbeat does, carries its time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import nats.errors
@@ -20,6 +21,12 @@ from shoal_common.bus.subjects import check_subject, matcher
 
 #: ``connect`` and ``subscribe`` give up after this time, in seconds.
 DEADLINE_S = 10.0
+#: Pause before a server that has not confirmed a subscription is asked again, in seconds.
+PROBE_INTERVAL_S = 0.5
+#: A publisher that is faster than the connection is held back for this time at most, in seconds.
+PUBLISH_DEADLINE_S = 2.0
+#: What has been published is sent at the end within this time, or lost, in seconds.
+CLOSE_DEADLINE_S = 2.0
 #: A server is taken for dead after so many unanswered pings, one every so many seconds.
 PING_INTERVAL_S = 2
 MAX_UNANSWERED_PINGS = 2
@@ -41,6 +48,7 @@ class NatsBus:
         self._client = Client()
         self._subscriptions: set[_NatsSubscription] = set()
         self._problem = "no answer"
+        self._connecting = True
         self._lost = 0
         self._warn_at = 0.0
         self._closed = False
@@ -49,7 +57,7 @@ class NatsBus:
     async def connect(cls, address: str, token: str, deadline_s: float = DEADLINE_S) -> NatsBus:
         """``address`` is the server's ``host:port``. A server that is not up yet is waited for.
 
-        Raises: EventBusError after ``deadline_s`` seconds.
+        Raises: EventBusError when it refuses the token, and after ``deadline_s`` seconds.
         """
         bus = cls(address)
         try:
@@ -60,19 +68,25 @@ class NatsBus:
                     error_cb=bus._on_error,
                     disconnected_cb=bus._on_disconnected,
                     reconnected_cb=bus._on_reconnected,
+                    closed_cb=bus._on_closed,
                     connect_timeout=2,
                     ping_interval=PING_INTERVAL_S,
                     max_outstanding_pings=MAX_UNANSWERED_PINGS,
                     reconnect_time_wait=RECONNECT_PAUSE_S,  # type: ignore[arg-type]  # fractions do
                     max_reconnect_attempts=-1,
                     pending_size=MAX_BUFFERED_BYTES,
+                    flush_timeout=PUBLISH_DEADLINE_S,
                 )
+        except nats.errors.AuthorizationError as error:
+            await bus.close()
+            raise EventBusError(f"NATS at {address} has refused the token: use the cluster's") from error
         except TimeoutError:
             await bus.close()
             raise EventBusError(f"cannot connect to NATS at {address} in {deadline_s:g} s: {bus._problem}") from None
         except BaseException:
             await bus.close()
             raise
+        bus._connecting = False
         return bus
 
     async def publish(self, subject: str, data: bytes) -> None:
@@ -93,9 +107,7 @@ class NatsBus:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 await subscription.start(self._client, pattern)
-                # The first flush may overtake the subscription in the client's own queue, the second may not.
-                await self._client.flush()
-                await self._client.flush()
+                await self._confirm()
         except (TimeoutError, nats.errors.Error) as error:
             await subscription.unsubscribe()
             raise EventBusError(
@@ -112,11 +124,41 @@ class NatsBus:
         self._closed = True
         for subscription in list(self._subscriptions):
             await subscription.unsubscribe()
-        await self._client.close()
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                await self._client.close()
+        except (TimeoutError, OSError) as error:
+            _log.warning("NATS at %s did not take the last events: %s", self._address, error or "no answer")
+
+    async def _confirm(self) -> None:
+        """Returns when the server has taken all that was asked of it; tries for ever.
+
+        An event to ourselves, which the server handles after what was sent before it. The client's ``flush`` was
+        rejected: it returns at once without a connection, never after a connection is lost, and when it is given up
+        its late answer ends the client's reading, unnoticed until pings stay unanswered.
+        """
+        arrived = asyncio.Event()
+
+        async def arrive(_message: Msg) -> None:
+            arrived.set()
+
+        inbox = self._client.new_inbox()
+        probe = await self._client.subscribe(inbox, cb=arrive)
+        try:
+            while not arrived.is_set():
+                await self._client.publish(inbox)
+                with contextlib.suppress(TimeoutError):  # lost with its connection: another one goes out
+                    async with asyncio.timeout(PROBE_INTERVAL_S):
+                        await arrived.wait()
+        finally:
+            await probe.unsubscribe()
 
     async def _on_error(self, error: Exception) -> None:
         if not isinstance(error, nats.errors.SlowConsumerError):
             self._problem = f"{error}" or type(error).__name__
+            if self._connecting and "authorization violation" in self._problem.lower():
+                # Ends the client's attempts: more of them do not make the token right.
+                raise nats.errors.AuthorizationError
             _log.debug("NATS at %s: %s", self._address, self._problem)
             return
         self._lost += 1
@@ -131,6 +173,10 @@ class NatsBus:
 
     async def _on_reconnected(self) -> None:
         _log.info("connected to NATS at %s again", self._address)
+
+    async def _on_closed(self) -> None:
+        if not self._closed:
+            _log.error("NATS at %s has ended the connection for good: %s", self._address, self._problem)
 
 
 class _NatsSubscription:
@@ -160,5 +206,6 @@ class _NatsSubscription:
                 _log.debug("subscription of %s ended with its connection: %s", subscription.subject, error)
 
     async def _receive(self, message: Msg) -> None:
-        if self._active:
+        # Whoever subscribes to everything would see the events with which subscriptions are confirmed.
+        if self._active and not message.subject.startswith("_INBOX."):
             call_handler(self._handler, message.subject, message.data)
