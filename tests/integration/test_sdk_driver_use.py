@@ -99,7 +99,8 @@ class TestThreads:
             with ThreadPoolExecutor(8) as pool:
                 return list(pool.map(lambda x: shoal.get(square.remote(x)), range(40)))
 
-        assert shoal.get([outer.remote() for _ in range(2)], timeout=PATIENCE_S) == [[x * x for x in range(40)]] * 2
+        # One CPU is left for them: only the main thread of a task lends its own while it waits.
+        assert shoal.get(outer.remote(), timeout=PATIENCE_S) == [x * x for x in range(40)]
 
 
 # --- asyncio -------------------------------------------------------------------------------------------------------

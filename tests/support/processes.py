@@ -71,20 +71,23 @@ def descendants(pid: int) -> set[int]:
 
 
 def _parent(pid: int) -> int:
+    """Raises: FileNotFoundError, ProcessLookupError when the process has ended."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def head_of(driver: int) -> int:
     """The head process of an embedded cluster."""
-    [head] = [pid for pid in descendants(driver) if "shoal.head" in command(pid)]
+    # What the head itself is just starting still has its command line.
+    [head] = [pid for pid in descendants(driver) if "shoal.head" in command(pid) and _parent(pid) == driver]
     return head
 
 
 def template_of(driver: int) -> int:
     """The process from which the workers of an embedded cluster are forked; 0 = there is none now."""
-    children = descendants(head_of(driver))
+    head = head_of(driver)
+    children = descendants(head)
     # A fork of it has the same title until it has its own.
-    templates = [pid for pid in children if "shoal::template" in command(pid) and _parent(pid) not in children]
+    templates = [pid for pid in children if "shoal::template" in command(pid) and _parent(pid) == head]
     return templates[0] if templates else 0
 
 
