@@ -111,7 +111,7 @@ def test_killed_while_it_waits_for_another():
 
 
 def test_killed_while_idle():
-    @shoal.remote(max_retries=0)
+    @shoal.remote
     def pid():
         return os.getpid()
 
@@ -119,8 +119,8 @@ def test_killed_while_idle():
         victim = shoal.get(pid.remote(), timeout=PATIENCE_S)
         os.kill(victim, signal.SIGKILL)
         all_gone([victim])
-        # Nothing ran on it: there is nothing to fail.
-        eventually(lambda: shoal.available_resources().get("CPU") == 2, "its CPU is free")
+        assert shoal.get(pid.remote(), timeout=PATIENCE_S) != victim
+    eventually(lambda: shoal.available_resources().get("CPU") == 2, "the CPUs are free")
 
 
 def test_killed_while_the_result_is_read():
