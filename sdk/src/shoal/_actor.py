@@ -349,6 +349,8 @@ class ActorMethod:
         handle, info = self._handle, self._info
         info.signature.check(args, kwargs)
         core = _worker.current_or_none()
+        if core is None and _worker.was_forked():
+            _worker.current()  # raises: says what a forked process can do
         if core is None or handle._shoal_epoch != _worker.epoch:
             raise _stale_handle(handle)
         state, client = handle._shoal_state, handle._shoal_client

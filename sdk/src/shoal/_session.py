@@ -227,7 +227,14 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             session.cluster.stop()
 
 
+def _forget_in_child() -> None:
+    """A forked child must not end its parent's cluster when it exits."""
+    global _session
+    _session = None
+
+
 atexit.register(shutdown, True)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 # -- joining --------------------------------------------------------------------------------------------

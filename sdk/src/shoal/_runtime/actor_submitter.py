@@ -58,6 +58,11 @@ class ActorSubmitter:
                 self._clients[actor_id] = client
             return client
 
+    def on_node_lost(self, error: Exception) -> None:
+        """This process's node is gone, and with it the way to every actor. Caller holds the lock."""
+        for client in list(self._clients.values()):
+            client.on_dead(client.version, error)
+
     def owns_living(self) -> bool:
         """Whether actors live that end with this process."""
         return any(client.creation is not None and client.state != DEAD for client in self._clients.values())
@@ -156,7 +161,7 @@ class ActorSubmitter:
             self._core.gcs.call_async(
                 "Actor", "ReleaseActor", gcs_pb2.ReleaseActorRequest(actor_id=client.actor_id), done
             )
-        except ValueError:
+        except (ValueError, exceptions.LocalRayletDiedError):
             return  # the channel is closed: the session has ended, and the actor with it
 
     def _send_kill(self, client: ActorClient) -> None:
@@ -206,8 +211,8 @@ class ActorSubmitter:
 
         try:
             self._core.gcs.wait_actor(client.actor_id, client.version, done)
-        except ValueError:
-            return  # the channel is closed: the session has ended
+        except (ValueError, exceptions.LocalRayletDiedError):
+            return  # the channel is closed: the session, or the node, has ended
 
     def _on_state(
         self, client: ActorClient, response: gcs_pb2.WaitActorResponse | None, error: Exception | None

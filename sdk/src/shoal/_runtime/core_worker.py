@@ -492,8 +492,10 @@ class CoreWorker:
             for entry in list(self.table.entries.values()):
                 if entry.state == PENDING:
                     self.fail_entry(entry, error)
+            self.actors.on_node_lost(error)
             self.store.on_raylet_lost()
             self._finish_answers()
+        self.gcs.abandon()
 
     def ask_raylet(self, make: Callable[[int], frames.Message], timeout: float | None = None) -> Any:
         """One request and its answer; None when the raylet is gone or ``timeout`` seconds have passed."""
@@ -504,6 +506,8 @@ class CoreWorker:
             box: list[Any] = []
             self._answers[request] = (waiter, box)
         self.raylet.send(make(request))
+        if self.raylet.closed:
+            self._finish_answers()  # it was gone before the question was noted
         if not self.reactor.wait(waiter, timeout):
             self._answers.pop(request, None)
         return box[0] if box else None

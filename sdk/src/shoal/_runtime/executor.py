@@ -64,10 +64,14 @@ class Executor:
         self._first_reply_at = 0.0
         #: Functions and methods that have run here.
         self._known: set[str] = set()
+        #: Threads of the user's code that wait for objects; whether the CPU is lent for them.
         self._blocked = 0
+        self._lent = False
+        self._block_lock = threading.Lock()
+        #: The main thread runs a task.
+        self._running = False
         self._leaving = False
         self._holds_cpu = True
-        self._main = threading.main_thread()
         self.actor: ActorHost | None = None
         self._title = ""
 
@@ -78,7 +82,7 @@ class Executor:
         if self.actor is not None and self.actor.takes_calls:
             self.actor.start_calls(caller, tasks)
             return
-        if (self._blocked and self.actor is None) or self._leaving:
+        if (self._blocked and self._running and self.actor is None) or self._leaving:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=self._leaving))
             return
         self._queue.extend([(caller, task) for task in tasks])
@@ -168,7 +172,9 @@ class Executor:
                 # Who knows how it ends: a crash must not take the answers of others along.
                 self.flush_replies()
                 self._known.add(push.name)
+            self._running = True
             reply = self.execute(caller, push)
+            self._running = False
             now = time.monotonic()
             with self._reply_lock:
                 self._replies.setdefault(caller, []).append(reply)
@@ -375,23 +381,30 @@ class Executor:
 
     @contextlib.contextmanager
     def blocking(self) -> Iterator[None]:
-        """Around a wait of user code: replies go out, tasks that have not begun go back, the CPU is lent."""
-        if threading.current_thread() is not self._main:
-            yield
-            return
-        self.flush_replies()
-        if self.actor is None:
-            self._hand_back()
-        lent = self._holds_cpu
-        if lent:
-            self._core.raylet.send(frames.Blocked())
-        self._blocked += 1
+        """Around a wait of user code in any thread: replies go out, tasks not begun go back, the CPU is lent.
+
+        Ray lends it for the main thread only; then a task that waits for its own threads, which wait for other
+        tasks, can hold the CPU that those need. Lending too early costs a moment of two tasks on one CPU.
+        """
+        with self._block_lock:
+            self._blocked += 1
+            first = self._blocked == 1
+            lent = first and self._holds_cpu
+            if lent:
+                self._core.raylet.send(frames.Blocked())
+                self._lent = True
+        if first:
+            self.flush_replies()
+            if self.actor is None and self._running:
+                self._hand_back()
         try:
             yield
         finally:
-            self._blocked -= 1
-            if lent:
-                self._core.raylet.send(frames.Unblocked())
+            with self._block_lock:
+                self._blocked -= 1
+                if not self._blocked and self._lent:
+                    self._lent = False
+                    self._core.raylet.send(frames.Unblocked())
 
     def _hand_back(self, leaving: bool = False) -> None:
         with self._core.lock:

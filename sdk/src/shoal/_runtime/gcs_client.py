@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shoal import exceptions
+
 if TYPE_CHECKING:
     import grpc
 
@@ -24,11 +26,14 @@ class GcsClient:
         self.address = address
         self._token = token
         self._lock = threading.Lock()
+        self._node_is_gone = False
         self._channel: grpc.Channel | None = None
         self._stubs: dict[str, Any] = {}
 
     def _stub(self, name: str) -> Any:
         with self._lock:
+            if self._node_is_gone:
+                raise exceptions.LocalRayletDiedError()
             if self._channel is None:
                 from shoal_common.grpc_channel import sync_channel
 
@@ -41,8 +46,15 @@ class GcsClient:
             return stub
 
     def call(self, service: str, method: str, request: Any, timeout: float = DEADLINE_S) -> Any:
-        """One unary call. Raises: grpc.RpcError."""
-        return getattr(self._stub(service), method)(request, timeout=timeout, wait_for_ready=True)
+        """One unary call. Raises: grpc.RpcError, LocalRayletDiedError (this node is gone)."""
+        import grpc
+
+        try:
+            return getattr(self._stub(service), method)(request, timeout=timeout, wait_for_ready=True)
+        except (grpc.RpcError, ValueError) as error:
+            if self._node_is_gone:
+                raise exceptions.LocalRayletDiedError() from error
+            raise
 
     def call_async(
         self,
@@ -79,6 +91,11 @@ class GcsClient:
 
         request = gcs_pb2.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=int(POLL_S * 1000))
         self.call_async("Actor", "WaitActor", request, done, timeout=POLL_S + 30)
+
+    def abandon(self) -> None:
+        """This process's node is gone: calls fail at once, those under way too."""
+        self._node_is_gone = True
+        self.close()
 
     def close(self) -> None:
         with self._lock:

@@ -188,6 +188,8 @@ class LocalStore:
         box: list[Any] = []
         self._answers[request] = (waiter, box)
         self._raylet.send(make(request))
+        if self._raylet.closed:
+            self.on_raylet_lost()  # it was gone before the question was noted
         self._reactor.wait(waiter)
         if not box:
             raise exceptions.LocalRayletDiedError()
