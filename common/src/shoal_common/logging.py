@@ -11,6 +11,9 @@ from typing import TextIO
 
 import structlog
 
+#: Without the frames' local variables: among them are tokens and users' data.
+_traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def configure(service: str, level: str = "info", stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging, both into ``stream`` (standard error by default).
@@ -32,9 +35,9 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
         add_service,
     ]
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=True)]
+        [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
         if pretty
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_traceback), structlog.processors.JSONRenderer()]
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(

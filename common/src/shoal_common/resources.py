@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 GRAINS = 10_000
+#: Fits the 64-bit integers of all messages, sums included.
+MAX_GRAINS = 1 << 60
 #: The resource of every node that tells how many bytes its object store has, and how many are free.
 OBJECT_STORE_MEMORY = "object_store_memory"
 
@@ -23,8 +25,8 @@ class ResourceSet:
 
     @classmethod
     def of(cls, amounts: Mapping[str, float]) -> Self:
-        """From units, e.g. ``{"CPU": 0.5}``; amounts are rounded to the nearest grain."""
-        return cls({name: round(value * GRAINS) for name, value in amounts.items()})
+        """From units, e.g. ``{"CPU": 0.5}``; amounts are rounded to the nearest grain, and end at what no node has."""
+        return cls({name: min(round(value * GRAINS), MAX_GRAINS) for name, value in amounts.items()})
 
     @property
     def grains(self) -> Mapping[str, int]:

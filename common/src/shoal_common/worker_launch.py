@@ -34,6 +34,9 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     #: Further environment variables for the process, e.g. {"OMP_NUM_THREADS": "1"}.
     env: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"WorkerConfig(worker_id={self.worker_id.hex()!r})"  # the token stays out of every message
+
 
 class ForkWorker(msgspec.Struct, frozen=True, tag=True):
     config: WorkerConfig

@@ -33,6 +33,9 @@ class HeadConfig(msgspec.Struct, frozen=True):
     settings: dict[str, float] = {}
     log_level: str = "warning"
 
+    def __repr__(self) -> str:
+        return f"HeadConfig(session_name={self.session_name!r})"  # the token stays out of every message
+
 
 class HeadReady(msgspec.Struct, frozen=True):
     """Where the services of a started head are, or why there are none."""

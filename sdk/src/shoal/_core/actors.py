@@ -149,6 +149,12 @@ class ActorClient:
         self.in_flight.clear()
         self.queue.extendleft(reversed(again))
 
+    def forget_all(self) -> None:
+        """Let go of every record."""
+        self.queue.clear()
+        self.in_flight.clear()
+        self.creation = None
+
     def on_dead(self, version: int, cause: Any) -> None:
         self.version = version
         self.cause = cause

@@ -234,6 +234,14 @@ class TaskQueue:
         self._adjust_demand()
         return records
 
+    def forget_all(self) -> None:
+        """Let go of every record."""
+        self.pending.clear()
+        for worker in self.workers.values():
+            worker.in_flight.clear()
+        self.workers.clear()
+        self.idle.clear()
+
     def refused(self) -> None:
         """The raylet forgot the demand it refused."""
         self.demanded = self.granted

@@ -63,6 +63,13 @@ class ActorSubmitter:
         for client in list(self._clients.values()):
             client.on_dead(client.version, error)
 
+    def forget_all(self) -> None:
+        """The session ends: nobody waits for any call any more. Caller holds the lock."""
+        for client in list(self._clients.values()):
+            client.forget_all()
+        self._by_worker.clear()
+        self.dirty.clear()
+
     def owns_living(self) -> bool:
         """Whether actors live that end with this process."""
         return any(client.creation is not None and client.state != DEAD for client in self._clients.values())

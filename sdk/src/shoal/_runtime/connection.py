@@ -78,6 +78,8 @@ class Connection:
         self._nonce = handshake.new_nonce()
         self._peer_nonce = b""
         self.closed = False
+        #: The peer was gone already when something was sent.
+        self.undelivered = False
         #: The peer's ids; empty until its side of the handshake has been seen.
         self.peer_worker_id = b""
         self.peer_address: WorkerAddress | None = None
@@ -112,6 +114,7 @@ class Connection:
             except BlockingIOError:
                 sent = 0
             except OSError:
+                self.undelivered = True
                 return  # the reactor sees the same error on reading and closes
             if sent < len(data):
                 self._out.appendleft(memoryview(data)[sent:])

@@ -560,6 +560,9 @@ class CoreWorker:
                     entry.state, entry.payload, entry.contained = ERROR, self.pickle_error(lost), None
             self.store.on_raylet_lost()
             self._finish_answers()
+            # Records and queues name each other, and records are unknown to the garbage collector.
+            self.tasks.forget_all()
+            self.actors.forget_all()
         self.reactor.stop()
         self.raylet.close_quietly()
         self.peers.close()

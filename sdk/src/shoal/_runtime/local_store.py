@@ -212,6 +212,7 @@ class LocalStore:
     def close(self) -> None:
         """Give the mapping up; views that still live keep it until they go."""
         self._cached.clear()
+        self._arena = None
         if self._arena_fd >= 0:
             os.close(self._arena_fd)
             self._arena_fd = -1

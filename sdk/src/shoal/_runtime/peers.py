@@ -38,6 +38,8 @@ class Peers:
         self._on_gone = on_gone
         self._path = identity.address.path
         self._connections: dict[bytes, Connection] = {}
+        #: Every open connection: where both sides connect at once, one of the two is in no other table.
+        self._open: set[Connection] = set()
         self._addresses: dict[bytes, WorkerAddress] = {}
         self._listener = channel.listen(self._path)
         reactor.register(self._listener.fileno(), self._on_accept)
@@ -74,7 +76,7 @@ class Peers:
             connection.send(message)
 
     def _make(self, sock: socket.socket, *, connecting: bool) -> Connection:
-        return Connection(
+        connection = Connection(
             self._reactor,
             sock,
             self._identity,
@@ -83,6 +85,9 @@ class Peers:
             self._on_closed,
             connecting=connecting,
         )
+        with self._lock:
+            self._open.add(connection)
+        return connection
 
     def _on_accept(self, mask: int) -> None:
         while True:
@@ -98,6 +103,7 @@ class Peers:
     def _on_closed(self, connection: Connection, reason: str) -> None:
         worker_id = connection.peer_worker_id
         with self._lock:
+            self._open.discard(connection)
             if self._connections.get(worker_id) is connection:
                 del self._connections[worker_id]
                 self._addresses.pop(worker_id, None)
@@ -105,7 +111,7 @@ class Peers:
 
     def close(self) -> None:
         """Close all connections without telling, and remove the socket."""
-        for connection in self._connections.values():
+        for connection in self._open:
             connection.close_quietly()
         self._listener.close()
         try:
@@ -115,7 +121,7 @@ class Peers:
 
     def detach(self) -> None:
         """In a forked child: let go of the copied descriptors."""
-        for connection in self._connections.values():
+        for connection in self._open:
             connection.detach()
         self._listener.close()
 

@@ -294,6 +294,9 @@ class TaskSubmitter:
         worker = queue.workers[message.lease_id]
         self._by_worker.pop(worker.worker_id, None)
         records = queue.on_lost(message.lease_id)
+        if len(records) == 1 and worker.connection.undelivered:
+            queue.add_front(records, time.monotonic())  # the worker was dead before it got the task
+            return
         for record in records:
             record.suspect = True
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
@@ -347,6 +350,13 @@ class TaskSubmitter:
         for queue in self._by_key:
             if queue.idle:
                 queue.on_tick(now, IDLE_LEASE_S)
+
+    def forget_all(self) -> None:
+        """The session ends: nobody waits for any task any more."""
+        for queue in self._by_key:
+            queue.forget_all()
+        self._by_worker.clear()
+        self._lease_queue.clear()
 
     # -- from the workers -----------------------------------------------------------------------------
 
