@@ -62,6 +62,7 @@ class _Session:
         self.logs: LogStream | None = None
         self.context: Context | None = None
         self.sigterm: Any = None
+        self.log_level = logger.level
 
 
 def is_initialized() -> bool:
@@ -144,14 +145,14 @@ def init(
             raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
         if job_config is not None and namespace is None:
             namespace = getattr(job_config, "ray_namespace", None)
-        if configure_logging:
-            _configure_logging(logging_level, logging_format)
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
+        if configure_logging:
+            _configure_logging(logging_level, logging_format)
         try:
             if target in (None, "", "local") and address != "auto":
                 session.cluster = EmbeddedCluster(kwargs.get("_temp_dir"))
@@ -219,6 +220,7 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
                 session.logs.finish()
             core.close()
             _worker.set_current(None)
+        logger.setLevel(session.log_level)
         if session.sigterm is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, session.sigterm)
         if session.driver_socket is not None:
