@@ -88,7 +88,7 @@ def node_resources(
 SYSTEM_SETTINGS = {
     "infeasible_grace_s": (30.0, -1.0, float("inf")),
     "memory_usage_threshold": (0.95, 0.0, 1.0),
-    "store_full_grace_s": (10.0, 0.0, float("inf")),
+    "store_full_grace_s": (1.0, 0.0, float("inf")),
 }
 
 
