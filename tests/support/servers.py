@@ -1,7 +1,7 @@
 """Real etcd and NATS servers as processes of the tests: on free ports of loopback, with their data in a directory.
 
-Where a server is not installed its tests fail in CI (the variable CI is set there) and are skipped elsewhere: `make test`
-works on a machine with Python and make alone, as embedded clusters need none of them.
+Where a server is not installed its tests fail in CI (the variable CI is set there) and are skipped elsewhere, so that
+`make test` works on a machine with Python and make alone: embedded clusters need none of them.
 """
 
 from __future__ import annotations
