@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from support.processes import all_gone, eventually, head_of, template_of
+from support.processes import all_gone, eventually, head_of, running_template_of
 
 import shoal
 
@@ -23,7 +23,7 @@ class Where:
 
 
 def test_workers_start_the_plain_way():
-    template = template_of(os.getpid())
+    template = running_template_of(os.getpid())
     # Stopped first: it cannot answer, and nothing tells the raylet before the kill.
     os.kill(template, signal.SIGSTOP)
     # Those that get a worker which it has forked already lose it with the template.
@@ -37,11 +37,11 @@ def test_workers_start_the_plain_way():
 
 
 def test_template_is_started_again():
-    first = template_of(os.getpid())
+    first = running_template_of(os.getpid())
     os.kill(first, signal.SIGKILL)
     all_gone([first])
 
-    again = eventually(lambda: template_of(os.getpid()), "there is a template again")
+    again = running_template_of(os.getpid())
     assert again != first
 
     def forked():
@@ -57,13 +57,13 @@ def test_tasks_are_run_again():
 
     assert shoal.get([f.remote(i) for i in range(10)]) == list(range(10))
     refs = [f.remote(i) for i in range(100)]
-    os.kill(template_of(os.getpid()), signal.SIGKILL)
+    os.kill(running_template_of(os.getpid()), signal.SIGKILL)
     refs += [f.remote(i) for i in range(100, 200)]
     assert shoal.get(refs, timeout=60) == list(range(200))
 
 
 def test_head_stays():
     head = head_of(os.getpid())
-    os.kill(template_of(os.getpid()), signal.SIGKILL)
+    os.kill(running_template_of(os.getpid()), signal.SIGKILL)
     shoal.get(Where.remote().pids.remote(), timeout=60)
     assert head_of(os.getpid()) == head

@@ -91,6 +91,12 @@ def template_of(driver: int) -> int:
     return templates[0] if templates else 0
 
 
+def running_template_of(driver: int) -> int:
+    """As ``template_of``, once there is one. Never 0, which to ``os.kill`` means the caller's own process group."""
+    template: int = eventually(lambda: template_of(driver), "the template runs")
+    return template
+
+
 def arenas_of(pid: int) -> set[int]:
     """Inodes of the memory files that a process maps."""
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
