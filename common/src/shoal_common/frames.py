@@ -48,7 +48,8 @@ class Hello(Message, tag=1):
 
     version: int
     nonce: bytes
-    #: "driver", "worker" or "raylet"
+    #: "driver" or "worker": a process of this node. "owner": one of another node, which leases workers here or owns
+    #: objects that lie here; its connection is its life. "raylet": another node's, for objects.
     role: str
     node_id: bytes
     worker_id: bytes
@@ -105,6 +106,10 @@ class LeaseDemand(Message, tag=10):
     total: int
     #: Sent with the first demand of a class, None afterwards.
     spec: SchedulingClass | None = None
+    #: A scheduler chose this node for it (``LeaseSpillback``): it queues here.
+    placed: bool = False
+    #: Bytes of the next tasks' large arguments, by the node that holds them; None = nothing worth a thought.
+    argument_bytes: dict[bytes, int] | None = None
 
 
 class LeaseGranted(Message, tag=11):
@@ -175,6 +180,17 @@ EXIT_KINDS = (
 )
 
 
+class LeaseSpillback(Message, tag=19):
+    """Raylet -> owner: ask another node for ``count`` of the leases that are owed; here they count as granted."""
+
+    class_key: int
+    count: int
+    node_id: bytes
+    #: TCP address of that raylet's framed channel.
+    host: str
+    port: int
+
+
 class WorkerExit(Message, tag=20):
     """Raylet -> worker: end. Graceful: finish the calls that have arrived, run exit hooks.
 
@@ -235,6 +251,21 @@ class LogsFlushed(Message, tag=27):
     request: int
 
 
+class NodeFind(Message, tag=28):
+    """Process -> raylet: where is that node's raylet?"""
+
+    request: int
+    node_id: bytes
+
+
+class NodeFound(Message, tag=29):
+    """TCP address of its framed channel; port 0 = it is not in the cluster (any more)."""
+
+    request: int
+    host: str
+    port: int
+
+
 # --- local object store: process <-> raylet --------------------------------------------------------
 
 
@@ -270,10 +301,12 @@ class ObjectAbort(Message, tag=43):
 
 
 class ObjectGet(Message, tag=44):
-    """Process -> raylet: pin the object and tell where it lies; a spilled one is restored first."""
+    """Process -> raylet: pin the object and tell where it lies; a spilled one is restored first, another node's pulled."""
 
     request: int
     object_id: bytes
+    #: The node on which it was made; empty = this one.
+    home: bytes = b""
 
 
 class ObjectLocated(Message, tag=45):
@@ -305,9 +338,17 @@ class ObjectUncache(Message, tag=48):
     object_ids: list[bytes]
 
 
+class ObjectPrefetch(Message, tag=49):
+    """Process -> raylet: these will be asked for soon; begin to pull them. No answer."""
+
+    #: (object id, home node id)
+    objects: list[tuple[bytes, bytes]]
+
+
 RayletMessage = (
     LeaseDemand
     | LeaseGranted
+    | LeaseSpillback
     | LeaseReturned
     | LeaseLost
     | LeaseRefused
@@ -323,6 +364,8 @@ RayletMessage = (
     | FunctionData
     | FlushLogs
     | LogsFlushed
+    | NodeFind
+    | NodeFound
     | ObjectCreate
     | ObjectCreated
     | ObjectSeal
@@ -332,6 +375,7 @@ RayletMessage = (
     | ObjectUnpin
     | ObjectFree
     | ObjectUncache
+    | ObjectPrefetch
 )
 
 _encoder = msgspec.msgpack.Encoder()

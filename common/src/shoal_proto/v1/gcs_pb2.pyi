@@ -90,6 +90,7 @@ class StartJobRequest(google.protobuf.message.Message):
     PID_FIELD_NUMBER: builtins.int
     ENTRYPOINT_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
     namespace: builtins.str
@@ -98,6 +99,8 @@ class StartJobRequest(google.protobuf.message.Message):
     """pid of the driver on its host"""
     entrypoint: builtins.str
     """entrypoint is the driver's command, for humans"""
+    node_id: builtins.bytes
+    """node_id of the raylet that the driver is attached to: when it dies the job ends"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """metadata given by the user"""
@@ -110,8 +113,9 @@ class StartJobRequest(google.protobuf.message.Message):
         pid: builtins.int = ...,
         entrypoint: builtins.str = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        node_id: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "entrypoint", b"entrypoint", "metadata", b"metadata", "namespace", b"namespace", "pid", b"pid"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "entrypoint", b"entrypoint", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StartJobRequest: typing_extensions.TypeAlias = StartJobRequest
@@ -230,6 +234,7 @@ class JobInfo(google.protobuf.message.Message):
     START_UNIX_MS_FIELD_NUMBER: builtins.int
     END_UNIX_MS_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
@@ -240,6 +245,8 @@ class JobInfo(google.protobuf.message.Message):
     """start_unix_ms is when it began"""
     end_unix_ms: builtins.int
     """end_unix_ms is when it ended; 0 = running"""
+    node_id: builtins.bytes
+    """node_id of the driver's raylet"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     def __init__(
@@ -253,8 +260,9 @@ class JobInfo(google.protobuf.message.Message):
         start_unix_ms: builtins.int = ...,
         end_unix_ms: builtins.int = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        node_id: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo
@@ -295,6 +303,36 @@ class RegisterNodeResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RegisterNodeResponse: typing_extensions.TypeAlias = RegisterNodeResponse
+
+@typing.final
+class DrainNodeRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    reason: builtins.str
+    """reason for humans"""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["node_id", b"node_id", "reason", b"reason"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___DrainNodeRequest: typing_extensions.TypeAlias = DrainNodeRequest
+
+@typing.final
+class DrainNodeResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DrainNodeResponse: typing_extensions.TypeAlias = DrainNodeResponse
 
 @typing.final
 class UnregisterNodeRequest(google.protobuf.message.Message):
@@ -389,6 +427,7 @@ class NodeInfo(google.protobuf.message.Message):
     OBJECT_STORE_BYTES_FIELD_NUMBER: builtins.int
     CHANNEL_PORT_FIELD_NUMBER: builtins.int
     SESSION_DIR_FIELD_NUMBER: builtins.int
+    PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     state: Global___NodeState.ValueType
     host: builtins.str
@@ -409,6 +448,8 @@ class NodeInfo(google.protobuf.message.Message):
     """channel_port is the TCP port of its framed channel; 0 = none"""
     session_dir: builtins.str
     """session_dir on that host"""
+    protocol_version: builtins.int
+    """protocol_version of the framed channel; another than the GCS's own is refused"""
     @property
     def total(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """total resources"""
@@ -437,10 +478,11 @@ class NodeInfo(google.protobuf.message.Message):
         object_store_bytes: builtins.int = ...,
         channel_port: builtins.int = ...,
         session_dir: builtins.str = ...,
+        protocol_version: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "protocol_version", b"protocol_version", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___NodeInfo: typing_extensions.TypeAlias = NodeInfo
@@ -505,6 +547,7 @@ class ActorSpec(google.protobuf.message.Message):
     STRATEGY_FIELD_NUMBER: builtins.int
     CREATION_FIELD_NUMBER: builtins.int
     HANDLE_FIELD_NUMBER: builtins.int
+    OWNER_NODE_ID_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     job_id: builtins.bytes
     owner_id: builtins.bytes
@@ -523,6 +566,8 @@ class ActorSpec(google.protobuf.message.Message):
     """creation is the SDK's payload: class id, arguments, options; opaque here"""
     handle: builtins.bytes
     """handle is the SDK's payload from which get_actor builds a handle; opaque here"""
+    owner_node_id: builtins.bytes
+    """owner_node_id is the node of its creator: with it the owner dies"""
     @property
     def placement(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """placement is needed to place it (1 CPU by default)"""
@@ -547,10 +592,11 @@ class ActorSpec(google.protobuf.message.Message):
         strategy: builtins.str = ...,
         creation: builtins.bytes = ...,
         handle: builtins.bytes = ...,
+        owner_node_id: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["held", b"held", "placement", b"placement"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "placement", b"placement", "strategy", b"strategy"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "strategy", b"strategy"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorSpec: typing_extensions.TypeAlias = ActorSpec
@@ -968,6 +1014,212 @@ class GetFunctionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetFunctionResponse: typing_extensions.TypeAlias = GetFunctionResponse
+
+@typing.final
+class SpilledObject(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_ID_FIELD_NUMBER: builtins.int
+    OWNER_ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    object_id: builtins.bytes
+    owner_id: builtins.bytes
+    """owner_id is the owner's worker id"""
+    offset: builtins.int
+    """offset of the object's section in the blob"""
+    size_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        object_id: builtins.bytes = ...,
+        owner_id: builtins.bytes = ...,
+        offset: builtins.int = ...,
+        size_bytes: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_id", b"object_id", "offset", b"offset", "owner_id", b"owner_id", "size_bytes", b"size_bytes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SpilledObject: typing_extensions.TypeAlias = SpilledObject
+
+@typing.final
+class ReportSpilledRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    OBJECTS_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    node_id: builtins.bytes
+    """node_id of the home node"""
+    key: builtins.str
+    """key of the blob, spill/<job>/<node>/<blob>"""
+    @property
+    def objects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SpilledObject]: ...
+    def __init__(
+        self,
+        *,
+        job_id: builtins.bytes = ...,
+        node_id: builtins.bytes = ...,
+        key: builtins.str = ...,
+        objects: collections.abc.Iterable[Global___SpilledObject] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id", "key", b"key", "node_id", b"node_id", "objects", b"objects"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ReportSpilledRequest: typing_extensions.TypeAlias = ReportSpilledRequest
+
+@typing.final
+class ReportSpilledResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ReportSpilledResponse: typing_extensions.TypeAlias = ReportSpilledResponse
+
+@typing.final
+class ForgetSpilledRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    key: builtins.str
+    def __init__(
+        self,
+        *,
+        job_id: builtins.bytes = ...,
+        key: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id", "key", b"key"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ForgetSpilledRequest: typing_extensions.TypeAlias = ForgetSpilledRequest
+
+@typing.final
+class ForgetSpilledResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ForgetSpilledResponse: typing_extensions.TypeAlias = ForgetSpilledResponse
+
+@typing.final
+class ReportCopiesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    HOME_NODE_ID_FIELD_NUMBER: builtins.int
+    OBJECT_IDS_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    """node_id that has the copies"""
+    home_node_id: builtins.bytes
+    """home_node_id is the dead node"""
+    @property
+    def object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """object_ids, possibly none: "I have looked" """
+
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        home_node_id: builtins.bytes = ...,
+        object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["home_node_id", b"home_node_id", "node_id", b"node_id", "object_ids", b"object_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ReportCopiesRequest: typing_extensions.TypeAlias = ReportCopiesRequest
+
+@typing.final
+class ReportCopiesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ReportCopiesResponse: typing_extensions.TypeAlias = ReportCopiesResponse
+
+@typing.final
+class LocateObjectRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_ID_FIELD_NUMBER: builtins.int
+    WAIT_MS_FIELD_NUMBER: builtins.int
+    object_id: builtins.bytes
+    wait_ms: builtins.int
+    """wait_ms at most, capped at 10,000"""
+    def __init__(
+        self,
+        *,
+        object_id: builtins.bytes = ...,
+        wait_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_id", b"object_id", "wait_ms", b"wait_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___LocateObjectRequest: typing_extensions.TypeAlias = LocateObjectRequest
+
+@typing.final
+class LocateObjectResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    BLOB_KEY_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    """node_id of a living node with a complete copy; empty = none"""
+    blob_key: builtins.str
+    """blob_key of its spilled copy; empty = none"""
+    offset: builtins.int
+    """offset in the blob"""
+    size_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        blob_key: builtins.str = ...,
+        offset: builtins.int = ...,
+        size_bytes: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["blob_key", b"blob_key", "node_id", b"node_id", "offset", b"offset", "size_bytes", b"size_bytes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___LocateObjectResponse: typing_extensions.TypeAlias = LocateObjectResponse
+
+@typing.final
+class FreeObjectsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_IDS_FIELD_NUMBER: builtins.int
+    @property
+    def object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_ids", b"object_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___FreeObjectsRequest: typing_extensions.TypeAlias = FreeObjectsRequest
+
+@typing.final
+class FreeObjectsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___FreeObjectsResponse: typing_extensions.TypeAlias = FreeObjectsResponse
 
 @typing.final
 class Event(google.protobuf.message.Message):

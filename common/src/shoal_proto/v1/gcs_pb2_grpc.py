@@ -207,6 +207,11 @@ class NodeServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/shoal_proto.v1.NodeService/DrainNode',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
         self.UnregisterNode = channel.unary_unary(
                 '/shoal_proto.v1.NodeService/UnregisterNode',
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.UnregisterNodeRequest.SerializeToString,
@@ -231,6 +236,14 @@ class NodeServiceServicer(object):
     def RegisterNode(self, request, context):
         """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
         Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """DrainNode takes a node out of scheduling; what runs there goes on. The raylet asks for it before it leaves.
+        Failure: idempotent. NOT_FOUND for an unknown node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,6 +280,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.RegisterNode,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.DrainNodeRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.DrainNodeResponse.SerializeToString,
             ),
             'UnregisterNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UnregisterNode,
@@ -312,6 +330,33 @@ class NodeService(object):
             '/shoal_proto.v1.NodeService/RegisterNode',
             shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.NodeService/DrainNode',
+            shoal__proto_dot_v1_dot_gcs__pb2.DrainNodeRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.DrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -865,6 +910,267 @@ class FunctionService(object):
             '/shoal_proto.v1.FunctionService/GetFunction',
             shoal__proto_dot_v1_dot_gcs__pb2.GetFunctionRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.GetFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ObjectServiceStub(object):
+    """ObjectService knows what an object's home node (where its primary copy was made) can no longer tell when it is dead: where
+    its spilled copy lies, and who has another copy. Objects whose home lives are asked of its raylet instead.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReportSpilled = channel.unary_unary(
+                '/shoal_proto.v1.ObjectService/ReportSpilled',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportSpilledRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportSpilledResponse.FromString,
+                _registered_method=True)
+        self.ForgetSpilled = channel.unary_unary(
+                '/shoal_proto.v1.ObjectService/ForgetSpilled',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ForgetSpilledRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ForgetSpilledResponse.FromString,
+                _registered_method=True)
+        self.ReportCopies = channel.unary_unary(
+                '/shoal_proto.v1.ObjectService/ReportCopies',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportCopiesRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportCopiesResponse.FromString,
+                _registered_method=True)
+        self.LocateObject = channel.unary_unary(
+                '/shoal_proto.v1.ObjectService/LocateObject',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectResponse.FromString,
+                _registered_method=True)
+        self.FreeObjects = channel.unary_unary(
+                '/shoal_proto.v1.ObjectService/FreeObjects',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsResponse.FromString,
+                _registered_method=True)
+
+
+class ObjectServiceServicer(object):
+    """ObjectService knows what an object's home node (where its primary copy was made) can no longer tell when it is dead: where
+    its spilled copy lies, and who has another copy. Objects whose home lives are asked of its raylet instead.
+    """
+
+    def ReportSpilled(self, request, context):
+        """ReportSpilled records the objects fused in one blob, so that any node can restore them.
+        Failure: idempotent by key; retried by the raylet. Until it has succeeded the raylet counts the blob as not written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetSpilled(self, request, context):
+        """ForgetSpilled forgets a blob, of which no object is needed any more; the raylet that asks deletes the blob itself.
+        Failure: idempotent; what is lost goes at the end of the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCopies(self, request, context):
+        """ReportCopies tells of complete copies, held by the asking node, of objects whose home has died: they are primary now.
+        Failure: idempotent; retried by the raylet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LocateObject(self, request, context):
+        """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
+        has just died are still being reported, the answer waits for them, wait_ms at most.
+        Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreeObjects(self, request, context):
+        """FreeObjects tells that nobody needs these objects, whose home is dead.
+        Failure: idempotent; what is lost goes at the end of the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ObjectServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReportSpilled': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportSpilled,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportSpilledRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportSpilledResponse.SerializeToString,
+            ),
+            'ForgetSpilled': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetSpilled,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ForgetSpilledRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ForgetSpilledResponse.SerializeToString,
+            ),
+            'ReportCopies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCopies,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportCopiesRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportCopiesResponse.SerializeToString,
+            ),
+            'LocateObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.LocateObject,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectResponse.SerializeToString,
+            ),
+            'FreeObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreeObjects,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shoal_proto.v1.ObjectService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shoal_proto.v1.ObjectService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ObjectService(object):
+    """ObjectService knows what an object's home node (where its primary copy was made) can no longer tell when it is dead: where
+    its spilled copy lies, and who has another copy. Objects whose home lives are asked of its raylet instead.
+    """
+
+    @staticmethod
+    def ReportSpilled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectService/ReportSpilled',
+            shoal__proto_dot_v1_dot_gcs__pb2.ReportSpilledRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ReportSpilledResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetSpilled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectService/ForgetSpilled',
+            shoal__proto_dot_v1_dot_gcs__pb2.ForgetSpilledRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ForgetSpilledResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCopies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectService/ReportCopies',
+            shoal__proto_dot_v1_dot_gcs__pb2.ReportCopiesRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ReportCopiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LocateObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectService/LocateObject',
+            shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreeObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectService/FreeObjects',
+            shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -106,6 +106,10 @@ class NodeServiceStub:
     """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
     Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
     """
+    DrainNode: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.DrainNodeRequest, shoal_proto.v1.gcs_pb2.DrainNodeResponse]
+    """DrainNode takes a node out of scheduling; what runs there goes on. The raylet asks for it before it leaves.
+    Failure: idempotent. NOT_FOUND for an unknown node.
+    """
     UnregisterNode: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.UnregisterNodeRequest, shoal_proto.v1.gcs_pb2.UnregisterNodeResponse]
     """UnregisterNode ends a node on purpose (drained).
     Failure: idempotent; if it is lost the node is found dead by its silence.
@@ -127,6 +131,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     RegisterNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RegisterNodeRequest, shoal_proto.v1.gcs_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
     Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
+    """
+    DrainNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.DrainNodeRequest, shoal_proto.v1.gcs_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """DrainNode takes a node out of scheduling; what runs there goes on. The raylet asks for it before it leaves.
+    Failure: idempotent. NOT_FOUND for an unknown node.
     """
     UnregisterNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.UnregisterNodeRequest, shoal_proto.v1.gcs_pb2.UnregisterNodeResponse]  # type: ignore[assignment]
     """UnregisterNode ends a node on purpose (drained).
@@ -152,6 +160,16 @@ class NodeServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.RegisterNodeResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.RegisterNodeResponse]]:
         """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
         Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
+        """
+
+    @abc.abstractmethod
+    def DrainNode(
+        self,
+        request: shoal_proto.v1.gcs_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.DrainNodeResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.DrainNodeResponse]]:
+        """DrainNode takes a node out of scheduling; what runs there goes on. The raylet asks for it before it leaves.
+        Failure: idempotent. NOT_FOUND for an unknown node.
         """
 
     @abc.abstractmethod
@@ -391,6 +409,124 @@ class FunctionServiceServicer(metaclass=abc.ABCMeta):
         """
 
 def add_FunctionServiceServicer_to_server(servicer: FunctionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class ObjectServiceStub:
+    """ObjectService knows what an object's home node (where its primary copy was made) can no longer tell when it is dead: where
+    its spilled copy lies, and who has another copy. Objects whose home lives are asked of its raylet instead.
+    """
+
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> ObjectServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> ObjectServiceAsyncStub: ...
+    ReportSpilled: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportSpilledRequest, shoal_proto.v1.gcs_pb2.ReportSpilledResponse]
+    """ReportSpilled records the objects fused in one blob, so that any node can restore them.
+    Failure: idempotent by key; retried by the raylet. Until it has succeeded the raylet counts the blob as not written.
+    """
+    ForgetSpilled: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ForgetSpilledRequest, shoal_proto.v1.gcs_pb2.ForgetSpilledResponse]
+    """ForgetSpilled forgets a blob, of which no object is needed any more; the raylet that asks deletes the blob itself.
+    Failure: idempotent; what is lost goes at the end of the job.
+    """
+    ReportCopies: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportCopiesRequest, shoal_proto.v1.gcs_pb2.ReportCopiesResponse]
+    """ReportCopies tells of complete copies, held by the asking node, of objects whose home has died: they are primary now.
+    Failure: idempotent; retried by the raylet.
+    """
+    LocateObject: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.LocateObjectRequest, shoal_proto.v1.gcs_pb2.LocateObjectResponse]
+    """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
+    has just died are still being reported, the answer waits for them, wait_ms at most.
+    Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+    """
+    FreeObjects: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FreeObjectsRequest, shoal_proto.v1.gcs_pb2.FreeObjectsResponse]
+    """FreeObjects tells that nobody needs these objects, whose home is dead.
+    Failure: idempotent; what is lost goes at the end of the job.
+    """
+
+@typing.type_check_only
+class ObjectServiceAsyncStub(ObjectServiceStub):
+    """ObjectService knows what an object's home node (where its primary copy was made) can no longer tell when it is dead: where
+    its spilled copy lies, and who has another copy. Objects whose home lives are asked of its raylet instead.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    ReportSpilled: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportSpilledRequest, shoal_proto.v1.gcs_pb2.ReportSpilledResponse]  # type: ignore[assignment]
+    """ReportSpilled records the objects fused in one blob, so that any node can restore them.
+    Failure: idempotent by key; retried by the raylet. Until it has succeeded the raylet counts the blob as not written.
+    """
+    ForgetSpilled: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ForgetSpilledRequest, shoal_proto.v1.gcs_pb2.ForgetSpilledResponse]  # type: ignore[assignment]
+    """ForgetSpilled forgets a blob, of which no object is needed any more; the raylet that asks deletes the blob itself.
+    Failure: idempotent; what is lost goes at the end of the job.
+    """
+    ReportCopies: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportCopiesRequest, shoal_proto.v1.gcs_pb2.ReportCopiesResponse]  # type: ignore[assignment]
+    """ReportCopies tells of complete copies, held by the asking node, of objects whose home has died: they are primary now.
+    Failure: idempotent; retried by the raylet.
+    """
+    LocateObject: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.LocateObjectRequest, shoal_proto.v1.gcs_pb2.LocateObjectResponse]  # type: ignore[assignment]
+    """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
+    has just died are still being reported, the answer waits for them, wait_ms at most.
+    Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+    """
+    FreeObjects: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FreeObjectsRequest, shoal_proto.v1.gcs_pb2.FreeObjectsResponse]  # type: ignore[assignment]
+    """FreeObjects tells that nobody needs these objects, whose home is dead.
+    Failure: idempotent; what is lost goes at the end of the job.
+    """
+
+class ObjectServiceServicer(metaclass=abc.ABCMeta):
+    """ObjectService knows what an object's home node (where its primary copy was made) can no longer tell when it is dead: where
+    its spilled copy lies, and who has another copy. Objects whose home lives are asked of its raylet instead.
+    """
+
+    @abc.abstractmethod
+    def ReportSpilled(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ReportSpilledRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ReportSpilledResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ReportSpilledResponse]]:
+        """ReportSpilled records the objects fused in one blob, so that any node can restore them.
+        Failure: idempotent by key; retried by the raylet. Until it has succeeded the raylet counts the blob as not written.
+        """
+
+    @abc.abstractmethod
+    def ForgetSpilled(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ForgetSpilledRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ForgetSpilledResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ForgetSpilledResponse]]:
+        """ForgetSpilled forgets a blob, of which no object is needed any more; the raylet that asks deletes the blob itself.
+        Failure: idempotent; what is lost goes at the end of the job.
+        """
+
+    @abc.abstractmethod
+    def ReportCopies(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ReportCopiesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ReportCopiesResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ReportCopiesResponse]]:
+        """ReportCopies tells of complete copies, held by the asking node, of objects whose home has died: they are primary now.
+        Failure: idempotent; retried by the raylet.
+        """
+
+    @abc.abstractmethod
+    def LocateObject(
+        self,
+        request: shoal_proto.v1.gcs_pb2.LocateObjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.LocateObjectResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.LocateObjectResponse]]:
+        """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
+        has just died are still being reported, the answer waits for them, wait_ms at most.
+        Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+        """
+
+    @abc.abstractmethod
+    def FreeObjects(
+        self,
+        request: shoal_proto.v1.gcs_pb2.FreeObjectsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.FreeObjectsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.FreeObjectsResponse]]:
+        """FreeObjects tells that nobody needs these objects, whose home is dead.
+        Failure: idempotent; what is lost goes at the end of the job.
+        """
+
+def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 class EventServiceStub:
     """EventService carries the embedded EventBus to subscribers in other processes."""

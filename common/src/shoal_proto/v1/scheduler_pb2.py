@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shoal_proto.v1 import common_pb2 as shoal__proto_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshoal_proto/v1/scheduler.proto\x12\x0eshoal_proto.v1\x1a\x1bshoal_proto/v1/common.proto\"\xf1\x01\n\x0fPickNodeRequest\x12\x32\n\tresources\x18\x01 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x16\n\x0e\x61sking_node_id\x18\x03 \x01(\x0c\x12J\n\x0e\x61rgument_bytes\x18\x04 \x03(\x0b\x32\x32.shoal_proto.v1.PickNodeRequest.ArgumentBytesEntry\x1a\x34\n\x12\x41rgumentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"_\n\x10PickNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x16\n\x0eraylet_address\x18\x02 \x01(\t\x12\x12\n\ninfeasible\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t2a\n\x10SchedulerService\x12M\n\x08PickNode\x12\x1f.shoal_proto.v1.PickNodeRequest\x1a .shoal_proto.v1.PickNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshoal_proto/v1/scheduler.proto\x12\x0eshoal_proto.v1\x1a\x1bshoal_proto/v1/common.proto\"\x80\x02\n\x0fPickNodeRequest\x12\x32\n\tresources\x18\x01 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x16\n\x0e\x61sking_node_id\x18\x03 \x01(\x0c\x12J\n\x0e\x61rgument_bytes\x18\x04 \x03(\x0b\x32\x32.shoal_proto.v1.PickNodeRequest.ArgumentBytesEntry\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x1a\x34\n\x12\x41rgumentBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8e\x01\n\x10PickNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x16\n\x0eraylet_address\x18\x02 \x01(\t\x12\x12\n\ninfeasible\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12-\n\nplacements\x18\x05 \x03(\x0b\x32\x19.shoal_proto.v1.Placement\"+\n\tPlacement\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x32\x61\n\x10SchedulerService\x12M\n\x08PickNode\x12\x1f.shoal_proto.v1.PickNodeRequest\x1a .shoal_proto.v1.PickNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PICKNODEREQUEST_ARGUMENTBYTESENTRY']._loaded_options = None
   _globals['_PICKNODEREQUEST_ARGUMENTBYTESENTRY']._serialized_options = b'8\001'
   _globals['_PICKNODEREQUEST']._serialized_start=80
-  _globals['_PICKNODEREQUEST']._serialized_end=321
-  _globals['_PICKNODEREQUEST_ARGUMENTBYTESENTRY']._serialized_start=269
-  _globals['_PICKNODEREQUEST_ARGUMENTBYTESENTRY']._serialized_end=321
-  _globals['_PICKNODERESPONSE']._serialized_start=323
-  _globals['_PICKNODERESPONSE']._serialized_end=418
-  _globals['_SCHEDULERSERVICE']._serialized_start=420
-  _globals['_SCHEDULERSERVICE']._serialized_end=517
+  _globals['_PICKNODEREQUEST']._serialized_end=336
+  _globals['_PICKNODEREQUEST_ARGUMENTBYTESENTRY']._serialized_start=284
+  _globals['_PICKNODEREQUEST_ARGUMENTBYTESENTRY']._serialized_end=336
+  _globals['_PICKNODERESPONSE']._serialized_start=339
+  _globals['_PICKNODERESPONSE']._serialized_end=481
+  _globals['_PLACEMENT']._serialized_start=483
+  _globals['_PLACEMENT']._serialized_end=526
+  _globals['_SCHEDULERSERVICE']._serialized_start=528
+  _globals['_SCHEDULERSERVICE']._serialized_end=625
 # @@protoc_insertion_point(module_scope)

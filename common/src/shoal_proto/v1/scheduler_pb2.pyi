@@ -44,10 +44,13 @@ class PickNodeRequest(google.protobuf.message.Message):
     STRATEGY_FIELD_NUMBER: builtins.int
     ASKING_NODE_ID_FIELD_NUMBER: builtins.int
     ARGUMENT_BYTES_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
     strategy: builtins.str
     """strategy as SchedulingClass.strategy; empty = DEFAULT"""
     asking_node_id: builtins.bytes
     """asking_node_id is left out of the choice when it is overloaded; empty = the GCS asks"""
+    count: builtins.int
+    """count of requests alike that want a place, each of its own; 0 = one"""
     @property
     def resources(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """resources needed at once on one node"""
@@ -63,10 +66,11 @@ class PickNodeRequest(google.protobuf.message.Message):
         strategy: builtins.str = ...,
         asking_node_id: builtins.bytes = ...,
         argument_bytes: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        count: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["argument_bytes", b"argument_bytes", "asking_node_id", b"asking_node_id", "resources", b"resources", "strategy", b"strategy"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["argument_bytes", b"argument_bytes", "asking_node_id", b"asking_node_id", "count", b"count", "resources", b"resources", "strategy", b"strategy"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___PickNodeRequest: typing_extensions.TypeAlias = PickNodeRequest
@@ -79,6 +83,7 @@ class PickNodeResponse(google.protobuf.message.Message):
     RAYLET_ADDRESS_FIELD_NUMBER: builtins.int
     INFEASIBLE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    PLACEMENTS_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     """node_id chosen, which may be busy; empty = the asking node itself, or none is known"""
     raylet_address: builtins.str
@@ -87,6 +92,10 @@ class PickNodeResponse(google.protobuf.message.Message):
     """infeasible: no node could hold it even when idle"""
     reason: builtins.str
     """reason when infeasible: the closest node and what it lacks"""
+    @property
+    def placements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Placement]:
+        """placements of a request with a count: at most that many, the first is node_id"""
+
     def __init__(
         self,
         *,
@@ -94,8 +103,30 @@ class PickNodeResponse(google.protobuf.message.Message):
         raylet_address: builtins.str = ...,
         infeasible: builtins.bool = ...,
         reason: builtins.str = ...,
+        placements: collections.abc.Iterable[Global___Placement] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["infeasible", b"infeasible", "node_id", b"node_id", "raylet_address", b"raylet_address", "reason", b"reason"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["infeasible", b"infeasible", "node_id", b"node_id", "placements", b"placements", "raylet_address", b"raylet_address", "reason", b"reason"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___PickNodeResponse: typing_extensions.TypeAlias = PickNodeResponse
+
+@typing.final
+class Placement(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    """node_id chosen; the asking node itself where it shall keep them"""
+    count: builtins.int
+    """count of the requests that go there"""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["count", b"count", "node_id", b"node_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Placement: typing_extensions.TypeAlias = Placement
