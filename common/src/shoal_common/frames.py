@@ -301,7 +301,7 @@ class ObjectAbort(Message, tag=43):
 
 
 class ObjectGet(Message, tag=44):
-    """Process -> raylet: pin the object and tell where it lies; a spilled one is restored first, another node's pulled."""
+    """Process -> raylet: pin the object and tell where it lies; it is restored or pulled first if need be."""
 
     request: int
     object_id: bytes
