@@ -7,6 +7,7 @@ Values are text: numbers, ``true``/``false``, paths as they are, ``tuple[str, ..
 (a ``dict``) as JSON. The token never comes from a flag, whose text every user of the machine can read.
 """
 
+# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from shoal_common.auth import TOKEN_PATH_VARIABLE, load_token
+from shoal_common.tls import Tls, TlsError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -60,6 +62,16 @@ class ServiceConfig:
     host: str = setting("127.0.0.1", doc="address to listen on; only the loopback unless told otherwise")
     port: int = setting(0, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
     log_level: str = setting("info", doc="least level that is logged", choices=LOG_LEVELS)
+    tls_ca: Path | None = setting(
+        None, doc="PEM file of the authority that signed the cluster's processes; mutual TLS is on when it is given"
+    )
+    tls_cert: Path | None = setting(None, doc="PEM file of this process's certificate, for mutual TLS")
+    tls_key: Path | None = setting(None, doc="PEM file of its key, for mutual TLS")
+
+    @property
+    def tls(self) -> Tls | None:
+        """Raises: TlsError when the files cannot be used."""
+        return Tls.from_files(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -85,7 +97,12 @@ def load(config: type[C], argv: Sequence[str], environ: MutableMapping[str, str]
             values[name] = _parse(variable, environ[variable], hints[name], field.metadata)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{flag} (or {variable}) is missing: {field.metadata['doc']}")
-    return config(token=load_token(environ), **values)
+    loaded = config(token=load_token(environ), **values)
+    try:
+        _ = loaded.tls
+    except TlsError as error:
+        raise ConfigError(str(error)) from error
+    return loaded
 
 
 def _parser(

@@ -21,6 +21,7 @@ import grpc.aio
 from shoal_common import auth
 from shoal_common.errors import ERROR_METADATA_KEY, ServiceError, Unavailable, error_class
 from shoal_common.retry import RetryPolicy
+from shoal_common.tls import Tls
 
 #: Deadline of a unary call that names none, in seconds; above the 30 s for which a service may hold an answer back.
 #: Streams have none unless the caller says so: a subscription lasts as long as its process.
@@ -45,16 +46,27 @@ _OPTIONS = [
 T = TypeVar("T")
 
 
-def aio_channel(address: str, token: str, deadline_s: float = DEFAULT_DEADLINE_S) -> grpc.aio.Channel:
+def aio_channel(
+    address: str, token: str, deadline_s: float = DEFAULT_DEADLINE_S, *, tls: Tls | None = None
+) -> grpc.aio.Channel:
     """A channel for the running event loop; ``await channel.close()`` ends it. Connects at the first call."""
     prepare = _Prepare(token, deadline_s)
-    kinds = (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)
-    return grpc.aio.insecure_channel(address, options=_OPTIONS, interceptors=[kind(prepare) for kind in kinds])
+    interceptors = [kind(prepare) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS, interceptors=interceptors)
+    options = [*_OPTIONS, *tls.channel_options]
+    return grpc.aio.secure_channel(address, tls.channel_credentials(), options=options, interceptors=interceptors)
 
 
-def sync_channel(address: str, token: str, deadline_s: float = DEFAULT_DEADLINE_S) -> grpc.Channel:
+def sync_channel(
+    address: str, token: str, deadline_s: float = DEFAULT_DEADLINE_S, *, tls: Tls | None = None
+) -> grpc.Channel:
     """A channel for any thread; ``channel.close()`` ends it. Connects at the first call."""
-    return grpc.intercept_channel(grpc.insecure_channel(address, options=_OPTIONS), _Sync(_Prepare(token, deadline_s)))
+    if tls is None:
+        channel = grpc.insecure_channel(address, options=_OPTIONS)
+    else:
+        channel = grpc.secure_channel(address, tls.channel_credentials(), options=[*_OPTIONS, *tls.channel_options])
+    return grpc.intercept_channel(channel, _Sync(_Prepare(token, deadline_s)))
 
 
 @contextmanager

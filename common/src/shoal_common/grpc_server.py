@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untype
 
 from shoal_common import auth
 from shoal_common.errors import ERROR_METADATA_KEY, InternalError, ServiceError, Unauthenticated
+from shoal_common.tls import Tls
 
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 
@@ -46,11 +47,17 @@ def create_server(token: str) -> grpc.aio.Server:
     return server
 
 
-async def serve(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Start listening; returns the bound port. Raises: OSError when the address cannot be bound."""
+async def serve(server: grpc.aio.Server, host: str, port: int, *, tls: Tls | None = None) -> int:
+    """Start listening; returns the bound port. With ``tls`` only to processes of the cluster's authority.
+
+    Raises: OSError when the address cannot be bound.
+    """
     address = join_address(host, port)
     try:
-        bound = server.add_insecure_port(address)
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, tls.server_credentials())
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: it is in use, or not an address of this host") from error
     await server.start()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shoal_common.errors import AlreadyExists, PreconditionFailed
-from shoal_gcs.node_table import CHECK_EVERY_S, CheckHealth, Died, Forget, Joined, Node, NodeState, NodeTable
+from shoal_common.errors import AlreadyExists, NotFound, PreconditionFailed
+from shoal_gcs.node_table import CHECK_EVERY_S, CheckHealth, Died, Drains, Forget, Joined, Node, NodeState, NodeTable
 
 N1, N2 = b"\x01", b"\x02"
 ADDRESS = "10.0.0.1:7000"
@@ -146,3 +146,17 @@ def test_after_a_restart_silence_begins_anew() -> None:
     assert nodes.tick(1000.0 + SILENCE - 0.1) == []
     assert nodes.tick(1000.0 + SILENCE) == [CheckHealth(N1, 1, ADDRESS)]
     assert [node.node_id for node in nodes.living()] == [N1]
+
+
+def test_a_draining_node_still_lives_and_dies_when_it_leaves(nodes: NodeTable) -> None:
+    assert nodes.drain(N1, "asked to stop") == [Drains(N1, "asked to stop")]
+    assert nodes.drain(N1, "asked to stop") == []
+    assert nodes[N1].state is NodeState.DRAINING
+    assert nodes.address_of(N1) == ADDRESS
+    assert nodes.heartbeat(N1, 1, 5, 1.0)
+    assert nodes.unregister(N1, "it left") == [Died(N1, 1, "it left")]
+
+
+def test_only_a_living_node_drains(nodes: NodeTable) -> None:
+    with pytest.raises(NotFound, match="unknown or dead"):
+        nodes.drain(N2, "asked to stop")

@@ -90,6 +90,9 @@ class NodeManager:
         if joined:
             self._on_room()
 
+    async def drain(self, node_id: bytes, reason: str) -> None:
+        await written(self._perform(self._table.drain(node_id, reason)))
+
     async def unregister(self, node_id: bytes, reason: str) -> None:
         await written(self._perform(self._table.unregister(node_id, reason or "it left the cluster")))
 
@@ -125,6 +128,10 @@ class NodeManager:
                     info.death_reason = reason
                     saves += [self._save(node_id), *self._on_death(node_id, reason)]
                     self._background.spawn(self._raylets.forget(info.raylet_address))
+                case node_table.Drains(node_id, reason):
+                    _log.info("node_drains", node_id=node_id.hex(), reason=reason)
+                    self._infos[node_id].state = gcs_pb2.NODE_STATE_DRAINING
+                    saves.append(self._save(node_id))
                 case node_table.CheckHealth():
                     self._background.spawn(self._check(action))
                 case node_table.Forget(node_id):

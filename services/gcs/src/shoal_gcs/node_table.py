@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shoal_common.errors import AlreadyExists, PreconditionFailed
+from shoal_common.errors import AlreadyExists, NotFound, PreconditionFailed
 
 #: Seconds between two direct questions to a silent node.
 CHECK_EVERY_S = 1.0
@@ -52,6 +52,14 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Drains:
+    """Nothing new is to be placed on it."""
+
+    node_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckHealth:
     """Ask the raylet whether it lives; answer with ``checked``."""
 
@@ -74,7 +82,7 @@ class Forget:
     node_id: bytes
 
 
-Action = Joined | CheckHealth | Died | Forget
+Action = Joined | Drains | CheckHealth | Died | Forget
 
 
 class NodeTable:
@@ -147,6 +155,16 @@ class NodeTable:
         node.seen_at = now
         node.failed_checks = 0
         return True
+
+    def drain(self, node_id: bytes, reason: str) -> list[Action]:
+        """A node is about to leave. Raises: NotFound when it is unknown or dead."""
+        node = self._nodes.get(node_id)
+        if node is None or node.state is NodeState.DEAD:
+            raise NotFound(f"node {node_id.hex()} is not in the cluster: it is unknown or dead")
+        if node.state is NodeState.DRAINING:
+            return []
+        node.state = NodeState.DRAINING
+        return [Drains(node_id, reason)]
 
     def unregister(self, node_id: bytes, reason: str) -> list[Action]:
         """A node leaves on purpose."""

@@ -57,6 +57,10 @@ class NodeServicer(rpc.NodeServiceServicer):
         await self._nodes.register(request.node)
         return pb.RegisterNodeResponse(cluster_id=self._cluster_id)
 
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
+        await self._nodes.drain(request.node_id, request.reason)
+        return pb.DrainNodeResponse()
+
     async def UnregisterNode(self, request: pb.UnregisterNodeRequest, context: Context) -> pb.UnregisterNodeResponse:
         await self._nodes.unregister(request.node_id, request.reason)
         return pb.UnregisterNodeResponse()

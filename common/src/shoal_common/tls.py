@@ -1,0 +1,173 @@
+"""Mutual TLS between the processes of a cluster: one private authority, and a certificate for each process.
+
+Being signed by the cluster's authority is what admits a process; hosts come and go, so their names are not in the
+certificates. Every certificate names `SERVER_NAME` instead, and clients check that: the authority may so sign other
+things as well. The token is asked for on top.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a worker speaks TLS and no gRPC
+    import grpc
+
+#: The subject alternative name of every certificate of a cluster.
+SERVER_NAME = "shoal"
+#: Plaintext of one TLS record at most, in bytes.
+_RECORD_BYTES = 16 * 1024
+#: What may be sent before the handshake has ended, in bytes: the first frame of the channel, with room to spare.
+MAX_EARLY_BYTES = 64 * 1024
+
+
+class TlsError(Exception):
+    """A certificate, its key or the authority cannot be used; the message names the file, never its contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files: the authority that signed every process of the cluster, this process's certificate, and its key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    @classmethod
+    def from_files(cls, ca: Path | None, cert: Path | None, key: Path | None) -> Tls | None:
+        """None when none is given: the cluster speaks without TLS.
+
+        Raises: TlsError when only some are given, or they do not fit together.
+        """
+        if ca is None and cert is None and key is None:
+            return None
+        if ca is None or cert is None or key is None:
+            raise TlsError("mutual TLS needs all three: the authority (ca), the certificate (cert) and its key (key)")
+        tls = cls(ca, cert, key)
+        tls.context(server=False)
+        return tls
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """For plain sockets. Raises: TlsError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(self.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsError(f"the authority {self.ca} cannot be used: {error}") from error
+        try:
+            context.load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsError(f"the certificate {self.cert} with the key {self.key} cannot be used: {error}") from error
+        return context
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        import grpc
+
+        ca, cert, key = self._read()
+        return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        import grpc
+
+        ca, cert, key = self._read()
+        return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+
+    @property
+    def channel_options(self) -> list[tuple[str, Any]]:
+        """By which name a gRPC client knows its server."""
+        return [("grpc.ssl_target_name_override", SERVER_NAME)]
+
+    def _read(self) -> tuple[bytes, bytes, bytes]:
+        try:
+            return self.ca.read_bytes(), self.cert.read_bytes(), self.key.read_bytes()
+        except OSError as error:
+            raise TlsError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+class TlsSocket:
+    """A TLS connection over a connected socket, with the interface and the errors of a non-blocking socket.
+
+    Code that is written for a plain non-blocking socket works on it: whatever cannot go on raises
+    ``BlockingIOError``, the end of the peer reads as ``b""``, a failed handshake is an ``OSError``. The handshake
+    goes on whenever there is something to read; what is sent before its end is kept until then, so that nobody
+    polls for room that is there all the time. Thread-safe, as a socket is.
+    """
+
+    def __init__(self, sock: socket.socket, tls: Tls, *, server: bool) -> None:
+        sock.setblocking(False)
+        self._sock = tls.context(server=server).wrap_socket(
+            sock,
+            server_side=server,
+            do_handshake_on_connect=False,
+            server_hostname=None if server else SERVER_NAME,
+        )
+        # OpenSSL reads while it writes (and the reverse), and must not be entered twice.
+        self._lock = threading.Lock()
+        self._established = False
+        self._early = b""
+        if not server:
+            with self._lock:
+                self._shake_hands()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def recv(self, size: int) -> bytes:
+        """All that has been decrypted, up to ``size`` and a record: poll() does not tell of it."""
+        with self._lock:
+            if not self._established and not self._shake_hands():
+                raise BlockingIOError("the TLS handshake is not finished")
+            parts: list[bytes] = []
+            got = 0
+            while got < size or self._sock.pending():
+                try:
+                    part = self._sock.recv(_RECORD_BYTES)
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                    if parts:
+                        break
+                    raise BlockingIOError(str(error)) from error
+                if not part:
+                    break
+                parts.append(part)
+                got += len(part)
+            return b"".join(parts)
+
+    def send(self, data: bytes | memoryview) -> int:
+        with self._lock:
+            if not self._established and not self._shake_hands():
+                self._early += data
+                if len(self._early) > MAX_EARLY_BYTES:
+                    raise OSError("too much is sent before the TLS handshake is finished")
+                return len(data)
+            view = memoryview(data)
+            sent = 0
+            while sent < len(view):
+                # Record by record: OpenSSL takes a larger piece as a whole or not at all.
+                try:
+                    sent += self._sock.send(view[sent : sent + _RECORD_BYTES])
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                    if sent:
+                        break
+                    raise BlockingIOError(str(error)) from error
+            return sent
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _shake_hands(self) -> bool:
+        """Raises: OSError when the peer is not of this cluster."""
+        try:
+            self._sock.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        self._established = True
+        early, self._early = self._early, b""
+        if early and self._sock.send(early) != len(early):
+            raise OSError("the first bytes after the TLS handshake did not fit in the socket's buffer")
+        return True
