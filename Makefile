@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type proto proto-check bench up down ci clean
+.PHONY: help install demo test lint type proto proto-check docs docs-check bench up down ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ proto: $(STAMP) ## generate the stubs from proto/
 proto-check: $(STAMP) ## fail when the committed stubs are not what proto/ says
 	$(BIN)/python proto/generate.py --check
 
+docs: $(STAMP) ## write the pages that come out of the code
+	$(BIN)/python docs/generate.py
+
+docs-check: $(STAMP) ## fail when those pages are not what the code says
+	$(BIN)/python docs/generate.py --check
+
 bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's limits
 	$(BIN)/python benchmarks/compare.py; compared=$$?; $(BIN)/python benchmarks/scaling.py && exit $$compared
 
@@ -49,7 +55,7 @@ up: ## start the deployment of compose.yaml
 down: ## stop it, and delete its volumes
 	docker compose down --volumes
 
-ci: lint type proto-check test ## all that CI checks
+ci: lint type proto-check docs-check test ## all that CI checks
 
 clean: ## remove the venv and all caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

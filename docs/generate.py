@@ -1,0 +1,97 @@
+"""Writes docs/configuration.md out of the config classes. ``--check`` only says whether it is up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from shoal._init_arguments import SYSTEM_SETTINGS
+from shoal_common.config import ServiceConfig
+from shoal_gcs.config import GcsConfig
+from shoal_objectstore.config import ObjectStoreConfig
+from shoal_raylet.config import RayletConfig
+from shoal_scheduler.config import SchedulerConfig
+
+PAGE = Path(__file__).parent / "configuration.md"
+SERVICES: tuple[type[ServiceConfig], ...] = (GcsConfig, SchedulerConfig, ObjectStoreConfig, RayletConfig)
+
+HEAD = """# Configuration
+
+<!-- Written by docs/generate.py out of the config classes (`make docs`); changes belong there. -->
+
+A setting of a service is a flag (`--silence-s 5`) or an environment variable (`SHOAL_GCS_SILENCE_S=5`); the flag wins.
+`python -m shoal_gcs --help` prints the same. Lists are separated by commas, dictionaries are JSON. An unknown variable
+is warned about, a value out of range ends the service with exit code 2 and the accepted range.
+
+The cluster token is no setting: it is read from the file that `SHOAL_AUTH_TOKEN_PATH` names, else from
+`~/.shoal/auth_token`, or taken from `SHOAL_AUTH_TOKEN`, which is removed from the environment at once.
+"""
+
+
+def main() -> int:
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(text)
+        return 0
+    if not PAGE.exists() or PAGE.read_text() != text:
+        print(f"{PAGE.name} is not what the config classes say: run make docs", file=sys.stderr)
+        return 1
+    return 0
+
+
+def page() -> str:
+    shared = {field.name for field in _settings(ServiceConfig)}
+    parts = [
+        HEAD,
+        "## Every service\n",
+        "`<SERVICE>` is `GCS`, `SCHEDULER`, `OBJECTSTORE` or `RAYLET`. Their default ports differ.\n",
+        _table(_settings(ServiceConfig), "SHOAL_<SERVICE>_"),
+    ]
+    for config in SERVICES:
+        own = [field for field in _settings(config) if field.name not in shared or field.name == "port"]
+        parts += [
+            f"## {config.SERVICE}\n",
+            f"{(config.__doc__ or '').strip()} `python -m shoal_{config.SERVICE}`\n",
+            _table(own, f"SHOAL_{config.SERVICE.upper()}_"),
+        ]
+    parts += ["## An embedded cluster\n", "`init(_system_config={...})`, or the environment.\n", _embedded()]
+    return "\n".join(parts)
+
+
+def _settings(config: type[ServiceConfig]) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(config) if "doc" in field.metadata]
+
+
+def _table(fields: Iterable[dataclasses.Field[Any]], prefix: str) -> str:
+    lines = ["| variable | default | |", "|---|---|---|"]
+    for field in fields:
+        about = field.metadata
+        unit = f", in {about['unit']}" if about["unit"] else ""
+        lines.append(f"| `{prefix}{field.name.upper()}` | {_default(field)} | {about['doc']}{unit} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        value: Any = field.default_factory()
+    else:
+        value = field.default
+    if value is dataclasses.MISSING:
+        return "*required*"
+    if isinstance(value, tuple):
+        value = ",".join(value)
+    return f"`{value}`" if value not in (None, "", {}) else ""
+
+
+def _embedded() -> str:
+    lines = ["| `_system_config` | variable | default | from | to |", "|---|---|---|---|---|"]
+    for name, (default, least, most) in SYSTEM_SETTINGS.items():
+        lines.append(f"| `{name}` | `SHOAL_{name.upper()}` | `{default:g}` | {least:g} | {most:g} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
