@@ -89,7 +89,8 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     #: Resource amounts in grains (1/10,000 unit), sorted by name.
     resources: tuple[tuple[str, int], ...]
-    #: Encoded scheduling strategy; "" = DEFAULT, "SPREAD", "node:<hex>", "node?:<hex>" (soft).
+    #: ``shoal_common.strategy``: "" = DEFAULT, "SPREAD", "node:<hex>", "node?:<hex>" (soft), each with label selectors
+    #: after a ";", alternatives between "|", rules between "&": "SPREAD;zone=in(a,b)&!spot|zone=c".
     strategy: str = ""
     #: Hash of the runtime environment; "" = the job's.
     runtime_env: str = ""

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from shoal import _context, _export, _worker, exceptions
+from shoal import _context, _worker, exceptions
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._export import Exportable
 from shoal._object_ref import ObjectRef
@@ -289,7 +289,7 @@ def _start(
         class_name=definition.name,
         placement=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.placement()).grains),
         held=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.held()).grains),
-        strategy=_export.encode_strategy(options.scheduling_strategy),
+        strategy=options.strategy(),
         handle=handle_payload,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal import _worker
+from shoal_common.labels import with_ray_names
 from shoal_common.resources import GRAINS
 
 
@@ -25,7 +26,7 @@ def nodes() -> list[dict[str, Any]]:
             "RayletSocketName": node.raylet_path,
             "Resources": _units(node.total.grains),
             "Available": _units(node.available.grains),
-            "Labels": dict(node.labels),
+            "Labels": with_ray_names(node.labels),
             "DeathReasonMessage": node.death_reason,
         }
         for node in response.nodes

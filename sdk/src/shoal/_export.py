@@ -86,22 +86,8 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
     )
 
 
-def scheduling_class(resources: dict[str, float], strategy: Any) -> SchedulingClass:
+def scheduling_class(resources: dict[str, float], strategy: str) -> SchedulingClass:
     """Nameless: worker leases are shared by all functions that need the same, as every worker of a job can run
     them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
     amounts = tuple(sorted(ResourceSet.of(resources).grains.items()))
-    return SchedulingClass(name="", resources=amounts, strategy=encode_strategy(strategy))
-
-
-def encode_strategy(strategy: Any) -> str:
-    """As documented at SchedulingClass.strategy. Raises: ValueError for one that is not supported."""
-    if strategy is None or strategy == "DEFAULT":
-        return ""
-    if isinstance(strategy, str):
-        return strategy
-    node_id = getattr(strategy, "node_id", None)
-    if node_id is not None:
-        return f"node{'?' if strategy.soft else ''}:{node_id}"
-    raise ValueError(
-        f"{type(strategy).__name__} is not supported yet: use 'DEFAULT', 'SPREAD' or NodeAffinitySchedulingStrategy"
-    )
+    return SchedulingClass(name="", resources=amounts, strategy=strategy)

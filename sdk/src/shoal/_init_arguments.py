@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from shoal_common.labels import canonical_labels
+
 logger = logging.getLogger("shoal")
 
 MAX_STORE_BYTES = 200 * 1000**3
@@ -42,8 +44,7 @@ def check_amounts(num_cpus: Any, num_gpus: Any, resources: Any, object_store_mem
                 raise ValueError(f"resources[{name!r}] must not be negative, got {amount}")
             if amount >= 1 and amount != int(amount):
                 raise ValueError(f"Resource quantities >1 must be whole numbers: resources[{name!r}] is {amount}")
-    if labels is not None and not all(isinstance(k, str) and isinstance(v, str) for k, v in dict(labels).items()):
-        raise ValueError("labels must map strings to strings")
+    canonical_labels(labels or {})
 
 
 def _available_memory() -> int:

@@ -6,12 +6,14 @@ An option that is validated but that nothing reads yet is still kept: what a pro
 from __future__ import annotations
 
 import dataclasses
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
+from shoal_common.ids import NodeID
+from shoal_common.labels import parse_selector
 from shoal_common.resources import GRAINS
+from shoal_common.strategy import Strategy
 
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_ASYNC_CONCURRENCY = 1000
@@ -142,20 +144,8 @@ def _placement_group(name: str, value: Any) -> str | None:
     )
 
 
-# Kubernetes' syntax of labels: an optional DNS prefix and a name; values are names too.
-_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
-_LABEL_KEY = re.compile(rf"(?:(?=[^/]{{1,253}}/){_LABEL}(?:\.{_LABEL})*/)?{_LABEL}")
-_LABEL_SELECTOR = re.compile(rf"!?{_LABEL}|!?in\({_LABEL}(?:, ?{_LABEL})*\)|")
-
-
-def _label_selector(name: str, selector: Mapping[str, str] | None) -> str | None:
-    for key, value in (selector or {}).items():
-        if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
-            return (
-                f"Invalid label key `{key}` in {name}. It must be [prefix/]name, of letters, digits, '-', '_' and '.'."
-            )
-        if value is not None and (not isinstance(value, str) or not _LABEL_SELECTOR.fullmatch(value)):
-            return f"Invalid label selector value `{value}`. It must be v, !v, in(a, b) or !in(a, b)."
+def _label_selector(_: str, selector: Mapping[str, str] | None) -> str | None:
+    parse_selector(selector)
     return None
 
 
@@ -349,6 +339,27 @@ class _PlacedOptions(_Options):
         if self.accelerator_type is not None:
             amounts[ACCELERATOR_TYPE_PREFIX + self.accelerator_type] = ACCELERATOR_TYPE_SHARE
         return {name: amount for name, amount in amounts.items() if amount is not None}
+
+    def strategy(self) -> str:
+        """Where it may run, as ``SchedulingClass.strategy`` says it.
+
+        A node must meet both ``label_selector`` (or a fallback) and the labels of the ``scheduling_strategy``.
+        """
+        given = self.scheduling_strategy
+        selectors = tuple(
+            parse_selector(selector)
+            for selector in (self.label_selector, *(each["label_selector"] for each in self.fallback_strategy or ()))
+        )
+        match type(given).__name__:
+            case "NodeAffinitySchedulingStrategy":
+                node_id = NodeID(bytes.fromhex(given.node_id))
+                return Strategy(node_id=node_id, soft=bool(given.soft), selectors=selectors).encode()
+            case "NodeLabelSchedulingStrategy":
+                both = {tuple(sorted({*ours, *theirs})): None for ours in selectors for theirs in given.selectors()}
+                return Strategy(selectors=tuple(both)).encode()
+            case "PlacementGroupSchedulingStrategy":
+                raise ValueError("PlacementGroupSchedulingStrategy is not supported yet")
+        return Strategy(spread=given == "SPREAD", selectors=selectors).encode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

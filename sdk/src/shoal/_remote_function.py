@@ -119,7 +119,7 @@ class RemoteFunction(Generic[P, R]):
         prepared.epoch = _worker.epoch
         prepared.function = FunctionRecord(function_id, options.name or definition.name.rpartition(".")[2])
         resources = options.resources()
-        prepared.queue = core.tasks.queue_of(_export.scheduling_class(resources, options.scheduling_strategy))
+        prepared.queue = core.tasks.queue_of(_export.scheduling_class(resources, options.strategy()))
         prepared.num_returns = num_returns
         prepared.max_retries = _max_retries(options)
         retry = options.retry_exceptions

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from shoal_common import ids
+from shoal_common.labels import LabelRule, Selector, canonical_key, check_value
 
 
 class NodeAffinitySchedulingStrategy:
@@ -31,3 +33,61 @@ class NodeAffinitySchedulingStrategy:
 
     def __repr__(self) -> str:
         return f"NodeAffinitySchedulingStrategy({self.node_id!r}, soft={self.soft})"
+
+
+class In:
+    """The label is one of ``values``. Raises: ValueError when there are none, or one is no label's value."""
+
+    def __init__(self, *values: str) -> None:
+        self.values = list(values)
+        if not values:
+            raise ValueError(f"{type(self).__name__} needs at least one value, e.g. {type(self).__name__}('a', 'b').")
+        for value in values:
+            check_value(value)
+
+
+class NotIn(In):
+    """The label is none of ``values``, or the node does not have it. Raises: as ``In``."""
+
+
+class Exists:
+    """The node has the label."""
+
+
+class DoesNotExist:
+    """The node does not have the label."""
+
+
+class NodeLabelSchedulingStrategy:
+    """Run the task or actor on a node whose labels meet all of ``hard``, by preference one that meets ``soft`` too.
+
+    Both map a label's key to ``In``, ``NotIn``, ``Exists`` or ``DoesNotExist``. The option ``label_selector`` does the
+    same in fewer words.
+
+    Raises: ValueError when both are empty, or for a key or a condition that is none.
+    """
+
+    def __init__(self, hard: Mapping[str, Any] | None = None, *, soft: Mapping[str, Any] | None = None) -> None:
+        self.hard = _rules("hard", hard)
+        self.soft = _rules("soft", soft)
+        if not self.hard and not self.soft:
+            raise ValueError("NodeLabelSchedulingStrategy needs labels in 'hard' or in 'soft'; both are empty.")
+
+    def selectors(self) -> tuple[Selector, ...]:
+        """The alternatives, best first."""
+        return (tuple(sorted({*self.hard, *self.soft})), self.hard) if self.soft else (self.hard,)
+
+
+def _rules(name: str, conditions: Mapping[str, Any] | None) -> Selector:
+    if conditions is not None and not isinstance(conditions, Mapping):
+        raise ValueError(f"'{name}' must map labels to conditions, e.g. {{'zone': In('a')}}, not {conditions!r}.")
+    rules = []
+    for key, condition in (conditions or {}).items():
+        if not isinstance(condition, In | Exists | DoesNotExist):
+            raise ValueError(
+                f"The condition of the label {key!r} in '{name}' must be In, NotIn, Exists or DoesNotExist, "
+                f"not {condition!r}."
+            )
+        values = tuple(sorted(set(condition.values))) if isinstance(condition, In) else ()
+        rules.append(LabelRule(canonical_key(key), values, negated=isinstance(condition, NotIn | DoesNotExist)))
+    return tuple(sorted(rules))

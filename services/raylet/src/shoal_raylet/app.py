@@ -15,6 +15,7 @@ from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_common.labels import labels_of_node
 from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
@@ -62,6 +63,8 @@ class RayletApp:
     def __init__(self, config: RayletConfig, bus: EventBus, template: TemplateProcess | None = None) -> None:
         self.config = config
         self.node_id = bytes.fromhex(config.node_id) if config.node_id else ids.new_node_id()
+        #: Those it was given and its own.
+        self.labels = labels_of_node(ids.NodeID(self.node_id), config.labels)
         #: gRPC address, host:port; empty before ``start``.
         self.address = ""
         self.channel_path = config.session_dir / "sockets" / f"raylet-{self.node_id.hex()[:12]}.sock"
@@ -189,7 +192,7 @@ class RayletApp:
             incarnation=self._incarnation,
             total=_amounts(self._node.ledger.total),
             available=_amounts(self._node.ledger.available),
-            labels=config.labels,
+            labels=self.labels,
             object_store_bytes=self._arena.size,
             session_dir=os.fspath(config.session_dir),
         )
@@ -263,7 +266,7 @@ class RayletApp:
             queued_leases=node.leases.queued,
             store_bytes=node.store.index.allocator.capacity,
             store_used_bytes=store_used,
-            labels=self.config.labels,
+            labels=self.labels,
             raylet_address=self.address,
         )
 

@@ -1,0 +1,114 @@
+"""Labels of nodes, and the selectors by which tasks and actors choose among them.
+
+Keys and values have Kubernetes' syntax. What Ray calls ``ray.io/…`` is ``shoal.io/…`` here; either name works, on
+nodes and in selectors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shoal_common.ids import NodeID
+
+PREFIX = "shoal.io/"
+RAY_PREFIX = "ray.io/"
+#: Every node has it: its id in hexadecimal. Nobody may set it.
+NODE_ID = PREFIX + "node-id"
+
+_NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+_KEY = re.compile(rf"(?:(?=[^/]{{1,253}}/){_NAME}(?:\.{_NAME})*/)?{_NAME}")
+_VALUE = re.compile(rf"(?:{_NAME})?")
+_CONDITION = re.compile(rf"(!?)(?:in\(({_NAME}(?:, ?{_NAME})*)\)|((?:{_NAME})?))")
+
+
+def canonical_key(key: str) -> str:
+    """Raises: ValueError when it is not a label's key."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError(f"Invalid label key `{key}`. It must be [prefix/]name, of letters, digits, '-', '_' and '.'.")
+    return PREFIX + key.removeprefix(RAY_PREFIX) if key.startswith(RAY_PREFIX) else key
+
+
+def check_value(value: str) -> None:
+    """Raises: ValueError when it is not a label's value."""
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise ValueError(
+            f"Invalid label value `{value}`. It must be empty or up to 63 letters, digits, '-', '_' and '.', which "
+            "begin and end with a letter or digit."
+        )
+
+
+def canonical_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels that somebody gave a node. Raises: ValueError for a bad key or value, and for the id of a node."""
+    canonical = {canonical_key(key): value for key, value in labels.items()}
+    for value in canonical.values():
+        check_value(value)
+    if NODE_ID in canonical:
+        raise ValueError(f"The label {NODE_ID} must not be given: every node sets it itself.")
+    return canonical
+
+
+def labels_of_node(node_id: NodeID, given: Mapping[str, str]) -> dict[str, str]:
+    """All labels of a node: those it was ``given``, and its own. Raises: as ``canonical_labels``."""
+    return {**canonical_labels(given), NODE_ID: node_id.hex()}
+
+
+def with_ray_names(labels: Mapping[str, str]) -> dict[str, str]:
+    """For programs that look labels up under the names that Ray gives them."""
+    ray = {RAY_PREFIX + key.removeprefix(PREFIX): value for key, value in labels.items() if key.startswith(PREFIX)}
+    return {**labels, **ray}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LabelRule:
+    """What one label must be."""
+
+    key: str
+    #: Sorted; the label is one of these. Empty: it is there, whatever it is.
+    values: tuple[str, ...]
+    #: The rule is met when it otherwise would not be: also by a node without the label.
+    negated: bool = False
+
+    @classmethod
+    def of(cls, key: str, condition: str) -> LabelRule:
+        """``condition`` is ``v``, ``!v``, ``in(a, b)`` or ``!in(a, b)``. Raises: ValueError."""
+        match = _CONDITION.fullmatch(condition) if isinstance(condition, str) else None
+        if match is None:
+            raise ValueError(f"Invalid label selector value `{condition}`. It must be v, !v, in(a, b) or !in(a, b).")
+        negation, several, one = match.groups()
+        values = [one] if several is None else re.split(", ?", several)
+        return cls(canonical_key(key), tuple(sorted(set(values))), bool(negation))
+
+    @classmethod
+    def parse(cls, text: str) -> LabelRule:
+        """The opposite of ``str``. Raises: ValueError."""
+        key, equals, condition = text.partition("=")
+        if equals:
+            return cls.of(key, condition)
+        return cls(canonical_key(key.removeprefix("!")), (), key.startswith("!"))
+
+    def meets(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.key)
+        return (value in self.values if self.values else value is not None) != self.negated
+
+    def __str__(self) -> str:
+        """``key=v``, ``key=!v``, ``key=in(a,b)``, ``key=!in(a,b)``; ``key`` and ``!key``: it is there, or not."""
+        negation = "!" * self.negated
+        if not self.values:
+            return negation + self.key
+        values = f"in({','.join(self.values)})" if len(self.values) > 1 else self.values[0]
+        return f"{self.key}={negation}{values}"
+
+
+#: All rules must be met. Sorted, so that the same selector is always the same text.
+Selector = tuple[LabelRule, ...]
+
+
+def parse_selector(selector: Mapping[str, str | None] | None) -> Selector:
+    """As the option ``label_selector`` gives it; None as a value is the empty one. Raises: ValueError."""
+    return tuple(sorted(LabelRule.of(key, condition or "") for key, condition in (selector or {}).items()))
+
+
+def unmet(selector: Selector, labels: Mapping[str, str]) -> list[LabelRule]:
+    return [rule for rule in selector if not rule.meets(labels)]
