@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type proto proto-check docs docs-check bench up down ci clean
+.PHONY: help install demo test lint type proto proto-check docs docs-check bench images-local up down certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +49,21 @@ docs-check: $(STAMP) ## fail when those pages are not what the code says
 bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's limits
 	$(BIN)/python benchmarks/compare.py; compared=$$?; $(BIN)/python benchmarks/scaling.py && exit $$compared
 
-up: ## start the deployment of compose.yaml
-	docker compose up --build --detach --wait
+images-local: $(STAMP) ## build all images of compose.yaml without an image registry
+	$(MAKE) --no-print-directory --jobs --file docker/local/Makefile
+	@echo "Built. Use them with: make up IMAGES=docker/local-images.env"
+
+# IMAGES is an env file that replaces images of compose.yaml; without it Compose reads .env, where there is one.
+COMPOSE = docker compose $(if $(IMAGES),--env-file $(IMAGES))
+
+up: ## start the deployment of compose.yaml (IMAGES=docker/local-images.env: with local images)
+	$(COMPOSE) up --build --detach --wait
 
 down: ## stop it, and delete its volumes
-	docker compose down --volumes
+	$(COMPOSE) --profile driver down --volumes --remove-orphans
+
+certs: ## make a trial authority and certificates for mutual TLS in docker/certs
+	docker/make-certs
 
 ci: lint type proto-check docs-check test ## all that CI checks
 
