@@ -80,10 +80,7 @@ async def test_a_read_only_part_of_the_target_is_filled(client: BlobClient) -> N
 async def test_listing_and_deleting(client: BlobClient) -> None:
     for key in ("spill/01/a", "spill/01/b", "package/c"):
         await client.put(key, [key.encode()])
-    assert [(blob.key, blob.size_bytes) for blob in await client.list("spill/")] == [
-        ("spill/01/a", 10),
-        ("spill/01/b", 10),
-    ]
+    assert [blob.key for blob in await client.list("spill/")] == ["spill/01/a", "spill/01/b"]
     assert await client.delete(["package/c"], prefix="spill/") == 3
     assert await client.list() == []
 

@@ -1,4 +1,4 @@
-"""Real etcd and NATS servers as processes of the tests: on free ports of loopback, with their data in a directory.
+"""Real etcd, NATS and MinIO servers as processes of the tests: on free ports of loopback, their data in a directory.
 
 Where a server is not installed its tests fail in CI (the variable CI is set there) and are skipped elsewhere, so that
 `make test` works on a machine with Python and make alone: embedded clusters need none of them.
@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -20,20 +21,25 @@ from pathlib import Path
 
 import grpc
 import pytest
+import urllib3
 from aetcd import rpc
+from minio import Minio
 from support.processes import eventually, stopped
 
+from shoal_common.blob.s3 import S3Settings
+
+_BUILT = ".cache/images/servers"
 #: Debian puts servers into sbin, which is not on everybody's path.
-_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", _BUILT])
 
 
 class Server:
     """One server. It keeps its port and its data when it is killed and started again."""
 
-    def __init__(self, executable: str, package: str, directory: Path) -> None:
+    def __init__(self, executable: str, install: str, directory: Path) -> None:
         path = shutil.which(executable, path=_PATH)
         if path is None:
-            reason = f"{executable} is not installed, which these tests need: apt-get install {package}"
+            reason = f"{executable} is not installed, which these tests need: {install}"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)
@@ -47,6 +53,10 @@ class Server:
     def arguments(self) -> list[str]:
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """Added to that of the tests."""
+        return {}
+
     def ready(self) -> bool:
         raise NotImplementedError
 
@@ -55,7 +65,8 @@ class Server:
         with (self.directory / "log").open("ab") as log:
             # A test run that is killed takes its servers along.
             command = ["setpriv", "--pdeathsig", "KILL", "--", self._executable, *self.arguments()]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            environment = {**os.environ, **self.environment()}
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         eventually(self._ready_or_dead, f"{self._executable} answers on {self.address}")
 
     def kill(self) -> None:
@@ -87,7 +98,7 @@ class Server:
 
 class EtcdServer(Server):
     def __init__(self, directory: Path) -> None:
-        super().__init__("etcd", "etcd-server", directory)
+        super().__init__("etcd", "apt-get install etcd-server", directory)
         self._peer_port = free_port()
 
     def arguments(self) -> list[str]:
@@ -143,7 +154,7 @@ class EtcdServer(Server):
 
 class NatsServer(Server):
     def __init__(self, directory: Path, token: str) -> None:
-        super().__init__("nats-server", "nats-server", directory)
+        super().__init__("nats-server", "apt-get install nats-server", directory)
         self._configuration = self.directory / "nats.conf"
         self._configuration.write_text(f'host: 127.0.0.1\nport: {self.port}\nauthorization {{ token: "{token}" }}\n')
         self.url = f"nats://{self.address}"
@@ -156,6 +167,45 @@ class NatsServer(Server):
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 return connection.recv(4) == b"INFO"
         return False
+
+
+class MinioServer(Server):
+    """On one drive. Not in Debian, so it is built from source."""
+
+    ACCESS_KEY = "tests-access-key"
+    SECRET_KEY = "tests-secret-key"
+
+    def __init__(self, directory: Path, certificates: Path | None = None) -> None:
+        """With TLS when ``certificates`` holds ``public.crt`` and ``private.key``."""
+        super().__init__("minio", f"make -f docker/local/Makefile {_BUILT}/minio", directory)
+        self._console_port = free_port()
+        self._certificates = certificates
+
+    def arguments(self) -> list[str]:
+        certificates = [f"--certs-dir={self._certificates}"] if self._certificates else []
+        console = f"--console-address=127.0.0.1:{self._console_port}"
+        return ["server", "--quiet", f"--address={self.address}", console, *certificates, str(self.directory / "data")]
+
+    def environment(self) -> dict[str, str]:
+        return {"MINIO_ROOT_USER": self.ACCESS_KEY, "MINIO_ROOT_PASSWORD": self.SECRET_KEY, "MINIO_BROWSER": "off"}
+
+    def ready(self) -> bool:
+        scheme = "https" if self._certificates else "http"
+        trusting = ssl._create_unverified_context()
+        try:
+            url = f"{scheme}://{self.address}/minio/health/ready"
+            with urllib.request.urlopen(url, timeout=1, context=trusting):
+                return True
+        except OSError:
+            return False
+
+    def settings(self, bucket: str) -> S3Settings:
+        return S3Settings(self.address, bucket, self.ACCESS_KEY, self.SECRET_KEY)
+
+    def client(self) -> Minio:
+        """MinIO's own client, for what it and not Shoal says of its state."""
+        once = urllib3.PoolManager(retries=False, timeout=10)
+        return Minio(self.address, self.ACCESS_KEY, self.SECRET_KEY, secure=False, http_client=once)
 
 
 @contextlib.contextmanager

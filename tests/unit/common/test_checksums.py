@@ -53,7 +53,7 @@ def test_every_range_of_an_intact_blob_passes(parts: list[bytes], chunk: int, da
     blob = b"".join(parts)
     start = data.draw(st.integers(0, len(blob)))
     end = data.draw(st.integers(start, len(blob)))
-    checker = RangeChecker("k", build(parts), start, end - start)
+    checker = RangeChecker("k", build(parts).parts(start, end - start))
     for piece in cut(blob[start:end], chunk):
         checker.feed(piece)
 
@@ -71,7 +71,7 @@ def test_a_changed_byte_is_found_exactly_where_its_section_is_read_whole(
     for size in manifest.sizes:
         whole |= at <= damaged < at + size and start <= at and at + size <= end
         at += size
-    checker = RangeChecker("k", manifest, start, end - start)
+    checker = RangeChecker("k", manifest.parts(start, end - start))
     try:
         for piece in cut(bytes(blob[start:end]), chunk):
             checker.feed(piece)

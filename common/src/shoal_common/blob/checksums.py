@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,6 +33,36 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
     def checksum(self) -> str:
         return f"crc32:{self.total:08x}"
 
+    def end_of(self, key: str, offset: int, length: int) -> int:
+        """Where the range of ``length`` bytes from ``offset`` ends; ``length`` 0 means that it goes to the blob's end.
+
+        Raises: InvalidRequest when the range goes beyond the blob.
+        """
+        end = offset + length if length else self.size_bytes
+        if not 0 <= offset <= end <= self.size_bytes:
+            raise InvalidRequest(f"{key} has {self.size_bytes} bytes: the range from {offset} to {end} is not inside")
+        return end
+
+    def parts(self, offset: int, length: int) -> list[Part]:
+        """The sections in a range, in order; of those that it cuts only what is inside."""
+        parts = []
+        start, end = offset, offset + length
+        at = 0
+        for size, checksum in zip(self.sizes, self.sums, strict=True):
+            inside = min(at + size, end) - max(at, start)
+            if inside > 0:
+                parts.append(Part(inside, checksum if inside == size else None))
+            at += size
+        return parts
+
+
+class Part(NamedTuple):
+    """What a range covers of one section."""
+
+    size_bytes: int
+    #: The section's CRC-32; None when the range cuts it, so that it cannot be verified.
+    checksum: int | None
+
 
 class ManifestBuilder:
     """Sums a blob up while it is written."""
@@ -46,7 +77,7 @@ class ManifestBuilder:
         self._sum = 0
         self._left = self._sizes[0] if self._sizes else 0
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Raises: InvalidRequest when the blob is longer than its sections."""
         self._total = zlib.crc32(chunk, self._total)
         self._seen += len(chunk)
@@ -83,30 +114,22 @@ class ManifestBuilder:
 class RangeChecker:
     """Verifies a range of a blob while it is read; sections that the range only cuts cannot be verified."""
 
-    def __init__(self, key: str, manifest: Manifest, offset: int, length: int) -> None:
+    def __init__(self, key: str, parts: Sequence[Part]) -> None:
         self._key = key
-        #: (bytes until its end, checksum or None when it is cut), from the range's start on.
-        self._sections: list[tuple[int, int | None]] = []
-        start, end = offset, offset + length
-        at = 0
-        for size, checksum in zip(manifest.sizes, manifest.sums, strict=True):
-            inside = min(at + size, end) - max(at, start)
-            if inside > 0:
-                self._sections.append((inside, checksum if inside == size else None))
-            at += size
-        self._sections.reverse()
+        #: What is still to come, the next one last.
+        self._parts = list(reversed(parts))
         self._sum = 0
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Raises: DataLoss when a section ends whose bytes are not those that were stored."""
         view = memoryview(chunk)
         while view:
-            left, checksum = self._sections.pop()
+            left, checksum = self._parts.pop()
             part, view = view[:left], view[left:]
             if checksum is not None:
                 self._sum = zlib.crc32(part, self._sum)
             if len(part) < left:
-                self._sections.append((left - len(part), checksum))
+                self._parts.append(Part(left - len(part), checksum))
             else:
                 if checksum is not None and self._sum != checksum:
                     raise DataLoss(f"{self._key} is damaged: a section's checksum does not match what was stored")

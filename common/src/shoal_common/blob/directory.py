@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
-from shoal_common.blob.file import BlobReader, BlobWriter, size_of
+from shoal_common.blob.file import BlobReader, BlobWriter
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, check_key, check_prefix
-from shoal_common.errors import InvalidRequest, OutOfDisk
+from shoal_common.errors import OutOfDisk
 
 #: Ends the file name of every blob. No key contains it, so that "a" and "a/b" may both exist.
 _SUFFIX = "%"
@@ -56,12 +56,8 @@ class DirectoryBlobStore:
         reader = BlobReader(key, self._path(key))
         try:
             manifest = await asyncio.to_thread(reader.manifest)
-            end = offset + length if length else manifest.size_bytes
-            if not 0 <= offset <= end <= manifest.size_bytes:
-                raise InvalidRequest(
-                    f"{key} has {manifest.size_bytes} bytes: the range from {offset} to {end} is not inside"
-                )
-            checker = RangeChecker(key, manifest, offset, end - offset)
+            end = manifest.end_of(key, offset, length)
+            checker = RangeChecker(key, manifest.parts(offset, end - offset))
             while offset < end:
                 chunk = await asyncio.to_thread(reader.read, offset, min(CHUNK_BYTES, end - offset), checker)
                 yield chunk
@@ -149,7 +145,7 @@ class DirectoryBlobStore:
         blobs = []
         for key, path in self._walk(prefix):
             try:
-                blobs.append(BlobInfo(key, size_of(key, path)))
+                blobs.append(BlobInfo(key, path.stat().st_size))
             except FileNotFoundError:  # deleted meanwhile
                 continue
         return sorted(blobs, key=lambda blob: blob.key)

@@ -1,6 +1,4 @@
-"""The file that holds one blob: its bytes, the manifest (msgpack), and a trailer with the manifest's length.
-
-Blob and checksums so appear in one atomic rename, and a file that was cut short is noticed.
+"""The file that holds one blob: its bytes and the footer.
 
 Readers and writers work in threads, and a thread cannot be cancelled with the task that waits for it. So each has a
 lock: closing waits for the operation under way, and what comes after it is refused.
@@ -9,18 +7,13 @@ lock: closing waits for the operation under way, and what comes after it is refu
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
-from shoal_common.errors import DataLoss, NotFound
-
-_TRAILER = struct.Struct("<I8s")
-_MAGIC = b"shoalblb"
+from shoal_common.blob.footer import TRAILER_BYTES, decode_footer, encode_footer, footer_size
+from shoal_common.errors import NotFound
 
 
 class BlobWriter:
@@ -43,8 +36,7 @@ class BlobWriter:
         """Complete the file. Raises: InvalidRequest when the blob is shorter than its sections, OSError."""
         with self._lock:
             manifest = self._manifest.finish()
-            encoded = msgspec.msgpack.encode(manifest)
-            _write_all(self._opened(), encoded + _TRAILER.pack(len(encoded), _MAGIC))
+            _write_all(self._opened(), encode_footer(manifest))
             return manifest
 
     def discard(self) -> None:
@@ -101,38 +93,11 @@ class BlobReader:
                 self._file.close()
 
 
-def size_of(key: str, path: Path) -> int:
-    """The blob's size; of a damaged one that of its file, so that it can still be seen and deleted."""
-    with path.open("rb", buffering=0) as file:
-        try:
-            return _read_trailer(key, file)[0]
-        except DataLoss:
-            return file.seek(0, os.SEEK_END)
-
-
-def _read_trailer(key: str, file: BinaryIO) -> tuple[int, int]:
-    """(size of the blob, length of its manifest)"""
-    size = file.seek(0, os.SEEK_END)
-    raw = os.pread(file.fileno(), _TRAILER.size, max(0, size - _TRAILER.size))
-    if len(raw) == _TRAILER.size:
-        length, magic = _TRAILER.unpack(raw)
-        blob_bytes = size - _TRAILER.size - length
-        if magic == _MAGIC and blob_bytes >= 0:
-            return blob_bytes, length
-    raise DataLoss(f"{key} is damaged: its file does not end as it was written")
-
-
 def _read_manifest(key: str, file: BinaryIO) -> Manifest:
-    size_bytes, length = _read_trailer(key, file)
-    try:
-        manifest = msgspec.msgpack.decode(os.pread(file.fileno(), length, size_bytes), type=Manifest)
-    except msgspec.DecodeError as error:
-        raise DataLoss(f"{key} is damaged: its checksums cannot be read") from error
-    if manifest.size_bytes != size_bytes or len(manifest.sizes) != len(manifest.sums):
-        raise DataLoss(
-            f"{key} is damaged: it has {size_bytes} bytes and not the {manifest.size_bytes} that were stored"
-        )
-    return manifest
+    stored_bytes = file.seek(0, os.SEEK_END)
+    end = os.pread(file.fileno(), TRAILER_BYTES, max(0, stored_bytes - TRAILER_BYTES))
+    length = footer_size(key, end, stored_bytes)
+    return decode_footer(key, os.pread(file.fileno(), length, stored_bytes - length), stored_bytes)
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -23,6 +23,7 @@ _PREFIX = re.compile(rf"({_SEGMENT}/)*({_SEGMENT})?")
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
     key: str
+    #: Of the blob; in a listing the bytes that it takes in the store, a few more for its checksums.
     size_bytes: int
     #: Of the whole blob, "crc32:<hex>"; empty where a listing does not tell.
     checksum: str = ""
