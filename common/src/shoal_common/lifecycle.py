@@ -6,14 +6,18 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import structlog
 
 from shoal_common import logging
 from shoal_common.auth import TokenError
+from shoal_common.bus import EventBusError
 from shoal_common.config import ConfigError, ServiceConfig, load
+from shoal_common.errors import ServiceError
+from shoal_common.metadata import MetadataStoreError
+from shoal_common.tls import TlsError
 
 #: An app has this long to stop, in seconds; a container runtime kills ten seconds after SIGTERM.
 STOP_DEADLINE_S = 8.0
@@ -21,6 +25,9 @@ STOP_DEADLINE_S = 8.0
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
+
+#: Their text is written for whoever starts the service, and says what to do: no traceback.
+_EXPLAINED = (ConfigError, EventBusError, MetadataStoreError, OSError, ServiceError, TlsError)
 
 _log = structlog.get_logger()
 
@@ -37,6 +44,14 @@ class App(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class CanFail(Protocol):
+    """An app that may find, while it runs, that it cannot go on."""
+
+    async def failed(self) -> str:
+        """Returns when it cannot go on, and why. Called once it has started."""
 
 
 def main(config: type[C], build: Callable[[C], App]) -> int:
@@ -60,32 +75,65 @@ def main(config: type[C], build: Callable[[C], App]) -> int:
 async def run_service(*apps: App) -> int:
     """Start ``apps`` in order, wait for SIGTERM or SIGINT, stop them in the reverse order; returns the exit code.
 
-    When one does not start, those before it are stopped. An app that does not stop in time is abandoned: the
-    process ends anyway, and what must survive is not in it. Nothing is raised but cancellation.
+    A signal ends a start that waits, too. When one does not start or fails (see `CanFail`), the others are stopped. An
+    app that does not stop in time is abandoned: the process ends anyway, and what must survive is not in it. Nothing
+    is raised but cancellation.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         loop.add_signal_handler(number, stopping.set)
+    signalled = asyncio.create_task(stopping.wait())
     started: list[App] = []
     code = EXIT_OK
     try:
         for app in apps:
             try:
-                await app.start()
-            except Exception:
-                _log.exception("service_start_failed", app=type(app).__name__)
+                if not await _start(app, signalled):
+                    return code
+            except Exception as error:
+                say = _log.error if isinstance(error, _EXPLAINED) else _log.exception
+                say("service_start_failed", app=type(app).__name__, error=str(error))
                 return EXIT_FAILED
             started.append(app)
             _log.info("service_started", app=type(app).__name__, address=app.address)
-        await stopping.wait()
+        if reason := await _first_failure(apps, signalled):
+            _log.error("service_failed", reason=reason)
+            code = EXIT_FAILED
     finally:
+        signalled.cancel()
         for app in reversed(started):
             code = max(code, await _stop(app))
         for number in signals:
             loop.remove_signal_handler(number)
     return code
+
+
+async def _start(app: App, signalled: asyncio.Task[bool]) -> bool:
+    """False = the signal came first. Raises: what the app's start does."""
+    starting = asyncio.create_task(app.start())
+    try:
+        await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return False
+        starting.result()
+        return True
+    finally:
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+
+
+async def _first_failure(apps: Iterable[App], signalled: asyncio.Task[bool]) -> str:
+    """Why an app cannot go on; "" = the signal came first."""
+    failures = {asyncio.create_task(app.failed()) for app in apps if isinstance(app, CanFail)}
+    try:
+        await asyncio.wait({signalled, *failures}, return_when=asyncio.FIRST_COMPLETED)
+        return next((failure.result() for failure in failures if failure.done()), "")
+    finally:
+        for failure in failures:
+            failure.cancel()
 
 
 async def _stop(app: App) -> int:

@@ -69,13 +69,13 @@ class Tls:
     def server_credentials(self) -> grpc.ServerCredentials:
         import grpc
 
-        ca, cert, key = self._read()
+        ca, cert, key = map(_read, (self.ca, self.cert, self.key))
         return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         import grpc
 
-        ca, cert, key = self._read()
+        ca, cert, key = map(_read, (self.ca, self.cert, self.key))
         return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
     @property
@@ -83,11 +83,55 @@ class Tls:
         """By which name a gRPC client knows its server."""
         return [("grpc.ssl_target_name_override", SERVER_NAME)]
 
-    def _read(self) -> tuple[bytes, bytes, bytes]:
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """TLS to a server that is not a process of the cluster, as etcd and NATS are."""
+
+    #: PEM file of the authority that signed the server's certificate.
+    ca: Path
+    #: PEM files of this process's certificate and key, for a server that asks for one.
+    cert: Path | None = None
+    key: Path | None = None
+    #: The name that the server's certificate has; empty = the host of its address.
+    server_name: str = ""
+
+    @classmethod
+    def from_files(cls, ca: Path | None, cert: Path | None, key: Path | None, server_name: str) -> ServerTls | None:
+        """None when no authority is given: the server speaks without TLS. Raises: TlsError."""
+        if ca is None:
+            if cert is not None or key is not None:
+                raise TlsError("a certificate and key without the server's authority (ca) are of no use: name its file")
+            return None
+        if (cert is None) != (key is None):
+            raise TlsError("a certificate (cert) and its key (key) go together")
+        tls = cls(ca, cert, key, server_name)
+        tls.context()
+        return tls
+
+    def context(self) -> ssl.SSLContext:
+        """For plain sockets. Raises: TlsError."""
         try:
-            return self.ca.read_bytes(), self.cert.read_bytes(), self.key.read_bytes()
-        except OSError as error:
-            raise TlsError(f"{error.filename} cannot be read: {error.strerror}") from error
+            context = ssl.create_default_context(cafile=self.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsError(f"the authority {self.ca} cannot be used: {error}") from error
+        if self.cert is not None:
+            try:
+                context.load_cert_chain(self.cert, self.key)
+            except (OSError, ssl.SSLError) as error:
+                raise TlsError(
+                    f"the certificate {self.cert} with the key {self.key} cannot be used: {error}"
+                ) from error
+        return context
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        import grpc
+
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read(self.ca),
+            private_key=_read(self.key) if self.key else None,
+            certificate_chain=_read(self.cert) if self.cert else None,
+        )
 
 
 class TlsSocket:
@@ -171,3 +215,10 @@ class TlsSocket:
         if early and self._sock.send(early) != len(early):
             raise OSError("the first bytes after the TLS handshake did not fit in the socket's buffer")
         return True
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path} cannot be read: {error.strerror}") from error

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 from shoal_gcs.job_table import Job, JobTable
+
+_drivers = itertools.count()
 
 
 def start(jobs: JobTable, now: int = 1_000) -> Job:
-    return jobs.start(b"driver", "space", 42, "python main.py", {"key": "value"}, now)
+    return jobs.start(b"driver %d" % next(_drivers), "space", 42, "python main.py", {"key": "value"}, now)
+
+
+def test_a_driver_that_asks_again_gets_its_job() -> None:
+    jobs = JobTable(finished_kept=10)
+    job = jobs.start(b"driver", "space", 42, "python main.py", {}, 1_000)
+    assert jobs.start(b"driver", "another", 42, "python main.py", {}, 2_000) is job
+    jobs.finish(job.job_id, 3_000)
+    assert jobs.start(b"driver", "space", 42, "python main.py", {}, 4_000) is not job
 
 
 def test_ids_count_up_from_one_in_four_bytes() -> None:

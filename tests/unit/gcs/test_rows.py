@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shoal_common.errors import Unavailable
-from shoal_common.metadata import Entry, MetadataStoreError, RevisionConflict
+from shoal_common.errors import InvalidRequest, Unavailable
+from shoal_common.metadata import MAX_VALUE_BYTES, Entry, Fenced, MetadataStoreError, RevisionConflict
 from shoal_gcs import rows as rows_module
 from shoal_gcs.background import Background
 from shoal_gcs.rows import Rows, written
@@ -23,6 +23,9 @@ class ManualStore:
 
     async def scan(self, prefix: str) -> list[Entry]:
         return self.entries
+
+    async def get(self, key: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.key == key), None)
 
     async def put(self, key: str, value: bytes, *, expected_revision: int | None = None) -> int:
         return await self._call(key, value, expected_revision)
@@ -75,7 +78,7 @@ async def test_each_write_compares_the_revision_of_the_one_before(rows: Rows, st
 
 async def test_loaded_rows_go_on_from_their_revision(rows: Rows, store: ManualStore) -> None:
     store.entries = [Entry("/t/a", b"1", 8), Entry("/t/b", b"1", 3)]
-    assert [row.key for row in await rows.load()] == ["b", "a"]
+    assert [row.key for row in await rows.load()] == ["a", "b"]
     rows.put("a", b"2")
     assert await store.next(9) == ("/t/a", b"2", 8)
 
@@ -133,6 +136,61 @@ async def test_who_was_overtaken_by_another_gcs_does_not_try_again(rows: Rows, s
     await store.next(RevisionConflict("/t/a", 0, 5))
     with pytest.raises(Unavailable, match="another GCS has taken over"):
         await written([save])
+    assert store.calls.empty()
+
+
+async def test_a_write_that_arrived_though_it_seemed_to_fail_is_taken_for_what_it_is(
+    rows: Rows, store: ManualStore
+) -> None:
+    committed: list[str] = []
+    rows.put("a", b"1", lambda: committed.append("1"))
+    await store.next(MetadataStoreError("no answer"))
+    store.entries = [Entry("/t/a", b"1", 5)]
+    await written([rows.delete("another")])
+    assert committed == ["1"]
+    rows.put("a", b"2")
+    assert await store.next(6) == ("/t/a", b"2", 5)
+
+
+async def test_an_unconfirmed_version_that_arrives_late_is_no_other_gcs(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    await store.next(MetadataStoreError("no answer"))
+    await store.next(RevisionConflict("/t/a", 0, 5))  # it arrived between the look and this write
+    store.entries = [Entry("/t/a", b"1", 5)]
+    later = rows.put("a", b"2")
+    assert await store.next(6) == ("/t/a", b"2", 5)
+    await later
+
+
+async def test_an_unconfirmed_write_does_not_hide_another_gcs(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    await store.next(MetadataStoreError("no answer"))
+    store.entries = [Entry("/t/a", b"of another", 5)]
+    with pytest.raises(Unavailable, match="another GCS has taken over"):
+        await rows.put("a", b"2")
+    assert store.calls.empty()
+
+
+async def test_a_delete_after_an_unconfirmed_write_deletes_what_arrived(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    await store.next(MetadataStoreError("no answer"))
+    store.entries = [Entry("/t/a", b"1", 5)]
+    deleted = rows.delete("a")
+    assert await store.next(0) == ("/t/a", None, 5)
+    await deleted
+
+
+async def test_a_fenced_gcs_does_not_try_again(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    await store.next(Fenced(3, "its lease has ended"))
+    with pytest.raises(Unavailable, match="another GCS has taken over"):
+        await written([save])
+    assert store.calls.empty()
+
+
+async def test_a_row_that_no_store_takes_is_refused_at_once(rows: Rows, store: ManualStore) -> None:
+    with pytest.raises(InvalidRequest, match="more than 1048576"):
+        rows.put("a", b"x" * (MAX_VALUE_BYTES + 1))
     assert store.calls.empty()
 
 

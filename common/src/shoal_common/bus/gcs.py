@@ -34,9 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class GcsBus:
-    """Belongs to the event loop of ``channel``, which the caller makes and closes."""
+    """Belongs to the event loop of ``channel``, which its maker closes, or the bus if it is to own it."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, owns_channel: bool = False) -> None:
+        self._own = channel if owns_channel else None
         self._stub = EventServiceStub(channel)
         self._subscriptions: set[_GcsSubscription] = set()
         self._closed = False
@@ -67,6 +68,8 @@ class GcsBus:
     async def close(self) -> None:
         self._closed = True
         await asyncio.gather(*(subscription.unsubscribe() for subscription in list(self._subscriptions)))
+        if self._own is not None:
+            await self._own.close()
 
 
 class _GcsSubscription:

@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from shoal_common.bus.bus import EventBusError, Handler
 from shoal_common.bus.memory import MAX_QUEUED, WARN_EVERY_S, call_handler
 from shoal_common.bus.subjects import check_subject, matcher
+from shoal_common.tls import ServerTls
 
 #: ``connect`` and ``subscribe`` give up after this time, in seconds.
 DEADLINE_S = 10.0
@@ -40,22 +41,35 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
+class _Client(Client):
+    def _connect_command(self) -> bytes:
+        # The server decides whether there is TLS: whoever sits in between could do without, and would get the token.
+        if "tls" in self.options and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("it does not offer TLS, which is asked for: the token is not sent")
+        command: bytes = super()._connect_command()
+        return command
+
+
 class NatsBus:
     """Made with ``connect``. Belongs to the event loop in which that was called."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._client = Client()
+        self._client = _Client()
         self._subscriptions: set[_NatsSubscription] = set()
         self._problem = "no answer"
         self._connecting = True
+        self._waiting = False
         self._lost = 0
         self._warn_at = 0.0
         self._closed = False
 
     @classmethod
-    async def connect(cls, address: str, token: str, deadline_s: float = DEADLINE_S) -> NatsBus:
-        """``address`` is the server's ``host:port``. A server that is not up yet is waited for.
+    async def connect(
+        cls, address: str, token: str, deadline_s: float = DEADLINE_S, *, tls: ServerTls | None = None
+    ) -> NatsBus:
+        """``address`` is the server's ``host:port``, or several of one cluster with commas between them. A server that
+        is not up yet is waited for.
 
         Raises: EventBusError when it refuses the token, and after ``deadline_s`` seconds.
         """
@@ -63,8 +77,10 @@ class NatsBus:
         try:
             async with asyncio.timeout(deadline_s):
                 await bus._client.connect(
-                    f"nats://{address}",
+                    [f"nats://{server}" for server in address.split(",")],
                     token=token,
+                    tls=tls.context() if tls else None,
+                    tls_hostname=(tls.server_name or None) if tls else None,
                     error_cb=bus._on_error,
                     disconnected_cb=bus._on_disconnected,
                     reconnected_cb=bus._on_reconnected,
@@ -82,7 +98,10 @@ class NatsBus:
             raise EventBusError(f"NATS at {address} has refused the token: use the cluster's") from error
         except TimeoutError:
             await bus.close()
-            raise EventBusError(f"cannot connect to NATS at {address} in {deadline_s:g} s: {bus._problem}") from None
+            raise EventBusError(
+                f"cannot connect to NATS at {address} in {deadline_s:g} s: {bus._problem}. Is it running, and are "
+                "address and TLS settings right?"
+            ) from None
         except BaseException:
             await bus.close()
             raise
@@ -159,7 +178,11 @@ class NatsBus:
             if self._connecting and "authorization violation" in self._problem.lower():
                 # Ends the client's attempts: more of them do not make the token right.
                 raise nats.errors.AuthorizationError
-            _log.debug("NATS at %s: %s", self._address, self._problem)
+            first = self._connecting and not self._waiting
+            self._waiting = True
+            _log.log(
+                logging.WARNING if first else logging.DEBUG, "waiting for NATS at %s: %s", self._address, self._problem
+            )
             return
         self._lost += 1
         now = asyncio.get_running_loop().time()

@@ -1,6 +1,6 @@
 """``MetadataStore`` over etcd clusters, one a shard.
 
-The list of shards may only grow at its end, and entries do not move by themselves when it does. Revisions of different
+The list of shards is fixed when a cluster is first started: entries do not move by themselves. Revisions of different
 shards have nothing to do with each other.
 """
 
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from operator import attrgetter
+from typing import Any
 
-from shoal_common.metadata.etcd_shard import EtcdShard
+from shoal_common.metadata.etcd_leader import Leadership, campaign
+from shoal_common.metadata.etcd_marker import check_markers
+from shoal_common.metadata.etcd_shard import EtcdAccess, EtcdShard
 from shoal_common.metadata.etcd_watch import EtcdWatch
 from shoal_common.metadata.sharding import shard_of
 from shoal_common.metadata.store import Entry, LeaseExpired, MetadataStoreError
@@ -28,12 +31,26 @@ class EtcdMetadataStore:
     (2 s with its default election timeout).
     """
 
-    def __init__(self, shards: Sequence[str], *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, shards: Sequence[str], *, access: EtcdAccess | None = None, deadline_s: float = DEADLINE_S
+    ) -> None:
         if not shards:
             raise ValueError("the metadata store needs at least one etcd cluster")
-        self._shards = [EtcdShard(endpoints, deadline_s) for endpoints in shards]
+        self._shards = [EtcdShard(endpoints, deadline_s, access or EtcdAccess()) for endpoints in shards]
         self._watches: set[EtcdWatch] = set()
         self._closed = False
+
+    async def join(self, cluster_id: str, within_s: float) -> None:
+        """Wait for all shards, and make sure that they are this cluster's, in the right order.
+
+        Raises: MetadataStoreError when one is not reached ``within_s`` seconds, StoreRefused.
+        """
+        await _all_done(shard.reached(within_s) for shard in self._all())
+        await check_markers(self._all(), cluster_id)
+
+    async def lead(self, name: str, ttl_s: float) -> Leadership:
+        """Wait until this process is the one that leads; its writes are fenced from then on. See `campaign`."""
+        return await campaign(self._all(), name, ttl_s)
 
     async def get(self, key: str) -> Entry | None:
         return await self._shard(key).get(key)
@@ -91,3 +108,14 @@ class EtcdMetadataStore:
     def _shard(self, key: str) -> EtcdShard:
         shards = self._all()
         return shards[shard_of(key, len(shards))]
+
+
+async def _all_done(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """As ``gather``, which leaves the others running when one fails."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -7,21 +7,37 @@ which to resume and queue without bound, its transactions hide the response head
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 from aetcd import rpc
 
+from shoal_common.grpc_target import grpc_target
+from shoal_common.metadata.etcd_fence import Fence
 from shoal_common.metadata.group_commit import GroupCommit
-from shoal_common.metadata.store import Entry, LeaseExpired, MetadataStoreError, RevisionConflict
+from shoal_common.metadata.store import (
+    Entry,
+    LeaseExpired,
+    MetadataStoreError,
+    RevisionConflict,
+    StoreRefused,
+    check_value,
+)
+from shoal_common.tls import ServerTls
 
 #: Entries a scan reads with one request.
 SCAN_PAGE = 1_000
 #: Keys and headers around a value in a request, about.
 _OPERATION_BYTES = 100
+#: Between two tries to reach a shard at the start, in seconds.
+PROBE_PAUSE_S = 1.0
+#: Between the members of one etcd cluster in a setting; commas are between the shards.
+MEMBER_SEPARATOR = "+"
 
 _OPTIONS = [
     # The server bounds what it takes (--max-request-bytes); a page of a scan is bounded by its number of entries.
@@ -37,20 +53,50 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+#: Beginnings of what etcd says about credentials, with a status that it also has for other things.
+_CREDENTIALS_REFUSED = (
+    "etcdserver: user name is empty",
+    "etcdserver: authentication failed",
+    "etcdserver: authentication is not enabled",
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdAccess:
+    """What etcd asks of its clients."""
+
+    #: Empty = its authentication is off, or goes by the client's certificate.
+    user: str = ""
+    password: str = field(default="", repr=False)
+    tls: ServerTls | None = None
 
 
 class EtcdShard:
     """Belongs to the event loop in which it is made. Connects at the first call.
 
-    ``endpoints`` is one ``host:port``, or several ``address:port`` of one cluster with commas between them: these have
-    to be IP addresses. Every call waits for a connection and an answer for ``deadline_s`` seconds in all.
+    ``endpoints`` is one ``host:port``, or those of several members of one cluster, as ``host:port+host:port``. Every
+    call waits for a connection and an answer for ``deadline_s`` seconds in all.
     """
 
-    def __init__(self, endpoints: str, deadline_s: float) -> None:
+    def __init__(self, endpoints: str, deadline_s: float, access: EtcdAccess) -> None:
         self.name = f"etcd at {endpoints}"
         self.deadline_s = deadline_s
-        target = f"ipv4:{endpoints}" if "," in endpoints else endpoints
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        #: Set when this process leads: writes then compare its epoch.
+        self.fence: Fence | None = None
+        self._access = access
+        #: Metadata of every call: the token that etcd has given for the password.
+        self._token: tuple[tuple[str, str], ...] = ()
+        members = endpoints.split(MEMBER_SEPARATOR)
+        if access.tls is None:
+            self._channel = grpc.aio.insecure_channel(grpc_target(members), options=_OPTIONS)
+        else:
+            server_name = access.tls.server_name or members[0].rpartition(":")[0].strip("[]")
+            options = [*_OPTIONS, ("grpc.ssl_target_name_override", server_name)]
+            credentials = access.tls.channel_credentials()
+            self._channel = grpc.aio.secure_channel(grpc_target(members), credentials, options=options)
+        self._auth = rpc.AuthStub(self._channel)
         self._kv = rpc.KVStub(self._channel)
         self._leases = rpc.LeaseStub(self._channel)
         self._watches = rpc.WatchStub(self._channel)
@@ -76,6 +122,7 @@ class EtcdShard:
 
     async def put(self, key: str, value: bytes, expected_revision: int | None, lease_id: int) -> int:
         put = rpc.RequestOp(request_put=rpc.PutRequest(key=encoded(key), value=value, lease=lease_id))
+        check_value(key, value)
         revision, _ = await self._write(key, put, len(value), expected_revision, lease_id)
         return revision
 
@@ -90,7 +137,10 @@ class EtcdShard:
     async def refresh_lease(self, lease_id: int) -> bool:
         """False = it is gone."""
         call = self._leases.LeaseKeepAlive(
-            iter([rpc.LeaseKeepAliveRequest(ID=lease_id)]), timeout=self.deadline_s, wait_for_ready=True
+            iter([rpc.LeaseKeepAliveRequest(ID=lease_id)]),
+            timeout=self.deadline_s,
+            wait_for_ready=True,
+            metadata=self._token,
         )
         self._open.add(call)
         try:
@@ -111,9 +161,45 @@ class EtcdShard:
             if not _not_found(error.__cause__):
                 raise
 
+    async def transaction(self, request: Any) -> Any:
+        """A ``TxnRequest`` by itself, which no fence holds back: for the shard's own records."""
+        return await self._call(self._kv.Txn, request)
+
+    async def reached(self, within_s: float) -> None:
+        """Returns once the shard answers. Raises: MetadataStoreError after ``within_s``, StoreRefused."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        told = False
+        while True:
+            try:
+                # Fails at the first lost connection, and so tells why; the other calls wait for the next one.
+                await self._call(self._kv.Range, rpc.RangeRequest(key=b"/shoal/", keys_only=True), wait_for_ready=False)
+                return
+            except StoreRefused:
+                raise
+            except MetadataStoreError as error:
+                if loop.time() + PROBE_PAUSE_S >= deadline:
+                    raise MetadataStoreError(
+                        f"gave up after {within_s:g} s: {error}. Is it running, and are address and TLS settings right?"
+                    ) from error
+                if not told:
+                    _log.warning("waiting for the metadata store, %g s at most: %s", within_s, error)
+                    told = True
+            await asyncio.sleep(PROBE_PAUSE_S)
+
     def watch(self) -> Any:
         """A bidirectional stream of ``WatchRequest`` and ``WatchResponse`` without deadline."""
-        return self._watches.Watch(wait_for_ready=True)
+        return self._watches.Watch(wait_for_ready=True, metadata=self._token)
+
+    async def authenticate(self) -> None:
+        """Exchange the password for a new token, if there is one. Raises: MetadataStoreError, StoreRefused."""
+        if self._access.user:
+            request = rpc.AuthenticateRequest(name=self._access.user, password=self._access.password)
+            try:
+                answer = await self._auth.Authenticate(request, timeout=self.deadline_s, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                self._raise(error)
+            self._token = (("token", answer.token),)
 
     async def close(self) -> None:
         """Finishes what has begun. The caller begins nothing new."""
@@ -136,12 +222,17 @@ class EtcdShard:
             return self.unanswered()
         if code is grpc.StatusCode.UNAVAILABLE:
             return f"{self.name} is unavailable: {details}"
+        if _credentials_refused(error):
+            user = f"the user {self._access.user!r}" if self._access.user else "a client without user and password"
+            return f"{self.name} refuses {user}: {details}. Check the settings of its user and password"
         return f"{self.name} refused: {code.name}: {details}"
 
     async def _write(
         self, key: str, operation: Any, size: int, expected_revision: int | None, lease_id: int
     ) -> tuple[int, Any]:
         raw = key.encode()
+        if self.fence is not None:
+            self.fence.check()
         if expected_revision is not None:
             # A transaction inside the group's own: when the comparison fails, nothing else does.
             operation = rpc.RequestOp(
@@ -171,26 +262,47 @@ class EtcdShard:
         return revision, answer
 
     async def _commit(self, operations: list[Any], lease_id: int) -> list[tuple[int, Any]]:
+        fence = self.fence
+        request = rpc.TxnRequest(success=operations)
+        if fence is not None:
+            request.compare.append(fence.comparison)
         try:
-            answer = await self._call(self._kv.Txn, rpc.TxnRequest(success=operations))
+            answer = await self._call(self._kv.Txn, request)
         except MetadataStoreError as error:
             if lease_id and _not_found(error.__cause__):
                 raise LeaseExpired(lease_id) from error
             raise
+        if fence is not None and not answer.succeeded:
+            fence.fall(f"another one has taken over, as {self.name} tells")
+            fence.check()
         return [(answer.header.revision, response) for response in answer.responses]
 
-    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        call = method(request, timeout=self.deadline_s, wait_for_ready=True)
+    async def _call(self, method: Callable[..., Any], request: Any, *, wait_for_ready: bool = True) -> Any:
+        if self._access.user and not self._token:
+            await self.authenticate()
+        try:
+            return await self._once(method, request, wait_for_ready)
+        except grpc.aio.AioRpcError as error:
+            if not (self._access.user and _credentials_refused(error)):
+                self._raise(error)
+        # Tokens end: after five minutes without a call, and with the server.
+        await self.authenticate()
+        try:
+            return await self._once(method, request, wait_for_ready)
+        except grpc.aio.AioRpcError as error:
+            self._raise(error)
+
+    async def _once(self, method: Callable[..., Any], request: Any, wait_for_ready: bool) -> Any:
+        call = method(request, timeout=self.deadline_s, wait_for_ready=wait_for_ready, metadata=self._token)
         self._open.add(call)
         try:
             return await call
-        except grpc.aio.AioRpcError as error:
-            self._raise(error)
         finally:
             self._open.discard(call)
 
     def _raise(self, error: grpc.aio.AioRpcError) -> NoReturn:
-        raise MetadataStoreError(self.explain(error)) from error
+        kind = StoreRefused if _credentials_refused(error) else MetadataStoreError
+        raise kind(self.explain(error)) from error
 
 
 def encoded(key: str) -> bytes:
@@ -213,3 +325,9 @@ def _entry(kv: Any) -> Entry:
 
 def _not_found(error: BaseException | None) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def _credentials_refused(error: grpc.aio.AioRpcError) -> bool:
+    if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return True
+    return (error.details() or "").startswith(_CREDENTIALS_REFUSED)

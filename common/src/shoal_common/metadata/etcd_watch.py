@@ -10,6 +10,7 @@ A watcher that is slow stops its streams from being read. The events then wait i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import deque
@@ -85,34 +86,42 @@ class EtcdWatch:
         """Returns when events were missed."""
         next_revision = 0
         pause_s = FIRST_PAUSE_S
+        with contextlib.suppress(MetadataStoreError):  # the stream tells
+            await shard.authenticate()
         while True:
             call = shard.watch()
+            problem = "it has ended the stream"
             try:
                 await call.write(_create(self._prefix, next_revision))
                 async for response in call:
-                    if response.created:
+                    if response.created and not response.canceled:
                         if response.header.revision + 1 < next_revision:
                             _log.warning("%s is behind revision %d, seen before", shard.name, next_revision - 1)
                             return
                         next_revision = next_revision or response.header.revision + 1
                         pause_s = FIRST_PAUSE_S
                         opened.set()
-                    if response.canceled:
+                    if response.compact_revision:
                         _log.info("watch of %s: %s has compacted revision %d", self._prefix, shard.name, next_revision)
                         return
+                    if response.canceled:
+                        problem = response.cancel_reason
+                        break
                     for event in response.events:
                         await self._offer(_event(event))
                     if response.events:
                         next_revision = response.events[-1].kv.mod_revision + 1
                     elif not response.created:  # nothing of ours until here: so this much may be compacted
                         next_revision = response.header.revision + 1
-                _log.info("watch of %s interrupted: %s has ended the stream", self._prefix, shard.name)
+                _log.info("watch of %s interrupted by %s: %s", self._prefix, shard.name, problem)
             except grpc.aio.AioRpcError as error:
                 _log.info("watch of %s interrupted: %s", self._prefix, shard.explain(error))
             finally:
                 call.cancel()
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            with contextlib.suppress(MetadataStoreError):  # the next stream tells
+                await shard.authenticate()
 
     async def _offer(self, event: WatchEvent) -> None:
         while len(self._events) >= MAX_WATCH_EVENTS:

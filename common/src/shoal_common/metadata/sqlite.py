@@ -29,6 +29,7 @@ from shoal_common.metadata.store import (
     RevisionConflict,
     WatchEvent,
     WatchLagged,
+    check_value,
 )
 
 T = TypeVar("T")
@@ -208,6 +209,7 @@ class SqliteMetadataStore:
         return await self._call(lambda db: db.keys(prefix))
 
     async def put(self, key: str, value: bytes, *, expected_revision: int | None = None, lease_id: int = 0) -> int:
+        check_value(key, value)
         return await self._call(lambda db: db.put(key, value, expected_revision, lease_id))
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> bool:

@@ -13,6 +13,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+#: A value has this many bytes at most; etcd takes 1.5 MiB a request by default. What is larger is split by its writer.
+MAX_VALUE_BYTES = 1024 * 1024
+
 
 class MetadataStoreError(Exception):
     """The store could not do what was asked; whether a write happened is unknown, so read before you repeat it."""
@@ -55,6 +58,23 @@ class WatchLagged(MetadataStoreError):
         return f"the watch of {self.prefix} has missed events: scan it again and open a new watch"
 
 
+class StoreRefused(MetadataStoreError):
+    """The store will not serve this process, and a repeat fails too: wrong credentials, or it is another cluster's."""
+
+
+class Fenced(MetadataStoreError):
+    """Another GCS leads the cluster, so nothing that this process asks for is written any more."""
+
+    def __init__(self, epoch: int, reason: str) -> None:
+        super().__init__(epoch, reason)
+        #: The epoch in which this process has led.
+        self.epoch = epoch
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"this process does not lead any more (it did in epoch {self.epoch}): {self.reason}; nothing was written"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     key: str
@@ -68,6 +88,12 @@ class WatchEvent:
     #: None = the entry was deleted.
     value: bytes | None
     revision: int
+
+
+def check_value(key: str, value: bytes) -> None:
+    """Raises: ValueError for a value that not every store takes."""
+    if len(value) > MAX_VALUE_BYTES:
+        raise ValueError(f"the value of {key} has {len(value)} bytes, more than {MAX_VALUE_BYTES}: split it")
 
 
 class Watch(Protocol):
@@ -102,7 +128,7 @@ class MetadataStore(Protocol):
         ``expected_revision``: write only if the entry has this revision; 0 = only if there is none; None = always.
         ``lease_id``: the entry vanishes with this lease; 0 = it stays.
 
-        Raises: RevisionConflict, LeaseExpired.
+        Raises: RevisionConflict, LeaseExpired, ValueError for more than ``MAX_VALUE_BYTES``.
         """
 
     async def delete(self, key: str, *, expected_revision: int | None = None) -> bool:

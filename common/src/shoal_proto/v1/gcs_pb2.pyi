@@ -625,6 +625,7 @@ class ActorInfo(google.protobuf.message.Message):
     OUT_OF_SCOPE_FIELD_NUMBER: builtins.int
     OWNER_DIED_FIELD_NUMBER: builtins.int
     UNSCHEDULABLE_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     state: Global___ActorState.ValueType
     version: builtins.int
@@ -651,6 +652,8 @@ class ActorInfo(google.protobuf.message.Message):
     owner_died: builtins.bool
     unschedulable: builtins.bool
     """unschedulable: DEAD because no node could ever hold it, as death_reason tells"""
+    sequence: builtins.int
+    """sequence grows with every actor that is created in the cluster"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address when ALIVE"""
@@ -682,10 +685,11 @@ class ActorInfo(google.protobuf.message.Message):
         out_of_scope: builtins.bool = ...,
         owner_died: builtins.bool = ...,
         unschedulable: builtins.bool = ...,
+        sequence: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo
@@ -944,6 +948,33 @@ class ReportActorStartedResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___ReportActorStartedResponse: typing_extensions.TypeAlias = ReportActorStartedResponse
+
+@typing.final
+class FunctionRow(google.protobuf.message.Message):
+    """FunctionRow is how a function lies in the metadata store."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """data of a small function"""
+    size_bytes: builtins.int
+    """size_bytes of the whole function"""
+    chunks: builtins.int
+    """chunks into which a large one is split, at <key>/0, <key>/1, ...; 0 = it is in data"""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        size_bytes: builtins.int = ...,
+        chunks: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunks", b"chunks", "data", b"data", "size_bytes", b"size_bytes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___FunctionRow: typing_extensions.TypeAlias = FunctionRow
 
 @typing.final
 class PutFunctionRequest(google.protobuf.message.Message):

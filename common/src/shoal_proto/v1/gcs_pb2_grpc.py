@@ -58,7 +58,7 @@ class JobServiceServicer(object):
 
     def StartJob(self, request, context):
         """StartJob registers a driver and gives its job an id.
-        Failure: not idempotent; a repeat after a lost answer makes a second job, which ends when no driver connects for it.
+        Failure: idempotent while the job runs: the same driver_id gets the same job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

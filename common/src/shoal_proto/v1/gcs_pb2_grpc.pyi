@@ -31,7 +31,7 @@ class JobServiceStub:
     def __new__(cls, channel: grpc.aio.Channel) -> JobServiceAsyncStub: ...
     StartJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StartJobRequest, shoal_proto.v1.gcs_pb2.StartJobResponse]
     """StartJob registers a driver and gives its job an id.
-    Failure: not idempotent; a repeat after a lost answer makes a second job, which ends when no driver connects for it.
+    Failure: idempotent while the job runs: the same driver_id gets the same job.
     """
     FinishJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FinishJobRequest, shoal_proto.v1.gcs_pb2.FinishJobResponse]
     """FinishJob ends a job: its non-detached actors end, its functions are forgotten.
@@ -49,7 +49,7 @@ class JobServiceAsyncStub(JobServiceStub):
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     StartJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StartJobRequest, shoal_proto.v1.gcs_pb2.StartJobResponse]  # type: ignore[assignment]
     """StartJob registers a driver and gives its job an id.
-    Failure: not idempotent; a repeat after a lost answer makes a second job, which ends when no driver connects for it.
+    Failure: idempotent while the job runs: the same driver_id gets the same job.
     """
     FinishJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FinishJobRequest, shoal_proto.v1.gcs_pb2.FinishJobResponse]  # type: ignore[assignment]
     """FinishJob ends a job: its non-detached actors end, its functions are forgotten.
@@ -70,7 +70,7 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.StartJobResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.StartJobResponse]]:
         """StartJob registers a driver and gives its job an id.
-        Failure: not idempotent; a repeat after a lost answer makes a second job, which ends when no driver connects for it.
+        Failure: idempotent while the job runs: the same driver_id gets the same job.
         """
 
     @abc.abstractmethod

@@ -93,6 +93,8 @@ class Actor:
     #: -1 = no limit.
     max_restarts: int = 0
     demand: Demand = Demand()
+    #: Grows with every actor that is created: the order of creation.
+    sequence: int = 0
 
     state: ActorState = ActorState.DEPENDENCIES_UNREADY
     #: Grows with every change that others may wait for.

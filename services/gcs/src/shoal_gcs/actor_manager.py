@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import attrgetter
 
 import structlog
 
 from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted, ServiceError
 from shoal_common.ids import ACTOR_LENGTH
+from shoal_common.metadata import MAX_VALUE_BYTES
 from shoal_gcs import actor_machine as machine
 from shoal_gcs import actor_table, messages
 from shoal_gcs.actor_machine import Actor, ActorState
@@ -72,20 +74,19 @@ class ActorManager:
         self._on_job_unused = on_job_unused
 
     async def load(self) -> None:
-        spec_rows = await self._spec_rows.load()
-        specs = {row.key: gcs_pb2.ActorSpec.FromString(row.value) for row in spec_rows}
-        born = {row.key: row.revision for row in spec_rows}
+        specs = {row.key: gcs_pb2.ActorSpec.FromString(row.value) for row in await self._spec_rows.load()}
+        infos = [gcs_pb2.ActorInfo.FromString(row.value) for row in await self._rows.load()]
         actors: list[Actor] = []
-        for row in sorted(await self._rows.load(), key=lambda row: born.get(row.key, row.revision)):
-            info = gcs_pb2.ActorInfo.FromString(row.value)
-            spec = specs.pop(row.key, None)
+        for info in sorted(infos, key=attrgetter("sequence")):
+            row_id = info.actor_id.hex()
+            spec = specs.pop(row_id, None)
             if spec is None and info.state != gcs_pb2.ACTOR_STATE_DEAD:
                 # Half of a creation that was never confirmed: its owner asks again.
-                self._rows.delete(row.key)
+                self._rows.delete(row_id)
                 continue
             if info.state == gcs_pb2.ACTOR_STATE_DEAD:
                 if spec is not None:
-                    self._spec_rows.delete(row.key)
+                    self._spec_rows.delete(row_id)
             elif spec is not None:
                 self._specs[info.actor_id] = spec
             self._committed[info.actor_id] = info
@@ -103,6 +104,11 @@ class ActorManager:
     async def create(self, spec: gcs_pb2.ActorSpec) -> None:
         if len(spec.actor_id) != ACTOR_LENGTH:
             raise InvalidRequest(f"an actor id has {ACTOR_LENGTH} bytes, this one has {len(spec.actor_id)}")
+        if spec.ByteSize() > MAX_VALUE_BYTES:
+            raise InvalidRequest(
+                f"the actor's arguments have about {spec.ByteSize()} bytes, more than {MAX_VALUE_BYTES}: put large "
+                "ones into the object store and pass their references"
+            )
         if spec.job_id not in self._jobs:
             raise PreconditionFailed(f"job {spec.job_id.hex()} is not known: a driver calls StartJob first")
         if spec.actor_id in self._table:
@@ -171,7 +177,9 @@ class ActorManager:
     async def report_started(self, report: gcs_pb2.ReportActorStartedRequest) -> None:
         event: machine.Event
         if report.creation_error:
-            event = machine.ConstructorFailed(report.incarnation, report.creation_error)
+            # One that no row takes is in the worker's log only.
+            fits = len(report.creation_error) <= MAX_VALUE_BYTES // 2
+            event = machine.ConstructorFailed(report.incarnation, report.creation_error if fits else b"")
         elif report.failure:
             event = machine.StartFailed(report.incarnation, report.failure)
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from shoal_common.errors import AlreadyExists
 from shoal_gcs import actor_machine as machine
@@ -58,6 +59,7 @@ class ActorTable:
         #: Dead actors, the longest dead first.
         self._dead: OrderedDict[bytes, None] = OrderedDict()
         self._dead_workers: OrderedDict[bytes, None] = OrderedDict()
+        self._last_sequence = 0
 
     def __getitem__(self, actor_id: bytes) -> Actor:
         return self._actors[actor_id]
@@ -80,9 +82,10 @@ class ActorTable:
     # --- events ---
 
     def load(self, actors: Iterable[Actor], now: float) -> list[Action]:
-        """Take over what an earlier GCS has stored, the oldest first; what it may have left undone is done again."""
-        actors = list(actors)
+        """Take over what an earlier GCS has stored; what it may have left undone is done again."""
+        actors = sorted(actors, key=attrgetter("sequence"))
         for actor in actors:
+            self._last_sequence = actor.sequence
             self._actors[actor.actor_id] = actor
             self._index(actor)
         actions: list[Action] = []
@@ -99,6 +102,8 @@ class ActorTable:
                 f"an actor named {actor.name!r} exists in namespace {actor.namespace!r}: take another name, or get "
                 "the existing one with get_actor() or get_if_exists=True"
             )
+        self._last_sequence += 1
+        actor.sequence = self._last_sequence
         self._actors[actor.actor_id] = actor
         actions = self.handle(actor.actor_id, machine.Create(), now)
         if actor.owner_id in self._dead_workers:

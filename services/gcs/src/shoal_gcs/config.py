@@ -1,18 +1,21 @@
 """Every setting of the GCS."""
 
+# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from shoal_common.config import ServiceConfig, setting
+from shoal_common.bus.connect import BusConfig
+from shoal_common.config import setting
+from shoal_common.tls import ServerTls
 
 _STORE_PATH = Path("shoal-gcs.sqlite")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GcsConfig(ServiceConfig):
+class GcsConfig(BusConfig):
     """The global control service: nodes, jobs, actors, the function table."""
 
     SERVICE: ClassVar[str] = "gcs"
@@ -20,8 +23,31 @@ class GcsConfig(ServiceConfig):
     port: int = setting(6381, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
     cluster_id: str = setting("default", doc="name of the cluster, part of every key and subject")
     session_name: str = setting("session", doc="name of the cluster's files, told to every driver")
-    store_path: Path = setting(  # noqa: RUF009
-        _STORE_PATH, doc="file of the embedded metadata store; used when the GCS runs as a process of its own"
+    health_port: int = setting(
+        0,
+        doc="port for health checks only, which a standby answers too; plain, without token; 0 = none",
+        minimum=0,
+        maximum=65535,
+    )
+    etcd: tuple[str, ...] = setting(
+        (),
+        doc="host:port of the etcd of each shard, all of them and always in this order; several members of one shard "
+        "are joined with +. Empty = the file store_path",
+    )
+    etcd_user: str = setting("", doc="user at etcd; empty = none")
+    etcd_password_path: Path | None = setting(None, doc="file with that user's password")
+    etcd_ca: Path | None = setting(
+        None, doc="PEM file of the authority that signed etcd's certificates; TLS to etcd is on when it is given"
+    )
+    etcd_cert: Path | None = setting(None, doc="PEM file of this process's certificate, if etcd asks for one")
+    etcd_key: Path | None = setting(None, doc="PEM file of its key")
+    etcd_server_name: str = setting("", doc="name in etcd's certificates; empty = the host of a shard's first member")
+    leader_ttl_s: float = setting(
+        5.0, doc="a standby takes over when the leader has been gone for so long", unit="seconds", minimum=1.0
+    )
+    store_path: Path = setting(
+        _STORE_PATH,
+        doc="file of the embedded metadata store; used when the GCS runs as a process of its own, without etcd",
     )
     scheduler_addresses: tuple[str, ...] = setting((), doc="host:port of each scheduler replica")
     silence_s: float = setting(
@@ -36,3 +62,8 @@ class GcsConfig(ServiceConfig):
     dead_actors_kept: int = setting(10_000, doc="dead actors that are remembered", minimum=0)
     dead_nodes_kept: int = setting(1_000, doc="dead nodes that are remembered", minimum=0)
     finished_jobs_kept: int = setting(1_000, doc="finished jobs that are remembered", minimum=1)
+
+    @property
+    def etcd_tls(self) -> ServerTls | None:
+        """Raises: TlsError when the files cannot be used."""
+        return ServerTls.from_files(self.etcd_ca, self.etcd_cert, self.etcd_key, self.etcd_server_name)

@@ -27,6 +27,8 @@ from shoal_proto.v1 import events_pb2, gcs_pb2
 
 #: Pauses between the tries to tell a raylet that a job has ended, in seconds; then its node must prove that it lives.
 END_JOB_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+#: What a driver may tell about its job, in characters.
+MAX_DESCRIPTION_BYTES = 100_000
 #: After a restart the raylets are told again of the jobs that ended at most this long ago.
 END_JOB_AGAIN_S = 600
 
@@ -77,6 +79,11 @@ class JobManager:
     ) -> Job:
         if len(driver_id) != WORKER_LENGTH:
             raise InvalidRequest(f"a driver id has {WORKER_LENGTH} bytes, this one has {len(driver_id)}")
+        described = len(entrypoint) + sum(len(key) + len(value) for key, value in metadata.items())
+        if described > MAX_DESCRIPTION_BYTES:
+            raise InvalidRequest(
+                f"entrypoint and metadata of the job have {described} characters, more than {MAX_DESCRIPTION_BYTES}"
+            )
         job = self._table.start(driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms())
         await written([self._save(job)])
         return job

@@ -57,6 +57,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         out_of_scope=info.out_of_scope,
         owner_died=info.owner_died,
         unschedulable=info.unschedulable,
+        sequence=info.sequence,
     )
 
 
@@ -82,6 +83,7 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
         out_of_scope=actor.out_of_scope,
         owner_died=actor.owner_died,
         unschedulable=actor.unschedulable,
+        sequence=actor.sequence,
     )
     at = actor.address
     if at is not None:

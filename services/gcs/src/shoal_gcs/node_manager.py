@@ -53,8 +53,8 @@ class NodeManager:
 
     async def load(self) -> None:
         nodes: list[Node] = []
-        for row in await self._rows.load():
-            info = gcs_pb2.NodeInfo.FromString(row.value)
+        infos = [gcs_pb2.NodeInfo.FromString(row.value) for row in await self._rows.load()]
+        for info in sorted(infos, key=lambda info: (info.start_unix_ms, info.node_id)):
             self._infos[info.node_id] = info
             state = NodeState(info.state)
             nodes.append(Node(info.node_id, info.raylet_address, info.incarnation, state, info.death_reason))

@@ -1,7 +1,8 @@
 """The rows of one table in the metadata store.
 
 Each write compares the revision of the write before, so a second GCS on the same store is noticed and never
-overwritten. While a row is being written, later versions of it wait, and only the newest of them is written next.
+overwritten. A write whose outcome is unknown is looked for in the store before the next one, which else would take it
+for that of another GCS. While a row is being written, later versions of it wait, and only the newest is written next.
 """
 
 from __future__ import annotations
@@ -12,8 +13,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from shoal_common.errors import Unavailable
-from shoal_common.metadata import Entry, MetadataStore, MetadataStoreError, RevisionConflict
+from shoal_common.errors import InvalidRequest, Unavailable
+from shoal_common.metadata import (
+    MAX_VALUE_BYTES,
+    Entry,
+    Fenced,
+    MetadataStore,
+    MetadataStoreError,
+    RevisionConflict,
+)
 from shoal_gcs.background import Background
 
 #: Pause before a row that the store did not take is tried again, in seconds.
@@ -25,6 +33,8 @@ _log = structlog.get_logger()
 @dataclass(slots=True)
 class _Row:
     revision: int = 0
+    #: Versions written after that revision, with an unknown outcome.
+    unconfirmed: list[bytes | None] = field(default_factory=list)
     #: What the row is to be; None = deleted.
     wanted: bytes | None = None
     #: Called when ``wanted`` is in the store.
@@ -44,15 +54,20 @@ class Rows:
         self._rows: dict[str, _Row] = {}
 
     async def load(self) -> list[Entry]:
-        """All rows with the prefix cut off their keys, the longest unchanged first."""
+        """All rows, in no order that means anything, with the prefix cut off their keys."""
         entries = await self._store.scan(self._prefix)
         rows = [Entry(entry.key.removeprefix(self._prefix), entry.value, entry.revision) for entry in entries]
         self._rows = {row.key: _Row(revision=row.revision) for row in rows}
-        return sorted(rows, key=lambda row: row.revision)
+        return rows
 
     def put(self, row_id: str, value: bytes, committed: Callable[[], None] | None = None) -> asyncio.Future[None]:
         """Write a row. The future is done when this version or a newer one is in the store, and fails with
-        ``Unavailable`` when the store does; the row is then tried again every second."""
+        ``Unavailable`` when the store does; the row is then tried again every second.
+
+        Raises: InvalidRequest for a row that is too large.
+        """
+        if len(value) > MAX_VALUE_BYTES:
+            raise InvalidRequest(f"{self._prefix}{row_id} would have {len(value)} bytes, more than {MAX_VALUE_BYTES}")
         return self._want(row_id, value, committed)
 
     def delete(self, row_id: str) -> asyncio.Future[None]:
@@ -80,14 +95,10 @@ class Rows:
                 value, committed, waiters = row.wanted, row.committed, row.waiters
                 row.dirty, row.waiters = False, []
                 try:
-                    if value is not None:
-                        row.revision = await self._store.put(key, value, expected_revision=row.revision)
-                    elif row.revision:
-                        await self._store.delete(key, expected_revision=row.revision)
-                        row.revision = 0
-                except RevisionConflict as conflict:
-                    _log.critical("another_gcs_writes_to_the_same_store", key=key, error=str(conflict))
-                    _fail(waiters, f"another GCS has taken over: {conflict}")
+                    await self._store_version(key, row, value)
+                except (RevisionConflict, Fenced) as overtaken:
+                    _log.critical("another_gcs_writes_to_the_same_store", key=key, error=str(overtaken))
+                    _fail(waiters, f"another GCS has taken over: {overtaken}")
                     return
                 except MetadataStoreError as error:
                     _log.error("row_not_written", key=key, error=str(error))
@@ -105,6 +116,39 @@ class Rows:
                 self._rows.pop(row_id, None)
         finally:
             row.writing = False
+
+    async def _store_version(self, key: str, row: _Row, value: bytes | None) -> None:
+        """Raises: RevisionConflict, Fenced, MetadataStoreError when the outcome is unknown."""
+        if row.unconfirmed and await self._arrived(key, row, value):
+            return
+        try:
+            if value is not None:
+                row.revision = await self._store.put(key, value, expected_revision=row.revision)
+            elif row.revision:
+                await self._store.delete(key, expected_revision=row.revision)
+                row.revision = 0
+        except RevisionConflict as conflict:
+            if row.unconfirmed:  # one of them has arrived just now, unless the next look tells otherwise
+                raise MetadataStoreError(str(conflict)) from conflict
+            raise
+        except Fenced:
+            raise
+        except MetadataStoreError:
+            row.unconfirmed.append(value)
+            raise
+        row.unconfirmed.clear()
+
+    async def _arrived(self, key: str, row: _Row, value: bytes | None) -> bool:
+        """Find out what has become of the unconfirmed versions; True = ``value`` is one of them, and in the store."""
+        entry = await self._store.get(key)
+        revision, found = (entry.revision, entry.value) if entry is not None else (0, None)
+        if revision == row.revision:
+            return False
+        if found not in row.unconfirmed:
+            raise RevisionConflict(key, row.revision, revision)
+        row.revision = revision
+        row.unconfirmed.clear()
+        return found == value
 
 
 async def written(saves: Iterable[asyncio.Future[None]]) -> None:

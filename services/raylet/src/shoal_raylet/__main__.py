@@ -1,28 +1,35 @@
-"""``python -m shoal_raylet``: a raylet of its own, on the GCS's event bus."""
+"""``python -m shoal_raylet``: a raylet of its own, on NATS or the GCS's event bus."""
 
 from __future__ import annotations
 
 import sys
 
-from shoal_common.bus.gcs import GcsBus
-from shoal_common.grpc_channel import aio_channel
+from shoal_common.bus.connect import connect_bus
 from shoal_common.lifecycle import main as run_main
 from shoal_raylet.app import RayletApp
 from shoal_raylet.config import RayletConfig
 
 
-class StandaloneRaylet(RayletApp):
-    """A raylet that also owns its connection to the event bus."""
+class StandaloneRaylet:
+    """The app, and its connection to the event bus."""
 
     def __init__(self, config: RayletConfig) -> None:
-        self._bus_channel = aio_channel(config.gcs_address, config.token)
-        self._gcs_bus = GcsBus(self._bus_channel)
-        super().__init__(config, self._gcs_bus)
+        self._config = config
+        self.address = ""
+
+    async def start(self) -> None:
+        self._bus = await connect_bus(self._config, self._config.gcs_address)
+        self._app = RayletApp(self._config, self._bus)
+        try:
+            await self._app.start()
+        except BaseException:
+            await self._bus.close()
+            raise
+        self.address = self._app.address
 
     async def stop(self) -> None:
-        await super().stop()
-        await self._gcs_bus.close()
-        await self._bus_channel.close()
+        await self._app.stop()
+        await self._bus.close()
 
 
 def main() -> int:

@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from shoal_common.config import ServiceConfig, setting
+from shoal_common.bus.connect import BusConfig
+from shoal_common.config import setting
 from shoal_common.resources import OBJECT_STORE_MEMORY
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayletConfig(ServiceConfig):
+class RayletConfig(BusConfig):
     """Shoal's node service: leases worker processes, holds objects in shared memory."""
 
     SERVICE: ClassVar[str] = "raylet"
 
     node_id: str = setting("", doc="node id in hexadecimal, 32 digits; empty takes a random one")
-    gcs_address: str = setting(doc="gRPC address of the GCS, host:port")
+    gcs_address: str = setting(doc="host:port of each GCS, separated by commas")
     scheduler_address: str = setting(doc="gRPC address of a scheduler, host:port")
     objectstore_address: str = setting(doc="gRPC address of an objectstore service, host:port")
     cluster_id: str = setting(doc="id of the cluster, as the GCS tells it")

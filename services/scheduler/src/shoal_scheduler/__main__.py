@@ -1,47 +1,41 @@
-"""``python -m shoal_scheduler``: the service as a process of its own, fed with events by the GCS."""
+"""``python -m shoal_scheduler``: the service as a process of its own, on NATS or fed with events by the GCS."""
 
 from __future__ import annotations
 
 import sys
 
-from shoal_common.bus.gcs import GcsBus
+from shoal_common.bus.connect import connect_bus
 from shoal_common.config import ConfigError
-from shoal_common.grpc_channel import aio_channel
 from shoal_common.lifecycle import main
 from shoal_scheduler.app import SchedulerApp
 from shoal_scheduler.config import SchedulerConfig
 
 
 class StandaloneScheduler:
-    """The app, and the connection to the GCS that its events come by."""
+    """The app, and its connection to the event bus."""
 
     def __init__(self, config: SchedulerConfig) -> None:
-        if not config.gcs_address:
+        if not config.gcs_address and not config.nats_address:
             raise ConfigError(
-                "--gcs-address (or SHOAL_SCHEDULER_GCS_ADDRESS) is missing: the GCS carries the heartbeats"
+                "--nats-address (or SHOAL_SCHEDULER_NATS_ADDRESS) and --gcs-address (or SHOAL_SCHEDULER_GCS_ADDRESS) "
+                "are missing: one of them carries the heartbeats"
             )
-        self._channel = aio_channel(config.gcs_address, config.token)
-        self._bus = GcsBus(self._channel)
-        self._app = SchedulerApp(config, self._bus)
-
-    @property
-    def address(self) -> str:
-        return self._app.address
+        self._config = config
+        self.address = ""
 
     async def start(self) -> None:
+        self._bus = await connect_bus(self._config, self._config.gcs_address)
+        self._app = SchedulerApp(self._config, self._bus)
         try:
             await self._app.start()
         except BaseException:
-            await self._disconnect()
+            await self._bus.close()
             raise
+        self.address = self._app.address
 
     async def stop(self) -> None:
         await self._app.stop()
-        await self._disconnect()
-
-    async def _disconnect(self) -> None:
         await self._bus.close()
-        await self._channel.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""One process of the GCS: alone on a SQLite file, or one of several on etcd, of which one leads.
+
+A standby has its connections to etcd and NATS and waits. It does not listen on the GCS's port, so the channels of
+clients that know several addresses pass it by; only the health port answers in both roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shoal_common import grpc_server
+from shoal_common.bus import EventBus
+from shoal_common.bus.connect import connect_nats
+from shoal_common.bus.memory import MemoryBus
+from shoal_common.config import ConfigError
+from shoal_common.metadata import MetadataStore
+from shoal_common.metadata.sqlite import SqliteMetadataStore
+from shoal_gcs.app import GcsApp
+from shoal_gcs.config import GcsConfig
+
+if TYPE_CHECKING:
+    from shoal_common.metadata.etcd import EtcdMetadataStore
+
+_log = structlog.get_logger()
+
+
+class GcsReplica:
+    """The app, its store and its bus. After it has lost the lead it cannot go on: it is to be started again."""
+
+    def __init__(self, config: GcsConfig) -> None:
+        self._config = config
+        self._open = AsyncExitStack()
+        self._role: asyncio.Future[str]
+        #: ``host:port`` of its gRPC server; empty on standby.
+        self.address = ""
+
+    async def start(self) -> None:
+        """Returns when it serves, or is ready to take over.
+
+        Raises: ConfigError, EventBusError, MetadataStoreError, OSError, TlsError.
+        """
+        config = self._config
+        try:
+            if config.health_port:
+                await self._serve_health()
+            if config.etcd:
+                store = await self._join_etcd()
+                role = self._campaign(store, await self._connect_bus())
+                self._role = asyncio.create_task(role, name="candidate")
+                self._open.push_async_callback(self._end, self._role)
+            else:
+                sqlite = SqliteMetadataStore(config.store_path)
+                self._open.push_async_callback(sqlite.close)
+                await self._serve(self._open, sqlite, await self._connect_bus())
+                self._role = asyncio.get_running_loop().create_future()
+        except BaseException:
+            await self._open.aclose()
+            raise
+
+    async def failed(self) -> str:
+        await asyncio.wait([self._role])
+        error = self._role.exception()
+        return f"{type(error).__name__}: {error}" if error is not None else self._role.result()
+
+    async def stop(self) -> None:
+        """A standby takes over at once."""
+        await self._open.aclose()
+
+    async def _campaign(self, store: EtcdMetadataStore, bus: EventBus) -> str:
+        """Lead as soon as nobody else does; returns when it leads no more, and why."""
+        config = self._config
+        async with AsyncExitStack() as reign:
+            name = f"{socket.gethostname()}, port {config.port}, process {os.getpid()}"
+            leadership = await store.lead(name, config.leader_ttl_s)
+            reign.push_async_callback(leadership.resign)
+            await self._serve(reign, store, bus)
+            _log.info("gcs_leads", address=self.address, epoch=leadership.epoch)
+            return await leadership.lost()
+
+    async def _serve(self, stack: AsyncExitStack, store: MetadataStore, bus: EventBus) -> None:
+        app = GcsApp(self._config, store, bus)
+        await app.start()
+        stack.push_async_callback(app.stop)
+        self.address = app.address
+
+    async def _join_etcd(self) -> EtcdMetadataStore:
+        from shoal_common.metadata.etcd import EtcdMetadataStore  # its client is not installed everywhere
+        from shoal_common.metadata.etcd_shard import EtcdAccess
+
+        config = self._config
+        access = EtcdAccess(config.etcd_user, _password(config.etcd_password_path), config.etcd_tls)
+        store = EtcdMetadataStore(config.etcd, access=access)
+        self._open.push_async_callback(store.close)
+        await store.join(config.cluster_id, config.start_timeout_s)
+        return store
+
+    async def _connect_bus(self) -> EventBus:
+        bus = await connect_nats(self._config) if self._config.nats_address else MemoryBus()
+        self._open.push_async_callback(bus.close)
+        return bus
+
+    async def _serve_health(self) -> None:
+        server = grpc_server.create_server(self._config.token)
+        await grpc_server.serve(server, self._config.host, self._config.health_port)
+        self._open.push_async_callback(server.stop, None)
+
+    @staticmethod
+    async def _end(role: asyncio.Future[str]) -> None:
+        role.cancel()
+        await asyncio.wait([role])
+
+
+def _password(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"etcd's password cannot be read from {path}: {error.strerror}") from error
