@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from support.processes import all_gone, eventually, head_of, running_template_of
+from support.processes import all_gone, head_of, running_template_of
 
 import shoal
 
@@ -26,13 +26,11 @@ def test_workers_start_the_plain_way():
     template = running_template_of(os.getpid())
     # Stopped first: it cannot answer, and nothing tells the raylet before the kill.
     os.kill(template, signal.SIGSTOP)
-    # Those that get a worker which it has forked already lose it with the template.
-    actors = [Where.options(max_restarts=-1, max_task_retries=-1).remote() for _ in range(2)]
+    actors = [Where.remote() for _ in range(2)]
     os.kill(template, signal.SIGKILL)
     actors += [Where.remote() for _ in range(2)]
     places = shoal.get([actor.pids.remote() for actor in actors], timeout=60)
     assert len({pid for pid, _ in places}) == 4
-    assert template not in {parent for _, parent in places}
     all_gone([template])
 
 
@@ -40,14 +38,7 @@ def test_template_is_started_again():
     first = running_template_of(os.getpid())
     os.kill(first, signal.SIGKILL)
     all_gone([first])
-
-    again = running_template_of(os.getpid())
-    assert again != first
-
-    def forked():
-        return shoal.get(Where.remote().pids.remote(), timeout=60)[1] == again
-
-    eventually(forked, "workers are forked from it")
+    assert running_template_of(os.getpid()) != first
 
 
 def test_tasks_are_run_again():
@@ -60,6 +51,16 @@ def test_tasks_are_run_again():
     os.kill(running_template_of(os.getpid()), signal.SIGKILL)
     refs += [f.remote(i) for i in range(100, 200)]
     assert shoal.get(refs, timeout=60) == list(range(200))
+
+
+def test_what_it_has_forked_lives_on():
+    actors = [Where.remote() for _ in range(4)]
+    before = shoal.get([actor.pids.remote() for actor in actors], timeout=60)
+    template = running_template_of(os.getpid())
+    os.kill(template, signal.SIGKILL)
+    all_gone([template])
+    assert shoal.get([actor.pids.remote() for actor in actors], timeout=60) == before
+    assert {parent for _, parent in before} == {head_of(os.getpid())}
 
 
 def test_head_stays():

@@ -2,8 +2,9 @@
 
 The warm way: the raylet runs ``python -m shoal.worker_template --control-fd N`` once. N is one end of a
 ``SOCK_SEQPACKET`` pair; each packet is one JSON document below. A ``ForkWorker`` packet carries two
-descriptors (stdout, stderr) and is answered by ``WorkerForked``; the template reaps its children and reports
-each with ``WorkerReaped``. The template has one thread and never opens a gRPC channel, so forking is safe.
+descriptors (stdout, stderr) and is answered by ``WorkerForked``, before the worker becomes the raylet's own child
+(which needs the raylet to be a child subreaper). The template has one thread and never opens a gRPC channel, so
+forking is safe.
 
 The plain way, when the template died or a job needs another interpreter: ``python -m shoal.worker
 --config-fd N`` with a ``WorkerConfig`` document on N (read to end of file); the raylet is the parent.
@@ -47,10 +48,4 @@ class WorkerForked(msgspec.Struct, frozen=True, tag=True):
     pid: int
 
 
-class WorkerReaped(msgspec.Struct, frozen=True, tag=True):
-    pid: int
-    #: As from ``os.waitpid``.
-    wait_status: int
-
-
-TemplatePacket = ForkWorker | WorkerForked | WorkerReaped
+TemplatePacket = ForkWorker | WorkerForked

@@ -13,7 +13,7 @@ import array
 # Warm what a worker would import at its first use.
 import asyncio  # noqa: F401
 import concurrent.futures  # noqa: F401
-import ctypes
+import contextlib
 import gc
 import inspect  # noqa: F401
 import os
@@ -21,6 +21,7 @@ import random
 import select
 import signal
 import socket
+import time
 
 import cloudpickle  # noqa: F401
 import grpc  # noqa: F401
@@ -34,10 +35,11 @@ from shoal._runtime.core_worker import RayletFrames
 from shoal._runtime.peer_frames import PeerMessage
 from shoal_common import grpc_channel  # noqa: F401
 from shoal_common.frames import FrameDecoder
-from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked, WorkerReaped
+from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked
 from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
-_PR_SET_PDEATHSIG = 1
+#: Workers have this long to end by themselves when their raylet is gone, in seconds.
+LINGER_S = 2.0
 _MAX_PACKET = 64 * 1024
 _encode = msgspec.json.Encoder().encode
 
@@ -47,41 +49,80 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     control = socket.socket(fileno=parser.parse_args().control_fd)
     setproctitle.setproctitle("shoal::template")
-    libc = ctypes.CDLL(None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A SIGCHLD only has to interrupt the poll: the pipe wakes it.
-    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for union in (RayletFrames, PeerMessage):
         FrameDecoder(union)
     # Objects made so far are never collected: their pages stay shared with the workers.
     gc.collect()
     gc.freeze()
-    poller = select.poll()
-    poller.register(control, select.POLLIN)
-    poller.register(wake_read, select.POLLIN)
+    workers: list[int] = []
     while True:
-        ready = {fd for fd, _ in poller.poll()}
-        if wake_read in ready:
-            os.read(wake_read, 4096)
-            _reap(control)
-        if control.fileno() in ready:
-            packet, fds = _receive(control)
-            if packet is None:
-                return  # the raylet is gone; the workers see it by themselves
-            pid = os.fork()
-            if pid == 0:
-                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for fd in (wake_read, wake_write):
-                    os.close(fd)
-                control.close()
-                _become(packet.config, fds)
-            for fd in fds:
+        packet, fds = _receive(control)
+        if packet is None:
+            _outlive(workers)
+            return
+        # The worker's pid comes through this pipe, the process between ends after it.
+        read, write = os.pipe()
+        between = os.fork()
+        if between == 0:
+            for fd in (read, *workers):
                 os.close(fd)
-            _send(control, WorkerForked(packet.config.worker_id, pid))
+            _fork_worker(control, packet.config, fds, write)
+        for fd in (*fds, write):
+            os.close(fd)
+        pid = os.read(read, 16)
+        os.close(read)
+        os.waitpid(between, 0)
+        workers = [fd for fd in workers if not _has_ended(fd)]
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                workers.append(os.pidfd_open(int(pid)))
+
+
+def _fork_worker(control: socket.socket, config: WorkerConfig, fds: list[int], pid_pipe: int) -> None:
+    """In a process between the template and the worker, which ends at once: so the worker is the raylet's own child,
+    since that is a subreaper. The raylet reaps it, and it does not end with the template."""
+    code = 1
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(pid_pipe)
+            control.close()
+            _become(config, fds)
+        else:
+            # Before this process ends: the raylet has heard of every worker that becomes its child.
+            control.send(_encode(WorkerForked(config.worker_id, pid)))
+            os.write(pid_pipe, str(pid).encode())
+            code = 0
+    except OSError:
+        pass  # the raylet is gone, or a process cannot be made: it has a deadline for the answer
+    finally:
+        os._exit(code)
+
+
+def _outlive(workers: list[int]) -> None:
+    """The raylet is gone. Workers see that by themselves and end with all that they have started; one whose code does
+    not let it look any more is killed. (PR_SET_PDEATHSIG would not leave them the time.)"""
+    deadline = time.monotonic() + LINGER_S
+    while workers and time.monotonic() < deadline:
+        poller = select.poll()
+        for fd in workers:
+            poller.register(fd, select.POLLIN)
+        poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        workers = [fd for fd in workers if not _has_ended(fd)]
+    for fd in workers:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+
+
+def _has_ended(pidfd: int) -> bool:
+    """Closes the descriptor if so."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    if not poller.poll(0):
+        return False
+    os.close(pidfd)
+    return True
 
 
 def _receive(control: socket.socket) -> tuple[ForkWorker | None, list[int]]:
@@ -113,24 +154,6 @@ def _become(config: WorkerConfig, fds: list[int]) -> None:
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def _reap(control: socket.socket) -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        _send(control, WorkerReaped(pid, status))
-
-
-def _send(control: socket.socket, packet: WorkerForked | WorkerReaped) -> None:
-    try:
-        control.send(_encode(packet))
-    except OSError:
-        raise SystemExit(0) from None  # the raylet is gone
 
 
 if __name__ == "__main__":

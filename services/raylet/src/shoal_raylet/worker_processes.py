@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from shoal_common.worker_launch import WorkerConfig, WorkerForked, WorkerReaped
+from shoal_common.worker_launch import WorkerConfig, WorkerForked
 from shoal_raylet import orphans
 from shoal_raylet.worker_output import WorkerOutput
 from shoal_raylet.worker_template_process import TemplateProcess
@@ -28,7 +28,7 @@ TEMPLATE_TIMEOUT_S = 20.0
 #: Pauses before the template is started again, in seconds.
 _FIRST_RESTART_S = 1.0
 _MAX_RESTART_S = 60.0
-#: The parent reports an exit status within this time after the process ended, or nobody knows it, in seconds.
+#: A dead worker has become our child by then, or nobody knows its exit status, in seconds.
 _STATUS_TIMEOUT_S = 1.0
 
 
@@ -143,6 +143,7 @@ class WorkerProcesses:
         except OSError as error:
             log.warning("template_does_not_take_work", reason=str(error))
             if error.errno not in (errno.EAGAIN, errno.EMFILE):
+                self._read_template(template)  # the workers that it has still forked live on
                 self._template_failed(str(error))
             return False
         process.answer_timeout = self._loop.call_later(
@@ -176,7 +177,7 @@ class WorkerProcesses:
         try:
             process.pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            # Dead and reaped already; its WorkerReaped packet is on the way, or was lost with the template.
+            # Dead and reaped already, before it became our child.
             process.status_timeout = self._loop.call_later(_STATUS_TIMEOUT_S, self._exited, process, None)
             return
         self._loop.add_reader(process.pidfd, self._ended, process)
@@ -222,6 +223,9 @@ class WorkerProcesses:
 
     def _reap(self) -> None:
         self._reap_timer = None
+        if self._template is not None:
+            # A worker that has just become our child is not an orphan: its packet has arrived.
+            self._read_template(self._template)
         if self._orphans.kill_and_reap(self._known_pids()):
             self._reap_soon()
 
@@ -253,8 +257,6 @@ class WorkerProcesses:
             while (packet := template.receive()) is not None:
                 if isinstance(packet, WorkerForked):
                     self._forked(packet)
-                elif isinstance(packet, WorkerReaped):
-                    self._template_reaped(packet)
         except (EOFError, msgspec.DecodeError) as error:
             self._template_failed(str(error))
 
@@ -265,16 +267,11 @@ class WorkerProcesses:
             # Given up on already; its registration would be refused, but it must not linger until then.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(packet.pid, signal.SIGKILL)
+            self._reap_soon()
             return
         if process.answer_timeout is not None:
             process.answer_timeout.cancel()
         self._watch(process, packet.pid)
-
-    def _template_reaped(self, packet: WorkerReaped) -> None:
-        for process in self._processes.values():
-            if process.pid == packet.pid:
-                self._exited(process, packet.wait_status)
-                return
 
     def _template_failed(self, reason: str) -> None:
         if self._template is None or self._stopping:
@@ -301,7 +298,7 @@ class WorkerProcesses:
 
 
 def _reap(pid: int) -> int | None:
-    """The wait status of a dead child of ours. A worker whose template has died is one; others are the template's."""
+    """The wait status of a dead child of ours; None = it is not ours (yet)."""
     with contextlib.suppress(ChildProcessError):
         reaped, status = os.waitpid(pid, os.WNOHANG)
         if reaped:
