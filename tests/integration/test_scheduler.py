@@ -35,7 +35,9 @@ def cpus(units: float) -> common_pb2.ResourceAmounts:
     return common_pb2.ResourceAmounts(grains={"CPU": round(units * 10_000)})
 
 
-def heartbeat(node_id: bytes, total: float = 4, free: float = 4, queued: int = 0, sent: int = 1) -> bytes:
+def heartbeat(
+    node_id: bytes, total: float = 4, free: float = 4, queued: int = 0, sent: int = 1, labels: Any = None
+) -> bytes:
     return events_pb2.Heartbeat(
         node_id=node_id,
         incarnation=1,
@@ -45,6 +47,7 @@ def heartbeat(node_id: bytes, total: float = 4, free: float = 4, queued: int = 0
         queued_leases=queued,
         mean_task_us=1_000_000,
         raylet_address=f"{node_id[:1].decode()}:1",
+        labels=labels,
     ).SerializeToString()
 
 
@@ -87,6 +90,26 @@ async def test_the_arguments_draw_the_request(bus: MemoryBus, scheduler: Any) ->
     await beat(bus, B)
     request = pb.PickNodeRequest(resources=cpus(1), argument_bytes={B.hex(): 1 << 30})
     assert (await scheduler.PickNode(request)).node_id == B
+
+
+async def test_many_alike_are_placed_over_nodes_in_one_answer(bus: MemoryBus, scheduler: Any) -> None:
+    await beat(bus, A)
+    await beat(bus, B)
+    answer = await scheduler.PickNode(
+        pb.PickNodeRequest(resources=cpus(1), strategy="SPREAD", asking_node_id=A, count=6)
+    )
+    assert {placement.node_id: placement.count for placement in answer.placements} == {A: 3, B: 3}
+    assert (answer.node_id, answer.raylet_address) == (answer.placements[0].node_id, "a:1")
+
+
+async def test_labels_of_heartbeats_decide(bus: MemoryBus, scheduler: Any) -> None:
+    await beat(bus, A, labels={"zone": "a"})
+    await beat(bus, B, labels={"zone": "b"})
+    answer = await scheduler.PickNode(pb.PickNodeRequest(resources=cpus(1), strategy=";zone=b", count=9))
+    assert list(answer.placements) == [pb.Placement(node_id=B, count=9)]
+    answer = await scheduler.PickNode(pb.PickNodeRequest(resources=cpus(1), strategy=";zone=c"))
+    assert answer.infeasible
+    assert "is not labelled zone=c" in answer.reason
 
 
 async def test_a_dead_node_is_not_chosen(bus: MemoryBus, scheduler: Any) -> None:

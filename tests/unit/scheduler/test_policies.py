@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NodeID
+from shoal_common.labels import labels_of_node
 from shoal_common.resources import ResourceSet
-from shoal_scheduler.cluster_view import ClusterView, NodeReport
-from shoal_scheduler.policies import Choice, Request, pick
+from shoal_scheduler.cluster_view import IN_FLIGHT_S, ClusterView, NodeReport
+from shoal_scheduler.policies import Answer, Placer, Request
+from shoal_scheduler.policies.ranking import Kind, Ranking
 
 A, B, C = (NodeID(letter * 16) for letter in (b"a", b"b", b"c"))
 
@@ -23,6 +28,7 @@ class Cluster:
 
     def __init__(self, *node_ids: NodeID) -> None:
         self.view = ClusterView(silent_after_s=5.0)
+        self.placer = Placer(self.view, random.Random(0))
         self.now = 0.0
         self._sent = 0
         for node_id in node_ids:
@@ -36,11 +42,14 @@ class Cluster:
         available: ResourceSet | None = None,
         queued: int = 0,
         mean_task_s: float = 1.0,
+        **labels: str,
     ) -> None:
         self._sent += 1
         total = total or cpus(4)
         free = total if available is None else available
-        report = NodeReport(node_id, 1, self._sent, total, free, queued, mean_task_s, f"{node_id[:1].decode()}:1")
+        report = NodeReport(
+            node_id, 1, self._sent, total, free, queued, mean_task_s, "host:1", labels_of_node(node_id, labels)
+        )
         self.view.on_report(report, self.now)
 
     def ask(
@@ -49,15 +58,21 @@ class Cluster:
         strategy: str = "",
         asking: NodeID | None = None,
         arguments: dict[NodeID, int] | None = None,
-        seed: int = 0,
-    ) -> Choice:
-        request = Request(resources or cpus(1), strategy, asking, arguments or {})
-        return pick(request, self.view, self.now, random.Random(seed))
+        count: int = 1,
+    ) -> Answer:
+        return self.placer.place(Request(resources or cpus(1), strategy, asking, arguments or {}, count), self.now)
 
-    def chosen(self, *args: object, **options: object) -> NodeID | None:
-        choice = self.ask(*args, **options)  # type: ignore[arg-type]
-        assert not choice.infeasible
-        return choice.node.node_id if choice.node else None
+    def placed(self, count: int, **options: Any) -> dict[NodeID, int]:
+        """Where ``count`` asked for at once go."""
+        answer = self.ask(count=count, **options)
+        assert not answer.infeasible, answer.reason
+        return {node.node_id: n for node, n in answer.placements}
+
+    def chosen(self, resources: ResourceSet | None = None, **options: Any) -> NodeID | None:
+        """Where a single one goes."""
+        placed = self.placed(1, resources=resources, **options)
+        assert sum(placed.values()) <= 1
+        return next(iter(placed), None)
 
 
 # --- DEFAULT ---------------------------------------------------------------------------------------
@@ -72,11 +87,12 @@ def test_nodes_are_packed_to_half_one_after_the_other_and_then_evenly() -> None:
 def test_above_half_it_is_random_among_the_least_utilized_fifth() -> None:
     nodes = [NodeID(bytes([n]) * 16) for n in range(10)]
     picked = set()
-    for seed in range(40):
-        cluster = Cluster()
+    cluster = Cluster()
+    for _ in range(40):
+        cluster.now += 1  # the placement before is forgotten
         for n, node_id in enumerate(nodes):
             cluster.hear(node_id, available=cpus(1.9 if n in (3, 7) else 1.5))
-        picked.add(cluster.chosen(seed=seed))
+        picked.add(cluster.chosen())
     assert picked == {nodes[3], nodes[7]}
 
 
@@ -158,8 +174,118 @@ def test_an_asker_that_can_never_hold_it_sends_it_to_queue_elsewhere() -> None:
 
 
 def test_moved_requests_lengthen_the_queue_they_join() -> None:
-    cluster = busy(3, 0)
+    cluster = busy(7, 0)
     assert [cluster.chosen(asking=A) for _ in range(4)] == [B, B, B, None]
+
+
+def test_many_requests_of_one_queue_balance_two() -> None:
+    assert busy(100, 0).placed(100, asking=A) == {B: 50}
+
+
+def test_a_bigger_node_takes_more_of_the_queue() -> None:
+    cluster = Cluster()
+    cluster.hear(A, available=cpus(0), queued=100)
+    cluster.hear(B, total=cpus(12), available=cpus(0))
+    assert cluster.placed(100, asking=A)[B] == pytest.approx(75, abs=2)
+
+
+def test_the_queue_that_the_asker_tells_counts_more_than_its_last_heartbeat() -> None:
+    assert busy(0, 0).placed(100, asking=A) == {B: 50}
+
+
+def test_a_place_that_fits_now_is_no_gain_when_the_arguments_take_longer_than_the_queue() -> None:
+    cluster = Cluster(B)
+    cluster.hear(A, available=cpus(0), queued=8)  # two seconds
+    assert cluster.chosen(asking=A, arguments={A: 2_000_000_000}) is None
+    assert cluster.chosen(asking=A, arguments={A: 500_000_000}) == B
+
+
+def test_an_asker_that_was_not_heard_gets_what_fits_now_and_no_foreign_queue() -> None:
+    cluster = Cluster(A)
+    assert cluster.placed(100, asking=C) == {A: 4}
+    assert cluster.placed(100, asking=C) == {}
+    # Nor does one whose heartbeats do not arrive.
+    cluster = Cluster(C)
+    cluster.now = 6.0
+    cluster.hear(A)
+    assert cluster.placed(100, asking=C) == {A: 4}
+
+
+def test_a_draining_node_gets_rid_of_its_queue() -> None:
+    cluster = Cluster(A)
+    cluster.hear(B, available=cpus(0), queued=50)
+    cluster.view.on_draining(A, incarnation=1)
+    assert cluster.placed(10, asking=A) == {B: 10}
+
+
+# --- between two heartbeats --------------------------------------------------------------------------------
+
+
+TEN = [NodeID(bytes([n]) * 16) for n in range(10)]
+
+
+@pytest.mark.parametrize("strategy", ["", "SPREAD"])
+@pytest.mark.parametrize("batch", [1, 8, 1000])
+def test_a_thousand_requests_between_two_heartbeats_are_no_herd(strategy: str, batch: int) -> None:
+    cluster = Cluster(*TEN[1:])
+    cluster.hear(TEN[0], total=cpus(4, GPU=1), available=cpus(4, GPU=1))  # in no way better
+    received: Counter[NodeID] = Counter()
+    for _ in range(1000 // batch):
+        received.update(cluster.placed(batch, strategy=strategy))
+    assert received.total() == 1000
+    assert set(received.values()) <= {99, 100, 101}
+
+
+def test_a_thousand_requests_of_one_node_spread_over_ten_and_it_keeps_its_share() -> None:
+    cluster = Cluster(*TEN)
+    placed = cluster.placed(1000, strategy="SPREAD", asking=TEN[3])
+    assert placed == dict.fromkeys(TEN, 100)
+
+
+def test_a_heartbeat_sent_before_the_placement_arrived_does_not_undo_it() -> None:
+    cluster = Cluster(A, B)
+    assert cluster.placed(4, asking=C) == {A: 2, B: 2}
+    cluster.now = IN_FLIGHT_S / 2
+    cluster.hear(A)
+    assert cluster.placed(4, asking=C) == {A: 2, B: 2}
+    cluster.now = 1.0
+    cluster.hear(A)
+    assert cluster.placed(8, asking=C) == {A: 4}
+
+
+def test_one_request_places_only_so_many_and_the_rest_is_asked_for_again() -> None:
+    cluster = Cluster(A)
+    assert sum(cluster.placed(10**9, strategy="SPREAD").values()) == 1000
+
+
+@given(st.data())
+def test_the_order_is_that_of_sorting_all_nodes(data: st.DataObject) -> None:
+    """Whatever happened before, a kind of request asked for long ago is answered as one never asked for."""
+    cluster = Cluster()
+    amounts = st.integers(0, 4)
+    for _ in range(data.draw(st.integers(1, 12))):
+        node_id = data.draw(st.sampled_from(TEN[:4]))
+        match data.draw(st.sampled_from(["hear", "place", "spread", "drain", "die", "wait"])):
+            case "hear":
+                cluster.hear(node_id, available=cpus(data.draw(amounts)), queued=data.draw(amounts))
+            case "place":
+                cluster.ask(cpus(data.draw(amounts)), asking=node_id, count=data.draw(st.integers(1, 5)))
+            case "spread":
+                cluster.ask(strategy="SPREAD")
+            case "drain":
+                cluster.view.on_draining(node_id, incarnation=1)
+            case "die":
+                cluster.view.on_dead(node_id, incarnation=1, now=cluster.now)
+            case "wait":
+                cluster.now += 3.0
+    cluster.view.settle(cluster.now)
+    for strategy in ("", "SPREAD"):
+        kept = cluster.placer._ranking(Kind(cpus(1), (), bool(strategy)))
+        fresh = Ranking(cluster.view, Kind(cpus(1), (), bool(strategy)))
+        fresh.refresh()
+        assert kept._order == fresh._order
+        assert [rank.node_id for rank in kept._order] == sorted(kept._ranks, key=lambda node_id: kept._ranks[node_id])
+        assert {rank.node_id for rank in kept._order} == {node.node_id for node in cluster.view.nodes()}
 
 
 # --- SPREAD ----------------------------------------------------------------------------------------
@@ -173,8 +299,7 @@ def test_spread_goes_round() -> None:
 def test_spread_goes_round_for_requests_that_need_nothing() -> None:
     cluster = Cluster(A, B)
     nothing = ResourceSet.of({"CPU": 0})
-    picked = [pick(Request(nothing, "SPREAD"), cluster.view, cluster.now, random.Random(0)).node for _ in range(4)]
-    assert [node.node_id for node in picked if node] == [A, B, A, B]
+    assert [cluster.chosen(nothing, strategy="SPREAD") for _ in range(4)] == [A, B, A, B]
 
 
 def test_spread_skips_the_full_and_may_stay_with_the_asker() -> None:
@@ -195,8 +320,8 @@ def test_hard_affinity_gets_that_node_even_when_another_is_idle() -> None:
 def test_hard_affinity_waits_while_that_node_is_busy() -> None:
     cluster = Cluster(A)
     cluster.hear(B, available=cpus(0))
-    assert cluster.chosen(strategy=f"node:{B.hex()}", asking=B) is None
-    assert cluster.chosen(strategy=f"node:{B.hex()}") == B
+    for asking in (A, B, None):
+        assert cluster.placed(3, strategy=f"node:{B.hex()}", asking=asking) == {B: 3}
 
 
 def test_hard_affinity_to_a_node_that_is_gone_is_infeasible() -> None:
@@ -223,6 +348,67 @@ def test_an_unknown_strategy_is_refused(strategy: str) -> None:
         Cluster(A).ask(strategy=strategy)
 
 
+def test_affinity_to_a_node_with_the_wrong_labels_is_none() -> None:
+    cluster = Cluster()
+    cluster.hear(A, zone="a")
+    cluster.hear(B, zone="b")
+    assert cluster.chosen(strategy=f"node?:{A.hex()};zone=b") == B
+    reason = cluster.ask(strategy=f"node:{A.hex()};zone=b").reason
+    assert reason.endswith("to which the request is bound, is not labelled zone=b (it is 'a')")
+
+
+# --- labels ----------------------------------------------------------------------------------------
+
+
+def zones() -> Cluster:
+    cluster = Cluster()
+    for node_id, zone in ((A, "a"), (B, "b"), (C, "c")):
+        cluster.hear(node_id, zone=zone)
+    return cluster
+
+
+def test_only_nodes_with_the_labels_are_chosen() -> None:
+    assert zones().placed(20, strategy=";zone=b") == {B: 20}
+    assert zones().placed(20, strategy=";zone=!b") == {A: 10, C: 10}
+    assert zones().placed(20, strategy="SPREAD;zone=in(b,c)") == {B: 10, C: 10}
+    assert zones().chosen(strategy=f";ray.io/node-id={C.hex()}") == C
+
+
+def test_a_raylet_without_the_labels_sends_all_away() -> None:
+    assert zones().placed(20, strategy=";zone=b", asking=A) == {B: 20}
+
+
+def test_alternatives_are_tried_in_order_while_they_fit() -> None:
+    assert zones().placed(12, strategy=";zone=c|zone=b|zone") == {C: 4, B: 4, A: 4}
+
+
+def test_when_none_fits_now_the_first_alternative_that_exists_is_waited_for() -> None:
+    cluster = Cluster()
+    cluster.hear(A, available=cpus(0), zone="a")
+    cluster.hear(B, available=cpus(0), queued=50, zone="b")
+    assert cluster.chosen(strategy=";zone=d|zone=b|zone=a") == B
+
+
+def test_a_raylet_that_meets_a_later_alternative_keeps_its_share_when_the_better_are_full() -> None:
+    assert zones().placed(8, strategy=";zone=c|zone=a", asking=A) == {C: 4, A: 4}
+
+
+def test_labels_that_no_node_has_are_infeasible_and_the_closest_is_named() -> None:
+    cluster = zones()
+    cluster.hear(B, zone="b", gpu="h100")
+    choice = cluster.ask(cpus(1), strategy=";gpu=h100&zone=x|gpu&zone=y")
+    assert choice.infeasible
+    assert choice.reason == (
+        "no node can hold {CPU: 1} with labels gpu=h100 and zone=x or gpu and zone=y, even when idle: "
+        f"the closest of 3, node {B.hex()}, is not labelled zone=x (it is 'b')"
+    )
+
+
+def test_the_closest_node_lacks_labels_and_resources() -> None:
+    reason = Cluster(A).ask(cpus(6), strategy=";zone=a").reason
+    assert reason.endswith(f"node {A.hex()}, lacks 2 CPU (it has 4) and is not labelled zone=a (it has no such label)")
+
+
 # --- infeasible ------------------------------------------------------------------------------------
 
 
@@ -230,7 +416,7 @@ def test_infeasible_names_the_closest_node_and_what_it_lacks() -> None:
     cluster = Cluster(A)
     cluster.hear(B, total=cpus(6, GPU=1))
     choice = cluster.ask(cpus(8, GPU=1))
-    assert choice == Choice(
+    assert choice == Answer(
         infeasible=True,
         reason="no node can hold {CPU: 8, GPU: 1}, even when idle: the closest of 2, "
         f"node {B.hex()}, lacks 2 CPU (it has 6)",
@@ -238,4 +424,4 @@ def test_infeasible_names_the_closest_node_and_what_it_lacks() -> None:
 
 
 def test_without_nodes_there_is_nothing_to_say() -> None:
-    assert Cluster().ask() == Choice()
+    assert Cluster().ask() == Answer()

@@ -12,6 +12,7 @@ from shoal_proto.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_se
 from shoal_scheduler.cluster_view import ClusterView
 from shoal_scheduler.config import SchedulerConfig
 from shoal_scheduler.feed import ViewFeed
+from shoal_scheduler.policies import Placer
 from shoal_scheduler.servicer import SchedulerServicer
 
 #: Calls under way have this long to finish when the service stops, in seconds.
@@ -33,7 +34,7 @@ class SchedulerApp:
         view = ClusterView(self._config.silent_after_s)
         feed = ViewFeed(self._bus, self._config.cluster_id, view)
         server = create_server(self._config.token)
-        add_SchedulerServiceServicer_to_server(SchedulerServicer(view, random.Random()), server)
+        add_SchedulerServiceServicer_to_server(SchedulerServicer(Placer(view, random.Random())), server)
         try:
             await feed.start()
             port = await serve(server, self._config.host, self._config.port)

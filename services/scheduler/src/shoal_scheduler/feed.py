@@ -45,6 +45,7 @@ class ViewFeed:
                 queued_leases=heartbeat.queued_leases,
                 mean_task_s=heartbeat.mean_task_us / 1e6,
                 raylet_address=heartbeat.raylet_address,
+                labels=dict(heartbeat.labels),
             ),
             time.monotonic(),
         )
@@ -54,4 +55,4 @@ class ViewFeed:
         if node.state == gcs_pb2.NODE_STATE_DEAD:
             self._view.on_dead(NodeID(node.node_id), node.incarnation, time.monotonic())
         elif node.state == gcs_pb2.NODE_STATE_DRAINING:
-            self._view.on_draining(NodeID(node.node_id))
+            self._view.on_draining(NodeID(node.node_id), node.incarnation)

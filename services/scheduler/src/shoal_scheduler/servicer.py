@@ -1,8 +1,7 @@
-"""Protobuf in, protobuf out; which node is chosen is decided in `policies`."""
+"""Protobuf in, protobuf out; which nodes are chosen is decided in `policies`."""
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any
 
@@ -10,14 +9,12 @@ from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
 from shoal_proto.v1 import scheduler_pb2 as pb
 from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceServicer
-from shoal_scheduler.cluster_view import ClusterView
-from shoal_scheduler.policies import Request, node_id_of, pick
+from shoal_scheduler.policies import Placer, Request, node_id_of
 
 
 class SchedulerServicer(SchedulerServiceServicer):
-    def __init__(self, view: ClusterView, rng: random.Random) -> None:
-        self._view = view
-        self._rng = rng
+    def __init__(self, placer: Placer) -> None:
+        self._placer = placer
 
     async def PickNode(self, request: pb.PickNodeRequest, context: Any) -> pb.PickNodeResponse:
         asked = Request(
@@ -25,8 +22,14 @@ class SchedulerServicer(SchedulerServiceServicer):
             strategy=request.strategy,
             asking=NodeID(request.asking_node_id) if request.asking_node_id else None,
             argument_bytes={node_id_of(node): size for node, size in request.argument_bytes.items()},
+            count=max(1, request.count),
         )
-        choice = pick(asked, self._view, time.monotonic(), self._rng)
-        if choice.node is None:
-            return pb.PickNodeResponse(infeasible=choice.infeasible, reason=choice.reason)
-        return pb.PickNodeResponse(node_id=choice.node.node_id, raylet_address=choice.node.report.raylet_address)
+        answer = self._placer.place(asked, time.monotonic())
+        if not answer.placements:
+            return pb.PickNodeResponse(infeasible=answer.infeasible, reason=answer.reason)
+        first = answer.placements[0][0]
+        return pb.PickNodeResponse(
+            node_id=first.node_id,
+            raylet_address=first.report.raylet_address,
+            placements=[pb.Placement(node_id=node.node_id, count=n) for node, n in answer.placements if request.count],
+        )

@@ -1,6 +1,6 @@
-"""Scheduling policies: pure functions from a request and the nodes to a choice."""
+"""Scheduling policies: a request and what is believed of the nodes go in, places come out. Pure."""
 
-from shoal_scheduler.policies.placement import pick
-from shoal_scheduler.policies.request import Choice, Request, node_id_of
+from shoal_scheduler.policies.placement import Placer
+from shoal_scheduler.policies.request import Answer, Request, node_id_of
 
-__all__ = ["Choice", "Request", "node_id_of", "pick"]
+__all__ = ["Answer", "Placer", "Request", "node_id_of"]

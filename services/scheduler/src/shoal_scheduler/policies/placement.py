@@ -1,111 +1,121 @@
-"""Which node takes a request, or why none can."""
+"""Which nodes take a request.
+
+A place is where the request waits the shortest time (Ray paper, section 4.2.2): queue × mean task duration, nothing
+where it fits now, and the bytes of missing arguments ÷ bandwidth.
+"""
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
+from collections import OrderedDict
 
-from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
+from shoal_common.strategy import Strategy
 from shoal_scheduler.cluster_view import ClusterView, NodeView
-from shoal_scheduler.policies.hybrid import pick_hybrid
-from shoal_scheduler.policies.request import Choice, Request, node_id_of, waiting_s
-from shoal_scheduler.policies.spread import pick_spread
+from shoal_scheduler.policies import infeasible
+from shoal_scheduler.policies.ranking import WAIT_STEP_S, Kind, Ranking, fetch_steps
+from shoal_scheduler.policies.request import Answer, Request
 
 #: A queued request moves to another busy node only for at least this gain in waiting time, in seconds: moving costs
 #: round trips, and with a smaller one two busy nodes would hand a request to and fro.
 MOVE_GAIN_S = 0.2
+#: Of one request so many are placed at most, so that no other waits for more than some milliseconds.
+MOST_AT_ONCE = 1000
+#: Rankings kept, those used last; each takes a few hundred bytes a node.
+RANKINGS = 32
 
-_SPREAD = "SPREAD"
-_HARD = "node:"
-_SOFT = "node?:"
-
-
-def pick(request: Request, view: ClusterView, now: float, rng: random.Random) -> Choice:
-    """Choose a node and charge the placement to it. A choice without node or ``infeasible`` means: ask again later.
-
-    ``infeasible`` is what the nodes heard so far allow: whoever asks gives a request up only after a grace, in which
-    those of a scheduler that has just started are heard.
-
-    Raises: InvalidRequest for an unknown strategy.
-    """
-    choice = _choose(request, view, now, rng)
-    if choice.node is not None:
-        view.place(choice.node, request.resources, spread=request.strategy == _SPREAD)
-    return choice
+_MOVE_GAIN = round(MOVE_GAIN_S / WAIT_STEP_S)
 
 
-def _choose(request: Request, view: ClusterView, now: float, rng: random.Random) -> Choice:
-    nodes = view.nodes(now)
-    strategy = request.strategy
-    if strategy.startswith((_HARD, _SOFT)):
-        node_id = node_id_of(strategy.partition(":")[2])
-        wanted = next((node for node in nodes if node.node_id == node_id), None)
-        if wanted is not None and wanted.feasible(request.resources):
-            return _stay_or_go(request, wanted)
-        if strategy.startswith(_HARD):
-            return Choice(infeasible=True, reason=_why_not_there(node_id, wanted, request.resources))
-    elif strategy not in ("", "DEFAULT", _SPREAD):
-        raise InvalidRequest(
-            f"unknown scheduling strategy {strategy!r}: use DEFAULT, SPREAD, node:<hex> or node?:<hex>"
-        )
-    feasible = [node for node in nodes if node.feasible(request.resources)]
-    if not feasible:
-        return Choice(infeasible=True, reason=_closest(nodes, request.resources)) if nodes else Choice()
-    ready = [node for node in feasible if node.fits_now(request.resources)]
-    if strategy == _SPREAD:
-        chosen = pick_spread(ready)
-    else:
-        # A raylet asks when it cannot grant the request, and knows that better than its last heartbeat.
-        chosen = pick_hybrid(request, [node for node in ready if node.node_id != request.asking], rng)
-    return Choice(chosen if chosen is not None else _shorter_queue(request, view, feasible, now))
+class Placer:
+    """Chooses nodes of ``view`` and charges the placements to them at once."""
+
+    def __init__(self, view: ClusterView, rng: random.Random) -> None:
+        self._view = view
+        self._rng = rng
+        self._rankings: OrderedDict[Kind, Ranking] = OrderedDict()
+
+    def place(self, request: Request, now: float) -> Answer:
+        """Raises: InvalidRequest for an unknown strategy."""
+        view, resources = self._view, request.resources
+        strategy = Strategy.decode(request.strategy)
+        view.settle(now)
+        if strategy.node_id is not None:
+            wanted = view.node(strategy.node_id)
+            if wanted is not None and _can_hold(wanted, resources, strategy):
+                for _ in range(min(request.count, MOST_AT_ONCE)):
+                    view.place(wanted, resources, now)
+                return Answer([(wanted, min(request.count, MOST_AT_ONCE))])
+            if not strategy.soft:
+                return Answer(infeasible=True, reason=infeasible.not_there(strategy, wanted, resources))
+        rankings = [
+            self._ranking(Kind(resources, selector, strategy.spread)) for selector in strategy.selectors or ((),)
+        ]
+        if not any(rankings):
+            nodes = view.nodes()  # none: there is nothing to say yet
+            return Answer(infeasible=bool(nodes), reason=infeasible.anywhere(nodes, resources, strategy))
+        return self._place(request, rankings, strategy.spread, now)
+
+    def _place(self, request: Request, rankings: list[Ranking], spread: bool, now: float) -> Answer:
+        asking = self._view.node(request.asking)
+        if asking is not None:
+            # They are counted where they go; what stays comes back into the queue below.
+            self._view.requeue(asking, -request.count)
+        placements: dict[NodeView, int] = {}
+        left = request.count
+        while left and request.count - left < MOST_AT_ONCE:
+            for ranking in rankings:
+                ranking.refresh()
+            node = self._view.node(self._next(request, rankings, spread, asking, left))
+            if node is None:
+                break
+            self._view.place(node, request.resources, now, spread=spread)
+            placements[node] = placements.get(node, 0) + 1
+            left -= 1
+        if asking is not None:
+            self._view.requeue(asking, left)
+        return Answer(list(placements.items()))
+
+    def _next(
+        self, request: Request, rankings: list[Ranking], spread: bool, asking: NodeView | None, left: int
+    ) -> NodeID | None:
+        """Where the next one of ``left`` goes; None: nowhere, it stays.
+
+        Of several rankings, one for each alternative of the strategy, the first with a node that fits now counts, else
+        the first with any node.
+        """
+        # A raylet grants by itself what it may; so it has no room for these, and knows that better than its last
+        # heartbeat. With SPREAD, or where it only meets a later alternative, it asks first, and may be chosen itself.
+        stays = asking is not None and not spread and asking.node_id in rankings[0]
+        skip = request.asking if stays else None
+        able = [(ranking, first) for ranking in rankings if (first := ranking.first(skip)) is not None]
+        if not able:
+            return None
+        ranking = next((ranking for ranking, first in able if first.wait == 0), able[0][0])
+        rank = ranking.best(skip, request.argument_bytes, self._rng)
+        fits_now = ranking.fits_now(rank.node_id)
+        if request.asking is not None and (asking is None or asking.silent):
+            # Its queue is not known; nor are, when this scheduler has just started, most of the other nodes.
+            return rank.node_id if fits_now else None
+        if stays:
+            assert asking is not None
+            here_s = asking.queue_s(request.resources, ahead=left - 1)
+            here = round(here_s / WAIT_STEP_S) + fetch_steps(request.argument_bytes, asking.node_id)
+            if rank.wait + (0 if fits_now else _MOVE_GAIN) > here:
+                return None
+        return rank.node_id
+
+    def _ranking(self, kind: Kind) -> Ranking:
+        ranking = self._rankings.get(kind)
+        if ranking is None:
+            ranking = self._rankings[kind] = Ranking(self._view, kind)
+            if len(self._rankings) > RANKINGS:
+                self._rankings.popitem(last=False)
+        self._rankings.move_to_end(kind)
+        ranking.refresh()
+        return ranking
 
 
-def _stay_or_go(request: Request, wanted: NodeView) -> Choice:
-    """A request bound to a node queues there; when that node itself asks, it does already."""
-    if wanted.fits_now(request.resources) or wanted.node_id != request.asking:
-        return Choice(wanted)
-    return Choice()
-
-
-def _shorter_queue(request: Request, view: ClusterView, feasible: Sequence[NodeView], now: float) -> NodeView | None:
-    """All nodes are busy: one where the wait is shorter by enough than where the request queues now.
-
-    An actor queues nowhere. Its creation is sent to the shortest queue all the same: the raylet there refuses it,
-    but sets aside what it needs and asks tasks for it.
-    """
-    asking = view.node(request.asking, now) if request.asking is not None else None
-    here_s = waiting_s(request, asking) if asking is not None else math.inf
-    best = min(feasible, key=lambda node: (waiting_s(request, node), node.node_id))
-    return best if waiting_s(request, best) + MOVE_GAIN_S <= here_s else None
-
-
-def _why_not_there(node_id: NodeID, node: NodeView | None, resources: ResourceSet) -> str:
-    if node is None:
-        return f"node {node_id.hex()}, to which the request is bound, is not in the cluster, or is dead or draining"
-    return f"node {node_id.hex()}, to which the request is bound, lacks {_lack(node, resources)}"
-
-
-def _closest(nodes: Sequence[NodeView], resources: ResourceSet) -> str:
-    """The node that lacks the fewest kinds of resources and, among those, the smallest share of what is asked."""
-
-    def distance(node: NodeView) -> tuple[int, float]:
-        asked, missing = resources.to_units(), resources.missing_from(node.report.total)
-        return len(missing), sum(amount / asked[name] for name, amount in missing.items())
-
-    node = min(nodes, key=distance)
-    return (
-        f"no node can hold {_amounts(resources.to_units())}, even when idle: the closest of {len(nodes)}, "
-        f"node {node.node_id.hex()}, lacks {_lack(node, resources)}"
-    )
-
-
-def _lack(node: NodeView, resources: ResourceSet) -> str:
-    missing, total = resources.missing_from(node.report.total), node.report.total.to_units()
-    return ", ".join(f"{amount:g} {name} (it has {total.get(name, 0):g})" for name, amount in sorted(missing.items()))
-
-
-def _amounts(units: dict[str, float]) -> str:
-    return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in sorted(units.items())) + "}"
+def _can_hold(node: NodeView, resources: ResourceSet, strategy: Strategy) -> bool:
+    return node.usable and node.feasible(resources) and strategy.alternative(node.report.labels) is not None
