@@ -786,7 +786,8 @@ async def test_a_template_that_dies_is_replaced_and_its_workers_live_on(start: S
     cluster = await start()
     driver = await cluster.driver()
     granted = await driver.lease()
-    [template] = [pid for pid in descendants(os.getpid()) if "shoal.worker_template" in command(pid)]
+    # Its forks have its command line, and were started after it.
+    template = min(pid for pid in descendants(os.getpid()) if "shoal.worker_template" in command(pid))
     os.kill(template, signal.SIGKILL)
     await until_gone(template)
     os.kill(granted.pid, signal.SIGTERM)
