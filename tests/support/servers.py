@@ -27,6 +27,7 @@ from minio import Minio
 from support.processes import eventually, stopped
 
 from shoal_common.blob.s3 import S3Settings
+from shoal_common.tls import Tls
 
 _BUILT = ".cache/images/servers"
 #: Debian puts servers into sbin, which is not on everybody's path.
@@ -175,26 +176,32 @@ class MinioServer(Server):
     ACCESS_KEY = "tests-access-key"
     SECRET_KEY = "tests-secret-key"
 
-    def __init__(self, directory: Path, certificates: Path | None = None) -> None:
-        """With TLS when ``certificates`` holds ``public.crt`` and ``private.key``."""
+    def __init__(self, directory: Path, tls: Tls | None = None) -> None:
         super().__init__("minio", f"make -f docker/local/Makefile {_BUILT}/minio", directory)
         self._console_port = free_port()
-        self._certificates = certificates
+        self._tls = tls
+        certificates = self.directory / "certificates"
+        certificates.mkdir()
+        if tls:
+            shutil.copy(tls.cert, certificates / "public.crt")
+            shutil.copy(tls.key, certificates / "private.key")
 
     def arguments(self) -> list[str]:
-        certificates = [f"--certs-dir={self._certificates}"] if self._certificates else []
-        console = f"--console-address=127.0.0.1:{self._console_port}"
-        return ["server", "--quiet", f"--address={self.address}", console, *certificates, str(self.directory / "data")]
+        return [
+            *("server", "--quiet", f"--certs-dir={self.directory / 'certificates'}"),
+            *(f"--address={self.address}", f"--console-address=127.0.0.1:{self._console_port}"),
+            str(self.directory / "data"),
+        ]
 
     def environment(self) -> dict[str, str]:
         return {"MINIO_ROOT_USER": self.ACCESS_KEY, "MINIO_ROOT_PASSWORD": self.SECRET_KEY, "MINIO_BROWSER": "off"}
 
     def ready(self) -> bool:
-        scheme = "https" if self._certificates else "http"
-        trusting = ssl._create_unverified_context()
+        scheme = "https" if self._tls else "http"
+        trust = ssl.create_default_context(cafile=self._tls.ca) if self._tls else None
         try:
             url = f"{scheme}://{self.address}/minio/health/ready"
-            with urllib.request.urlopen(url, timeout=1, context=trusting):
+            with urllib.request.urlopen(url, timeout=1, context=trust):
                 return True
         except OSError:
             return False

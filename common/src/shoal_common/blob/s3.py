@@ -7,6 +7,7 @@ Checksums of our own are stored with every blob.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 
 from shoal_common.errors import (
+    AlreadyExists,
     DataLoss,
     DeadlineExceeded,
     NotFound,
@@ -38,6 +40,9 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 15.0
 #: A signed URL is good for so long. Generous, because the clocks of two hosts may differ by minutes.
 SIGNED_FOR = timedelta(minutes=30)
+
+# Its warnings print the URLs that are tried again, which are signed; what fails in the end is told by our errors.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "QuotaExceeded"}
 _REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
@@ -55,7 +60,7 @@ class S3Settings:
     #: ``host:port``, or a URL without path. Without a scheme it is https when ``ca`` is given.
     endpoint: str
     bucket: str
-    access_key: str
+    access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     #: PEM file of the authority that signed the server's certificate; None = those that the system trusts.
     ca: Path | None = None
@@ -125,8 +130,12 @@ class S3Bucket:
             return bool(self._client.bucket_exists(self.name))
 
     def make(self) -> None:
-        with self._errors():
-            self._client.make_bucket(self.name)
+        """Does nothing when somebody else was faster."""
+        try:
+            with self._errors():
+                self._client.make_bucket(self.name)
+        except AlreadyExists:
+            pass
 
     def signed_url(self, method: str, name: str, query: Mapping[str, str] | None = None) -> str:
         """Whoever has it may send this request, for `SIGNED_FOR`."""
@@ -245,6 +254,8 @@ class S3Bucket:
             return NotFound(f"there is no {name} in {where}")
         if code == "NoSuchBucket":
             return Unavailable(f"{where} does not exist: somebody has deleted it, and all blobs with it")
+        if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            return AlreadyExists(f"{where} exists")
         if code == "InvalidRange":
             return DataLoss(f"{name} in {where} is damaged: it is shorter than what was stored")
         if code in ("PreconditionFailed", "412"):

@@ -1,16 +1,26 @@
-"""``python -m shoal_objectstore``: the service on a directory."""
+"""``python -m shoal_objectstore``: the service on a directory, or on a bucket."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.lifecycle import main
+from shoal_common.config import ConfigError
+from shoal_common.lifecycle import App, main
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 
 
-def build(config: ObjectStoreConfig) -> ObjectStoreApp:
+def build(config: ObjectStoreConfig) -> App:
+    """Raises: ConfigError."""
+    if config.s3_endpoint:
+        # Here, because an embedded cluster does not have the client library.
+        from shoal_objectstore.on_bucket import ObjectStoreOnBucket, s3_settings
+
+        return ObjectStoreOnBucket(config, s3_settings(config, os.environ))
+    if config.directory is None:
+        raise ConfigError("there is no place for blobs: give a directory, or an s3_endpoint")
     return ObjectStoreApp(config, DirectoryBlobStore(config.directory, config.min_free_bytes))
 
 

@@ -27,7 +27,7 @@ class ObjectStoreApp:
         """Raises: OSError when the port cannot be bound."""
         server = create_server(self._config.token)
         add_ObjectStoreServiceServicer_to_server(ObjectStoreServicer(self._blobs), server)
-        port = await serve(server, self._config.host, self._config.port)
+        port = await serve(server, self._config.host, self._config.port, tls=self._config.tls)
         self._server = server
         self.address = join_address(self._config.host, port)
 

@@ -1,0 +1,212 @@
+"""``python -m shoal_objectstore`` on a real MinIO server: how it starts, what it refuses, replicas that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from minio import Minio
+from support.certificates import Authority
+from support.servers import MinioServer, free_port, running
+
+from shoal_common import errors
+from shoal_common.blob.bucket import MARKER
+from shoal_common.blob.client import BlobClient
+from shoal_common.grpc_channel import aio_channel
+
+TOKEN = "token-of-this-test"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    server = MinioServer(tmp_path_factory.mktemp("minio"))
+    with running(server):
+        yield server
+
+
+@pytest.fixture
+def minio(server: MinioServer) -> Minio:
+    return server.client()
+
+
+@pytest.fixture
+def bucket() -> str:
+    """A name that no test has used."""
+    return f"bucket-{next(_numbers)}"
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """A folder with the token and MinIO's credentials."""
+    for name, secret in (
+        ("token", TOKEN),
+        ("access", MinioServer.ACCESS_KEY + "\n"),
+        ("secret", MinioServer.SECRET_KEY),
+    ):
+        (tmp_path / name).write_text(secret)
+    return tmp_path
+
+
+class Process:
+    """``python -m shoal_objectstore``, whose log is read line by line."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self.child = child
+
+    async def event(self, name: str) -> dict[str, str]:
+        """The next line that says ``name``."""
+        assert self.child.stderr is not None
+        async with asyncio.timeout(60):
+            while line := await self.child.stderr.readline():
+                said = json.loads(line)
+                if said["event"] == name:
+                    return dict(said)
+        raise AssertionError(f"it ended with {await self.child.wait()} and did not say {name}")
+
+    async def ended(self) -> tuple[int, str]:
+        """Its exit code, and what it said."""
+        async with asyncio.timeout(60):
+            _out, said = await self.child.communicate()
+        assert self.child.returncode is not None
+        return self.child.returncode, said.decode()
+
+
+@asynccontextmanager
+async def process(secrets: Path, endpoint: str, bucket: str, *flags: str, **environment: str) -> AsyncIterator[Process]:
+    if "SHOAL_S3_ACCESS_KEY" not in environment:
+        flags += (f"--s3-access-key-file={secrets / 'access'}", f"--s3-secret-key-file={secrets / 'secret'}")
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "shoal_objectstore", "--port=0", f"--s3-endpoint={endpoint}", f"--s3-bucket={bucket}"),
+        *flags,
+        env={**os.environ, "SHOAL_AUTH_TOKEN_PATH": str(secrets / "token"), **environment},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Process(child)
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def test_any_replica_serves_any_blob(secrets: Path, server: MinioServer, minio: Minio, bucket: str) -> None:
+    async with process(secrets, server.address, bucket) as one, process(secrets, server.address, bucket) as other:
+        addresses = [(await each.event("service_started"))["address"] for each in (one, other)]
+        async with aio_channel(addresses[0], TOKEN) as first, aio_channel(addresses[1], TOKEN) as second:
+            await BlobClient(first).put("spill/01/aa/1", [b"an object", b"another one"])
+            target = bytearray(11)
+            await BlobClient(second).get_into("spill/01/aa/1", memoryview(target), 9)
+            assert target == b"another one"
+            assert {each.object_name for each in minio.list_objects(bucket, recursive=True)} == {
+                MARKER,
+                "spill/01/aa/1~",
+            }
+            assert await BlobClient(second).delete(prefix="spill/01/") == 1
+            with pytest.raises(errors.NotFound, match="there is no blob"):
+                await BlobClient(first).get("spill/01/aa/1")
+        one.child.send_signal(signal.SIGTERM)
+        assert (await one.ended())[0] == 0
+
+
+async def test_a_bucket_of_others_is_refused_and_left_as_it_is(
+    secrets: Path, server: MinioServer, minio: Minio, bucket: str
+) -> None:
+    minio.make_bucket(bucket)
+    minio.put_object(bucket, "holiday.jpg", io.BytesIO(b"x"), 1)
+    async with process(secrets, server.address, bucket) as it:
+        code, said = await it.ended()
+    assert code == 1
+    assert f"the bucket {bucket} of {server.address} has objects that no cluster of Shoal has put there" in said
+    assert [each.object_name for each in minio.list_objects(bucket, recursive=True)] == ["holiday.jpg"]
+
+
+async def test_another_clusters_bucket_is_refused(
+    secrets: Path, server: MinioServer, minio: Minio, bucket: str
+) -> None:
+    async with process(secrets, server.address, bucket, "--cluster-id=one") as owner:
+        await owner.event("service_started")
+        async with process(secrets, server.address, bucket, "--cluster-id=two") as it:
+            code, said = await it.ended()
+    assert code == 1
+    assert "belongs to the cluster 'one', this is the cluster 'two'" in said
+    # The owner itself comes back, and an empty bucket that is there already is as good as none.
+    async with process(secrets, server.address, bucket, "--cluster-id=one") as it:
+        await it.event("service_started")
+    minio.make_bucket(f"{bucket}-empty")
+    async with process(secrets, server.address, f"{bucket}-empty") as it:
+        await it.event("service_started")
+
+
+async def test_wrong_credentials_are_told_at_once_and_kept_secret(
+    secrets: Path, server: MinioServer, bucket: str
+) -> None:
+    wrong = {"SHOAL_S3_ACCESS_KEY": server.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": "a-wrong-secret"}
+    async with process(secrets, server.address, bucket, **wrong) as it:
+        code, said = await it.ended()
+    assert code == 1
+    assert f"of {server.address} refuses the objectstore service's credentials (SignatureDoesNotMatch)" in said
+    assert "waiting_for_s3" not in said
+    assert "a-wrong-secret" not in said
+
+
+async def test_credentials_in_variables_are_taken_out_of_the_environment(
+    secrets: Path, server: MinioServer, bucket: str
+) -> None:
+    right = {"SHOAL_S3_ACCESS_KEY": server.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": server.SECRET_KEY}
+    async with process(secrets, server.address, bucket, **right) as it:
+        await it.event("service_started")
+
+
+async def test_without_credentials_or_a_place_it_says_what_to_give(secrets: Path, server: MinioServer) -> None:
+    async with process(secrets, server.address, "b", SHOAL_S3_ACCESS_KEY="") as it:
+        code, said = await it.ended()
+    assert (code, "give s3_access_key_file, or SHOAL_S3_ACCESS_KEY" in said) == (2, True)
+    async with process(secrets, "", "b") as it:
+        code, said = await it.ended()
+    assert (code, "give a directory, or an s3_endpoint" in said) == (2, True)
+    async with process(secrets, "ftp://minio:9000", "b") as it:
+        code, said = await it.ended()
+    assert (code, "ftp://minio:9000" in said) == (2, True)
+
+
+async def test_a_server_that_is_not_there_is_waited_for_and_named(
+    secrets: Path, server: MinioServer, bucket: str
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    async with process(secrets, nowhere, bucket, "--start-timeout-s=1.5") as it:
+        code, said = await it.ended()
+    assert code == 1
+    events = [json.loads(line)["event"] for line in said.splitlines()]
+    assert events == ["waiting_for_s3", "service_start_failed"]
+    assert f"no blob store within 1.5 s: {nowhere} is not reached" in said
+
+
+async def test_a_server_that_comes_later_is_used(tmp_path: Path, secrets: Path, bucket: str) -> None:
+    late = MinioServer(tmp_path / "late")
+    async with process(secrets, late.address, bucket) as it:
+        assert (await it.event("waiting_for_s3"))["endpoint"] == late.address
+        with running(late):
+            await it.event("service_started")
+
+
+async def test_tls_to_the_server(tmp_path: Path, secrets: Path, bucket: str) -> None:
+    tls = Authority(tmp_path / "authority").issue()
+    with running(secure := MinioServer(tmp_path / "secure", tls)):
+        async with process(secrets, secure.address, bucket, f"--s3-ca={tls.ca}") as it:
+            async with aio_channel((await it.event("service_started"))["address"], TOKEN) as channel:
+                await BlobClient(channel).put("k", [b"x"])
+                assert await BlobClient(channel).get("k") == b"x"
+        async with process(secrets, f"https://{secure.address}", bucket, "--start-timeout-s=0") as it:
+            code, said = await it.ended()
+    assert code == 1
+    assert "certificate verify failed" in said
