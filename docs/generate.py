@@ -27,7 +27,9 @@ A setting of a service is a flag (`--silence-s 5`) or an environment variable (`
 is warned about, a value out of range ends the service with exit code 2 and the accepted range.
 
 The cluster token is no setting: it is read from the file that `SHOAL_AUTH_TOKEN_PATH` names, else from
-`~/.shoal/auth_token`, or taken from `SHOAL_AUTH_TOKEN`, which is removed from the environment at once.
+`~/.shoal/auth_token`, or taken from `SHOAL_AUTH_TOKEN`, which is removed from the environment at once. Neither is the
+identity for mutual TLS: `SHOAL_TLS_CA`, `SHOAL_TLS_CERT` and `SHOAL_TLS_KEY` name PEM files (`make certs` makes trial
+ones), the same for services, drivers and health checks; without them the cluster speaks without TLS.
 """
 
 

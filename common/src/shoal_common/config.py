@@ -7,7 +7,6 @@ Values are text: numbers, ``true``/``false``, paths as they are, ``tuple[str, ..
 (a ``dict``) as JSON. The token never comes from a flag, whose text every user of the machine can read.
 """
 
-# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 import argparse
@@ -59,19 +58,11 @@ class ServiceConfig:
 
     #: The cluster token; see `shoal_common.auth.load_token`.
     token: str = dataclasses.field(repr=False)
+    #: Mutual TLS with the cluster's other processes; None = without. See `Tls.from_environ`.
+    tls: Tls | None = None
     host: str = setting("127.0.0.1", doc="address to listen on; only the loopback unless told otherwise")
     port: int = setting(0, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
     log_level: str = setting("info", doc="least level that is logged", choices=LOG_LEVELS)
-    tls_ca: Path | None = setting(
-        None, doc="PEM file of the authority that signed the cluster's processes; mutual TLS is on when it is given"
-    )
-    tls_cert: Path | None = setting(None, doc="PEM file of this process's certificate, for mutual TLS")
-    tls_key: Path | None = setting(None, doc="PEM file of its key, for mutual TLS")
-
-    @property
-    def tls(self) -> Tls | None:
-        """Raises: TlsError when the files cannot be used."""
-        return Tls.from_files(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -83,7 +74,7 @@ def load(config: type[C], argv: Sequence[str], environ: MutableMapping[str, str]
     Raises: ConfigError for a missing or unusable value, TokenError when there is no token; exits for unknown flags,
     as argparse does. Warns for ``SHOAL_<SERVICE>_*`` variables that no field has.
     """
-    fields = {field.name: field for field in dataclasses.fields(config) if field.name != "token"}
+    fields = {field.name: field for field in dataclasses.fields(config) if "doc" in field.metadata}
     hints = typing.get_type_hints(config)
     prefix = f"SHOAL_{config.SERVICE.upper()}_"
     flags = vars(_parser(config, fields.values(), prefix).parse_args(argv))
@@ -97,12 +88,11 @@ def load(config: type[C], argv: Sequence[str], environ: MutableMapping[str, str]
             values[name] = _parse(variable, environ[variable], hints[name], field.metadata)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{flag} (or {variable}) is missing: {field.metadata['doc']}")
-    loaded = config(token=load_token(environ), **values)
     try:
-        _ = loaded.tls
+        tls = Tls.from_environ(environ)
     except TlsError as error:
         raise ConfigError(str(error)) from error
-    return loaded
+    return config(token=load_token(environ), tls=tls, **values)
 
 
 def _parser(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # a worker speaks TLS and no gRPC
     import grpc
 
+#: They name the files of this process's identity.
+VARIABLES = ("SHOAL_TLS_CA", "SHOAL_TLS_CERT", "SHOAL_TLS_KEY")
 #: The subject alternative name of every certificate of a cluster.
 SERVER_NAME = "shoal"
 #: Plaintext of one TLS record at most, in bytes.
@@ -38,16 +41,18 @@ class Tls:
     key: Path
 
     @classmethod
-    def from_files(cls, ca: Path | None, cert: Path | None, key: Path | None) -> Tls | None:
-        """None when none is given: the cluster speaks without TLS.
+    def from_environ(cls, environ: Mapping[str, str]) -> Tls | None:
+        """From the files that ``SHOAL_TLS_CA``, ``SHOAL_TLS_CERT`` and ``SHOAL_TLS_KEY`` name; None when none does: the
+        cluster speaks without TLS.
 
-        Raises: TlsError when only some are given, or they do not fit together.
+        Raises: TlsError when only some are given, or they cannot be used.
         """
-        if ca is None and cert is None and key is None:
+        ca, cert, key = (environ.get(variable, "") for variable in VARIABLES)
+        if not (ca or cert or key):
             return None
-        if ca is None or cert is None or key is None:
-            raise TlsError("mutual TLS needs all three: the authority (ca), the certificate (cert) and its key (key)")
-        tls = cls(ca, cert, key)
+        if not (ca and cert and key):
+            raise TlsError(f"mutual TLS needs all three files: {', '.join(VARIABLES)}")
+        tls = cls(Path(ca), Path(cert), Path(key))
         tls.context(server=False)
         return tls
 

@@ -128,13 +128,14 @@ async def test_grpc_serves_its_own_cluster_only(authority: Authority, tmp_path: 
         await server.stop(None)
 
 
-def test_half_of_the_files_is_an_error(authority: Authority, tmp_path: Path) -> None:
+def test_the_environment_names_the_files(authority: Authority, tmp_path: Path) -> None:
     tls = authority.issue()
-    assert Tls.from_files(None, None, None) is None
-    assert Tls.from_files(tls.ca, tls.cert, tls.key) == tls
-    with pytest.raises(TlsError, match="all three"):
-        Tls.from_files(tls.ca, None, None)
+    named = {"SHOAL_TLS_CA": str(tls.ca), "SHOAL_TLS_CERT": str(tls.cert), "SHOAL_TLS_KEY": str(tls.key)}
+    assert Tls.from_environ({}) is None
+    assert Tls.from_environ(named) == tls
+    with pytest.raises(TlsError, match="SHOAL_TLS_KEY"):
+        Tls.from_environ({"SHOAL_TLS_CA": str(tls.ca)})
     with pytest.raises(TlsError, match="absent"):
-        Tls.from_files(tls.ca, tls.cert, tmp_path / "absent.key")
+        Tls.from_environ({**named, "SHOAL_TLS_KEY": str(tmp_path / "absent.key")})
     with pytest.raises(TlsError, match=r"\.key"):
-        Tls.from_files(tls.ca, tls.cert, authority.issue().key)
+        Tls.from_environ({**named, "SHOAL_TLS_KEY": str(authority.issue().key)})

@@ -29,8 +29,8 @@ class GcsApp:
         self._bus = bus
         self._address = ""
         self._background = Background()
-        self._raylets = Raylets(config.token)
-        self._schedulers = Schedulers(config.token, config.scheduler_addresses)
+        self._raylets = Raylets(config.token, config.tls)
+        self._schedulers = Schedulers(config.token, config.tls, config.scheduler_addresses)
         publisher = EventPublisher(bus, self._background)
         node_table = NodeTable(silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept)
         self._job_table = JobTable(finished_kept=config.finished_jobs_kept)
@@ -107,7 +107,7 @@ class GcsApp:
         rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
         rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)
         rpc.add_EventServiceServicer_to_server(servicers.EventServicer(self._bus), self._server)
-        port = await grpc_server.serve(self._server, config.host, config.port)
+        port = await grpc_server.serve(self._server, config.host, config.port, tls=config.tls)
         self._address = grpc_server.join_address(config.host, port)
 
     async def _close(self) -> None:

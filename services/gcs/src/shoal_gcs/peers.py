@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.ids import JobID
+from shoal_common.tls import Tls
 from shoal_proto.v1 import raylet_pb2, scheduler_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub
 from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub
@@ -29,8 +30,9 @@ PICK_DEADLINE_S = 2.0
 class Raylets:
     """One channel for each raylet that was called, by address. All calls raise ``ServiceError``."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, tls: Tls | None) -> None:
         self._token = token
+        self._tls = tls
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, RayletServiceAsyncStub] = {}
 
@@ -78,15 +80,16 @@ class Raylets:
     def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = aio_channel(address, self._token)
+            channel = self._channels[address] = aio_channel(address, self._token, tls=self._tls)
         return channel
 
 
 class Schedulers:
     """The replicas of the scheduler; the one that answered last is asked first."""
 
-    def __init__(self, token: str, addresses: tuple[str, ...]) -> None:
+    def __init__(self, token: str, tls: Tls | None, addresses: tuple[str, ...]) -> None:
         self._token = token
+        self._tls = tls
         self._addresses = list(addresses)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, SchedulerServiceAsyncStub] = {}
@@ -99,7 +102,7 @@ class Schedulers:
         problems: list[str] = []
         for address in list(self._addresses):
             if address not in self._stubs:
-                self._channels[address] = aio_channel(address, self._token)
+                self._channels[address] = aio_channel(address, self._token, tls=self._tls)
                 self._stubs[address] = SchedulerServiceStub(self._channels[address])
             try:
                 with service_errors():

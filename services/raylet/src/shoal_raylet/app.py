@@ -169,7 +169,7 @@ class RayletApp:
         # Workers warm up while this process registers.
         self._node.start()
         self._arena.start_prefault(config.effective_prefault_bytes)
-        port = await serve(self._server, config.host, config.port)
+        port = await serve(self._server, config.host, config.port, tls=config.tls)
         self.address = join_address(config.host, port)
         await self._register()
         self._heartbeats.start()
@@ -178,7 +178,7 @@ class RayletApp:
     # --- neighbours ---
 
     def _grpc_channel(self, address: str) -> grpc.aio.Channel:
-        channel = aio_channel(address, self.config.token)
+        channel = aio_channel(address, self.config.token, tls=self.config.tls)
         self._grpc_channels.append(channel)
         return channel
 

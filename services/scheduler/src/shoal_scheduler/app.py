@@ -37,7 +37,7 @@ class SchedulerApp:
         add_SchedulerServiceServicer_to_server(SchedulerServicer(Placer(view, random.Random())), server)
         try:
             await feed.start()
-            port = await serve(server, self._config.host, self._config.port)
+            port = await serve(server, self._config.host, self._config.port, tls=self._config.tls)
         except BaseException:
             await feed.stop()
             raise
