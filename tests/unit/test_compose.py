@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shoal_common.tls import Tls
+from shoal_common.tls import VARIABLES, Tls
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -198,7 +198,7 @@ def test_trial_certificates_fit_together_and_stay(tmp_path: Path) -> None:
     keys = {}
     for service in services:
         files = [folder / service / name for name in ("ca.pem", "cert.pem", "key.pem")]
-        assert Tls.from_files(*files) is not None
+        assert Tls.from_environ(dict(zip(VARIABLES, map(str, files), strict=True))) is not None
         keys[service] = files[2].read_text()
     assert len(set(keys.values())) == len(services)
     subprocess.run(make, check=True, capture_output=True)
