@@ -72,6 +72,9 @@ class FakeGcs(
         await self._tell(request)
         return gcs_pb2.RegisterNodeResponse()
 
+    async def ListNodes(self, request: Any, context: Any) -> Any:
+        return gcs_pb2.ListNodesResponse()
+
     async def UnregisterNode(self, request: Any, context: Any) -> Any:
         await self._tell(request)
         return gcs_pb2.UnregisterNodeResponse()
@@ -315,7 +318,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 **{
                     "token": TOKEN,
                     "gcs_address": gcs_address,
-                    "scheduler_address": gcs_address,
+                    "scheduler_addresses": (gcs_address,),
                     "objectstore_address": blobs.address,
                     "cluster_id": "test",
                     "session_dir": tmp_path,
@@ -829,7 +832,7 @@ async def test_it_runs_as_a_process_of_its_own(start: Start, tmp_path: Path) -> 
         sys.executable,
         "-m",
         "shoal_raylet",
-        *("--gcs-address", cluster.gcs_address, "--scheduler-address", cluster.gcs_address),
+        *("--gcs-address", cluster.gcs_address, "--scheduler-addresses", cluster.gcs_address),
         *("--objectstore-address", cluster.gcs_address, "--cluster-id", "test"),
         *("--session-dir", str(tmp_path / "o"), "--object-store-bytes", str(MIB)),
         *("--node-id", "ab" * 16, "--resources", '{"CPU": 1}'),

@@ -267,6 +267,14 @@ class NodeFound(Message, tag=29):
     port: int
 
 
+class NodeLost(Message, tag=30):
+    """Raylet -> process: this node was declared dead: leases and objects there are lost, whoever seems to answer."""
+
+    node_id: bytes
+    #: For humans: how it was found dead.
+    reason: str
+
+
 # --- local object store: process <-> raylet --------------------------------------------------------
 
 
@@ -367,6 +375,7 @@ RayletMessage = (
     | LogsFlushed
     | NodeFind
     | NodeFound
+    | NodeLost
     | ObjectCreate
     | ObjectCreated
     | ObjectSeal

@@ -30,8 +30,10 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     token: str
     session_name: str
     session_dir: str
-    #: Host name or IP by which this node is known.
+    #: Address by which other nodes reach this one.
     host: str
+    #: Where the worker listens for peers of other nodes, on a free TCP port; empty = it does not.
+    listen_host: str = ""
     #: Further environment variables for the process, e.g. {"OMP_NUM_THREADS": "1"}.
     env: dict[str, str] = {}
 

@@ -39,6 +39,8 @@ class Place(msgspec.Struct, frozen=True):
     node_id: str
     session_dir: str
     token: str
+    #: Where other nodes reach this one; empty = it is the only node of its cluster.
+    node_host: str = ""
 
 
 class EmbeddedCluster:

@@ -134,7 +134,7 @@ class Head:
                     token=config.token,
                     host=HOST,
                     gcs_address=self._gcs.address,
-                    scheduler_address=scheduler.address,
+                    scheduler_addresses=(scheduler.address,),
                     objectstore_address=objectstore.address,
                     cluster_id=CLUSTER_ID,
                     session_name=config.session_name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ipaddress
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from shoal import _worker, exceptions
 from shoal._embedded import EmbeddedCluster, Place, running_clusters
 from shoal._init_arguments import check_amounts, node_resources, store_bytes, system_settings
 from shoal._log_stream import LogStream
-from shoal_common import ids
+from shoal_common import ids, tcp
 
 logger = logging.getLogger("shoal")
 
@@ -277,7 +278,8 @@ def _find_cluster(address: str) -> Place:
         channel.close()
     for node in nodes:
         if node.state == gcs_pb2.NODE_STATE_ALIVE and os.path.exists(node.raylet_path):
-            return Place(address, node.raylet_path, node.node_id.hex(), node.session_dir, token)
+            host = node.host if node.channel_port else ""
+            return Place(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
 
 
@@ -312,6 +314,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
                 pid=os.getpid(),
                 entrypoint=" ".join(sys.argv)[:1000],
                 metadata=metadata,
+                node_id=bytes.fromhex(place.node_id),
             ),
         )
         lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
@@ -331,6 +334,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
     except grpc.RpcError as error:
         gcs.close()
         raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.details()}") from error
+    host = _own_host(place)
     session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
     try:
         core = CoreWorker(
@@ -345,7 +349,8 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
             session_name=job.session_name,
             session_dir=place.session_dir,
             namespace=job.namespace,
-            host="127.0.0.1",
+            host=host or "127.0.0.1",
+            listen_host=host,
         )
     except HandshakeError as error:
         gcs.close()
@@ -357,6 +362,19 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
     _worker.set_current(core)
     defer_interrupts()
     core.start()
+
+
+def _own_host(place: Place) -> str:
+    """The address by which other nodes reach this driver; "" where there are none.
+
+    It need not be its node's: the driver may run in another container, and share only the node's sockets. The address
+    towards the GCS tells, unless the GCS is on this machine: then the node is too.
+    """
+    if not place.node_host:
+        return ""
+    host, _, port = place.gcs_address.split(",")[0].rpartition(":")
+    own = tcp.local_address(host, int(port))
+    return place.node_host if ipaddress.ip_address(own).is_loopback else own
 
 
 def _driver_sys_path() -> list[str]:

@@ -74,6 +74,7 @@ def run(config: WorkerConfig) -> None:
         session_dir=config.session_dir,
         namespace="",
         host=config.host,
+        listen_host=config.listen_host,
     )
     executor = Executor(core)
     core.executor = executor

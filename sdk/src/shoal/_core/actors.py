@@ -124,6 +124,14 @@ class ActorClient:
         self.connection = None
         self.state = RESOLVING
 
+    def on_unconnected(self) -> None:
+        """The connection never came about: what was sent over it has not arrived, and waits again."""
+        self.queue.extendleft(reversed(self.in_flight.values()))
+        self.in_flight.clear()
+        # So that the GCS tells where the actor is even if that has not changed.
+        self.version -= 1
+        self.on_disconnected()
+
     def on_restarting(self, version: int, cause: Any) -> None:
         """Its last incarnation is gone, another will come. Calls in flight that may not be repeated fail now; those
         never sent wait for it."""

@@ -279,9 +279,14 @@ class ActorSubmitter:
     def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         """Caller holds the lock."""
         client = self._by_worker.pop(worker_id, None)
-        if client is not None and client.state == CONNECTED:
+        if client is None or client.state != CONNECTED:
+            return
+        if client.connection.authenticated:
             client.on_disconnected()
             self.resolve(client)
+        else:
+            client.on_unconnected()
+            self._core.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
 
     # -- calls --------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import threading
@@ -12,10 +13,13 @@ from typing import Any
 import msgspec
 
 from shoal._runtime.reactor import Reactor
-from shoal_common import frames, handshake
+from shoal_common import frames, handshake, tcp
 from shoal_common.frames import FrameDecoder, Hello, HelloProof, HelloReply, WorkerAddress, encode_frame
 
 RECEIVE_BYTES = 256 * 1024
+#: Whoever connects by TCP must have shown the token by then, in seconds. Long, because a process whose Python code is
+#: held up by a C function answers late.
+ACCEPT_TIMEOUT_S = 60.0
 
 
 class Identity:
@@ -44,9 +48,17 @@ class Identity:
             address=self.address,
         )
 
+    def with_role(self, role: str) -> Identity:
+        identity = copy.copy(self)
+        identity.role = role
+        return identity
+
 
 class Connection:
     """An authenticated connection, or one on the way to it: what is sent before is kept until then.
+
+    ``sock`` may still be connecting. ``expects`` are the node id and the worker id of whom it should reach: a TCP
+    port may have another process by now.
 
     ``on_messages(connection, messages)`` and ``on_close(connection, reason)`` run in the leading thread.
     """
@@ -62,6 +74,7 @@ class Connection:
         *,
         connecting: bool,
         authenticated: bool = False,
+        expects: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._reactor = reactor
         self._sock = sock
@@ -71,9 +84,14 @@ class Connection:
         self._on_messages = on_messages
         self._on_close = on_close
         self._connecting = connecting
-        self._authenticated = authenticated
+        self._expects = expects
+        #: Nobody gets or sends anything but the handshake before this is true.
+        self.authenticated = authenticated
         self._lock = threading.Lock()
         self._out: deque[memoryview] = deque()
+        #: What was sent before the handshake has ended.
+        self._held: list[bytes] = []
+        self._write_error = ""
         self._watching_writes = False
         self._nonce = handshake.new_nonce()
         self._peer_nonce = b""
@@ -81,12 +99,14 @@ class Connection:
         #: The peer was gone already when something was sent.
         self.undelivered = False
         #: The peer's ids; empty until its side of the handshake has been seen.
-        self.peer_worker_id = b""
+        self.peer_worker_id = expects[1] if expects is not None else b""
         self.peer_address: WorkerAddress | None = None
         sock.setblocking(False)
         reactor.register(self._fd, self._on_event)
         if connecting and not authenticated:
             self._write(encode_frame(identity.hello(self._nonce)))
+            if self._out:
+                reactor.call_later(tcp.CONNECT_TIMEOUT_S, self._check_connected)
 
     # -- sending ------------------------------------------------------------------------------------
 
@@ -95,10 +115,10 @@ class Connection:
 
     def send_bytes(self, data: bytes) -> None:
         """Queue or send encoded frames, in order. Silently dropped on a closed connection: ``on_close`` tells."""
-        if not self._authenticated:
+        if not self.authenticated:
             with self._lock:
-                if not self._authenticated:
-                    self._out.append(memoryview(data))
+                if not self.authenticated:
+                    self._held.append(data)
                     return
         self._write(data)
 
@@ -106,7 +126,7 @@ class Connection:
         with self._lock:
             if self.closed:
                 return
-            if self._out and self._authenticated:
+            if self._out:
                 self._out.append(memoryview(data))
                 return
             try:
@@ -117,7 +137,7 @@ class Connection:
                 self.undelivered = True
                 return  # the reactor sees the same error on reading and closes
             if sent < len(data):
-                self._out.appendleft(memoryview(data)[sent:])
+                self._out.append(memoryview(data)[sent:])
                 self._watch_writes(True)
 
     def _flush(self) -> None:
@@ -128,7 +148,8 @@ class Connection:
                     sent = self._sock.send(chunk)
                 except BlockingIOError:
                     sent = 0
-                except OSError:
+                except OSError as error:
+                    self._write_error = str(error)
                     return
                 if sent < len(chunk):
                     self._out[0] = chunk[sent:]
@@ -136,6 +157,19 @@ class Connection:
                     return
                 self._out.popleft()
             self._watch_writes(False)
+
+    def _check_connected(self) -> None:
+        if self._out and not self.authenticated:
+            self.close(f"no connection within {tcp.CONNECT_TIMEOUT_S:g} s")
+
+    def require_proof(self) -> None:
+        """Close it unless the peer has shown in time that it knows the token."""
+
+        def check() -> None:
+            if not self.authenticated:
+                self.close(f"no handshake within {ACCEPT_TIMEOUT_S:g} s")
+
+        self._reactor.call_later(ACCEPT_TIMEOUT_S, check)
 
     def _watch_writes(self, on: bool) -> None:
         if on != self._watching_writes and not self.closed:
@@ -154,14 +188,14 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self.close(str(error))
+            self.close(self._write_error or str(error))
             return
         if not data:
             self.close("the peer closed the connection")
             return
         try:
             messages = self._decoder.feed(data)
-            if not self._authenticated:
+            if not self.authenticated:
                 messages = self._shake_hands(messages)
         except (msgspec.DecodeError, handshake.HandshakeError) as error:
             self.close(str(error))
@@ -171,10 +205,12 @@ class Connection:
 
     def _shake_hands(self, messages: list[Any]) -> list[Any]:
         """Consumes the handshake frames; returns what came behind them."""
-        while messages and not self._authenticated:
+        while messages and not self.authenticated:
             message = messages.pop(0)
             if self._connecting and type(message) is HelloReply:
                 handshake.check_reply(self._identity.token, self._nonce, message)
+                if self._expects is not None and self._expects != (message.node_id, message.worker_id):
+                    raise handshake.HandshakeError("another process has its address by now")
                 self.peer_worker_id = message.worker_id
                 proof = handshake.prove(self._identity.token, b"connecting", self._nonce, message.nonce)
                 self._become_authenticated(encode_frame(HelloProof(proof)))
@@ -201,9 +237,11 @@ class Connection:
 
     def _become_authenticated(self, proof: bytes) -> None:
         with self._lock:
-            if proof:
-                self._out.appendleft(memoryview(proof))
-            self._authenticated = True
+            held = b"".join(self._held)
+            self._held.clear()
+            if proof or held:
+                self._out.append(memoryview(proof + held))
+            self.authenticated = True
         self._flush()
 
     # -- end ----------------------------------------------------------------------------------------
@@ -220,6 +258,7 @@ class Connection:
                 return False
             self.closed = True
             self._out.clear()
+            self._held.clear()
             self._reactor.unregister(self._fd)
             self._sock.close()
             return True
@@ -230,16 +269,12 @@ class Connection:
         self._sock.close()
 
 
-def connect_blocking(
-    path: str, identity: Identity, union: Any, timeout: float = handshake.HANDSHAKE_TIMEOUT_S
-) -> tuple[socket.socket, HelloReply, int]:
-    """Connect to a raylet and authenticate in the calling thread; returns the socket, its reply and the
-    arena's descriptor (-1 = none). Raises: HandshakeError, OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def authenticate_blocking(sock: socket.socket, identity: Identity, union: Any) -> tuple[HelloReply, int]:
+    """Shake hands with this process's raylet in the calling thread; returns its reply and the arena's descriptor
+    (-1 = none). Raises: HandshakeError, OSError; then the socket is closed."""
     arena_fd = -1
     try:
-        sock.settimeout(timeout)
-        sock.connect(path)
+        sock.settimeout(handshake.HANDSHAKE_TIMEOUT_S)
         nonce = handshake.new_nonce()
         sock.sendall(encode_frame(identity.hello(nonce)))
         decoder = FrameDecoder(union)
@@ -256,7 +291,7 @@ def connect_blocking(
             raise handshake.HandshakeError("the raylet did not follow the handshake")
         handshake.check_reply(identity.token, nonce, reply)
         sock.sendall(encode_frame(HelloProof(handshake.prove(identity.token, b"connecting", nonce, reply.nonce))))
-        return sock, reply, arena_fd
+        return reply, arena_fd
     except BaseException:
         sock.close()
         if arena_fd >= 0:
@@ -270,15 +305,4 @@ def listen(path: str) -> socket.socket:
     os.chmod(path, 0o600)
     sock.listen(1024)
     sock.setblocking(False)
-    return sock
-
-
-def connect_peer(address: WorkerAddress) -> socket.socket:
-    """Raises: OSError when nobody listens there."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(address.path)
-    except OSError:
-        sock.close()
-        raise
     return sock

@@ -21,6 +21,7 @@ from shoal._runtime import connection as channel
 from shoal._runtime.actor_submitter import ActorSubmitter
 from shoal._runtime.borrowing import Borrowing
 from shoal._runtime.connection import Connection, Identity
+from shoal._runtime.dialer import Dialer
 from shoal._runtime.gcs_client import GcsClient
 from shoal._runtime.local_store import LocalStore
 from shoal._runtime.peer_frames import (
@@ -39,7 +40,7 @@ from shoal._runtime.peers import Peers
 from shoal._runtime.reactor import Reactor, Waiter
 from shoal._runtime.task_submitter import TaskSubmitter
 from shoal._serialization import Serialized, loads, loads_packed, serialize
-from shoal_common import frames, ids
+from shoal_common import frames, ids, tcp
 from shoal_common.frames import WorkerAddress
 
 if TYPE_CHECKING:
@@ -108,7 +109,10 @@ class CoreWorker:
         session_dir: str,
         namespace: str,
         host: str,
+        listen_host: str = "",
+        dialer: Dialer | None = None,
     ) -> None:
+        """``host``: where other nodes reach this process; it listens for them on ``listen_host``, "" = it does not."""
         self.role = role
         self.worker_id = worker_id
         self.node_id = node_id
@@ -122,7 +126,9 @@ class CoreWorker:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.reactor = Reactor()
-        self.address = WorkerAddress(node_id, worker_id, socket_path)
+        listener = tcp.listen(listen_host, 0) if listen_host else None
+        port = listener.getsockname()[1] if listener is not None else 0
+        self.address = WorkerAddress(node_id, worker_id, socket_path, host if port else "", port)
         self.address_key = _ref_pickling.address_key(self.address)
         self._identity = Identity(
             token=token, role=role, node_id=node_id, worker_id=worker_id, job_id=job_id, address=self.address
@@ -139,9 +145,11 @@ class CoreWorker:
         self._pinned_for_ever: list[ObjectRef[Any]] = []
         self.set_job(job_id)
 
-        self.peers = Peers(self.reactor, self._identity, self.lock, self._on_peer, self._on_peer_gone)
+        dialer = dialer or Dialer(node_id, raylet_path)
+        self.peers = Peers(self.reactor, self._identity, self.lock, dialer, listener, self._on_peer, self._on_peer_gone)
         try:
-            sock, reply, arena_fd = channel.connect_blocking(raylet_path, self._identity, RayletFrames)
+            sock = dialer.home()
+            reply, arena_fd = channel.authenticate_blocking(sock, self._identity, RayletFrames)
         except BaseException:
             self.peers.close()
             raise
@@ -475,12 +483,17 @@ class CoreWorker:
                     self.tasks.on_reclaim(message)
                 elif kind is frames.ObjectUncache:
                     self.store.on_uncache(message)
+                elif kind is frames.NodeLost:
+                    self._on_node_lost(message)
                 elif kind is frames.FunctionData or kind is frames.LogsFlushed:
                     waiter, box = self._answers.pop(message.request)
                     box.append(message)
                     self.reactor.finish(waiter)
                 elif self.executor is not None:
                     self.executor.on_raylet(message)
+
+    def _on_node_lost(self, message: frames.NodeLost) -> None:
+        self.peers.node_lost(message.node_id, f"its node {message.node_id.hex()} is dead: {message.reason}")
 
     def _on_raylet_closed(self, connection: Connection, reason: str) -> None:
         with self.lock:

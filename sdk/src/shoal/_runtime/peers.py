@@ -11,8 +11,10 @@ from typing import Any
 
 from shoal._runtime import connection as channel
 from shoal._runtime.connection import Connection, Identity
+from shoal._runtime.dialer import Dialer
 from shoal._runtime.peer_frames import PeerMessage
 from shoal._runtime.reactor import Reactor
+from shoal_common import tcp
 from shoal_common.frames import Message, WorkerAddress
 
 
@@ -28,12 +30,16 @@ class Peers:
         reactor: Reactor,
         identity: Identity,
         lock: threading.RLock,
+        dialer: Dialer,
+        tcp_listener: socket.socket | None,
         on_messages: Callable[[Connection, list[Any]], None],
         on_gone: Callable[[bytes, str], None],
     ) -> None:
+        """Listens on the Unix socket of ``identity.address``, and on ``tcp_listener`` for other nodes."""
         self._reactor = reactor
         self._identity = identity
         self._lock = lock
+        self._dialer = dialer
         self._on_messages = on_messages
         self._on_gone = on_gone
         self._path = identity.address.path
@@ -41,20 +47,25 @@ class Peers:
         #: Every open connection: where both sides connect at once, one of the two is in no other table.
         self._open: set[Connection] = set()
         self._addresses: dict[bytes, WorkerAddress] = {}
-        self._listener = channel.listen(self._path)
-        reactor.register(self._listener.fileno(), self._on_accept)
+        self._listeners = [channel.listen(self._path)]
+        reactor.register(self._listeners[0].fileno(), lambda mask: self._accept(self._listeners[0]))
+        if tcp_listener is not None:
+            self._listeners.append(tcp_listener)
+            reactor.register(tcp_listener.fileno(), lambda mask: self._accept(tcp_listener))
 
     def connect(self, address: WorkerAddress) -> Connection | None:
-        """The connection to a driver or worker, opened if need be; None when it is dead."""
+        """The connection to a driver or worker, opened if need be; None when it is dead.
+
+        To one on another node it may still be on its way; when that fails, ``on_gone`` tells.
+        """
         connection = self._connections.get(address.worker_id)
         if connection is not None:
             return connection
         try:
-            sock = channel.connect_peer(address)
+            sock = self._dialer.peer(address)
         except OSError:
             return None
-        connection = self._make(sock, connecting=True)
-        connection.peer_worker_id = address.worker_id
+        connection = self._make(sock, connecting=True, expects=(address.node_id, address.worker_id))
         connection.peer_address = address
         self._connections[address.worker_id] = connection
         self._addresses[address.worker_id] = address
@@ -75,7 +86,13 @@ class Peers:
         if connection is not None:
             connection.send(message)
 
-    def _make(self, sock: socket.socket, *, connecting: bool) -> Connection:
+    def node_lost(self, node_id: bytes, reason: str) -> None:
+        """Whoever is on that node counts as dead, even if its end of the connection still seems to be there."""
+        for connection in list(self._open):
+            if connection.peer_address is not None and connection.peer_address.node_id == node_id:
+                connection.close(reason)
+
+    def _make(self, sock: socket.socket, *, connecting: bool, expects: tuple[bytes, bytes] | None = None) -> Connection:
         connection = Connection(
             self._reactor,
             sock,
@@ -84,18 +101,22 @@ class Peers:
             self._on_messages,
             self._on_closed,
             connecting=connecting,
+            expects=expects,
         )
         with self._lock:
             self._open.add(connection)
         return connection
 
-    def _on_accept(self, mask: int) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            if _user_of(sock) in (os.getuid(), 0):
+            if sock.family != socket.AF_UNIX:
+                tcp.tune(sock)
+                self._make(sock, connecting=False).require_proof()
+            elif _user_of(sock) in (os.getuid(), 0):
                 self._make(sock, connecting=False)
             else:
                 sock.close()
@@ -113,7 +134,8 @@ class Peers:
         """Close all connections without telling, and remove the socket."""
         for connection in self._open:
             connection.close_quietly()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         try:
             os.unlink(self._path)
         except FileNotFoundError:
@@ -123,7 +145,8 @@ class Peers:
         """In a forked child: let go of the copied descriptors."""
         for connection in self._open:
             connection.detach()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
 
 def _user_of(sock: socket.socket) -> int:

@@ -27,6 +27,9 @@ class StandaloneRaylet:
             raise
         self.address = self._app.address
 
+    async def failed(self) -> str:
+        return await self._app.failed()
+
     async def stop(self) -> None:
         await self._app.stop()
         await self._bus.close()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 
 import grpc.aio
 import structlog
 
-from shoal_common import ids
+from shoal_common import ids, tcp
 from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
+from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, join_address, serve
 from shoal_common.labels import labels_of_node
@@ -21,7 +23,6 @@ from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
 from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
-from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from shoal_raylet.actor_placement import ActorPlacement
 from shoal_raylet.arena import Arena
 from shoal_raylet.channel_server import ChannelServer
@@ -32,9 +33,11 @@ from shoal_raylet.gcs_reports import GcsReports
 from shoal_raylet.heartbeat import Heartbeats
 from shoal_raylet.memory_monitor import MemoryMonitor
 from shoal_raylet.node import Feasibility, Node
+from shoal_raylet.node_directory import NodeDirectory
 from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.resource_ledger import ResourceLedger
+from shoal_raylet.schedulers import Schedulers
 from shoal_raylet.servicer import RayletServicer
 from shoal_raylet.worker_leases import WorkerLeases
 from shoal_raylet.worker_output import Batch, WorkerOutput
@@ -46,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 #: How long the GCS may hold an answer back until a function is there, in seconds.
 FUNCTION_WAIT_S = 30.0
-_SCHEDULER_TIMEOUT_S = 5.0
+_GCS_TIMEOUT_S = 5.0
 _REGISTER_RETRY_S = 0.1
 #: Last words to the GCS may take this long when the raylet stops, in seconds.
 _FAREWELL_S = 1.0
@@ -67,11 +70,15 @@ class RayletApp:
         self.labels = labels_of_node(ids.NodeID(self.node_id), config.labels)
         #: gRPC address, host:port; empty before ``start``.
         self.address = ""
+        #: Where other nodes reach this one; known once started.
+        self.host = config.host
         self.channel_path = config.session_dir / "sockets" / f"raylet-{self.node_id.hex()[:12]}.sock"
         self._bus = bus
         self._template = template
         self._incarnation = time.time_ns() // 1_000_000
         self._running = False
+        #: Why it cannot go on, once it cannot.
+        self._failure: asyncio.Future[str] | None = None
 
     def _make(self) -> None:
         """All parts; needs the running event loop, touches nothing outside but the arena's memory."""
@@ -80,7 +87,9 @@ class RayletApp:
         gcs = self._grpc_channel(config.gcs_address)
         self._nodes = NodeServiceStub(gcs)
         self._function_table = FunctionServiceStub(gcs)
-        self._scheduler = SchedulerServiceStub(self._grpc_channel(config.scheduler_address))
+        self._schedulers = Schedulers(
+            {address: self._grpc_channel(address) for address in config.scheduler_addresses}, random.Random()
+        )
         blobs = BlobClient(self._grpc_channel(config.objectstore_address))
 
         total = ResourceSet.of(config.total_resources)
@@ -114,6 +123,14 @@ class RayletApp:
             pool, config.memory_usage_threshold, lambda victim: self._node.killed_for_memory(victim)
         )
         self._functions = FunctionCache(self._fetch_function)
+        self._directory = NodeDirectory(
+            self._bus,
+            config.cluster_id,
+            self._list_nodes,
+            on_lost=self._node_lost,
+            on_change=lambda: self._node.nodes_changed(),
+        )
+        self._failure = asyncio.get_running_loop().create_future()
         self._node = Node(
             ledger=ledger,
             pool=pool,
@@ -125,10 +142,14 @@ class RayletApp:
             functions=self._functions,
             reports=GcsReports(gcs, node_id),
             monitor=self._monitor,
+            directory=self._directory,
             ask_scheduler=self._ask_scheduler,
             on_change=self._heartbeats.changed,
         )
-        self._channel = ChannelServer(self.channel_path, config.token, node_id, self._arena.fd, self._arena.size)
+        tcp_at = (config.host, config.channel_port) if config.channel_port >= 0 else None
+        self._channel = ChannelServer(
+            self.channel_path, tcp_at, config.token, node_id, self._arena.fd, self._arena.size
+        )
         self._server = create_server(config.token)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, node_id), self._server)
 
@@ -144,12 +165,18 @@ class RayletApp:
                 await asyncio.to_thread(self._template.close)
             raise
 
+    async def failed(self) -> str:
+        """Returns when this raylet cannot go on, and why: the cluster has given it up."""
+        assert self._failure is not None
+        return await asyncio.shield(self._failure)
+
     async def stop(self) -> None:
         """End all workers and their children, delete spilled blobs, remove the socket. Idempotent."""
         if not self._running:
             return
         self._running = False
         await self._heartbeats.stop()
+        await self._directory.stop()
         await self._monitor.stop()
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
@@ -163,6 +190,7 @@ class RayletApp:
 
     async def _start(self) -> None:
         config = self.config
+        self.host = await self._find_host()
         self._output.start()
         self._processes.start(self._template)
         self._channel.start(self._node)
@@ -170,12 +198,35 @@ class RayletApp:
         self._node.start()
         self._arena.start_prefault(config.effective_prefault_bytes)
         port = await serve(self._server, config.host, config.port, tls=config.tls)
-        self.address = join_address(config.host, port)
+        self.address = join_address(self.host, port)
         await self._register()
+        await self._directory.start()
         self._heartbeats.start()
         self._monitor.start()
 
     # --- neighbours ---
+
+    async def _find_host(self) -> str:
+        """In numbers: whoever connects must not wait for a name service. Raises: OSError."""
+        config = self.config
+        if config.advertise_host:
+            return await asyncio.to_thread(tcp.resolve, config.advertise_host)
+        if config.host in ("0.0.0.0", "::"):
+            gcs_host, _, gcs_port = config.gcs_address.split(",")[0].rpartition(":")
+            return await asyncio.to_thread(tcp.local_address, gcs_host, int(gcs_port))
+        return await asyncio.to_thread(tcp.resolve, config.host)
+
+    async def _list_nodes(self) -> list[gcs_pb2.NodeInfo]:
+        with service_errors():
+            response = await self._nodes.ListNodes(gcs_pb2.ListNodesRequest(), timeout=_GCS_TIMEOUT_S)
+        return list(response.nodes)
+
+    def _node_lost(self, node: gcs_pb2.NodeInfo) -> None:
+        if node.node_id != self.node_id:
+            self._node.node_lost(node)
+        elif node.incarnation == self._incarnation and self._running and self._failure is not None:
+            if not self._failure.done():
+                self._failure.set_result(f"the cluster has declared this node dead: {node.death_reason}")
 
     def _grpc_channel(self, address: str) -> grpc.aio.Channel:
         channel = aio_channel(address, self.config.token, tls=self.config.tls)
@@ -186,7 +237,7 @@ class RayletApp:
         config = self.config
         info = gcs_pb2.NodeInfo(
             node_id=self.node_id,
-            host=config.host,
+            host=self.host,
             raylet_address=self.address,
             raylet_path=os.fspath(self.channel_path),
             incarnation=self._incarnation,
@@ -195,13 +246,15 @@ class RayletApp:
             labels=self.labels,
             object_store_bytes=self._arena.size,
             session_dir=os.fspath(config.session_dir),
+            channel_port=self._channel.port,
+            protocol_version=PROTOCOL_VERSION,
         )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + config.register_timeout_s
         while True:
             try:
                 with service_errors():
-                    await self._nodes.RegisterNode(gcs_pb2.RegisterNodeRequest(node=info), timeout=_SCHEDULER_TIMEOUT_S)
+                    await self._nodes.RegisterNode(gcs_pb2.RegisterNodeRequest(node=info), timeout=_GCS_TIMEOUT_S)
                 return
             except (Unavailable, DeadlineExceeded):
                 if loop.time() >= deadline:
@@ -228,8 +281,7 @@ class RayletApp:
         request = scheduler_pb2.PickNodeRequest(
             resources=_amounts(resources), strategy=strategy, asking_node_id=self.node_id
         )
-        with service_errors():
-            response = await self._scheduler.PickNode(request, timeout=_SCHEDULER_TIMEOUT_S)
+        response = await self._schedulers.pick(request)
         return Feasibility(response.infeasible, response.reason)
 
     async def _publish_lines(self, batch: Batch) -> None:
@@ -239,7 +291,7 @@ class RayletApp:
             node_id=self.node_id,
             worker_id=source.worker_id,
             pid=source.pid,
-            host=self.config.host,
+            host=self.host,
             name=source.name,
             is_stderr=batch.is_stderr,
             lines=batch.lines,
@@ -281,7 +333,8 @@ class RayletApp:
             token=config.token,
             session_name=config.session_name,
             session_dir=os.fspath(config.session_dir),
-            host=config.host,
+            host=self.host,
+            listen_host=config.host if self._channel.port else "",
             env=config.worker_env,
         )
 

@@ -42,7 +42,7 @@ class ChannelHost(Protocol):
     arena_fd: int
     arena_size: int
 
-    def refuse(self, hello: frames.Hello) -> str: ...
+    def refuse(self, hello: frames.Hello, local: bool) -> str: ...
     def connected(self, connection: Connection) -> None: ...
     def received(self, connection: Connection, message: Any) -> None: ...
     def closed(self, connection: Connection) -> None: ...
@@ -51,8 +51,10 @@ class ChannelHost(Protocol):
 class Connection:
     """A driver's, worker's or raylet's end of the channel, as this raylet sees it."""
 
-    def __init__(self, sock: socket.socket, host: ChannelHost, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sock: socket.socket, host: ChannelHost, loop: asyncio.AbstractEventLoop, *, local: bool) -> None:
+        """``local``: a Unix socket, by which the kernel tells the peer's user and the arena's descriptor travels."""
         self.hello: frames.Hello | None = None
+        self.local = local
         self.ready = False
         self._sock = sock
         self._host = host
@@ -165,7 +167,11 @@ class Connection:
 
     def _on_hello(self, body: bytes) -> None:
         hello = _decode_hello(body)
-        error = self._peer_uid_error() or handshake.check_hello(hello) or self._host.refuse(hello)
+        error = (
+            (self._peer_uid_error() if self.local else "")
+            or handshake.check_hello(hello)
+            or self._host.refuse(hello, self.local)
+        )
         self.hello = hello
         host = self._host
         if error:
@@ -179,9 +185,9 @@ class Connection:
             proof=handshake.answer_hello(host.token, hello, self._nonce),
             node_id=host.node_id,
             worker_id=b"",
-            arena_size=host.arena_size,
+            arena_size=host.arena_size if self.local else 0,
         )
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [host.arena_fd]))]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [host.arena_fd]))] if self.local else []
         frame = frames.encode_frame(reply)
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
         if self._sock.sendmsg([frame], rights) != len(frame):

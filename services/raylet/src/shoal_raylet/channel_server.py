@@ -1,4 +1,4 @@
-"""The raylet's Unix socket: accepts connections of the framed channel and hands their messages on."""
+"""The raylet's sockets, for its own node and for others: accepts framed channels and hands their messages on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from shoal_common import frames
+from shoal_common import frames, tcp
 from shoal_raylet.channel import Connection
 
 log = structlog.get_logger(__name__)
@@ -25,8 +25,10 @@ _MAX_PATH = 107
 class ChannelHandler(Protocol):
     """What the raylet does with its peers. All calls come from the event loop's thread."""
 
-    def refuse(self, hello: frames.Hello) -> str:
-        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token."""
+    def refuse(self, hello: frames.Hello, local: bool) -> str:
+        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
+
+        ``local``: it came over the Unix socket, and so is of this node."""
 
     def connected(self, connection: Connection) -> None: ...
     def received(self, connection: Connection, message: Any) -> None: ...
@@ -34,17 +36,23 @@ class ChannelHandler(Protocol):
 
 
 class ChannelServer:
-    """Listens on ``path``; the arena's descriptor goes out with each handshake."""
+    """Listens on ``path``, where the arena's descriptor goes out with each handshake, and by TCP for other nodes."""
 
-    def __init__(self, path: Path, token: str, node_id: bytes, arena_fd: int, arena_size: int) -> None:
+    def __init__(
+        self, path: Path, tcp_at: tuple[str, int] | None, token: str, node_id: bytes, arena_fd: int, arena_size: int
+    ) -> None:
+        """``tcp_at``: host and port, 0 = a free one; None = no TCP."""
         if len(os.fsencode(path)) > _MAX_PATH:
             raise ValueError(f"the socket path {path} is longer than {_MAX_PATH} bytes: choose a shorter session_dir")
         self.path = path
+        #: The TCP port, once started; 0 = none.
+        self.port = 0
+        self._tcp_at = tcp_at
         self.token = token
         self.node_id = node_id
         self.arena_fd = arena_fd
         self.arena_size = arena_size
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
 
     def start(self, handler: ChannelHandler) -> None:
@@ -53,17 +61,28 @@ class ChannelServer:
         self.refuse = handler.refuse
         self.received = handler.received
         self._loop = asyncio.get_running_loop()
+        if self._tcp_at is not None:
+            # First: a port in use must leave no socket file behind.
+            self._listen(tcp.listen(*self._tcp_at))
+            self.port = self._listeners[0].getsockname()[1]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._listener.bind(os.fspath(self.path))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.bind(os.fspath(self.path))
         self.path.chmod(0o600)
-        self._listener.listen(_BACKLOG)
-        self._loop.add_reader(self._listener.fileno(), self._accept)
+        listener.listen(_BACKLOG)
+        self._listen(listener)
 
     def stop_accepting(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener.fileno())
-            self._listener.close()
-            self.path.unlink(missing_ok=True)
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+            if listener.family == socket.AF_UNIX:
+                self.path.unlink(missing_ok=True)
+        self._listeners.clear()
+
+    def _listen(self, listener: socket.socket) -> None:
+        self._listeners.append(listener)
+        self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def close(self) -> None:
         """End all connections and remove the socket."""
@@ -79,24 +98,28 @@ class ChannelServer:
         if connection.ready:
             self._handler.closed(connection)
 
-    def _resume_accepting(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
+    def _resume_accepting(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 # Out of descriptors: the listener stays readable, so look away for a while instead of spinning.
                 log.error("channel_accept_failed", reason=str(error))
-                self._loop.remove_reader(self._listener.fileno())
-                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting)
+                self._loop.remove_reader(listener.fileno())
+                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting, listener)
                 return
             sock.setblocking(False)
+            local = sock.family == socket.AF_UNIX
             with contextlib.suppress(OSError):
-                # Room for a burst of small frames, so that a busy peer rarely makes us queue.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
-            self._connections.add(Connection(sock, self, self._loop))
+                if local:
+                    # Room for a burst of small frames, so that a busy peer rarely makes us queue.
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+                else:
+                    tcp.tune(sock)
+            self._connections.add(Connection(sock, self, self._loop, local=local))

@@ -23,8 +23,18 @@ class RayletConfig(BusConfig):
 
     node_id: str = setting("", doc="node id in hexadecimal, 32 digits; empty takes a random one")
     gcs_address: str = setting(doc="host:port of each GCS, separated by commas")
-    scheduler_address: str = setting(doc="gRPC address of a scheduler, host:port")
+    scheduler_addresses: tuple[str, ...] = setting(doc="host:port of each scheduler replica")
     objectstore_address: str = setting(doc="gRPC address of an objectstore service, host:port")
+    channel_port: int = setting(
+        -1,
+        doc="TCP port for the framed channels of other nodes; 0 takes a free one, -1 = none, for a cluster of one node",
+        minimum=-1,
+        maximum=65535,
+    )
+    advertise_host: str = setting(
+        "",
+        doc="address by which other nodes reach this one; empty = host, or if that is 0.0.0.0 the one towards the GCS",
+    )
     cluster_id: str = setting(doc="id of the cluster, as the GCS tells it")
     session_name: str = setting("session", doc="name of the session, for humans")
     session_dir: Path = setting(doc="holds sockets/ and logs/; short, because a Unix socket's path has 107 bytes")

@@ -16,6 +16,7 @@ import structlog
 from shoal_common import frames
 from shoal_common.errors import ServiceError
 from shoal_common.resources import ResourceSet
+from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.actions import (
     Action,
     AskScheduler,
@@ -34,6 +35,7 @@ from shoal_raylet.function_cache import FunctionCache
 from shoal_raylet.gcs_reports import GcsReports
 from shoal_raylet.memory_monitor import MemoryMonitor
 from shoal_raylet.memory_policy import Victim
+from shoal_raylet.node_directory import NodeDirectory
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.resource_ledger import ResourceLedger
 from shoal_raylet.worker_leases import WorkerLeases
@@ -69,6 +71,7 @@ class Node:
     functions: FunctionCache
     reports: GcsReports
     monitor: MemoryMonitor
+    directory: NodeDirectory
     ask_scheduler: Callable[[ResourceSet, str], Coroutine[Any, Any, Feasibility]]
     #: Called when the load has changed.
     on_change: Callable[[], None]
@@ -90,6 +93,7 @@ class Node:
             frames.ActorCreated: self._actor_created,
             frames.FunctionGet: self._function_get,
             frames.FlushLogs: self._flush_logs,
+            frames.NodeFind: self._node_find,
         }
 
     def start(self) -> None:
@@ -124,11 +128,15 @@ class Node:
 
     # --- connections ---
 
-    def refuse(self, hello: frames.Hello) -> str:
+    def refuse(self, hello: frames.Hello, local: bool) -> str:
         if self._stopping:
             return "this node is stopping"
+        if hello.role == "owner":
+            return "" if hello.job_id else "an owner must have a job"
         if hello.worker_id in self._peers:
             return "a process with this worker id is connected already"
+        if not local:
+            return f"a {hello.role} connects over the Unix socket of its node"
         if hello.role == "driver":
             return "" if hello.job_id else "a driver must have a job: call StartJob of the GCS first"
         if hello.role == "worker":
@@ -141,10 +149,14 @@ class Node:
     def connected(self, connection: Connection) -> None:
         hello = connection.hello
         assert hello is not None
-        if reason := self.refuse(hello):
+        if reason := self.refuse(hello, connection.local):
             # The state has changed between its hello and its proof.
             connection.close(reason)
             return
+        before = self._peers.get(hello.worker_id)
+        if before is not None:
+            # An owner that comes again has given its earlier connection up, whose end has not arrived here yet.
+            before.close("the owner has connected again")
         self._peers[hello.worker_id] = connection
         if hello.role == "worker":
             self.monitor.registered(hello.worker_id, hello.pid)
@@ -164,7 +176,7 @@ class Node:
             kept = {actor.actor_id for actor in self.actors.of_job(hello.job_id) if actor.detached}
             self.end_job(hello.job_id, kept)
             self.reports.job_finished(hello.job_id)
-        else:
+        elif hello.role == "worker":
             self.pool.ending(hello.worker_id, now)
             # Its end is told when the process is reaped and the reason is known.
             self._loop.call_later(_EXIT_GRACE_S, self._kill_lingering, hello.worker_id)
@@ -245,6 +257,25 @@ class Node:
     async def _flush(self, connection: Connection, request: int) -> None:
         await self.output.flush()
         connection.send(frames.LogsFlushed(request))
+
+    def _node_find(self, connection: Connection, message: frames.NodeFind) -> None:
+        self._start(self._find_node(connection, message))
+
+    async def _find_node(self, connection: Connection, message: frames.NodeFind) -> None:
+        node = await self.directory.find(message.node_id)
+        host, port = (node.host, node.channel_port) if node is not None else ("", 0)
+        connection.send(frames.NodeFound(message.request, host, port))
+
+    # --- other nodes (directory) ---
+
+    def nodes_changed(self) -> None:
+        pass
+
+    def node_lost(self, node: gcs_pb2.NodeInfo) -> None:
+        """Whoever holds leases there learns it from its own node, in case the other one still seems to answer."""
+        for connection in self._peers.values():
+            if connection.role in ("driver", "worker"):
+                connection.send(frames.NodeLost(node.node_id, node.death_reason))
 
     # --- what the GCS asks (servicer) ---
 

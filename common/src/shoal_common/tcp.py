@@ -1,0 +1,77 @@
+"""TCP sockets of the framed channel: non-blocking, without delay, and quick to notice that the network is cut."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+#: A connection that is not made by then is given up, in seconds.
+CONNECT_TIMEOUT_S = 10.0
+#: A peer that the network does not reach for so long is lost, in seconds; an idle one is asked after a third of it.
+LOST_AFTER_S = 15
+_BACKLOG = 512
+#: Room for a burst of small frames, so that a busy peer rarely makes us queue.
+_BUFFER_BYTES = 1024 * 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises: OSError when the port is in use, or the host is not an address of this machine."""
+    sock = socket.socket(_family(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return sock
+
+
+def dial(host: str, port: int) -> socket.socket:
+    """Begin to connect to a numeric address: the socket becomes writable when that has succeeded or failed.
+
+    Raises: OSError when it fails at once.
+    """
+    sock = socket.socket(_family(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        tune(sock)
+        with contextlib.suppress(BlockingIOError):
+            sock.connect((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def tune(sock: socket.socket) -> None:
+    """Set the options of a connection, made or accepted."""
+    third = LOST_AFTER_S // 3
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, third)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, third)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_AFTER_S * 1000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+
+
+def resolve(host: str) -> str:
+    """The numeric address of a host. Blocks. Raises: OSError when it has none."""
+    address: str = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]  # type: ignore[assignment]
+    return address
+
+
+def local_address(host: str, port: int) -> str:
+    """The address of this machine by which it reaches another one; nothing is sent. Blocks for a host's name.
+
+    Raises: OSError when there is no way to it.
+    """
+    remote = resolve(host)
+    with socket.socket(_family(remote), socket.SOCK_DGRAM) as sock:
+        sock.connect((remote, port))
+        address: str = sock.getsockname()[0]
+        return address
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

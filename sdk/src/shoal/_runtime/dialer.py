@@ -1,0 +1,47 @@
+"""How this process reaches the others of its cluster."""
+
+from __future__ import annotations
+
+import socket
+
+from shoal_common import handshake, tcp
+from shoal_common.frames import WorkerAddress
+
+
+class Dialer:
+    """Straight: Unix sockets within the node, TCP to the others. A client outside of the cluster has another one.
+
+    Only ``home`` blocks. All raise OSError when nobody listens there, or there is no way to it; ``peer`` and ``raylet``
+    may also return a socket on which that shows later.
+    """
+
+    def __init__(self, node_id: bytes, raylet_path: str) -> None:
+        self._node_id = node_id
+        self._raylet_path = raylet_path
+
+    def home(self) -> socket.socket:
+        """To the raylet of this process's own node."""
+        return _connect(self._raylet_path)
+
+    def raylet(self, host: str, port: int) -> socket.socket:
+        """To the raylet of another node."""
+        return tcp.dial(host, port)
+
+    def peer(self, address: WorkerAddress) -> socket.socket:
+        """To a driver or worker."""
+        if address.node_id == self._node_id:
+            return _connect(address.path)
+        if not address.port:
+            raise OSError(f"the process listens for its own node {address.node_id.hex()} only")
+        return tcp.dial(address.host, address.port)
+
+
+def _connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(handshake.HANDSHAKE_TIMEOUT_S)
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,140 @@
+"""The other nodes of the cluster: where their raylets are, and which are lost.
+
+Follows the GCS's node events. These are hints, so the GCS's own list is read at the start, from time to time, and when
+somebody asks for a node that is not known yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from shoal_common.bus import EventBus, EventBusError, Subscription, subjects
+from shoal_common.errors import ServiceError
+from shoal_proto.v1 import events_pb2, gcs_pb2
+
+log = structlog.get_logger(__name__)
+
+#: The list is read again after so many seconds, twice that at most: for events that were lost.
+REFRESH_S = 20.0
+#: Asking for unknown nodes reads the list at most this often, in seconds.
+_READ_AGAIN_S = 0.2
+_SUBSCRIBE_AGAIN_S = 2.0
+
+
+class NodeDirectory:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self,
+        bus: EventBus,
+        cluster_id: str,
+        list_nodes: Callable[[], Awaitable[Iterable[gcs_pb2.NodeInfo]]],
+        on_lost: Callable[[gcs_pb2.NodeInfo], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """``list_nodes`` raises ServiceError. ``on_lost`` is told once of each node that is dead or has left and was
+        known before; ``on_change`` after any change."""
+        self._bus = bus
+        self._subject = subjects.all_nodes(cluster_id)
+        self._list_nodes = list_nodes
+        self._on_lost = on_lost
+        self._on_change = on_change
+        self._nodes: dict[bytes, gcs_pb2.NodeInfo] = {}
+        self._subscription: Subscription | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._read_at = 0.0
+
+    async def start(self) -> None:
+        """Returns when the list is read; without a bus that answers it is read from time to time.
+
+        Raises: ServiceError when the GCS does not answer.
+        """
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="node events"),
+            asyncio.create_task(self._refresh(), name="node list"),
+        ]
+        await self._read()
+
+    async def stop(self) -> None:
+        tasks = [*self._tasks, *([self._reading] if self._reading is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+
+    def get(self, node_id: bytes) -> gcs_pb2.NodeInfo | None:
+        """A node that lives, as far as is known here."""
+        node = self._nodes.get(node_id)
+        return node if node is not None and node.state != gcs_pb2.NODE_STATE_DEAD else None
+
+    def living(self) -> list[gcs_pb2.NodeInfo]:
+        return [node for node in self._nodes.values() if node.state != gcs_pb2.NODE_STATE_DEAD]
+
+    async def find(self, node_id: bytes) -> gcs_pb2.NodeInfo | None:
+        """As ``get``, but a node that is not known is looked for in the GCS's list, if that answers."""
+        if node_id not in self._nodes and asyncio.get_running_loop().time() >= self._read_at + _READ_AGAIN_S:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_if_possible())
+            await asyncio.shield(self._reading)
+        return self.get(node_id)
+
+    def update(self, node: gcs_pb2.NodeInfo) -> None:
+        """What an event or the list says; what is older than known, is ignored."""
+        known = self._nodes.get(node.node_id)
+        if known is not None:
+            if node.incarnation < known.incarnation:
+                return
+            if node.incarnation == known.incarnation and known.state == gcs_pb2.NODE_STATE_DEAD:
+                return
+        self._nodes[node.node_id] = node
+        was_alive = known is not None and known.state != gcs_pb2.NODE_STATE_DEAD
+        if was_alive and node.state == gcs_pb2.NODE_STATE_DEAD:
+            self._on_lost(node)
+        elif was_alive and known is not None and known.incarnation != node.incarnation:
+            # It has been started again, and its end in between was missed.
+            gone = gcs_pb2.NodeInfo()
+            gone.CopyFrom(known)
+            gone.death_reason = "its raylet was started again"
+            self._on_lost(gone)
+
+    def _on_event(self, _subject: str, data: bytes) -> None:
+        self.update(events_pb2.NodeEvent.FromString(data).node)
+        self._on_change()
+
+    async def _follow(self) -> None:
+        while self._subscription is None:
+            try:
+                self._subscription = await self._bus.subscribe(self._subject, self._on_event)
+            except EventBusError as error:
+                log.warning("node_events_not_followed", reason=str(error))
+                await asyncio.sleep(_SUBSCRIBE_AGAIN_S)
+        await self._read_if_possible()
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S * random.uniform(1, 2))
+            await self._read_if_possible()
+
+    async def _read_if_possible(self) -> None:
+        try:
+            await self._read()
+        except ServiceError as error:
+            log.info("nodes_not_read", reason=str(error))
+
+    async def _read(self) -> None:
+        nodes = {node.node_id: node for node in await self._list_nodes()}
+        self._read_at = asyncio.get_running_loop().time()
+        for node in nodes.values():
+            self.update(node)
+        # The GCS forgets those that are dead for long.
+        for node_id in [i for i, node in self._nodes.items() if i not in nodes]:
+            if self._nodes[node_id].state == gcs_pb2.NODE_STATE_DEAD:
+                del self._nodes[node_id]
+        self._on_change()

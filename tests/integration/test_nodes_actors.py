@@ -1,0 +1,95 @@
+"""Actors on other nodes: created there, called over TCP, found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.clusters import ProcessCluster, RayletProcess
+
+import shoal
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[tuple[RayletProcess, RayletProcess]]:
+    """This process is a driver on the first one."""
+    with ProcessCluster() as cluster:
+        first = cluster.add_node(cpus=1, resources={"first": 1})
+        second = cluster.add_node(cpus=1, resources={"second": 1})
+        with cluster.connected():
+            yield first, second
+
+
+@shoal.remote(num_cpus=0)
+class Counter:
+    def __init__(self, start: int = 0) -> None:
+        self.count = start
+
+    def add(self, amount: int = 1) -> int:
+        self.count += amount
+        return self.count
+
+    def node(self) -> str:
+        return str(shoal.get_runtime_context().get_node_id())
+
+    def add_all(self, refs: list[shoal.ObjectRef[int]]) -> int:
+        return self.add(sum(shoal.get(refs)))
+
+    def make(self) -> shoal.ObjectRef[list[int]]:
+        return shoal.put([self.count])
+
+    def ask(self, other: shoal.ActorHandle, amount: int) -> int:
+        return int(shoal.get(other.add.remote(amount)))
+
+
+def on(resource: str, start: int = 0) -> shoal.ActorHandle:
+    return Counter.options(resources={resource: 0.01}).remote(start)
+
+
+def test_an_actor_runs_where_its_resources_are(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    for node, resource in zip(nodes, ("first", "second"), strict=True):
+        assert shoal.get(on(resource).node.remote()) == node.node_id
+
+
+def test_calls_of_one_caller_stay_in_order(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    counter = on("second")
+    assert shoal.get([counter.add.remote() for _ in range(2000)]) == list(range(1, 2001))
+
+
+def test_an_actor_calls_one_on_another_node(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    here, there = on("first"), on("second", 10)
+    assert shoal.get(here.ask.remote(there, 5)) == 15
+    assert shoal.get(there.ask.remote(here, 5)) == 5
+
+
+def test_references_travel_between_nodes(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    counter = on("second")
+    mine = [shoal.put(3), shoal.put(4)]
+    assert shoal.get(counter.add_all.remote(mine)) == 7
+    made = shoal.get(counter.make.remote())
+    assert shoal.get(made) == [7], "its owner is the actor over there"
+    assert shoal.get(on("second").add_all.remote([shoal.put(1), counter.add.remote(0)])) == 8
+
+
+def test_a_named_actor_is_found_from_another_node(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    kept = Counter.options(name="there", resources={"second": 0.01}).remote(1)
+    assert shoal.get(kept.add.remote()) == 2
+
+    @shoal.remote(num_cpus=0, resources={"first": 0.01})
+    def from_here() -> int:
+        return int(shoal.get(shoal.get_actor("there").add.remote()))
+
+    assert shoal.get(from_here.remote()) == 3
+
+
+def test_the_end_of_an_actor_elsewhere_is_told(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    counter = on("second")
+    assert shoal.get(counter.add.remote()) == 1
+    shoal.kill(counter)
+    with pytest.raises(shoal.exceptions.ActorDiedError, match="kill"):
+        shoal.get(counter.add.remote())
+
+
+def test_the_driver_is_told_which_nodes_there_are(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    assert {node["NodeID"] for node in shoal.nodes() if node["Alive"]} == {node.node_id for node in nodes}
+    assert shoal.cluster_resources()["CPU"] == 2

@@ -1,0 +1,217 @@
+"""A cluster of real processes on this machine: GCS, schedulers, objectstore service, raylets.
+
+with ProcessCluster(directory) as cluster:
+    first, second = cluster.add_node(cpus=2), cluster.add_node(cpus=2)
+    with cluster.connected():
+        shoal.get(f.remote())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.processes import alive, descendants, eventually, stopped
+from support.servers import free_port
+
+import shoal
+
+MIB = 1 << 20
+_UP_WITHIN_S = 60
+_DOWN_WITHIN_S = 15
+
+
+class ServiceProcess:
+    """``python -m shoal_<service>`` with its log in a file. A test run that is killed takes it along."""
+
+    def __init__(self, service: str, name: str, directory: Path, token: str, flags: dict[str, Any]) -> None:
+        self.name = name
+        self.log = directory / f"{name}.log"
+        arguments = [f"--{key.replace('_', '-')}={_text(value)}" for key, value in flags.items()]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", f"shoal_{service}", *arguments],
+                env={**os.environ, "SHOAL_AUTH_TOKEN": token},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.pid = self._process.pid
+
+    def address(self) -> str:
+        """``host:port`` of its gRPC server, once it has started."""
+        address: str = eventually(self._started, f"{self.name} has started", _UP_WITHIN_S)
+        return address
+
+    def _started(self) -> str:
+        if self._process.poll() is not None:
+            pytest.fail(f"{self.name} has ended with code {self._process.returncode}:\n{self.text()}")
+        for line in self.text().splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if event.get("event") == "service_started":
+                    return str(event["address"])
+        return ""
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, within: float = 30) -> int:
+        """Its exit code."""
+        return self._process.wait(within)
+
+    def kill(self) -> None:
+        """As ``kill -9``, also of a process that is stopped."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """It hangs: connections stay open and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+        eventually(lambda: stopped(self.pid), f"{self.name} is stopped")
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """SIGTERM, and SIGKILL where that does not help in time."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_DOWN_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class RayletProcess(ServiceProcess):
+    def __init__(self, name: str, directory: Path, token: str, flags: dict[str, Any]) -> None:
+        #: In hexadecimal.
+        self.node_id: str = flags["node_id"]
+        self.session_dir: Path = flags["session_dir"]
+        super().__init__("raylet", name, directory, token, flags)
+
+    def processes(self) -> set[int]:
+        """The workers, their template and whatever they have started."""
+        return {pid for pid in descendants(self.pid) if alive(pid)}
+
+
+class ProcessCluster:
+    """Everything listens on the loopback, on free ports. ``gcs`` and ``scheduler`` are further flags of theirs."""
+
+    def __init__(self, *, schedulers: int = 1, gcs: dict[str, Any] | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="c-"))
+        self.token = secrets.token_hex(16)
+        self.cluster_id = "test"
+        self.nodes: list[RayletProcess] = []
+        self._services: list[ServiceProcess] = []
+        ports = [free_port() for _ in range(schedulers)]
+        self.scheduler_addresses = [f"127.0.0.1:{port}" for port in ports]
+        self.gcs = self._start(
+            "gcs",
+            "gcs",
+            port=0,
+            store_path=self.directory / "gcs.sqlite",
+            scheduler_addresses=",".join(self.scheduler_addresses),
+            **{"silence_s": 1.0, "checks": 2, **(gcs or {})},
+        )
+        #: ``host:port`` of the GCS, for ``shoal.init``.
+        self.address = self.gcs.address()
+        self.schedulers = [
+            self._start("scheduler", f"scheduler{number}", port=port, gcs_address=self.address)
+            for number, port in enumerate(ports)
+        ]
+        self.objectstore = self._start("objectstore", "objectstore", port=0, directory=self.directory / "blobs")
+        for scheduler in self.schedulers:
+            scheduler.address()
+
+    def __enter__(self) -> ProcessCluster:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For drivers that are processes of their own."""
+        return {"SHOAL_ADDRESS": self.address, "SHOAL_AUTH_TOKEN": self.token}
+
+    def add_node(
+        self,
+        cpus: float = 2,
+        *,
+        resources: dict[str, float] | None = None,
+        labels: dict[str, str] | None = None,
+        store_bytes: int = 64 * MIB,
+        wait: bool = True,
+        **flags: Any,
+    ) -> RayletProcess:
+        """Start a raylet; it is in the cluster when this returns, unless ``wait`` is False."""
+        name = f"n{len(self.nodes) + 1}"
+        node = RayletProcess(
+            name,
+            self.directory,
+            self.token,
+            {
+                "node_id": secrets.token_hex(16),
+                "port": 0,
+                "channel_port": 0,
+                "gcs_address": self.address,
+                "scheduler_addresses": ",".join(self.scheduler_addresses),
+                "objectstore_address": self.objectstore.address(),
+                "cluster_id": self.cluster_id,
+                "session_dir": self.directory / name,
+                "resources": {"CPU": cpus, **(resources or {})},
+                "labels": labels or {},
+                "object_store_bytes": store_bytes,
+                "prefault_bytes": 0,
+                **flags,
+            },
+        )
+        self.nodes.append(node)
+        if wait:
+            node.address()
+        return node
+
+    @contextlib.contextmanager
+    def connected(self, **arguments: Any) -> Iterator[None]:
+        """This process is a driver on the first living node."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SHOAL_AUTH_TOKEN", self.token)
+            with shoal.init(self.address, logging_level="ERROR", log_to_driver=False, **arguments):
+                yield
+
+    def close(self) -> None:
+        """End everything; nothing is left behind."""
+        left: set[int] = set()
+        for node in self.nodes:
+            left |= node.processes()
+            node.end()
+        for service in reversed(self._services):
+            service.end()
+        eventually(lambda: not any(map(alive, left)), "the workers have ended")
+        subprocess.run(["rm", "-rf", self.directory], check=True)
+
+    def _start(self, service: str, name: str, **flags: Any) -> ServiceProcess:
+        process = ServiceProcess(
+            service,
+            name,
+            self.directory,
+            self.token,
+            {"cluster_id": self.cluster_id, **flags} if service != "objectstore" else flags,
+        )
+        self._services.append(process)
+        return process
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
