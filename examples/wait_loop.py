@@ -15,14 +15,15 @@ TASKS = 40
 MAX_IN_FLIGHT = 8
 
 
-@ray.remote
+# It waits more than it computes, so several share a CPU.
+@ray.remote(num_cpus=0.25)
 def measure(sample: int, seconds: float) -> tuple[int, float]:
     time.sleep(seconds)
     return sample, seconds
 
 
 def main() -> None:
-    ray.init(num_cpus=4)
+    ray.init()
     rng = random.Random(7)
     durations = [rng.choice([0.005, 0.01, 0.08]) for _ in range(TASKS)]
 

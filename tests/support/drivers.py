@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 _PREAMBLE = """
@@ -24,9 +25,15 @@ def command():
 class Driver:
     """Runs ``code`` after ``import shoal as ray``. It may ``report(name=value)`` and wait for a ``command()``."""
 
-    def __init__(self, code: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PREAMBLE + textwrap.dedent(code), *arguments],
+            [*python, "-c", _PREAMBLE + textwrap.dedent(code), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

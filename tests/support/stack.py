@@ -1,0 +1,145 @@
+"""The deployment of compose.yaml under a test: brought up from local images, looked into and shaken.
+
+Where there is no Docker engine its tests fail in CI (the variable CI is set there) and are skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from support.drivers import Driver
+from support.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docker" / "local-images.env"
+#: Bringing up, scaling and taking down end within this time, in seconds.
+COMPOSE_TIMEOUT_S = 240.0
+#: Without any cache the images take minutes; MinIO is compiled.
+BUILD_TIMEOUT_S = 1200.0
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+
+
+def engine() -> docker.DockerClient:
+    """A client of this machine's Docker engine; without one, or without what the images are made with, no test."""
+    try:
+        client = docker.from_env(timeout=60)
+    except docker.errors.DockerException as error:
+        _without(f"there is no Docker engine ({error}): install docker.io and start dockerd")
+    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        _without("docker compose (version 2) is not installed: docker/README.md says how")
+    if shutil.which("mmdebstrap") is None and not (ROOT / ".cache" / "images" / "base.tar").exists():
+        _without("mmdebstrap is not installed, which makes the base image: apt-get install mmdebstrap")
+    return client
+
+
+def _without(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"the container tests cannot run: {reason}")
+    pytest.skip(f"the container tests need Docker: {reason}")
+
+
+class Stack:
+    """One deployment, apart from all others of this machine: its project is named after this checkout."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self.client = client
+        self.project = f"shoal-test-{zlib.crc32(os.fsencode(ROOT)):08x}"
+        self.gateway_port = free_port()
+        self._command = ["docker", "compose", "--file", str(ROOT / "compose.yaml"), "--env-file", str(IMAGES)]
+        self._environment = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "SHOAL_GATEWAY_PORT": str(self.gateway_port),
+            "SHOAL_RAYLET_OBJECT_STORE_BYTES": str(256 << 20),
+        }
+
+    def build(self) -> None:
+        """All images, from this checkout; seconds when nothing has changed."""
+        command = ["make", "--file", "docker/local/Makefile", f"PYTHON={sys.executable}"]
+        _run(command, self._environment, BUILD_TIMEOUT_S)
+
+    def compose(self, *arguments: str, timeout: float = COMPOSE_TIMEOUT_S) -> str:
+        """``docker compose`` with these arguments; its standard output. Fails with all that it printed."""
+        return _run([*self._command, *arguments], self._environment, timeout)
+
+    def up(self, *, raylets: int = 3) -> None:
+        """Returns once all are healthy; also brings back what has been stopped or killed."""
+        self.compose("up", "--detach", "--wait", "--no-build", "--scale", f"raylet={raylets}")
+
+    def restore(self) -> None:
+        """As after ``up``, whatever a test has done."""
+        for container in self.containers():
+            if container.status == "paused":
+                container.unpause()
+        self.up()
+
+    def down(self) -> None:
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+    def drive(self, *command: str, timeout: float = 100) -> str:
+        """Runs a program in a driver's container; what it prints."""
+        return self.compose("run", "--rm", "--no-deps", "-T", "driver", *command, timeout=timeout)
+
+    @contextlib.contextmanager
+    def driver(self, code: str) -> Iterator[Driver]:
+        """A program in a driver's container, to talk with; its container is gone afterwards."""
+        name = f"{self.project}-driver-{secrets.token_hex(4)}"
+        run = [*self._command, "run", "--rm", "--no-deps", "-T", "--name", name, "driver", "python"]
+        with Driver(code, env=self._environment, python=run) as driver:
+            yield driver
+            for container in self.client.containers.list(all=True, filters={"name": name}):
+                container.remove(force=True)
+
+    def containers(self, service: str = "") -> list[Any]:
+        """Its containers, of one service or of all, those that have ended too; a replica's number orders them."""
+        labels = [f"{PROJECT_LABEL}={self.project}", *([f"{SERVICE_LABEL}={service}"] if service else [])]
+        found = self.client.containers.list(all=True, filters={"label": labels})
+        return sorted(found, key=lambda container: (len(container.name), container.name))
+
+    def running(self, service: str = "") -> list[Any]:
+        return [container for container in self.containers(service) if container.status == "running"]
+
+    def read(self, service: str, path: str) -> str:
+        """A file as a container of this service sees it."""
+        code, output = self.running(service)[0].exec_run(["cat", path])
+        assert code == 0, output
+        return str(output.decode()).strip()
+
+    def address(self, service: str, network: str = "default") -> str:
+        """Where this machine reaches a container of this service."""
+        networks = self.running(service)[0].attrs["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.project}_{network}"]["IPAddress"])
+
+    def leftovers(self) -> list[str]:
+        label = {"label": f"{PROJECT_LABEL}={self.project}"}
+        found = self.client.containers.list(all=True, filters=label)
+        found += self.client.volumes.list(filters=label) + self.client.networks.list(filters=label)
+        return [item.name for item in found]
+
+
+def health(container: Any) -> str:
+    """ "healthy", "unhealthy", "starting", or "none"."""
+    container.reload()
+    return str(container.attrs["State"].get("Health", {}).get("Status", "none"))
+
+
+def service_of(container: Any) -> str:
+    return str(container.labels[SERVICE_LABEL])
+
+
+def _run(command: list[str], environment: dict[str, str], timeout: float) -> str:
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
