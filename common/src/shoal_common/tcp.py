@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # without TLS nobody pays for its import
+    from shoal_common.tls import Tls, TlsSocket
 
 #: A connection that is not made by then is given up, in seconds.
 CONNECT_TIMEOUT_S = 10.0
@@ -27,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def dial(host: str, port: int) -> socket.socket:
+def dial(host: str, port: int, tls: Tls | None) -> socket.socket | TlsSocket:
     """Begin to connect to a numeric address: the socket becomes writable when that has succeeded or failed.
 
     Raises: OSError when it fails at once.
@@ -40,7 +44,13 @@ def dial(host: str, port: int) -> socket.socket:
     except OSError:
         sock.close()
         raise
-    return sock
+    return _secured(sock, tls, server=False)
+
+
+def accepted(sock: socket.socket, tls: Tls | None) -> socket.socket | TlsSocket:
+    """A connection that a listener has just accepted, ready for use."""
+    tune(sock)
+    return _secured(sock, tls, server=True)
 
 
 def tune(sock: socket.socket) -> None:
@@ -71,6 +81,15 @@ def local_address(host: str, port: int) -> str:
         sock.connect((remote, port))
         address: str = sock.getsockname()[0]
         return address
+
+
+def _secured(sock: socket.socket, tls: Tls | None, *, server: bool) -> socket.socket | TlsSocket:
+    if tls is None:
+        sock.setblocking(False)
+        return sock
+    from shoal_common.tls import TlsSocket
+
+    return TlsSocket(sock, tls, server=server)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -7,6 +7,8 @@ things as well. The token is asked for on top.
 
 from __future__ import annotations
 
+import functools
+import os
 import socket
 import ssl
 import threading
@@ -56,6 +58,7 @@ class Tls:
         tls.context(server=False)
         return tls
 
+    @functools.cache  # noqa: B019 - a process has one identity
     def context(self, *, server: bool) -> ssl.SSLContext:
         """For plain sockets. Raises: TlsError."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
@@ -140,43 +143,47 @@ class ServerTls:
 
 
 class TlsSocket:
-    """A TLS connection over a connected socket, with the interface and the errors of a non-blocking socket.
+    """A TLS connection over a non-blocking socket, with the socket's own interface and errors.
 
     Code that is written for a plain non-blocking socket works on it: whatever cannot go on raises
-    ``BlockingIOError``, the end of the peer reads as ``b""``, a failed handshake is an ``OSError``. The handshake
-    goes on whenever there is something to read; what is sent before its end is kept until then, so that nobody
-    polls for room that is there all the time. Thread-safe, as a socket is.
+    ``BlockingIOError``, the end of the peer reads as ``b""``, a failed handshake is an ``OSError``. The socket may
+    still be connecting; the handshake goes on whenever there is something to read. What is sent before its end is kept
+    until then, so that nobody polls for room that is there all the time. Thread-safe, as a socket is.
     """
+
+    family = socket.AF_INET
 
     def __init__(self, sock: socket.socket, tls: Tls, *, server: bool) -> None:
         sock.setblocking(False)
-        self._sock = tls.context(server=server).wrap_socket(
-            sock,
-            server_side=server,
-            do_handshake_on_connect=False,
-            server_hostname=None if server else SERVER_NAME,
-        )
+        self._plain = sock
+        self._fd = sock.fileno()
+        self._context = tls.context(server=server)
+        self._server = server
+        #: None until the socket is connected.
+        self._tls: ssl.SSLSocket | None = None
         # OpenSSL reads while it writes (and the reverse), and must not be entered twice.
         self._lock = threading.Lock()
         self._established = False
         self._early = b""
-        if not server:
-            with self._lock:
-                self._shake_hands()
 
     def fileno(self) -> int:
-        return self._sock.fileno()
+        return self._fd
+
+    def setblocking(self, flag: bool) -> None:
+        if flag:
+            raise ValueError("TLS sockets of the channel do not block")
 
     def recv(self, size: int) -> bytes:
         """All that has been decrypted, up to ``size`` and a record: poll() does not tell of it."""
         with self._lock:
-            if not self._established and not self._shake_hands():
+            tls = self._connected()
+            if not self._established and not self._shake_hands(tls):
                 raise BlockingIOError("the TLS handshake is not finished")
             parts: list[bytes] = []
             got = 0
-            while got < size or self._sock.pending():
+            while got < size or tls.pending():
                 try:
-                    part = self._sock.recv(_RECORD_BYTES)
+                    part = tls.recv(_RECORD_BYTES)
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
                     if parts:
                         break
@@ -189,7 +196,8 @@ class TlsSocket:
 
     def send(self, data: bytes | memoryview) -> int:
         with self._lock:
-            if not self._established and not self._shake_hands():
+            tls = self._connected()
+            if not self._established and not self._shake_hands(tls):
                 self._early += data
                 if len(self._early) > MAX_EARLY_BYTES:
                     raise OSError("too much is sent before the TLS handshake is finished")
@@ -199,7 +207,7 @@ class TlsSocket:
             while sent < len(view):
                 # Record by record: OpenSSL takes a larger piece as a whole or not at all.
                 try:
-                    sent += self._sock.send(view[sent : sent + _RECORD_BYTES])
+                    sent += tls.send(view[sent : sent + _RECORD_BYTES])
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
                     if sent:
                         break
@@ -207,17 +215,34 @@ class TlsSocket:
             return sent
 
     def close(self) -> None:
-        self._sock.close()
+        (self._tls or self._plain).close()
 
-    def _shake_hands(self) -> bool:
+    def _connected(self) -> ssl.SSLSocket:
+        """Raises: BlockingIOError while the socket is connecting, OSError when it could not."""
+        if self._tls is None:
+            if problem := self._plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(problem, os.strerror(problem))
+            try:
+                self._plain.getpeername()
+            except OSError as error:
+                raise BlockingIOError("the socket is not connected yet") from error
+            self._tls = self._context.wrap_socket(
+                self._plain,
+                server_side=self._server,
+                do_handshake_on_connect=False,
+                server_hostname=None if self._server else SERVER_NAME,
+            )
+        return self._tls
+
+    def _shake_hands(self, tls: ssl.SSLSocket) -> bool:
         """Raises: OSError when the peer is not of this cluster."""
         try:
-            self._sock.do_handshake()
+            tls.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         self._established = True
         early, self._early = self._early, b""
-        if early and self._sock.send(early) != len(early):
+        if early and tls.send(early) != len(early):
             raise OSError("the first bytes after the TLS handshake did not fit in the socket's buffer")
         return True
 

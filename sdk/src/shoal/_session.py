@@ -248,6 +248,7 @@ def _find_cluster(address: str) -> Place:
     import grpc
 
     from shoal_common.grpc_channel import sync_channel
+    from shoal_common.tls import Tls
     from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
     here = running_clusters()
@@ -261,7 +262,7 @@ def _find_cluster(address: str) -> Place:
         raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'auto' or 'local'.")
     known = next((place.token for place in here if place.gcs_address == address), "")
     token = os.environ.get("SHOAL_AUTH_TOKEN") or _token_from_file() or known or "no token was given"
-    channel = sync_channel(address, token)
+    channel = sync_channel(address, token, tls=Tls.from_environ(os.environ))
     try:
         stub = gcs_pb2_grpc.NodeServiceStub(channel)
         nodes = stub.ListNodes(gcs_pb2.ListNodesRequest(), timeout=5).nodes
@@ -299,9 +300,11 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
     from shoal._runtime.gcs_client import GcsClient
     from shoal._runtime.reactor import defer_interrupts
     from shoal_common.handshake import HandshakeError
+    from shoal_common.tls import Tls
     from shoal_proto.v1 import gcs_pb2
 
-    gcs = GcsClient(place.gcs_address, place.token)
+    tls = Tls.from_environ(os.environ) if place.node_host else None
+    gcs = GcsClient(place.gcs_address, place.token, tls)
     worker_id = ids.new_worker_id()
     metadata = getattr(job_config, "metadata", None) or {}
     try:
@@ -351,6 +354,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
             namespace=job.namespace,
             host=host or "127.0.0.1",
             listen_host=host,
+            tls=tls,
         )
     except HandshakeError as error:
         gcs.close()

@@ -15,6 +15,7 @@ from shoal import _worker
 from shoal._runtime.core_worker import CoreWorker
 from shoal._runtime.executor import Executor
 from shoal._runtime.gcs_client import GcsClient
+from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -61,6 +62,7 @@ def run(config: WorkerConfig) -> None:
     for fd, name in ((1, "stdout"), (2, "stderr")):
         stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - open as long as the process
         setattr(sys, name, _NamedStream(stream))
+    tls = Tls.from_environ(os.environ)
     core = CoreWorker(
         role="worker",
         token=config.token,
@@ -68,13 +70,14 @@ def run(config: WorkerConfig) -> None:
         worker_id=config.worker_id,
         node_id=config.node_id,
         raylet_path=config.raylet_path,
-        gcs=GcsClient(config.gcs_address, config.token),
+        gcs=GcsClient(config.gcs_address, config.token, tls),
         socket_path=os.path.join(config.session_dir, "sockets", f"w-{config.worker_id.hex()[:16]}"),
         session_name=config.session_name,
         session_dir=config.session_dir,
         namespace="",
         host=config.host,
         listen_host=config.listen_host,
+        tls=tls,
     )
     executor = Executor(core)
     core.executor = executor

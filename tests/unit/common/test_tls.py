@@ -96,12 +96,14 @@ def test_the_end_of_the_peer_reads_as_nothing(authority: Authority, talk: Talk) 
 
 def test_a_certificate_of_another_authority_is_refused(authority: Authority, tmp_path: Path, talk: Talk) -> None:
     client, server = talk(Authority(tmp_path / "stranger").issue(), authority.issue())
+    client.to_send = memoryview(b"hello")
     with pytest.raises(OSError, match=r"certificate verify failed|unknown ca"):
         converse(client, server)
 
 
 def test_a_certificate_for_something_else_is_no_server(authority: Authority, talk: Talk) -> None:
     client, server = talk(authority.issue(), authority.issue("a-web-shop"))
+    client.to_send = memoryview(b"hello")
     with pytest.raises(OSError, match="shoal"):
         converse(client, server)
 

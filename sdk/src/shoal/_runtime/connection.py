@@ -8,13 +8,16 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from shoal._runtime.reactor import Reactor
 from shoal_common import frames, handshake, tcp
 from shoal_common.frames import FrameDecoder, Hello, HelloProof, HelloReply, WorkerAddress, encode_frame
+
+if TYPE_CHECKING:
+    from shoal_common.tls import TlsSocket
 
 RECEIVE_BYTES = 256 * 1024
 #: Whoever connects by TCP must have shown the token by then, in seconds. Long, because a process whose Python code is
@@ -66,7 +69,7 @@ class Connection:
     def __init__(
         self,
         reactor: Reactor,
-        sock: socket.socket,
+        sock: socket.socket | TlsSocket,
         identity: Identity,
         union: Any,
         on_messages: Callable[[Connection, list[Any]], None],

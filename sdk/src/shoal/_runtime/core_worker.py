@@ -45,6 +45,7 @@ from shoal_common.frames import WorkerAddress
 
 if TYPE_CHECKING:
     from shoal._runtime.executor import Executor
+    from shoal_common.tls import Tls
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024
@@ -110,6 +111,7 @@ class CoreWorker:
         namespace: str,
         host: str,
         listen_host: str = "",
+        tls: Tls | None = None,
         dialer: Dialer | None = None,
     ) -> None:
         """``host``: where other nodes reach this process; it listens for them on ``listen_host``, "" = it does not."""
@@ -145,8 +147,10 @@ class CoreWorker:
         self._pinned_for_ever: list[ObjectRef[Any]] = []
         self.set_job(job_id)
 
-        dialer = dialer or Dialer(node_id, raylet_path)
-        self.peers = Peers(self.reactor, self._identity, self.lock, dialer, listener, self._on_peer, self._on_peer_gone)
+        dialer = dialer or Dialer(node_id, raylet_path, tls)
+        self.peers = Peers(
+            self.reactor, self._identity, self.lock, dialer, listener, tls, self._on_peer, self._on_peer_gone
+        )
         try:
             sock = dialer.home()
             reply, arena_fd = channel.authenticate_blocking(sock, self._identity, RayletFrames)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from shoal_common import handshake, tcp
 from shoal_common.frames import WorkerAddress
+
+if TYPE_CHECKING:
+    from shoal_common.tls import Tls, TlsSocket
 
 
 class Dialer:
@@ -15,25 +19,26 @@ class Dialer:
     may also return a socket on which that shows later.
     """
 
-    def __init__(self, node_id: bytes, raylet_path: str) -> None:
+    def __init__(self, node_id: bytes, raylet_path: str, tls: Tls | None = None) -> None:
         self._node_id = node_id
         self._raylet_path = raylet_path
+        self._tls = tls
 
     def home(self) -> socket.socket:
         """To the raylet of this process's own node."""
         return _connect(self._raylet_path)
 
-    def raylet(self, host: str, port: int) -> socket.socket:
+    def raylet(self, host: str, port: int) -> socket.socket | TlsSocket:
         """To the raylet of another node."""
-        return tcp.dial(host, port)
+        return tcp.dial(host, port, self._tls)
 
-    def peer(self, address: WorkerAddress) -> socket.socket:
+    def peer(self, address: WorkerAddress) -> socket.socket | TlsSocket:
         """To a driver or worker."""
         if address.node_id == self._node_id:
             return _connect(address.path)
         if not address.port:
             raise OSError(f"the process listens for its own node {address.node_id.hex()} only")
-        return tcp.dial(address.host, address.port)
+        return tcp.dial(address.host, address.port, self._tls)
 
 
 def _connect(path: str) -> socket.socket:

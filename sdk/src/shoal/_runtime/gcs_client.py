@@ -11,6 +11,7 @@ from shoal import exceptions
 if TYPE_CHECKING:
     import grpc
 
+    from shoal_common.tls import Tls
     from shoal_proto.v1 import gcs_pb2
 
 #: Seconds that one control call may take before it fails with a clear error.
@@ -22,9 +23,10 @@ POLL_S = 30.0
 class GcsClient:
     """Blocking stubs with deadlines; imports grpc on first use (0.14 s that ``import shoal`` must not pay)."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, tls: Tls | None = None) -> None:
         self.address = address
         self._token = token
+        self._tls = tls
         self._lock = threading.Lock()
         self._node_is_gone = False
         self._channel: grpc.Channel | None = None
@@ -37,7 +39,7 @@ class GcsClient:
             if self._channel is None:
                 from shoal_common.grpc_channel import sync_channel
 
-                self._channel = sync_channel(self.address, self._token)
+                self._channel = sync_channel(self.address, self._token, tls=self._tls)
             stub = self._stubs.get(name)
             if stub is None:
                 from shoal_proto.v1 import gcs_pb2_grpc

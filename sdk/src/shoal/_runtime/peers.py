@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal._runtime import connection as channel
 from shoal._runtime.connection import Connection, Identity
@@ -16,6 +16,9 @@ from shoal._runtime.peer_frames import PeerMessage
 from shoal._runtime.reactor import Reactor
 from shoal_common import tcp
 from shoal_common.frames import Message, WorkerAddress
+
+if TYPE_CHECKING:
+    from shoal_common.tls import Tls, TlsSocket
 
 
 class Peers:
@@ -32,6 +35,7 @@ class Peers:
         lock: threading.RLock,
         dialer: Dialer,
         tcp_listener: socket.socket | None,
+        tls: Tls | None,
         on_messages: Callable[[Connection, list[Any]], None],
         on_gone: Callable[[bytes, str], None],
     ) -> None:
@@ -40,6 +44,7 @@ class Peers:
         self._identity = identity
         self._lock = lock
         self._dialer = dialer
+        self._tls = tls
         self._on_messages = on_messages
         self._on_gone = on_gone
         self._path = identity.address.path
@@ -92,7 +97,9 @@ class Peers:
             if connection.peer_address is not None and connection.peer_address.node_id == node_id:
                 connection.close(reason)
 
-    def _make(self, sock: socket.socket, *, connecting: bool, expects: tuple[bytes, bytes] | None = None) -> Connection:
+    def _make(
+        self, sock: socket.socket | TlsSocket, *, connecting: bool, expects: tuple[bytes, bytes] | None = None
+    ) -> Connection:
         connection = Connection(
             self._reactor,
             sock,
@@ -114,8 +121,7 @@ class Peers:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             if sock.family != socket.AF_UNIX:
-                tcp.tune(sock)
-                self._make(sock, connecting=False).require_proof()
+                self._make(tcp.accepted(sock, self._tls), connecting=False).require_proof()
             elif _user_of(sock) in (os.getuid(), 0):
                 self._make(sock, connecting=False)
             else:

@@ -148,7 +148,7 @@ class RayletApp:
         )
         tcp_at = (config.host, config.channel_port) if config.channel_port >= 0 else None
         self._channel = ChannelServer(
-            self.channel_path, tcp_at, config.token, node_id, self._arena.fd, self._arena.size
+            self.channel_path, tcp_at, config.token, config.tls, node_id, self._arena.fd, self._arena.size
         )
         self._server = create_server(config.token)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, node_id), self._server)

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from shoal_common import frames, handshake
+from shoal_common.tls import TlsSocket
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,9 @@ class ChannelHost(Protocol):
 class Connection:
     """A driver's, worker's or raylet's end of the channel, as this raylet sees it."""
 
-    def __init__(self, sock: socket.socket, host: ChannelHost, loop: asyncio.AbstractEventLoop, *, local: bool) -> None:
+    def __init__(
+        self, sock: socket.socket | TlsSocket, host: ChannelHost, loop: asyncio.AbstractEventLoop, *, local: bool
+    ) -> None:
         """``local``: a Unix socket, by which the kernel tells the peer's user and the arena's descriptor travels."""
         self.hello: frames.Hello | None = None
         self.local = local
@@ -187,12 +190,18 @@ class Connection:
             worker_id=b"",
             arena_size=host.arena_size if self.local else 0,
         )
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [host.arena_fd]))] if self.local else []
         frame = frames.encode_frame(reply)
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
-        if self._sock.sendmsg([frame], rights) != len(frame):
+        if self._send_reply(frame) != len(frame):
             raise handshake.HandshakeError("the handshake's answer did not fit in the socket's buffer")
         self._on_frame = self._on_proof
+
+    def _send_reply(self, frame: bytes) -> int:
+        if not self.local:
+            return self._sock.send(frame)
+        assert isinstance(self._sock, socket.socket)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._host.arena_fd]))]
+        return self._sock.sendmsg([frame], rights)
 
     def _on_proof(self, body: bytes) -> None:
         assert self.hello is not None
@@ -202,6 +211,7 @@ class Connection:
         self._host.connected(self)
 
     def _peer_uid_error(self) -> str:
+        assert isinstance(self._sock, socket.socket)
         credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", credentials)
         if uid in (os.getuid(), 0):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from shoal_common import frames, tcp
+from shoal_common.tls import Tls
 from shoal_raylet.channel import Connection
 
 log = structlog.get_logger(__name__)
@@ -39,9 +40,16 @@ class ChannelServer:
     """Listens on ``path``, where the arena's descriptor goes out with each handshake, and by TCP for other nodes."""
 
     def __init__(
-        self, path: Path, tcp_at: tuple[str, int] | None, token: str, node_id: bytes, arena_fd: int, arena_size: int
+        self,
+        path: Path,
+        tcp_at: tuple[str, int] | None,
+        token: str,
+        tls: Tls | None,
+        node_id: bytes,
+        arena_fd: int,
+        arena_size: int,
     ) -> None:
-        """``tcp_at``: host and port, 0 = a free one; None = no TCP."""
+        """``tcp_at``: host and port, 0 = a free one; None = no TCP. ``tls``: by TCP only."""
         if len(os.fsencode(path)) > _MAX_PATH:
             raise ValueError(f"the socket path {path} is longer than {_MAX_PATH} bytes: choose a shorter session_dir")
         self.path = path
@@ -49,6 +57,7 @@ class ChannelServer:
         self.port = 0
         self._tcp_at = tcp_at
         self.token = token
+        self._tls = tls
         self.node_id = node_id
         self.arena_fd = arena_fd
         self.arena_size = arena_size
@@ -114,12 +123,16 @@ class ChannelServer:
                 self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting, listener)
                 return
-            sock.setblocking(False)
-            local = sock.family == socket.AF_UNIX
-            with contextlib.suppress(OSError):
-                if local:
+            if sock.family == socket.AF_UNIX:
+                sock.setblocking(False)
+                with contextlib.suppress(OSError):
                     # Room for a burst of small frames, so that a busy peer rarely makes us queue.
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
-                else:
-                    tcp.tune(sock)
-            self._connections.add(Connection(sock, self, self._loop, local=local))
+                self._connections.add(Connection(sock, self, self._loop, local=True))
+                continue
+            try:
+                remote = tcp.accepted(sock, self._tls)
+            except OSError:  # it is gone already
+                sock.close()
+                continue
+            self._connections.add(Connection(remote, self, self._loop, local=False))
