@@ -10,6 +10,7 @@ Stubs raise ``grpc.RpcError`` as usual; `service_errors` turns it into the `Serv
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import grpc.aio
 
 from shoal_common import auth
 from shoal_common.errors import ERROR_METADATA_KEY, ServiceError, Unavailable, error_class
+from shoal_common.grpc_target import grpc_target
 from shoal_common.retry import RetryPolicy
 from shoal_common.tls import Tls
 
@@ -33,8 +35,12 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A name with an address for each replica is looked up again this soon when none of them answers.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # Where this is longer, gRPC waits for it instead: a minute by default.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # The cluster's addresses are not for a web proxy that the environment may name.
@@ -43,30 +49,66 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
+#: gRPC itself repeats a call that breaks, four times at most, and meanwhile waits for a connection.
+_REPEAT = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_PATIENT = [
+    (
+        "grpc.service_config",
+        json.dumps({"methodConfig": [{"name": [{}], "waitForReady": True, "retryPolicy": _REPEAT}]}),
+    ),
+    # A request that does not fit is not repeated.
+    ("grpc.per_rpc_retry_buffer_size", 128 * 1024 * 1024),
+]
+
 T = TypeVar("T")
 
 
 def aio_channel(
-    address: str, token: str, deadline_s: float = DEFAULT_DEADLINE_S, *, tls: Tls | None = None
+    address: str,
+    token: str,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    *,
+    tls: Tls | None = None,
+    patient: bool = False,
 ) -> grpc.aio.Channel:
-    """A channel for the running event loop; ``await channel.close()`` ends it. Connects at the first call."""
+    """A channel for the running event loop; ``await channel.close()`` ends it. Connects at the first call.
+
+    ``address`` may be a list with commas: whichever answers is used. ``patient``: calls wait for a connection, and are
+    repeated when it breaks, within their deadline; for a service that fails over and whose calls are idempotent.
+    """
     prepare = _Prepare(token, deadline_s)
     interceptors = [kind(prepare) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
+    target, options = grpc_target(address.split(",")), _options(tls, patient)
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=_OPTIONS, interceptors=interceptors)
-    options = [*_OPTIONS, *tls.channel_options]
-    return grpc.aio.secure_channel(address, tls.channel_credentials(), options=options, interceptors=interceptors)
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options, interceptors=interceptors)
 
 
 def sync_channel(
-    address: str, token: str, deadline_s: float = DEFAULT_DEADLINE_S, *, tls: Tls | None = None
+    address: str,
+    token: str,
+    deadline_s: float = DEFAULT_DEADLINE_S,
+    *,
+    tls: Tls | None = None,
+    patient: bool = False,
 ) -> grpc.Channel:
-    """A channel for any thread; ``channel.close()`` ends it. Connects at the first call."""
+    """A channel for any thread; ``channel.close()`` ends it. Otherwise as `aio_channel`."""
+    target, options = grpc_target(address.split(",")), _options(tls, patient)
     if tls is None:
-        channel = grpc.insecure_channel(address, options=_OPTIONS)
+        channel = grpc.insecure_channel(target, options=options)
     else:
-        channel = grpc.secure_channel(address, tls.channel_credentials(), options=[*_OPTIONS, *tls.channel_options])
+        channel = grpc.secure_channel(target, tls.channel_credentials(), options=options)
     return grpc.intercept_channel(channel, _Sync(_Prepare(token, deadline_s)))
+
+
+def _options(tls: Tls | None, patient: bool) -> list[tuple[str, Any]]:
+    return [*_OPTIONS, *(tls.channel_options if tls else ()), *(_PATIENT if patient else ())]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
@@ -9,13 +10,20 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from shoal import exceptions
+
 if TYPE_CHECKING:
     from shoal._runtime.core_worker import CoreWorker
+    from shoal_proto.v1 import events_pb2
+
+logger = logging.getLogger("shoal")
 
 #: Lines with the same pattern from other processes are held back for so long, then told as a count.
 AGGREGATION_S = 5.0
 #: How long ``finish`` waits for what the workers printed last.
 DRAIN_S = 1.0
+#: Pause before a stream that broke is opened again, in seconds.
+RESUBSCRIBE_S = 0.2
 #: How often counts that are due are looked for.
 COUNT_TICK_S = 1.0
 
@@ -84,7 +92,7 @@ class LogStream:
         self._marker = f"drained {core.worker_id.hex()}"
 
     def start(self) -> None:
-        self._stream = self._core.gcs.subscribe([f"shoal.*.log.{self._core.job_id.hex()}.>"])
+        self._stream = self._subscribe()
         self._thread = threading.Thread(target=self._follow, name="shoal-logs", daemon=True)
         self._thread.start()
         self._clock = threading.Thread(target=self._tell_counts, name="shoal-log-counts", daemon=True)
@@ -100,21 +108,35 @@ class LogStream:
 
         from shoal_proto.v1 import events_pb2
 
-        try:
-            for event in self._stream:
-                if not event.subject:
-                    continue
-                batch = events_pb2.LogBatch.FromString(event.data)
-                if batch.name == self._marker:
-                    self._drained.set()
-                    continue
-                prefix = f"({batch.name or 'worker'} pid={batch.pid})"
-                now = time.monotonic()
-                with self._lock:
-                    for line in batch.lines:
-                        self._show(self._deduplicator.add(batch.worker_id, prefix, line, batch.is_stderr, now))
-        except grpc.RpcError:
-            return  # cancelled by finish(), or the cluster is gone: the rest of the driver notices that itself
+        while True:
+            try:
+                for event in self._stream:
+                    if event.subject:
+                        self._take(events_pb2.LogBatch.FromString(event.data))
+            except grpc.RpcError as error:
+                logger.debug("the stream of the job's output broke: %s", error)
+            # Another GCS takes over, unless finish() has cancelled it; its lines of the meantime are in the log files.
+            if self._finished.wait(RESUBSCRIBE_S):
+                return
+            try:
+                self._stream = self._subscribe()
+            except (exceptions.LocalRayletDiedError, ValueError):
+                return  # the cluster is gone: the rest of the driver notices that itself
+            if self._finished.is_set():
+                self._stream.cancel()
+
+    def _subscribe(self) -> Any:
+        return self._core.gcs.subscribe([f"shoal.*.log.{self._core.job_id.hex()}.>"])
+
+    def _take(self, batch: events_pb2.LogBatch) -> None:
+        if batch.name == self._marker:
+            self._drained.set()
+            return
+        prefix = f"({batch.name or 'worker'} pid={batch.pid})"
+        now = time.monotonic()
+        with self._lock:
+            for line in batch.lines:
+                self._show(self._deduplicator.add(batch.worker_id, prefix, line, batch.is_stderr, now))
 
     @staticmethod
     def _show(lines: list[tuple[str, bool]]) -> None:
@@ -144,8 +166,8 @@ class LogStream:
                     lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S)
                 )
                 self._drained.wait(DRAIN_S)
-        self._stream.cancel()
         self._finished.set()
+        self._stream.cancel()
         for thread in (self._thread, self._clock):
             if thread is not None:
                 thread.join(timeout=DRAIN_S)

@@ -49,6 +49,8 @@ _OPTIONS = [
     # A watch of a hung server ends after 15 s instead of never. More often than every 5 s etcd takes for an attack.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # Where this is longer, gRPC waits for it instead: a minute by default.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),

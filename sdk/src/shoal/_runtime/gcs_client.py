@@ -39,7 +39,7 @@ class GcsClient:
             if self._channel is None:
                 from shoal_common.grpc_channel import sync_channel
 
-                self._channel = sync_channel(self.address, self._token, tls=self._tls)
+                self._channel = sync_channel(self.address, self._token, tls=self._tls, patient=True)
             stub = self._stubs.get(name)
             if stub is None:
                 from shoal_proto.v1 import gcs_pb2_grpc
@@ -48,11 +48,14 @@ class GcsClient:
             return stub
 
     def call(self, service: str, method: str, request: Any, timeout: float = DEADLINE_S) -> Any:
-        """One unary call. Raises: grpc.RpcError, LocalRayletDiedError (this node is gone)."""
+        """One unary call, which waits while a standby takes over from a GCS that died.
+
+        Raises: grpc.RpcError, LocalRayletDiedError (this node is gone).
+        """
         import grpc
 
         try:
-            return getattr(self._stub(service), method)(request, timeout=timeout, wait_for_ready=True)
+            return getattr(self._stub(service), method)(request, timeout=timeout)
         except (grpc.RpcError, ValueError) as error:
             if self._node_is_gone:
                 raise exceptions.LocalRayletDiedError() from error
@@ -67,7 +70,7 @@ class GcsClient:
         timeout: float = DEADLINE_S,
     ) -> None:
         """One unary call; ``done(response, error)`` runs in a thread of gRPC's."""
-        future = getattr(self._stub(service), method).future(request, timeout=timeout, wait_for_ready=True)
+        future = getattr(self._stub(service), method).future(request, timeout=timeout)
 
         def finished(call: Any) -> None:
             if call.cancelled():
@@ -78,10 +81,11 @@ class GcsClient:
         future.add_done_callback(finished)
 
     def subscribe(self, patterns: list[str]) -> Any:
-        """The stream of matching events; ``cancel()`` ends it."""
+        """The stream of matching events; ``cancel()`` ends it. It breaks with its GCS: what happens before the next
+        one is missed. Raises: LocalRayletDiedError."""
         from shoal_proto.v1 import gcs_pb2
 
-        return self._stub("Event").Subscribe(gcs_pb2.SubscribeRequest(patterns=patterns), wait_for_ready=True)
+        return self._stub("Event").Subscribe(gcs_pb2.SubscribeRequest(patterns=patterns))
 
     def wait_actor(
         self,

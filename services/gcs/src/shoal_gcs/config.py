@@ -35,7 +35,7 @@ class GcsConfig(BusConfig):
         "are joined with +. Empty = the file store_path",
     )
     etcd_user: str = setting("", doc="user at etcd; empty = none")
-    etcd_password_path: Path | None = setting(None, doc="file with that user's password")
+    etcd_password_file: Path | None = setting(None, doc="file with that user's password")
     etcd_ca: Path | None = setting(
         None, doc="PEM file of the authority that signed etcd's certificates; TLS to etcd is on when it is given"
     )

@@ -95,7 +95,7 @@ class GcsReplica:
         from shoal_common.metadata.etcd_shard import EtcdAccess
 
         config = self._config
-        access = EtcdAccess(config.etcd_user, _password(config.etcd_password_path), config.etcd_tls)
+        access = EtcdAccess(config.etcd_user, _password(config.etcd_password_file), config.etcd_tls)
         store = EtcdMetadataStore(config.etcd, access=access)
         self._open.push_async_callback(store.close)
         await store.join(config.cluster_id, config.start_timeout_s)

@@ -84,7 +84,7 @@ class RayletApp:
         """All parts; needs the running event loop, touches nothing outside but the arena's memory."""
         config, node_id = self.config, self.node_id
         self._grpc_channels: list[grpc.aio.Channel] = []
-        gcs = self._grpc_channel(config.gcs_address)
+        gcs = self._grpc_channel(config.gcs_address, patient=True)
         self._nodes = NodeServiceStub(gcs)
         self._function_table = FunctionServiceStub(gcs)
         self._schedulers = Schedulers(
@@ -228,8 +228,8 @@ class RayletApp:
             if not self._failure.done():
                 self._failure.set_result(f"the cluster has declared this node dead: {node.death_reason}")
 
-    def _grpc_channel(self, address: str) -> grpc.aio.Channel:
-        channel = aio_channel(address, self.config.token, tls=self.config.tls)
+    def _grpc_channel(self, address: str, *, patient: bool = False) -> grpc.aio.Channel:
+        channel = aio_channel(address, self.config.token, tls=self.config.tls, patient=patient)
         self._grpc_channels.append(channel)
         return channel
 
@@ -251,14 +251,21 @@ class RayletApp:
         )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + config.register_timeout_s
+        told = False
         while True:
             try:
                 with service_errors():
                     await self._nodes.RegisterNode(gcs_pb2.RegisterNodeRequest(node=info), timeout=_GCS_TIMEOUT_S)
                 return
-            except (Unavailable, DeadlineExceeded):
+            except (Unavailable, DeadlineExceeded) as error:
                 if loop.time() >= deadline:
-                    raise
+                    raise Unavailable(
+                        f"the GCS at {config.gcs_address} did not register this node within "
+                        f"{config.register_timeout_s:g} s: {error}. Is it running, and is the address right?"
+                    ) from error
+                if not told:
+                    log.warning("waiting_for_gcs", address=config.gcs_address, reason=str(error))
+                told = True
                 await asyncio.sleep(_REGISTER_RETRY_S)
 
     async def _farewell(self) -> None:
