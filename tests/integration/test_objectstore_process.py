@@ -99,21 +99,38 @@ async def process(secrets: Path, endpoint: str, bucket: str, *flags: str, **envi
         await child.communicate()
 
 
+@asynccontextmanager
+async def client_of(*processes: Process) -> AsyncIterator[BlobClient]:
+    """Of services that were just started."""
+    addresses = [(await each.event("service_started"))["address"] for each in processes]
+    async with aio_channel(",".join(addresses), TOKEN) as channel:
+        client = BlobClient(channel)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+def direct(client: BlobClient) -> bool:
+    """Whether it streams to and from the S3 server itself."""
+    return client._direct is not None and client._direct_from == 0
+
+
 async def test_any_replica_serves_any_blob(secrets: Path, server: MinioServer, minio: Minio, bucket: str) -> None:
     async with process(secrets, server.address, bucket) as one, process(secrets, server.address, bucket) as other:
-        addresses = [(await each.event("service_started"))["address"] for each in (one, other)]
-        async with aio_channel(addresses[0], TOKEN) as first, aio_channel(addresses[1], TOKEN) as second:
-            await BlobClient(first).put("spill/01/aa/1", [b"an object", b"another one"])
+        async with client_of(one) as first, client_of(other) as second:
+            await first.put("spill/01/aa/1", [b"an object", b"another one"])
             target = bytearray(11)
-            await BlobClient(second).get_into("spill/01/aa/1", memoryview(target), 9)
+            await second.get_into("spill/01/aa/1", memoryview(target), 9)
             assert target == b"another one"
             assert {each.object_name for each in minio.list_objects(bucket, recursive=True)} == {
                 MARKER,
                 "spill/01/aa/1~",
             }
-            assert await BlobClient(second).delete(prefix="spill/01/") == 1
-            with pytest.raises(errors.NotFound, match="there is no blob"):
-                await BlobClient(first).get("spill/01/aa/1")
+            assert await second.delete(prefix="spill/01/") == 1
+            for read in (first.get("spill/01/aa/1"), first.get_into("spill/01/aa/1", memoryview(target), 9)):
+                with pytest.raises(errors.NotFound, match="there is no blob"):
+                    await read
         one.child.send_signal(signal.SIGTERM)
         assert (await one.ended())[0] == 0
 
@@ -203,9 +220,12 @@ async def test_tls_to_the_server(tmp_path: Path, secrets: Path, bucket: str) -> 
     tls = Authority(tmp_path / "authority").issue()
     with running(secure := MinioServer(tmp_path / "secure", tls)):
         async with process(secrets, secure.address, bucket, f"--s3-ca={tls.ca}") as it:
-            async with aio_channel((await it.event("service_started"))["address"], TOKEN) as channel:
-                await BlobClient(channel).put("k", [b"x"])
-                assert await BlobClient(channel).get("k") == b"x"
+            async with client_of(it) as client:
+                await client.put("k", [b"x" * 1000])
+                target = bytearray(1000)
+                await client.get_into("k", memoryview(target))
+                assert target == b"x" * 1000
+                assert direct(client)
         async with process(secrets, f"https://{secure.address}", bucket, "--start-timeout-s=0") as it:
             code, said = await it.ended()
     assert code == 1

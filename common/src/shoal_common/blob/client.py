@@ -1,14 +1,23 @@
-"""The objectstore service's client: sections in, ranges out, without joining what need not be joined."""
+"""The objectstore service's client: sections in, ranges out, without joining what need not be joined.
+
+Where the service signs requests to the S3 server behind it, the bytes go straight there and from there. When that
+does not succeed, for whatever reason, they go through the service, which then says what is wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import grpc.aio
+import structlog
 
+from shoal_common.blob.checksums import Part
+from shoal_common.blob.direct import MAX_BYTES, DirectError, DirectTransfers, SignedGet, SignedPut
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo
-from shoal_common.errors import DataLoss
+from shoal_common.errors import DataLoss, PreconditionFailed
 from shoal_common.grpc_channel import retrying, service_errors
 from shoal_proto.v1 import objectstore_pb2
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceStub
@@ -17,10 +26,16 @@ from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceStub
 BASE_DEADLINE_S = 30.0
 #: ... and longer by its size at this rate, in bytes a second, below which a disk or network is as good as gone.
 SLOWEST_BYTES_PER_S = 4 * 1024 * 1024
+#: When the S3 server is not reached from here, it is tried again after this time, in seconds.
+DIRECT_AGAIN_S = 60.0
+
+_log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class BlobClient:
-    """Belongs to the event loop of ``channel``, which the caller makes (`aio_channel`) and closes.
+    """Belongs to the event loop of ``channel``, which the caller makes (`aio_channel`) and closes after this.
 
     Every method tries again for a short while when no replica answers, and raises the service's errors: NotFound,
     DataLoss, OutOfDisk, InvalidRequest, Unavailable, DeadlineExceeded.
@@ -28,11 +43,30 @@ class BlobClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = ObjectStoreServiceStub(channel)
+        self._direct: DirectTransfers | None = None
+        #: Loop time from which direct transfers are worth a try.
+        self._direct_from = 0.0
+
+    async def close(self) -> None:
+        """When no call is under way any more."""
+        if self._direct is not None:
+            await self._direct.close()
+            self._direct = None
 
     async def put(self, key: str, sections: Sequence[bytes | bytearray | memoryview]) -> BlobInfo:
         """Store one blob made of ``sections``, each checksummed by itself; their memory must not change meanwhile."""
         views = [memoryview(section).cast("B") for section in sections]
         sizes = [len(view) for view in views]
+
+        async def direct(transfers: DirectTransfers) -> BlobInfo:
+            answer = await self._stub.SignPut(objectstore_pb2.SignPutRequest(key=key))
+            manifest = await transfers.put(key, SignedPut(answer.url, answer.ca_pem), views)
+            return BlobInfo(key, manifest.size_bytes, manifest.checksum)
+
+        if sum(sizes) <= MAX_BYTES:
+            stored = await self._directly(key, sum(sizes), direct)
+            if stored is not None:
+                return stored
 
         async def call() -> BlobInfo:
             with service_errors():
@@ -47,6 +81,16 @@ class BlobClient:
         The contents are undefined when this raises, and checked as `BlobStore.get` describes when it returns.
         """
         if not len(target):
+            return
+
+        async def direct(transfers: DirectTransfers) -> bool:
+            request = objectstore_pb2.SignGetRequest(key=key, offset=offset, length=len(target))
+            answer = await self._stub.SignGet(request)
+            parts = [Part(part.size_bytes, part.checksum if part.whole else None) for part in answer.parts]
+            await transfers.get_into(key, SignedGet(answer.url, answer.ca_pem, answer.tag, offset, parts), target)
+            return True
+
+        if await self._directly(key, len(target), direct):
             return
         request = objectstore_pb2.GetBlobRequest(key=key, offset=offset, length=len(target))
 
@@ -91,6 +135,30 @@ class BlobClient:
             return [BlobInfo(blob.key, blob.size_bytes) for blob in answer.blobs]
 
         return await retrying(call)
+
+    async def _directly(
+        self, key: str, size_bytes: int, transfer: Callable[[DirectTransfers], Awaitable[T]]
+    ) -> T | None:
+        """What ``transfer`` returns; None when it did not succeed and the service is to be asked instead."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._direct_from:
+            return None
+        transfers = self._direct = self._direct or DirectTransfers()
+
+        async def call() -> T:
+            with service_errors():
+                return await transfer(transfers)
+
+        try:
+            async with asyncio.timeout(_deadline_s(size_bytes)):
+                return await retrying(call)
+        except PreconditionFailed:
+            self._direct_from = math.inf  # nothing to reach: the service keeps its blobs in a directory
+        except (DirectError, TimeoutError) as error:
+            _log.info("direct_transfer_failed", key=key, reason=str(error) or "deadline exceeded")
+            if isinstance(error, DirectError) and error.unreached:
+                self._direct_from = loop.time() + DIRECT_AGAIN_S
+        return None
 
 
 def _deadline_s(size_bytes: int) -> float:

@@ -18,6 +18,7 @@ import structlog
 import urllib3
 
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, Part, RangeChecker
+from shoal_common.blob.direct import SignedGet, SignedPut
 from shoal_common.blob.footer import decode_footer, encode_footer, footer_size
 from shoal_common.blob.s3 import S3Bucket, Upload
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, check_key, check_prefix
@@ -115,6 +116,22 @@ class MinioBlobStore:
         for upload in left:
             await self._run(self._bucket.abort_upload, upload.name, upload.upload_id)
         return len(left)
+
+    async def sign_put(self, key: str) -> SignedPut:
+        check_key(key)
+        self._known.pop(key, None)
+        return SignedPut(await self._run(self._bucket.signed_url, "PUT", key + SUFFIX), self._bucket.ca_pem)
+
+    async def sign_get(self, key: str, offset: int, length: int) -> SignedGet:
+        check_key(key)
+        try:
+            tag, manifest = await self.locate(key)
+            end = manifest.end_of(key, offset, length)
+        except InvalidRequest:
+            tag, manifest = await self.locate(key, fresh=True)
+            end = manifest.end_of(key, offset, length)
+        url = await self._run(self._bucket.signed_url, "GET", key + SUFFIX)
+        return SignedGet(url, self._bucket.ca_pem, tag, offset, manifest.parts(offset, end - offset))
 
     async def locate(self, key: str, *, fresh: bool = False) -> StoredBlob:
         """What is stored under ``key``; unless ``fresh`` perhaps as it was a while ago. Raises: NotFound, DataLoss."""

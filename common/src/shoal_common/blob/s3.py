@@ -96,10 +96,11 @@ class S3Bucket:
     """
 
     def __init__(self, settings: S3Settings, connections: int, read_timeout_s: float = READ_TIMEOUT_S) -> None:
-        """``connections`` are kept open at most. Raises: ValueError for an impossible endpoint."""
+        """``connections`` are kept open at most. Raises: ValueError for an impossible endpoint, OSError for ``ca``."""
         self.name = settings.bucket
         self.endpoint = settings.endpoint
-        self.secure = settings.secure
+        #: Of the authority that signed the server's certificate; b"" = those that the system trusts.
+        self.ca_pem = settings.ca.read_bytes() if settings.ca else b""
         self._http = urllib3.PoolManager(
             maxsize=connections,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s),

@@ -107,6 +107,122 @@ class GetBlobResponse(google.protobuf.message.Message):
 Global___GetBlobResponse: typing_extensions.TypeAlias = GetBlobResponse
 
 @typing.final
+class SignPutRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SignPutRequest: typing_extensions.TypeAlias = SignPutRequest
+
+@typing.final
+class SignedPut(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    CA_PEM_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """url, good for half an hour; a secret, since whoever has it may store this blob"""
+    ca_pem: builtins.bytes
+    """ca_pem, the authority that signed the S3 server's certificate; empty = those that the system trusts"""
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        ca_pem: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ca_pem", b"ca_pem", "url", b"url"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SignedPut: typing_extensions.TypeAlias = SignedPut
+
+@typing.final
+class SignGetRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    LENGTH_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    offset: builtins.int
+    """offset of the range; 0 = the start"""
+    length: builtins.int
+    """length of the range; 0 = to the end"""
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        offset: builtins.int = ...,
+        length: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "length", b"length", "offset", b"offset"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SignGetRequest: typing_extensions.TypeAlias = SignGetRequest
+
+@typing.final
+class SignedGet(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    CA_PEM_FIELD_NUMBER: builtins.int
+    TAG_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """url, as in SignedPut; empty when the range is"""
+    ca_pem: builtins.bytes
+    """ca_pem, as in SignedPut"""
+    tag: builtins.str
+    """tag of the object that the checksums are of; to be sent as If-Match"""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SectionPart]:
+        """parts of sections that the range is made of, in order"""
+
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        ca_pem: builtins.bytes = ...,
+        tag: builtins.str = ...,
+        parts: collections.abc.Iterable[Global___SectionPart] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ca_pem", b"ca_pem", "parts", b"parts", "tag", b"tag", "url", b"url"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SignedGet: typing_extensions.TypeAlias = SignedGet
+
+@typing.final
+class SectionPart(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CHECKSUM_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
+    size_bytes: builtins.int
+    checksum: builtins.int
+    """checksum, CRC-32 of the section; only when whole"""
+    whole: builtins.bool
+    """whole, false when the range cuts the section, so that it cannot be checked"""
+    def __init__(
+        self,
+        *,
+        size_bytes: builtins.int = ...,
+        checksum: builtins.int = ...,
+        whole: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["checksum", b"checksum", "size_bytes", b"size_bytes", "whole", b"whole"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SectionPart: typing_extensions.TypeAlias = SectionPart
+
+@typing.final
 class DeleteBlobsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -184,6 +300,7 @@ class BlobInfo(google.protobuf.message.Message):
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     key: builtins.str
     size_bytes: builtins.int
+    """size_bytes that it takes in the store, its checksums included"""
     def __init__(
         self,
         *,

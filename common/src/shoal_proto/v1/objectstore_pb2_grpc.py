@@ -44,6 +44,16 @@ class ObjectStoreServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobResponse.FromString,
                 _registered_method=True)
+        self.SignPut = channel.unary_unary(
+                '/shoal_proto.v1.ObjectStoreService/SignPut',
+                request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignPutRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignedPut.FromString,
+                _registered_method=True)
+        self.SignGet = channel.unary_unary(
+                '/shoal_proto.v1.ObjectStoreService/SignGet',
+                request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignGetRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignedGet.FromString,
+                _registered_method=True)
         self.DeleteBlobs = channel.unary_unary(
                 '/shoal_proto.v1.ObjectStoreService/DeleteBlobs',
                 request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.DeleteBlobsRequest.SerializeToString,
@@ -70,6 +80,23 @@ class ObjectStoreServiceServicer(object):
     def GetBlob(self, request, context):
         """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
         Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignPut(self, request, context):
+        """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
+        the bytes and then the footer (shoal_common.blob.footer).
+        Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignGet(self, request, context):
+        """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
+        Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +130,16 @@ def add_ObjectStoreServiceServicer_to_server(servicer, server):
                     servicer.GetBlob,
                     request_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobResponse.SerializeToString,
+            ),
+            'SignPut': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignPut,
+                    request_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignPutRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignedPut.SerializeToString,
+            ),
+            'SignGet': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignGet,
+                    request_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignGetRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.SignedGet.SerializeToString,
             ),
             'DeleteBlobs': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteBlobs,
@@ -169,6 +206,60 @@ class ObjectStoreService(object):
             '/shoal_proto.v1.ObjectStoreService/GetBlob',
             shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobRequest.SerializeToString,
             shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignPut(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectStoreService/SignPut',
+            shoal__proto_dot_v1_dot_objectstore__pb2.SignPutRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_objectstore__pb2.SignedPut.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignGet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectStoreService/SignGet',
+            shoal__proto_dot_v1_dot_objectstore__pb2.SignGetRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_objectstore__pb2.SignedGet.FromString,
             options,
             channel_credentials,
             insecure,

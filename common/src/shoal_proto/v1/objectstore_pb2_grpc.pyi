@@ -33,6 +33,15 @@ class ObjectStoreServiceStub:
     """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
     Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
     """
+    SignPut: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignPutRequest, shoal_proto.v1.objectstore_pb2.SignedPut]
+    """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
+    the bytes and then the footer (shoal_common.blob.footer).
+    Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+    """
+    SignGet: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignGetRequest, shoal_proto.v1.objectstore_pb2.SignedGet]
+    """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
+    Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
+    """
     DeleteBlobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest, shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse]
     """DeleteBlobs deletes by key or by prefix.
     Failure: idempotent.
@@ -52,6 +61,15 @@ class ObjectStoreServiceAsyncStub(ObjectStoreServiceStub):
     GetBlob: grpc.aio.UnaryStreamMultiCallable[shoal_proto.v1.objectstore_pb2.GetBlobRequest, shoal_proto.v1.objectstore_pb2.GetBlobResponse]  # type: ignore[assignment]
     """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
     Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
+    """
+    SignPut: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignPutRequest, shoal_proto.v1.objectstore_pb2.SignedPut]  # type: ignore[assignment]
+    """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
+    the bytes and then the footer (shoal_common.blob.footer).
+    Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+    """
+    SignGet: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignGetRequest, shoal_proto.v1.objectstore_pb2.SignedGet]  # type: ignore[assignment]
+    """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
+    Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
     """
     DeleteBlobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest, shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
     """DeleteBlobs deletes by key or by prefix.
@@ -81,6 +99,27 @@ class ObjectStoreServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[shoal_proto.v1.objectstore_pb2.GetBlobResponse], collections.abc.AsyncIterator[shoal_proto.v1.objectstore_pb2.GetBlobResponse]]:
         """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
         Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
+        """
+
+    @abc.abstractmethod
+    def SignPut(
+        self,
+        request: shoal_proto.v1.objectstore_pb2.SignPutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.objectstore_pb2.SignedPut, collections.abc.Awaitable[shoal_proto.v1.objectstore_pb2.SignedPut]]:
+        """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
+        the bytes and then the footer (shoal_common.blob.footer).
+        Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+        """
+
+    @abc.abstractmethod
+    def SignGet(
+        self,
+        request: shoal_proto.v1.objectstore_pb2.SignGetRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.objectstore_pb2.SignedGet, collections.abc.Awaitable[shoal_proto.v1.objectstore_pb2.SignedGet]]:
+        """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
+        Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
         """
 
     @abc.abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc.aio
 
 from shoal_common.blob import BlobStore
+from shoal_common.blob.direct import SigningStore
 from shoal_common.grpc_server import create_server, join_address, serve
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_objectstore.servicer import ObjectStoreServicer
@@ -15,18 +16,19 @@ STOP_GRACE_S = 2.0
 
 
 class ObjectStoreApp:
-    """Streams blobs in and out of ``blobs``; keeps nothing in memory, so that any replica serves any blob."""
+    """Streams blobs in and out; keeps nothing in memory, so that any replica serves any blob."""
 
-    def __init__(self, config: ObjectStoreConfig, blobs: BlobStore) -> None:
+    def __init__(self, config: ObjectStoreConfig, blobs: BlobStore, signing: SigningStore | None = None) -> None:
+        """``signing`` is the same store, if clients have a way of their own to what it keeps."""
         self._config = config
-        self._blobs = blobs
+        self._servicer = ObjectStoreServicer(blobs, signing)
         self._server: grpc.aio.Server | None = None
         self.address = ""
 
     async def start(self) -> None:
         """Raises: OSError when the port cannot be bound."""
         server = create_server(self._config.token)
-        add_ObjectStoreServiceServicer_to_server(ObjectStoreServicer(self._blobs), server)
+        add_ObjectStoreServiceServicer_to_server(self._servicer, server)
         port = await serve(server, self._config.host, self._config.port, tls=self._config.tls)
         self._server = server
         self.address = join_address(self._config.host, port)

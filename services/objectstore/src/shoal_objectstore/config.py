@@ -39,6 +39,11 @@ class ObjectStoreConfig(ServiceConfig):
     s3_ca: Path | None = setting(
         None, doc="PEM file of the authority that signed the S3 server's certificate; none = the system's authorities"
     )
+    s3_direct: bool = setting(
+        True,
+        doc="raylets stream straight to and from the S3 server, by requests that this service signs; where they do not "
+        "reach it under the name in s3_endpoint, everything goes through this service, slower",
+    )
     start_timeout_s: float = setting(
         60.0, doc="a service that does not reach the S3 server for so long at its start ends", unit="seconds", minimum=0
     )

@@ -58,7 +58,7 @@ class ObjectStoreOnBucket:
         except (ValueError, OSError) as error:
             raise ConfigError(f"s3_endpoint, s3_bucket or s3_ca cannot be used: {error}") from error
         self._blobs = MinioBlobStore(self._bucket)
-        self._app = ObjectStoreApp(config, self._blobs)
+        self._app = ObjectStoreApp(config, self._blobs, self._blobs if config.s3_direct else None)
 
     @property
     def address(self) -> str:

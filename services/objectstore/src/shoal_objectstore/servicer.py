@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shoal_common.blob import CHUNK_BYTES, BlobStore
-from shoal_common.errors import InvalidRequest
+from shoal_common.blob.direct import SigningStore
+from shoal_common.errors import InvalidRequest, PreconditionFailed
 from shoal_proto.v1 import objectstore_pb2 as pb
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceServicer
 
 
 class ObjectStoreServicer(ObjectStoreServiceServicer):
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, signing: SigningStore | None) -> None:
+        """``signing`` is the same store, if clients have a way of their own to what it keeps."""
         self._blobs = blobs
+        self._signing = signing
 
     async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
         header = await anext(aiter(request_iterator), None)
@@ -32,12 +35,29 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
         async for chunk in self._blobs.get(request.key, request.offset, request.length):
             yield pb.GetBlobResponse(chunk=chunk)
 
+    async def SignPut(self, request: pb.SignPutRequest, context: Any) -> pb.SignedPut:
+        signed = await self._reachable().sign_put(request.key)
+        return pb.SignedPut(url=signed.url, ca_pem=signed.ca_pem)
+
+    async def SignGet(self, request: pb.SignGetRequest, context: Any) -> pb.SignedGet:
+        signed = await self._reachable().sign_get(request.key, request.offset, request.length)
+        parts = [
+            pb.SectionPart(size_bytes=size, checksum=checksum or 0, whole=checksum is not None)
+            for size, checksum in signed.parts
+        ]
+        return pb.SignedGet(url=signed.url, ca_pem=signed.ca_pem, tag=signed.tag, parts=parts)
+
     async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Any) -> pb.DeleteBlobsResponse:
         return pb.DeleteBlobsResponse(deleted=await self._blobs.delete(request.keys, request.prefix))
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
         found = await self._blobs.list(request.prefix)
         return pb.ListBlobsResponse(blobs=[pb.BlobInfo(key=blob.key, size_bytes=blob.size_bytes) for blob in found])
+
+    def _reachable(self) -> SigningStore:
+        if self._signing is None:
+            raise PreconditionFailed("the blobs of this service are reached through it only: use PutBlob and GetBlob")
+        return self._signing
 
 
 async def _chunks(header: pb.PutBlobRequest, rest: AsyncIterator[pb.PutBlobRequest]) -> AsyncIterator[bytes]:

@@ -90,7 +90,7 @@ class RayletApp:
         self._schedulers = Schedulers(
             {address: self._grpc_channel(address) for address in config.scheduler_addresses}, random.Random()
         )
-        blobs = BlobClient(self._grpc_channel(config.objectstore_address))
+        self._blobs = BlobClient(self._grpc_channel(config.objectstore_address))
 
         total = ResourceSet.of(config.total_resources)
         cpus = max(1, total["CPU"] // GRAINS)
@@ -108,7 +108,7 @@ class RayletApp:
             index,
             self._arena,
             files,
-            blobs,
+            self._blobs,
             node_id,
             send=lambda peer, message: self._node.send(peer, message),
             on_change=self._heartbeats.changed,
@@ -184,6 +184,7 @@ class RayletApp:
         await asyncio.gather(self._output.stop(), self._store.stop(), self._functions.stop(), self._farewell())
         self._channel.close()
         await self._server.stop(None)
+        await self._blobs.close()
         for channel in self._grpc_channels:
             await channel.close()
         self._arena.close()
