@@ -37,7 +37,10 @@ class ResourceSet:
 
     def fits_in(self, other: ResourceSet) -> bool:
         theirs = other._grains
-        return all(n <= theirs.get(name, 0) for name, n in self._grains.items())
+        for name, n in self._grains.items():  # noqa: SIM110 - all() takes four times as long, and this is asked a lot
+            if n > theirs.get(name, 0):
+                return False
+        return True
 
     def missing_from(self, other: ResourceSet) -> dict[str, float]:
         """What ``other`` lacks to hold this, in units; empty when it fits."""

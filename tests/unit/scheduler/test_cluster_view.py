@@ -33,6 +33,10 @@ def nodes(view: ClusterView, now: float) -> list[NodeView]:
     return view.nodes()
 
 
+def fits_now(node: NodeView, resources: ResourceSet) -> bool:
+    return node.load_with(resources) is not None
+
+
 def ids_of(view: ClusterView, now: float) -> list[NodeID]:
     return [node.node_id for node in nodes(view, now)]
 
@@ -49,12 +53,12 @@ def test_placements_count_at_once_and_until_the_next_report() -> None:
     view = view_of(report(available=ONE))
     (node,) = nodes(view, 0.0)
     view.place(node, ONE, now=0.0)
-    assert not node.fits_now(ONE)
+    assert not fits_now(node, ONE)
     before = node.queue_s(FOUR)
     view.place(node, ONE, now=0.0)
     assert node.queue_s(FOUR) > before
     view.on_report(report(sent=2, available=ONE), now=1.0)
-    assert node.fits_now(ONE)
+    assert fits_now(node, ONE)
     assert node.queue_s(FOUR) == before
 
 
@@ -62,14 +66,14 @@ def test_a_report_that_was_overtaken_is_dropped() -> None:
     view = view_of(report(sent=10, available=ONE))
     view.on_report(report(sent=9, available=FOUR), now=1.0)
     (node,) = nodes(view, 1.0)
-    assert not node.fits_now(FOUR)
+    assert not fits_now(node, FOUR)
 
 
 def test_a_report_of_an_earlier_incarnation_is_dropped() -> None:
     view = view_of(report(incarnation=2, sent=1, available=ONE))
     view.on_report(report(incarnation=1, sent=99, available=FOUR), now=1.0)
     (node,) = nodes(view, 1.0)
-    assert not node.fits_now(FOUR)
+    assert not fits_now(node, FOUR)
 
 
 def test_a_dead_node_is_not_revived_by_a_late_heartbeat() -> None:
@@ -107,8 +111,8 @@ def test_utilization_is_that_of_the_scarcest_resource() -> None:
     total = ResourceSet.of({"CPU": 4, "GPU": 1})
     view = view_of(NodeReport(A, 1, 1, total, ResourceSet.of({"CPU": 3, "GPU": 1}), 0, 0.0, ""))
     (node,) = nodes(view, 0.0)
-    assert node.utilization(ONE) == 0.5
-    assert node.utilization(ResourceSet.of({"GPU": 1})) == 1.0
+    assert node.load_with(ONE) == 0.5
+    assert node.load_with(ResourceSet.of({"GPU": 1})) == 1.0
 
 
 def test_long_gone_nodes_are_forgotten() -> None:

@@ -42,7 +42,7 @@ class NodeReport:
 class NodeView:
     """One node: its last report, and what was placed on it since."""
 
-    __slots__ = ("_available", "_placed", "draining", "heard_at", "last_spread", "queued", "report", "silent")
+    __slots__ = ("_available", "_load", "_placed", "draining", "heard_at", "last_spread", "queued", "report", "silent")
 
     def __init__(self, report: NodeReport, now: float) -> None:
         self.draining = False
@@ -61,6 +61,9 @@ class NodeView:
         self._available = dict(report.available.grains)
         while self._placed and self._placed[0][0] < now - IN_FLIGHT_S:
             self._placed.popleft()
+        self._load = max(
+            (1 - self._available.get(name, 0) / grains for name, grains in report.total.grains.items()), default=0.0
+        )
         for _at, resources in self._placed:
             self._charge(resources)
 
@@ -70,7 +73,9 @@ class NodeView:
 
     def _charge(self, resources: ResourceSet) -> None:
         """It takes what is free, or joins the queue."""
-        if self.fits_now(resources):
+        load = self.load_with(resources)
+        if load is not None:
+            self._load = load
             for name, grains in resources.grains.items():
                 self._available[name] -= grains
         else:
@@ -88,26 +93,23 @@ class NodeView:
         """Could it hold them when idle?"""
         return resources.fits_in(self.report.total)
 
-    def fits_now(self, resources: ResourceSet) -> bool:
-        available = self._available
-        return all(grains <= available.get(name, 0) for name, grains in resources.grains.items())
-
     def queue_s(self, resources: ResourceSet, ahead: int = 0) -> float:
         """Seconds until a request has its turn after those that queue, ``ahead`` more, and those that run."""
         total = self.report.total
         slots = min((total[name] // grains for name, grains in resources.grains.items()), default=0)
         return (self.queued + ahead + 1) * (self.report.mean_task_s or UNKNOWN_TASK_S) / max(slots, 1)
 
-    def utilization(self, resources: ResourceSet) -> float:
-        """Share, 0 to 1, of the scarcest resource that is used once ``resources`` are placed here."""
-        available, asked = self._available, resources.grains
-        return max(
-            (
-                (grains - available.get(name, 0) + asked.get(name, 0)) / grains
-                for name, grains in self.report.total.grains.items()
-            ),
-            default=0.0,
-        )
+    def load_with(self, resources: ResourceSet) -> float | None:
+        """Used share, 0 to 1, of the scarcest resource once ``resources`` are placed here; None: no room now."""
+        load, total, available = self._load, self.report.total.grains, self._available
+        for name, grains in resources.grains.items():
+            left = available.get(name, 0) - grains
+            if left < 0:
+                return None
+            used = 1 - left / total[name]
+            if used > load:
+                load = used
+        return load
 
 
 class ClusterView:

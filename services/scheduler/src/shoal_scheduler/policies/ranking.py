@@ -115,13 +115,15 @@ class Ranking:
 
     def _rank(self, node: NodeView) -> Rank | None:
         resources, selector, spread = self._kind
-        if not node.usable or not node.feasible(resources) or (selector and unmet(selector, node.report.labels)):
+        if node.silent or node.draining or not resources.fits_in(node.report.total):
             return None
-        wait = 0 if node.fits_now(resources) else max(1, round(node.queue_s(resources) / WAIT_STEP_S))
+        if selector and unmet(selector, node.report.labels):
+            return None
+        load = node.load_with(resources)
+        wait = 0 if load is not None else max(1, round(node.queue_s(resources) / WAIT_STEP_S))
         if spread:
-            return Rank(wait, node.last_spread, node.node_id)
-        utilization = node.utilization(resources)
-        return Rank(wait, 0.0 if utilization <= PACK_UNTIL else utilization, node.node_id)
+            return Rank(wait, node.last_spread, node.report.node_id)
+        return Rank(wait, load if load is not None and load > PACK_UNTIL else 0.0, node.report.node_id)
 
     def _move(self, node_id: NodeID) -> None:
         node = self._view.node(node_id)
