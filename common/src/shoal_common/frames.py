@@ -107,10 +107,12 @@ class LeaseDemand(Message, tag=10):
     total: int
     #: Sent with the first demand of a class, None afterwards.
     spec: SchedulingClass | None = None
-    #: A scheduler chose this node for it (``LeaseSpillback``): it queues here.
+    #: A scheduler chose this node (``LeaseSpillback``) for what is new in it: that queues here.
     placed: bool = False
     #: Bytes of the next tasks' large arguments, by the node that holds them; None = nothing worth a thought.
     argument_bytes: dict[bytes, int] | None = None
+    #: Mean run time of its next tasks in microseconds; 0 = not known (yet).
+    mean_task_us: int = 0
 
 
 class LeaseGranted(Message, tag=11):

@@ -31,8 +31,8 @@ import setproctitle
 import shoal  # noqa: F401
 from shoal import worker
 from shoal._runtime import actor_host, executor  # noqa: F401
-from shoal._runtime.core_worker import RayletFrames
 from shoal._runtime.peer_frames import PeerMessage
+from shoal._runtime.raylets import RayletFrames
 from shoal_common import grpc_channel  # noqa: F401
 from shoal_common.frames import FrameDecoder
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked

@@ -7,11 +7,13 @@ import pytest
 from shoal_common import frames
 from shoal_common.resources import ResourceSet
 from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
+from shoal_raylet.lease_demand import LAST_PAUSE_S, MOVE_AGAIN_S, SPILL_AFTER_S
 from shoal_raylet.resource_ledger import ResourceLedger
-from shoal_raylet.worker_leases import ASK_AGAIN_S, PASSED_OVER_S, QUANTUM_S, WorkerLeases
+from shoal_raylet.worker_leases import PASSED_OVER_S, QUANTUM_S, Answer, Place, WorkerLeases
 from shoal_raylet.worker_pool import WorkerPool, WorkerState
 
-NODE = bytes(16)
+NODE, OTHER, THIRD = bytes(16), b"\1" * 16, b"\2" * 16
+LABELS = {"zone": "a"}
 JOB, OTHER_JOB = b"job1", b"job2"
 
 
@@ -22,7 +24,7 @@ class Node:
         self.ledger = ResourceLedger(ResourceSet.of(total or {"CPU": 2}))
         ids, leases = itertools.count(1), itertools.count(1)
         self.pool = WorkerPool(50, 0, 10.0, lambda: b"w%d" % next(ids))
-        self.leases = WorkerLeases(NODE, self.ledger, self.pool, grace_s, lambda: b"l%d" % next(leases))
+        self.leases = WorkerLeases(NODE, LABELS, self.ledger, self.pool, grace_s, lambda: b"l%d" % next(leases))
         self.now = 0.0
         self.wanted = 0
         while len(self.pool.workers) < workers:
@@ -31,11 +33,22 @@ class Node:
                 self.pool.registered(worker_id, 1, frames.WorkerAddress(NODE, worker_id, "/w"), 0.0)
 
     def demand(
-        self, owner: bytes, total: int, key: int = 1, job: bytes = JOB, strategy: str = "", **needs: float
+        self,
+        owner: bytes,
+        total: int,
+        key: int = 1,
+        job: bytes = JOB,
+        strategy: str = "",
+        placed: bool = False,
+        **needs: float,
     ) -> list[Action]:
         resources = ResourceSet.of(needs or {"CPU": 1})
         spec = frames.SchedulingClass("f", tuple(sorted(resources.grains.items())), strategy)
-        return self.leases.demanded(owner, job, key, total, spec, self.now) + self.dispatch()
+        message = frames.LeaseDemand(key, total, spec, placed)
+        return self.leases.demanded(owner, job, message, self.now) + self.dispatch()
+
+    def answer(self, owner: bytes, answer: Answer | None, key: int = 1) -> list[Action]:
+        return self.leases.answered(owner, key, answer, self.now) + self.dispatch()
 
     def dispatch(self) -> list[Action]:
         actions, self.wanted = self.leases.dispatch(self.now)
@@ -63,6 +76,28 @@ def refusals(actions: list[Action]) -> list[frames.LeaseRefused]:
     return [a.message for a in actions if isinstance(a, Send) and isinstance(a.message, frames.LeaseRefused)]
 
 
+def spilled(actions: list[Action]) -> list[tuple[bytes, int]]:
+    """(node, count) of each spillback."""
+    return [
+        (a.message.node_id, a.message.count)
+        for a in actions
+        if isinstance(a, Send) and isinstance(a.message, frames.LeaseSpillback)
+    ]
+
+
+def asked(actions: list[Action]) -> list[int]:
+    """For how many each question is."""
+    return [a.count for a in actions if isinstance(a, AskScheduler)]
+
+
+def to(node_id: bytes, count: int = 1) -> Answer:
+    return Answer((Place(node_id, "10.0.0.2", 7000, count),))
+
+
+def no(reason: str = "x") -> Answer:
+    return Answer(infeasible=True, reason=reason)
+
+
 def _is(action: Send, kind: type[frames.Message]) -> bool:
     return isinstance(action.message, kind)
 
@@ -88,7 +123,7 @@ def test_totals_are_cumulative_and_can_be_lowered() -> None:
 
 def test_a_demand_without_its_spec_is_an_error() -> None:
     with pytest.raises(ValueError, match="no spec"):
-        Node().leases.demanded(b"A", JOB, 1, 1, None, 0.0)
+        Node().leases.demanded(b"A", JOB, frames.LeaseDemand(1, 1), 0.0)
 
 
 def test_owners_take_turns() -> None:
@@ -164,7 +199,8 @@ def test_missing_workers_are_counted_up_to_the_free_resources() -> None:
 
 def test_a_class_that_needs_nothing_is_bounded_all_the_same() -> None:
     node = Node(CPU=1)
-    actions = node.leases.demanded(b"A", JOB, 1, 1000, frames.SchedulingClass("f", ()), 0.0) + node.dispatch()
+    message = frames.LeaseDemand(1, 1000, frames.SchedulingClass("f", ()))
+    actions = node.leases.demanded(b"A", JOB, message, 0.0) + node.dispatch()
     assert len(granted(actions)) == 8
 
 
@@ -217,12 +253,11 @@ def test_an_infeasible_class_is_refused_after_the_grace_with_the_schedulers_word
     node = Node(grace_s=3.0, CPU=2)
     (ask,) = node.demand(b"A", 1, GPU=1)
     assert isinstance(ask, AskScheduler) and ask.resources == ResourceSet.of({"GPU": 1})
-    assert node.leases.scheduler_answered(b"A", 1, True, "node x lacks 1 GPU", node.now) == []
-    (ask,) = node.pass_time(ASK_AGAIN_S)
-    assert isinstance(ask, AskScheduler)
-    assert node.pass_time(ASK_AGAIN_S / 2) == []
-    node.pass_time(2.0)
-    (refusal,) = refusals(node.leases.scheduler_answered(b"A", 1, True, "node x lacks 1 GPU", node.now))
+    while node.now < 3.0:
+        assert node.answer(b"A", no("node x lacks 1 GPU")) == []
+        assert node.pass_time(0.01) == [], "not at once again"
+        assert asked(node.pass_time(LAST_PAUSE_S)) == [1]
+    (refusal,) = refusals(node.answer(b"A", no("node x lacks 1 GPU")))
     assert refusal.kind == "infeasible"
     assert refusal.reason == "node x lacks 1 GPU. Ask for less, or add a node that has it"
     assert node.leases.queued == 0
@@ -231,7 +266,7 @@ def test_an_infeasible_class_is_refused_after_the_grace_with_the_schedulers_word
 def test_without_a_scheduler_the_node_names_what_it_lacks_itself() -> None:
     node = Node(grace_s=0.0, CPU=2)
     node.demand(b"A", 1, CPU=5)
-    (refusal,) = refusals(node.leases.scheduler_answered(b"A", 1, True, "", 0.0))
+    (refusal,) = refusals(node.answer(b"A", None))
     assert "lacks 3 CPU" in refusal.reason
 
 
@@ -240,7 +275,7 @@ def test_a_class_that_another_node_can_hold_waits() -> None:
     node.demand(b"A", 1, GPU=1)
     for _ in range(5):
         node.pass_time(1.0)
-        assert node.leases.scheduler_answered(b"A", 1, False, "", node.now) == []
+        assert node.answer(b"A", Answer()) == []
     assert node.leases.queued == 1
 
 
@@ -248,15 +283,15 @@ def test_grace_minus_one_waits_for_ever() -> None:
     node = Node(grace_s=-1.0)
     node.demand(b"A", 1, GPU=1)
     node.pass_time(1e6)
-    assert node.leases.scheduler_answered(b"A", 1, True, "x", node.now) == []
+    assert node.answer(b"A", no()) == []
 
 
 def test_a_refused_class_can_be_demanded_anew() -> None:
     node = Node(grace_s=0.0)
     node.demand(b"A", 4, GPU=1)
-    node.leases.scheduler_answered(b"A", 1, True, "x", 0.0)
+    node.answer(b"A", no())
     # The owner counts from what was granted.
-    assert any(isinstance(action, AskScheduler) for action in node.demand(b"A", 1, GPU=1))
+    assert asked(node.demand(b"A", 1, GPU=1)) == [1]
 
 
 def test_an_infeasible_class_does_not_hold_up_others() -> None:
@@ -266,16 +301,167 @@ def test_an_infeasible_class_does_not_hold_up_others() -> None:
     assert len(granted(node.demand(b"A", 2, key=2))) == 2
 
 
-@pytest.mark.parametrize(("strategy", "kind"), [("node:" + "ff" * 16, "affinity"), ("node:" + NODE.hex(), None)])
-def test_hard_affinity(strategy: str, kind: str | None) -> None:
-    node = Node()
-    actions = node.demand(b"A", 1, strategy=strategy)
-    assert [refusal.kind for refusal in refusals(actions)] == ([kind] if kind else [])
-    assert len(granted(actions)) == (0 if kind else 1)
+# --- other nodes ---
 
 
-def test_soft_affinity_falls_back() -> None:
-    assert len(granted(Node().demand(b"A", 1, strategy="node?:" + "ff" * 16))) == 1
+@pytest.fixture
+def node() -> Node:
+    """Of a cluster with others."""
+    node = Node(CPU=2)
+    node.leases.alone = False
+    return node
+
+
+def test_what_waits_goes_elsewhere_after_a_moment(node: Node) -> None:
+    assert len(granted(node.demand(b"A", 10))) == 2
+    assert asked(node.pass_time(SPILL_AFTER_S / 2)) == []
+    assert asked(node.pass_time(SPILL_AFTER_S)) == [8]
+    assert asked(node.pass_time(10)) == [], "one question at a time"
+    actions = node.answer(b"A", to(OTHER, 5))
+    (spillback,) = [a.message for a in actions if isinstance(a, Send)]
+    assert spillback == frames.LeaseSpillback(1, 5, OTHER, "10.0.0.2", 7000)
+    assert node.leases.queued == 3
+
+
+def test_spilled_leases_count_as_granted(node: Node) -> None:
+    node.demand(b"A", 10)
+    node.pass_time(SPILL_AFTER_S)
+    assert spilled(node.answer(b"A", to(OTHER, 100))) == [(OTHER, 8)], "never more than is owed"
+    assert node.leases.queued == 0
+    assert node.leases.next_deadline(node.now) is None
+    node.demand(b"A", 11)
+    assert node.leases.queued == 1
+
+
+def test_several_nodes_share_what_is_spilled(node: Node) -> None:
+    node.demand(b"A", 10)
+    node.pass_time(SPILL_AFTER_S)
+    answer = Answer((Place(OTHER, "h", 1, 3), Place(NODE, "", 0, 2), Place(THIRD, "h", 1, 1)))
+    assert spilled(node.answer(b"A", answer)) == [(OTHER, 3), (THIRD, 1)]
+    assert node.leases.queued == 4
+
+
+def test_a_scheduler_that_knows_no_better_is_asked_less_and_less_often(node: Node) -> None:
+    node.demand(b"A", 10)
+    questions = 0
+    while node.now < 10:
+        if asked(node.pass_time(0.01)):
+            questions += 1
+            node.answer(b"A", Answer())
+    assert 10 <= questions <= 20
+
+
+def test_a_node_alone_asks_nobody() -> None:
+    node = Node(CPU=1)
+    node.demand(b"A", 10)
+    node.demand(b"A", 5, key=2, strategy="SPREAD")
+    for _ in range(10):
+        assert asked(node.pass_time(1.0)) == []
+
+
+def test_what_is_cancelled_meanwhile_goes_nowhere(node: Node) -> None:
+    node.demand(b"A", 10)
+    node.pass_time(SPILL_AFTER_S)
+    node.demand(b"A", 2)
+    assert node.answer(b"A", to(OTHER, 8)) == []
+
+
+def test_an_answer_for_an_owner_that_is_gone_is_dropped(node: Node) -> None:
+    node.demand(b"A", 10)
+    node.pass_time(SPILL_AFTER_S)
+    node.leases.owner_gone(b"A", node.now)
+    assert node.answer(b"A", to(OTHER, 8)) == []
+
+
+def test_when_no_scheduler_answers_it_waits_here(node: Node) -> None:
+    node.demand(b"A", 10)
+    node.pass_time(SPILL_AFTER_S)
+    assert node.answer(b"A", None) == []
+    assert node.leases.queued == 8
+
+
+def test_what_this_node_cannot_hold_goes_elsewhere_at_once(node: Node) -> None:
+    assert asked(node.demand(b"A", 3, GPU=1)) == [3]
+    assert spilled(node.answer(b"A", to(OTHER, 3))) == [(OTHER, 3)]
+
+
+def test_spread_leases_are_placed_before_any_is_granted(node: Node) -> None:
+    assert granted(actions := node.demand(b"A", 3, strategy="SPREAD")) == [] and asked(actions) == [3]
+    actions = node.answer(b"A", Answer((Place(OTHER, "h", 1, 2), Place(NODE, "", 0, 1))))
+    assert spilled(actions) == [(OTHER, 2)] and len(granted(actions)) == 1
+    assert asked(node.demand(b"A", 5, strategy="SPREAD")) == [2], "only for what is new"
+
+
+def test_spread_leases_without_a_scheduler_are_granted_here(node: Node) -> None:
+    node.demand(b"A", 3, strategy="SPREAD")
+    assert len(granted(node.answer(b"A", None))) == 2
+
+
+def test_what_a_scheduler_sent_here_queues_here(node: Node) -> None:
+    actions = node.demand(b"A", 3, strategy="SPREAD", placed=True)
+    assert len(granted(actions)) == 2 and asked(actions) == []
+    assert asked(node.pass_time(60.0)) == []
+
+
+def test_what_was_sent_here_in_vain_may_move_on_later(node: Node) -> None:
+    assert len(granted(node.demand(b"A", 3, placed=True))) == 2
+    assert asked(node.pass_time(MOVE_AGAIN_S / 2)) == []
+    assert asked(node.pass_time(MOVE_AGAIN_S)) == [1]
+    assert spilled(node.answer(b"A", to(THIRD))) == [(THIRD, 1)]
+
+
+def test_what_comes_back_to_its_own_node_is_granted_there(node: Node) -> None:
+    node.demand(b"A", 1, strategy="SPREAD")
+    node.answer(b"A", to(OTHER))
+    # The other node has found it another place: this one.
+    assert len(granted(node.demand(b"A", 2, strategy="SPREAD", placed=True))) == 1
+
+
+def test_hard_affinity_to_another_node_goes_there_or_nowhere(node: Node) -> None:
+    there = "node:" + OTHER.hex()
+    assert asked(node.demand(b"A", 2, strategy=there)) == [2]
+    assert spilled(node.answer(b"A", to(OTHER, 2))) == [(OTHER, 2)]
+    node.demand(b"B", 1, strategy=there)
+    (refusal,) = refusals(node.answer(b"B", no("node 01 is not alive")))
+    assert (refusal.kind, refusal.reason) == ("affinity", "node 01 is not alive")
+
+
+def test_hard_affinity_to_this_node_asks_nobody(node: Node) -> None:
+    here = "node:" + NODE.hex()
+    assert len(granted(node.demand(b"A", 3, strategy=here))) == 2
+    assert asked(node.pass_time(60.0)) == []
+    (refusal,) = refusals(node.demand(b"B", 1, strategy=here, CPU=3))
+    assert refusal.kind == "affinity" and "lacks 1 CPU" in refusal.reason
+
+
+def test_soft_affinity_is_asked_about_and_falls_back(node: Node) -> None:
+    assert asked(node.demand(b"A", 1, strategy="node?:" + OTHER.hex())) == [1]
+    assert len(granted(node.answer(b"A", None))) == 1
+
+
+def test_soft_affinity_of_a_node_alone() -> None:
+    assert len(granted(Node().demand(b"A", 1, strategy="node?:" + OTHER.hex()))) == 1
+
+
+@pytest.mark.parametrize(("selector", "here"), [(";zone=a", True), (";zone=b", False), (";zone=b|zone=a", False)])
+def test_labels(node: Node, selector: str, here: bool) -> None:
+    actions = node.demand(b"A", 1, strategy=selector)
+    assert len(granted(actions)) == here and asked(actions) == ([] if here else [1])
+
+
+def test_a_node_alone_with_other_labels_grants_nothing() -> None:
+    node = Node(grace_s=0.0)
+    assert asked(node.demand(b"A", 1, strategy=";zone=b")) == [1]
+    assert [refusal.kind for refusal in refusals(node.answer(b"A", None))] == ["infeasible"]
+
+
+def test_the_mean_run_time_is_that_of_what_waits(node: Node) -> None:
+    assert node.leases.mean_task_us == 0
+    spec = frames.SchedulingClass("f", (("CPU", 10_000),))
+    node.leases.demanded(b"A", JOB, frames.LeaseDemand(1, 3, spec, mean_task_us=100), 0.0)
+    node.leases.demanded(b"B", JOB, frames.LeaseDemand(1, 1, spec, mean_task_us=500), 0.0)
+    node.leases.demanded(b"C", JOB, frames.LeaseDemand(1, 9, spec), 0.0)
+    assert node.leases.mean_task_us == 200
 
 
 def test_workers_that_cannot_start_refuse_what_waits() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shoal._core.tasks import (
     AHEAD_US,
@@ -17,12 +18,14 @@ from shoal._core.tasks import (
     QUANTUM_S,
     FunctionRecord,
     LeasedWorker,
+    Source,
     TaskQueue,
     TaskRecord,
 )
 from shoal._runtime.peer_frames import TaskPush
 from shoal_common.frames import SchedulingClass
 
+HOME, OTHER, THIRD = b"home", b"other", b"third"
 SPEC = SchedulingClass(name="", resources=(("CPU", 10_000),))
 
 
@@ -33,6 +36,8 @@ class RecordingPort:
     pushed: list[tuple[LeasedWorker, list[TaskRecord]]] = field(default_factory=list)
     recalled: list[tuple[LeasedWorker, int]] = field(default_factory=list)
     demands: list[int] = field(default_factory=list)
+    #: (node, total, placed) of each demand.
+    told: list[tuple[bytes, int, bool]] = field(default_factory=list)
     given_back: list[LeasedWorker] = field(default_factory=list)
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
@@ -41,8 +46,10 @@ class RecordingPort:
     def recall(self, worker: LeasedWorker, count: int) -> None:
         self.recalled.append((worker, count))
 
-    def demand(self, queue: TaskQueue) -> None:
-        self.demands.append(queue.demanded)
+    def demand(self, queue: TaskQueue, source: Source, placed: bool) -> None:
+        self.told.append((source.node_id, source.demanded, placed))
+        if source is queue.home:
+            self.demands.append(source.demanded)
 
     def give_back(self, worker: LeasedWorker) -> None:
         self.given_back.append(worker)
@@ -57,7 +64,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.port = RecordingPort()
-        self.queue = TaskQueue(0, SPEC, self.port)
+        self.queue = TaskQueue(0, SPEC, HOME, self.port)
         self.tasks = 0
         self.leases = 0
 
@@ -72,10 +79,10 @@ class Owner:
         self.queue.validate()
         return records
 
-    def grant(self, now: float = 0.0) -> LeasedWorker:
+    def grant(self, now: float = 0.0, node_id: bytes = HOME) -> LeasedWorker:
         self.leases += 1
         lease = self.leases.to_bytes(8, "big")
-        worker = LeasedWorker(lease, b"worker" + lease, 1000 + self.leases, None, now)
+        worker = LeasedWorker(lease, self.queue.source(node_id), b"worker" + lease, 1000 + self.leases, None, now)
         self.queue.on_granted(worker, now)
         self.queue.validate()
         return worker
@@ -282,7 +289,7 @@ def test_tasks_of_a_blocked_worker_raise_the_demand(owner: Owner) -> None:
     owner.submit(timed(10), 5)
     owner.reply(worker)
     owner.hand_back(worker, 3, blocked=True)
-    assert owner.queue.demanded >= owner.queue.granted + 3
+    assert owner.queue.home.demanded >= owner.queue.home.granted + 3
     other = owner.grant()
     assert other.in_flight
 
@@ -305,7 +312,7 @@ def test_leaving_worker_is_given_back_after_its_last_answer(owner: Owner) -> Non
     owner.reply(worker)
     assert owner.port.given_back == [worker]
     assert len(owner.queue.pending) == 3
-    assert owner.queue.demanded >= owner.queue.granted + 3
+    assert owner.queue.home.demanded >= owner.queue.home.granted + 3
 
 
 def test_leaving_worker_with_nothing_left_is_given_back_at_once(owner: Owner) -> None:
@@ -367,7 +374,7 @@ def test_reclaimed_busy_lease_works_for_its_quantum_and_no_longer(owner: Owner) 
     owner.reply(worker, now=QUANTUM_S, duration_us=2 * AHEAD_US)
     assert owner.port.given_back == [worker]
     assert len(owner.queue.pending) == 1
-    assert owner.queue.demanded > owner.queue.granted
+    assert owner.queue.home.demanded > owner.queue.home.granted
 
 
 def test_reclaimed_lease_is_returned_when_its_work_ends_within_the_quantum(owner: Owner) -> None:
@@ -410,41 +417,86 @@ def test_demand_grows_in_doubling_steps(owner: Owner) -> None:
 def test_each_grant_evens_the_demand_out(owner: Owner) -> None:
     owner.submit(timed(2 * AHEAD_US), 100)
     owner.grant()
-    assert owner.queue.demanded == 1 + 99
+    assert owner.queue.home.demanded == 1 + 99
 
 
 def test_demand_is_limited(owner: Owner) -> None:
     owner.submit(timed(10), 3 * MAX_DEMAND)
-    assert owner.queue.demanded <= MAX_DEMAND
+    assert owner.queue.home.demanded <= MAX_DEMAND
     owner.grant()
-    assert owner.queue.demanded == 1 + MAX_DEMAND
+    assert owner.queue.home.demanded == 1 + MAX_DEMAND
 
 
 def test_demand_is_cancelled_when_nothing_is_left(owner: Owner) -> None:
     owner.submit(timed(10), 8)
     worker = owner.grant()  # takes them all
     owner.reply(worker, 8)
-    assert owner.port.demands[-1] == owner.queue.granted == 1
+    assert owner.port.demands[-1] == owner.queue.home.granted == 1
 
 
 def test_grant_that_crosses_the_cancellation_is_used_or_idles(owner: Owner) -> None:
     owner.submit(timed(10), 8)
     busy = owner.grant()
     late = owner.grant()
-    assert owner.queue.granted == 2
+    assert owner.queue.home.granted == 2
     assert owner.queue.idle == {late.lease_id: late}
     assert owner.port.recalled == [(busy, 4)]
     owner.hand_back(busy, 4)
     assert late.in_flight
 
 
+# -- several raylets ------------------------------------------------------------------------------------------
+
+
+def test_spilled_leases_are_asked_of_the_other_node(owner: Owner) -> None:
+    owner.submit(timed(10), 10)
+    owner.queue.on_spillback(owner.queue.home, 4, owner.queue.source(OTHER))
+    assert owner.port.told[-1] == (OTHER, 4, True)
+    assert owner.queue.home.outstanding == 10 - 4 or owner.queue.outstanding == owner.queue.home.outstanding + 4
+    worker = owner.grant(node_id=OTHER)
+    assert worker.in_flight and owner.queue.source(OTHER).granted == 1
+
+
+def test_a_spillback_that_comes_too_late_is_dropped(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 2)
+    owner.reply(worker, 2)
+    owner.reply(worker, 1)
+    told = len(owner.port.told)
+    owner.queue.on_spillback(owner.queue.home, 1, owner.queue.source(OTHER))
+    assert len(owner.port.told) == told
+    owner.submit(timed(10), 3)
+    assert owner.queue.outstanding >= 1 and owner.queue.source(OTHER).demanded == 0
+
+
+def test_without_tasks_the_demand_is_cancelled_everywhere(owner: Owner) -> None:
+    owner.submit(timed(10), 4)
+    owner.queue.on_spillback(owner.queue.home, 1, owner.queue.source(OTHER))
+    owner.queue.on_spillback(owner.queue.home, 1, owner.queue.source(THIRD))
+    owner.queue.take_pending()
+    assert owner.queue.outstanding == 0
+    assert {(node, total) for node, total, _ in owner.port.told[-3:]} >= {(OTHER, 0), (THIRD, 0)}
+
+
+def test_what_was_asked_of_a_lost_node_is_asked_at_home(owner: Owner) -> None:
+    owner.submit(timed(10), 8)
+    outstanding = owner.queue.outstanding
+    owner.queue.on_spillback(owner.queue.home, 6, owner.queue.source(OTHER))
+    worker = owner.grant(node_id=OTHER)
+    (lost,) = owner.queue.on_raylet_lost(owner.queue.source(OTHER))
+    assert lost is worker
+    owner.queue.add_front(owner.queue.on_lost(worker.lease_id), 0.0)
+    assert owner.queue.outstanding >= min(outstanding, 8) and owner.queue.home.outstanding == owner.queue.outstanding
+    assert len(owner.queue.pending) == 8
+
+
 def test_refused_tasks_can_be_demanded_again(owner: Owner) -> None:
     owner.submit(timed(10), 4)
-    owner.queue.refused()
+    owner.queue.refused(owner.queue.home)
     assert len(owner.queue.take_pending()) == 4
     assert not owner.queue.pending
     owner.submit(timed(10))
-    assert owner.queue.demanded == owner.queue.granted + 1
+    assert owner.queue.home.demanded == owner.queue.home.granted + 1
 
 
 def test_failed_tasks_withdraw_their_demand(owner: Owner) -> None:
@@ -486,21 +538,35 @@ class ModelWorker:
         self.waiting.clear()
 
 
+class ModelRaylet:
+    """Grants or sends on what it owes; what it has said is heard later."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.granted = 0
+        #: ("grant",) or ("spillback", count, node).
+        self.outbox: deque[tuple[Any, ...]] = deque()
+
+    @property
+    def owed(self) -> int:
+        return max(0, self.total - self.granted)
+
+
 class AnyOrder(RuleBasedStateMachine):
-    """Tasks, workers, blocking, recalls, reclaims and deaths in any order: no task is lost, none runs twice at once."""
+    """Tasks, workers, blocking, recalls, reclaims, spillbacks and deaths in any order: no task is lost, none runs twice
+    at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.queue = TaskQueue(0, SPEC, self)
+        self.queue = TaskQueue(0, SPEC, HOME, self)
         self.functions = [FunctionRecord(bytes([kind]), "f") for kind in range(3)]
         self.durations = [5, 900, 3 * AHEAD_US]
         self.records: dict[bytes, TaskRecord] = {}
         self.done: set[bytes] = set()
         self.workers: list[ModelWorker] = []
         self.leases = 0
-        #: As the raylet has heard it.
-        self.demanded = 0
+        self.raylets = {node_id: ModelRaylet() for node_id in (HOME, OTHER, THIRD)}
 
     # The port.
 
@@ -517,8 +583,8 @@ class AnyOrder(RuleBasedStateMachine):
         assert count > 0
         self._model(worker).inbox.append(("recall", count))
 
-    def demand(self, queue: TaskQueue) -> None:
-        self.demanded = queue.demanded
+    def demand(self, queue: TaskQueue, source: Source, placed: bool) -> None:
+        self.raylets[source.node_id].total = source.demanded
 
     def give_back(self, worker: LeasedWorker) -> None:
         model = self._model(worker)
@@ -537,13 +603,48 @@ class AnyOrder(RuleBasedStateMachine):
             self.records[task_id] = record
             self.queue.add(record, self.now)
 
-    @precondition(lambda self: self.demanded > self.queue.granted and len(self.workers) < 5)
-    @rule()
-    def grant(self) -> None:
+    @rule(node_id=st.sampled_from([HOME, HOME, OTHER, THIRD]))
+    def grant(self, node_id: bytes) -> None:
+        raylet = self.raylets[node_id]
+        if raylet.owed and len(self.workers) < 5:
+            raylet.granted += 1
+            raylet.outbox.append(("grant",))
+
+    @rule(
+        node_id=st.sampled_from([HOME, HOME, OTHER, THIRD]),
+        to=st.sampled_from([HOME, OTHER, THIRD]),
+        share=st.floats(0.1, 1),
+    )
+    def spill(self, node_id: bytes, to: bytes, share: float) -> None:
+        raylet = self.raylets[node_id]
+        if raylet.owed and to != node_id:
+            count = max(1, int(share * raylet.owed))
+            raylet.granted += count
+            raylet.outbox.append(("spillback", count, to))
+
+    @rule(node_id=st.sampled_from([HOME, OTHER, THIRD]))
+    def hear_of_raylet(self, node_id: bytes) -> None:
+        raylet, source = self.raylets[node_id], self.queue.source(node_id)
+        if not raylet.outbox:
+            return
+        kind, *rest = raylet.outbox.popleft()
+        if kind == "spillback":
+            count, to = rest
+            self.queue.on_spillback(source, count, self.queue.source(to))
+            return
         self.leases += 1
-        lease = LeasedWorker(self.leases.to_bytes(8, "big"), b"w", 1, None, self.now)
+        lease = LeasedWorker(self.leases.to_bytes(8, "big"), source, b"w", 1, None, self.now)
         self.workers.append(ModelWorker(lease))
         self.queue.on_granted(lease, self.now)
+
+    @rule(node_id=st.sampled_from([OTHER, THIRD]))
+    def raylet_dies(self, node_id: bytes) -> None:
+        self.raylets[node_id] = ModelRaylet()
+        lost = self.queue.on_raylet_lost(self.queue.source(node_id))
+        for lease in lost:
+            self.workers.remove(self._model(lease))
+            self.queue.add_front(self.queue.on_lost(lease.lease_id), self.now)
+        self.queue.add_front([], self.now)
 
     def _pick(self, number: int, *, able: str) -> ModelWorker | None:
         able_workers = [worker for worker in self.workers if getattr(self, f"_can_{able}")(worker)]
@@ -651,7 +752,11 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def consistent(self) -> None:
         self.queue.validate()
-        assert self.demanded == self.queue.demanded, "the raylet knows the demand"
+        for source in (self.queue.home, *self.queue.elsewhere.values()):
+            raylet = self.raylets[source.node_id]
+            assert raylet.total == source.demanded, "the raylet knows the demand"
+            said = sum(1 if each[0] == "grant" else each[1] for each in raylet.outbox)
+            assert raylet.granted == source.granted + said
 
     @invariant()
     def every_task_is_in_exactly_one_place(self) -> None:
@@ -665,7 +770,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def waiting_tasks_have_somebody_to_wait_for(self) -> None:
         if self.queue.pending:
-            assert self.demanded > self.queue.granted
+            assert self.queue.outstanding
             assert not self.queue.idle
 
     def teardown(self) -> None:
@@ -674,8 +779,9 @@ class AnyOrder(RuleBasedStateMachine):
             if len(self.done) == len(self.records):
                 break
             self.now += 0.001
-            if self.demanded > self.queue.granted and len(self.workers) < 5:
-                self.grant()
+            for node_id in self.raylets:
+                self.grant(node_id)
+                self.hear_of_raylet(node_id)
             for worker in list(self.workers):
                 worker.blocked = False
                 while worker.inbox:

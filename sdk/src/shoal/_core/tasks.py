@@ -10,6 +10,9 @@ How much is pushed to a worker ahead of its answers adapts to how long the funct
 
 Running ahead must not hold work back: when a worker has nothing to do while another one still has tasks that have
 not begun, these are recalled; a worker that blocks in ``get`` hands its own back.
+
+Leases are asked of the node's own raylet. It grants what it can, and may send the owner on to others for the rest, each
+of which is a ``Source`` of leases then.
 """
 
 from __future__ import annotations
@@ -64,6 +67,29 @@ class TaskRecord(msgspec.Struct, gc=False):
     queue: TaskQueue | None = None
 
 
+class Source:
+    """One raylet, as a queue's leases come from it."""
+
+    __slots__ = ("announced", "demanded", "granted", "node_id")
+
+    def __init__(self, node_id: bytes) -> None:
+        self.node_id = node_id
+        #: Cumulative demand as last told to the raylet (see LeaseDemand).
+        self.demanded = 0
+        #: Granted, or sent on to another raylet.
+        self.granted = 0
+        #: The raylet knows the scheduling class.
+        self.announced = False
+
+    @property
+    def outstanding(self) -> int:
+        return max(0, self.demanded - self.granted)
+
+    def ask_for(self, count: int) -> None:
+        """So many more."""
+        self.demanded = max(self.demanded, self.granted) + count
+
+
 class LeasedWorker:
     """A worker this owner may push tasks to."""
 
@@ -79,11 +105,15 @@ class LeasedWorker:
         "pid",
         "recalling",
         "reclaim_at",
+        "source",
         "worker_id",
     )
 
-    def __init__(self, lease_id: bytes, worker_id: bytes, pid: int, connection: Any, now: float) -> None:
+    def __init__(
+        self, lease_id: bytes, source: Source, worker_id: bytes, pid: int, connection: Any, now: float
+    ) -> None:
         self.lease_id = lease_id
+        self.source = source
         self.worker_id = worker_id
         self.pid = pid
         self.connection = connection
@@ -110,7 +140,8 @@ class Port(Protocol):
 
     def recall(self, worker: LeasedWorker, count: int) -> None: ...
 
-    def demand(self, queue: TaskQueue) -> None: ...
+    def demand(self, queue: TaskQueue, source: Source, placed: bool) -> None:
+        """Tell ``source.demanded``; ``placed``: what is new was sent there by another raylet."""
 
     def give_back(self, worker: LeasedWorker) -> None: ...
 
@@ -118,7 +149,8 @@ class Port(Protocol):
 class TaskQueue:
     """Tasks and leases of one scheduling class. Not thread-safe: the core's lock protects it."""
 
-    def __init__(self, key: int, spec: SchedulingClass, port: Port) -> None:
+    def __init__(self, key: int, spec: SchedulingClass, node_id: bytes, port: Port) -> None:
+        """``node_id``: the owner's node."""
         self.key = key
         self.spec = spec
         self._port = port
@@ -126,10 +158,24 @@ class TaskQueue:
         self.workers: dict[bytes, LeasedWorker] = {}
         #: All and only workers with nothing in flight that are not blocked.
         self.idle: dict[bytes, LeasedWorker] = {}
-        self.granted = 0
-        #: Cumulative demand as last told to the raylet (see LeaseDemand).
-        self.demanded = 0
-        self.announced = False
+        self.home = Source(node_id)
+        #: Other nodes, as far as leases were or are asked there.
+        self.elsewhere: dict[bytes, Source] = {}
+
+    @property
+    def outstanding(self) -> int:
+        """Leases asked for and not granted, wherever."""
+        if not self.elsewhere:
+            return self.home.outstanding
+        return self.home.outstanding + sum(source.outstanding for source in self.elsewhere.values())
+
+    def source(self, node_id: bytes) -> Source:
+        if node_id == self.home.node_id:
+            return self.home
+        source = self.elsewhere.get(node_id)
+        if source is None:
+            source = self.elsewhere[node_id] = Source(node_id)
+        return source
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -141,7 +187,7 @@ class TaskQueue:
             return
         self.pending.append(record)
         # Each change of the demand is a message: here it grows in doubling steps, each grant evens it out.
-        outstanding = self.demanded - self.granted
+        outstanding = self.outstanding
         if outstanding < MAX_DEMAND and len(self.pending) >= 2 * outstanding:
             self._adjust_demand()
 
@@ -152,13 +198,26 @@ class TaskQueue:
         self._adjust_demand()
 
     def on_granted(self, worker: LeasedWorker, now: float) -> None:
-        self.granted += 1
+        worker.source.granted += 1
         self.workers[worker.lease_id] = worker
         if self.pending:
             self._refill(worker, now)
             self._adjust_demand()
         else:
             self._rest(worker, now)
+
+    def on_spillback(self, source: Source, count: int, to: Source) -> None:
+        """A raylet sends the owner on to another one for so many leases."""
+        source.granted += count
+        if self.backlog:
+            to.ask_for(count)
+            self._port.demand(self, to, True)
+
+    def on_raylet_lost(self, source: Source) -> list[LeasedWorker]:
+        """A node is gone, and so are its leases, each to be ended with ``on_lost``; what was asked there is asked
+        elsewhere then."""
+        self.elsewhere.pop(source.node_id, None)
+        return [worker for worker in self.workers.values() if worker.source is source]
 
     def on_replied(self, worker: LeasedWorker, task_id: bytes, duration_us: int) -> TaskRecord | None:
         """One answer; call ``after_replies`` when all of a message are in. None if it was not expected."""
@@ -242,9 +301,9 @@ class TaskQueue:
         self.workers.clear()
         self.idle.clear()
 
-    def refused(self) -> None:
+    def refused(self, source: Source) -> None:
         """The raylet forgot the demand it refused."""
-        self.demanded = self.granted
+        source.demanded = source.granted
 
     # -- decisions ------------------------------------------------------------------------------------
 
@@ -300,7 +359,7 @@ class TaskQueue:
         if not victim.recalling and len(victim.in_flight) > 1:
             victim.recalling = True
             self._port.recall(victim, len(victim.in_flight) // 2)
-        elif not self.pending and self.demanded > self.granted:
+        elif not self.pending and self.outstanding:
             self._adjust_demand()
 
     def _return(self, worker: LeasedWorker) -> None:
@@ -318,16 +377,19 @@ class TaskQueue:
         )
 
     def _adjust_demand(self) -> None:
-        wanted = self.granted + min(self.backlog, MAX_DEMAND)
-        if wanted > self.demanded:
-            self.demanded = wanted
-            self._port.demand(self)
-        elif wanted == self.granted and self.demanded > self.granted:
-            self.demanded = self.granted
-            self._port.demand(self)
+        wanted = min(self.backlog, MAX_DEMAND)
+        outstanding = self.outstanding
+        if wanted > outstanding:
+            self.home.ask_for(wanted - outstanding)
+            self._port.demand(self, self.home, False)
+        elif not wanted and outstanding:
+            for source in (self.home, *self.elsewhere.values()):
+                if source.outstanding:
+                    source.demanded = source.granted
+                    self._port.demand(self, source, False)
 
     def validate(self) -> None:
         """Asserts what must always hold; for tests."""
         for lease_id, worker in self.idle.items():
             assert not worker.in_flight and self.workers.get(lease_id) is worker
-        assert self.demanded >= self.granted or not self.backlog
+        assert self.outstanding or not self.pending

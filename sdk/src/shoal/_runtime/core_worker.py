@@ -37,6 +37,7 @@ from shoal._runtime.peer_frames import (
     ValueReady,
 )
 from shoal._runtime.peers import Peers
+from shoal._runtime.raylets import RayletFrames, Raylets
 from shoal._runtime.reactor import Reactor, Waiter
 from shoal._runtime.task_submitter import TaskSubmitter
 from shoal._serialization import Serialized, loads, loads_packed, serialize
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024
-
-RayletFrames = frames.RayletMessage | frames.Hello | frames.HelloReply | frames.HelloProof
 
 
 class _GetWatcher:
@@ -151,6 +150,9 @@ class CoreWorker:
         self.peers = Peers(
             self.reactor, self._identity, self.lock, dialer, listener, tls, self._on_peer, self._on_peer_gone
         )
+        self.raylets = Raylets(
+            self.reactor, self._identity, self.lock, dialer, self._on_raylet, self._on_other_raylet_lost
+        )
         try:
             sock = dialer.home()
             reply, arena_fd = channel.authenticate_blocking(sock, self._identity, RayletFrames)
@@ -158,12 +160,13 @@ class CoreWorker:
             self.peers.close()
             raise
         self.store = LocalStore(self.reactor, arena_fd, reply.arena_size, worker_id)
-        self.raylet = Connection(
+        #: This node's.
+        self.raylet = self.raylets.home = Connection(
             self.reactor,
             sock,
             self._identity,
             RayletFrames,
-            self._on_raylet,
+            lambda _, messages: self._on_raylet(node_id, messages),
             self._on_raylet_closed,
             connecting=True,
             authenticated=True,
@@ -471,20 +474,25 @@ class CoreWorker:
 
     # -- the raylet -----------------------------------------------------------------------------------
 
-    def _on_raylet(self, connection: Connection, messages: list[Any]) -> None:
+    def _on_raylet(self, node_id: bytes, messages: list[Any]) -> None:
+        """From this node's raylet, or from another one that leases workers to this process."""
         with self.lock:
             for message in messages:
                 kind = type(message)
                 if kind is frames.ObjectCreated or kind is frames.ObjectLocated:
                     self.store.on_answer(message)
                 elif kind is frames.LeaseGranted:
-                    self.tasks.on_granted(message)
+                    self.tasks.on_granted(node_id, message)
                 elif kind is frames.LeaseLost:
                     self.tasks.on_lost(message)
                 elif kind is frames.LeaseRefused:
-                    self.tasks.on_refused(message)
+                    self.tasks.on_refused(node_id, message)
                 elif kind is frames.LeaseReclaim:
                     self.tasks.on_reclaim(message)
+                elif kind is frames.LeaseSpillback:
+                    self.tasks.on_spillback(node_id, message)
+                elif kind is frames.NodeFound:
+                    self.raylets.on_found(message)
                 elif kind is frames.ObjectUncache:
                     self.store.on_uncache(message)
                 elif kind is frames.NodeLost:
@@ -493,11 +501,17 @@ class CoreWorker:
                     waiter, box = self._answers.pop(message.request)
                     box.append(message)
                     self.reactor.finish(waiter)
-                elif self.executor is not None:
+                elif self.executor is not None and node_id == self.node_id:
                     self.executor.on_raylet(message)
 
     def _on_node_lost(self, message: frames.NodeLost) -> None:
-        self.peers.node_lost(message.node_id, f"its node {message.node_id.hex()} is dead: {message.reason}")
+        reason = f"it was declared dead: {message.reason}"
+        self.raylets.node_lost(message.node_id, reason)
+        self.peers.node_lost(message.node_id, f"its node {message.node_id.hex()} is lost: {reason}")
+
+    def _on_other_raylet_lost(self, node_id: bytes, reason: str) -> None:
+        if not self.closed:
+            self.tasks.on_raylet_lost(node_id, reason)
 
     def _on_raylet_closed(self, connection: Connection, reason: str) -> None:
         with self.lock:
@@ -581,7 +595,7 @@ class CoreWorker:
             self.tasks.forget_all()
             self.actors.forget_all()
         self.reactor.stop()
-        self.raylet.close_quietly()
+        self.raylets.close()
         self.peers.close()
         self.store.close()
         self.gcs.close()
@@ -590,5 +604,5 @@ class CoreWorker:
         """In a forked child: let go of the copied descriptors; the parent goes on unharmed."""
         self.closed = True
         self.reactor.abandon()
-        self.raylet.detach()
+        self.raylets.detach()
         self.peers.detach()

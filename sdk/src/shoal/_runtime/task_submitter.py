@@ -1,15 +1,16 @@
-"""Tasks of this owner: from the call to the values, through worker leases of its raylet."""
+"""Tasks of this owner: from the call to the values, through worker leases of its raylet and others."""
 
 from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core import objects
 from shoal._core.objects import ERROR, ObjectEntry
-from shoal._core.tasks import FunctionRecord, LeasedWorker, TaskQueue, TaskRecord
+from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
 from shoal._object_ref import ObjectRef
 from shoal._runtime.peer_frames import INLINE, Argument, PushTasks, Recall, Recalled, TaskPush, TaskReply, Value
 from shoal._serialization import serialize
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 IDLE_LEASE_S = 0.2
 #: A thread that submits without ever waiting looks for answers after so many submissions.
 POLL_EVERY = 32
+#: Arguments of fewer bytes do not matter for where a task runs.
+WORTH_MOVING_BYTES = 1024 * 1024
 #: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
 LOSS_REASON_S = 2.0
 
@@ -201,7 +204,7 @@ class TaskSubmitter:
         with self._core.lock:
             queue = self._queues.get(spec)
             if queue is None:
-                queue = TaskQueue(len(self._by_key), spec, self)
+                queue = TaskQueue(len(self._by_key), spec, self._core.node_id, self)
                 self._queues[spec] = queue
                 self._by_key.append(queue)
             return queue
@@ -256,60 +259,89 @@ class TaskSubmitter:
     def recall(self, worker: LeasedWorker, count: int) -> None:
         worker.connection.send(Recall(count))
 
-    def demand(self, queue: TaskQueue) -> None:
-        if queue.demanded > queue.granted:
+    def demand(self, queue: TaskQueue, source: Source, placed: bool) -> None:
+        if source.outstanding:
             for other in self._by_key:
                 if other is not queue and other.idle:
                     other.return_idle()
-        spec = None if queue.announced else queue.spec
-        queue.announced = True
-        self._core.raylet.send(LeaseDemand(queue.key, queue.demanded, spec))
+        spec = None if source.announced else queue.spec
+        source.announced = True
+        mean_us = int(queue.pending[0].function.mean_us) if queue.pending else 0
+        # To another node all of it is placed; to this one, what another has sent back.
+        placed = placed or source is not queue.home
+        message = LeaseDemand(queue.key, source.demanded, spec, placed, self._argument_bytes(queue), mean_us)
+        self._core.raylets.send(source.node_id, message)
+
+    @staticmethod
+    def _argument_bytes(queue: TaskQueue) -> dict[bytes, int] | None:
+        """Of the next task: where its large arguments lie."""
+        if not queue.pending or queue.pending[0].arguments is None:
+            return None
+        sizes: dict[bytes, int] = {}
+        for _, _, ref in queue.pending[0].arguments:
+            entry = ref._entry
+            if entry.state == objects.STORED:
+                sizes[entry.node_id] = sizes.get(entry.node_id, 0) + entry.size
+        return sizes if sum(sizes.values()) >= WORTH_MOVING_BYTES else None
 
     def give_back(self, worker: LeasedWorker) -> None:
         self._lease_queue.pop(worker.lease_id, None)
         self._by_worker.pop(worker.worker_id, None)
-        self._core.raylet.send(LeaseReturned(worker.lease_id, worker.leaving))
+        self._core.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker.leaving))
 
-    # -- from the raylet --------------------------------------------------------------------------------
+    # -- from the raylets -------------------------------------------------------------------------------
 
-    def on_granted(self, message: frames.LeaseGranted) -> None:
+    def on_granted(self, node_id: bytes, message: frames.LeaseGranted) -> None:
         queue = self._by_key[message.class_key]
+        source = queue.source(node_id)
         connection = self._core.peers.connect(message.worker)
         if connection is None:
             # Dead already; the raylet's LeaseLost is on its way, and the demand it satisfied is renewed.
-            queue.granted += 1
-            self._core.raylet.send(LeaseReturned(message.lease_id, worker_exits=True))
+            source.granted += 1
+            self._core.raylets.send(node_id, LeaseReturned(message.lease_id, worker_exits=True))
             queue.add_front([], time.monotonic())
             return
         now = time.monotonic()
-        worker = LeasedWorker(message.lease_id, message.worker.worker_id, message.pid, connection, now)
+        worker = LeasedWorker(message.lease_id, source, message.worker.worker_id, message.pid, connection, now)
         self._lease_queue[message.lease_id] = queue
         self._by_worker[worker.worker_id] = (queue, worker)
         queue.on_granted(worker, now)
 
+    def on_spillback(self, node_id: bytes, message: frames.LeaseSpillback) -> None:
+        queue = self._by_key[message.class_key]
+        self._core.raylets.know(message.node_id, message.host, message.port)
+        queue.on_spillback(queue.source(node_id), message.count, queue.source(message.node_id))
+
+    def on_raylet_lost(self, node_id: bytes, reason: str) -> None:
+        """Another node is gone, or there is no way to it: its leases are lost, and others are asked for instead."""
+        for queue in self._by_key:
+            source = queue.elsewhere.get(node_id)
+            if source is None:
+                continue
+            for worker in queue.on_raylet_lost(source):
+                self._lost(queue, worker, lambda _: exceptions.NodeDiedError(f"Node {node_id.hex()} is lost: {reason}"))
+            queue.add_front([], time.monotonic())
+
     def on_lost(self, message: frames.LeaseLost) -> None:
-        queue = self._lease_queue.pop(message.lease_id, None)
-        if queue is None:
-            return
-        worker = queue.workers[message.lease_id]
+        queue = self._lease_queue.get(message.lease_id)
+        if queue is not None:
+            worker = queue.workers[message.lease_id]
+            self._lost(queue, worker, lambda record: _death(message, record, worker))
+
+    def _lost(self, queue: TaskQueue, worker: LeasedWorker, cause: Callable[[TaskRecord], Exception]) -> None:
+        del self._lease_queue[worker.lease_id]
         self._by_worker.pop(worker.worker_id, None)
-        records = queue.on_lost(message.lease_id)
-        if len(records) == 1 and worker.connection.undelivered:
-            queue.add_front(records, time.monotonic())  # the worker was dead before it got the task
+        records = queue.on_lost(worker.lease_id)
+        connection = worker.connection
+        if not connection.authenticated or (len(records) == 1 and connection.undelivered):
+            queue.add_front(records, time.monotonic())  # the worker was dead before it got them
             return
         for record in records:
             record.suspect = True
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
         queue.add_front(records[1:], time.monotonic())
         for record in records[:1]:
-            self._retry_or_fail(record, self._death(message, record, worker))
-
-    def _death(self, message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
-        if message.kind == "NODE_OUT_OF_MEMORY":
-            return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
-        return exceptions.WorkerCrashedError(
-            message.detail, task_name=record.push.name, pid=worker.pid, node_id=self._core.node_id.hex()
-        )
+            self._retry_or_fail(record, cause(record))
 
     def on_worker_disconnected(self, worker_id: bytes) -> None:
         """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
@@ -323,14 +355,14 @@ class TaskSubmitter:
         def give_up() -> None:
             with self._core.lock:
                 if worker.lease_id in self._lease_queue:
-                    self._core.raylet.send(LeaseReturned(worker.lease_id, worker_exits=True))
+                    self._core.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker_exits=True))
                     self.on_lost(frames.LeaseLost(worker.lease_id, "SYSTEM_ERROR", "the connection to it ended"))
 
         self._core.reactor.call_later(LOSS_REASON_S, give_up)
 
-    def on_refused(self, message: frames.LeaseRefused) -> None:
+    def on_refused(self, node_id: bytes, message: frames.LeaseRefused) -> None:
         queue = self._by_key[message.class_key]
-        queue.refused()
+        queue.refused(queue.source(node_id))
         error: Exception
         if message.kind == "runtime_env":
             error = exceptions.RuntimeEnvSetupError(message.reason)
@@ -429,3 +461,11 @@ class TaskSubmitter:
             record.retries_left -= 1
         record.push.attempt += 1
         self._enqueue(record)
+
+
+def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
+    if message.kind == "NODE_OUT_OF_MEMORY":
+        return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
+    return exceptions.WorkerCrashedError(
+        message.detail, task_name=record.push.name, pid=worker.pid, node_id=worker.source.node_id.hex()
+    )

@@ -45,12 +45,15 @@ class WorkersUnstartable:
 
 @dataclass(frozen=True, slots=True)
 class AskScheduler:
-    """This node can never hold the class: can another?"""
+    """Where shall ``count`` leases of a class go, each of its own? Answered with ``WorkerLeases.answered``."""
 
     owner: bytes
     class_key: int
     resources: ResourceSet
     strategy: str
+    count: int
+    #: By the node that holds them.
+    argument_bytes: dict[bytes, int]
 
 
 @dataclass(frozen=True, slots=True)

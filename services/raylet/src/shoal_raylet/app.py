@@ -19,10 +19,12 @@ from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, join_address, serve
 from shoal_common.labels import labels_of_node
 from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
+from shoal_common.strategy import Strategy
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
 from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
+from shoal_raylet.actions import AskScheduler
 from shoal_raylet.actor_placement import ActorPlacement
 from shoal_raylet.arena import Arena
 from shoal_raylet.channel_server import ChannelServer
@@ -32,14 +34,14 @@ from shoal_raylet.function_cache import FunctionCache
 from shoal_raylet.gcs_reports import GcsReports
 from shoal_raylet.heartbeat import Heartbeats
 from shoal_raylet.memory_monitor import MemoryMonitor
-from shoal_raylet.node import Feasibility, Node
+from shoal_raylet.node import Node
 from shoal_raylet.node_directory import NodeDirectory
 from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.resource_ledger import ResourceLedger
 from shoal_raylet.schedulers import Schedulers
 from shoal_raylet.servicer import RayletServicer
-from shoal_raylet.worker_leases import WorkerLeases
+from shoal_raylet.worker_leases import Answer, Place, WorkerLeases
 from shoal_raylet.worker_output import Batch, WorkerOutput
 from shoal_raylet.worker_pool import WorkerPool
 from shoal_raylet.worker_processes import WorkerProcesses
@@ -97,7 +99,7 @@ class RayletApp:
         gpu_ids = config.gpu_ids or tuple(map(str, range(total["GPU"] // GRAINS)))
         ledger = ResourceLedger(total, {"GPU": gpu_ids} if gpu_ids else None)
         pool = WorkerPool(cpus, min(cpus, _MAX_FRESH), config.worker_startup_timeout_s, ids.new_worker_id)
-        leases = WorkerLeases(node_id, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
+        leases = WorkerLeases(node_id, self.labels, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
         self._arena = Arena(config.object_store_bytes)
         files = FallbackFiles((config.fallback_dir or config.session_dir) / f"fallback-{node_id.hex()[:12]}")
         index = ObjectIndex(self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory))
@@ -132,6 +134,7 @@ class RayletApp:
         )
         self._failure = asyncio.get_running_loop().create_future()
         self._node = Node(
+            node_id=node_id,
             ledger=ledger,
             pool=pool,
             leases=leases,
@@ -285,12 +288,30 @@ class RayletApp:
         data: bytes = response.data
         return data
 
-    async def _ask_scheduler(self, resources: ResourceSet, strategy: str) -> Feasibility:
+    async def _ask_scheduler(self, question: AskScheduler) -> Answer:
+        strategy = Strategy.decode(question.strategy)
+        if strategy.node_id is not None and not strategy.soft:
+            # There is nothing to choose, and a scheduler that has just started may not know that node yet.
+            node = await self._directory.find(strategy.node_id)
+            if node is None or node.state != gcs_pb2.NODE_STATE_ALIVE:
+                reason = f"node {strategy.node_id.hex()} is not alive, and the task may run nowhere else (soft=False)"
+                return Answer(infeasible=True, reason=reason)
+            return Answer((Place(node.node_id, node.host, node.channel_port, question.count),))
         request = scheduler_pb2.PickNodeRequest(
-            resources=_amounts(resources), strategy=strategy, asking_node_id=self.node_id
+            resources=_amounts(question.resources),
+            strategy=question.strategy,
+            asking_node_id=self.node_id,
+            argument_bytes={node_id.hex(): size for node_id, size in question.argument_bytes.items()},
+            count=question.count,
         )
         response = await self._schedulers.pick(request)
-        return Feasibility(response.infeasible, response.reason)
+        places: list[Place] = []
+        for placement in response.placements:
+            node = await self._directory.find(placement.node_id)
+            # A node that the GCS does not know (any more), or that others cannot reach, is none.
+            if node is not None and (node.channel_port or node.node_id == self.node_id):
+                places.append(Place(node.node_id, node.host, node.channel_port, placement.count))
+        return Answer(tuple(places), response.infeasible, response.reason)
 
     async def _publish_lines(self, batch: Batch) -> None:
         source = batch.source
@@ -324,6 +345,7 @@ class RayletApp:
             total=_amounts(node.ledger.total),
             available=_amounts(available),
             queued_leases=node.leases.queued,
+            mean_task_us=node.leases.mean_task_us,
             store_bytes=node.store.index.allocator.capacity,
             store_used_bytes=store_used,
             labels=self.labels,

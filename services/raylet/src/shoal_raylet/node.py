@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from shoal_common import frames
-from shoal_common.errors import ServiceError
+from shoal_common.errors import InvalidRequest, ServiceError
 from shoal_common.resources import ResourceSet
 from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.actions import (
@@ -38,7 +38,7 @@ from shoal_raylet.memory_policy import Victim
 from shoal_raylet.node_directory import NodeDirectory
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.resource_ledger import ResourceLedger
-from shoal_raylet.worker_leases import WorkerLeases
+from shoal_raylet.worker_leases import Answer, WorkerLeases
 from shoal_raylet.worker_output import Source, WorkerOutput
 from shoal_raylet.worker_pool import Worker, WorkerPool, WorkerState
 from shoal_raylet.worker_processes import WorkerProcesses
@@ -49,18 +49,11 @@ log = structlog.get_logger(__name__)
 _EXIT_GRACE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Feasibility:
-    """A scheduler's answer: can any node ever hold the request? ``reason`` may be empty."""
-
-    infeasible: bool
-    reason: str
-
-
 @dataclass
 class Node:
     """Belongs to one event loop. The parts are made, started and stopped by ``app``."""
 
+    node_id: bytes
     ledger: ResourceLedger
     pool: WorkerPool
     leases: WorkerLeases
@@ -72,7 +65,8 @@ class Node:
     reports: GcsReports
     monitor: MemoryMonitor
     directory: NodeDirectory
-    ask_scheduler: Callable[[ResourceSet, str], Coroutine[Any, Any, Feasibility]]
+    #: Raises: ServiceError when no scheduler answers.
+    ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, Answer]]
     #: Called when the load has changed.
     on_change: Callable[[], None]
 
@@ -200,10 +194,8 @@ class Node:
         assert connection.hello is not None
         job_id = worker.job_id if worker is not None else connection.hello.job_id
         try:
-            actions = self.leases.demanded(
-                owner, job_id, message.class_key, message.total, message.spec, self._loop.time()
-            )
-        except ValueError as error:
+            actions = self.leases.demanded(owner, job_id, message, self._loop.time())
+        except (ValueError, InvalidRequest) as error:
             connection.close(str(error))
             return
         self._execute(actions)
@@ -269,13 +261,19 @@ class Node:
     # --- other nodes (directory) ---
 
     def nodes_changed(self) -> None:
-        pass
+        alone = not any(node.channel_port for node in self.directory.living() if node.node_id != self.node_id)
+        if alone != self.leases.alone:
+            self.leases.alone = alone
+            self._schedule()
 
     def node_lost(self, node: gcs_pb2.NodeInfo) -> None:
         """Whoever holds leases there learns it from its own node, in case the other one still seems to answer."""
-        for connection in self._peers.values():
+        for connection in list(self._peers.values()):
+            assert connection.hello is not None
             if connection.role in ("driver", "worker"):
                 connection.send(frames.NodeLost(node.node_id, node.death_reason))
+            elif connection.role == "owner" and connection.hello.node_id == node.node_id:
+                connection.close(f"its node is dead: {node.death_reason}")
 
     # --- what the GCS asks (servicer) ---
 
@@ -393,22 +391,17 @@ class Node:
                     self._execute(self.leases.workers_unstartable(reason))
                     self._execute(self.actors.workers_unstartable(reason))
                 case AskScheduler():
-                    self._start(self._ask_scheduler(action))
+                    self._start(self._ask(action))
                 case ReportActorStarted():
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
 
-    async def _ask_scheduler(self, question: AskScheduler) -> None:
+    async def _ask(self, question: AskScheduler) -> None:
+        answer: Answer | None = None
         try:
-            answer = await self.ask_scheduler(question.resources, question.strategy)
+            answer = await self.ask_scheduler(question)
         except ServiceError as error:
-            # Without a scheduler this node only knows about itself.
             log.info("scheduler_not_asked", reason=str(error))
-            answer = Feasibility(True, "")
-        self._execute(
-            self.leases.scheduler_answered(
-                question.owner, question.class_key, answer.infeasible, answer.reason, self._loop.time()
-            )
-        )
+        self._execute(self.leases.answered(question.owner, question.class_key, answer, self._loop.time()))
         self._schedule()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -8,18 +8,22 @@ that does not fit is passed by smaller ones, but only for ``PASSED_OVER_S``: the
 Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
 ``QUANTUM_S`` are asked back from whoever holds more than the one that waits.
 
-Covers the life of a demand and a lease. Not: processes (``worker_pool``), amounts (``resource_ledger``).
+Covers the life of a lease. Not: what may be granted here at all, and what is asked of a scheduler (``lease_demand``),
+processes (``worker_pool``), amounts (``resource_ledger``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from shoal_common import frames
+from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
-from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
+from shoal_common.strategy import Strategy
+from shoal_raylet.actions import Action, KillWorker, Send
+from shoal_raylet.lease_demand import Demand
 from shoal_raylet.resource_ledger import ResourceLedger
 from shoal_raylet.worker_pool import Worker, WorkerPool, WorkerState
 
@@ -29,32 +33,26 @@ QUANTUM_S = 0.1
 PASSED_OVER_S = 2.0
 #: An actor that found no room reserves it until its creation is tried again, at most this long, in seconds.
 ACTOR_WISH_S = 2.0
-#: While this node cannot hold a class, the scheduler is asked again at this interval, in seconds.
-ASK_AGAIN_S = 1.0
 
 
-@dataclass(slots=True, eq=False)
-class Demand:
-    owner: bytes
-    job_id: bytes
-    class_key: int
-    spec: frames.SchedulingClass
-    resources: ResourceSet
-    total: int = 0
-    granted: int = 0
-    #: Leases of it that are held now.
-    held: dict[bytes, Lease] = field(default_factory=dict)
-    #: When it began to wait for the next grant.
-    waiting_since: float = 0.0
-    #: Set while this node can never hold it: when that was found, and when the scheduler is asked next.
-    infeasible_since: float | None = None
-    ask_at: float = 0.0
-    #: What the scheduler said last, or what this node lacks.
-    infeasible_reason: str = ""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a scheduler sends leases."""
 
-    @property
-    def owed(self) -> int:
-        return max(0, self.total - self.granted)
+    node_id: bytes
+    #: TCP address of that raylet's framed channel; of no use where the node is this one.
+    host: str
+    port: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A scheduler's. ``infeasible``: no node can ever hold the request, and why. Neither that nor places: it waits."""
+
+    places: tuple[Place, ...] = ()
+    infeasible: bool = False
+    reason: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,13 +68,17 @@ class WorkerLeases:
     def __init__(
         self,
         node_id: bytes,
+        labels: Mapping[str, str],
         ledger: ResourceLedger,
         pool: WorkerPool,
         infeasible_grace_s: float,
         new_lease_id: Callable[[], bytes],
     ) -> None:
         """``infeasible_grace_s``: how long a class that no node can hold may wait; 0 = not at all, -1 = for ever."""
-        self._node_hex = node_id.hex()
+        self._node_id = NodeID(node_id)
+        self._labels = labels
+        #: No other node can be reached: what this one can hold need not be asked about.
+        self.alone = True
         self._ledger = ledger
         self._pool = pool
         self._grace_s = infeasible_grace_s
@@ -108,26 +110,47 @@ class WorkerLeases:
 
     # --- events ---
 
-    def demanded(
-        self, owner: bytes, job_id: bytes, class_key: int, total: int, spec: frames.SchedulingClass | None, now: float
-    ) -> list[Action]:
-        """Raises: ValueError when the first demand of a class comes without its spec."""
-        key = (owner, class_key)
+    def demanded(self, owner: bytes, job_id: bytes, message: frames.LeaseDemand, now: float) -> list[Action]:
+        """Raises: ValueError when the first demand of a class comes without its spec, InvalidRequest for an unknown
+        strategy."""
+        key = (owner, message.class_key)
         demand = self._demands.get(key)
         if demand is None:
-            if spec is None:
-                raise ValueError(f"the first demand of class {class_key} has no spec")
-            demand = Demand(owner, job_id, class_key, spec, ResourceSet(dict(spec.resources)))
-            self._demands[key] = demand
-        demand.total = total
+            demand = self._demands[key] = self._new_demand(owner, job_id, message)
+        grown = message.total - demand.total
+        demand.total = message.total
+        demand.sent_here = message.placed
+        demand.argument_bytes = message.argument_bytes
+        demand.mean_task_us = message.mean_task_us or demand.mean_task_us
         if not demand.owed:
-            self._waiting.pop(key, None)
-            demand.infeasible_since = None
+            self._settled(demand)
             return []
+        if message.placed and grown > 0:
+            demand.placed += grown
+        demand.placed = min(demand.placed, demand.owed)
         if key not in self._waiting:
             self._waiting[key] = demand
             demand.waiting_since = now
-        return self._check_feasible(demand, now)
+        return self._ask_if_due(demand, now)
+
+    def _new_demand(self, owner: bytes, job_id: bytes, message: frames.LeaseDemand) -> Demand:
+        spec = message.spec
+        if spec is None:
+            raise ValueError(f"the first demand of class {message.class_key} has no spec")
+        strategy = Strategy.decode(spec.strategy)
+        resources = ResourceSet(dict(spec.resources))
+        allowed = strategy.allows(self._node_id, self._labels)
+        chosen = strategy.node_id in (None, self._node_id) and strategy.alternative(self._labels) == 0
+        return Demand(
+            owner,
+            job_id,
+            message.class_key,
+            spec,
+            resources,
+            strategy,
+            impossible=not allowed or not self._ledger.can_ever_hold(resources),
+            at_home=chosen and not strategy.spread,
+        )
 
     def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
         """Unknown leases are ignored: the worker's death may have crossed the return on the way."""
@@ -167,26 +190,57 @@ class WorkerLeases:
     def actor_placed(self, actor_id: bytes) -> None:
         self._wishes.pop(actor_id, None)
 
-    def scheduler_answered(
-        self, owner: bytes, class_key: int, infeasible: bool, reason: str, now: float
-    ) -> list[Action]:
-        """``infeasible`` False: some node can hold it, so it waits on."""
+    def answered(self, owner: bytes, class_key: int, answer: Answer | None, now: float) -> list[Action]:
+        """To ``AskScheduler``; None = nobody answers, so that this node decides by what it knows: itself."""
         demand = self._demands.get((owner, class_key))
-        if demand is None or demand.infeasible_since is None:
+        if demand is None:
             return []
-        if not infeasible:
+        demand.asking = False
+        if answer is None:
+            answer = self._own_answer(demand)
+        actions: list[Action] = []
+        for place in answer.places:
+            count = min(place.count, demand.owed)
+            if place.node_id == self._node_id:
+                demand.placed = min(demand.placed + count, demand.owed)
+            elif count:
+                demand.granted += count
+                actions.append(
+                    Send(owner, frames.LeaseSpillback(class_key, count, place.node_id, place.host, place.port))
+                )
+        if not demand.owed:
+            self._settled(demand)
+        elif demand.owed > demand.grantable(self.alone):
+            actions += self._judge(demand, answer, now)
+        return actions
+
+    def _own_answer(self, demand: Demand) -> Answer:
+        if demand.impossible:
+            return Answer(infeasible=True)
+        return Answer(places=(Place(self._node_id, "", 0, demand.owed),))
+
+    def _judge(self, demand: Demand, answer: Answer, now: float) -> list[Action]:
+        """Some of it can be granted neither here nor, as far as is known, elsewhere."""
+        if not answer.infeasible:
+            demand.infeasible_since = None
+            return []
+        if demand.infeasible_since is None:
             demand.infeasible_since = now
+            demand.infeasible_reason = self._why_not_here(demand)
+        demand.infeasible_reason = answer.reason or demand.infeasible_reason
+        if demand.bound:
+            return [self._refuse(demand, "affinity", demand.infeasible_reason)]
+        if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
             return []
-        if reason:
-            demand.infeasible_reason = reason
-        return self._refuse_if_due(demand, now)
+        reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
+        return [self._refuse(demand, "infeasible", reason)]
 
     def workers_unstartable(self, reason: str) -> list[Action]:
         """Everybody who waits for a worker that cannot be started is told why."""
         return [
             self._refuse(demand, "worker_start", f"worker processes do not start on this node: {reason}")
             for demand in list(self._waiting.values())
-            if demand.infeasible_since is None
+            if demand.grantable(self.alone)
         ]
 
     # --- decisions ---
@@ -201,7 +255,7 @@ class WorkerLeases:
             room -= need
         passed: set[tuple[bytes, int]] = set()
         for demand in self._waiting.values():
-            if demand.infeasible_since is not None:
+            if not demand.grantable(self.alone):
                 passed.add((demand.owner, demand.class_key))
             elif now - demand.waiting_since >= PASSED_OVER_S and not demand.resources.fits_in(room):
                 room -= demand.resources
@@ -210,7 +264,7 @@ class WorkerLeases:
             worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, WorkerState.LEASED, now)
             if worker is None:
                 passed.add((chosen.owner, chosen.class_key))
-                for _ in range(chosen.owed):
+                for _ in range(chosen.grantable(self.alone)):
                     if not chosen.resources.fits_in(room) or (not chosen.resources and wanted >= self._free_limit):
                         break
                     room -= chosen.resources
@@ -221,26 +275,37 @@ class WorkerLeases:
         return actions, wanted
 
     def tick(self, now: float) -> list[Action]:
-        """Ask leases back, ask the scheduler again, refuse what was infeasible for too long."""
+        """Ask leases back, and a scheduler about what waits for too long."""
         for actor_id in [a for a, (_, since) in self._wishes.items() if now - since >= ACTOR_WISH_S]:
             del self._wishes[actor_id]
         actions: list[Action] = []
         for demand in list(self._waiting.values()):
-            if demand.infeasible_since is not None:
-                actions += self._check_feasible(demand, now)
-            elif now - demand.waiting_since >= QUANTUM_S:
-                actions += self._reclaim(demand.resources, demand.owed, demand.job_id, demand, now)
+            actions += self._ask_if_due(demand, now)
+            grantable = demand.grantable(self.alone)
+            if grantable and now - demand.waiting_since >= QUANTUM_S:
+                actions += self._reclaim(demand.resources, grantable, demand.job_id, demand, now)
         for need, _ in self._wishes.values():
             actions += self._reclaim(need, 1, b"", None, now)
         return actions
 
     def next_deadline(self, now: float) -> float | None:
         """When ``tick`` may have something to do if nothing happens before; while somebody waits, as quanta end."""
-        if any(demand.infeasible_since is None for demand in self._waiting.values()) or self._wishes:
+        alone = self.alone
+        deadlines = [at for demand in self._waiting.values() if (at := demand.ask_at(alone)) is not None]
+        if any(demand.grantable(alone) for demand in self._waiting.values()) or self._wishes:
             began = [lease.granted_at for lease in self._leases.values()]
             began += [demand.waiting_since for demand in self._waiting.values()]
-            return min((begin + QUANTUM_S for begin in began if begin + QUANTUM_S > now), default=now + QUANTUM_S)
-        return min((demand.ask_at for demand in self._waiting.values()), default=None)
+            deadlines.append(
+                min((begin + QUANTUM_S for begin in began if begin + QUANTUM_S > now), default=now + QUANTUM_S)
+            )
+        return min(deadlines, default=None)
+
+    @property
+    def mean_task_us(self) -> int:
+        """Of what waits here, as far as the owners have timed it; 0 = unknown."""
+        timed = [demand for demand in self._waiting.values() if demand.mean_task_us]
+        owed = sum(demand.owed for demand in timed)
+        return sum(demand.owed * demand.mean_task_us for demand in timed) // owed if owed else 0
 
     # --- inside ---
 
@@ -275,13 +340,15 @@ class WorkerLeases:
         lease = Lease(self._new_lease_id(), demand, worker, now)
         self._leases[lease.lease_id] = self._by_worker[worker.worker_id] = lease
         demand.held[lease.lease_id] = lease
-        demand.granted += 1
+        demand.takes(1)
         self._held_cpu[demand.job_id] = self._held_cpu.get(demand.job_id, 0) + demand.resources["CPU"]
         key = (demand.owner, demand.class_key)
         del self._waiting[key]
         if demand.owed:
             demand.waiting_since = now
             self._waiting[key] = demand
+        else:
+            demand.settled()
         return [
             Send(
                 worker.worker_id,
@@ -335,46 +402,33 @@ class WorkerLeases:
                 actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)))
         return actions
 
-    def _check_feasible(self, demand: Demand, now: float) -> list[Action]:
-        strategy = demand.spec.strategy
-        if strategy.startswith("node:") and strategy != f"node:{self._node_hex}":
-            wanted = strategy.removeprefix("node:")
-            reason = f"node {wanted} is not alive, and the task may run nowhere else (soft=False)"
-            return [self._refuse(demand, "affinity", reason)]
-        if self._ledger.can_ever_hold(demand.resources):
+    def _ask_if_due(self, demand: Demand, now: float) -> list[Action]:
+        at = demand.ask_at(self.alone)
+        if at is None or now < at:
             return []
-        if strategy.startswith("node:"):
-            lacks = _amounts(demand.resources.missing_from(self._ledger.total))
-            reason = (
-                f"node {self._node_hex} can never hold it: it lacks {lacks}, and it may run nowhere else (soft=False)"
-            )
-            return [self._refuse(demand, "affinity", reason)]
-        if demand.infeasible_since is None:
-            demand.infeasible_since = now
-            demand.ask_at = now
-            total = self._ledger.total
-            demand.infeasible_reason = (
-                f"no node is known that can hold {_amounts(demand.resources.to_units())}, even when idle: "
-                f"node {self._node_hex} lacks {_amounts(demand.resources.missing_from(total))}"
-            )
-        if now < demand.ask_at:
-            return []
-        demand.ask_at = now + ASK_AGAIN_S
-        return [AskScheduler(demand.owner, demand.class_key, demand.resources, strategy)]
+        if demand.impossible and demand.strategy.node_id == self._node_id and demand.bound:
+            return [self._refuse(demand, "affinity", f"{self._why_not_here(demand)}, and it may run nowhere else")]
+        return [demand.ask(self.alone, now)]
 
-    def _refuse_if_due(self, demand: Demand, now: float) -> list[Action]:
-        assert demand.infeasible_since is not None
-        if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
-            return []
-        reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
-        return [self._refuse(demand, "infeasible", reason)]
+    def _why_not_here(self, demand: Demand) -> str:
+        here = f"node {self._node_id.hex()}"
+        lacks = demand.resources.missing_from(self._ledger.total)
+        if not lacks:
+            return f"no node is known that {demand.spec.strategy!r} allows: {here} is not one"
+        return (
+            f"no node is known that can hold {_amounts(demand.resources.to_units())}, even when idle: "
+            f"{here} lacks {_amounts(lacks)}"
+        )
 
     def _refuse(self, demand: Demand, kind: str, reason: str) -> Action:
         """What is owed counts as cancelled: a later demand of the class is judged anew."""
-        demand.total = demand.granted
-        demand.infeasible_since = None
+        demand.cancel()
         self._waiting.pop((demand.owner, demand.class_key), None)
         return Send(demand.owner, frames.LeaseRefused(demand.class_key, kind, reason))
+
+    def _settled(self, demand: Demand) -> None:
+        demand.settled()
+        self._waiting.pop((demand.owner, demand.class_key), None)
 
 
 def _amounts(units: dict[str, float]) -> str:
