@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 from support.certificates import Authority
+from support.processes import eventually
 from support.servers import MinioServer, free_port, running
 
 from shoal_common import errors
@@ -135,6 +136,35 @@ async def test_any_replica_serves_any_blob(secrets: Path, server: MinioServer, m
         assert (await one.ended())[0] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_replica_that_ends_in_mid_transfer_is_replaced_by_another(
+    secrets: Path, server: MinioServer, minio: Minio, bucket: str, end: signal.Signals
+) -> None:
+    through = "--s3-direct=false"  # what streams straight does not need the replica any more
+    objects = [os.urandom(25 << 20) for _ in range(8)]
+    async with (
+        process(secrets, server.address, bucket, through) as one,
+        process(secrets, server.address, bucket, through) as other,
+        client_of(one, other) as client,
+    ):
+        putting = asyncio.create_task(client.put("spill/01/aa/1", objects))
+        await asyncio.to_thread(eventually, lambda: minio._list_multipart_uploads(bucket).uploads, "it has begun")
+        one.child.send_signal(end)
+        assert (await putting).size_bytes == sum(map(len, objects))
+    async with (
+        process(secrets, server.address, bucket, through) as one,
+        process(secrets, server.address, bucket, through) as other,
+        client_of(one, other) as client,
+    ):
+        target = bytearray(sum(map(len, objects)))
+        getting = asyncio.create_task(client.get_into("spill/01/aa/1", memoryview(target)))
+        await asyncio.to_thread(eventually, lambda: any(target[:100]), "it has begun")
+        one.child.send_signal(end)
+        await getting
+        assert target == b"".join(objects)
+
+
 async def test_a_bucket_of_others_is_refused_and_left_as_it_is(
     secrets: Path, server: MinioServer, minio: Minio, bucket: str
 ) -> None:
@@ -173,6 +203,7 @@ async def test_wrong_credentials_are_told_at_once_and_kept_secret(
     assert code == 1
     assert f"of {server.address} refuses the objectstore service's credentials (SignatureDoesNotMatch)" in said
     assert "waiting_for_s3" not in said
+    assert "Traceback" not in said
     assert "a-wrong-secret" not in said
 
 

@@ -24,7 +24,10 @@ class RayletConfig(BusConfig):
     node_id: str = setting("", doc="node id in hexadecimal, 32 digits; empty takes a random one")
     gcs_address: str = setting(doc="host:port of each GCS, separated by commas")
     scheduler_addresses: tuple[str, ...] = setting(doc="host:port of each scheduler replica")
-    objectstore_address: str = setting(doc="gRPC address of an objectstore service, host:port")
+    objectstore_address: str = setting(
+        doc="gRPC address of the objectstore service, host:port; a name with an address for each replica, or all of "
+        "them with commas"
+    )
     channel_port: int = setting(
         -1,
         doc="TCP port for the framed channels of other nodes; 0 takes a free one, -1 = none, for a cluster of one node",
