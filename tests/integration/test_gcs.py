@@ -359,6 +359,14 @@ async def test_nodes_join_beat_and_leave(cluster: Cluster) -> None:
         assert events_pb2.NodeEvent.FromString(data).node.state == pb.NODE_STATE_ALIVE
 
 
+async def test_who_wants_to_join_is_told_what_there_is(cluster: Cluster) -> None:
+    await cluster.restart_gcs(objectstore_addresses=("store:6383",))
+    told = await cluster.nodes.GetCluster(pb.GetClusterRequest())
+    assert (told.cluster_id, told.session_name, told.nats_address) == (CLUSTER, "the-session", "")
+    assert list(told.objectstore_addresses) == ["store:6383"]
+    assert list(told.scheduler_addresses) == list(cluster.config.scheduler_addresses)
+
+
 async def test_a_node_id_in_use_is_refused(cluster: Cluster) -> None:
     await cluster.join()
     cluster.raylet_2.node_id = N1

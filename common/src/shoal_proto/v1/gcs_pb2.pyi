@@ -268,6 +268,51 @@ class JobInfo(google.protobuf.message.Message):
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo
 
 @typing.final
+class GetClusterRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetClusterRequest: typing_extensions.TypeAlias = GetClusterRequest
+
+@typing.final
+class GetClusterResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: builtins.int
+    SESSION_NAME_FIELD_NUMBER: builtins.int
+    SCHEDULER_ADDRESSES_FIELD_NUMBER: builtins.int
+    OBJECTSTORE_ADDRESSES_FIELD_NUMBER: builtins.int
+    NATS_ADDRESS_FIELD_NUMBER: builtins.int
+    cluster_id: builtins.str
+    session_name: builtins.str
+    nats_address: builtins.str
+    """nats_address; empty = this GCS carries the events"""
+    @property
+    def scheduler_addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """scheduler_addresses, host:port, as this GCS was told them"""
+
+    @property
+    def objectstore_addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """objectstore_addresses, as this GCS was told them"""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: builtins.str = ...,
+        session_name: builtins.str = ...,
+        scheduler_addresses: collections.abc.Iterable[builtins.str] | None = ...,
+        objectstore_addresses: collections.abc.Iterable[builtins.str] | None = ...,
+        nats_address: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cluster_id", b"cluster_id", "nats_address", b"nats_address", "objectstore_addresses", b"objectstore_addresses", "scheduler_addresses", b"scheduler_addresses", "session_name", b"session_name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetClusterResponse: typing_extensions.TypeAlias = GetClusterResponse
+
+@typing.final
 class RegisterNodeRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

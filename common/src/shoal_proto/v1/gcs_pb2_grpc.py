@@ -202,6 +202,11 @@ class NodeServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.GetCluster = channel.unary_unary(
+                '/shoal_proto.v1.NodeService/GetCluster',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetClusterRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetClusterResponse.FromString,
+                _registered_method=True)
         self.RegisterNode = channel.unary_unary(
                 '/shoal_proto.v1.NodeService/RegisterNode',
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeRequest.SerializeToString,
@@ -232,6 +237,14 @@ class NodeServiceStub(object):
 class NodeServiceServicer(object):
     """NodeService knows the nodes.
     """
+
+    def GetCluster(self, request, context):
+        """GetCluster tells what a raylet needs to know before it can join (`shoal start --address`).
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def RegisterNode(self, request, context):
         """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
@@ -276,6 +289,11 @@ class NodeServiceServicer(object):
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCluster,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetClusterRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetClusterResponse.SerializeToString,
+            ),
             'RegisterNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterNode,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.RegisterNodeRequest.FromString,
@@ -312,6 +330,33 @@ def add_NodeServiceServicer_to_server(servicer, server):
 class NodeService(object):
     """NodeService knows the nodes.
     """
+
+    @staticmethod
+    def GetCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.NodeService/GetCluster',
+            shoal__proto_dot_v1_dot_gcs__pb2.GetClusterRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def RegisterNode(request,

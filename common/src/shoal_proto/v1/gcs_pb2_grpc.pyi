@@ -102,6 +102,10 @@ class NodeServiceStub:
     def __new__(cls, channel: grpc.Channel) -> NodeServiceStub: ...
     @typing.overload
     def __new__(cls, channel: grpc.aio.Channel) -> NodeServiceAsyncStub: ...
+    GetCluster: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetClusterRequest, shoal_proto.v1.gcs_pb2.GetClusterResponse]
+    """GetCluster tells what a raylet needs to know before it can join (`shoal start --address`).
+    Failure: read-only, retried freely.
+    """
     RegisterNode: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RegisterNodeRequest, shoal_proto.v1.gcs_pb2.RegisterNodeResponse]
     """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
     Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
@@ -128,6 +132,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """NodeService knows the nodes."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    GetCluster: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetClusterRequest, shoal_proto.v1.gcs_pb2.GetClusterResponse]  # type: ignore[assignment]
+    """GetCluster tells what a raylet needs to know before it can join (`shoal start --address`).
+    Failure: read-only, retried freely.
+    """
     RegisterNode: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RegisterNodeRequest, shoal_proto.v1.gcs_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """RegisterNode announces a raylet. A node id that is alive already is refused (ALREADY_EXISTS).
     Failure: idempotent for the same incarnation; retried by the raylet until it succeeds or its start deadline passes.
@@ -151,6 +159,16 @@ class NodeServiceAsyncStub(NodeServiceStub):
 
 class NodeServiceServicer(metaclass=abc.ABCMeta):
     """NodeService knows the nodes."""
+
+    @abc.abstractmethod
+    def GetCluster(
+        self,
+        request: shoal_proto.v1.gcs_pb2.GetClusterRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.GetClusterResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.GetClusterResponse]]:
+        """GetCluster tells what a raylet needs to know before it can join (`shoal start --address`).
+        Failure: read-only, retried freely.
+        """
 
     @abc.abstractmethod
     def RegisterNode(

@@ -17,6 +17,7 @@ from shoal_gcs.node_manager import NodeManager
 from shoal_gcs.node_table import NodeTable
 from shoal_gcs.peers import Raylets, Schedulers
 from shoal_gcs.rows import Rows
+from shoal_proto.v1 import gcs_pb2
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
 
@@ -102,7 +103,14 @@ class GcsApp:
         self._server = grpc_server.create_server(config.token)
         jobs = servicers.JobServicer(self._jobs, self._job_table, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
-        nodes = servicers.NodeServicer(self._nodes, self._actors, config.cluster_id)
+        cluster = gcs_pb2.GetClusterResponse(
+            cluster_id=config.cluster_id,
+            session_name=config.session_name,
+            scheduler_addresses=config.scheduler_addresses,
+            objectstore_addresses=config.objectstore_addresses,
+            nats_address=config.nats_address,
+        )
+        nodes = servicers.NodeServicer(self._nodes, self._actors, cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
         rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
         rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)

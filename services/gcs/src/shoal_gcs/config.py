@@ -50,6 +50,9 @@ class GcsConfig(BusConfig):
         doc="file of the embedded metadata store; used when the GCS runs as a process of its own, without etcd",
     )
     scheduler_addresses: tuple[str, ...] = setting((), doc="host:port of each scheduler replica")
+    objectstore_addresses: tuple[str, ...] = setting(
+        (), doc="host:port of each objectstore replica; only passed on, to raylets that join with `shoal start`"
+    )
     silence_s: float = setting(
         5.0, doc="time without a heartbeat before a raylet is asked directly", unit="seconds", minimum=0.1
     )

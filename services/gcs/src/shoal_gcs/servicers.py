@@ -48,14 +48,17 @@ class JobServicer(rpc.JobServiceServicer):
 
 
 class NodeServicer(rpc.NodeServiceServicer):
-    def __init__(self, nodes: NodeManager, actors: ActorManager, cluster_id: str) -> None:
+    def __init__(self, nodes: NodeManager, actors: ActorManager, cluster: pb.GetClusterResponse) -> None:
         self._nodes = nodes
         self._actors = actors
-        self._cluster_id = cluster_id
+        self._cluster = cluster
+
+    async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
+        return self._cluster
 
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: Context) -> pb.RegisterNodeResponse:
         await self._nodes.register(request.node)
-        return pb.RegisterNodeResponse(cluster_id=self._cluster_id)
+        return pb.RegisterNodeResponse(cluster_id=self._cluster.cluster_id)
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
         await self._nodes.drain(request.node_id, request.reason)
