@@ -19,6 +19,7 @@ from shoal_common import errors
 from shoal_common.bus import subjects
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.bus.memory import MemoryBus
+from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, serve
 from shoal_common.ids import JobID, new_actor_id
@@ -74,7 +75,12 @@ class FakeRaylet(raylet_pb2_grpc.RayletServiceServicer):
     def info(self, incarnation: int = 1) -> pb.NodeInfo:
         total = common_pb2.ResourceAmounts(grains={"CPU": 40_000})
         return pb.NodeInfo(
-            node_id=self.node_id, host="h", raylet_address=self.address, incarnation=incarnation, total=total
+            node_id=self.node_id,
+            host="h",
+            raylet_address=self.address,
+            incarnation=incarnation,
+            total=total,
+            protocol_version=PROTOCOL_VERSION,
         )
 
     def _check_hearing(self) -> None:
@@ -161,8 +167,9 @@ class Cluster:
         await self.stop_gcs()
         await self.start_gcs(**settings)
 
-    async def start_job(self, namespace: str = "space", driver_id: bytes = DRIVER) -> bytes:
-        answer = await self.jobs.StartJob(pb.StartJobRequest(driver_id=driver_id, namespace=namespace, pid=7))
+    async def start_job(self, namespace: str = "space", driver_id: bytes = DRIVER, node_id: bytes = b"") -> bytes:
+        request = pb.StartJobRequest(driver_id=driver_id, namespace=namespace, pid=7, node_id=node_id)
+        answer = await self.jobs.StartJob(request)
         job_id: bytes = answer.job_id
         return job_id
 
@@ -372,6 +379,49 @@ async def test_a_node_id_in_use_is_refused(cluster: Cluster) -> None:
     cluster.raylet_2.node_id = N1
     with pytest.raises(errors.AlreadyExists), service_errors():
         await cluster.join(cluster.raylet_2)
+
+
+async def test_a_raylet_of_another_release_is_refused(cluster: Cluster) -> None:
+    info = cluster.raylet.info()
+    info.protocol_version = PROTOCOL_VERSION + 1
+    with pytest.raises(errors.PreconditionFailed, match="install the same Shoal release"), service_errors():
+        await cluster.nodes.RegisterNode(pb.RegisterNodeRequest(node=info))
+    assert not (await cluster.nodes.ListNodes(pb.ListNodesRequest())).nodes
+
+
+async def test_the_jobs_of_a_dead_nodes_drivers_end(cluster: Cluster) -> None:
+    await cluster.join()
+    await cluster.join(cluster.raylet_2)
+    theirs = await cluster.start_job(node_id=N1)
+    other = await cluster.start_job(driver_id=b"e" * 16, node_id=N2)
+    async with events_of(cluster, subjects.all_jobs(CLUSTER)) as events:
+        await cluster.nodes.UnregisterNode(pb.UnregisterNodeRequest(node_id=N1, reason="gone"))
+        _, data = await events.take()
+    ended = events_pb2.JobEvent.FromString(data).job
+    assert (ended.job_id, ended.node_id) == (theirs, N1) and ended.end_unix_ms
+    assert (await cluster.raylet_2.ended.take()).job_id == theirs
+    jobs = (await cluster.jobs.ListJobs(pb.ListJobsRequest())).jobs
+    assert [job.job_id for job in jobs if not job.end_unix_ms] == [other]
+
+
+async def test_a_job_whose_node_died_unseen_by_this_gcs_ends(cluster: Cluster) -> None:
+    await cluster.start_job(node_id=N1)
+    await cluster.restart_gcs()
+    (job,) = (await cluster.jobs.ListJobs(pb.ListJobsRequest())).jobs
+    assert job.end_unix_ms
+
+
+async def test_actors_die_with_their_owners_node(cluster: Cluster) -> None:
+    await cluster.join()
+    await cluster.join(cluster.raylet_2)
+    job_id = await cluster.start_job()
+    owned, _ = await cluster.run(job_id, b"w" * 16, owner_node_id=N2)
+    detached, _ = await cluster.run(job_id, b"w" * 16, owner_node_id=N2, detached=True)
+    other, _ = await cluster.run(job_id, b"v" * 16, owner_node_id=N1)
+    await cluster.nodes.UnregisterNode(pb.UnregisterNodeRequest(node_id=N2, reason="gone"))
+    assert (await cluster.until(owned, pb.ACTOR_STATE_DEAD)).owner_died
+    assert (await cluster.actor(detached)).state == pb.ACTOR_STATE_ALIVE
+    assert (await cluster.actor(other)).state == pb.ACTOR_STATE_ALIVE
 
 
 async def test_a_silent_node_that_answers_is_alive_and_one_that_does_not_is_dead(cluster: Cluster) -> None:

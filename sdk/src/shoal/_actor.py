@@ -282,6 +282,7 @@ def _start(
         actor_id=actor_id,
         job_id=core.job_id,
         owner_id=core.worker_id,
+        owner_node_id=core.node_id,
         name=options.name or "",
         namespace=namespace,
         detached=detached,

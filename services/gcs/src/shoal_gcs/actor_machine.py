@@ -86,6 +86,8 @@ class Actor:
     job_id: bytes
     #: Worker id of its creator.
     owner_id: bytes
+    #: The creator's node; empty = not known.
+    owner_node_id: bytes = b""
     name: str = ""
     namespace: str = ""
     class_name: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from shoal_common import grpc_server
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
@@ -56,7 +58,7 @@ class GcsApp:
             publisher=publisher,
             background=self._background,
             on_room=self._actors.room_may_be_free,
-            on_death=self._actors.node_died,
+            on_death=self._node_died,
         )
         self._jobs = JobManager(
             config,
@@ -124,6 +126,10 @@ class GcsApp:
         await self._background.stop()
         await self._raylets.close()
         await self._schedulers.close()
+
+    def _node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
+        self._jobs.node_died(node_id)
+        return self._actors.node_died(node_id, reason)
 
     def _rows(self, table: str) -> Rows:
         return Rows(self._store, self._prefix(table), self._background)

@@ -71,11 +71,19 @@ class JobManager:
                 self._actors.job_finished(job.job_id)
                 if job.end_unix_ms >= recent:
                     self._tell_raylets(job.job_id)
+            elif job.node_id and not self._nodes.address_of(job.node_id):
+                await self.finish(job.job_id)
         for job_id in await self._functions.jobs():
             self.on_unused(job_id)
 
     async def start(
-        self, driver_id: bytes, namespace: str, pid: int, entrypoint: str, metadata: Mapping[str, str]
+        self,
+        driver_id: bytes,
+        namespace: str,
+        pid: int,
+        entrypoint: str,
+        metadata: Mapping[str, str],
+        node_id: bytes = b"",
     ) -> Job:
         if len(driver_id) != WORKER_LENGTH:
             raise InvalidRequest(f"a driver id has {WORKER_LENGTH} bytes, this one has {len(driver_id)}")
@@ -84,7 +92,9 @@ class JobManager:
             raise InvalidRequest(
                 f"entrypoint and metadata of the job have {described} characters, more than {MAX_DESCRIPTION_BYTES}"
             )
-        job = self._table.start(driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms())
+        job = self._table.start(
+            driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms(), node_id
+        )
         await written([self._save(job)])
         return job
 
@@ -102,6 +112,12 @@ class JobManager:
         self._tell_raylets(job.job_id)
         self.on_unused(job_id)
         await written(saves)
+
+    def node_died(self, node_id: bytes) -> None:
+        """The drivers there have lost their raylet, if they are not dead themselves: their jobs end."""
+        for job in self._table.all():
+            if not job.end_unix_ms and job.node_id == node_id:
+                self._background.spawn(self.finish(job.job_id))
 
     def on_unused(self, job_id: bytes) -> None:
         """The functions of a finished job are needed until its last detached actor has died."""

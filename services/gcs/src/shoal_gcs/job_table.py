@@ -24,6 +24,8 @@ class Job:
     #: 0 = running.
     end_unix_ms: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: Of the driver's raylet; empty = not known.
+    node_id: bytes = b""
 
 
 class JobTable:
@@ -61,6 +63,7 @@ class JobTable:
         entrypoint: str,
         metadata: Mapping[str, str],
         now_unix_ms: int,
+        node_id: bytes = b"",
     ) -> Job:
         """A repeat by a driver whose job runs asks for nothing."""
         known = next((job for job in self._jobs.values() if job.driver_id == driver_id and not job.end_unix_ms), None)
@@ -68,7 +71,7 @@ class JobTable:
             return known
         self._last += 1
         job_id = JobID(self._last.to_bytes(JOB_LENGTH, "big"))
-        job = Job(job_id, driver_id, namespace, pid, entrypoint, now_unix_ms, metadata=dict(metadata))
+        job = Job(job_id, driver_id, namespace, pid, entrypoint, now_unix_ms, metadata=dict(metadata), node_id=node_id)
         self._jobs[job_id] = job
         return job
 

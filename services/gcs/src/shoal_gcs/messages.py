@@ -21,6 +21,7 @@ def actor_of_spec(spec: gcs_pb2.ActorSpec) -> Actor:
         actor_id=spec.actor_id,
         job_id=spec.job_id,
         owner_id=spec.owner_id,
+        owner_node_id=spec.owner_node_id,
         name=spec.name,
         namespace=spec.namespace,
         class_name=spec.class_name,
@@ -37,6 +38,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         actor_id=info.actor_id,
         job_id=info.job_id,
         owner_id=info.owner_id,
+        owner_node_id=spec.owner_node_id if spec else b"",
         name=info.name,
         namespace=info.namespace,
         class_name=info.class_name,
@@ -110,6 +112,7 @@ def job_of_row(info: gcs_pb2.JobInfo) -> Job:
         start_unix_ms=info.start_unix_ms,
         end_unix_ms=info.end_unix_ms,
         metadata=dict(info.metadata),
+        node_id=info.node_id,
     )
 
 
@@ -123,6 +126,7 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
         start_unix_ms=job.start_unix_ms,
         end_unix_ms=job.end_unix_ms,
         metadata=job.metadata,
+        node_id=job.node_id,
     )
 
 

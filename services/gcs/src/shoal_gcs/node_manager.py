@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from shoal_common.bus import EventBus, Subscription, subjects
-from shoal_common.errors import InvalidRequest
+from shoal_common.errors import InvalidRequest, PreconditionFailed
+from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.ids import NODE_LENGTH
 from shoal_common.resources import OBJECT_STORE_MEMORY
 from shoal_gcs import node_table
@@ -74,6 +75,11 @@ class NodeManager:
             raise InvalidRequest(f"a node id has {NODE_LENGTH} bytes, this one has {len(info.node_id)}")
         if not info.raylet_address:
             raise InvalidRequest("raylet_address is empty: the GCS must be able to call the raylet")
+        if info.protocol_version != PROTOCOL_VERSION:
+            raise PreconditionFailed(
+                f"the raylet speaks version {info.protocol_version} of the framed channel, and this cluster version "
+                f"{PROTOCOL_VERSION}: install the same Shoal release on all nodes"
+            )
         actions = self._table.register(info.node_id, info.incarnation, info.raylet_address, self._now())
         saves = self._perform(actions)
         joined = any(isinstance(action, node_table.Joined) for action in actions)

@@ -33,7 +33,12 @@ class JobServicer(rpc.JobServiceServicer):
 
     async def StartJob(self, request: pb.StartJobRequest, context: Context) -> pb.StartJobResponse:
         job = await self._jobs.start(
-            request.driver_id, request.namespace, request.pid, request.entrypoint, request.metadata
+            request.driver_id,
+            request.namespace,
+            request.pid,
+            request.entrypoint,
+            request.metadata,
+            request.node_id,
         )
         return pb.StartJobResponse(
             job_id=job.job_id, namespace=job.namespace, cluster_id=self._cluster_id, session_name=self._session_name
