@@ -49,7 +49,7 @@ class Hello(Message, tag=1):
     version: int
     nonce: bytes
     #: "driver" or "worker": a process of this node. "owner": one of another node, which leases workers here or owns
-    #: objects that lie here; its connection is its life. "raylet": another node's, for objects.
+    #: objects that lie here; its connection is its life. "raylet": another node's, for objects; it may open several.
     role: str
     node_id: bytes
     worker_id: bytes
@@ -341,6 +341,8 @@ class ObjectFree(Message, tag=47):
     """Owner -> raylet: delete these, wherever they lie; bytes still pinned by readers stay until unpinned."""
 
     object_ids: list[bytes]
+    #: Their home; empty = this node. Another node's raylet is told by this one; where that is dead, the GCS.
+    home: bytes = b""
 
 
 class ObjectUncache(Message, tag=48):
@@ -355,6 +357,88 @@ class ObjectPrefetch(Message, tag=49):
     #: (object id, home node id)
     objects: list[tuple[bytes, bytes]]
 
+
+# --- objects between nodes: raylet <-> raylet -------------------------------------------------------
+
+
+class ObjectLocate(Message, tag=60):
+    """Asking raylet -> the object's home: from whom can it be had? The asker is noted as a coming source itself."""
+
+    request: int
+    object_id: bytes
+    #: Nodes that did not have it, or did not deliver.
+    without: list[bytes] = []
+
+
+class ObjectSources(Message, tag=61):
+    """Home -> asking raylet."""
+
+    request: int
+    size: int
+    owner: bytes
+    #: Nodes to read it from, the least busy first. Empty with an empty ``blob_key``: the home does not have it, unless
+    #: ``later``.
+    sources: list[bytes]
+    #: Its spilled copy, where that is the best one.
+    blob_key: str = ""
+    blob_offset: int = 0
+    #: None of the sources but those in ``without``: ask again after a while.
+    later: bool = False
+
+
+class CopyMade(Message, tag=62):
+    """Holder -> home: the copy is complete."""
+
+    object_id: bytes
+
+
+class CopiesGone(Message, tag=63):
+    """Holder -> home: evicted, or never completed."""
+
+    object_ids: list[bytes]
+
+
+class CopiesFree(Message, tag=64):
+    """Home -> holder: the owner needs them no more; drop the copies."""
+
+    object_ids: list[bytes]
+
+
+class CopiesAdopt(Message, tag=65):
+    """Home -> holder: the home leaves the cluster; make these copies primary, and tell the GCS."""
+
+    request: int
+    object_ids: list[bytes]
+
+
+class CopiesAdopted(Message, tag=66):
+    """Holder -> home: these it had, and they are the primary copies now."""
+
+    request: int
+    object_ids: list[bytes]
+
+
+class ChunkGet(Message, tag=67):
+    """Asking raylet -> source: the answer is CHUNK_HEADER and the bytes. The object stays pinned until ``ChunksEnd``.
+
+    A source that is getting the bytes itself answers when it has them.
+    """
+
+    request: int
+    object_id: bytes
+    offset: int
+    length: int
+
+
+class ChunksEnd(Message, tag=68):
+    """Asking raylet -> source: no more of this object; what was asked for and not begun is not sent any more."""
+
+    object_id: bytes
+
+
+#: What precedes the raw bytes of a chunk: the ``ChunkGet``'s request and the number of bytes that follow; 0 = the
+#: source does not have the object (any more).
+CHUNK_HEADER = struct.Struct("<II")
 
 RayletMessage = (
     LeaseDemand
@@ -388,6 +472,15 @@ RayletMessage = (
     | ObjectFree
     | ObjectUncache
     | ObjectPrefetch
+    | ObjectLocate
+    | ObjectSources
+    | CopyMade
+    | CopiesGone
+    | CopiesFree
+    | CopiesAdopt
+    | CopiesAdopted
+    | ChunkGet
+    | ChunksEnd
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -10,16 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from shoal_common import frames
 from shoal_raylet.actions import Send
 from shoal_raylet.allocator import Allocator
-from shoal_raylet.object_index import (
-    SPILL_RETRY_S,
+from shoal_raylet.object_entry import (
     DeleteBlob,
     MakeFile,
-    ObjectIndex,
     RemoveFile,
     Restore,
     Spill,
     StoreAction,
 )
+from shoal_raylet.object_index import SPILL_RETRY_S, ObjectIndex
 
 JOB = b"job1"
 A, B = b"process-A", b"process-B"
@@ -75,7 +74,7 @@ class Store:
 
     def get(self, number: int, peer: bytes = A) -> list[Any]:
         self.requests += 1
-        return self.run(self.index.get(peer, self.requests, oid(number), self.now))
+        return self.run(self.index.get(peer, self.requests, oid(number), b"", self.now))
 
     def unpin(self, number: int, peer: bytes = A) -> list[Any]:
         return self.run(self.index.unpin(peer, oid(number), self.now))

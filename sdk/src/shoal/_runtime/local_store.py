@@ -25,6 +25,7 @@ from shoal_common.frames import (
     ObjectFree,
     ObjectGet,
     ObjectLocated,
+    ObjectPrefetch,
     ObjectSeal,
     ObjectUncache,
     ObjectUnpin,
@@ -115,18 +116,19 @@ class LocalStore:
 
     # -- reading ------------------------------------------------------------------------------------
 
-    def load(self, object_id: bytes) -> Any:
+    def load(self, object_id: bytes, home: bytes = b"") -> Any:
         """The value of a sealed object. Its buffers are read-only views of shared memory, valid as long as the value,
-        or anything made of it, lives.
+        or anything made of it, lives. ``home``: the node on which it was made; empty = this one.
 
-        Raises: ObjectLostError, ObjectStoreFullError (no room to restore it), what unpickling raises.
+        Raises: ObjectLostError, ObjectFetchTimedOutError, ObjectStoreFullError (no room to bring it here), what
+        unpickling raises.
         """
         parts = self._cached.get(object_id)
         if parts is None:
             tracker = self._pins.get(object_id)
             array = tracker() if tracker is not None else None
             if array is None:
-                array = self._pin(object_id)
+                array = self._pin(object_id, home)
             parts = unpack(memoryview(array).cast("B").toreadonly())
             if len(self._cached) >= MAX_CACHED_PINS:
                 self._cached.pop(next(iter(self._cached)), None)
@@ -134,8 +136,12 @@ class LocalStore:
         pickled, buffers = parts
         return loads(pickled, buffers=buffers)
 
-    def _pin(self, object_id: bytes) -> Any:
-        answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id))
+    def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
+        """These, each with its home, will be loaded soon: begin to bring them here."""
+        self._raylet.send(ObjectPrefetch(objects))
+
+    def _pin(self, object_id: bytes, home: bytes) -> Any:
+        answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id, home=home))
         if answer.error:
             raise _store_error(answer.error, object_id)
         array_type = ctypes.c_char * answer.size
@@ -247,4 +253,6 @@ def _store_error(text: str, object_id: bytes = b"") -> Exception:
         return exceptions.ObjectStoreFullError(message)
     if name == "OutOfDiskError":
         return exceptions.OutOfDiskError(message)
+    if name == "ObjectFetchTimedOutError":
+        return exceptions.ObjectFetchTimedOutError(object_id.hex(), message)
     return exceptions.ObjectLostError(object_id.hex(), text)

@@ -38,6 +38,7 @@ from shoal_raylet.node import Node
 from shoal_raylet.node_directory import NodeDirectory
 from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_store import ObjectStore
+from shoal_raylet.raylet_links import RayletLinks
 from shoal_raylet.resource_ledger import ResourceLedger
 from shoal_raylet.schedulers import Schedulers
 from shoal_raylet.servicer import RayletServicer
@@ -111,7 +112,8 @@ class RayletApp:
             self._arena,
             files,
             self._blobs,
-            node_id,
+            RayletLinks(config.token, config.tls, node_id, lambda other: self._directory.find(other)),
+            find_node=lambda other: self._directory.find(other),
             send=lambda peer, message: self._node.send(peer, message),
             on_change=self._heartbeats.changed,
         )

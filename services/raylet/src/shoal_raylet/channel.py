@@ -15,6 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -30,9 +31,26 @@ _READ_BYTES = 256 * 1024
 _MAX_HANDSHAKE_BYTES = 64 * 1024
 #: A peer that lets this much pile up does not read any more: its connection ends.
 MAX_QUEUED_BYTES = 256 * 1024 * 1024
+#: Of a file this much goes out in one turn of the loop, a fraction of a millisecond: others want to be served too.
+_FILE_STEP_BYTES = 1024 * 1024
 
 _decode_hello = msgspec.msgpack.Decoder(frames.Hello).decode
 _decode_proof = msgspec.msgpack.Decoder(frames.HelloProof).decode
+
+
+@dataclass(slots=True)
+class _FileRange:
+    """Bytes that the kernel takes out of a file, or out of the arena."""
+
+    fd: int
+    offset: int
+    left: int
+    #: The descriptor is the range's own.
+    owned: bool
+
+    def close(self) -> None:
+        if self.owned:
+            os.close(self.fd)
 
 
 class ChannelHost(Protocol):
@@ -66,7 +84,7 @@ class Connection:
         self._decoder = frames.FrameDecoder(frames.RayletMessage)
         self._early = b""
         self._nonce = handshake.new_nonce()
-        self._out: deque[memoryview] = deque()
+        self._out: deque[memoryview | _FileRange] = deque()
         self._out_bytes = 0
         self._closed = False
         self._reads = 0
@@ -75,6 +93,17 @@ class Connection:
         self._on_frame: Callable[[bytes], None] = self._on_hello
         self._deadline = loop.call_later(handshake.HANDSHAKE_TIMEOUT_S, self.close, "handshake timed out")
         loop.add_reader(self._fd, self._read)
+
+    @classmethod
+    def dialed(
+        cls, sock: socket.socket | TlsSocket, host: ChannelHost, loop: asyncio.AbstractEventLoop, hello: frames.Hello
+    ) -> Connection:
+        """A connection that this raylet has made, its handshake done. ``hello`` is this raylet's own."""
+        connection = cls(sock, host, loop, local=False)
+        connection._deadline.cancel()
+        connection.hello = hello
+        connection.ready = True
+        return connection
 
     @property
     def role(self) -> str:
@@ -94,6 +123,24 @@ class Connection:
         else:
             self._corked.append(frame)
 
+    def send_bytes(self, data: bytes) -> None:
+        """What is not a frame, to a peer that expects it."""
+        if not self._closed:
+            self._write(data)
+
+    def send_file(self, header: bytes, fd: int, offset: int, length: int, *, owned: bool) -> None:
+        """Send ``header`` and, without copying them, bytes of a file that must not change until the peer has them.
+
+        ``owned``: the descriptor is closed when they are sent."""
+        part = _FileRange(fd, offset, length, owned)
+        if self._closed:
+            part.close()
+            return
+        if not self._out:
+            self._loop.add_writer(self._fd, self._flush)
+        self._out += (memoryview(header), part)
+        self._out_bytes += len(header)
+
     def drain(self) -> None:
         """The peer's process is dead: read what it had sent, then close."""
         while not self._closed:
@@ -111,6 +158,9 @@ class Connection:
         self._loop.remove_reader(self._fd)
         if self._out:
             self._loop.remove_writer(self._fd)
+            for part in self._out:
+                if isinstance(part, _FileRange):
+                    part.close()
             self._out.clear()
         self._sock.close()
         if reason:
@@ -242,9 +292,16 @@ class Connection:
             self._loop.call_soon(self.close, f"the peer left {self._out_bytes} bytes unread")
 
     def _flush(self) -> None:
-        while self._out:
+        room = _FILE_STEP_BYTES
+        while self._out and room > 0:
             head = self._out[0]
             try:
+                if isinstance(head, _FileRange):
+                    room -= self._send_step(head, room)
+                    if not head.left:
+                        head.close()
+                        self._out.popleft()
+                    continue
                 sent = self._sock.send(head)
             except (BlockingIOError, InterruptedError):
                 return
@@ -257,5 +314,19 @@ class Connection:
             else:
                 self._out[0] = head[sent:]
                 return
-        with contextlib.suppress(OSError):
-            self._loop.remove_writer(self._fd)
+        if not self._out:
+            with contextlib.suppress(OSError):
+                self._loop.remove_writer(self._fd)
+
+    def _send_step(self, part: _FileRange, limit: int) -> int:
+        """The number of bytes sent. Raises: OSError."""
+        size = min(part.left, limit)
+        if isinstance(self._sock, socket.socket):
+            sent = os.sendfile(self._fd, part.fd, part.offset, size)
+        else:
+            sent = self._sock.send(os.pread(part.fd, size, part.offset))
+        if not sent:
+            raise OSError("the file has become shorter")
+        part.offset += sent
+        part.left -= sent
+        return sent

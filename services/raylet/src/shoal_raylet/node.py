@@ -127,6 +127,8 @@ class Node:
             return "this node is stopping"
         if hello.role == "owner":
             return "" if hello.job_id else "an owner must have a job"
+        if hello.role == "raylet" and not local:
+            return ""
         if hello.worker_id in self._peers:
             return "a process with this worker id is connected already"
         if not local:
@@ -147,6 +149,9 @@ class Node:
             # The state has changed between its hello and its proof.
             connection.close(reason)
             return
+        if hello.role == "raylet":
+            self.store.exchange.connected(connection)
+            return
         before = self._peers.get(hello.worker_id)
         if before is not None:
             # An owner that comes again has given its earlier connection up, whose end has not arrived here yet.
@@ -160,6 +165,9 @@ class Node:
     def closed(self, connection: Connection) -> None:
         hello = connection.hello
         assert hello is not None
+        if hello.role == "raylet":
+            self.store.exchange.closed(connection)
+            return
         if self._peers.get(hello.worker_id) is not connection:
             return
         del self._peers[hello.worker_id]
@@ -177,6 +185,9 @@ class Node:
         self._schedule()
 
     def received(self, connection: Connection, message: Any) -> None:
+        if connection.role == "raylet":
+            self.store.exchange.received(connection, message)
+            return
         if self.store.handles(message):
             self.store.received(connection.worker_id, message)
             return
@@ -268,6 +279,7 @@ class Node:
 
     def node_lost(self, node: gcs_pb2.NodeInfo) -> None:
         """Whoever holds leases there learns it from its own node, in case the other one still seems to answer."""
+        self.store.exchange.node_lost(node.node_id)
         for connection in list(self._peers.values()):
             assert connection.hello is not None
             if connection.role in ("driver", "worker"):

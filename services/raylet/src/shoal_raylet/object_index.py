@@ -9,16 +9,36 @@ recently are spilled, fused into blobs, then processes are asked to drop what th
 waits in one queue, first come, first served. After a time without any progress, and at once for an object larger
 than the arena, it gets a file of its own on disk, which processes map instead of the arena; only where that cannot be
 made, an error. Such a file goes with its object; nothing moves from it into the arena or into a blob.
+
+An object whose home is another node is fetched when it is asked for, or ahead of that. Its copy here is secondary: it
+is dropped before anything is spilled. What is fetched ahead takes only room that nobody else waits for, and never that
+of another that was fetched ahead and has not been read.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shoal_common import frames
 from shoal_raylet.actions import Send
 from shoal_raylet.allocator import Allocator
+from shoal_raylet.object_entry import (
+    Blob,
+    CancelFetch,
+    CopyGone,
+    DeleteBlob,
+    Deleted,
+    Entry,
+    Fetch,
+    Hurry,
+    Locate,
+    MakeFile,
+    RemoveFile,
+    Restore,
+    Spill,
+    StoreAction,
+)
 from shoal_raylet.store_errors import StoreUse, lost, no_room
 
 #: Objects are fused into blobs of about this size, in bytes; a quarter of a small store.
@@ -29,81 +49,15 @@ MAX_BATCH_OBJECTS = 2000
 MAX_SPILLS = 2
 #: After a blob could not be written, spilling pauses this long, in seconds.
 SPILL_RETRY_S = 1.0
+#: What is asked for ahead beyond this many objects on the way is forgotten.
+MAX_PREFETCHES = 1000
 #: The raylet's own pins.
 _SELF = b""
 
 
-@dataclass(slots=True, eq=False)
-class Blob:
-    key: str
-    #: Objects in it that are not deleted.
-    live: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    object_id: bytes
-    size: int
-    owner: bytes
-    creator: bytes
-    #: In the arena or in its file; None while only its blob holds it.
-    offset: int | None
-    #: The file that holds it; empty = not a file of its own.
-    path: str = ""
-    sealed: bool = False
-    deleted: bool = False
-    pins: dict[bytes, int] = field(default_factory=dict)
-    #: Who waits until it is sealed or restored: (peer, request).
-    getters: list[tuple[bytes, int]] = field(default_factory=list)
-    blob: Blob | None = None
-    blob_offset: int = 0
-    #: Its restoring is queued or under way.
-    restoring: bool = False
-    uncache_sent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Spill:
-    """Write these objects, in order, as the sections of one blob; ``spilled`` answers."""
-
-    key: str
-    entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Read the object out of its blob to ``entry.offset``; ``restored`` answers."""
-
-    entry: Entry
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteBlob:
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class MakeFile:
-    """Make a file with ``size`` bytes reserved on the disk; ``file_made`` answers."""
-
-    path: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveFile:
-    """Processes that map it keep its bytes until they let go."""
-
-    path: str
-
-
-StoreAction = Send | Spill | Restore | DeleteBlob | MakeFile | RemoveFile
-
-
 @dataclass(slots=True)
 class _Waiting:
-    """A creator (``entry`` None) or a restore that waits for room."""
+    """A creator (``entry`` None), a restore or a copy that waits for room."""
 
     object_id: bytes
     size: int
@@ -120,6 +74,7 @@ class ObjectIndex:
         ``fallback_dir``: where the files lie for what finds none."""
         self.allocator = Allocator(capacity)
         self._fallback_dir = fallback_dir
+        self._node_id = node_id
         self._node_hex = node_id.hex()
         self._full_grace_s = full_grace_s
         self._entries: dict[bytes, Entry] = {}
@@ -127,10 +82,16 @@ class ObjectIndex:
         self._pinned_by: dict[bytes, set[Entry]] = {}
         #: Deleted, but their bytes are still pinned.
         self._dying: dict[bytes, list[Entry]] = {}
-        #: Sealed, in memory, unpinned, least recently used first: those with a blob, and those without.
+        #: Sealed, in memory, unpinned, least recently used first: those that are elsewhere too, and of these the ones
+        #: that were fetched ahead and are not read yet, and those that are only here.
         self._evictable: OrderedDict[Entry, None] = OrderedDict()
+        self._unread: OrderedDict[Entry, None] = OrderedDict()
         self._spillable: OrderedDict[Entry, None] = OrderedDict()
         self._queue: deque[_Waiting] = deque()
+        #: Copies that are fetched ahead and wait for room, behind the queue.
+        self._prefetches: dict[Entry, _Waiting] = {}
+        #: Copies that are being looked for or fetched although nobody waits for them yet.
+        self._ahead: set[Entry] = set()
         self._progress_at = 0.0
         #: The grace is over, and no arena memory has become free since: who finds no room need not wait for it again.
         self._stuck = False
@@ -174,7 +135,7 @@ class ObjectIndex:
         entry.sealed = True
         actions = self._answer_getters(entry)
         self._unpin(entry, peer, actions)
-        return actions + self._serve(now) if self._queue else actions
+        return actions + self._serve(now) if self._queue or self._prefetches else actions
 
     def abort(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         entry = self._entries.get(object_id)
@@ -183,19 +144,38 @@ class ObjectIndex:
         actions = self._delete(entry)
         return actions + self._end_creation_of_dying(peer, object_id, now)
 
-    def get(self, peer: bytes, request: int, object_id: bytes, now: float) -> list[StoreAction]:
+    def get(self, peer: bytes, request: int, object_id: bytes, home: bytes, now: float) -> list[StoreAction]:
+        """``home``: the node that has the primary copy; empty = this one."""
         entry = self._entries.get(object_id)
         if entry is None:
-            return [Send(peer, frames.ObjectLocated(request, 0, 0, lost(object_id)))]
-        if entry.sealed and entry.offset is not None and not entry.restoring:
+            if not home or home == self._node_id:
+                return [Send(peer, frames.ObjectLocated(request, 0, 0, lost(object_id)))]
+            entry = self._expect(object_id, home)
+            entry.getters.append((peer, request))
+            return [Locate(entry)]
+        if entry.sealed and entry.offset is not None and not entry.arriving:
+            entry.unread = False
             self._pin(entry, peer)
             return [Send(peer, frames.ObjectLocated(request, entry.offset, entry.size, path=entry.path))]
         entry.getters.append((peer, request))
-        if not entry.sealed or entry.restoring:
+        if entry in self._ahead:
+            return self._hurry(entry, now)
+        if not entry.sealed or entry.arriving:
             return []
-        entry.restoring = True
+        entry.arriving = True
         self._enqueue(_Waiting(object_id, entry.size, now, entry=entry), now)
         return self._serve(now)
+
+    def prefetch(self, objects: list[tuple[bytes, bytes]]) -> list[StoreAction]:
+        """Objects with their homes, of which those that are not here are fetched ahead."""
+        actions: list[StoreAction] = []
+        for object_id, home in objects:
+            if object_id in self._entries or home in (b"", self._node_id) or len(self._ahead) >= MAX_PREFETCHES:
+                continue
+            entry = self._expect(object_id, home)
+            self._ahead.add(entry)
+            actions.append(Locate(entry))
+        return actions
 
     def unpin(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         """Unknown pins are ignored: the object's end may have crossed the message on the way."""
@@ -204,11 +184,83 @@ class ObjectIndex:
             if entry is not None and peer in entry.pins and (entry.sealed or entry.creator != peer):
                 actions: list[StoreAction] = []
                 self._unpin(entry, peer, actions)
-                return actions + self._serve(now) if self._queue else actions
+                return actions + self._serve(now) if self._queue or self._prefetches else actions
         return []
 
     def free(self, object_ids: list[bytes], now: float) -> list[StoreAction]:
         return self._delete_all([e for e in map(self._entries.get, object_ids) if e is not None], now)
+
+    # --- other nodes ---
+
+    def find(self, object_id: bytes) -> Entry | None:
+        return self._entries.get(object_id)
+
+    def is_awaited(self, entry: Entry) -> bool:
+        """Somebody waits for it: it is not only fetched ahead."""
+        return entry not in self._ahead
+
+    def pin_for_upload(self, peer: bytes, entry: Entry) -> bool:
+        """Hold its bytes for a node that reads them, once a node however often it asks; False = they are not here."""
+        if entry.offset is None or (entry.arriving and entry.sealed) or not (entry.sealed or entry.home):
+            return False
+        if peer not in entry.pins:
+            self._pin(entry, peer)
+        return True
+
+    def located(self, entry: Entry, size: int, owner: bytes, now: float) -> list[StoreAction]:
+        """The copy can be had: it needs room now."""
+        if entry.deleted:
+            return []
+        entry.size, entry.owner = size, owner
+        self._by_owner.setdefault(owner, set()).add(entry)
+        waiting = _Waiting(entry.object_id, size, now, entry=entry)
+        fits = Allocator.rounded(size) <= self.allocator.capacity
+        if entry in self._ahead:
+            if not fits:
+                # It will become a file, which is not worth it before somebody waits for it.
+                return self._delete(entry)
+            self._prefetches[entry] = waiting
+        elif fits:
+            self._enqueue(waiting, now)
+        else:
+            return [self._fall_back(waiting)]
+        return self._serve(now)
+
+    def fetched(self, entry: Entry, now: float) -> list[StoreAction]:
+        """The copy is complete."""
+        entry.arriving = False
+        actions: list[StoreAction] = []
+        if not entry.deleted:
+            entry.sealed = True
+            entry.unread = entry in self._ahead
+            self._ahead.discard(entry)
+            actions += self._answer_getters(entry)
+        self._unpin(entry, _SELF, actions)
+        return actions + self._serve(now)
+
+    def not_fetched(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
+        """The copy could not be had, or is not wanted any more. ``error`` as in ``ObjectLocated``."""
+        entry.arriving = False
+        actions: list[StoreAction] = []
+        if not entry.deleted:
+            actions += self._fail_getters(entry, error)
+            actions += self._delete(entry)
+        if _SELF in entry.pins:
+            self._unpin(entry, _SELF, actions)
+        return actions + self._serve(now)
+
+    def copies(self) -> list[Entry]:
+        """Complete copies of objects whose home is another node."""
+        return [entry for entry in self._entries.values() if entry.home and entry.sealed]
+
+    def adopt(self, entry: Entry) -> None:
+        """The home is gone, or going: the copy is the primary one now."""
+        entry.home = b""
+        entry.unread = False
+        for unpinned in (self._evictable, self._unread):
+            if entry in unpinned:
+                del unpinned[entry]
+                self._spillable[entry] = None
 
     # --- ends of processes and jobs ---
 
@@ -266,7 +318,7 @@ class ObjectIndex:
 
     def restored(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
         """``error``: why its blob cannot be read, as ``ObjectLocated.error``."""
-        entry.restoring = False
+        entry.arriving = False
         actions: list[StoreAction] = []
         if error:
             actions += self._fail_getters(entry, error)
@@ -290,8 +342,11 @@ class ObjectIndex:
         text = no_room(waiting.size, self._use(), self._spill_error, error, disk_full)
         if waiting.entry is None:
             return [Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, text))]
-        waiting.entry.restoring = False
-        return self._fail_getters(waiting.entry, text)
+        actions = self._fail_getters(waiting.entry, text)
+        if waiting.entry.home:
+            return actions + self._delete(waiting.entry)
+        waiting.entry.arriving = False
+        return actions
 
     # --- time ---
 
@@ -327,8 +382,7 @@ class ObjectIndex:
         entry.pins[peer] = entry.pins.get(peer, 0) + 1
         entry.uncache_sent = False
         self._pinned_by.setdefault(peer, set()).add(entry)
-        self._evictable.pop(entry, None)
-        self._spillable.pop(entry, None)
+        self._forget_unpinned(entry)
 
     def _unpin(self, entry: Entry, peer: bytes, actions: list[StoreAction]) -> None:
         left = entry.pins[peer] - 1
@@ -350,12 +404,32 @@ class ObjectIndex:
             self._release(entry, actions)
         elif entry.sealed and entry.offset is not None:
             if not entry.path:
-                (self._evictable if entry.blob is not None else self._spillable)[entry] = None
+                self._unpinned(entry)[entry] = None
             elif entry.blob is not None:
                 # It lies on disk twice, and nobody reads it.
                 self._drop_bytes(entry, actions)
 
+    def _unpinned(self, entry: Entry) -> OrderedDict[Entry, None]:
+        if entry.unread:
+            return self._unread
+        return self._evictable if entry.blob is not None or entry.home else self._spillable
+
     # --- life of an entry ---
+
+    def _expect(self, object_id: bytes, home: bytes) -> Entry:
+        entry = Entry(object_id, 0, b"", _SELF, None, home=home, arriving=True)
+        self._entries[object_id] = entry
+        return entry
+
+    def _hurry(self, entry: Entry, now: float) -> list[StoreAction]:
+        """Somebody waits for it now."""
+        self._ahead.discard(entry)
+        waiting = self._prefetches.pop(entry, None)
+        if waiting is None:
+            return [Hurry(entry)]
+        waiting.since = now
+        self._enqueue(waiting, now)
+        return [Hurry(entry), *self._serve(now)]
 
     def _delete_all(self, entries: list[Entry], now: float) -> list[StoreAction]:
         actions: list[StoreAction] = []
@@ -366,19 +440,26 @@ class ObjectIndex:
                     uncache.setdefault(peer, []).append(entry.object_id)
             actions += self._delete(entry)
         actions += [Send(peer, frames.ObjectUncache(object_ids)) for peer, object_ids in uncache.items()]
-        return actions + self._serve(now) if self._queue else actions
+        return actions + self._serve(now) if self._queue or self._prefetches else actions
 
     def _delete(self, entry: Entry) -> list[StoreAction]:
         del self._entries[entry.object_id]
-        owned = self._by_owner[entry.owner]
-        owned.discard(entry)
-        if not owned:
-            del self._by_owner[entry.owner]
+        owned = self._by_owner.get(entry.owner)
+        if owned is not None:
+            owned.discard(entry)
+            if not owned:
+                del self._by_owner[entry.owner]
         entry.deleted = True
+        self._ahead.discard(entry)
         actions = self._fail_getters(entry, lost(entry.object_id))
-        if entry.restoring:
+        if not entry.home:
+            actions.append(Deleted(entry.object_id))
+        if entry.arriving:
             self._queue = deque(waiting for waiting in self._queue if waiting.entry is not entry)
             self._files = {path: waiting for path, waiting in self._files.items() if waiting.entry is not entry}
+            self._prefetches.pop(entry, None)
+            if entry.home:
+                actions.append(CancelFetch(entry))
         if entry.pins:
             self._dying.setdefault(entry.object_id, []).append(entry)
         else:
@@ -402,11 +483,14 @@ class ObjectIndex:
             actions.append(RemoveFile(entry.path))
             entry.path = ""
         else:
-            self._evictable.pop(entry, None)
-            self._spillable.pop(entry, None)
+            self._forget_unpinned(entry)
             self.allocator.free(entry.offset, entry.size)
             self._stuck = False
         entry.offset = None
+
+    def _forget_unpinned(self, entry: Entry) -> None:
+        for unpinned in (self._evictable, self._unread, self._spillable):
+            unpinned.pop(entry, None)
 
     def _end_creation_of_dying(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         """The creator has finished with an object that was deleted meanwhile."""
@@ -415,7 +499,7 @@ class ObjectIndex:
             if entry.creator == peer and not entry.sealed and peer in entry.pins:
                 entry.sealed = True
                 self._unpin(entry, peer, actions)
-        return actions + self._serve(now) if self._queue else actions
+        return actions + self._serve(now) if self._queue or self._prefetches else actions
 
     def _answer_getters(self, entry: Entry) -> list[StoreAction]:
         assert entry.offset is not None
@@ -442,10 +526,7 @@ class ObjectIndex:
         actions: list[StoreAction] = []
         while self._queue:
             waiting = self._queue[0]
-            offset = self.allocator.allocate(waiting.size)
-            while offset is None and self._evictable:
-                self._drop_bytes(next(iter(self._evictable)), actions)
-                offset = self.allocator.allocate(waiting.size)
+            offset = self._allocate(waiting.size, (self._evictable, self._unread), actions)
             if offset is None:
                 actions += self._make_room(now)
                 if not self._stuck or self._is_spilling():
@@ -455,7 +536,30 @@ class ObjectIndex:
             self._queue.popleft()
             self._progress_at = now
             actions += self._place(waiting, offset, "")
+        if not self._queue:
+            for entry, waiting in list(self._prefetches.items()):
+                offset = self._allocate(waiting.size, (self._evictable,), actions)
+                if offset is None:
+                    break
+                del self._prefetches[entry]
+                actions += self._place(waiting, offset, "")
         return actions
+
+    def _allocate(
+        self, size: int, evictables: tuple[OrderedDict[Entry, None], ...], actions: list[StoreAction]
+    ) -> int | None:
+        """Drops what is elsewhere too until there is room."""
+        offset = self.allocator.allocate(size)
+        for evictable in evictables:
+            while offset is None and evictable:
+                entry = next(iter(evictable))
+                if entry.home:
+                    actions.append(CopyGone(entry.home, entry.object_id))
+                    actions += self._delete(entry)
+                else:
+                    self._drop_bytes(entry, actions)
+                offset = self.allocator.allocate(size)
+        return offset
 
     def _fall_back(self, waiting: _Waiting) -> StoreAction:
         self._file_counter += 1
@@ -466,10 +570,9 @@ class ObjectIndex:
     def _place(self, waiting: _Waiting, offset: int, path: str) -> list[StoreAction]:
         if waiting.entry is not None:
             entry = waiting.entry
-            assert entry.blob is not None
             entry.offset, entry.path = offset, path
             self._pin(entry, _SELF)
-            return [Restore(entry, entry.blob.key)]
+            return [Restore(entry, entry.blob.key)] if entry.blob is not None else [Fetch(entry)]
         actions: list[StoreAction] = []
         existing = self._entries.get(waiting.object_id)
         if existing is not None:

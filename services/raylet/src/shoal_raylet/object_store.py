@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,20 +12,29 @@ import structlog
 from shoal_common import frames
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import DataLoss, NotFound, ServiceError
+from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.actions import Send
 from shoal_raylet.arena import Arena
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.fallback_files import DiskFull, FallbackFiles
-from shoal_raylet.object_index import (
+from shoal_raylet.object_entry import (
+    CancelFetch,
+    CopyGone,
     DeleteBlob,
+    Deleted,
     Entry,
+    Fetch,
+    Hurry,
+    Locate,
     MakeFile,
-    ObjectIndex,
     RemoveFile,
     Restore,
     Spill,
     StoreAction,
 )
+from shoal_raylet.object_exchange import ObjectExchange
+from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.raylet_links import RayletLinks
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +51,8 @@ class ObjectStore:
         arena: Arena,
         files: FallbackFiles,
         blobs: BlobClient,
-        node_id: bytes,
+        links: RayletLinks,
+        find_node: Callable[[bytes], Awaitable[gcs_pb2.NodeInfo | None]],
         send: Callable[[bytes, frames.Message], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -53,18 +63,21 @@ class ObjectStore:
         #: One thread, so that a file that is made finds the room of those removed before.
         self._file_thread = ThreadPoolExecutor(1, "fallback-files")
         self._blobs = blobs
-        self._node_hex = node_id.hex()
+        self._node_hex = links.node_id.hex()
         self._send = send
         self._on_change = on_change
         self._used = 0
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._tick)
         self._transfers: set[asyncio.Task[None]] = set()
+        #: With the other nodes.
+        self.exchange = ObjectExchange(index, arena, files, blobs, links, find_node, self._execute)
         self._handlers: dict[type[frames.Message], Callable[[bytes, Any], list[StoreAction]]] = {
             frames.ObjectCreate: self._create,
             frames.ObjectSeal: lambda peer, m: index.seal(peer, m.object_id, self._loop.time()),
             frames.ObjectAbort: lambda peer, m: index.abort(peer, m.object_id, self._loop.time()),
-            frames.ObjectGet: lambda peer, m: index.get(peer, m.request, m.object_id, self._loop.time()),
+            frames.ObjectGet: lambda peer, m: index.get(peer, m.request, m.object_id, m.home, self._loop.time()),
+            frames.ObjectPrefetch: lambda peer, m: index.prefetch(m.objects),
             frames.ObjectUnpin: lambda peer, m: index.unpin(peer, m.object_id, self._loop.time()),
             frames.ObjectFree: lambda peer, m: index.free(m.object_ids, self._loop.time()),
         }
@@ -74,6 +87,8 @@ class ObjectStore:
 
     def received(self, peer: bytes, message: frames.Message) -> None:
         self._execute(self._handlers[type(message)](peer, message))
+        if type(message) is frames.ObjectSeal:
+            self.exchange.sealed(message.object_id)
 
     def peer_gone(self, peer: bytes) -> None:
         """A process's connection ended: its pins, and the objects it owned."""
@@ -85,6 +100,7 @@ class ObjectStore:
 
     async def stop(self) -> None:
         """Ends transfers and deletes this node's spilled blobs, as far as the objectstore service answers."""
+        await self.exchange.stop()
         self._timer.cancel()
         for task in self._transfers:
             task.cancel()
@@ -107,6 +123,7 @@ class ObjectStore:
         self._execute(self.index.tick(self._loop.time()))
 
     def _execute(self, actions: list[StoreAction]) -> None:
+        deleted: list[bytes] = []
         for action in actions:
             match action:
                 case Send(peer, message):
@@ -121,6 +138,20 @@ class ObjectStore:
                     self._start(self._make_file(path, size))
                 case RemoveFile(path):
                     self._start(self._remove_file(path))
+                case Locate(entry):
+                    self.exchange.locate(entry)
+                case Hurry(entry):
+                    self.exchange.hurry(entry)
+                case Fetch(entry):
+                    self.exchange.room_made(entry)
+                case CancelFetch(entry):
+                    self.exchange.cancel(entry)
+                case CopyGone(home, object_id):
+                    self.exchange.copy_gone(home, object_id)
+                case Deleted(object_id):
+                    deleted.append(object_id)
+        if deleted:
+            self.exchange.deleted(deleted)
         self._timer.set(self.index.next_deadline())
         used = self.index.allocator.used
         if used != self._used:

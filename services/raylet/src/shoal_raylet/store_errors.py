@@ -18,6 +18,20 @@ def lost(object_id: bytes) -> str:
     return f"ObjectLostError: object {object_id.hex()} is not in this node's store: it was freed, or never sealed"
 
 
+def lost_with_home(object_id: bytes, home: bytes, reason: str) -> str:
+    return (
+        f"ObjectLostError: object {object_id.hex()} is lost: {reason} (node {home.hex()}), and there is no other copy "
+        "of it. Compute it again, or keep what must survive a node in more than one place"
+    )
+
+
+def fetch_timed_out(object_id: bytes, after_s: float, problem: str) -> str:
+    return (
+        f"ObjectFetchTimedOutError: object {object_id.hex()} has not come any further for {after_s:g} s: {problem}. "
+        "Look at the network between the nodes, or ask again"
+    )
+
+
 def no_room(size: int, use: StoreUse, spill_error: str, file_error: str, disk_full: bool) -> str:
     """``file_error``: why it was given no file of its own; ``spill_error``: why others are not spilled, or ""."""
     state = (

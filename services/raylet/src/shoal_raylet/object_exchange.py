@@ -1,0 +1,443 @@
+"""Objects between nodes: fetches copies from other raylets, and serves them what is here.
+
+Its home knows who else has copies of an object (``object_directory``), so whoever needs one asks there first, then
+reads chunks from the nodes that it is given (``pull_manager``), and can pass on at once what it has got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from shoal_common import frames
+from shoal_common.blob.client import BlobClient
+from shoal_common.errors import ServiceError
+from shoal_proto.v1 import gcs_pb2
+from shoal_raylet.arena import Arena
+from shoal_raylet.channel import Connection
+from shoal_raylet.chunk_stream import ChunkStream
+from shoal_raylet.deadline import DeadlineTimer
+from shoal_raylet.fallback_files import FallbackFiles
+from shoal_raylet.object_directory import ObjectDirectory
+from shoal_raylet.object_entry import Entry, StoreAction
+from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.pull_manager import AskChunk, EndChunks, HangUp, PullAction, Pulled, PullManager, SourcesWanted
+from shoal_raylet.raylet_links import LinkLost, RayletLinks
+from shoal_raylet.store_errors import fetch_timed_out, lost_with_home
+
+log = structlog.get_logger(__name__)
+
+#: A fetch that gets no further for so long fails, in seconds.
+FETCH_TIMEOUT_S = 600.0
+#: The home answers a question by then, in seconds.
+_ASK_TIMEOUT_S = 5.0
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+class FetchFailed(Exception):
+    """The text is what ``ObjectLocated.error`` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    size: int
+    owner: bytes
+    sources: list[bytes]
+    blob_key: str = ""
+    blob_offset: int = 0
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """One copy on its way here."""
+
+    task: asyncio.Task[None]
+    room: asyncio.Future[None]
+    #: Nodes that did not deliver since something last arrived.
+    without: set[bytes] = field(default_factory=set)
+    progress_at: float = 0.0
+    target: memoryview | None = None
+    #: True = all bytes are here; False = other sources are needed.
+    outcome: asyncio.Future[bool] | None = None
+
+
+class ObjectExchange:
+    """Belongs to one event loop. ``execute`` carries out what the index decides; ``find`` knows the living nodes."""
+
+    def __init__(
+        self,
+        index: ObjectIndex,
+        arena: Arena,
+        files: FallbackFiles,
+        blobs: BlobClient,
+        links: RayletLinks,
+        find: Callable[[bytes], Awaitable[gcs_pb2.NodeInfo | None]],
+        execute: Callable[[list[StoreAction]], None],
+    ) -> None:
+        self._index = index
+        self._arena = arena
+        self._files = files
+        self._blobs = blobs
+        self._links = links
+        self._find_node = find
+        self._execute = execute
+        self._loop = asyncio.get_running_loop()
+        self.directory = ObjectDirectory(links.node_id)
+        self._pulls = PullManager()
+        self._timer = DeadlineTimer(self._loop, lambda: self._run(self._pulls.tick(self._loop.time())))
+        self._fetches: dict[Entry, _Fetch] = {}
+        self._targets: dict[bytes, _Fetch] = {}
+        self._streams: dict[bytes, ChunkStream] = {}
+        #: What pins the objects that a peer reads.
+        self._uploads: dict[Connection, bytes] = {}
+        self._upload_numbers = itertools.count(1)
+        #: Questions about objects that are being written or fetched here, until these are.
+        self._parked: dict[bytes, list[tuple[Connection, Any]]] = {}
+        self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
+            frames.ObjectLocate: self._locate,
+            frames.CopyMade: lambda c, m: self.directory.completed(m.object_id, _peer(c)),
+            frames.CopiesGone: self._copies_gone,
+            frames.CopiesFree: self._copies_free,
+            frames.ChunkGet: self._chunk_get,
+            frames.ChunksEnd: self._chunks_end,
+        }
+
+    async def stop(self) -> None:
+        self._timer.cancel()
+        tasks = [fetch.task for fetch in self._fetches.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        streams = list(self._streams.values())
+        for stream in streams:
+            stream.close()
+        await asyncio.gather(*(stream.dialing for stream in streams), return_exceptions=True)
+        await self._links.stop()
+
+    # --- what the index asks for ---
+
+    def locate(self, entry: Entry) -> None:
+        room: asyncio.Future[None] = self._loop.create_future()
+        task = self._loop.create_task(self._fetch(entry))
+        self._fetches[entry] = _Fetch(task, room, progress_at=self._loop.time())
+
+    def hurry(self, entry: Entry) -> None:
+        self._pulls.hurry(entry.object_id)
+
+    def room_made(self, entry: Entry) -> None:
+        fetch = self._fetches[entry]
+        if not fetch.room.done():
+            fetch.room.set_result(None)
+
+    def cancel(self, entry: Entry) -> None:
+        fetch = self._fetches.get(entry)
+        if fetch is not None:
+            fetch.task.cancel()
+
+    def copy_gone(self, home: bytes, object_id: bytes) -> None:
+        self._links.tell(home, frames.CopiesGone([object_id]))
+
+    def deleted(self, object_ids: Iterable[bytes]) -> None:
+        """Primary copies are no more: those who have others drop them."""
+        holders: dict[bytes, list[bytes]] = {}
+        for object_id in object_ids:
+            for node_id in self.directory.forget(object_id):
+                holders.setdefault(node_id, []).append(object_id)
+            self._settle(object_id)
+        for node_id, ids in holders.items():
+            self._links.tell(node_id, frames.CopiesFree(ids))
+
+    def sealed(self, object_id: bytes) -> None:
+        """An object that was being written is readable."""
+        self._settle(object_id)
+
+    def node_lost(self, node_id: bytes) -> None:
+        self.directory.node_lost(node_id)
+        self._links.node_lost(node_id)
+        stream = self._streams.get(node_id)
+        if stream is not None:
+            self._hang_up(node_id)
+            self._run(self._pulls.source_lost(node_id, self._loop.time()))
+
+    # --- fetching ---
+
+    async def _fetch(self, entry: Entry) -> None:
+        try:
+            await self._bring(entry, self._fetches[entry])
+        except FetchFailed as failure:
+            self._end_fetch(entry, str(failure))
+        except BaseException:
+            # Cancelled: nobody waits for it.
+            self._end_fetch(entry, "")
+            raise
+        else:
+            del self._fetches[entry]
+            self._links.tell(entry.home, frames.CopyMade(entry.object_id))
+            self._execute(self._index.fetched(entry, self._loop.time()))
+            self._settle(entry.object_id)
+
+    def _end_fetch(self, entry: Entry, error: str) -> None:
+        del self._fetches[entry]
+        self._links.tell(entry.home, frames.CopiesGone([entry.object_id]))
+        self._execute(self._index.not_fetched(entry, error, self._loop.time()))
+        self._settle(entry.object_id)
+
+    async def _bring(self, entry: Entry, fetch: _Fetch) -> None:
+        """Raises: FetchFailed."""
+        where = await self._find(entry, fetch)
+        self._execute(self._index.located(entry, where.size, where.owner, self._loop.time()))
+        await fetch.room
+        fetch.progress_at = self._loop.time()
+        with self._writable(entry) as target:
+            while True:
+                if where.blob_key:
+                    if await self._read_blob(entry, where, target):
+                        return
+                elif await self._pull(entry, fetch, where, target):
+                    return
+                fetch.without.update(where.sources)
+                where = await self._find(entry, fetch)
+                if where.size != entry.size:
+                    raise FetchFailed(lost_with_home(entry.object_id, entry.home, "it has been made anew meanwhile"))
+
+    async def _pull(self, entry: Entry, fetch: _Fetch, where: _Where, target: memoryview) -> bool:
+        """Whether all bytes are here; False = other sources are needed, and what has come is kept."""
+        object_id = entry.object_id
+        now = self._loop.time()
+        fetch.outcome = self._loop.create_future()
+        if object_id in self._targets:
+            self._run(self._pulls.add_sources(object_id, where.sources, now))
+        else:
+            fetch.target = target
+            self._targets[object_id] = fetch
+            urgent = self._index.is_awaited(entry)
+            self._run(self._pulls.begin(object_id, where.size, where.sources, urgent, now))
+        done = False
+        try:
+            done = await fetch.outcome
+        finally:
+            if done or fetch.outcome.cancelled():
+                self._end_pull(object_id, fetch)
+        if not done:
+            at = self._pulls.progress_at(object_id)
+            if at > fetch.progress_at:
+                fetch.progress_at = at
+                fetch.without.clear()
+        return done
+
+    def _end_pull(self, object_id: bytes, fetch: _Fetch) -> None:
+        if self._targets.get(object_id) is fetch:
+            self._run(self._pulls.cancel(object_id, self._loop.time()))
+            del self._targets[object_id]
+        fetch.target = None
+
+    async def _read_blob(self, entry: Entry, where: _Where, target: memoryview) -> bool:
+        try:
+            await self._blobs.get_into(where.blob_key, target, where.blob_offset)
+        except ServiceError as error:
+            log.info("blob_not_read", key=where.blob_key, reason=str(error))
+            return False
+        return True
+
+    async def _find(self, entry: Entry, fetch: _Fetch) -> _Where:
+        """Where to read it from. Raises: FetchFailed."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            problem = ""
+            if await self._find_node(entry.home) is None:
+                raise FetchFailed(lost_with_home(entry.object_id, entry.home, "its home has left the cluster"))
+            try:
+                question = frames.ObjectLocate(0, entry.object_id, list(fetch.without))
+                answer: frames.ObjectSources = await self._links.ask(entry.home, question, _ASK_TIMEOUT_S)
+            except LinkLost as error:
+                problem = str(error)
+            else:
+                if answer.sources or answer.blob_key:
+                    return _Where(answer.size, answer.owner, answer.sources, answer.blob_key, answer.blob_offset)
+                if not answer.later:
+                    raise FetchFailed(lost_with_home(entry.object_id, entry.home, "its home does not have it any more"))
+                problem = "none of the nodes that have it delivers"
+                fetch.without.clear()
+            if self._loop.time() >= fetch.progress_at + FETCH_TIMEOUT_S:
+                raise FetchFailed(fetch_timed_out(entry.object_id, FETCH_TIMEOUT_S, problem))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    @contextmanager
+    def _writable(self, entry: Entry) -> Iterator[memoryview]:
+        """Raises: FetchFailed."""
+        assert entry.offset is not None
+        if not entry.path:
+            with self._arena.view[entry.offset : entry.offset + entry.size] as view:
+                yield view
+            return
+        try:
+            file = self._files.map(entry.path, entry.size)
+        except OSError as error:
+            text = f"the file for object {entry.object_id.hex()} cannot be used: {error}"
+            raise FetchFailed(f"ObjectStoreFullError: {text}") from error
+        with file, memoryview(file) as view:
+            yield view
+
+    # --- what the pull manager asks for ---
+
+    def _run(self, actions: list[PullAction]) -> None:
+        for action in actions:
+            match action:
+                case AskChunk(source, object_id, offset, length):
+                    target = self._targets[object_id].target
+                    assert target is not None
+                    self._stream(source).ask(object_id, offset, target[offset : offset + length])
+                case EndChunks(source, object_id):
+                    if source in self._streams:
+                        self._streams[source].end(object_id)
+                case HangUp(source):
+                    log.info("source_given_up", node_id=source.hex())
+                    self._hang_up(source)
+                case Pulled(object_id):
+                    self._set_outcome(object_id, True)
+                case SourcesWanted(object_id):
+                    self._set_outcome(object_id, False)
+        self._timer.set(self._pulls.next_deadline())
+
+    def _set_outcome(self, object_id: bytes, done: bool) -> None:
+        fetch = self._targets[object_id]
+        if fetch.outcome is not None and not fetch.outcome.done():
+            fetch.outcome.set_result(done)
+
+    def _stream(self, source: bytes) -> ChunkStream:
+        stream = self._streams.get(source)
+        if stream is None:
+            stream = self._streams[source] = ChunkStream(
+                self._links.dial(source),
+                on_bytes=lambda: self._pulls.heard(source, self._loop.time()),
+                on_chunk=lambda object_id, offset, has_it: self._on_chunk(source, object_id, offset, has_it),
+                on_lost=lambda reason: self._on_stream_lost(source, reason),
+            )
+        return stream
+
+    def _hang_up(self, source: bytes) -> None:
+        stream = self._streams.pop(source, None)
+        if stream is not None:
+            stream.close()
+
+    def _on_chunk(self, source: bytes, object_id: bytes, offset: int, has_it: bool) -> None:
+        now = self._loop.time()
+        if has_it:
+            self._run(self._pulls.arrived(source, object_id, offset, now))
+            self._settle(object_id)
+        else:
+            self._run(self._pulls.refused(source, object_id, now))
+
+    def _on_stream_lost(self, source: bytes, reason: str) -> None:
+        log.info("source_lost", node_id=source.hex(), reason=reason)
+        self._streams.pop(source, None)
+        self._run(self._pulls.source_lost(source, self._loop.time()))
+
+    # --- serving other raylets ---
+
+    def connected(self, connection: Connection) -> None:
+        self._uploads[connection] = b"upload" + next(self._upload_numbers).to_bytes(8, "big")
+
+    def closed(self, connection: Connection) -> None:
+        reader = self._uploads.pop(connection)
+        for object_id, parked in list(self._parked.items()):
+            self._keep_parked(object_id, [question for question in parked if question[0] is not connection])
+        self._execute(self._index.peer_gone(reader, self._loop.time()))
+
+    def received(self, connection: Connection, message: Any) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            connection.close(f"unexpected message {type(message).__name__}")
+            return
+        handler(connection, message)
+
+    def _locate(self, connection: Connection, message: frames.ObjectLocate) -> None:
+        entry = self._index.find(message.object_id)
+        if entry is not None and not entry.sealed and not entry.home:
+            self._park(connection, message)
+            return
+        answer = frames.ObjectSources(message.request, 0, b"", [])
+        if entry is not None and entry.sealed:
+            here = entry.offset is not None and not entry.arriving
+            answer.size, answer.owner = entry.size, entry.owner
+            answer.sources = self.directory.locate(
+                message.object_id, _peer(connection), message.without, here=here, blob=entry.blob is not None
+            )
+            if not answer.sources and entry.blob is not None:
+                answer.blob_key, answer.blob_offset = entry.blob.key, entry.blob_offset
+            elif not answer.sources:
+                answer.later = True
+        connection.send(answer)
+
+    def _copies_gone(self, connection: Connection, message: frames.CopiesGone) -> None:
+        for object_id in message.object_ids:
+            self.directory.gone(object_id, _peer(connection))
+
+    def _copies_free(self, connection: Connection, message: frames.CopiesFree) -> None:
+        copies = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.home]
+        self._execute(self._index.free([entry.object_id for entry in copies], self._loop.time()))
+
+    def _chunk_get(self, connection: Connection, message: frames.ChunkGet) -> None:
+        entry = self._index.find(message.object_id)
+        if entry is None or not self._index.pin_for_upload(self._uploads[connection], entry):
+            if entry is not None and entry.home and entry.arriving:
+                self._park(connection, message)
+            else:
+                connection.send_bytes(frames.CHUNK_HEADER.pack(message.request, 0))
+        elif message.offset < 0 or message.length <= 0 or message.offset + message.length > entry.size:
+            connection.close("it asked for bytes beyond the end of an object")
+        elif entry.sealed or self._pulls.has(message.object_id, message.offset, message.length):
+            self._send_chunk(connection, message, entry)
+        else:
+            self._park(connection, message)
+
+    def _send_chunk(self, connection: Connection, message: frames.ChunkGet, entry: Entry) -> None:
+        assert entry.offset is not None
+        header = frames.CHUNK_HEADER.pack(message.request, message.length)
+        if not entry.path:
+            at = entry.offset + message.offset
+            connection.send_file(header, self._arena.fd, at, message.length, owned=False)
+            return
+        try:
+            fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            log.warning("file_not_sent", path=entry.path, reason=str(error))
+            connection.send_bytes(frames.CHUNK_HEADER.pack(message.request, 0))
+            return
+        connection.send_file(header, fd, message.offset, message.length, owned=True)
+
+    def _chunks_end(self, connection: Connection, message: frames.ChunksEnd) -> None:
+        object_id = message.object_id
+        parked = self._parked.get(object_id)
+        if parked is not None:
+            kept = [(c, q) for c, q in parked if c is not connection or not isinstance(q, frames.ChunkGet)]
+            self._keep_parked(object_id, kept)
+        self._execute(self._index.unpin(self._uploads[connection], object_id, self._loop.time()))
+
+    def _park(self, connection: Connection, message: Any) -> None:
+        self._parked.setdefault(message.object_id, []).append((connection, message))
+
+    def _keep_parked(self, object_id: bytes, parked: list[tuple[Connection, Any]]) -> None:
+        if parked:
+            self._parked[object_id] = parked
+        else:
+            del self._parked[object_id]
+
+    def _settle(self, object_id: bytes) -> None:
+        """Its state has changed: answer those who wait for that."""
+        for connection, message in self._parked.pop(object_id, ()):
+            self.received(connection, message)
+
+
+def _peer(connection: Connection) -> bytes:
+    assert connection.hello is not None
+    return connection.hello.node_id

@@ -1,0 +1,129 @@
+"""A process of a node, as far as its object store is concerned: creates, reads and frees objects over real sockets."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import socket
+from types import TracebackType
+from typing import Any
+
+from support.clusters import RayletProcess
+
+from shoal_common import frames, handshake
+
+PATIENCE_S = 60.0
+JOB = b"job1"
+_numbers = itertools.count(1)
+
+
+def new_object_id() -> bytes:
+    return JOB + next(_numbers).to_bytes(20, "big")
+
+
+class StoreClient:
+    """Connected as a driver. Blocks."""
+
+    def __init__(self, node: RayletProcess, token: str) -> None:
+        self.node_id = bytes.fromhex(node.node_id)
+        self.worker_id = os.urandom(16)
+        self._requests = itertools.count(1)
+        self._received: list[Any] = []
+        self._decoder = frames.FrameDecoder(frames.RayletMessage)
+        hello = frames.Hello(
+            version=frames.PROTOCOL_VERSION,
+            nonce=handshake.new_nonce(),
+            role="driver",
+            node_id=self.node_id,
+            worker_id=self.worker_id,
+            job_id=JOB,
+            pid=os.getpid(),
+            python=handshake.python_minor(),
+        )
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE_S)
+        self.sock.connect(os.fspath(node.session_dir / "sockets" / f"raylet-{node.node_id[:12]}.sock"))
+        self.sock.sendall(frames.encode_frame(hello))
+        data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
+        (reply,) = frames.FrameDecoder(frames.HelloReply).feed(data)
+        handshake.check_reply(token, hello.nonce, reply)
+        self.arena = mmap.mmap(fds[0], reply.arena_size)
+        os.close(fds[0])
+        proof = handshake.prove(token, b"connecting", hello.nonce, reply.nonce)
+        self.send(frames.HelloProof(proof))
+
+    def __enter__(self) -> StoreClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.sock.close()
+        self.arena.close()
+
+    def send(self, message: Any) -> None:
+        self.sock.sendall(frames.encode_frame(message))
+
+    def receive(self, kind: type[Any], request: int) -> Any:
+        """The answer to a request; what comes before it is kept."""
+        while True:
+            for message in self._received:
+                if isinstance(message, kind) and message.request == request:
+                    self._received.remove(message)
+                    return message
+            data = self.sock.recv(65536)
+            assert data, "the raylet has closed the connection"
+            self._received += self._decoder.feed(data)
+
+    def put(self, data: bytes, object_id: bytes = b"") -> bytes:
+        """The new object's id."""
+        object_id = object_id or new_object_id()
+        request = next(self._requests)
+        self.send(frames.ObjectCreate(request, object_id, len(data), self.worker_id))
+        created = self.receive(frames.ObjectCreated, request)
+        assert not created.error, created.error
+        if created.path:
+            with open(created.path, "r+b") as file:
+                file.write(data)
+        else:
+            self.arena[created.offset : created.offset + len(data)] = data
+        self.send(frames.ObjectSeal(object_id))
+        return object_id
+
+    def ask(self, object_id: bytes, home: StoreClient | None = None) -> int:
+        """Begin to get it; ``answer`` ends it."""
+        request = next(self._requests)
+        self.send(frames.ObjectGet(request, object_id, home.node_id if home is not None else b""))
+        return request
+
+    def answer(self, request: int) -> frames.ObjectLocated:
+        located: frames.ObjectLocated = self.receive(frames.ObjectLocated, request)
+        return located
+
+    def pin(self, object_id: bytes, home: StoreClient | None = None) -> frames.ObjectLocated:
+        return self.answer(self.ask(object_id, home))
+
+    def bytes_of(self, located: frames.ObjectLocated) -> bytes:
+        assert not located.error, located.error
+        if located.path:
+            with open(located.path, "rb") as file:
+                return file.read()
+        return self.arena[located.offset : located.offset + located.size]
+
+    def get(self, object_id: bytes, home: StoreClient | None = None) -> bytes:
+        data = self.bytes_of(self.pin(object_id, home))
+        self.unpin(object_id)
+        return data
+
+    def unpin(self, object_id: bytes) -> None:
+        self.send(frames.ObjectUnpin(object_id))
+
+    def free(self, *object_ids: bytes) -> None:
+        self.send(frames.ObjectFree(list(object_ids)))
+
+    def prefetch(self, *object_ids: bytes, home: StoreClient) -> None:
+        self.send(frames.ObjectPrefetch([(object_id, home.node_id) for object_id in object_ids]))
