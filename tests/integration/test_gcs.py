@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from shoal_common import errors
+from shoal_common.blob.client import BlobClient
+from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus import subjects
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.bus.memory import MemoryBus
@@ -26,6 +28,8 @@ from shoal_common.ids import JobID, new_actor_id
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
+from shoal_objectstore.app import ObjectStoreApp
+from shoal_objectstore.config import ObjectStoreConfig
 from shoal_proto.v1 import common_pb2, events_pb2, raylet_pb2, raylet_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
@@ -834,6 +838,55 @@ async def test_the_functions_of_a_job_that_ended_unseen_are_forgotten(cluster: C
     await cluster.restart_gcs()
     request = pb.GetFunctionRequest(function_id=function_id)
     await until_not_found(lambda: cluster.functions.GetFunction(request))
+
+
+@asynccontextmanager
+async def objectstore(root: Path, port: int = 0) -> AsyncIterator[str]:
+    app = ObjectStoreApp(ObjectStoreConfig(token=TOKEN, port=port), DirectoryBlobStore(root))
+    await app.start()
+    try:
+        yield app.address
+    finally:
+        await app.stop()
+
+
+async def blobs_of(address: str, prefix: str = "") -> list[str]:
+    async with aio_channel(address, TOKEN) as channel:
+        return [blob.key for blob in await BlobClient(channel).list(prefix)]
+
+
+async def until_none(address: str, prefix: str = "") -> None:
+    async with asyncio.timeout(30):
+        while await blobs_of(address, prefix):
+            pass
+
+
+async def test_what_a_dead_job_has_spilled_is_deleted(cluster: Cluster, tmp_path: Path) -> None:
+    async with objectstore(tmp_path / "blobs") as address:
+        await cluster.restart_gcs(objectstore_addresses=(address,))
+        job, other = await cluster.start_job(), await cluster.start_job(driver_id=b"e" * 16)
+        keys = [f"spill/{each.hex()}/aa/1" for each in (job, other)] + [f"checkpoint/{job.hex()}/1"]
+        async with aio_channel(address, TOKEN) as channel:
+            for key in keys:
+                await BlobClient(channel).put(key, [b"x"])
+        await cluster.finish(job)
+        await until_none(address, f"spill/{job.hex()}/")
+        assert await blobs_of(address) == sorted(keys[1:])
+
+
+async def test_blobs_of_a_dead_job_are_deleted_when_the_objectstore_or_the_gcs_is_back(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with objectstore(tmp_path / "blobs") as address:
+        await cluster.restart_gcs(objectstore_addresses=(address,))
+        job = await cluster.start_job()
+        async with aio_channel(address, TOKEN) as channel:
+            await BlobClient(channel).put(f"spill/{job.hex()}/aa/1", [b"x"])
+    await cluster.finish(job)
+    await cluster.stop_gcs()
+    async with objectstore(tmp_path / "blobs", int(address.rpartition(":")[2])):
+        await cluster.start_gcs()
+        await until_none(address)
 
 
 async def test_only_so_many_dead_actors_are_remembered(cluster: Cluster) -> None:

@@ -17,7 +17,7 @@ import structlog
 from shoal_common.blob.checksums import Part
 from shoal_common.blob.direct import MAX_BYTES, DirectError, DirectTransfers, SignedGet, SignedPut
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo
-from shoal_common.errors import DataLoss, PreconditionFailed
+from shoal_common.errors import DataLoss
 from shoal_common.grpc_channel import retrying, service_errors
 from shoal_proto.v1 import objectstore_pb2
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceStub
@@ -60,7 +60,8 @@ class BlobClient:
 
         async def direct(transfers: DirectTransfers) -> BlobInfo:
             answer = await self._stub.SignPut(objectstore_pb2.SignPutRequest(key=key))
-            manifest = await transfers.put(key, SignedPut(answer.url, answer.ca_pem), views)
+            signed = SignedPut(_signed(answer.url), answer.ca_pem)
+            manifest = await transfers.put(key, signed, views)
             return BlobInfo(key, manifest.size_bytes, manifest.checksum)
 
         if sum(sizes) <= MAX_BYTES:
@@ -87,7 +88,8 @@ class BlobClient:
             request = objectstore_pb2.SignGetRequest(key=key, offset=offset, length=len(target))
             answer = await self._stub.SignGet(request)
             parts = [Part(part.size_bytes, part.checksum if part.whole else None) for part in answer.parts]
-            await transfers.get_into(key, SignedGet(answer.url, answer.ca_pem, answer.tag, offset, parts), target)
+            signed = SignedGet(_signed(answer.url), answer.ca_pem, answer.tag, offset, parts)
+            await transfers.get_into(key, signed, target)
             return True
 
         if await self._directly(key, len(target), direct):
@@ -152,13 +154,23 @@ class BlobClient:
         try:
             async with asyncio.timeout(_deadline_s(size_bytes)):
                 return await retrying(call)
-        except PreconditionFailed:
-            self._direct_from = math.inf  # nothing to reach: the service keeps its blobs in a directory
+        except _NotSigned:
+            self._direct_from = math.inf
         except (DirectError, TimeoutError) as error:
             _log.info("direct_transfer_failed", key=key, reason=str(error) or "deadline exceeded")
             if isinstance(error, DirectError) and error.unreached:
                 self._direct_from = loop.time() + DIRECT_AGAIN_S
         return None
+
+
+class _NotSigned(Exception):
+    """The service does not let its clients go anywhere else; its blobs may be in a directory."""
+
+
+def _signed(url: str) -> str:
+    if not url:
+        raise _NotSigned
+    return url
 
 
 def _deadline_s(size_bytes: int) -> float:

@@ -129,7 +129,7 @@ class SignedPut(google.protobuf.message.Message):
     URL_FIELD_NUMBER: builtins.int
     CA_PEM_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """url, good for half an hour; a secret, since whoever has it may store this blob"""
+    """url, good for half an hour; a secret, since whoever has it may store this blob. Empty = callers have no way of their own: use PutBlob"""
     ca_pem: builtins.bytes
     """ca_pem, the authority that signed the S3 server's certificate; empty = those that the system trusts"""
     def __init__(
@@ -176,7 +176,7 @@ class SignedGet(google.protobuf.message.Message):
     TAG_FIELD_NUMBER: builtins.int
     PARTS_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """url, as in SignedPut; empty when the range is"""
+    """url, as in SignedPut"""
     ca_pem: builtins.bytes
     """ca_pem, as in SignedPut"""
     tag: builtins.str

@@ -88,7 +88,7 @@ class ObjectStoreServiceServicer(object):
     def SignPut(self, request, context):
         """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
         the bytes and then the footer (shoal_common.blob.footer).
-        Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+        Failure: read-only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class ObjectStoreServiceServicer(object):
 
     def SignGet(self, request, context):
         """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
-        Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
+        Failure: read-only. NOT_FOUND when the blob does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

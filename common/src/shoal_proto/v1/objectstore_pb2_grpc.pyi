@@ -36,11 +36,11 @@ class ObjectStoreServiceStub:
     SignPut: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignPutRequest, shoal_proto.v1.objectstore_pb2.SignedPut]
     """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
     the bytes and then the footer (shoal_common.blob.footer).
-    Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+    Failure: read-only.
     """
     SignGet: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignGetRequest, shoal_proto.v1.objectstore_pb2.SignedGet]
     """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
-    Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
+    Failure: read-only. NOT_FOUND when the blob does not exist.
     """
     DeleteBlobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest, shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse]
     """DeleteBlobs deletes by key or by prefix.
@@ -65,11 +65,11 @@ class ObjectStoreServiceAsyncStub(ObjectStoreServiceStub):
     SignPut: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignPutRequest, shoal_proto.v1.objectstore_pb2.SignedPut]  # type: ignore[assignment]
     """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
     the bytes and then the footer (shoal_common.blob.footer).
-    Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+    Failure: read-only.
     """
     SignGet: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.SignGetRequest, shoal_proto.v1.objectstore_pb2.SignedGet]  # type: ignore[assignment]
     """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
-    Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
+    Failure: read-only. NOT_FOUND when the blob does not exist.
     """
     DeleteBlobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.DeleteBlobsRequest, shoal_proto.v1.objectstore_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
     """DeleteBlobs deletes by key or by prefix.
@@ -109,7 +109,7 @@ class ObjectStoreServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.objectstore_pb2.SignedPut, collections.abc.Awaitable[shoal_proto.v1.objectstore_pb2.SignedPut]]:
         """SignPut gives a signed URL with which the caller itself stores one blob on the S3 server behind this service, by PUT:
         the bytes and then the footer (shoal_common.blob.footer).
-        Failure: read-only. FAILED_PRECONDITION when callers have no way of their own to the blobs: use PutBlob.
+        Failure: read-only.
         """
 
     @abc.abstractmethod
@@ -119,7 +119,7 @@ class ObjectStoreServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shoal_proto.v1.objectstore_pb2.SignedGet, collections.abc.Awaitable[shoal_proto.v1.objectstore_pb2.SignedGet]]:
         """SignGet gives a signed URL with which the caller itself reads a range of a blob, by GET, and what to check it by.
-        Failure: read-only. FAILED_PRECONDITION as SignPut, NOT_FOUND when the blob does not exist.
+        Failure: read-only. NOT_FOUND when the blob does not exist.
         """
 
     @abc.abstractmethod

@@ -13,6 +13,7 @@ from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.function_table import FunctionTable
+from shoal_gcs.job_blobs import JobBlobs
 from shoal_gcs.job_manager import JobManager
 from shoal_gcs.job_table import JobTable
 from shoal_gcs.node_manager import NodeManager
@@ -68,6 +69,7 @@ class GcsApp:
             functions=self._functions,
             nodes=node_table,
             raylets=self._raylets,
+            blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses),
             publisher=publisher,
             background=self._background,
         )

@@ -51,7 +51,9 @@ class GcsConfig(BusConfig):
     )
     scheduler_addresses: tuple[str, ...] = setting((), doc="host:port of each scheduler replica")
     objectstore_addresses: tuple[str, ...] = setting(
-        (), doc="host:port of each objectstore replica; only passed on, to raylets that join with `shoal start`"
+        (),
+        doc="host:port of each objectstore replica, or of a name for all; told to raylets that join with "
+        "`shoal start`, and what dead jobs have spilled is deleted there. Empty = nobody does that",
     )
     silence_s: float = setting(
         5.0, doc="time without a heartbeat before a raylet is asked directly", unit="seconds", minimum=0.1

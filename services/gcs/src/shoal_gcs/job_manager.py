@@ -19,6 +19,7 @@ from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.function_table import FunctionTable
+from shoal_gcs.job_blobs import JobBlobs
 from shoal_gcs.job_table import Job, JobTable
 from shoal_gcs.node_table import Node, NodeTable
 from shoal_gcs.peers import Raylets
@@ -46,6 +47,7 @@ class JobManager:
         functions: FunctionTable,
         nodes: NodeTable,
         raylets: Raylets,
+        blobs: JobBlobs,
         publisher: EventPublisher,
         background: Background,
     ) -> None:
@@ -56,6 +58,7 @@ class JobManager:
         self._functions = functions
         self._nodes = nodes
         self._raylets = raylets
+        self._blobs = blobs
         self._publisher = publisher
         self._background = background
 
@@ -71,6 +74,7 @@ class JobManager:
                 self._actors.job_finished(job.job_id)
                 if job.end_unix_ms >= recent:
                     self._tell_raylets(job.job_id)
+                    self.on_unused(job.job_id)
             elif job.node_id and not self._nodes.address_of(job.node_id):
                 await self.finish(job.job_id)
         for job_id in await self._functions.jobs():
@@ -120,9 +124,10 @@ class JobManager:
                 self._background.spawn(self.finish(job.job_id))
 
     def on_unused(self, job_id: bytes) -> None:
-        """The functions of a finished job are needed until its last detached actor has died."""
+        """The functions of a finished job, and what it spilled, are needed until its last detached actor has died."""
         if not self._table.is_running(job_id) and not self._actors.living_of_job(job_id):
             self._background.spawn(self._forget_functions(job_id))
+            self._background.spawn(self._blobs.sweep(JobID(job_id)))
 
     def _tell_raylets(self, job_id: JobID) -> None:
         keep = self._actors.living_of_job(job_id)

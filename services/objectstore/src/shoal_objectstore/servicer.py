@@ -7,7 +7,7 @@ from typing import Any
 
 from shoal_common.blob import CHUNK_BYTES, BlobStore
 from shoal_common.blob.direct import SigningStore
-from shoal_common.errors import InvalidRequest, PreconditionFailed
+from shoal_common.errors import InvalidRequest
 from shoal_proto.v1 import objectstore_pb2 as pb
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceServicer
 
@@ -36,11 +36,15 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
             yield pb.GetBlobResponse(chunk=chunk)
 
     async def SignPut(self, request: pb.SignPutRequest, context: Any) -> pb.SignedPut:
-        signed = await self._reachable().sign_put(request.key)
+        if self._signing is None:
+            return pb.SignedPut()
+        signed = await self._signing.sign_put(request.key)
         return pb.SignedPut(url=signed.url, ca_pem=signed.ca_pem)
 
     async def SignGet(self, request: pb.SignGetRequest, context: Any) -> pb.SignedGet:
-        signed = await self._reachable().sign_get(request.key, request.offset, request.length)
+        if self._signing is None:
+            return pb.SignedGet()
+        signed = await self._signing.sign_get(request.key, request.offset, request.length)
         parts = [
             pb.SectionPart(size_bytes=size, checksum=checksum or 0, whole=checksum is not None)
             for size, checksum in signed.parts
@@ -53,11 +57,6 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
         found = await self._blobs.list(request.prefix)
         return pb.ListBlobsResponse(blobs=[pb.BlobInfo(key=blob.key, size_bytes=blob.size_bytes) for blob in found])
-
-    def _reachable(self) -> SigningStore:
-        if self._signing is None:
-            raise PreconditionFailed("the blobs of this service are reached through it only: use PutBlob and GetBlob")
-        return self._signing
 
 
 async def _chunks(header: pb.PutBlobRequest, rest: AsyncIterator[pb.PutBlobRequest]) -> AsyncIterator[bytes]:
