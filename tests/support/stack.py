@@ -19,6 +19,7 @@ from typing import Any
 import docker
 import pytest
 from support.drivers import Driver
+from support.processes import eventually
 from support.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,8 @@ class Stack:
         for container in self.containers():
             if container.status == "paused":
                 container.unpause()
+        # ``up`` does not wait for what is unhealthy already, as after a pause.
+        eventually(lambda: "unhealthy" not in map(health, self.running()), "all are healthy again", within=120)
         self.up()
 
     def down(self) -> None:
@@ -121,6 +124,17 @@ class Stack:
         """Where this machine reaches a container of this service."""
         networks = self.running(service)[0].attrs["NetworkSettings"]["Networks"]
         return str(networks[f"{self.project}_{network}"]["IPAddress"])
+
+    def active_gcs(self) -> Any:
+        """The one that leads, as shard 0 of etcd says it: the id of its container is its host's name."""
+        leader = self.etcdctl("etcd-1", "get", "/shoal/leader", "--print-value-only")
+        [active] = [gcs for gcs in self.containers("gcs") if leader.startswith(gcs.short_id)]
+        return active
+
+    def etcdctl(self, shard: str, *arguments: str) -> str:
+        code, output = self.running(shard)[0].exec_run(["etcdctl", *arguments], environment={"ETCDCTL_API": "3"})
+        assert code == 0, output
+        return str(output.decode())
 
     def leftovers(self) -> list[str]:
         label = {"label": f"{PROJECT_LABEL}={self.project}"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import nats
 from minio import Minio
 from support.processes import eventually
 from support.stack import Stack
@@ -21,10 +24,75 @@ command()
 """
 
 
+#: Has an actor of a given name until it is told to end.
+NAMED_ACTORS = """
+@ray.remote(num_cpus=0)
+class Named:
+    def ping(self):
+        return "pong"
+ray.init()
+actors = [Named.options(name=f"named-{number}").remote() for number in range(16)]
+assert ray.get([actor.ping.remote() for actor in actors]) == ["pong"] * 16
+report(job=ray.get_runtime_context().get_job_id(), actors=[actor._actor_id.hex() for actor in actors])
+command()
+"""
+
+
+def keys(stack: Stack, shard: str, table: str) -> list[str]:
+    """Ids in one table of one shard, as etcd's own client lists them."""
+    prefix = f"/shoal/default/{table}/"
+    return [
+        line.removeprefix(prefix) for line in stack.etcdctl(shard, "get", "--prefix", "--keys-only", prefix).split()
+    ]
+
+
+def test_nodes_jobs_and_actors_are_in_etcd_each_in_one_shard(stack: Stack) -> None:
+    with stack.driver(NAMED_ACTORS) as driver:
+        facts = driver.report()
+        tables = {
+            table: (keys(stack, "etcd-1", table), keys(stack, "etcd-2", table)) for table in ("node", "job", "actor")
+        }
+    for first, second in tables.values():
+        assert not set(first) & set(second)
+    first, second = tables["actor"]
+    assert set(facts["actors"]) <= {*first, *second}
+    # By chance all of 16 are in one shard twice in 65,536 runs.
+    assert set(first) & set(facts["actors"]) and set(second) & set(facts["actors"])
+    assert facts["job"] in {*tables["job"][0], *tables["job"][1]}
+    assert len([*tables["node"][0], *tables["node"][1]]) >= 3
+
+
+def test_both_shards_know_the_epoch_of_the_leader(stack: Stack) -> None:
+    epochs = {stack.etcdctl(shard, "get", "/shoal/epoch", "--print-value-only") for shard in ("etcd-1", "etcd-2")}
+    assert len(epochs) == 1 and epochs != {""}
+    assert stack.active_gcs().status == "running"
+
+
+async def test_heartbeats_of_every_node_are_on_nats(stack: Stack) -> None:
+    heard: set[str] = set()
+    complete = asyncio.Event()
+
+    async def hear(message: nats.aio.msg.Msg) -> None:
+        heard.add(message.subject.rpartition(".")[2])
+        if len(heard) == 3:
+            complete.set()
+
+    client = await nats.connect(
+        f"nats://{stack.address('nats')}:4222", token=stack.read("gcs", "/run/shoal/token"), allow_reconnect=False
+    )
+    try:
+        await client.subscribe("shoal.default.heartbeat.*", cb=hear)
+        await asyncio.wait_for(complete.wait(), timeout=30)
+    finally:
+        await client.close()
+    known = {node for shard in ("etcd-1", "etcd-2") for node in keys(stack, shard, "node")}
+    assert heard <= known
+
+
 def spilled(stack: Stack, job: str) -> list[str]:
     """What MinIO has of a job, as its own client sees it."""
     client = Minio(
-        f"{stack.address('minio', 'minio')}:9000",
+        f"{stack.address('minio')}:9000",
         stack.read("minio", "/run/shoal-minio/user"),
         stack.read("minio", "/run/shoal-minio/password"),
         secure=False,
