@@ -65,7 +65,7 @@ class EmbeddedCluster:
         settings: dict[str, float],
     ) -> Place:
         """Raises: RuntimeError when the services are not installed, or do not start: with the end of their log."""
-        _check_installed()
+        check_installed()
         from shoal.head import HeadConfig, HeadReady
 
         config = HeadConfig(
@@ -132,7 +132,8 @@ class EmbeddedCluster:
         return "\n".join(text.splitlines()[-20:])
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raises: RuntimeError when the services are not."""
     try:
         import shoal_gcs  # noqa: F401
         import shoal_objectstore  # noqa: F401
@@ -140,7 +141,7 @@ def _check_installed() -> None:
         import shoal_scheduler  # noqa: F401
     except ImportError as error:
         raise RuntimeError(
-            f"shoal.init() without an address runs the services on this machine, and {error.name} is not installed: "
+            f"This runs the services on this machine, and {error.name} is not installed: "
             "pip install 'shoal[local]', or connect to a cluster with shoal.init(address=...)"
         ) from error
 

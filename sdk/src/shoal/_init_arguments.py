@@ -72,15 +72,20 @@ def node_resources(
     resources: dict[str, float] | None,
     memory: int | None,
     object_store_memory: int | None,
+    *,
+    host: str = "127.0.0.1",
+    head: bool = True,
 ) -> dict[str, float]:
+    """All resources of a node, in units and bytes; None: what the machine has."""
     amounts = dict(resources or {})
     amounts["CPU"] = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
     if num_gpus:
         amounts["GPU"] = num_gpus
     amounts["memory"] = memory if memory is not None else int(_available_memory() * 0.7)
     amounts["object_store_memory"] = store_bytes(object_store_memory)
-    amounts["node:127.0.0.1"] = 1.0
-    amounts["node:__internal_head__"] = 1.0
+    amounts[f"node:{host}"] = 1.0
+    if head:
+        amounts["node:__internal_head__"] = 1.0
     return amounts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ipaddress
 import logging
 import os
@@ -17,7 +18,9 @@ import msgspec
 from shoal import _worker, exceptions
 from shoal._embedded import EmbeddedCluster, Place, running_clusters
 from shoal._init_arguments import check_amounts, node_resources, store_bytes, system_settings
+from shoal._local_nodes import running_places
 from shoal._log_stream import LogStream
+from shoal._runtime.gcs_client import ask
 from shoal_common import ids, tcp
 
 logger = logging.getLogger("shoal")
@@ -100,8 +103,8 @@ def init(
     """Connect this driver to a cluster; with ``address=None`` start an embedded one, which ends with the driver.
 
     ``num_cpus`` defaults to the CPUs of the machine, ``object_store_memory`` (bytes) to 30 % of its available
-    memory. ``address``: None (SHOAL_ADDRESS, else a cluster of its own), "local", "auto" (the last one
-    started on this machine) or "host:port" of a GCS.
+    memory. ``address``: None (SHOAL_ADDRESS, else the cluster that ``shoal start`` made on this machine, else one of
+    its own), "local" (one of its own), "auto" (the last one started on this machine) or "host:port" of a GCS.
 
     Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
     AuthenticationError (wrong token), ValueError (wrong argument, or resources given while connecting).
@@ -149,6 +152,8 @@ def init(
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
+        if address is None and not target and running_places():
+            target = "auto"
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
@@ -192,7 +197,7 @@ def init(
             {
                 "address": place.gcs_address,
                 "gcs_address": place.gcs_address,
-                "node_ip_address": "127.0.0.1",
+                "node_ip_address": place.node_host or "127.0.0.1",
                 "raylet_socket_name": place.raylet_path,
                 "object_store_address": place.raylet_path,
                 "session_dir": place.session_dir,
@@ -245,14 +250,10 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 def _find_cluster(address: str) -> Place:
     """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
-    import grpc
+    from shoal_proto.v1 import gcs_pb2
 
-    from shoal_common.grpc_channel import sync_channel
-    from shoal_common.tls import Tls
-    from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
-
-    here = running_clusters()
     if address == "auto":
+        here = _clusters_here()
         if not here:
             raise ConnectionError(
                 "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
@@ -260,23 +261,8 @@ def _find_cluster(address: str) -> Place:
         return here[0]
     if "://" in address or ":" not in address:
         raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'auto' or 'local'.")
-    known = next((place.token for place in here if place.gcs_address == address), "")
-    token = os.environ.get("SHOAL_AUTH_TOKEN") or _token_from_file() or known or "no token was given"
-    channel = sync_channel(address, token, tls=Tls.from_environ(os.environ))
-    try:
-        stub = gcs_pb2_grpc.NodeServiceStub(channel)
-        nodes = stub.ListNodes(gcs_pb2.ListNodesRequest(), timeout=5).nodes
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-            raise exceptions.AuthenticationError(
-                f"The cluster at {address} refused this driver: {error.details()}"
-            ) from None
-        raise ConnectionError(
-            f"Shoal could not connect to a cluster at {address}: {error.details()}. Check that it runs and "
-            "is reachable."
-        ) from None
-    finally:
-        channel.close()
+    token = token_for(address)
+    nodes = ask(address, token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
     for node in nodes:
         if node.state == gcs_pb2.NODE_STATE_ALIVE and os.path.exists(node.raylet_path):
             host = node.host if node.channel_port else ""
@@ -284,12 +270,19 @@ def _find_cluster(address: str) -> Place:
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
 
 
-def _token_from_file() -> str:
+def _clusters_here() -> list[Place]:
+    """Those that ``shoal start`` has made on this machine come before those of other drivers; the last one first."""
+    return [*running_places(), *running_clusters()]
+
+
+def token_for(address: str) -> str:
+    """The token of the cluster whose GCS is there: the environment's, else this machine's record, else the file's."""
+    known = next((place.token for place in _clusters_here() if place.gcs_address == address), "")
     path = Path(os.environ.get("SHOAL_AUTH_TOKEN_PATH") or Path.home() / ".shoal" / "auth_token")
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    written = ""
+    with contextlib.suppress(OSError):
+        written = path.read_text().strip()
+    return os.environ.get("SHOAL_AUTH_TOKEN") or known or written or "no token was given"
 
 
 def _connect(session: _Session, place: Place, namespace: str | None, job_config: Any) -> None:

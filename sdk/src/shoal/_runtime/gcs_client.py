@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,34 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 #: One long poll for an actor's state, in seconds.
 POLL_S = 30.0
+#: One question without a session, in seconds.
+ASK_DEADLINE_S = 5.0
+
+
+def ask(address: str, token: str, service: str, method: str, request: Any) -> Any:
+    """One call where there is no session.
+
+    Raises: ConnectionError when no GCS answers there, AuthenticationError for a wrong token.
+    """
+    import grpc
+
+    from shoal_common.grpc_channel import sync_channel
+    from shoal_common.tls import Tls
+    from shoal_proto.v1 import gcs_pb2_grpc
+
+    with sync_channel(address, token, tls=Tls.from_environ(os.environ)) as channel:
+        stub = getattr(gcs_pb2_grpc, f"{service}ServiceStub")(channel)
+        try:
+            return getattr(stub, method)(request, timeout=ASK_DEADLINE_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise exceptions.AuthenticationError(
+                    f"The cluster at {address} refused this driver: {error.details()}"
+                ) from None
+            raise ConnectionError(
+                f"Shoal could not connect to a cluster at {address}: {error.details()}. Check that it runs and "
+                "is reachable."
+            ) from None
 
 
 class GcsClient:

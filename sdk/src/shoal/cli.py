@@ -1,0 +1,228 @@
+"""The command ``shoal``: start, look at and stop a cluster of this and other machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from shoal import _local_nodes as local
+from shoal import exceptions
+from shoal._embedded import root_directory
+from shoal._init_arguments import check_amounts
+from shoal._runtime.gcs_client import ask
+from shoal._session import token_for
+from shoal_common.auth import DEFAULT_TOKEN_PATH, TOKEN_PATH_VARIABLE, TokenError, load_token, new_token
+from shoal_common.resources import GRAINS
+
+_UNITS = {"memory": 2**30, "object_store_memory": 2**30}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code; says what went wrong in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        return code
+    except (OSError, RuntimeError, ValueError, TypeError, TokenError, exceptions.AuthenticationError) as error:
+        problem = error.strerror if isinstance(error, OSError) and not error.filename else None
+        print(f"shoal {options.command}: {problem or error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="shoal", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    start = commands.add_parser("start", help="start a cluster's head here, or join this machine to one")
+    start.set_defaults(run=_start)
+    which = start.add_mutually_exclusive_group(required=True)
+    which.add_argument("--head", action="store_true", help="start gcs, scheduler, objectstore and a raylet")
+    which.add_argument("--address", help="host:port of the GCS whose cluster a raylet of this machine joins")
+    start.add_argument(
+        "--node-ip-address",
+        help="address by which others reach this machine; default: of a head 127.0.0.1, else the one towards the GCS",
+    )
+    start.add_argument("--port", type=int, help="port of the head's GCS, default 6381; the next two are taken too")
+    start.add_argument("--num-cpus", type=float, help="default: the machine's")
+    start.add_argument("--num-gpus", type=float, help="default: 0")
+    start.add_argument("--resources", type=_json, help="further resources, as JSON: '{\"disk\": 2}'")
+    start.add_argument("--labels", type=_labels, help="labels of the node: zone=a,kind=b")
+    start.add_argument("--memory", type=int, help="bytes for tasks and actors; default: 70%% of what is free")
+    start.add_argument("--object-store-memory", type=int, help="bytes; default: 30%% of what is free")
+    start.add_argument("--etcd", help="head: host:port of each etcd shard, separated by commas; default: a SQLite file")
+    start.add_argument("--nats", help="head: host:port of NATS; default: the GCS carries the events")
+    start.add_argument("--s3", help="head: http(s)://host:port of MinIO or another S3; default: a directory")
+    start.add_argument(
+        "--block", action="store_true", help="stay until a signal comes or a process ends, then stop all"
+    )
+
+    status = commands.add_parser("status", help="show nodes, resources and actors")
+    status.set_defaults(run=_status)
+    status.add_argument("--address", help="host:port of the GCS; default: SHOAL_ADDRESS, else what runs here")
+
+    stop = commands.add_parser("stop", help="stop what `shoal start` has started on this machine for this user")
+    stop.set_defaults(run=_stop)
+    stop.add_argument("--grace-period", type=float, default=20.0, help="seconds before a process is killed, default 20")
+    return parser
+
+
+def _start(options: argparse.Namespace) -> int:
+    check_amounts(options.num_cpus, options.num_gpus, options.resources, options.object_store_memory, options.labels)
+    node = local.NodeOptions(**{name: getattr(options, name) for name in local.NodeOptions.__struct_fields__})
+    root = root_directory(None)
+    if options.head:
+        running = next(
+            (each for each in local.recorded_nodes() if each.head and len(each.dead()) < len(each.daemons)), None
+        )
+        if running is not None:
+            where = running.place.gcs_address or "an address not known yet"
+            raise RuntimeError(f"a head runs here already, at {where}: run `shoal stop` first")
+        head = local.HeadOptions(
+            **{name: value for name in ("port", "etcd", "nats", "s3") if (value := getattr(options, name)) is not None}
+        )
+        started = local.start_head(root, _token(), options.node_ip_address or "127.0.0.1", head, node)
+    else:
+        for name in ("port", "etcd", "nats", "s3"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is the head's to know: leave it out with --address")
+        token = load_token(dict(os.environ))
+        started = local.start_node(root, token, options.address, options.node_ip_address or "", node)
+    _explain(started)
+    if not options.block:
+        return 0
+    return _block(started)
+
+
+def _token() -> str:
+    """The cluster's; a new one is written where `load_token` looks for it."""
+    path = Path.home() / DEFAULT_TOKEN_PATH
+    if TOKEN_PATH_VARIABLE not in os.environ and "SHOAL_AUTH_TOKEN" not in os.environ and not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(new_token() + "\n")
+        print(f"Wrote a new cluster token to {path}.")
+    return load_token(dict(os.environ))
+
+
+def _explain(node: local.LocalNode) -> None:
+    place = node.place
+    print(f"Node {place.node_id} runs at {place.node_host}; its logs are in {node.directory / 'logs'}.")
+    if node.head:
+        if place.node_host.startswith("127."):
+            print(
+                "It listens on this machine only: other machines can join a head with --node-ip-address=<its address>."
+            )
+        print(f"Another machine joins, with the same token in ~/{DEFAULT_TOKEN_PATH}, by")
+        print(f"    shoal start --address={place.gcs_address}")
+    print("A program on this machine connects by")
+    print(f'    shoal.init(address="auto")        or SHOAL_ADDRESS={place.gcs_address}')
+    print("`shoal status` shows the cluster, `shoal stop` ends what was started on this machine.")
+
+
+def _block(node: local.LocalNode) -> int:
+    def leave(_signum: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        sys.stdout.flush()
+        local.await_end(node)
+        for daemon in node.dead():
+            log = node.directory / "logs" / f"{daemon.service}.log"
+            print(f"The {daemon.service} has ended:\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        local.stop([node], grace_s=20.0)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    nodes = local.recorded_nodes()
+    running = sum(len(node.daemons) - len(node.dead()) for node in nodes)
+    forced = local.stop(nodes, options.grace_period)
+    for daemon in forced:
+        print(f"The {daemon.service} (pid {daemon.pid}) did not end in {options.grace_period:g} s and was killed.")
+    print(f"Stopped {running} processes of {len(nodes)} nodes." if nodes else "Nothing runs here.")
+    return 0
+
+
+# --- status ----------------------------------------------------------------------------------------
+
+
+def _status(options: argparse.Namespace) -> int:
+    from shoal_proto.v1 import gcs_pb2 as pb
+
+    address = (
+        options.address
+        or os.environ.get("SHOAL_ADDRESS")
+        or next((place.gcs_address for place in local.running_places()), "")
+    )
+    if not address:
+        raise RuntimeError("nothing was started on this machine: name a cluster with --address=host:port")
+    token = token_for(address)
+    nodes = ask(address, token, "Node", "ListNodes", pb.ListNodesRequest()).nodes
+    actors = ask(address, token, "Actor", "ListActors", pb.ListActorsRequest()).actors
+
+    living = [node for node in nodes if node.state != pb.NODE_STATE_DEAD]
+    print(f"Cluster at {address}: {len(living)} nodes alive, {len(nodes) - len(living)} dead")
+    for node in sorted(nodes, key=lambda node: (node.state, node.start_unix_ms)):
+        state = pb.NodeState.Name(node.state).removeprefix("NODE_STATE_").lower()
+        detail = f": {node.death_reason}" if node.state == pb.NODE_STATE_DEAD else _usage([node])
+        print(f"  {node.node_id.hex()}  {node.host}  {state}{detail}")
+    print(f"Resources used / total{_usage(living)}")
+
+    by_state: dict[str, list[Any]] = {}
+    for actor in actors:
+        by_state.setdefault(pb.ActorState.Name(actor.state).removeprefix("ACTOR_STATE_").lower(), []).append(actor)
+    counts = ", ".join(f"{len(each)} {state}" for state, each in sorted(by_state.items()))
+    print(f"Actors: {counts or 'none'}")
+    for actor in by_state.get("dead", [])[:10]:
+        name = f" {actor.name!r}" if actor.name else ""
+        print(f"  {actor.class_name}{name} {actor.actor_id.hex()} dead: {actor.death_reason}")
+    return 0
+
+
+def _usage(nodes: list[Any]) -> str:
+    total: dict[str, float] = {}
+    free: dict[str, float] = {}
+    for node in nodes:
+        for amounts, sums in ((node.total, total), (node.available, free)):
+            for name, grains in amounts.grains.items():
+                sums[name] = sums.get(name, 0.0) + grains / GRAINS
+    parts = []
+    for name in sorted(total):
+        if not name.startswith("node:"):
+            unit = _UNITS.get(name, 1)
+            used, whole = (total[name] - free.get(name, 0.0)) / unit, total[name] / unit
+            parts.append(f"{name} {used:.4g}/{whole:.4g}{' GiB' if unit > 1 else ''}")
+    return ": " + ", ".join(parts)
+
+
+# --- arguments -------------------------------------------------------------------------------------
+
+
+def _json(text: str) -> dict[str, float]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
+    return value
+
+
+def _labels(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    if not all(equals for _key, equals, _value in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value,key=value")
+    return {key.strip(): value.strip() for key, _equals, value in pairs}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""A cluster of several nodes on this machine, for tests: ``shoal.cluster_utils.Cluster``, as Ray's.
+
+Every node is a raylet of its own, with the amounts it was told; the head has the other services beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import shoal
+from shoal import _local_nodes as local
+from shoal._init_arguments import check_amounts
+from shoal._runtime.gcs_client import ask
+from shoal_common.auth import TOKEN_VARIABLE
+
+Node = local.LocalNode
+
+#: What a node has unless told otherwise.
+DEFAULT_NODE_ARGS = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 150 * 1024 * 1024}
+#: A node that was killed is found dead within two seconds or three.
+_GCS_FLAGS = {"silence_s": 1, "checks": 2}
+_HOST = "127.0.0.1"
+_STOP_GRACE_S = 20.0
+
+
+class Cluster:
+    """Its nodes end with ``shutdown``, and at the latest with this process, however that ends.
+
+    While it is up the cluster's token is in this process's environment, so that ``shoal.init(cluster.address)`` works
+    here and in its children.
+    """
+
+    def __init__(
+        self,
+        initialize_head: bool = False,
+        connect: bool = False,
+        head_node_args: dict[str, Any] | None = None,
+        shutdown_at_exit: bool = True,
+    ) -> None:
+        """Raises: ValueError when head_node_args are given without initialize_head, or connect without a head."""
+        if not initialize_head and (head_node_args or connect):
+            raise ValueError("head_node_args and connect need a head: pass initialize_head=True")
+        #: ``host:port`` of the GCS; empty before there is a head.
+        self.address = ""
+        self.head_node: Node | None = None
+        self.worker_nodes: list[Node] = []
+        self._root = Path(tempfile.mkdtemp(prefix="shoal-c-"))
+        self._keeper: subprocess.Popen[bytes] | None = subprocess.Popen(
+            [sys.executable, "-m", "shoal.cluster_utils", str(os.getpid()), str(self._root)], stdin=subprocess.DEVNULL
+        )
+        self._token_before = os.environ.get(TOKEN_VARIABLE)
+        self._token = self._token_before or secrets.token_hex(32)
+        os.environ[TOKEN_VARIABLE] = self._token
+        if shutdown_at_exit:
+            atexit.register(self.shutdown)
+        if initialize_head:
+            self.add_node(**(head_node_args or {}))
+            if connect:
+                self.connect()
+
+    @property
+    def gcs_address(self) -> str:
+        return self.address
+
+    def connect(self, namespace: str | None = None) -> Any:
+        """Make this process a driver on the cluster."""
+        return shoal.init(self.address, namespace=namespace)
+
+    def add_node(self, wait: bool = True, **node_args: Any) -> Node:
+        """Start a node; the first one is the head. It is in the cluster when this returns, whatever ``wait`` says.
+
+        ``node_args``: num_cpus, num_gpus, resources, labels, memory, object_store_memory (bytes).
+        Raises: TypeError for others, ValueError for amounts out of range, RuntimeError when it does not start.
+        """
+        unknown = sorted(node_args.keys() - set(local.NodeOptions.__struct_fields__))
+        if unknown:
+            raise TypeError(f"unknown arguments of a node: {', '.join(unknown)}")
+        options = local.NodeOptions(**{**DEFAULT_NODE_ARGS, **node_args})
+        check_amounts(
+            options.num_cpus, options.num_gpus, options.resources, options.object_store_memory, options.labels
+        )
+        if self.head_node is None:
+            head = local.HeadOptions(port=0, gcs=_GCS_FLAGS)
+            self.head_node = local.start_head(self._root, self._token, _HOST, head, options)
+            self.address = self.head_node.place.gcs_address
+            return self.head_node
+        node = local.start_node(self._root, self._token, self.address, _HOST, options)
+        self.worker_nodes.append(node)
+        return node
+
+    def remove_node(self, node: Node, allow_graceful: bool = True) -> None:
+        """End a node: after it has said goodbye, or at once as by a loss of power. The head takes the cluster along.
+
+        Raises: ValueError when it is not a node of this cluster.
+        """
+        if node not in self.list_all_nodes():
+            raise ValueError(f"node {node.node_id} is not one of this cluster")
+        if node is self.head_node:
+            for other in list(self.worker_nodes):
+                self.remove_node(other, allow_graceful)
+            self.head_node, self.address = None, ""
+        else:
+            self.worker_nodes.remove(node)
+        local.stop([node], grace_s=_STOP_GRACE_S if allow_graceful else None)
+
+    def list_all_nodes(self) -> list[Node]:
+        """Those that were added and not removed, the head first."""
+        return [*([self.head_node] if self.head_node else []), *self.worker_nodes]
+
+    def wait_for_nodes(self, timeout: float = 30) -> None:
+        """Returns when the GCS knows exactly the nodes of ``list_all_nodes`` as alive.
+
+        Raises: TimeoutError after ``timeout`` seconds.
+        """
+        from shoal_proto.v1 import gcs_pb2
+
+        expected = {node.node_id for node in self.list_all_nodes()}
+        deadline = time.monotonic() + timeout
+        while True:
+            nodes = ask(self.address, self._token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
+            alive = {node.node_id.hex() for node in nodes if node.state != gcs_pb2.NODE_STATE_DEAD}
+            if alive == expected:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {timeout:g} s the cluster has {len(alive)} nodes instead of {len(expected)}")
+            time.sleep(0.05)
+
+    def shutdown(self) -> None:
+        """End all nodes and this process's session on them. Idempotent."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        shoal.shutdown()
+        nodes, self.head_node, self.worker_nodes = self.list_all_nodes(), None, []
+        local.stop(nodes, _STOP_GRACE_S)
+        keeper.kill()
+        keeper.wait()
+        shutil.rmtree(self._root, ignore_errors=True)
+        if self._token_before is None:
+            os.environ.pop(TOKEN_VARIABLE, None)
+        atexit.unregister(self.shutdown)
+
+
+def _keep(owner: int, root: Path) -> None:
+    """End the nodes when the process that made the cluster has ended without doing so."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C is for the owner
+    if os.getppid() == owner:
+        local.await_pid(owner)
+    local.stop(local.recorded_nodes(root), grace_s=None)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _keep(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,232 @@
+"""The command ``shoal`` as its user sees it: real processes, a home and a place for files of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.drivers import Driver
+from support.processes import alive, all_gone, descendants, eventually, stopped
+from support.servers import EtcdServer, NatsServer, free_port, running
+
+SMALL = ("--num-cpus=1", "--object-store-memory=80000000")
+
+
+class Machine:
+    """One user's machine."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = directory / "home"
+        self.files = directory / "t"
+        for path in (self.home, self.files):
+            path.mkdir()
+        self.port = free_port()
+        while [free_port(), free_port()] != [self.port + 1, self.port + 2]:  # the head takes three
+            self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.environment = {"HOME": str(self.home), "TMPDIR": str(self.files)}
+
+    def shoal(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "shoal.cli", *arguments],
+            env={**self._inherited(), **environment},
+            text=True,
+            capture_output=True,
+            timeout=100,
+        )
+
+    def done(self, *arguments: str) -> str:
+        """What a command that succeeds prints."""
+        result = self.shoal(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def refused(self, *arguments: str, **environment: str) -> str:
+        """The one line by which a command says why it does not do it."""
+        result = self.shoal(*arguments, **environment)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        return result.stderr
+
+    def start_head(self, *arguments: str) -> str:
+        return self.done("start", "--head", f"--port={self.port}", *SMALL, *arguments)
+
+    def block(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "shoal.cli", "start", "--block", *arguments],
+            env=self._inherited(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_bytes()) for path in self.files.glob("*/node_*/node.json")]
+
+    def pids(self, service: str = "") -> list[int]:
+        return [
+            daemon["pid"]
+            for record in self.records()
+            for daemon in record["daemons"]
+            if service in ("", daemon["service"])
+        ]
+
+    def everything(self) -> set[int]:
+        pids = set(self.pids())
+        return pids | {child for pid in pids for child in descendants(pid)}
+
+    def _inherited(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
+        return {**ours, **self.environment}
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    directory = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+    machine = Machine(directory)
+    yield machine
+    machine.done("stop", "--grace-period=5")
+    shutil.rmtree(directory)
+
+
+def test_a_cluster_outlives_its_drivers_and_goes_with_stop(machine: Machine) -> None:
+    said = machine.start_head("--labels=zone=a")
+    assert f"shoal start --address={machine.address}" in said
+    token = machine.home / ".shoal" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert token.read_text().strip() not in said
+
+    make = """
+    @ray.remote
+    class Counter:
+        def __init__(self):
+            self.calls = 0
+        def add(self):
+            self.calls += 1
+            return self.calls
+
+    ray.init(address="auto", namespace="n", log_to_driver=False)
+    counter = Counter.options(name="counter", lifetime="detached").remote()
+    report(calls=ray.get(counter.add.remote()))
+    """
+    with Driver(make, env=machine.environment) as first:
+        assert first.report() == {"calls": 1}
+        assert first.wait() == 0
+    find = """
+    ray.init(namespace="n", log_to_driver=False)  # without an address: what runs on this machine
+    report(calls=ray.get(ray.get_actor("counter").add.remote()), labels=ray.nodes()[0]["Labels"])
+    """
+    with Driver(find, env=machine.environment) as second:
+        facts = second.report()
+        assert facts["calls"] == 2
+        assert facts["labels"]["zone"] == "a"
+        assert second.wait() == 0
+    assert "Actors: 1 alive" in machine.done("status")
+
+    everything = machine.everything()
+    assert "Stopped 4 processes of 1 nodes." in machine.done("stop")
+    all_gone(everything)
+    assert not list(machine.files.glob("*/node_*"))
+    assert "Nothing runs here." in machine.done("stop")
+
+
+def test_another_raylet_joins_is_shown_and_found_dead(machine: Machine) -> None:
+    machine.start_head()
+    machine.done("start", f"--address={machine.address}", *SMALL, '--resources={"disk": 2}', "--num-gpus=1")
+    status = machine.done("status", f"--address={machine.address}")
+    assert "2 nodes alive, 0 dead" in status
+    assert "CPU 0/2, GPU 0/1, disk 0/2" in status
+
+    victim = next(record for record in machine.records() if not record["head"])
+    os.kill(victim["daemons"][0]["pid"], signal.SIGKILL)
+    eventually(lambda: " dead: " in machine.done("status"), "it is found dead", 60)
+    status = machine.done("status")
+    assert "1 nodes alive, 1 dead" in status
+    line = next(line for line in status.splitlines() if victim["place"]["node_id"] in line)
+    assert "heartbeat" in line or "answer" in line
+
+
+def test_what_cannot_be_started_is_said_in_a_line(machine: Machine) -> None:
+    assert "no cluster token" in machine.refused("start", f"--address={machine.address}")
+    assert "nothing was started" in machine.refused("status")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", machine.port))
+        taken.listen()
+        assert f"cannot listen on {machine.address}" in machine.refused("start", "--head", f"--port={machine.port}")
+    assert machine.address in machine.refused("start", f"--address={machine.address}")
+    assert machine.address in machine.refused("status", f"--address={machine.address}")
+    machine.start_head()
+    assert "runs here already" in machine.refused("start", "--head")
+    wrong = machine.refused("start", f"--address={machine.address}", SHOAL_AUTH_TOKEN="wrong")
+    assert "token" in wrong
+    assert "--etcd" in machine.refused("start", f"--address={machine.address}", "--etcd=here:2379")
+    assert "Invalid label" in machine.refused("start", f"--address={machine.address}", "--labels=-a=b")
+    assert len(machine.records()) == 1
+
+
+def test_stop_kills_what_hangs_and_nothing_that_only_has_the_pid(machine: Machine) -> None:
+    machine.start_head()
+    (raylet,) = machine.pids("raylet")
+    everything = machine.everything()
+    os.kill(raylet, signal.SIGSTOP)
+    eventually(lambda: stopped(raylet), "the raylet hangs")
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        record = machine.files.glob("*/node_*/node.json").__next__()
+        facts = json.loads(record.read_bytes())
+        facts["daemons"].append({"service": "raylet", "pid": stranger.pid, "started": 1})
+        record.write_text(json.dumps(facts))
+        said = machine.done("stop", "--grace-period=1")
+        assert f"The raylet (pid {raylet}) did not end in 1 s and was killed." in said
+        assert alive(stranger.pid)
+        stranger.kill()
+    all_gone(everything)
+
+
+@pytest.mark.parametrize("how", ["a signal", "a death"])
+def test_block_stays_until(machine: Machine, how: str) -> None:
+    with machine.block("--head", f"--port={machine.port}", *SMALL) as blocked:
+        eventually(lambda: any(record["place"]["node_id"] for record in machine.records()), "it is up", 60)
+        everything = machine.everything()
+        if how == "a signal":
+            blocked.terminate()
+        else:
+            os.kill(machine.pids("scheduler")[0], signal.SIGKILL)
+        _, errors = blocked.communicate(timeout=60)
+    assert blocked.returncode == (0 if how == "a signal" else 1), errors
+    assert ("The scheduler has ended" in errors) == (how == "a death")
+    all_gone(everything)
+    assert not machine.records()
+
+
+def test_the_state_goes_to_etcd_and_the_events_through_nats(machine: Machine, tmp_path: Path) -> None:
+    token = "token-of-the-cluster"
+    (machine.home / ".shoal").mkdir(mode=0o700)
+    (machine.home / ".shoal" / "auth_token").write_text(token)
+    (machine.home / ".shoal" / "auth_token").chmod(0o600)
+    etcd, nats = EtcdServer(tmp_path / "etcd"), NatsServer(tmp_path / "nats", token)
+    with running(etcd, nats):
+        machine.start_head(f"--etcd={etcd.address}", f"--nats={nats.address}")
+        machine.done("start", f"--address={machine.address}", *SMALL)
+        program = """
+        ray.init("auto", log_to_driver=False)
+        node = [node["NodeID"] for node in ray.nodes() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
+        there = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+        report(there=[ray.get(there.options(label_selector={"ray.io/node-id": id}).remote()) for id in node], node=node)
+        """
+        with Driver(program, env=machine.environment) as driver:
+            facts = driver.report()
+            assert facts["there"] == facts["node"]
+            assert driver.wait() == 0
+        assert any("/node/" in key for key in etcd.keys())  # noqa: SIM118 - not a dictionary
+        machine.done("stop")

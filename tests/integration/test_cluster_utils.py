@@ -1,0 +1,110 @@
+"""``shoal.cluster_utils.Cluster``: several nodes on this machine, as Ray's tests use it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from support.drivers import Driver
+from support.processes import all_gone, descendants
+
+import shoal
+from shoal import exceptions
+from shoal.cluster_utils import Cluster
+from shoal.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "labels": {"zone": "a"}})
+    yield cluster
+    pids = {daemon.pid for node in cluster.list_all_nodes() for daemon in node.daemons}
+    pids |= {child for pid in pids for child in descendants(pid)}
+    cluster.shutdown()
+    all_gone(pids)
+    assert "SHOAL_AUTH_TOKEN" not in os.environ
+
+
+@shoal.remote
+def where() -> str:
+    return shoal.get_runtime_context().get_node_id()
+
+
+def test_nodes_come_and_go(cluster: Cluster) -> None:
+    cluster.connect(namespace="n")
+    big = cluster.add_node(num_cpus=2, resources={"disk": 4}, labels={"zone": "b"}, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
+    assert cluster.head_node is not None
+    assert cluster.list_all_nodes() == [cluster.head_node, big]
+    assert cluster.gcs_address == cluster.address == shoal.get_runtime_context().gcs_address
+    assert shoal.cluster_resources()["CPU"] == 3
+    assert {node["Labels"]["zone"] for node in shoal.nodes()} == {"a", "b"}
+
+    here, there = cluster.head_node.node_id, big.node_id
+    by_label = NodeLabelSchedulingStrategy({"zone": In("b", "c")})
+    assert shoal.get(where.options(resources={"disk": 1}).remote()) == there
+    assert shoal.get(where.options(label_selector={"zone": "!b"}).remote()) == here
+    assert shoal.get(where.options(scheduling_strategy=by_label).remote()) == there
+    assert (
+        shoal.get(where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(there, soft=False)).remote())
+        == there
+    )
+    fallback = where.options(label_selector={"zone": "z"}, fallback_strategy=[{"label_selector": {"zone": "b"}}])
+    assert shoal.get(fallback.remote()) == there
+
+    cluster.remove_node(big)
+    cluster.wait_for_nodes()
+    assert cluster.list_all_nodes() == [cluster.head_node]
+    with pytest.raises(exceptions.TaskUnschedulableError):
+        shoal.get(where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(there, soft=False)).remote())
+    assert (
+        shoal.get(where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(there, soft=True)).remote()) == here
+    )
+
+
+def test_a_node_lost_without_a_word_is_noticed(cluster: Cluster) -> None:
+    node = cluster.add_node()
+    shoal.init(cluster.address)
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.wait_for_nodes()
+    dead = next(each for each in shoal.nodes() if each["NodeID"] == node.node_id)
+    assert not dead["Alive"]
+    assert dead["DeathReasonMessage"]
+    with pytest.raises(ValueError, match="not one of this cluster"):
+        cluster.remove_node(node)
+
+
+def test_waiting_for_nodes_has_an_end(cluster: Cluster) -> None:
+    node = cluster.add_node()
+    cluster.worker_nodes.remove(node)
+    with pytest.raises(TimeoutError, match="2 nodes instead of 1"):
+        cluster.wait_for_nodes(timeout=0.1)
+    cluster.worker_nodes.append(node)
+
+
+def test_arguments_are_checked(cluster: Cluster) -> None:
+    with pytest.raises(TypeError, match="num_disks"):
+        cluster.add_node(num_disks=1)
+    with pytest.raises(ValueError, match="num_cpus"):
+        cluster.add_node(num_cpus=-1)
+    with pytest.raises(ValueError, match="initialize_head"):
+        Cluster(head_node_args={"num_cpus": 1})
+    assert len(cluster.list_all_nodes()) == 1
+
+
+def test_it_ends_with_the_process_that_made_it() -> None:
+    program = """
+    from shoal.cluster_utils import Cluster
+    cluster = Cluster(initialize_head=True, connect=True)
+    cluster.add_node()
+    report(pids=[daemon.pid for node in cluster.list_all_nodes() for daemon in node.daemons], root=str(cluster._root))
+    command()
+    """
+    with Driver(program) as driver:
+        facts = driver.report()
+        pids = set(facts["pids"])
+        pids |= {child for pid in pids for child in descendants(pid)}
+        driver.process.kill()
+        all_gone(pids, within=30)
+    assert not os.path.exists(facts["root"])
