@@ -150,22 +150,18 @@ class LogStream:
 
     def finish(self) -> None:
         """Show what has been printed so far, then stop."""
-        from shoal_common import frames
         from shoal_proto.v1 import events_pb2, gcs_pb2
 
         if not self._core.raylet.closed:
-            answer = self._core.ask_raylet(lambda request: frames.FlushLogs(request), timeout=DRAIN_S)
-            if answer is not None:
-                # The stream is in order: behind this marker there is nothing of before.
-                batch = events_pb2.LogBatch(name=self._marker)
-                event = gcs_pb2.Event(
-                    subject=f"shoal.embedded.log.{self._core.job_id.hex()}.driver.driver",
-                    data=batch.SerializeToString(),
-                )
-                self._quietly(
-                    lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S)
-                )
-                self._drained.wait(DRAIN_S)
+            self._core.flush_logs(DRAIN_S)
+            # The stream is in order: behind this marker there is nothing of before.
+            batch = events_pb2.LogBatch(name=self._marker)
+            event = gcs_pb2.Event(
+                subject=f"shoal.embedded.log.{self._core.job_id.hex()}.driver.driver",
+                data=batch.SerializeToString(),
+            )
+            self._quietly(lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S))
+            self._drained.wait(DRAIN_S)
         self._finished.set()
         self._stream.cancel()
         for thread in (self._thread, self._clock):

@@ -323,6 +323,16 @@ def test_what_waits_goes_elsewhere_after_a_moment(node: Node) -> None:
     assert node.leases.queued == 3
 
 
+def test_what_waits_for_a_process_only_stays() -> None:
+    node = Node(CPU=2, workers=0)
+    node.leases.alone = False
+    node.demand(b"A", 2)
+    for _ in range(20):
+        assert asked(node.pass_time(SPILL_AFTER_S)) == []
+    node.demand(b"A", 5)
+    assert asked(node.pass_time(SPILL_AFTER_S)) == [3]
+
+
 def test_spilled_leases_count_as_granted(node: Node) -> None:
     node.demand(b"A", 10)
     node.pass_time(SPILL_AFTER_S)

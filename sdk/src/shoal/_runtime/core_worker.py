@@ -374,6 +374,8 @@ class CoreWorker:
         """A pending object has its value."""
         entry.state, entry.payload, entry.size, entry.node_id = value.kind, value.payload, value.size, value.node_id
         entry.contained = contained
+        if value.kind == STORED and entry.owner is None:
+            self.raylets.open(value.node_id)  # its death ends the object, and this process's end is seen there
         self.tell_ready(entry)
 
     def fail_entry(self, entry: ObjectEntry, error: Exception) -> None:
@@ -500,7 +502,7 @@ class CoreWorker:
                 elif kind is frames.FunctionData or kind is frames.LogsFlushed:
                     waiter, box = self._answers.pop(message.request)
                     box.append(message)
-                    self.reactor.finish(waiter)
+                    self.reactor.count_down(waiter)
                 elif self.executor is not None and node_id == self.node_id:
                     self.executor.on_raylet(message)
 
@@ -542,6 +544,18 @@ class CoreWorker:
         if not self.reactor.wait(waiter, timeout):
             self._answers.pop(request, None)
         return box[0] if box else None
+
+    def flush_logs(self, timeout: float) -> bool:
+        """Every node with which this process had to do publishes what its workers have printed; False = not all have
+        answered within ``timeout`` seconds."""
+        with self.lock:
+            nodes = {self.node_id} | self.raylets.nodes() | self.peers.nodes()
+            waiter = Waiter(len(nodes))
+            for node_id in nodes:
+                self._request += 1
+                self._answers[self._request] = (waiter, [])
+                self.raylets.send(node_id, frames.FlushLogs(self._request))
+        return not self.raylet.closed and self.reactor.wait(waiter, timeout)
 
     def _finish_answers(self) -> None:
         while self._answers:

@@ -91,6 +91,10 @@ class Peers:
         if connection is not None:
             connection.send(message)
 
+    def nodes(self) -> set[bytes]:
+        """Where the peers are."""
+        return {address.node_id for address in self._addresses.values()}
+
     def node_lost(self, node_id: bytes, reason: str) -> None:
         """Whoever is on that node counts as dead, even if its end of the connection still seems to be there."""
         for connection in list(self._open):

@@ -72,6 +72,10 @@ class Raylets:
         if node_id != self._identity.node_id:
             self._connection(node_id)
 
+    def nodes(self) -> set[bytes]:
+        """Other nodes to which there is a connection."""
+        return set(self._others)
+
     def on_found(self, message: frames.NodeFound) -> None:
         node_id = self._questions.pop(message.request)
         waiting = self._waiting.pop(node_id, [])

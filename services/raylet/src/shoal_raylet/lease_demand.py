@@ -78,23 +78,25 @@ class Demand:
             return 0
         return self.owed if self.at_home or alone else min(self.owed, self.placed)
 
+    def elsewhere(self, alone: bool) -> int:
+        """How many of those owed this node may not grant."""
+        return self.owed - self.grantable(alone)
+
     def ask_at(self, alone: bool) -> float | None:
         """When a scheduler is to be asked; None = there is no need."""
         if self.asking or not self.owed:
             return None
-        if self.owed > self.grantable(alone):
+        if self.elsewhere(alone):
             return self.ask_not_before
         # Node affinity and SPREAD have had their choice, even where it is a long wait.
         if alone or self.strategy.node_id is not None or self.strategy.spread:
             return None
         return max(self.waiting_since + (MOVE_AGAIN_S if self.sent_here else SPILL_AFTER_S), self.ask_not_before)
 
-    def ask(self, alone: bool, now: float) -> AskScheduler:
+    def ask(self, count: int, now: float) -> AskScheduler:
         self.asking = True
         self.ask_not_before = now + self.pause_s
         self.pause_s = min(2 * self.pause_s, LAST_PAUSE_S)
-        stays = self.grantable(alone)
-        count = self.owed - stays or self.owed
         return AskScheduler(
             self.owner, self.class_key, self.resources, self.spec.strategy, count, self.argument_bytes or {}
         )

@@ -23,7 +23,7 @@ from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
 from shoal_common.strategy import Strategy
 from shoal_raylet.actions import Action, KillWorker, Send
-from shoal_raylet.lease_demand import Demand
+from shoal_raylet.lease_demand import SPILL_AFTER_S, Demand
 from shoal_raylet.resource_ledger import ResourceLedger
 from shoal_raylet.worker_pool import Worker, WorkerPool, WorkerState
 
@@ -210,7 +210,7 @@ class WorkerLeases:
                 )
         if not demand.owed:
             self._settled(demand)
-        elif demand.owed > demand.grantable(self.alone):
+        elif demand.elsewhere(self.alone):
             actions += self._judge(demand, answer, now)
         return actions
 
@@ -408,7 +408,17 @@ class WorkerLeases:
             return []
         if demand.impossible and demand.strategy.node_id == self._node_id and demand.bound:
             return [self._refuse(demand, "affinity", f"{self._why_not_here(demand)}, and it may run nowhere else")]
-        return [demand.ask(self.alone, now)]
+        # What fits only waits for a process to start.
+        count = demand.elsewhere(self.alone) or demand.owed - self._fitting(demand)
+        if count <= 0:
+            demand.ask_not_before = now + SPILL_AFTER_S
+            return []
+        return [demand.ask(count, now)]
+
+    def _fitting(self, demand: Demand) -> int:
+        """How many of it have room now."""
+        available = self._ledger.available
+        return min((available[name] // grains for name, grains in demand.resources.grains.items()), default=demand.owed)
 
     def _why_not_here(self, demand: Demand) -> str:
         here = f"node {self._node_id.hex()}"
