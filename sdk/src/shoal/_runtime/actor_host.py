@@ -196,7 +196,8 @@ class ActorHost:
                 _context.current_task.set(context)
                 method = self.method(push.name)
                 if push.args or push.args_object or push.refs:
-                    args, kwargs = self._executor.load_arguments(push, received)
+                    home = self._executor.home_of(caller)
+                    args, kwargs = self._executor.load_arguments(push, received, home)
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result

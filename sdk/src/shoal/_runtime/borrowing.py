@@ -170,7 +170,8 @@ class Borrowing:
 
     def release(self, freed: list[ObjectEntry]) -> None:
         """Tell the store and the owners of objects that left the table."""
-        stored: list[bytes] = []
+        #: By the node that holds them.
+        stored: dict[bytes, list[bytes]] = {}
         removals: dict[bytes, tuple[list[bytes], list[int]]] = {}
         for entry in freed:
             entry.contained = None
@@ -182,11 +183,12 @@ class Borrowing:
                     ids.append(entry.object_id)
                     counts.append(entry.registered)
             elif entry.state == objects.STORED:
-                stored.append(entry.object_id)
+                stored.setdefault(entry.node_id, []).append(entry.object_id)
             if entry.on_free is not None:
                 entry.on_free()
-        if stored:
-            self._core.store.free(stored)
+        for node_id, object_ids in stored.items():
+            self._core.store.uncache(object_ids)
+            self._core.raylets.free(node_id, object_ids)
         for worker_id, (ids, counts) in removals.items():
             self.send_after_acks(worker_id, RemoveBorrower(ids, counts))
 

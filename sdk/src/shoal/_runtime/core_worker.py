@@ -269,10 +269,17 @@ class CoreWorker:
 
     def _load(self, entry: ObjectEntry) -> Any:
         if entry.state == STORED:
-            return self.store.load(entry.object_id)
+            return self.load_stored(entry.object_id, entry.node_id)
         if entry.state == PACKED:
             return loads_packed(entry.payload)
         return loads(entry.payload)
+
+    def load_stored(self, object_id: bytes, home: bytes) -> Any:
+        """The value of an object in a node's store. A task gives its CPU to others while it comes from another node."""
+        if home != self.node_id and self.executor is not None and not self.store.is_here(object_id):
+            with self.executor.blocking():
+                return self.store.load(object_id, home)
+        return self.store.load(object_id, home)
 
     def _wait_ready(self, entries: list[ObjectEntry], timeout: float | None) -> None:
         """Block until all are ready or one has failed. Raises: GetTimeoutError."""

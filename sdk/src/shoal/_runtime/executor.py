@@ -86,7 +86,20 @@ class Executor:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=self._leaving))
             return
         self._queue.extend([(caller, task) for task in tasks])
+        self._prefetch(caller, tasks)
         self._wake()
+
+    def _prefetch(self, caller: bytes, tasks: list[TaskPush]) -> None:
+        """What lies on other nodes comes here while the tasks before these run."""
+        wanted: list[tuple[bytes, bytes]] = []
+        for task in tasks:
+            if task.args_object:
+                wanted.append((task.args_object, self.home_of(caller)))
+            if task.refs is not None:
+                wanted += [(ref.object_id, ref.value.node_id) for ref in task.refs if ref.value.kind == STORED]
+        wanted = [(object_id, home) for object_id, home in wanted if home != self._core.node_id]
+        if wanted:
+            self._core.store.prefetch(wanted)
 
     def on_recall(self, connection: Connection, count: int) -> None:
         caller = connection.peer_worker_id
@@ -204,7 +217,7 @@ class Executor:
             context = _context.TaskContext(push.task_id, task_name, push.name, push.attempt)
             token = _context.current_task.set(context)
             if push.args or push.args_object or push.refs:
-                args, kwargs = self.load_arguments(push, received)
+                args, kwargs = self.load_arguments(push, received, self.home_of(caller))
             result = function(*args, **kwargs)
             reply = self.result_reply(caller, push, result, started)
         except ActorExit as intent:
@@ -270,15 +283,21 @@ class Executor:
             if path not in sys.path:
                 sys.path.insert(0, path)
 
-    def load_arguments(self, push: Any, received: list[ObjectRef[Any]]) -> tuple[Any, dict[str, Any]]:
-        """The arguments of a push or an actor's creation; references met go to ``received``."""
+    def home_of(self, caller: bytes) -> bytes:
+        """The caller's node, where the objects lie that hold its large arguments."""
+        address = self._core.peers.address_of(caller)
+        return address.node_id if address is not None else self._core.node_id
+
+    def load_arguments(self, push: Any, received: list[ObjectRef[Any]], home: bytes) -> tuple[Any, dict[str, Any]]:
+        """The arguments of a push or an actor's creation, whose maker lives on the node ``home``; references met go to
+        ``received``."""
         core = self._core
         outer, collected.unpickled = collected.unpickled, received
         try:
             args: Any
             kwargs: dict[str, Any]
             if push.args_object:
-                args, kwargs = core.store.load(push.args_object)
+                args, kwargs = core.load_stored(push.args_object, home)
             elif push.packed:
                 args, kwargs = loads_packed(push.args)
             else:
@@ -292,7 +311,7 @@ class Executor:
                     elif value.kind == PACKED:
                         loaded = loads_packed(value.payload)
                     else:
-                        loaded = core.store.load(argument.object_id)
+                        loaded = core.load_stored(argument.object_id, value.node_id)
                     if argument.position >= 0:
                         positional[argument.position] = loaded
                     else:
@@ -437,7 +456,7 @@ class Executor:
             args: Any = ()
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:
-                args, kwargs = self.load_arguments(creation, received)
+                args, kwargs = self.load_arguments(creation, received, creation.creator.node_id)
             host.construct(self.load_function(creation.class_id), args, kwargs)
             args = kwargs = None  # type: ignore[assignment]
         except ActorExit as intent:

@@ -22,7 +22,6 @@ from shoal_common.frames import (
     ObjectAbort,
     ObjectCreate,
     ObjectCreated,
-    ObjectFree,
     ObjectGet,
     ObjectLocated,
     ObjectPrefetch,
@@ -136,6 +135,10 @@ class LocalStore:
         pickled, buffers = parts
         return loads(pickled, buffers=buffers)
 
+    def is_here(self, object_id: bytes) -> bool:
+        """This process has it pinned, so that ``load`` asks nobody."""
+        return object_id in self._cached or object_id in self._pins
+
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
         """These, each with its home, will be loaded soon: begin to bring them here."""
         self._raylet.send(ObjectPrefetch(objects))
@@ -178,13 +181,6 @@ class LocalStore:
             if tracker.unmap_at:
                 _libc.munmap(tracker.unmap_at, tracker.size)
             self._raylet.send(ObjectUnpin(tracker.object_id))
-
-    # -- deleting -----------------------------------------------------------------------------------
-
-    def free(self, object_ids: list[bytes]) -> None:
-        """Delete objects that this process owns."""
-        self.uncache(object_ids)
-        self._raylet.send(ObjectFree(object_ids))
 
     # -- answers ------------------------------------------------------------------------------------
 

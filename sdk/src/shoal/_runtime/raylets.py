@@ -72,6 +72,16 @@ class Raylets:
         if node_id != self._identity.node_id:
             self._connection(node_id)
 
+    def free(self, node_id: bytes, object_ids: list[bytes]) -> None:
+        """Delete objects of this process that have that node as their home."""
+        connection = self._others.get(node_id)
+        if connection is not None:
+            connection.send(frames.ObjectFree(object_ids))
+        else:
+            # This node's raylet finds another way, also where the home is dead.
+            home = b"" if node_id == self._identity.node_id else node_id
+            self.home.send(frames.ObjectFree(object_ids, home))
+
     def nodes(self) -> set[bytes]:
         """Other nodes to which there is a connection."""
         return set(self._others)
