@@ -50,7 +50,7 @@ P99_MS = 20.0
 RSS_MB = 300.0
 #: Places that a raylet asks for at once, on average, when its queue is long.
 BATCH = 16
-MEASURE_S = 5.0
+MEASURE_S = 3.0
 ROUNDS = 3
 #: A call that is not answered by then counts with this time.
 DEADLINE_S = 2.0

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal_raylet.exit_reason import ExitReason, exit_reason
+from shoal_raylet.heartbeat import pause_s
 from shoal_raylet.line_splitter import MAX_LINE_BYTES, LineSplitter
 from shoal_raylet.memory_policy import MIN_GROWTH_BYTES, NodeMemory, WorkerMemory, choose_victim
 from shoal_raylet.node_memory import read_node_memory
@@ -128,3 +129,9 @@ def test_without_a_limit_the_machine_counts(tmp_path: Path) -> None:
     write(tmp_path / "self" / "cgroup", "0::/\n")
     write(tmp_path / "cg" / "memory.max", "max\n")
     assert read_node_memory(tmp_path, tmp_path / "cg") == NodeMemory(100 * 1024, 1000 * 1024)
+
+
+def test_nodes_of_a_large_cluster_send_fewer_heartbeats_each() -> None:
+    assert pause_s(1) == pause_s(20) == 0.02
+    assert pause_s(100) == 0.1
+    assert pause_s(1000) == pause_s(100_000) == 1.0

@@ -104,7 +104,12 @@ class RayletApp:
         self._arena = Arena(config.object_store_bytes)
         files = FallbackFiles((config.fallback_dir or config.session_dir) / f"fallback-{node_id.hex()[:12]}")
         index = ObjectIndex(self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory))
-        self._heartbeats = Heartbeats(self._bus, subjects.heartbeat(config.cluster_id, node_id), self._make_heartbeat)
+        self._heartbeats = Heartbeats(
+            self._bus,
+            subjects.heartbeat(config.cluster_id, node_id),
+            self._make_heartbeat,
+            nodes=lambda: len(self._directory.living()),
+        )
         # The node sends for the store, and answers whose lines the output reads: each needs the other.
         self._output = WorkerOutput(config.session_dir / "logs", lambda w: self._node.source_of(w), self._publish_lines)
         self._store = ObjectStore(

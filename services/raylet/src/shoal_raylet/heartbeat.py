@@ -15,13 +15,25 @@ log = structlog.get_logger(__name__)
 INTERVAL_S = 1.0
 #: Changes within this time go out together, in seconds.
 DEBOUNCE_S = 0.02
+#: In a large cluster changes gather for longer, so that all nodes together send so many a second at most: each one goes
+#: to every scheduler and to the GCS.
+CLUSTER_RATE = 1000.0
+
+
+def pause_s(nodes: int) -> float:
+    """Least time between two heartbeats of a node in a cluster of so many."""
+    return min(INTERVAL_S, max(DEBOUNCE_S, nodes / CLUSTER_RATE))
 
 
 class Heartbeats:
-    def __init__(self, bus: EventBus, subject: str, make: Callable[[], events_pb2.Heartbeat]) -> None:
+    def __init__(
+        self, bus: EventBus, subject: str, make: Callable[[], events_pb2.Heartbeat], nodes: Callable[[], int]
+    ) -> None:
+        """``nodes``: how many the cluster has."""
         self._bus = bus
         self._subject = subject
         self._make = make
+        self._nodes = nodes
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -47,9 +59,10 @@ class Heartbeats:
                 if not failing:
                     log.warning("heartbeats_not_published", reason=str(error))
                 failing = True
-            await asyncio.sleep(INTERVAL_S if failing else DEBOUNCE_S)
+            pause = INTERVAL_S if failing else pause_s(self._nodes())
+            await asyncio.sleep(pause)
             try:
-                async with asyncio.timeout(INTERVAL_S - DEBOUNCE_S):
+                async with asyncio.timeout(INTERVAL_S - pause):
                     await self._changed.wait()
             except TimeoutError:
                 pass
