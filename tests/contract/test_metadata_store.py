@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import EtcdServer, running
+from support.servers import EtcdCluster, EtcdServer, running
 
 from shoal_common.metadata import (
+    MAX_VALUE_BYTES,
     Entry,
     LeaseExpired,
     MetadataStore,
@@ -27,15 +28,22 @@ from shoal_common.metadata import sqlite as sqlite_module
 from shoal_common.metadata.etcd import EtcdMetadataStore
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 
-#: The number of etcd shards behind a store; None = the store is a SQLite file.
-STORES: dict[str, int | None] = {"sqlite": None, "etcd": 1, "etcd with 2 shards": 2}
+#: The shards behind a store, S a single etcd and C a cluster of three; None = the store is a SQLite file.
+STORES = {"sqlite": None, "etcd": "S", "etcd with 2 shards": "SC", "etcd with 5 shards": "SSSSC"}
 
 
 @pytest.fixture(scope="module")
-def etcd_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EtcdServer]]:
-    servers = [EtcdServer(tmp_path_factory.mktemp("etcd")) for _ in range(2)]
+def single_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EtcdServer]]:
+    servers = [EtcdServer(tmp_path_factory.mktemp("etcd")) for _ in range(4)]
     with running(*servers):
         yield servers
+
+
+@pytest.fixture(scope="module")
+def etcd_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    cluster = EtcdCluster(tmp_path_factory.mktemp("cluster"))
+    with running(cluster):
+        yield cluster
 
 
 @pytest.fixture(params=STORES)
@@ -44,7 +52,8 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], M
     shards = STORES[request.param]
     if shards is None:
         return lambda: SqliteMetadataStore(tmp_path / "store.sqlite")
-    servers: list[EtcdServer] = request.getfixturevalue("etcd_servers")[:shards]
+    servers: list[EtcdServer | EtcdCluster] = list(request.getfixturevalue("single_servers")[: shards.count("S")])
+    servers += [request.getfixturevalue("etcd_cluster")] * shards.count("C")
     for server in servers:
         server.clear()
     return lambda: EtcdMetadataStore([server.address for server in servers])
@@ -55,6 +64,14 @@ async def store(open_store: Callable[[], MetadataStore]) -> AsyncIterator[Metada
     store = open_store()
     yield store
     await store.close()
+
+
+async def test_a_value_may_have_a_mebibyte_and_no_more(store: MetadataStore) -> None:
+    large = b"x" * MAX_VALUE_BYTES
+    await store.put("a", large)
+    with pytest.raises(ValueError, match="1048577 bytes, more than 1048576"):
+        await store.put("a", large + b"x")
+    assert (await store.get("a") or Entry("", b"", 0)).value == large
 
 
 async def test_an_absent_key_has_no_entry(store: MetadataStore) -> None:

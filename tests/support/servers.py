@@ -63,11 +63,17 @@ class Server:
 
     def start(self) -> None:
         """Returns once it answers."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
         with (self.directory / "log").open("ab") as log:
             # A test run that is killed takes its servers along.
             command = ["setpriv", "--pdeathsig", "KILL", "--", self._executable, *self.arguments()]
             environment = {**os.environ, **self.environment()}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    def wait_until_ready(self) -> None:
         eventually(self._ready_or_dead, f"{self._executable} answers on {self.address}")
 
     def kill(self) -> None:
@@ -98,27 +104,43 @@ class Server:
 
 
 class EtcdServer(Server):
-    def __init__(self, directory: Path) -> None:
+    """With ``tls`` it serves by that certificate, and asks clients for one of the same authority."""
+
+    def __init__(self, directory: Path, tls: Tls | None = None) -> None:
         super().__init__("etcd", "apt-get install etcd-server", directory)
-        self._peer_port = free_port()
+        self._tls = tls
+        self._scheme = "http" if tls is None else "https"
+        self.peer = f"http://127.0.0.1:{free_port()}"
+        self.name = "default"
+        #: All members of its cluster: name=peer,name=peer
+        self.members = f"default={self.peer}"
+        # A tenth of the defaults: the shortest lease depends on it (1 s instead of 2), and how soon it is up.
+        self.timing = ["--heartbeat-interval=10", "--election-timeout=100"]
 
     def arguments(self) -> list[str]:
-        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self._peer_port}"
+        client, peer = f"{self._scheme}://{self.address}", self.peer
+        tls: list[str] = []
+        if self._tls is not None:
+            files = {"cert": self._tls.cert, "key": self._tls.key, "trusted-ca": self._tls.ca}
+            tls = ["--client-cert-auth", *(f"--{name}-file={path}" for name, path in files.items())]
         return [
+            *tls,
+            *self.timing,
+            f"--name={self.name}",
             f"--data-dir={self.directory / 'data'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=default={peer}",
-            # A tenth of the defaults: the shortest lease depends on it (1 s instead of 2), and how soon it is up.
-            "--heartbeat-interval=10",
-            "--election-timeout=100",
+            f"--initial-cluster={self.members}",
         ]
 
     def ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.address}/health", timeout=1) as answer:
+            context = self._tls.context(server=False) if self._tls is not None else None
+            with urllib.request.urlopen(
+                f"{self._scheme}://{self.address}/health", timeout=1, context=context
+            ) as answer:
                 return b'"true"' in answer.read()
         except (urllib.error.URLError, OSError):
             return False
@@ -148,16 +170,64 @@ class EtcdServer(Server):
         with grpc.insecure_channel(self.address) as channel:
             rpc.LeaseStub(channel).LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=10)
 
+    def value(self, key: str) -> bytes | None:
+        with grpc.insecure_channel(self.address) as channel:
+            found = rpc.KVStub(channel).Range(rpc.RangeRequest(key=key.encode()), timeout=10).kvs
+            return found[0].value if found else None
+
+    def ask_for_passwords(self, password: str) -> None:
+        """From now on only the user root gets in."""
+        with grpc.insecure_channel(self.address) as channel:
+            auth = rpc.AuthStub(channel)
+            auth.UserAdd(rpc.AuthUserAddRequest(name="root", password=password), timeout=10)
+            auth.RoleAdd(rpc.AuthRoleAddRequest(name="root"), timeout=10)
+            auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="root", role="root"), timeout=10)
+            auth.AuthEnable(rpc.AuthEnableRequest(), timeout=10)
+
     def forget(self) -> None:
         """Loses its data; to be started again."""
         shutil.rmtree(self.directory / "data")
 
 
+class EtcdCluster:
+    """Three members that are one etcd."""
+
+    def __init__(self, directory: Path) -> None:
+        self.members = [EtcdServer(directory / f"member{number}") for number in range(3)]
+        for number, member in enumerate(self.members):
+            member.name = f"member{number}"
+            # A busy machine keeps them from talking to one another for longer than a single one needs.
+            member.timing = ["--heartbeat-interval=50", "--election-timeout=500"]
+        everybody = ",".join(f"{member.name}={member.peer}" for member in self.members)
+        for member in self.members:
+            member.members = everybody
+        self.address = "+".join(member.address for member in self.members)
+
+    def start(self) -> None:
+        """None of them is ready before most of them are there."""
+        for member in self.members:
+            member.launch()
+        for member in self.members:
+            member.wait_until_ready()
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    def clear(self) -> None:
+        self.members[0].clear()
+
+
 class NatsServer(Server):
-    def __init__(self, directory: Path, token: str) -> None:
+    """With ``tls`` as `EtcdServer`."""
+
+    def __init__(self, directory: Path, token: str, tls: Tls | None = None) -> None:
         super().__init__("nats-server", "apt-get install nats-server", directory)
         self._configuration = self.directory / "nats.conf"
-        self._configuration.write_text(f'host: 127.0.0.1\nport: {self.port}\nauthorization {{ token: "{token}" }}\n')
+        lines = [f"host: 127.0.0.1\nport: {self.port}", f'authorization {{ token: "{token}" }}']
+        if tls is not None:
+            lines.append(f'tls {{ cert_file: "{tls.cert}", key_file: "{tls.key}", ca_file: "{tls.ca}", verify: true }}')
+        self._configuration.write_text("\n".join(lines) + "\n")
         self.url = f"nats://{self.address}"
 
     def arguments(self) -> list[str]:
@@ -216,7 +286,7 @@ class MinioServer(Server):
 
 
 @contextlib.contextmanager
-def running(*servers: Server) -> Iterator[None]:
+def running(*servers: Server | EtcdCluster) -> Iterator[None]:
     """Starts them, and ends them whatever happens."""
     try:
         for server in servers:
