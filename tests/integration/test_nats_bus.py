@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.certificates import Authority
 from support.servers import NatsServer, running
 
 from shoal_common.bus import EventBusError
 from shoal_common.bus import nats as nats_module
 from shoal_common.bus.nats import NatsBus
+from shoal_common.tls import ServerTls
 
 TOKEN = "a-token-that-nobody-may-read"
 
@@ -29,6 +31,47 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 async def connected(server: NatsServer) -> AsyncIterator[NatsBus]:
     bus = await NatsBus.connect(server.address, TOKEN)
     yield bus
+    await bus.close()
+
+
+async def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
+    identity = Authority(tmp_path / "authority").issue()
+    server = NatsServer(tmp_path / "nats", TOKEN, identity)
+    with running(server):
+        for name in ("", "shoal"):
+            tls = ServerTls(identity.ca, identity.cert, identity.key, server_name=name)
+            bus = await NatsBus.connect(server.address, TOKEN, tls=tls)
+            inbox = Inbox()
+            await bus.subscribe("s", inbox)
+            await bus.publish("s", b"secret")
+            assert await inbox.take() == b"secret"
+            await bus.close()
+
+
+async def test_certificates_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    identity, stranger = (Authority(tmp_path / name).issue() for name in ("authority", "stranger"))
+    server = NatsServer(tmp_path / "nats", TOKEN, identity)
+    with running(server):
+        for tls in (
+            None,
+            ServerTls(stranger.ca),
+            ServerTls(identity.ca),
+            ServerTls(identity.ca, identity.cert, identity.key, server_name="else.where"),
+        ):
+            with pytest.raises(EventBusError, match=f"cannot connect to NATS at {server.address} .*TLS settings"):
+                await NatsBus.connect(server.address, TOKEN, 1.0, tls=tls)
+
+
+async def test_the_token_is_not_told_to_a_server_that_does_without_tls(server: NatsServer, tmp_path: Path) -> None:
+    identity = Authority(tmp_path / "authority").issue()
+    with pytest.raises(EventBusError, match="does not offer TLS, which is asked for: the token is not sent"):
+        await NatsBus.connect(server.address, TOKEN, 1.0, tls=ServerTls(identity.ca))
+
+
+async def test_of_several_servers_the_one_that_answers_is_used(server: NatsServer, tmp_path: Path) -> None:
+    absent = NatsServer(tmp_path / "absent", TOKEN)
+    bus = await NatsBus.connect(f"{absent.address},{server.address}", TOKEN)
+    await bus.publish("s", b"")
     await bus.close()
 
 

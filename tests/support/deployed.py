@@ -28,6 +28,7 @@ class DeployedCluster(ProcessCluster):
         for server in (*self.etcd, self.nats):
             server.start()
         self._gcs_ports = [free_port(), free_port()]
+        self.health_addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
         self._gcs_flags = gcs or {}
         scheduler_port = free_port()
         self.scheduler_addresses = [f"127.0.0.1:{scheduler_port}"]
@@ -41,18 +42,17 @@ class DeployedCluster(ProcessCluster):
 
     def start_gcs(self, number: int) -> ServiceProcess:
         """Returns when it leads or is ready to take over."""
-        health_port = free_port()
         replica = self._start(
             "gcs",
             f"gcs{number}",
             port=self._gcs_ports[number],
-            health_port=health_port,
+            health_port=self.health_addresses[number].rpartition(":")[2],
             etcd=",".join(server.address for server in self.etcd),
             nats_address=self.nats.address,
             scheduler_addresses=",".join(self.scheduler_addresses),
             **{"silence_s": 1.0, "checks": 2, "leader_ttl_s": 2.0, **self._gcs_flags},
         )
-        eventually(lambda: not check(f"127.0.0.1:{health_port}"), f"{replica.name} is healthy", 60)
+        eventually(lambda: not check(self.health_addresses[number]), f"{replica.name} is healthy", 60)
         return replica
 
     def leads(self, number: int) -> None:

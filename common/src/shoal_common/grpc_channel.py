@@ -55,7 +55,8 @@ _REPEAT = {
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # A server that stops cancels what is under way. Who cancels its own call is not meant: nothing repeats that.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 _PATIENT = [
     (

@@ -7,7 +7,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from shoal import _worker
+from shoal import _worker, exceptions
 from shoal._serialization import dumps_function
 from shoal_common.frames import SchedulingClass
 from shoal_common.resources import ResourceSet
@@ -38,7 +38,7 @@ class Exportable:
     def exported_id(self) -> bytes:
         """Its key in this session, exporting it if need be; re-entered when it refers to itself.
 
-        Raises: TypeError (cannot be pickled), ValueError (over 100 MiB).
+        Raises: TypeError (cannot be pickled), ValueError (over 100 MiB), ShoalSystemError.
         """
         core = _worker.connected()
         if self.exported == _worker.epoch or self.target is None:
@@ -60,6 +60,8 @@ class Exportable:
 
 def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
     """Put a function or class into the function table."""
+    import grpc
+
     from shoal_proto.v1 import gcs_pb2
 
     data, references = dumps_function(function)
@@ -79,11 +81,11 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
             stacklevel=4,
         )
     core.pin_for_ever(references)
-    core.gcs.call(
-        "Function",
-        "PutFunction",
-        gcs_pb2.PutFunctionRequest(job_id=core.job_id, function_id=function_id, data=data),
-    )
+    request = gcs_pb2.PutFunctionRequest(job_id=core.job_id, function_id=function_id, data=data)
+    try:
+        core.gcs.call("Function", "PutFunction", request)
+    except grpc.RpcError as error:
+        raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.details()}") from error
 
 
 def scheduling_class(resources: dict[str, float], strategy: str) -> SchedulingClass:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -45,8 +46,24 @@ class InterruptedApp(SignallingApp):
     number = signal.SIGINT
 
 
+class FailingApp(RecordingApp):
+    async def failed(self) -> str:
+        return "it has lost the lead"
+
+
+class WaitingApp(SignallingApp):
+    """Its start waits for somebody who does not come."""
+
+    async def start(self) -> None:
+        await super().start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.story.append(f"gave up {self.name}")
+
+
 @pytest.fixture(autouse=True)
-def logs() -> Iterator[list[object]]:
+def logs() -> Iterator[list[Any]]:
     with capture_logs() as captured:
         yield captured
     structlog.reset_defaults()
@@ -64,6 +81,19 @@ async def test_when_one_does_not_start_those_before_it_are_stopped() -> None:
     apps = [RecordingApp("a", story), RecordingApp("b", story, "start"), RecordingApp("c", story)]
     assert await run_service(*apps) == EXIT_FAILED
     assert story == ["start a", "start b", "stop a"]
+
+
+async def test_an_app_that_cannot_go_on_ends_the_service(logs: list[Any]) -> None:
+    story: list[str] = []
+    assert await run_service(RecordingApp("a", story), FailingApp("b", story)) == EXIT_FAILED
+    assert story == ["start a", "start b", "stop b", "stop a"]
+    assert [line["reason"] for line in logs if line["event"] == "service_failed"] == ["it has lost the lead"]
+
+
+async def test_a_start_that_waits_can_be_interrupted() -> None:
+    story: list[str] = []
+    assert await run_service(RecordingApp("a", story), WaitingApp("b", story)) == EXIT_OK
+    assert story == ["start a", "start b", "gave up b", "stop a"]
 
 
 async def test_a_failing_stop_does_not_keep_the_others_from_stopping() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from structlog.testing import capture_logs
 
 from shoal_common import errors
 from shoal_common.grpc_channel import DEFAULT_DEADLINE_S, aio_channel, service_errors, sync_channel
 from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_common.grpc_target import grpc_target
 from shoal_common.healthcheck import check
 from shoal_proto.v1 import objectstore_pb2 as pb
 from shoal_proto.v1.objectstore_pb2_grpc import (
@@ -199,6 +201,77 @@ async def test_a_channel_finds_the_service_again_after_its_restart() -> None:
         answer = await stub.DeleteBlobs(pb.DeleteBlobsRequest(), wait_for_ready=True)
         assert answer.deleted == 7
         await server.stop(None)
+
+
+class Slow(Servicer):
+    """Its answers take for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Any) -> pb.DeleteBlobsResponse:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("first", ["listens", "does not listen"])
+async def test_of_several_addresses_the_one_that_answers_is_used(first: str) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        nobody = f"localhost:{reserved.getsockname()[1]}"
+        async with running(Servicer()) as address:
+            addresses = [address, nobody] if first == "listens" else [nobody, address]
+            async with aio_channel(",".join(addresses), TOKEN) as channel:
+                assert (await call_delete(ObjectStoreServiceStub(channel))).deleted == 7
+
+
+async def test_patient_calls_go_on_at_the_next_replica() -> None:
+    first = Slow()
+    server = create_server(TOKEN)
+    add_ObjectStoreServiceServicer_to_server(first, server)
+    port = await serve(server, "127.0.0.1", 0)
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        next_port = reserved.getsockname()[1]
+    async with aio_channel(f"127.0.0.1:{port},127.0.0.1:{next_port}", TOKEN, patient=True) as channel:
+        # Some have reached their handler when the server stops, some have not.
+        calls = [asyncio.ensure_future(call_delete(ObjectStoreServiceStub(channel))) for _ in range(20)]
+        await first.asked.wait()
+        await server.stop(None)
+        server = create_server(TOKEN)
+        add_ObjectStoreServiceServicer_to_server(Servicer(), server)
+        await serve(server, "127.0.0.1", next_port)
+        assert [answer.deleted for answer in await asyncio.gather(*calls)] == [7] * 20
+        await server.stop(None)
+
+
+async def test_a_patient_call_that_is_cancelled_is_not_repeated() -> None:
+    servicer = Slow()
+    async with running(servicer) as address, aio_channel(address, TOKEN, patient=True) as channel:
+        call = asyncio.ensure_future(call_delete(ObjectStoreServiceStub(channel)))
+        await servicer.asked.wait()
+        servicer.asked.clear()
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert not servicer.asked.is_set()
+
+
+async def test_an_error_of_the_service_itself_ends_a_patient_call_at_once() -> None:
+    servicer = Servicer()
+    servicer.error = errors.NotFound("nothing")
+    async with running(servicer) as address, aio_channel(address, TOKEN, patient=True) as channel:
+        with pytest.raises(errors.NotFound, match="nothing"), service_errors():
+            await call_delete(ObjectStoreServiceStub(channel))
+
+
+def test_names_become_one_target() -> None:
+    assert grpc_target(["gcs:6381"]) == "gcs:6381", "gRPC looks up a single name, again and again"
+    assert grpc_target(["127.0.0.1:1", "localhost:2"]) == "ipv4:127.0.0.1:1,127.0.0.1:2"
+    assert grpc_target(["[::1]:1", "[::2]:2"]) == "ipv6:[::1]:1,[::2]:2"
 
 
 async def test_a_port_in_use_is_an_error_that_names_it() -> None:

@@ -82,7 +82,7 @@ class GcsReplica:
             reign.push_async_callback(leadership.resign)
             await self._serve(reign, store, bus)
             _log.info("gcs_leads", address=self.address, epoch=leadership.epoch)
-            return await leadership.lost()
+            return f"it leads no more: {await leadership.lost()}. Start it again, as a standby"
 
     async def _serve(self, stack: AsyncExitStack, store: MetadataStore, bus: EventBus) -> None:
         app = GcsApp(self._config, store, bus)
