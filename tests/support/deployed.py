@@ -50,7 +50,7 @@ class DeployedCluster(ProcessCluster):
             etcd=",".join(server.address for server in self.etcd),
             nats_address=self.nats.address,
             scheduler_addresses=",".join(self.scheduler_addresses),
-            **{"silence_s": 1.0, "checks": 2, "leader_ttl_s": 2.0, **self._gcs_flags},
+            **{"silence_s": 1.0, "checks": 2, **self._gcs_flags},
         )
         eventually(lambda: not check(self.health_addresses[number]), f"{replica.name} is healthy", 60)
         return replica
