@@ -109,7 +109,7 @@ async def test_labels_of_heartbeats_decide(bus: MemoryBus, scheduler: Any) -> No
     assert list(answer.placements) == [pb.Placement(node_id=B, count=9)]
     answer = await scheduler.PickNode(pb.PickNodeRequest(resources=cpus(1), strategy=";zone=c"))
     assert answer.infeasible
-    assert "is not labelled zone=c" in answer.reason
+    assert "does not meet zone=c" in answer.reason
 
 
 async def test_a_dead_node_is_not_chosen(bus: MemoryBus, scheduler: Any) -> None:

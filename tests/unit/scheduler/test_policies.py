@@ -354,7 +354,7 @@ def test_affinity_to_a_node_with_the_wrong_labels_is_none() -> None:
     cluster.hear(B, zone="b")
     assert cluster.chosen(strategy=f"node?:{A.hex()};zone=b") == B
     reason = cluster.ask(strategy=f"node:{A.hex()};zone=b").reason
-    assert reason.endswith("to which the request is bound, is not labelled zone=b (it is 'a')")
+    assert reason.endswith("to which the request is bound, does not meet zone=b (it is 'a')")
 
 
 # --- labels ----------------------------------------------------------------------------------------
@@ -400,13 +400,13 @@ def test_labels_that_no_node_has_are_infeasible_and_the_closest_is_named() -> No
     assert choice.infeasible
     assert choice.reason == (
         "no node can hold {CPU: 1} with labels gpu=h100 and zone=x or gpu and zone=y, even when idle: "
-        f"the closest of 3, node {B.hex()}, is not labelled zone=x (it is 'b')"
+        f"the closest of 3, node {B.hex()}, does not meet zone=x (it is 'b')"
     )
 
 
 def test_the_closest_node_lacks_labels_and_resources() -> None:
     reason = Cluster(A).ask(cpus(6), strategy=";zone=a").reason
-    assert reason.endswith(f"node {A.hex()}, lacks 2 CPU (it has 4) and is not labelled zone=a (it has no such label)")
+    assert reason.endswith(f"node {A.hex()}, lacks 2 CPU (it has 4) and does not meet zone=a (it has no such label)")
 
 
 # --- infeasible ------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def _lack(node: NodeView, resources: ResourceSet, rules: Sequence[LabelRule]) ->
     amounts = [f"{amount:g} {name} (it has {total.get(name, 0):g})" for name, amount in sorted(missing.items())]
     labels = [f"{rule} ({_label(node, rule.key)})" for rule in rules]
     return " and ".join(
-        [f"lacks {', '.join(amounts)}"] * bool(amounts) + [f"is not labelled {', '.join(labels)}"] * bool(labels)
+        [f"lacks {', '.join(amounts)}"] * bool(amounts) + [f"does not meet {', '.join(labels)}"] * bool(labels)
     )
 
 
