@@ -6,7 +6,9 @@ import asyncio
 import io
 import itertools
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from minio import Minio
@@ -34,7 +36,7 @@ def minio(server: MinioServer) -> Minio:
 
 @pytest.fixture
 def bucket(server: MinioServer) -> S3Bucket:
-    bucket = S3Bucket(server.settings(f"bucket-{next(_numbers)}"), CONNECTIONS, read_timeout_s=1)
+    bucket = S3Bucket(server.settings(f"bucket-{next(_numbers)}"), CONNECTIONS)
     bucket.make()
     return bucket
 
@@ -158,14 +160,31 @@ async def test_a_killed_server_is_unavailable_and_keeps_what_it_has(
     assert [blob.key for blob in await store.list()] == ["k"]
 
 
-async def test_a_hung_server_is_given_up_in_time(store: MinioBlobStore, server: MinioServer) -> None:
+async def test_a_hung_server_is_given_up_in_time(store: MinioBlobStore, server: MinioServer, bucket: S3Bucket) -> None:
     data = os.urandom(PART_BYTES)
     await store.put("k", stream([data]))
+    hasty = MinioBlobStore(S3Bucket(server.settings(bucket.name), CONNECTIONS, read_timeout_s=1))
     server.stop()
     try:
-        for attempt in (read(store, "k"), store.list(), store.put("other", stream([b"x"]))):
+        for attempt in (read(hasty, "k"), hasty.list(), hasty.put("other", stream([b"x"]))):
             with pytest.raises(errors.DeadlineExceeded, match=server.address):
                 await attempt
     finally:
         server.resume()
+    await hasty.close()
     assert await read(store, "k") == data
+
+
+async def test_a_copy_of_the_servers_directory_is_a_backup(
+    store: MinioBlobStore, server: MinioServer, bucket: S3Bucket, tmp_path: Path
+) -> None:
+    data = os.urandom(3 * PART_BYTES)
+    await store.put("package/1", stream([data]))
+    other = MinioServer(tmp_path / "other")
+    server.kill()
+    shutil.copytree(server.directory / "data", other.directory / "data")
+    server.start()
+    with running(other):
+        restored = MinioBlobStore(S3Bucket(other.settings(bucket.name), CONNECTIONS))
+        assert await read(restored, "package/1") == data
+        await restored.close()

@@ -54,9 +54,9 @@ class OnlyDirect(MinioBlobStore):
 
 @asynccontextmanager
 async def service(
-    server: MinioServer, make: type[MinioBlobStore], endpoint_for_clients: str = ""
+    server: MinioServer, make: type[MinioBlobStore], endpoint_for_clients: str = "", read_timeout_s: float = 15
 ) -> AsyncIterator[tuple[BlobClient, S3Bucket]]:
-    bucket = S3Bucket(server.settings(f"bucket-{next(_numbers)}"), CONNECTIONS, read_timeout_s=1)
+    bucket = S3Bucket(server.settings(f"bucket-{next(_numbers)}"), CONNECTIONS, read_timeout_s)
     await asyncio.to_thread(claim, bucket, "tests")
     store = signing = make(bucket)
     if endpoint_for_clients:
@@ -126,6 +126,16 @@ async def test_a_blob_changed_in_the_bucket_is_noticed(server: MinioServer, mini
             await client.get_into("k", target, 1000)
 
 
+async def test_a_full_bucket_is_out_of_disk_and_keeps_what_it_has(server: MinioServer) -> None:
+    async with service(server, MinioBlobStore) as (client, bucket):
+        server.limit(bucket.name, 1_000_000)
+        await client.put("small", [b"x"])
+        with pytest.raises(errors.OutOfDisk, match=f"the bucket {bucket.name} of {server.address} is full"):
+            await client.put("large", [b"x" * 1_500_000])
+        assert [blob.key for blob in await client.list()] == ["small"]
+        assert bucket.uploads() == []
+
+
 async def test_a_server_that_clients_do_not_reach_is_reached_through_the_service(server: MinioServer) -> None:
     async with service(server, MinioBlobStore, f"127.0.0.1:{free_port()}") as (client, _bucket):
         data = os.urandom(CHUNK_BYTES + 1)
@@ -150,7 +160,7 @@ async def test_a_server_that_dies_and_returns(server: MinioServer) -> None:
 
 async def test_a_hung_server_is_given_up_in_time(server: MinioServer) -> None:
     with mock.patch.object(direct_module, "TIMEOUT_S", 1.0):
-        async with service(server, MinioBlobStore) as (client, _bucket):
+        async with service(server, MinioBlobStore, read_timeout_s=1) as (client, _bucket):
             await client.put("k", [b"kept"])
             server.stop()
             try:

@@ -17,13 +17,15 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import grpc
 import pytest
 import urllib3
 from aetcd import rpc
-from minio import Minio
+from minio import Minio, MinioAdmin
+from minio.credentials import StaticProvider
 from support.processes import eventually, stopped
 
 from shoal_common.blob.s3 import S3Settings
@@ -270,14 +272,23 @@ class MinioServer(Server):
         scheme = "https" if self._tls else "http"
         trust = ssl.create_default_context(cafile=self._tls.ca) if self._tls else None
         try:
-            url = f"{scheme}://{self.address}/minio/health/ready"
-            with urllib.request.urlopen(url, timeout=1, context=trust):
+            with urllib.request.urlopen(f"{scheme}://{self.address}/", timeout=1, context=trust):
                 return True
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code == HTTPStatus.FORBIDDEN  # it knows its users; its health checks succeed before
         except OSError:
             return False
 
     def settings(self, bucket: str) -> S3Settings:
         return S3Settings(self.address, bucket, self.ACCESS_KEY, self.SECRET_KEY)
+
+    def limit(self, bucket: str, size_bytes: int) -> None:
+        """The bucket is full with that much in it."""
+        admin = MinioAdmin(
+            endpoint=self.address, credentials=StaticProvider(self.ACCESS_KEY, self.SECRET_KEY), secure=False
+        )
+        admin.bucket_quota_set(bucket, size_bytes)
 
     def client(self) -> Minio:
         """MinIO's own client, for what it and not Shoal says of its state."""

@@ -144,6 +144,9 @@ class _Transfer:
         self._ca_pem = ca_pem
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
+        #: The connection's; when the server wants to close it, http.client gives it to the answer.
+        self._socket: socket.socket | None = None
+        self._answer: http.client.HTTPResponse | None = None
         self._aborted = False
 
     def run(self, work: Callable[[_Transfer], T]) -> T:
@@ -157,6 +160,9 @@ class _Transfer:
             return result
         finally:
             with self._lock:
+                self._socket = None
+                if self._answer is not None:
+                    self._answer.close()
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
@@ -167,7 +173,7 @@ class _Transfer:
         """Raises: DirectError unless it succeeds."""
         connection = self._connected()
         connection.request(method, f"{self._url.path}?{self._url.query}", body, headers)
-        answer = connection.getresponse()
+        answer = self._answer = connection.getresponse()
         if answer.status != (200 if method == "PUT" else 206):
             raise DirectError(f"status {answer.status}")
         return answer
@@ -176,10 +182,10 @@ class _Transfer:
         """From any thread: what goes on in the transfer's fails at once."""
         with self._lock:
             self._aborted = True
-            if self._connection is not None and self._connection.sock is not None:
+            if self._socket is not None:
                 try:
                     # Not the method of a TLS socket, which takes away what the other thread is using.
-                    socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
                 except OSError:
                     pass  # the server was faster
 
@@ -189,9 +195,10 @@ class _Transfer:
             if connection.sock is None:
                 connection.connect()
         except OSError as error:
+            connection.close()
             raise Unreached(f"{self._url.netloc} is not reached: {error}") from error
         with self._lock:
-            self._connection = connection
+            self._connection, self._socket = connection, connection.sock
             if self._aborted:
                 raise DirectError("given up")
         return connection

@@ -112,6 +112,8 @@ class S3Bucket:
                 backoff_factor=0.2,
                 status_forcelist=(500, 502, 503, 504),
                 raise_on_status=False,
+                # A MinIO that is just starting asks for a minute.
+                respect_retry_after_header=False,
             ),
             ssl_context=ssl.create_default_context(cafile=settings.ca) if settings.secure else None,
         )
