@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.drivers import Driver
 from support.processes import alive, all_gone, descendants, eventually, stopped
-from support.servers import EtcdServer, NatsServer, free_port, running
+from support.servers import EtcdServer, MinioServer, NatsServer, free_port, running
 
 SMALL = ("--num-cpus=1", "--object-store-memory=80000000")
 
@@ -171,6 +171,7 @@ def test_what_cannot_be_started_is_said_in_a_line(machine: Machine) -> None:
     wrong = machine.refused("start", f"--address={machine.address}", SHOAL_AUTH_TOKEN="wrong")
     assert "token" in wrong
     assert "--etcd" in machine.refused("start", f"--address={machine.address}", "--etcd=here:2379")
+    assert "0.0.0.0" in machine.refused("start", "--head", "--node-ip-address=0.0.0.0")
     assert "Invalid label" in machine.refused("start", f"--address={machine.address}", "--labels=-a=b")
     assert len(machine.records()) == 1
 
@@ -209,14 +210,19 @@ def test_block_stays_until(machine: Machine, how: str) -> None:
     assert not machine.records()
 
 
-def test_the_state_goes_to_etcd_and_the_events_through_nats(machine: Machine, tmp_path: Path) -> None:
+def test_state_goes_to_etcd_events_through_nats_and_blobs_to_a_bucket(machine: Machine, tmp_path: Path) -> None:
     token = "token-of-the-cluster"
     (machine.home / ".shoal").mkdir(mode=0o700)
     (machine.home / ".shoal" / "auth_token").write_text(token)
     (machine.home / ".shoal" / "auth_token").chmod(0o600)
-    etcd, nats = EtcdServer(tmp_path / "etcd"), NatsServer(tmp_path / "nats", token)
-    with running(etcd, nats):
-        machine.start_head(f"--etcd={etcd.address}", f"--nats={nats.address}")
+    etcd, nats, minio = (
+        EtcdServer(tmp_path / "etcd"),
+        NatsServer(tmp_path / "nats", token),
+        MinioServer(tmp_path / "s3"),
+    )
+    machine.environment |= {"SHOAL_S3_ACCESS_KEY": minio.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": minio.SECRET_KEY}
+    with running(etcd, nats, minio):
+        machine.start_head(f"--etcd={etcd.address}", f"--nats={nats.address}", f"--s3=http://{minio.address}")
         machine.done("start", f"--address={machine.address}", *SMALL)
         program = """
         ray.init("auto", log_to_driver=False)
@@ -229,4 +235,5 @@ def test_the_state_goes_to_etcd_and_the_events_through_nats(machine: Machine, tm
             assert facts["there"] == facts["node"]
             assert driver.wait() == 0
         assert any("/node/" in key for key in etcd.keys())  # noqa: SIM118 - not a dictionary
+        assert minio.client().bucket_exists("shoal")
         machine.done("stop")

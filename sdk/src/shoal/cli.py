@@ -73,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _start(options: argparse.Namespace) -> int:
     check_amounts(options.num_cpus, options.num_gpus, options.resources, options.object_store_memory, options.labels)
+    if options.node_ip_address in ("0.0.0.0", "::"):
+        raise ValueError(
+            f"--node-ip-address={options.node_ip_address} is no address by which others reach this machine"
+        )
     node = local.NodeOptions(**{name: getattr(options, name) for name in local.NodeOptions.__struct_fields__})
     root = root_directory(None)
     if options.head:
