@@ -1192,13 +1192,16 @@ class ReportCopiesRequest(google.protobuf.message.Message):
     NODE_ID_FIELD_NUMBER: builtins.int
     HOME_NODE_ID_FIELD_NUMBER: builtins.int
     OBJECT_IDS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     """node_id that has the copies"""
     home_node_id: builtins.bytes
     """home_node_id is the dead node"""
+    more: builtins.bool
+    """more reports on this home follow"""
     @property
     def object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """object_ids, possibly none: "I have looked" """
+        """object_ids, possibly none: "I have looked"; 10,000 at most"""
 
     def __init__(
         self,
@@ -1206,8 +1209,9 @@ class ReportCopiesRequest(google.protobuf.message.Message):
         node_id: builtins.bytes = ...,
         home_node_id: builtins.bytes = ...,
         object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+        more: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["home_node_id", b"home_node_id", "node_id", b"node_id", "object_ids", b"object_ids"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["home_node_id", b"home_node_id", "more", b"more", "node_id", b"node_id", "object_ids", b"object_ids"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ReportCopiesRequest: typing_extensions.TypeAlias = ReportCopiesRequest
@@ -1291,11 +1295,46 @@ Global___FreeObjectsRequest: typing_extensions.TypeAlias = FreeObjectsRequest
 class FreeObjectsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    BLOB_KEYS_FIELD_NUMBER: builtins.int
+    COPIES_FIELD_NUMBER: builtins.int
+    @property
+    def blob_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """blob_keys of which no object is needed any more; the raylet that asks deletes them"""
+
+    @property
+    def copies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ObjectCopies]:
+        """copies there are; the raylet that asks tells their holders"""
+
     def __init__(
         self,
+        *,
+        blob_keys: collections.abc.Iterable[builtins.str] | None = ...,
+        copies: collections.abc.Iterable[Global___ObjectCopies] | None = ...,
     ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["blob_keys", b"blob_keys", "copies", b"copies"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___FreeObjectsResponse: typing_extensions.TypeAlias = FreeObjectsResponse
+
+@typing.final
+class ObjectCopies(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    OBJECT_IDS_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    @property
+    def object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["node_id", b"node_id", "object_ids", b"object_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ObjectCopies: typing_extensions.TypeAlias = ObjectCopies
 
 @typing.final
 class Event(google.protobuf.message.Message):

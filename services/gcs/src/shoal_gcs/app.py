@@ -18,6 +18,8 @@ from shoal_gcs.job_manager import JobManager
 from shoal_gcs.job_table import JobTable
 from shoal_gcs.node_manager import NodeManager
 from shoal_gcs.node_table import NodeTable
+from shoal_gcs.object_manager import ObjectManager
+from shoal_gcs.object_servicer import ObjectServicer
 from shoal_gcs.peers import Raylets, Schedulers
 from shoal_gcs.rows import Rows
 from shoal_proto.v1 import gcs_pb2
@@ -36,9 +38,12 @@ class GcsApp:
         self._raylets = Raylets(config.token, config.tls)
         self._schedulers = Schedulers(config.token, config.tls, config.scheduler_addresses)
         publisher = EventPublisher(bus, self._background)
-        node_table = NodeTable(silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept)
+        self._node_table = node_table = NodeTable(
+            silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept
+        )
         self._job_table = JobTable(finished_kept=config.finished_jobs_kept)
         self._functions = FunctionTable(store, self._prefix("function"))
+        self._objects = ObjectManager(blob_rows=self._rows("spill"), copy_rows=self._rows("copy"))
         self._actors = ActorManager(
             config,
             rows=self._rows("actor"),
@@ -67,6 +72,7 @@ class GcsApp:
             rows=self._rows("job"),
             actors=self._actors,
             functions=self._functions,
+            objects=self._objects,
             nodes=node_table,
             raylets=self._raylets,
             blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses),
@@ -90,6 +96,7 @@ class GcsApp:
             await self._jobs.load()
             await self._nodes.load()
             await self._actors.load()
+            await self._objects.load()
             await self._jobs.finish_what_was_begun()
             await self._nodes.listen(self._bus)
             await self._serve()
@@ -118,6 +125,7 @@ class GcsApp:
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
         rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
         rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)
+        rpc.add_ObjectServiceServicer_to_server(ObjectServicer(self._objects), self._server)
         rpc.add_EventServiceServicer_to_server(servicers.EventServicer(self._bus), self._server)
         port = await grpc_server.serve(self._server, config.host, config.port, tls=config.tls)
         self._address = grpc_server.join_address(config.host, port)
@@ -131,7 +139,8 @@ class GcsApp:
 
     def _node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
         self._jobs.node_died(node_id)
-        return self._actors.node_died(node_id, reason)
+        living = [node.node_id for node in self._node_table.living()]
+        return self._actors.node_died(node_id, reason) + self._objects.node_died(node_id, living)
 
     def _rows(self, table: str) -> Rows:
         return Rows(self._store, self._prefix(table), self._background)

@@ -22,6 +22,7 @@ from shoal_gcs.function_table import FunctionTable
 from shoal_gcs.job_blobs import JobBlobs
 from shoal_gcs.job_table import Job, JobTable
 from shoal_gcs.node_table import Node, NodeTable
+from shoal_gcs.object_manager import ObjectManager
 from shoal_gcs.peers import Raylets
 from shoal_gcs.rows import Rows, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
@@ -45,6 +46,7 @@ class JobManager:
         rows: Rows,
         actors: ActorManager,
         functions: FunctionTable,
+        objects: ObjectManager,
         nodes: NodeTable,
         raylets: Raylets,
         blobs: JobBlobs,
@@ -56,6 +58,7 @@ class JobManager:
         self._rows = rows
         self._actors = actors
         self._functions = functions
+        self._objects = objects
         self._nodes = nodes
         self._raylets = raylets
         self._blobs = blobs
@@ -77,7 +80,7 @@ class JobManager:
                     self.on_unused(job.job_id)
             elif job.node_id and not self._nodes.address_of(job.node_id):
                 await self.finish(job.job_id)
-        for job_id in await self._functions.jobs():
+        for job_id in await self._functions.jobs() | self._objects.jobs():
             self.on_unused(job_id)
 
     async def start(
@@ -128,6 +131,7 @@ class JobManager:
         if not self._table.is_running(job_id) and not self._actors.living_of_job(job_id):
             self._background.spawn(self._forget_functions(job_id))
             self._background.spawn(self._blobs.sweep(JobID(job_id)))
+            self._objects.forget_job(job_id)
 
     def _tell_raylets(self, job_id: JobID) -> None:
         keep = self._actors.living_of_job(job_id)
