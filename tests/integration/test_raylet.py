@@ -45,6 +45,7 @@ class FakeGcs(
     gcs_pb2_grpc.ActorServiceServicer,
     gcs_pb2_grpc.JobServiceServicer,
     gcs_pb2_grpc.FunctionServiceServicer,
+    gcs_pb2_grpc.ObjectServiceServicer,
     scheduler_pb2_grpc.SchedulerServiceServicer,
 ):
     """Records what it is told; ``wait_for`` waits until it was."""
@@ -96,6 +97,18 @@ class FakeGcs(
         if request.function_id not in self.functions:
             raise NotFound("no such function")
         return gcs_pb2.GetFunctionResponse(data=self.functions[request.function_id])
+
+    async def ReportSpilled(self, request: Any, context: Any) -> Any:
+        await self._tell(request)
+        return gcs_pb2.ReportSpilledResponse()
+
+    async def ForgetSpilled(self, request: Any, context: Any) -> Any:
+        await self._tell(request)
+        return gcs_pb2.ForgetSpilledResponse()
+
+    async def DrainNode(self, request: Any, context: Any) -> Any:
+        await self._tell(request)
+        return gcs_pb2.DrainNodeResponse()
 
     async def PickNode(self, request: Any, context: Any) -> Any:
         return scheduler_pb2.PickNodeResponse(infeasible=True, reason="node 00ff is closest and lacks 1 GPU")
@@ -305,6 +318,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             gcs_pb2_grpc.add_ActorServiceServicer_to_server(gcs, server)
             gcs_pb2_grpc.add_JobServiceServicer_to_server(gcs, server)
             gcs_pb2_grpc.add_FunctionServiceServicer_to_server(gcs, server)
+            gcs_pb2_grpc.add_ObjectServiceServicer_to_server(gcs, server)
             scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(gcs, server)
             gcs_address = f"127.0.0.1:{await serve(server, '127.0.0.1', 0)}"
             stack.push_async_callback(server.stop, None)
@@ -328,7 +342,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
                 }
             )
             bus = MemoryBus()
-            raylet = RayletApp(config, bus)
+            raylet = RayletApp(config, bus, ends_cluster=True)
             await raylet.start()
             cluster = Cluster(gcs, gcs_address, raylet, bus, tmp_path)
 

@@ -25,7 +25,7 @@ def new_object_id() -> bytes:
 class StoreClient:
     """Connected as a driver. Blocks."""
 
-    def __init__(self, node: RayletProcess, token: str) -> None:
+    def __init__(self, node: RayletProcess, token: str, job_id: bytes = JOB) -> None:
         self.node_id = bytes.fromhex(node.node_id)
         self.worker_id = os.urandom(16)
         self._requests = itertools.count(1)
@@ -37,7 +37,7 @@ class StoreClient:
             role="driver",
             node_id=self.node_id,
             worker_id=self.worker_id,
-            job_id=JOB,
+            job_id=job_id,
             pid=os.getpid(),
             python=handshake.python_minor(),
         )
@@ -79,11 +79,11 @@ class StoreClient:
             assert data, "the raylet has closed the connection"
             self._received += self._decoder.feed(data)
 
-    def put(self, data: bytes, object_id: bytes = b"") -> bytes:
-        """The new object's id."""
+    def put(self, data: bytes, object_id: bytes = b"", owner: bytes = b"") -> bytes:
+        """The new object's id. ``owner``: empty = this process."""
         object_id = object_id or new_object_id()
         request = next(self._requests)
-        self.send(frames.ObjectCreate(request, object_id, len(data), self.worker_id))
+        self.send(frames.ObjectCreate(request, object_id, len(data), owner or self.worker_id))
         created = self.receive(frames.ObjectCreated, request)
         assert not created.error, created.error
         if created.path:
@@ -124,6 +124,9 @@ class StoreClient:
 
     def free(self, *object_ids: bytes) -> None:
         self.send(frames.ObjectFree(list(object_ids)))
+
+    def free_elsewhere(self, object_ids: list[bytes], home: StoreClient) -> None:
+        self.send(frames.ObjectFree(object_ids, home.node_id))
 
     def prefetch(self, *object_ids: bytes, home: StoreClient) -> None:
         self.send(frames.ObjectPrefetch([(object_id, home.node_id) for object_id in object_ids]))

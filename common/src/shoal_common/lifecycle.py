@@ -19,7 +19,8 @@ from shoal_common.errors import ServiceError
 from shoal_common.metadata import MetadataStoreError
 from shoal_common.tls import TlsError
 
-#: An app has this long to stop, in seconds; a container runtime kills ten seconds after SIGTERM.
+#: An app has this long to stop, in seconds, unless it `TakesItsTime`; a container runtime kills ten seconds after
+#: SIGTERM.
 STOP_DEADLINE_S = 8.0
 
 EXIT_OK = 0
@@ -52,6 +53,15 @@ class CanFail(Protocol):
 
     async def failed(self) -> str:
         """Returns when it cannot go on, and why. Called once it has started."""
+
+
+@runtime_checkable
+class TakesItsTime(Protocol):
+    """An app that may need longer than others to stop."""
+
+    @property
+    def stop_deadline_s(self) -> float:
+        """In seconds."""
 
 
 def main(config: type[C], build: Callable[[C], App]) -> int:
@@ -138,11 +148,12 @@ async def _first_failure(apps: Iterable[App], signalled: asyncio.Task[bool]) -> 
 
 async def _stop(app: App) -> int:
     name = type(app).__name__
+    deadline_s = app.stop_deadline_s if isinstance(app, TakesItsTime) else STOP_DEADLINE_S
     try:
-        async with asyncio.timeout(STOP_DEADLINE_S):
+        async with asyncio.timeout(deadline_s):
             await app.stop()
     except TimeoutError:
-        _log.error("service_stop_timed_out", app=name, deadline_s=STOP_DEADLINE_S)
+        _log.error("service_stop_timed_out", app=name, deadline_s=deadline_s)
         return EXIT_FAILED
     except Exception:
         _log.exception("service_stop_failed", app=name)

@@ -149,6 +149,7 @@ class Head:
                 ),
                 self._bus,
                 self._template,
+                ends_cluster=True,
             )
             await self._raylet.start()
             self._started.append(self._raylet)

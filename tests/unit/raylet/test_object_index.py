@@ -196,7 +196,7 @@ def test_the_object_used_least_recently_is_spilled() -> None:
     assert store.create(9, 16) == []
     (spill,) = store.spills
     assert [entry.object_id for entry in spill.entries] == [oid(1)]
-    assert spill.key == f"spill/{JOB.hex()}/{'00' * 16}/00000001"
+    assert spill.key == f"spill/{JOB.hex()}/{'00' * 16}/0-1"
     (created,) = store.finish_spill()
     assert not created.error
     assert store.index.spilled_bytes == 16 * 1024
@@ -252,7 +252,7 @@ def test_a_blob_goes_with_its_last_object() -> None:
     store.free(0, 1, 2)
     assert store.deleted == []
     store.free(3)
-    assert store.deleted == [f"spill/{JOB.hex()}/{'00' * 16}/00000001"]
+    assert store.deleted == [f"spill/{JOB.hex()}/{'00' * 16}/0-1"]
     assert store.index.spilled_bytes == 0
 
 

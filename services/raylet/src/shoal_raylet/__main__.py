@@ -27,6 +27,10 @@ class StandaloneRaylet:
             raise
         self.address = self._app.address
 
+    @property
+    def stop_deadline_s(self) -> float:
+        return self._app.stop_deadline_s
+
     async def failed(self) -> str:
         return await self._app.failed()
 

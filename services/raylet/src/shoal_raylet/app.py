@@ -18,6 +18,7 @@ from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, join_address, serve
 from shoal_common.labels import labels_of_node
+from shoal_common.lifecycle import STOP_DEADLINE_S
 from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
 from shoal_common.strategy import Strategy
 from shoal_common.worker_launch import WorkerConfig
@@ -37,6 +38,7 @@ from shoal_raylet.memory_monitor import MemoryMonitor
 from shoal_raylet.node import Node
 from shoal_raylet.node_directory import NodeDirectory
 from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.raylet_links import RayletLinks
 from shoal_raylet.resource_ledger import ResourceLedger
@@ -64,9 +66,17 @@ class RayletApp:
     """Serves one node until ``stop``.
 
     ``template``: a worker template that the embedded head started ahead; None starts one. The app owns it.
+    ``ends_cluster``: the cluster ends with this node, so that nothing of it is handed on and its blobs are deleted.
     """
 
-    def __init__(self, config: RayletConfig, bus: EventBus, template: TemplateProcess | None = None) -> None:
+    def __init__(
+        self,
+        config: RayletConfig,
+        bus: EventBus,
+        template: TemplateProcess | None = None,
+        *,
+        ends_cluster: bool = False,
+    ) -> None:
         self.config = config
         self.node_id = bytes.fromhex(config.node_id) if config.node_id else ids.new_node_id()
         #: Those it was given and its own.
@@ -78,8 +88,10 @@ class RayletApp:
         self.channel_path = config.session_dir / "sockets" / f"raylet-{self.node_id.hex()[:12]}.sock"
         self._bus = bus
         self._template = template
+        self._ends_cluster = ends_cluster
         self._incarnation = time.time_ns() // 1_000_000
         self._running = False
+        self._joined = False
         #: Why it cannot go on, once it cannot.
         self._failure: asyncio.Future[str] | None = None
 
@@ -103,7 +115,9 @@ class RayletApp:
         leases = WorkerLeases(node_id, self.labels, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
         self._arena = Arena(config.object_store_bytes)
         files = FallbackFiles((config.fallback_dir or config.session_dir) / f"fallback-{node_id.hex()[:12]}")
-        index = ObjectIndex(self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory))
+        index = ObjectIndex(
+            self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory), self._incarnation
+        )
         self._heartbeats = Heartbeats(
             self._bus,
             subjects.heartbeat(config.cluster_id, node_id),
@@ -112,13 +126,21 @@ class RayletApp:
         )
         # The node sends for the store, and answers whose lines the output reads: each needs the other.
         self._output = WorkerOutput(config.session_dir / "logs", lambda w: self._node.source_of(w), self._publish_lines)
+        self._directory = NodeDirectory(
+            self._bus,
+            config.cluster_id,
+            self._list_nodes,
+            on_lost=self._node_lost,
+            on_change=lambda: self._node.nodes_changed(),
+        )
         self._store = ObjectStore(
             index,
             self._arena,
             files,
             self._blobs,
-            RayletLinks(config.token, config.tls, node_id, lambda other: self._directory.find(other)),
-            find_node=lambda other: self._directory.find(other),
+            RayletLinks(config.token, config.tls, node_id, self._directory.find),
+            ObjectLocations(gcs, node_id),
+            self._directory,
             send=lambda peer, message: self._node.send(peer, message),
             on_change=self._heartbeats.changed,
         )
@@ -132,13 +154,6 @@ class RayletApp:
             pool, config.memory_usage_threshold, lambda victim: self._node.killed_for_memory(victim)
         )
         self._functions = FunctionCache(self._fetch_function)
-        self._directory = NodeDirectory(
-            self._bus,
-            config.cluster_id,
-            self._list_nodes,
-            on_lost=self._node_lost,
-            on_change=lambda: self._node.nodes_changed(),
-        )
         self._failure = asyncio.get_running_loop().create_future()
         self._node = Node(
             node_id=node_id,
@@ -180,18 +195,30 @@ class RayletApp:
         assert self._failure is not None
         return await asyncio.shield(self._failure)
 
+    @property
+    def stop_deadline_s(self) -> float:
+        """``stop`` takes so long at most."""
+        return self.config.drain_s + self.config.hand_over_s + STOP_DEADLINE_S
+
     async def stop(self) -> None:
-        """End all workers and their children, delete spilled blobs, remove the socket. Idempotent."""
+        """Leave the cluster, unless that ends too; end all workers and their children. Idempotent."""
         if not self._running:
             return
         self._running = False
+        if self._joined and not self._ends_cluster and not (self._failure is not None and self._failure.done()):
+            await self._leave()
         await self._heartbeats.stop()
         await self._directory.stop()
         await self._monitor.stop()
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
         await self._processes.stop()
-        await asyncio.gather(self._output.stop(), self._store.stop(), self._functions.stop(), self._farewell())
+        await asyncio.gather(
+            self._output.stop(),
+            self._store.stop(delete_blobs=self._ends_cluster),
+            self._functions.stop(),
+            self._farewell(),
+        )
         self._channel.close()
         await self._server.stop(None)
         await self._blobs.close()
@@ -211,9 +238,26 @@ class RayletApp:
         port = await serve(self._server, config.host, config.port, tls=config.tls)
         self.address = join_address(self.host, port)
         await self._register()
+        self._joined = True
         await self._directory.start()
         self._heartbeats.start()
         self._monitor.start()
+
+    async def _leave(self) -> None:
+        """Nothing new begins here, what runs may end, and what others need of this node is brought to safety."""
+        config = self.config
+        try:
+            with service_errors():
+                request = gcs_pb2.DrainNodeRequest(node_id=self.node_id, reason="the raylet is to stop")
+                await self._nodes.DrainNode(request, timeout=_FAREWELL_S)
+        except ServiceError as error:
+            log.info("node_not_drained", reason=str(error))
+        await self._node.drain(config.drain_s)
+        try:
+            async with asyncio.timeout(config.hand_over_s):
+                await self._store.hand_over(*self._node.ending())
+        except TimeoutError:
+            log.error("objects_not_handed_over", reason=f"hand_over_s = {config.hand_over_s:g} was not enough")
 
     # --- neighbours ---
 

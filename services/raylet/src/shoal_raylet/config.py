@@ -77,6 +77,18 @@ class RayletConfig(BusConfig):
     stop_grace_s: float = setting(
         0.5, doc="workers may take this long to end by themselves when the raylet stops", unit="seconds", minimum=0
     )
+    drain_s: float = setting(
+        5.0,
+        doc="when the raylet leaves the cluster, tasks that run may take this long to end",
+        unit="seconds",
+        minimum=0,
+    )
+    hand_over_s: float = setting(
+        15.0,
+        doc="then it may take this long to hand its objects to other nodes, or to spill them",
+        unit="seconds",
+        minimum=0,
+    )
     register_timeout_s: float = setting(
         30.0, doc="the raylet does not start when the GCS has not answered by then", unit="seconds", minimum=0.1
     )

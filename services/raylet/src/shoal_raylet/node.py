@@ -7,6 +7,7 @@ what to do now and sets the timer for when they want to be asked again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,9 @@ class Node:
         self._causes: dict[bytes, ExitReason] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        #: It is about to leave the cluster: what runs may end, nothing begins.
+        self._draining = False
+        self._drained = asyncio.Event()
         self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             frames.LeaseDemand: self._lease_demand,
             frames.LeaseReturned: self._lease_returned,
@@ -93,6 +97,21 @@ class Node:
     def start(self) -> None:
         """Begin to start workers."""
         self._schedule()
+
+    async def drain(self, within_s: float) -> None:
+        """Grant nothing new, and wait until the tasks that run have ended, or ``within_s`` is over."""
+        self._draining = True
+        self._execute(self.leases.reclaim_all())
+        self._schedule()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._drained.wait()
+
+    def ending(self) -> tuple[set[bytes], set[bytes]]:
+        """The processes, and the jobs, that end with this node."""
+        hellos = [connection.hello for connection in self._peers.values() if connection.hello is not None]
+        processes = {hello.worker_id for hello in hellos if hello.role in ("driver", "worker")}
+        return processes, {hello.job_id for hello in hellos if hello.role == "driver"}
 
     async def stop(self, grace_s: float) -> None:
         """End all workers: those that do not exit within ``grace_s`` are left to ``WorkerProcesses.stop``."""
@@ -293,7 +312,7 @@ class Node:
         """Why there is no room for it now, or "": it will be reported. Idempotent by actor and incarnation."""
         if self.actors.is_known(actor.actor_id, actor.incarnation):
             return ""
-        if self._stopping:
+        if self._stopping or self._draining:
             return "the node is stopping"
         if not self.actors.has_room(need):
             self.leases.actor_waits(actor.actor_id, need, self._loop.time())
@@ -375,6 +394,11 @@ class Node:
 
     def _schedule(self) -> None:
         if self._stopping:
+            return
+        if self._draining:
+            if not self.leases.held:
+                self._drained.set()
+            self.on_change()
             return
         now = self._loop.time()
         self._execute(self.leases.tick(now))

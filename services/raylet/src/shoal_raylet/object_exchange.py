@@ -1,7 +1,8 @@
 """Objects between nodes: fetches copies from other raylets, and serves them what is here.
 
 Its home knows who else has copies of an object (``object_directory``), so whoever needs one asks there first, then
-reads chunks from the nodes that it is given (``pull_manager``), and can pass on at once what it has got.
+reads chunks from the nodes that it is given (``pull_manager``), and can pass on at once what it has got. When the home
+is dead, or does not have it, the GCS knows whether it was spilled, and who has made its own copy the primary one.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from shoal_common import frames
 from shoal_common.blob.client import BlobClient
-from shoal_common.errors import ServiceError
+from shoal_common.errors import DataLoss, ServiceError
 from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.arena import Arena
 from shoal_raylet.channel import Connection
@@ -28,9 +29,10 @@ from shoal_raylet.fallback_files import FallbackFiles
 from shoal_raylet.object_directory import ObjectDirectory
 from shoal_raylet.object_entry import Entry, StoreAction
 from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.pull_manager import AskChunk, EndChunks, HangUp, PullAction, Pulled, PullManager, SourcesWanted
 from shoal_raylet.raylet_links import LinkLost, RayletLinks
-from shoal_raylet.store_errors import fetch_timed_out, lost_with_home
+from shoal_raylet.store_errors import fetch_timed_out, lost_with_home, spilled_copy_lost
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +40,18 @@ log = structlog.get_logger(__name__)
 FETCH_TIMEOUT_S = 600.0
 #: The home answers a question by then, in seconds.
 _ASK_TIMEOUT_S = 5.0
+#: Whoever is asked to adopt copies tells the GCS before it answers.
+_ADOPT_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
+
+
+class Nodes(Protocol):
+    """The nodes that live."""
+
+    def get(self, node_id: bytes) -> gcs_pb2.NodeInfo | None: ...
+    async def find(self, node_id: bytes) -> gcs_pb2.NodeInfo | None:
+        """As ``get``, but one that is not known yet is looked for."""
 
 
 class FetchFailed(Exception):
@@ -64,13 +76,15 @@ class _Fetch:
     #: Nodes that did not deliver since something last arrived.
     without: set[bytes] = field(default_factory=set)
     progress_at: float = 0.0
+    #: Before the next try, in seconds.
+    pause: float = _FIRST_PAUSE_S
     target: memoryview | None = None
     #: True = all bytes are here; False = other sources are needed.
     outcome: asyncio.Future[bool] | None = None
 
 
 class ObjectExchange:
-    """Belongs to one event loop. ``execute`` carries out what the index decides; ``find`` knows the living nodes."""
+    """Belongs to one event loop. ``execute`` carries out what the index decides."""
 
     def __init__(
         self,
@@ -79,7 +93,8 @@ class ObjectExchange:
         files: FallbackFiles,
         blobs: BlobClient,
         links: RayletLinks,
-        find: Callable[[bytes], Awaitable[gcs_pb2.NodeInfo | None]],
+        locations: ObjectLocations,
+        nodes: Nodes,
         execute: Callable[[list[StoreAction]], None],
     ) -> None:
         self._index = index
@@ -87,7 +102,8 @@ class ObjectExchange:
         self._files = files
         self._blobs = blobs
         self._links = links
-        self._find_node = find
+        self._locations = locations
+        self._nodes = nodes
         self._execute = execute
         self._loop = asyncio.get_running_loop()
         self.directory = ObjectDirectory(links.node_id)
@@ -101,18 +117,21 @@ class ObjectExchange:
         self._upload_numbers = itertools.count(1)
         #: Questions about objects that are being written or fetched here, until these are.
         self._parked: dict[bytes, list[tuple[Connection, Any]]] = {}
+        self._reports: set[asyncio.Task[None]] = set()
         self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             frames.ObjectLocate: self._locate,
             frames.CopyMade: lambda c, m: self.directory.completed(m.object_id, _peer(c)),
             frames.CopiesGone: self._copies_gone,
             frames.CopiesFree: self._copies_free,
+            frames.CopiesAdopt: self._copies_adopt,
+            frames.ObjectFree: self._objects_free,
             frames.ChunkGet: self._chunk_get,
             frames.ChunksEnd: self._chunks_end,
         }
 
     async def stop(self) -> None:
         self._timer.cancel()
-        tasks = [fetch.task for fetch in self._fetches.values()]
+        tasks = [*(fetch.task for fetch in self._fetches.values()), *self._reports]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -159,7 +178,43 @@ class ObjectExchange:
         """An object that was being written is readable."""
         self._settle(object_id)
 
+    def free(self, object_ids: list[bytes], home: bytes) -> None:
+        """The owner needs these no more, whose home is another node."""
+        if self._nodes.get(home) is not None:
+            self._links.tell(home, frames.ObjectFree(object_ids))
+        else:
+            self._report(self._free_orphans(object_ids))
+
+    async def hand_over(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> list[Entry]:
+        """This node leaves the cluster: copies elsewhere become primary. The objects that have none are returned."""
+        left: list[Entry] = []
+        by_holder: dict[bytes, list[Entry]] = {}
+        for entry in self._index.only_here(ending_owners, ending_jobs):
+            holders = [node for node in self.directory.complete_copies(entry.object_id) if self._nodes.get(node)]
+            if holders:
+                by_holder.setdefault(holders[0], []).append(entry)
+            else:
+                left.append(entry)
+
+        async def ask(holder: bytes, entries: list[Entry]) -> None:
+            question = frames.CopiesAdopt(0, [entry.object_id for entry in entries])
+            adopted: set[bytes] = set()
+            try:
+                answer: frames.CopiesAdopted = await self._links.ask(holder, question, _ADOPT_TIMEOUT_S)
+                adopted.update(answer.object_ids)
+            except LinkLost as error:
+                log.info("copies_not_adopted", node_id=holder.hex(), reason=str(error))
+            left.extend(entry for entry in entries if entry.object_id not in adopted)
+
+        await asyncio.gather(*(ask(holder, entries) for holder, entries in by_holder.items()))
+        return left
+
     def node_lost(self, node_id: bytes) -> None:
+        """It is dead, or has left: copies of its objects that are here are the primary ones now."""
+        orphans = [entry for entry in self._index.copies() if self._nodes.get(entry.home) is None]
+        for entry in orphans:
+            self._index.adopt(entry)
+        self._report(self._report_copies(node_id, [entry.object_id for entry in orphans]))
         self.directory.node_lost(node_id)
         self._links.node_lost(node_id)
         stream = self._streams.get(node_id)
@@ -180,9 +235,14 @@ class ObjectExchange:
             raise
         else:
             del self._fetches[entry]
-            self._links.tell(entry.home, frames.CopyMade(entry.object_id))
             self._execute(self._index.fetched(entry, self._loop.time()))
             self._settle(entry.object_id)
+            if self._nodes.get(entry.home) is not None:
+                self._links.tell(entry.home, frames.CopyMade(entry.object_id))
+            elif not entry.deleted:
+                # The home has died meanwhile.
+                self._index.adopt(entry)
+                self._report(self._report_copies(entry.home, [entry.object_id]))
 
     def _end_fetch(self, entry: Entry, error: str) -> None:
         del self._fetches[entry]
@@ -197,19 +257,30 @@ class ObjectExchange:
         await fetch.room
         fetch.progress_at = self._loop.time()
         with self._writable(entry) as target:
-            while True:
-                if where.blob_key:
-                    if await self._read_blob(entry, where, target):
-                        return
-                elif await self._pull(entry, fetch, where, target):
-                    return
-                fetch.without.update(where.sources)
-                where = await self._find(entry, fetch)
-                if where.size != entry.size:
-                    raise FetchFailed(lost_with_home(entry.object_id, entry.home, "it has been made anew meanwhile"))
+            try:
+                while not await self._read(entry, fetch, where, target):
+                    where = await self._find(entry, fetch)
+                    if where.size != entry.size:
+                        text = "it has been made anew meanwhile, with another size"
+                        raise FetchFailed(lost_with_home(entry.object_id, entry.home, text))
+            finally:
+                self._end_pull(entry.object_id, fetch)
+
+    async def _read(self, entry: Entry, fetch: _Fetch, where: _Where, target: memoryview) -> bool:
+        """Whether all bytes are here; else what has come is kept. Raises: FetchFailed."""
+        if not where.blob_key:
+            return await self._pull(entry, fetch, where, target)
+        try:
+            await self._blobs.get_into(where.blob_key, target, where.blob_offset)
+        except DataLoss as error:
+            raise FetchFailed(spilled_copy_lost(entry.object_id, error)) from error
+        except ServiceError as error:
+            # Also where the blob is gone: its writer has the object in memory again, or the owner has freed it.
+            await self._pause(entry, fetch, f"its spilled copy cannot be read now: {error}")
+            return False
+        return True
 
     async def _pull(self, entry: Entry, fetch: _Fetch, where: _Where, target: memoryview) -> bool:
-        """Whether all bytes are here; False = other sources are needed, and what has come is kept."""
         object_id = entry.object_id
         now = self._loop.time()
         fetch.outcome = self._loop.create_future()
@@ -220,18 +291,15 @@ class ObjectExchange:
             self._targets[object_id] = fetch
             urgent = self._index.is_awaited(entry)
             self._run(self._pulls.begin(object_id, where.size, where.sources, urgent, now))
-        done = False
-        try:
-            done = await fetch.outcome
-        finally:
-            if done or fetch.outcome.cancelled():
-                self._end_pull(object_id, fetch)
-        if not done:
-            at = self._pulls.progress_at(object_id)
-            if at > fetch.progress_at:
-                fetch.progress_at = at
-                fetch.without.clear()
-        return done
+        if await fetch.outcome:
+            return True
+        progress_at = self._pulls.progress_at(object_id)
+        if progress_at > fetch.progress_at:
+            fetch.progress_at = progress_at
+            fetch.pause = _FIRST_PAUSE_S
+            fetch.without.clear()
+        fetch.without.update(where.sources)
+        return False
 
     def _end_pull(self, object_id: bytes, fetch: _Fetch) -> None:
         if self._targets.get(object_id) is fetch:
@@ -239,37 +307,52 @@ class ObjectExchange:
             del self._targets[object_id]
         fetch.target = None
 
-    async def _read_blob(self, entry: Entry, where: _Where, target: memoryview) -> bool:
-        try:
-            await self._blobs.get_into(where.blob_key, target, where.blob_offset)
-        except ServiceError as error:
-            log.info("blob_not_read", key=where.blob_key, reason=str(error))
-            return False
-        return True
-
     async def _find(self, entry: Entry, fetch: _Fetch) -> _Where:
         """Where to read it from. Raises: FetchFailed."""
-        pause = _FIRST_PAUSE_S
+        reason = "its home has left the cluster"
+        denied: set[bytes] = {self._links.node_id}
         while True:
-            problem = ""
-            if await self._find_node(entry.home) is None:
-                raise FetchFailed(lost_with_home(entry.object_id, entry.home, "its home has left the cluster"))
-            try:
-                question = frames.ObjectLocate(0, entry.object_id, list(fetch.without))
-                answer: frames.ObjectSources = await self._links.ask(entry.home, question, _ASK_TIMEOUT_S)
-            except LinkLost as error:
-                problem = str(error)
+            if entry.home not in denied and await self._nodes.find(entry.home) is not None:
+                try:
+                    answer = await self._ask_home(entry, fetch)
+                except LinkLost as error:
+                    problem = str(error)
+                else:
+                    if answer.sources or answer.blob_key:
+                        return _Where(answer.size, answer.owner, answer.sources, answer.blob_key, answer.blob_offset)
+                    if not answer.later:
+                        reason = "its home does not have it any more"
+                        denied.add(entry.home)
+                        continue
+                    problem = "none of the nodes that have it delivers"
+                    fetch.without.clear()
             else:
-                if answer.sources or answer.blob_key:
-                    return _Where(answer.size, answer.owner, answer.sources, answer.blob_key, answer.blob_offset)
-                if not answer.later:
-                    raise FetchFailed(lost_with_home(entry.object_id, entry.home, "its home does not have it any more"))
-                problem = "none of the nodes that have it delivers"
-                fetch.without.clear()
-            if self._loop.time() >= fetch.progress_at + FETCH_TIMEOUT_S:
-                raise FetchFailed(fetch_timed_out(entry.object_id, FETCH_TIMEOUT_S, problem))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+                try:
+                    place = await self._locations.locate(entry.object_id)
+                except ServiceError as error:
+                    problem = f"the GCS does not tell where it is: {error}"
+                else:
+                    if place is None or place.node_id in denied:
+                        raise FetchFailed(lost_with_home(entry.object_id, entry.home, reason))
+                    if place.blob_key:
+                        return _Where(place.size_bytes, b"", [], place.blob_key, place.offset)
+                    # Its new home.
+                    entry.home = place.node_id
+                    continue
+            await self._pause(entry, fetch, problem)
+
+    async def _pause(self, entry: Entry, fetch: _Fetch, problem: str) -> None:
+        """Before the next try. Raises: FetchFailed when the last progress was too long ago."""
+        if self._loop.time() >= fetch.progress_at + FETCH_TIMEOUT_S:
+            raise FetchFailed(fetch_timed_out(entry.object_id, FETCH_TIMEOUT_S, problem))
+        await asyncio.sleep(fetch.pause)
+        fetch.pause = min(fetch.pause * 2, _LONGEST_PAUSE_S)
+
+    async def _ask_home(self, entry: Entry, fetch: _Fetch) -> frames.ObjectSources:
+        """Raises: LinkLost."""
+        question = frames.ObjectLocate(0, entry.object_id, list(fetch.without))
+        answer: frames.ObjectSources = await self._links.ask(entry.home, question, _ASK_TIMEOUT_S)
+        return answer
 
     @contextmanager
     def _writable(self, entry: Entry) -> Iterator[memoryview]:
@@ -378,6 +461,34 @@ class ObjectExchange:
                 answer.later = True
         connection.send(answer)
 
+    # --- objects without a home ---
+
+    def _report(self, report: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(report)
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+    async def _report_copies(self, home: bytes, object_ids: list[bytes]) -> None:
+        try:
+            await self._locations.copies(home, object_ids)
+        except ServiceError as error:
+            log.error("copies_not_reported", home=home.hex(), objects=len(object_ids), reason=str(error))
+
+    async def _free_orphans(self, object_ids: list[bytes]) -> None:
+        try:
+            freed = await self._locations.free(object_ids)
+            if freed.blob_keys:
+                await self._blobs.delete(list(freed.blob_keys))
+        except ServiceError as error:
+            # The end of the job deletes them.
+            log.info("objects_not_freed", objects=len(object_ids), reason=str(error))
+            return
+        for copies in freed.copies:
+            if copies.node_id != self._links.node_id:
+                self._links.tell(copies.node_id, frames.ObjectFree(list(copies.object_ids)))
+        # Those that are here, adopted or not.
+        self._execute(self._index.free(object_ids, self._loop.time()))
+
     def _copies_gone(self, connection: Connection, message: frames.CopiesGone) -> None:
         for object_id in message.object_ids:
             self.directory.gone(object_id, _peer(connection))
@@ -385,6 +496,25 @@ class ObjectExchange:
     def _copies_free(self, connection: Connection, message: frames.CopiesFree) -> None:
         copies = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.home]
         self._execute(self._index.free([entry.object_id for entry in copies], self._loop.time()))
+
+    def _copies_adopt(self, connection: Connection, message: frames.CopiesAdopt) -> None:
+        entries = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.sealed]
+        for entry in entries:
+            self._index.adopt(entry)
+        self._report(self._adopt(connection, message.request, [entry.object_id for entry in entries]))
+
+    async def _adopt(self, connection: Connection, request: int, object_ids: list[bytes]) -> None:
+        try:
+            if object_ids:
+                await self._locations.copies(_peer(connection), object_ids)
+        except ServiceError as error:
+            log.warning("copies_not_adopted", objects=len(object_ids), reason=str(error))
+            object_ids = []
+        connection.send(frames.CopiesAdopted(request, object_ids))
+
+    def _objects_free(self, connection: Connection, message: frames.ObjectFree) -> None:
+        """Another node's owner needs these no more; it has asked its own raylet to tell."""
+        self._execute(self._index.free(message.object_ids, self._loop.time()))
 
     def _chunk_get(self, connection: Connection, message: frames.ChunkGet) -> None:
         entry = self._index.find(message.object_id)

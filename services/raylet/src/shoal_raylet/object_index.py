@@ -18,6 +18,7 @@ of another that was fetched ahead and has not been read.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shoal_common import frames
@@ -69,13 +70,15 @@ class _Waiting:
 
 
 class ObjectIndex:
-    def __init__(self, capacity: int, node_id: bytes, full_grace_s: float, fallback_dir: str) -> None:
+    def __init__(
+        self, capacity: int, node_id: bytes, full_grace_s: float, fallback_dir: str, incarnation: int = 0
+    ) -> None:
         """``capacity`` in bytes. ``full_grace_s``: how long to wait for room without any progress, in seconds;
-        ``fallback_dir``: where the files lie for what finds none."""
+        ``fallback_dir``: where the files lie for what finds none. Blobs of another ``incarnation`` may still exist."""
         self.allocator = Allocator(capacity)
         self._fallback_dir = fallback_dir
         self._node_id = node_id
-        self._node_hex = node_id.hex()
+        self._blob_suffix = f"{node_id.hex()}/{incarnation:x}-"
         self._full_grace_s = full_grace_s
         self._entries: dict[bytes, Entry] = {}
         self._by_owner: dict[bytes, set[Entry]] = {}
@@ -261,6 +264,24 @@ class ObjectIndex:
             if entry in unpinned:
                 del unpinned[entry]
                 self._spillable[entry] = None
+
+    def only_here(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> list[Entry]:
+        """Primary copies without a blob, but for those whose owner or job ends with this node."""
+        return [
+            entry
+            for entry in self._entries.values()
+            if entry.sealed
+            and not entry.home
+            and entry.blob is None
+            and entry.owner not in ending_owners
+            and entry.object_id[:4] not in ending_jobs
+            and not any(entry in entries for entries in self._spills.values())
+        ]
+
+    def save(self, entries: list[Entry]) -> Spill:
+        """Write the first of them, of one job, to a blob, in use or not. ``spilled`` answers."""
+        job_id = entries[0].object_id[:4]
+        return self._begin_spill(job_id, (entry for entry in entries if entry.object_id[:4] == job_id))
 
     # --- ends of processes and jobs ---
 
@@ -601,20 +622,23 @@ class ObjectIndex:
 
     def _next_spill(self) -> Spill:
         """The objects of one job that were used least recently."""
-        limit = min(SPILL_BATCH_BYTES, self.allocator.capacity // 4)
         job_id = next(iter(self._spillable)).object_id[:4]
+        return self._begin_spill(job_id, (e for e in self._spillable if e.object_id[:4] == job_id))
+
+    def _begin_spill(self, job_id: bytes, entries: Iterable[Entry]) -> Spill:
+        """As many of them as one blob takes."""
+        limit = min(SPILL_BATCH_BYTES, self.allocator.capacity // 4)
         batch: list[Entry] = []
         size = 0
-        for entry in self._spillable:
-            if entry.object_id[:4] == job_id:
-                batch.append(entry)
-                size += entry.size
-                if size >= limit or len(batch) == MAX_BATCH_OBJECTS:
-                    break
+        for entry in entries:
+            batch.append(entry)
+            size += entry.size
+            if size >= limit or len(batch) == MAX_BATCH_OBJECTS:
+                break
         for entry in batch:
             self._pin(entry, _SELF)
         self._spill_counter += 1
-        key = f"spill/{job_id.hex()}/{self._node_hex}/{self._spill_counter:08x}"
+        key = f"spill/{job_id.hex()}/{self._blob_suffix}{self._spill_counter:x}"
         self.spilled_jobs.add(job_id)
         self._spills[key] = tuple(batch)
         return Spill(key, tuple(batch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -40,11 +41,11 @@ class ObjectLocations:
         for entry in entries:
             request.objects.add(object_id=entry.object_id, owner_id=entry.owner, offset=offset, size_bytes=entry.size)
             offset += entry.size
-        await self._call(lambda: self._stub.ReportSpilled(request, timeout=_CALL_TIMEOUT_S))
+        await self._call(partial(self._stub.ReportSpilled, request, timeout=_CALL_TIMEOUT_S))
 
     async def forget_blob(self, key: str) -> None:
         request = gcs_pb2.ForgetSpilledRequest(key=key)
-        await self._call(lambda: self._stub.ForgetSpilled(request, timeout=_CALL_TIMEOUT_S))
+        await self._call(partial(self._stub.ForgetSpilled, request, timeout=_CALL_TIMEOUT_S))
 
     async def copies(self, home: bytes, object_ids: Sequence[bytes]) -> None:
         """This node's copies of what a home that is gone had; they are primary now. None: "I have looked"."""
@@ -55,7 +56,7 @@ class ObjectLocations:
                 object_ids=object_ids[start : start + _MAX_IDS],
                 more=start + _MAX_IDS < len(object_ids),
             )
-            await self._call(lambda request=request: self._stub.ReportCopies(request, timeout=_CALL_TIMEOUT_S))
+            await self._call(partial(self._stub.ReportCopies, request, timeout=_CALL_TIMEOUT_S))
 
     async def locate(self, object_id: bytes) -> gcs_pb2.LocateObjectResponse | None:
         """None = it is nowhere."""
@@ -68,9 +69,8 @@ class ObjectLocations:
 
     async def free(self, object_ids: Iterable[bytes]) -> gcs_pb2.FreeObjectsResponse:
         request = gcs_pb2.FreeObjectsRequest(object_ids=object_ids)
-        response: gcs_pb2.FreeObjectsResponse = await self._call(
-            lambda: self._stub.FreeObjects(request, timeout=_CALL_TIMEOUT_S)
-        )
+        call = partial(self._stub.FreeObjects, request, timeout=_CALL_TIMEOUT_S)
+        response: gcs_pb2.FreeObjectsResponse = await self._call(call)
         return response
 
     async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import structlog
@@ -12,7 +13,6 @@ import structlog
 from shoal_common import frames
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import DataLoss, NotFound, ServiceError
-from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.actions import Send
 from shoal_raylet.arena import Arena
 from shoal_raylet.deadline import DeadlineTimer
@@ -32,9 +32,11 @@ from shoal_raylet.object_entry import (
     Spill,
     StoreAction,
 )
-from shoal_raylet.object_exchange import ObjectExchange
+from shoal_raylet.object_exchange import Nodes, ObjectExchange
 from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.raylet_links import RayletLinks
+from shoal_raylet.store_errors import spilled_copy_lost
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +54,8 @@ class ObjectStore:
         files: FallbackFiles,
         blobs: BlobClient,
         links: RayletLinks,
-        find_node: Callable[[bytes], Awaitable[gcs_pb2.NodeInfo | None]],
+        locations: ObjectLocations,
+        nodes: Nodes,
         send: Callable[[bytes, frames.Message], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -63,15 +66,16 @@ class ObjectStore:
         #: One thread, so that a file that is made finds the room of those removed before.
         self._file_thread = ThreadPoolExecutor(1, "fallback-files")
         self._blobs = blobs
-        self._node_hex = links.node_id.hex()
+        self._locations = locations
+        self._node_id = links.node_id
         self._send = send
         self._on_change = on_change
         self._used = 0
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._tick)
-        self._transfers: set[asyncio.Task[None]] = set()
+        self._transfers: set[asyncio.Task[Any]] = set()
         #: With the other nodes.
-        self.exchange = ObjectExchange(index, arena, files, blobs, links, find_node, self._execute)
+        self.exchange = ObjectExchange(index, arena, files, blobs, links, locations, nodes, self._execute)
         self._handlers: dict[type[frames.Message], Callable[[bytes, Any], list[StoreAction]]] = {
             frames.ObjectCreate: self._create,
             frames.ObjectSeal: lambda peer, m: index.seal(peer, m.object_id, self._loop.time()),
@@ -79,7 +83,7 @@ class ObjectStore:
             frames.ObjectGet: lambda peer, m: index.get(peer, m.request, m.object_id, m.home, self._loop.time()),
             frames.ObjectPrefetch: lambda peer, m: index.prefetch(m.objects),
             frames.ObjectUnpin: lambda peer, m: index.unpin(peer, m.object_id, self._loop.time()),
-            frames.ObjectFree: lambda peer, m: index.free(m.object_ids, self._loop.time()),
+            frames.ObjectFree: self._free,
         }
 
     def handles(self, message: frames.Message) -> bool:
@@ -98,8 +102,22 @@ class ObjectStore:
     def job_ended(self, job_id: bytes, surviving_owners: set[bytes]) -> None:
         self._execute(self.index.job_ended(job_id, surviving_owners, self._loop.time()))
 
-    async def stop(self) -> None:
-        """Ends transfers and deletes this node's spilled blobs, as far as the objectstore service answers."""
+    async def hand_over(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> None:
+        """This node leaves the cluster: what others may still need goes to nodes that have copies, or else to blobs.
+
+        Owners and jobs that end with this node need nothing after that."""
+        left = await self.exchange.hand_over(ending_owners, ending_jobs)
+        while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
+            spill = self.index.save(left)
+            if not await self._spill(spill):
+                log.error("objects_lost", objects=len(left), reason="neither handed over nor spilled")
+                break
+        if self._transfers:
+            await asyncio.wait(self._transfers)
+
+    async def stop(self, *, delete_blobs: bool) -> None:
+        """Ends transfers. ``delete_blobs``: this node's spilled ones, as far as the objectstore service answers; nobody
+        can need them, because the cluster ends."""
         await self.exchange.stop()
         self._timer.cancel()
         for task in self._transfers:
@@ -107,10 +125,12 @@ class ObjectStore:
         await asyncio.gather(*self._transfers, return_exceptions=True)
         await self._loop.run_in_executor(self._file_thread, self._files.close)
         self._file_thread.shutdown()
+        if not delete_blobs:
+            return
         try:
             async with asyncio.timeout(CLEANUP_TIMEOUT_S):
                 for job_id in self.index.spilled_jobs:
-                    await self._blobs.delete(prefix=f"spill/{job_id.hex()}/{self._node_hex}/")
+                    await self._blobs.delete(prefix=f"spill/{job_id.hex()}/{self._node_id.hex()}/")
         except (ServiceError, TimeoutError) as error:
             log.warning("spilled_blobs_left_behind", reason=str(error) or "the objectstore service did not answer")
 
@@ -118,6 +138,12 @@ class ObjectStore:
         return self.index.create(
             peer, message.request, message.object_id, message.size, message.owner, self._loop.time()
         )
+
+    def _free(self, peer: bytes, message: frames.ObjectFree) -> list[StoreAction]:
+        if message.home and message.home != self._node_id:
+            self.exchange.free(message.object_ids, message.home)
+            return []
+        return self.index.free(message.object_ids, self._loop.time())
 
     def _tick(self) -> None:
         self._execute(self.index.tick(self._loop.time()))
@@ -158,57 +184,58 @@ class ObjectStore:
             self._used = used
             self._on_change()
 
-    def _start(self, transfer: Any) -> None:
+    def _start(self, transfer: Coroutine[Any, Any, Any]) -> None:
         task = self._loop.create_task(transfer)
         self._transfers.add(task)
         task.add_done_callback(self._transfers.discard)
 
-    def _bytes_of(self, entry: Entry) -> memoryview:
+    @contextmanager
+    def _bytes_of(self, entry: Entry) -> Iterator[memoryview]:
+        """Raises: OSError when its file cannot be used."""
         assert entry.offset is not None
-        return self._arena.view[entry.offset : entry.offset + entry.size]
+        if not entry.path:
+            with self._arena.view[entry.offset : entry.offset + entry.size] as view:
+                yield view
+            return
+        with self._files.map(entry.path, entry.size) as file, memoryview(file) as view:
+            yield view
 
-    async def _spill(self, spill: Spill) -> None:
+    async def _spill(self, spill: Spill) -> bool:
+        """Whether it is written, and the GCS knows."""
         error = ""
-        sections = [self._bytes_of(entry) for entry in spill.entries]
         try:
-            await self._blobs.put(spill.key, sections)
-        except ServiceError as failure:
+            with ExitStack() as stack:
+                sections = [stack.enter_context(self._bytes_of(entry)) for entry in spill.entries]
+                await self._blobs.put(spill.key, sections)
+            await self._locations.spilled(spill.key, spill.entries)
+        except (ServiceError, OSError) as failure:
             error = str(failure)
             log.warning("spill_failed", key=spill.key, reason=error)
-        finally:
-            for section in sections:
-                section.release()
         self._execute(self.index.spilled(spill.key, error, self._loop.time()))
+        return not error
 
     async def _restore(self, restore: Restore) -> None:
         entry, error = restore.entry, ""
         try:
-            file = self._files.map(entry.path, entry.size) if entry.path else None
+            with self._bytes_of(entry) as target:
+                await self._blobs.get_into(restore.key, target, entry.blob_offset)
         except OSError as failure:
-            file_error = f"ObjectStoreFullError: the file for object {entry.object_id.hex()} cannot be used: {failure}"
-            self._execute(self.index.restored(entry, file_error, self._loop.time()))
-            return
-        target = self._bytes_of(entry) if file is None else memoryview(file)
-        try:
-            await self._blobs.get_into(restore.key, target, entry.blob_offset)
+            error = f"ObjectStoreFullError: the file for object {entry.object_id.hex()} cannot be used: {failure}"
         except (NotFound, DataLoss) as failure:
-            error = f"ObjectLostError: the spilled copy of object {entry.object_id.hex()} is lost: {failure}"
+            error = spilled_copy_lost(entry.object_id, failure)
         except ServiceError as failure:
             error = (
                 f"ObjectFetchTimedOutError: the spilled copy of object {entry.object_id.hex()} "
                 f"cannot be read now: {failure}"
             )
-        finally:
-            target.release()
-            if file is not None:
-                file.close()
         self._execute(self.index.restored(entry, error, self._loop.time()))
 
     async def _delete_blob(self, key: str) -> None:
         try:
+            await self._locations.forget_blob(key)
             await self._blobs.delete([key])
         except ServiceError as failure:
-            # Nobody needs the blob any more; the end of the session deletes what is left.
+            # Nobody needs the blob any more; the end of the job deletes what is left.
             log.info("blob_not_deleted", key=key, reason=str(failure))
 
     async def _remove_file(self, path: str) -> None:

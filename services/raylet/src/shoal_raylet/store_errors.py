@@ -19,10 +19,15 @@ def lost(object_id: bytes) -> str:
 
 
 def lost_with_home(object_id: bytes, home: bytes, reason: str) -> str:
+    """``reason``: what has become of it on its home."""
     return (
         f"ObjectLostError: object {object_id.hex()} is lost: {reason} (node {home.hex()}), and there is no other copy "
         "of it. Compute it again, or keep what must survive a node in more than one place"
     )
+
+
+def spilled_copy_lost(object_id: bytes, error: Exception) -> str:
+    return f"ObjectLostError: the spilled copy of object {object_id.hex()} is lost: {error}. Compute it again"
 
 
 def fetch_timed_out(object_id: bytes, after_s: float, problem: str) -> str:

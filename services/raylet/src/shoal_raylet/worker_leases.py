@@ -108,6 +108,18 @@ class WorkerLeases:
         lease = self._leases.get(lease_id)
         return lease.worker.worker_id if lease is not None else None
 
+    @property
+    def held(self) -> int:
+        """Leases that are granted and not returned."""
+        return len(self._leases)
+
+    def reclaim_all(self) -> list[Action]:
+        """The node leaves: owners are to return their leases when the tasks already pushed are done."""
+        leases = [lease for lease in self._leases.values() if not lease.reclaimed]
+        for lease in leases:
+            lease.reclaimed = True
+        return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in leases]
+
     # --- events ---
 
     def demanded(self, owner: bytes, job_id: bytes, message: frames.LeaseDemand, now: float) -> list[Action]:
