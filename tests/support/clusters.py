@@ -31,16 +31,32 @@ _UP_WITHIN_S = 60
 _DOWN_WITHIN_S = 15
 
 
+#: ``python -m shoal_<service>``, on a machine whose clock is wrong by so many seconds. (Not for gRPC, which takes
+#: the time of its deadlines from ``time.time`` and of their end from the system.)
+_PROGRAM = """
+import runpy, sys, time
+offset_s, service = float(sys.argv.pop(1)), sys.argv.pop(1)
+right_ns = time.time_ns
+time.time_ns = lambda: right_ns() + int(offset_s * 1e9)
+runpy.run_module(f"shoal_{service}", run_name="__main__")
+"""
+
+
 class ServiceProcess:
     """``python -m shoal_<service>`` with its log in a file. A test run that is killed takes it along."""
 
-    def __init__(self, service: str, name: str, directory: Path, token: str, flags: dict[str, Any]) -> None:
+    def __init__(
+        self, service: str, name: str, directory: Path, token: str, flags: dict[str, Any], clock_offset_s: float = 0.0
+    ) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
         arguments = [f"--{key.replace('_', '-')}={_text(value)}" for key, value in flags.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", f"shoal_{service}", *arguments],
+                [
+                    *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", _PROGRAM),
+                    *(str(clock_offset_s), service, *arguments),
+                ],
                 env={**os.environ, "SHOAL_AUTH_TOKEN": token},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -94,11 +110,29 @@ class ServiceProcess:
 
 
 class RayletProcess(ServiceProcess):
-    def __init__(self, name: str, directory: Path, token: str, flags: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, directory: Path, token: str, flags: dict[str, Any], clock_offset_s: float = 0.0
+    ) -> None:
         #: In hexadecimal.
         self.node_id: str = flags["node_id"]
         self.session_dir: Path = flags["session_dir"]
-        super().__init__("raylet", name, directory, token, flags)
+        super().__init__("raylet", name, directory, token, flags, clock_offset_s)
+
+    def freeze(self) -> None:
+        """The whole machine hangs, with its workers."""
+        self.stop()
+        for pid in self.processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in {self.pid, *self.processes()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self.thaw()
+        super().end()
 
     def processes(self) -> set[int]:
         """The workers, their template and whatever they have started."""
@@ -153,6 +187,7 @@ class ProcessCluster:
         labels: dict[str, str] | None = None,
         store_bytes: int = 64 * MIB,
         wait: bool = True,
+        clock_offset_s: float = 0.0,
         **flags: Any,
     ) -> RayletProcess:
         """Start a raylet; it is in the cluster when this returns, unless ``wait`` is False."""
@@ -176,6 +211,7 @@ class ProcessCluster:
                 "prefault_bytes": 0,
                 **flags,
             },
+            clock_offset_s,
         )
         self.nodes.append(node)
         if wait:

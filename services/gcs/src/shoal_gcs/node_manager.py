@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from shoal_common.bus import EventBus, Subscription, subjects
-from shoal_common.errors import InvalidRequest, PreconditionFailed
+from shoal_common.errors import AlreadyExists, InvalidRequest, PreconditionFailed
 from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.ids import NODE_LENGTH
 from shoal_common.resources import OBJECT_STORE_MEMORY
@@ -80,6 +80,7 @@ class NodeManager:
                 f"the raylet speaks version {info.protocol_version} of the framed channel, and this cluster version "
                 f"{PROTOCOL_VERSION}: install the same Shoal release on all nodes"
             )
+        await self._check_not_alive_elsewhere(info)
         actions = self._table.register(info.node_id, info.incarnation, info.raylet_address, self._now())
         saves = self._perform(actions)
         joined = any(isinstance(action, node_table.Joined) for action in actions)
@@ -95,6 +96,18 @@ class NodeManager:
         await written([*saves, self._save(info.node_id)])
         if joined:
             self._on_room()
+
+    async def _check_not_alive_elsewhere(self, info: gcs_pb2.NodeInfo) -> None:
+        """A raylet that has crashed may come again at once; but while the first one answers, the second is a mistake.
+
+        Raises: AlreadyExists.
+        """
+        known = self._table.address_of(info.node_id)
+        if known and known != info.raylet_address and not await self._raylets.check_health(known):
+            raise AlreadyExists(
+                f"node {info.node_id.hex()} is alive at {known}: give this raylet a node id of its own, or stop the "
+                "other one first"
+            )
 
     async def drain(self, node_id: bytes, reason: str) -> None:
         await written(self._perform(self._table.drain(node_id, reason)))

@@ -91,6 +91,7 @@ class RayletApp:
         self._ends_cluster = ends_cluster
         self._incarnation = time.time_ns() // 1_000_000
         self._running = False
+        #: The GCS has registered this node, and not given it up since.
         self._joined = False
         #: Why it cannot go on, once it cannot.
         self._failure: asyncio.Future[str] | None = None
@@ -205,7 +206,7 @@ class RayletApp:
         if not self._running:
             return
         self._running = False
-        if self._joined and not self._ends_cluster and not (self._failure is not None and self._failure.done()):
+        if self._joined and not self._ends_cluster:
             await self._leave()
         await self._heartbeats.stop()
         await self._directory.stop()
@@ -280,6 +281,7 @@ class RayletApp:
         if node.node_id != self.node_id:
             self._node.node_lost(node)
         elif node.incarnation == self._incarnation and self._running and self._failure is not None:
+            self._joined = False
             if not self._failure.done():
                 self._failure.set_result(f"the cluster has declared this node dead: {node.death_reason}")
 
@@ -325,6 +327,8 @@ class RayletApp:
 
     async def _farewell(self) -> None:
         await self._node.reports.stop(_FAREWELL_S)
+        if not self._joined:
+            return  # the node of this id, if there is one, is another raylet's
         try:
             with service_errors():
                 request = gcs_pb2.UnregisterNodeRequest(node_id=self.node_id, reason="the raylet was stopped")

@@ -1,0 +1,217 @@
+"""Nodes that die, hang or lose their driver while others work with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.clusters import ProcessCluster
+from support.drivers import Driver
+from support.processes import alive, all_gone, eventually
+
+import shoal
+
+
+@pytest.fixture
+def cluster() -> Iterator[ProcessCluster]:
+    """Three nodes: the driver's, and two that have the resource ``there``."""
+    with ProcessCluster() as cluster:
+        cluster.add_node(cpus=1)
+        for _ in range(2):
+            cluster.add_node(cpus=2, resources={"there": 10})
+        yield cluster
+
+
+@shoal.remote
+class Log:
+    """Where tasks have begun: (node, pid) of each."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int]] = []
+
+    def note(self, node: str, pid: int) -> None:
+        self.begun.append((node, pid))
+
+    def all(self) -> list[tuple[str, int]]:
+        return self.begun
+
+
+@shoal.remote
+def work(log: Any, number: int, seconds: float) -> int:
+    shoal.get(log.note.remote(shoal.get_runtime_context().get_node_id(), os.getpid()))
+    time.sleep(seconds)
+    return number
+
+
+def begun_on(log: Any, node_id: str) -> list[int]:
+    return [pid for node, pid in shoal.get(log.all.remote()) if node == node_id]
+
+
+@pytest.mark.parametrize("way", ["killed", "frozen"])
+def test_tasks_of_a_lost_node_run_elsewhere(cluster: ProcessCluster, way: str) -> None:
+    victim = cluster.nodes[1]
+    with cluster.connected():
+        log = Log.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        refs = [work.options(resources={"there": 1}).remote(log, i, 0.1) for i in range(120)]
+        eventually(lambda: len(begun_on(log, victim.node_id)) >= 5, "tasks run on the node")
+        if way == "killed":
+            left = victim.processes()
+            victim.kill()
+            all_gone(left)
+        else:
+            victim.freeze()
+        assert shoal.get(refs, timeout=120) == list(range(120))
+        dead = [node["NodeID"] for node in shoal.nodes() if not node["Alive"]]
+        assert dead == [victim.node_id]
+
+
+def test_a_node_that_comes_to_after_it_was_given_up_ends(cluster: ProcessCluster) -> None:
+    victim = cluster.nodes[1]
+    with cluster.connected():
+        victim.stop()
+        eventually(lambda: any(not node["Alive"] for node in shoal.nodes()), "the node is given up")
+        left = victim.processes()
+        victim.resume()
+        assert victim.wait() == 1
+        all_gone(left)
+        assert "has declared this node dead" in victim.text()
+
+
+def test_a_task_that_may_not_run_again_fails_with_its_node(cluster: ProcessCluster) -> None:
+    victim = cluster.nodes[1]
+    with cluster.connected():
+        log = Log.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        refs = [work.options(resources={"there": 1}, max_retries=0).remote(log, i, 60) for i in range(4)]
+        eventually(lambda: len(begun_on(log, victim.node_id)) == 2, "tasks run on the node")
+        victim.kill()
+        done, _ = shoal.wait(refs, num_returns=2, timeout=60)
+        for ref in done:
+            with pytest.raises(shoal.exceptions.NodeDiedError, match=victim.node_id):
+                shoal.get(ref)
+
+
+@pytest.mark.parametrize("way", ["killed", "frozen"])
+def test_an_actor_of_a_lost_node_comes_back_elsewhere(cluster: ProcessCluster, way: str) -> None:
+    @shoal.remote(max_restarts=1, max_task_retries=-1, resources={"there": 1})
+    class Actor:
+        def node(self) -> str:
+            return str(shoal.get_runtime_context().get_node_id())
+
+    with cluster.connected():
+        actor = Actor.remote()  # type: ignore[attr-defined]
+        before = shoal.get(actor.node.remote())
+        victim = next(node for node in cluster.nodes if node.node_id == before)
+        if way == "killed":
+            victim.kill()
+        else:
+            victim.freeze()
+        after = shoal.get(actor.node.remote(), timeout=60)
+        assert after != before
+
+
+def test_an_actor_without_restarts_dies_with_its_node(cluster: ProcessCluster) -> None:
+    with cluster.connected():
+        actor = Log.options(resources={"there": 1}, num_cpus=0).remote()  # type: ignore[attr-defined]
+        shoal.get(actor.note.remote("x", 1))
+        node_of = {
+            pid: node for node in cluster.nodes[1:] for pid in node.processes()
+        }  # before the death, to know whose it was
+        assert node_of
+        for node in cluster.nodes[1:]:
+            node.kill()
+        with pytest.raises(shoal.exceptions.ActorDiedError):
+            shoal.get(actor.all.remote(), timeout=60)
+
+
+_WORK_EVERYWHERE = """
+ray.init(logging_level="ERROR", log_to_driver=False)
+
+@ray.remote(num_cpus=0)
+class Log:
+    def __init__(self): self.pids = []
+    def note(self, pid): self.pids.append(pid)
+    def all(self): return self.pids
+
+@ray.remote(resources={"there": 1})
+def busy(log):
+    child = subprocess.Popen(["sleep", "1000"])
+    ray.get([log.note.remote(os.getpid()), log.note.remote(child.pid)])
+    time.sleep(1000)
+
+@ray.remote(num_cpus=0, resources={"there": 0.1})
+class Actor:
+    def pid(self): return os.getpid()
+
+log = Log.remote()
+refs = [busy.remote(log) for _ in range(4)]
+actors = [Actor.remote() for _ in range(2)]
+pids = ray.get([actor.pid.remote() for actor in actors])
+while len(found := ray.get(log.all.remote())) < 8:
+    time.sleep(0.02)
+report(pids=found + pids)
+command()
+"""
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
+def test_a_drivers_workers_end_on_all_nodes(cluster: ProcessCluster, way: signal.Signals) -> None:
+    with Driver(_WORK_EVERYWHERE, env=cluster.environment) as driver:
+        pids = driver.report()["pids"]
+        assert all(map(alive, pids))
+        driver.process.send_signal(way)
+        all_gone(pids, within=10)
+
+
+def test_what_a_lost_worker_had_asked_of_another_node_ends(cluster: ProcessCluster, tmp_path: Path) -> None:
+    """The worker on the lost node is the owner of the task on the other one."""
+    pid_file = tmp_path / "pid"
+
+    @shoal.remote(num_cpus=0.1, resources={"there": 1}, max_retries=0)
+    def inner() -> None:
+        pid_file.write_text(str(os.getpid()))
+        time.sleep(1000)
+
+    @shoal.remote(num_cpus=0.1, max_retries=0)
+    def outer(node_id: str) -> None:
+        affinity = shoal.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+        shoal.get(inner.options(scheduling_strategy=affinity).remote())
+
+    first, second = cluster.nodes[1:]
+    with cluster.connected():
+        affinity = shoal.util.scheduling_strategies.NodeAffinitySchedulingStrategy(first.node_id, soft=False)
+        ref = outer.options(scheduling_strategy=affinity).remote(second.node_id)
+        pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text(), "the inner task runs"))
+        assert pid in second.processes()
+        first.kill()
+        with pytest.raises(shoal.exceptions.NodeDiedError):
+            shoal.get(ref, timeout=60)
+        all_gone([pid], within=20)
+
+
+def test_a_scheduler_that_dies_leaves_the_other_one() -> None:
+    with ProcessCluster(schedulers=2) as cluster:
+        cluster.add_node(cpus=1)
+        there = cluster.add_node(cpus=1, resources={"there": 10})
+        with cluster.connected():
+
+            @shoal.remote(resources={"there": 1})
+            def where() -> str:
+                return str(shoal.get_runtime_context().get_node_id())
+
+            assert shoal.get(where.remote()) == there.node_id
+            for scheduler in cluster.schedulers:
+                scheduler.kill()
+                if scheduler is cluster.schedulers[0]:
+                    assert shoal.get([where.remote() for _ in range(3)]) == [there.node_id] * 3
+
+            @shoal.remote
+            def here() -> int:
+                return 1
+
+            # Without any, each node still grants what it can.
+            assert shoal.get([here.remote() for _ in range(20)]) == [1] * 20
