@@ -66,6 +66,8 @@ _PATIENT = [
     # A request that does not fit is not repeated.
     ("grpc.per_rpc_retry_buffer_size", 128 * 1024 * 1024),
 ]
+#: A Unix socket is the way into a client's tunnel, which notices a dead connection itself, and outlives it.
+_TUNNELLED = [("grpc.keepalive_time_ms", 2**31 - 1)]
 
 T = TypeVar("T")
 
@@ -85,7 +87,7 @@ def aio_channel(
     """
     prepare = _Prepare(token, deadline_s)
     interceptors = [kind(prepare) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
-    target, options = grpc_target(address.split(",")), _options(tls, patient)
+    target, options = grpc_target(address.split(",")), _options(address, tls, patient)
     if tls is None:
         return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
     return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options, interceptors=interceptors)
@@ -100,7 +102,7 @@ def sync_channel(
     patient: bool = False,
 ) -> grpc.Channel:
     """A channel for any thread; ``channel.close()`` ends it. Otherwise as `aio_channel`."""
-    target, options = grpc_target(address.split(",")), _options(tls, patient)
+    target, options = grpc_target(address.split(",")), _options(address, tls, patient)
     if tls is None:
         channel = grpc.insecure_channel(target, options=options)
     else:
@@ -108,8 +110,9 @@ def sync_channel(
     return grpc.intercept_channel(channel, _Sync(_Prepare(token, deadline_s)))
 
 
-def _options(tls: Tls | None, patient: bool) -> list[tuple[str, Any]]:
-    return [*_OPTIONS, *(tls.channel_options if tls else ()), *(_PATIENT if patient else ())]
+def _options(address: str, tls: Tls | None, patient: bool) -> list[tuple[str, Any]]:
+    tunnelled = _TUNNELLED if address.startswith("unix:") else ()
+    return [*_OPTIONS, *(tls.channel_options if tls else ()), *(_PATIENT if patient else ()), *tunnelled]
 
 
 @contextmanager

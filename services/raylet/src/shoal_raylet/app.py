@@ -32,6 +32,9 @@ from shoal_raylet.channel_server import ChannelServer
 from shoal_raylet.config import RayletConfig
 from shoal_raylet.fallback_files import FallbackFiles
 from shoal_raylet.function_cache import FunctionCache
+from shoal_raylet.gateway import Gateway
+from shoal_raylet.gateway_session import Inside
+from shoal_raylet.gateway_targets import GatewayTargets
 from shoal_raylet.gcs_reports import GcsReports
 from shoal_raylet.heartbeat import Heartbeats
 from shoal_raylet.memory_monitor import MemoryMonitor
@@ -176,6 +179,15 @@ class RayletApp:
         self._channel = ChannelServer(
             self.channel_path, tcp_at, config.token, config.tls, node_id, self._arena.fd, self._arena.size
         )
+        self._gateway: Gateway | None = None
+        if config.gateway_port >= 0:
+            self._gateway = Gateway(
+                config.gateway_host or config.host,
+                config.gateway_port,
+                token=config.token,
+                tls=config.tls,
+                grace_s=config.gateway_grace_s,
+            )
         self._server = create_server(config.token)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, node_id), self._server)
 
@@ -211,6 +223,8 @@ class RayletApp:
         await self._heartbeats.stop()
         await self._directory.stop()
         await self._monitor.stop()
+        if self._gateway is not None:
+            await self._gateway.stop("the node of the gateway stops")
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
         await self._processes.stop()
@@ -243,6 +257,8 @@ class RayletApp:
         await self._directory.start()
         self._heartbeats.start()
         self._monitor.start()
+        if self._gateway is not None:
+            self._gateway.start(self._inside())
 
     async def _leave(self) -> None:
         """Nothing new begins here, what runs may end, and what others need of this node is brought to safety."""
@@ -276,6 +292,23 @@ class RayletApp:
         with service_errors():
             response = await self._nodes.ListNodes(gcs_pb2.ListNodesRequest(), timeout=_GCS_TIMEOUT_S)
         return list(response.nodes)
+
+    def _inside(self) -> Inside:
+        config = self.config
+        gcs = [address.rpartition(":") for address in config.gcs_address.split(",")]
+        sockets_dir = self.channel_path.parent
+        return Inside(
+            node_id=self.node_id,
+            sockets_dir=sockets_dir,
+            host=self.host,
+            listen_host=config.host if config.channel_port >= 0 else "",
+            gcs=[(host.strip("[]"), int(port)) for host, _, port in gcs],
+            tls=config.tls,
+            targets=GatewayTargets(
+                os.fspath(sockets_dir), lambda: {self.host, *(node.host for node in self._directory.living())}
+            ),
+            connect_raylet=self._channel.adopt,
+        )
 
     def _node_lost(self, node: gcs_pb2.NodeInfo) -> None:
         if node.node_id != self.node_id:

@@ -71,11 +71,19 @@ class Connection:
     """A driver's, worker's or raylet's end of the channel, as this raylet sees it."""
 
     def __init__(
-        self, sock: socket.socket | TlsSocket, host: ChannelHost, loop: asyncio.AbstractEventLoop, *, local: bool
+        self,
+        sock: socket.socket | TlsSocket,
+        host: ChannelHost,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        local: bool,
+        shares_arena: bool,
     ) -> None:
-        """``local``: a Unix socket, by which the kernel tells the peer's user and the arena's descriptor travels."""
+        """``local``: a Unix socket, by which the kernel tells the peer's user; the arena's descriptor travels by it if
+        ``shares_arena``."""
         self.hello: frames.Hello | None = None
         self.local = local
+        self._shares_arena = shares_arena
         self.ready = False
         self._sock = sock
         self._host = host
@@ -238,7 +246,7 @@ class Connection:
             proof=handshake.answer_hello(host.token, hello, self._nonce),
             node_id=host.node_id,
             worker_id=b"",
-            arena_size=host.arena_size if self.local else 0,
+            arena_size=host.arena_size if self._shares_arena else 0,
         )
         frame = frames.encode_frame(reply)
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
@@ -247,7 +255,7 @@ class Connection:
         self._on_frame = self._on_proof
 
     def _send_reply(self, frame: bytes) -> int:
-        if not self.local:
+        if not self._shares_arena:
             return self._sock.send(frame)
         assert isinstance(self._sock, socket.socket)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._host.arena_fd]))]

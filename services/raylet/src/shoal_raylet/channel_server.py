@@ -93,6 +93,10 @@ class ChannelServer:
         self._listeners.append(listener)
         self._loop.add_reader(listener.fileno(), self._accept, listener)
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a driver whose bytes this node's gateway carries. It counts as one of this node, but has no arena."""
+        self._connections.add(Connection(sock, self, self._loop, local=True, shares_arena=False))
+
     def close(self) -> None:
         """End all connections and remove the socket."""
         self.stop_accepting()
@@ -128,11 +132,11 @@ class ChannelServer:
                 with contextlib.suppress(OSError):
                     # Room for a burst of small frames, so that a busy peer rarely makes us queue.
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
-                self._connections.add(Connection(sock, self, self._loop, local=True))
+                self._connections.add(Connection(sock, self, self._loop, local=True, shares_arena=True))
                 continue
             try:
                 remote = tcp.accepted(sock, self._tls)
             except OSError:  # it is gone already
                 sock.close()
                 continue
-            self._connections.add(Connection(remote, self, self._loop, local=False))
+            self._connections.add(Connection(remote, self, self._loop, local=False, shares_arena=False))

@@ -38,6 +38,19 @@ class RayletConfig(BusConfig):
         "",
         doc="address by which other nodes reach this one; empty = host, or if that is 0.0.0.0 the one towards the GCS",
     )
+    gateway_port: int = setting(
+        -1,
+        doc="TCP port for clients outside of the cluster (shoal://); 0 takes a free one, -1 = none",
+        minimum=-1,
+        maximum=65535,
+    )
+    gateway_host: str = setting("", doc="address to listen on for those clients; empty = host")
+    gateway_grace_s: float = setting(
+        90.0,
+        doc="a client that is cut off for longer has lost its session, and its job ends",
+        unit="seconds",
+        minimum=0,
+    )
     cluster_id: str = setting(doc="id of the cluster, as the GCS tells it")
     session_name: str = setting("session", doc="name of the session, for humans")
     session_dir: Path = setting(doc="holds sockets/ and logs/; short, because a Unix socket's path has 107 bytes")
