@@ -440,6 +440,40 @@ class ChunksEnd(Message, tag=68):
 #: source does not have the object (any more).
 CHUNK_HEADER = struct.Struct("<II")
 
+# --- objects of processes without an arena: process <-> raylet ----------------------------------------
+
+
+class ObjectWrite(Message, tag=70):
+    """Process -> raylet: a part of an object that it has created."""
+
+    request: int
+    object_id: bytes
+    offset: int
+    data: memoryview
+
+
+class ObjectWritten(Message, tag=71):
+    request: int
+    #: As in ``ObjectCreated``.
+    error: str = ""
+
+
+class ObjectRead(Message, tag=72):
+    """Process -> raylet: a part of an object that ``ObjectGet`` has pinned."""
+
+    request: int
+    object_id: bytes
+    offset: int
+    length: int
+
+
+class ObjectPart(Message, tag=73):
+    request: int
+    data: memoryview
+    #: As in ``ObjectLocated``.
+    error: str = ""
+
+
 RayletMessage = (
     LeaseDemand
     | LeaseGranted
@@ -481,6 +515,10 @@ RayletMessage = (
     | CopiesAdopted
     | ChunkGet
     | ChunksEnd
+    | ObjectWrite
+    | ObjectWritten
+    | ObjectRead
+    | ObjectPart
 )
 
 _encoder = msgspec.msgpack.Encoder()

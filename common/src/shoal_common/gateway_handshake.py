@@ -36,7 +36,7 @@ AnySocket: TypeAlias = socket.socket | TlsSocket
 M = TypeVar("M", bound=Message)
 
 
-class SessionOpen(Message, tag=1):
+class SessionOpen(Message, tag=80):
     """Client -> gateway: a new session, or one that lost its connection."""
 
     session_id: bytes
@@ -46,7 +46,7 @@ class SessionOpen(Message, tag=1):
     received: int
 
 
-class SessionOpened(Message, tag=2):
+class SessionOpened(Message, tag=81):
     """Gateway -> client; the bytes of the tunnel follow at once."""
 
     #: Bytes that have arrived at the gateway.
@@ -61,21 +61,21 @@ class SessionOpened(Message, tag=2):
     error: str = ""
 
 
-class ToRaylet(Message, tag=1):
+class ToRaylet(Message, tag=82):
     """A stream to the gateway's own raylet."""
 
 
-class ToGcs(Message, tag=2):
+class ToGcs(Message, tag=83):
     """A stream to the GCS."""
 
 
-class ToPath(Message, tag=3):
+class ToPath(Message, tag=84):
     """A stream to a process of the gateway's node."""
 
     path: str
 
 
-class ToPort(Message, tag=4):
+class ToPort(Message, tag=85):
     """A stream to a process of another node."""
 
     #: Numeric.

@@ -53,6 +53,12 @@ def accepted(sock: socket.socket, tls: Tls | None) -> socket.socket | TlsSocket:
     return _secured(sock, tls, server=True)
 
 
+def connected(sock: socket.socket, tls: Tls | None) -> socket.socket | TlsSocket:
+    """A connection that has just been made, ready for use."""
+    tune(sock)
+    return _secured(sock, tls, server=False)
+
+
 def tune(sock: socket.socket) -> None:
     """Set the options of a connection, made or accepted."""
     third = LOST_AFTER_S // 3

@@ -293,7 +293,8 @@ class Tunnel:
             if state is not None:
                 state.room += number
         elif kind == _ACKNOWLEDGE:
-            self._acknowledge_to(number)
+            # One that was sent again after the connection broke is older than what was told then.
+            self._acknowledge_to(max(number, self._acknowledged))
         else:
             raise TunnelError(f"a record of the unknown kind {kind}")
 

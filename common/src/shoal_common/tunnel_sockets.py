@@ -78,7 +78,7 @@ class TunnelSockets:
             self._tunnel.resume(received, self._loop.time())
         except TunnelError as error:
             connection.close()
-            self._end(str(error))
+            self.end(str(error))
             return
         self._connection = connection
         self._loop.add_reader(connection.fileno(), self._read)
@@ -125,7 +125,7 @@ class TunnelSockets:
         try:
             events = self._tunnel.receive(data, self._loop.time())
         except TunnelError as error:
-            self._end(str(error))
+            self.end(str(error))
             return
         for event in events:
             self._handle(event)
@@ -152,7 +152,7 @@ class TunnelSockets:
             case Lost(reason):
                 self._lose(reason)
             case Ended(reason):
-                self._end(reason)
+                self.end(reason)
 
     def _flush(self) -> None:
         """Send what is pending, as far as the connection takes it."""
@@ -316,17 +316,19 @@ class TunnelSockets:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_S):
                     await self._noted
-        self._end(reason)
+        self.end(reason)
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """The session is over, without a word to the other end. Idempotent."""
         if self.ended:
             return
         self.ended = True
         self._timer.cancel()
+        # First, so that who reads the ends of the sockets can know why.
+        self._on_end(reason)
         self.detach()
         for stream in list(self._locals):
             self._forget(stream)
-        self._on_end(reason)
 
     def abandon(self) -> None:
         """In a forked child: let go of the copied descriptors; nothing else of this may be used there."""

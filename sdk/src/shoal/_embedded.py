@@ -47,11 +47,9 @@ class EmbeddedCluster:
     """One head process and its session directory."""
 
     def __init__(self, temp_dir: str | None) -> None:
-        root = root_directory(temp_dir)
-        _sweep_dead_sessions(root)
-        self.session_name = f"session_{time.strftime('%Y%m%d-%H%M%S')}_{os.getpid()}_{uuid.uuid4().hex[:6]}"
-        self.directory = root / self.session_name
-        for part in ("", "sockets", "logs"):
+        self.directory = new_session_directory(temp_dir)
+        self.session_name = self.directory.name
+        for part in ("sockets", "logs"):
             (self.directory / part).mkdir(mode=0o700)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -155,6 +153,15 @@ def root_directory(temp_dir: str | None) -> Path:
     if root.stat().st_uid != os.getuid():
         raise PermissionError(f"{root} belongs to another user: give init(_temp_dir=...) a directory of your own")
     return root
+
+
+def new_session_directory(temp_dir: str | None) -> Path:
+    """A private one for this driver; those of drivers that are dead are removed."""
+    root = root_directory(temp_dir)
+    _sweep_dead_sessions(root)
+    directory = root / f"session_{time.strftime('%Y%m%d-%H%M%S')}_{os.getpid()}_{uuid.uuid4().hex[:6]}"
+    directory.mkdir(mode=0o700)
+    return directory
 
 
 def running_clusters() -> list[Place]:

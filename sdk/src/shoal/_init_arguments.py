@@ -12,6 +12,9 @@ from shoal_common.labels import canonical_labels
 
 logger = logging.getLogger("shoal")
 
+#: Of the addresses of gateways.
+GATEWAY_SCHEME = "shoal://"
+
 MAX_STORE_BYTES = 200 * 1000**3
 MIN_STORE_BYTES = 75 * 1024 * 1024
 

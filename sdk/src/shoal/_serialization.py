@@ -19,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from shoal import _ref_pickling
+from shoal import _local_modules, _ref_pickling
 from shoal._object_ref import ObjectRef
 from shoal._ref_pickling import collected
 
@@ -45,6 +45,7 @@ def deregister_serializer(cls: type) -> None:
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
+        _local_modules.notice(obj)
         kind = type(obj)
         if kind is ObjectRef:
             return _ref_pickling.reduce(obj)

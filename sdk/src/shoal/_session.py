@@ -11,17 +11,20 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from shoal import _worker, exceptions
 from shoal._embedded import EmbeddedCluster, Place, running_clusters
-from shoal._init_arguments import check_amounts, node_resources, store_bytes, system_settings
+from shoal._init_arguments import GATEWAY_SCHEME, check_amounts, node_resources, store_bytes, system_settings
 from shoal._local_nodes import running_places
 from shoal._log_stream import LogStream
 from shoal._runtime.gcs_client import ask
 from shoal_common import ids, tcp
+
+if TYPE_CHECKING:
+    from shoal._outside import OutsideDriver
 
 logger = logging.getLogger("shoal")
 
@@ -62,6 +65,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.cluster: EmbeddedCluster | None = None
+        self.outside: OutsideDriver | None = None
         self.driver_socket: Path | None = None
         self.logs: LogStream | None = None
         self.context: Context | None = None
@@ -104,7 +108,8 @@ def init(
 
     ``num_cpus`` defaults to the CPUs of the machine, ``object_store_memory`` (bytes) to 30 % of its available
     memory. ``address``: None (SHOAL_ADDRESS, else the cluster that ``shoal start`` made on this machine, else one of
-    its own), "local" (one of its own), "auto" (the last one started on this machine) or "host:port" of a GCS.
+    its own), "local" (one of its own), "auto" (the last one started on this machine), "host:port" of a GCS to whose
+    node on this machine the driver attaches, or "shoal://host:port" of a gateway for a driver anywhere else.
 
     Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
     AuthenticationError (wrong token), ValueError (wrong argument, or resources given while connecting).
@@ -157,6 +162,7 @@ def init(
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
+        worker_id = ids.new_worker_id()
         if configure_logging:
             _configure_logging(logging_level, logging_format)
         try:
@@ -178,14 +184,24 @@ def init(
                     "object_store_memory": object_store_memory,
                     "_system_config": kwargs.get("_system_config"),
                 }
+                from_environment = address is None and bool(os.environ.get("SHOAL_ADDRESS"))
                 for name, value in given.items():
-                    if value is not None:
+                    if value is not None and from_environment:
+                        # A program that was written for a cluster of its own shall run on any.
+                        logger.warning("init(%s=...) is ignored: SHOAL_ADDRESS names a cluster that has its own", name)
+                    elif value is not None:
                         raise ValueError(
                             f"When connecting to an existing cluster, {name} must not be provided: the cluster has "
                             "its own."
                         )
-                place = _find_cluster(target or "auto")
-            _connect(session, place, namespace, job_config)
+                if target is not None and target.startswith(GATEWAY_SCHEME):
+                    from shoal._outside import OutsideDriver
+
+                    session.outside = OutsideDriver(target, _given_token(), worker_id, kwargs.get("_temp_dir"))
+                    place = session.outside.place
+                else:
+                    place = _find_cluster(target or "auto")
+            _connect(session, place, worker_id, namespace, job_config)
         except BaseException:
             shutdown()
             raise
@@ -195,7 +211,7 @@ def init(
         _install_signal_handlers(session)
         context = Context(
             {
-                "address": place.gcs_address,
+                "address": session.outside.address if session.outside is not None else place.gcs_address,
                 "gcs_address": place.gcs_address,
                 "node_ip_address": place.node_host or "127.0.0.1",
                 "raylet_socket_name": place.raylet_path,
@@ -231,6 +247,8 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             signal.signal(signal.SIGTERM, session.sigterm)
         if session.driver_socket is not None:
             session.driver_socket.unlink(missing_ok=True)
+        if session.outside is not None:
+            session.outside.close()
         if session.cluster is not None:
             session.cluster.stop()
 
@@ -259,8 +277,10 @@ def _find_cluster(address: str) -> Place:
                 "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
             )
         return here[0]
+    if address.startswith("ray://"):
+        raise ValueError(f"{address} is an address of Ray's client: connect to a gateway, shoal://host:port, instead")
     if "://" in address or ":" not in address:
-        raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'auto' or 'local'.")
+        raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'shoal://host', 'auto' or 'local'.")
     token = token_for(address)
     nodes = ask(address, token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
     for node in nodes:
@@ -278,14 +298,19 @@ def _clusters_here() -> list[Place]:
 def token_for(address: str) -> str:
     """The token of the cluster whose GCS is there: the environment's, else this machine's record, else the file's."""
     known = next((place.token for place in _clusters_here() if place.gcs_address == address), "")
+    return os.environ.get("SHOAL_AUTH_TOKEN") or known or _given_token() or "no token was given"
+
+
+def _given_token() -> str:
+    """The environment's, else the file's; "" = neither."""
     path = Path(os.environ.get("SHOAL_AUTH_TOKEN_PATH") or Path.home() / ".shoal" / "auth_token")
     written = ""
     with contextlib.suppress(OSError):
         written = path.read_text().strip()
-    return os.environ.get("SHOAL_AUTH_TOKEN") or known or written or "no token was given"
+    return os.environ.get("SHOAL_AUTH_TOKEN", "").strip() or written
 
 
-def _connect(session: _Session, place: Place, namespace: str | None, job_config: Any) -> None:
+def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
     import grpc
 
     from shoal._runtime.core_worker import CoreWorker
@@ -296,9 +321,11 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
     from shoal_common.tls import Tls
     from shoal_proto.v1 import gcs_pb2
 
-    tls = Tls.from_environ(os.environ) if place.node_host else None
-    gcs = GcsClient(place.gcs_address, place.token, tls)
-    worker_id = ids.new_worker_id()
+    outside = session.outside
+    tls = Tls.from_environ(os.environ) if place.node_host or outside is not None else None
+    gcs = GcsClient(
+        place.gcs_address, place.token, tls, patience_s=outside.opened.grace_s if outside is not None else 0.0
+    )
     metadata = getattr(job_config, "metadata", None) or {}
     try:
         job = gcs.call(
@@ -316,7 +343,7 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
         lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
         search = [os.path.abspath(path) for path in getattr(job_config, "code_search_path", ())]
         config = {
-            "sys_path": [*search, *_driver_sys_path()],
+            "sys_path": [*search, *(_driver_sys_path() if outside is None else ())],
             "namespace": job.namespace,
             "default_actor_lifetime": lifetime,
         }
@@ -331,7 +358,8 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
         gcs.close()
         raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.details()}") from error
     host = _own_host(place)
-    session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
+    if outside is None:
+        session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
     try:
         core = CoreWorker(
             role="driver",
@@ -341,13 +369,15 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
             node_id=bytes.fromhex(place.node_id),
             raylet_path=place.raylet_path,
             gcs=gcs,
-            socket_path=str(session.driver_socket),
+            socket_path=str(session.driver_socket) if outside is None else outside.client.peers_path,
             session_name=job.session_name,
             session_dir=place.session_dir,
             namespace=job.namespace,
             host=host or "127.0.0.1",
             listen_host=host,
             tls=tls,
+            dialer=outside.client if outside is not None else None,
+            address=outside.opened.address if outside is not None else None,
         )
     except HandshakeError as error:
         gcs.close()
@@ -355,6 +385,8 @@ def _connect(session: _Session, place: Place, namespace: str | None, job_config:
     except OSError as error:
         gcs.close()
         raise ConnectionError(f"The raylet at {place.raylet_path} cannot be reached: {error}") from error
+    if outside is not None:
+        outside.serves(core)
     core.default_actor_lifetime = lifetime
     _worker.set_current(core)
     defer_interrupts()

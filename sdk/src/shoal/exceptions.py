@@ -317,6 +317,20 @@ class LocalRayletDiedError(ShoalError):
         return super()._message() or "The task's local raylet died."
 
 
+class GatewayLostError(LocalRayletDiedError, ConnectionError):
+    """This driver's session with the gateway of its cluster is over, and its job with it."""
+
+    remedy = "Call shoal.init() again for a new session; its refs and handles are invalid there."
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def _message(self) -> str:
+        return f"The session with {self.address} is over: {self.reason}."
+
+
 class NodeDiedError(ShoalError):
     """The node that ran the task died, or cannot be reached any more."""
 

@@ -247,6 +247,20 @@ def test_more_than_the_window_is_refused(pair: Pair) -> None:
         pair.gateway.receive(tunnel._RECORD.pack(tunnel._DATA, stream, tunnel.WINDOW_BYTES + 1), 0.0)
 
 
+def test_an_acknowledgement_that_is_sent_again_is_out_of_date_and_harmless(pair: Pair) -> None:
+    stream = pair.client.open(b"")
+    pair.settle()
+    # The gateway acknowledges the first part, then gets another one, and neither word of it arrives.
+    for size in (tunnel.ACKNOWLEDGE_BYTES, 1000):
+        pair.client.send(stream, bytes(size))
+        pair.send(pair.client)
+        pair.arrive(pair.gateway)
+    pair.cut()
+    pair.connect()
+    pair.settle()
+    assert len(pair.got[pair.gateway][stream]) == tunnel.ACKNOWLEDGE_BYTES + 1000
+
+
 def test_a_resumption_that_has_lost_something_is_refused(pair: Pair) -> None:
     stream = pair.client.open(b"")
     for _ in range(3):

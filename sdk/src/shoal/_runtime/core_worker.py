@@ -21,7 +21,7 @@ from shoal._runtime import connection as channel
 from shoal._runtime.actor_submitter import ActorSubmitter
 from shoal._runtime.borrowing import Borrowing
 from shoal._runtime.connection import Connection, Identity
-from shoal._runtime.dialer import Dialer
+from shoal._runtime.dialer import Dialer, DirectDialer
 from shoal._runtime.gcs_client import GcsClient
 from shoal._runtime.local_store import LocalStore
 from shoal._runtime.peer_frames import (
@@ -39,6 +39,7 @@ from shoal._runtime.peer_frames import (
 from shoal._runtime.peers import Peers
 from shoal._runtime.raylets import RayletFrames, Raylets
 from shoal._runtime.reactor import Reactor, Waiter
+from shoal._runtime.remote_store import RemoteStore
 from shoal._runtime.task_submitter import TaskSubmitter
 from shoal._serialization import Serialized, loads, loads_packed, serialize
 from shoal_common import frames, ids, tcp
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024
+
+_STORE_ANSWERS = (frames.ObjectCreated, frames.ObjectLocated, frames.ObjectWritten, frames.ObjectPart)
 
 
 class _GetWatcher:
@@ -112,8 +115,10 @@ class CoreWorker:
         listen_host: str = "",
         tls: Tls | None = None,
         dialer: Dialer | None = None,
+        address: WorkerAddress | None = None,
     ) -> None:
-        """``host``: where other nodes reach this process; it listens for them on ``listen_host``, "" = it does not."""
+        """``host``: where other nodes reach this process; it listens for them on ``listen_host``, "" = it does not.
+        ``address``: where it is reached instead of there and at ``socket_path``, through a gateway."""
         self.role = role
         self.worker_id = worker_id
         self.node_id = node_id
@@ -125,11 +130,13 @@ class CoreWorker:
         self.default_actor_lifetime = "non_detached"
         self.host = host
         self.pid = os.getpid()
+        #: What everything fails with once this process's raylet is gone.
+        self.node_error = exceptions.LocalRayletDiedError()
         self.lock = threading.RLock()
         self.reactor = Reactor()
         listener = tcp.listen(listen_host, 0) if listen_host else None
         port = listener.getsockname()[1] if listener is not None else 0
-        self.address = WorkerAddress(node_id, worker_id, socket_path, host if port else "", port)
+        self.address = address or WorkerAddress(node_id, worker_id, socket_path, host if port else "", port)
         self.address_key = _ref_pickling.address_key(self.address)
         self._identity = Identity(
             token=token, role=role, node_id=node_id, worker_id=worker_id, job_id=job_id, address=self.address
@@ -146,20 +153,25 @@ class CoreWorker:
         self._pinned_for_ever: list[ObjectRef[Any]] = []
         self.set_job(job_id)
 
-        dialer = dialer or Dialer(node_id, raylet_path, tls)
+        self._dialer = dialer or DirectDialer(node_id, raylet_path, tls)
+        listeners = [channel.listen(socket_path), *([listener] if listener is not None else [])]
         self.peers = Peers(
-            self.reactor, self._identity, self.lock, dialer, listener, tls, self._on_peer, self._on_peer_gone
+            self.reactor, self._identity, self.lock, self._dialer, listeners, tls, self._on_peer, self._on_peer_gone
         )
         self.raylets = Raylets(
-            self.reactor, self._identity, self.lock, dialer, self._on_raylet, self._on_other_raylet_lost
+            self.reactor, self._identity, self.lock, self._dialer, self._on_raylet, self._on_other_raylet_lost
         )
         try:
-            sock = dialer.home()
+            sock = self._dialer.home()
             reply, arena_fd = channel.authenticate_blocking(sock, self._identity, RayletFrames)
         except BaseException:
             self.peers.close()
             raise
-        self.store = LocalStore(self.reactor, arena_fd, reply.arena_size, worker_id)
+        self.store = (
+            LocalStore(self.reactor, arena_fd, reply.arena_size, worker_id)
+            if arena_fd >= 0
+            else RemoteStore(self.reactor)
+        )
         #: This node's.
         self.raylet = self.raylets.home = Connection(
             self.reactor,
@@ -488,7 +500,7 @@ class CoreWorker:
         with self.lock:
             for message in messages:
                 kind = type(message)
-                if kind is frames.ObjectCreated or kind is frames.ObjectLocated:
+                if kind in _STORE_ANSWERS:
                     self.store.on_answer(message)
                 elif kind is frames.LeaseGranted:
                     self.tasks.on_granted(node_id, message)
@@ -528,14 +540,14 @@ class CoreWorker:
                 return
             if self.executor is not None:
                 self.executor.on_raylet_lost()
-            error = exceptions.LocalRayletDiedError()
+            error = self.node_error
             for entry in list(self.table.entries.values()):
                 if entry.state == PENDING:
                     self.fail_entry(entry, error)
             self.actors.on_node_lost(error)
-            self.store.on_raylet_lost()
+            self.store.on_raylet_lost(error)
             self._finish_answers()
-        self.gcs.abandon()
+        self.gcs.abandon(error)
 
     def ask_raylet(self, make: Callable[[int], frames.Message], timeout: float | None = None) -> Any:
         """One request and its answer; None when the raylet is gone or ``timeout`` seconds have passed."""
@@ -610,7 +622,7 @@ class CoreWorker:
                 else:
                     lost = exceptions.ObjectLostError(entry.object_id.hex())
                     entry.state, entry.payload, entry.contained = ERROR, self.pickle_error(lost), None
-            self.store.on_raylet_lost()
+            self.store.on_raylet_lost(exceptions.LocalRayletDiedError())
             self._finish_answers()
             # Records and queues name each other, and records are unknown to the garbage collector.
             self.tasks.forget_all()
@@ -627,3 +639,4 @@ class CoreWorker:
         self.reactor.abandon()
         self.raylets.detach()
         self.peers.detach()
+        self._dialer.abandon()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shoal_common import handshake, tcp
 from shoal_common.frames import WorkerAddress
@@ -12,12 +12,25 @@ if TYPE_CHECKING:
     from shoal_common.tls import Tls, TlsSocket
 
 
-class Dialer:
-    """Straight: Unix sockets within the node, TCP to the others. A client outside of the cluster has another one.
+class Dialer(Protocol):
+    """Only ``home`` may block. All raise OSError when nobody listens there, or there is no way to it; ``peer`` and
+    ``raylet`` may also return a socket on which that shows later."""
 
-    Only ``home`` blocks. All raise OSError when nobody listens there, or there is no way to it; ``peer`` and ``raylet``
-    may also return a socket on which that shows later.
-    """
+    def home(self) -> socket.socket:
+        """To the raylet of this process's own node."""
+
+    def raylet(self, host: str, port: int) -> socket.socket | TlsSocket:
+        """To the raylet of another node."""
+
+    def peer(self, address: WorkerAddress) -> socket.socket | TlsSocket:
+        """To a driver or worker."""
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the copied descriptors."""
+
+
+class DirectDialer:
+    """Unix sockets within the node, TCP to the others. A client outside of the cluster has a `GatewayClient`."""
 
     def __init__(self, node_id: bytes, raylet_path: str, tls: Tls | None = None) -> None:
         self._node_id = node_id
@@ -25,20 +38,20 @@ class Dialer:
         self._tls = tls
 
     def home(self) -> socket.socket:
-        """To the raylet of this process's own node."""
         return _connect(self._raylet_path)
 
     def raylet(self, host: str, port: int) -> socket.socket | TlsSocket:
-        """To the raylet of another node."""
         return tcp.dial(host, port, self._tls)
 
     def peer(self, address: WorkerAddress) -> socket.socket | TlsSocket:
-        """To a driver or worker."""
         if address.node_id == self._node_id:
             return _connect(address.path)
         if not address.port:
             raise OSError(f"the process listens for its own node {address.node_id.hex()} only")
         return tcp.dial(address.host, address.port, self._tls)
+
+    def abandon(self) -> None:
+        pass
 
 
 def _connect(path: str) -> socket.socket:

@@ -52,19 +52,22 @@ def ask(address: str, token: str, service: str, method: str, request: Any) -> An
 class GcsClient:
     """Blocking stubs with deadlines; imports grpc on first use (0.14 s that ``import shoal`` must not pay)."""
 
-    def __init__(self, address: str, token: str, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, token: str, tls: Tls | None = None, *, patience_s: float = 0.0) -> None:
+        """``patience_s``: the way to the GCS may be cut for so long while calls wait, so their deadlines are later."""
         self.address = address
         self._token = token
         self._tls = tls
+        self._patience_s = patience_s
         self._lock = threading.Lock()
-        self._node_is_gone = False
+        #: Set when this process's node is gone: what every call fails with then.
+        self._node_error: Exception | None = None
         self._channel: grpc.Channel | None = None
         self._stubs: dict[str, Any] = {}
 
     def _stub(self, name: str) -> Any:
         with self._lock:
-            if self._node_is_gone:
-                raise exceptions.LocalRayletDiedError()
+            if self._node_error is not None:
+                raise self._node_error.with_traceback(None)
             if self._channel is None:
                 from shoal_common.grpc_channel import sync_channel
 
@@ -84,10 +87,10 @@ class GcsClient:
         import grpc
 
         try:
-            return getattr(self._stub(service), method)(request, timeout=timeout)
+            return getattr(self._stub(service), method)(request, timeout=timeout + self._patience_s)
         except (grpc.RpcError, ValueError) as error:
-            if self._node_is_gone:
-                raise exceptions.LocalRayletDiedError() from error
+            if self._node_error is not None:
+                raise self._node_error.with_traceback(None) from error
             raise
 
     def call_async(
@@ -99,7 +102,7 @@ class GcsClient:
         timeout: float = DEADLINE_S,
     ) -> None:
         """One unary call; ``done(response, error)`` runs in a thread of gRPC's."""
-        future = getattr(self._stub(service), method).future(request, timeout=timeout)
+        future = getattr(self._stub(service), method).future(request, timeout=timeout + self._patience_s)
 
         def finished(call: Any) -> None:
             if call.cancelled():
@@ -127,9 +130,9 @@ class GcsClient:
         request = gcs_pb2.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=int(POLL_S * 1000))
         self.call_async("Actor", "WaitActor", request, done, timeout=POLL_S + 30)
 
-    def abandon(self) -> None:
-        """This process's node is gone: calls fail at once, those under way too."""
-        self._node_is_gone = True
+    def abandon(self, error: Exception) -> None:
+        """This process's node is gone: calls fail at once with ``error``, those under way too."""
+        self._node_error = error
         self.close()
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ An object that found no room in the arena is a file of its own, mapped as long a
 from __future__ import annotations
 
 import ctypes
-import itertools
 import mmap
 import os
 import threading
@@ -15,20 +14,10 @@ from collections import deque
 from typing import Any
 
 from shoal import exceptions
-from shoal._runtime.connection import Connection
-from shoal._runtime.reactor import Reactor, Waiter
+from shoal._runtime.reactor import Reactor
+from shoal._runtime.store_client import StoreClient, store_error
 from shoal._serialization import loads, unpack
-from shoal_common.frames import (
-    ObjectAbort,
-    ObjectCreate,
-    ObjectCreated,
-    ObjectGet,
-    ObjectLocated,
-    ObjectPrefetch,
-    ObjectSeal,
-    ObjectUncache,
-    ObjectUnpin,
-)
+from shoal_common.frames import ObjectGet, ObjectLocated, ObjectSeal, ObjectUnpin
 
 #: Pins kept although no value uses them, so that the next ``get`` asks nobody.
 MAX_CACHED_PINS = 256
@@ -45,35 +34,24 @@ class _PinTracker(weakref.ref[Any]):
     unmap_at: int
 
 
-class LocalStore:
-    """Create, read and release objects in the arena. Thread-safe.
+class LocalStore(StoreClient):
+    """Thread-safe.
 
     A pin is a ctypes array over the object's bytes: numpy arrays and memoryviews made from it keep it alive,
     and its collection is exactly the end of the last of them.
     """
 
     def __init__(self, reactor: Reactor, arena_fd: int, arena_size: int, worker_id: bytes) -> None:
-        self._reactor = reactor
+        super().__init__(reactor)
         self._arena_fd = arena_fd
         self._arena_size = arena_size
         self._worker_id = worker_id
         self._arena: mmap.mmap | None = None
         self._map_lock = threading.Lock()
-        self._requests = itertools.count(1)
-        self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
         self._pins: dict[bytes, _PinTracker] = {}
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
         self._unpinned: deque[_PinTracker] = deque()
-        self._connection: Connection | None = None
-
-    def attach(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @property
-    def _raylet(self) -> Connection:
-        assert self._connection is not None
-        return self._connection
 
     def _mapped(self) -> mmap.mmap:
         with self._map_lock:
@@ -86,15 +64,7 @@ class LocalStore:
     # -- writing ------------------------------------------------------------------------------------
 
     def create(self, object_id: bytes, size: int, owner: bytes) -> memoryview:
-        """Room for ``size`` bytes, to be filled and then sealed.
-
-        Raises: ObjectStoreFullError, OutOfDiskError.
-        """
-        answer: ObjectCreated = self._ask(
-            lambda request: ObjectCreate(request=request, object_id=object_id, size=size, owner=owner)
-        )
-        if answer.error:
-            raise _store_error(answer.error)
+        answer = self._ask_for_room(object_id, size, owner)
         if not answer.path:
             return memoryview(self._mapped())[answer.offset : answer.offset + size]
         try:
@@ -109,9 +79,6 @@ class LocalStore:
 
     def seal(self, object_id: bytes) -> None:
         self._raylet.send(ObjectSeal(object_id))
-
-    def abort(self, object_id: bytes) -> None:
-        self._raylet.send(ObjectAbort(object_id))
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -139,14 +106,10 @@ class LocalStore:
         """This process has it pinned, so that ``load`` asks nobody."""
         return object_id in self._cached or object_id in self._pins
 
-    def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
-        """These, each with its home, will be loaded soon: begin to bring them here."""
-        self._raylet.send(ObjectPrefetch(objects))
-
     def _pin(self, object_id: bytes, home: bytes) -> Any:
         answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id, home=home))
         if answer.error:
-            raise _store_error(answer.error, object_id)
+            raise store_error(answer.error, object_id)
         array_type = ctypes.c_char * answer.size
         address = 0
         if answer.path:
@@ -182,35 +145,6 @@ class LocalStore:
                 _libc.munmap(tracker.unmap_at, tracker.size)
             self._raylet.send(ObjectUnpin(tracker.object_id))
 
-    # -- answers ------------------------------------------------------------------------------------
-
-    def _ask(self, make: Any) -> Any:
-        request = next(self._requests)
-        waiter = Waiter()
-        box: list[Any] = []
-        self._answers[request] = (waiter, box)
-        self._raylet.send(make(request))
-        if self._raylet.closed:
-            self.on_raylet_lost()  # it was gone before the question was noted
-        self._reactor.wait(waiter)
-        if not box:
-            raise exceptions.LocalRayletDiedError()
-        return box[0]
-
-    def on_answer(self, answer: ObjectCreated | ObjectLocated) -> None:
-        waiter, box = self._answers.pop(answer.request)
-        box.append(answer)
-        self._reactor.finish(waiter)
-
-    def on_uncache(self, message: ObjectUncache) -> None:
-        self.uncache(message.object_ids)
-
-    def on_raylet_lost(self) -> None:
-        """Wake everybody who waits for an answer that will not come."""
-        while self._answers:
-            _, (waiter, _) = self._answers.popitem()
-            self._reactor.finish(waiter)
-
     def close(self) -> None:
         """Give the mapping up; views that still live keep it until they go."""
         self._cached.clear()
@@ -241,14 +175,3 @@ def _map_file(path: str, size: int) -> int:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
     return address
-
-
-def _store_error(text: str, object_id: bytes = b"") -> Exception:
-    name, _, message = text.partition(": ")
-    if name == "ObjectStoreFullError":
-        return exceptions.ObjectStoreFullError(message)
-    if name == "OutOfDiskError":
-        return exceptions.OutOfDiskError(message)
-    if name == "ObjectFetchTimedOutError":
-        return exceptions.ObjectFetchTimedOutError(object_id.hex(), message)
-    return exceptions.ObjectLostError(object_id.hex(), text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import socket
 import struct
@@ -9,7 +11,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shoal._runtime import connection as channel
 from shoal._runtime.connection import Connection, Identity
 from shoal._runtime.dialer import Dialer
 from shoal._runtime.peer_frames import PeerMessage
@@ -34,12 +35,12 @@ class Peers:
         identity: Identity,
         lock: threading.RLock,
         dialer: Dialer,
-        tcp_listener: socket.socket | None,
+        listeners: list[socket.socket],
         tls: Tls | None,
         on_messages: Callable[[Connection, list[Any]], None],
         on_gone: Callable[[bytes, str], None],
     ) -> None:
-        """Listens on the Unix socket of ``identity.address``, and on ``tcp_listener`` for other nodes."""
+        """``listeners`` are a Unix socket, and perhaps a TCP one for other nodes; they end with this."""
         self._reactor = reactor
         self._identity = identity
         self._lock = lock
@@ -47,16 +48,13 @@ class Peers:
         self._tls = tls
         self._on_messages = on_messages
         self._on_gone = on_gone
-        self._path = identity.address.path
         self._connections: dict[bytes, Connection] = {}
         #: Every open connection: where both sides connect at once, one of the two is in no other table.
         self._open: set[Connection] = set()
         self._addresses: dict[bytes, WorkerAddress] = {}
-        self._listeners = [channel.listen(self._path)]
-        reactor.register(self._listeners[0].fileno(), lambda mask: self._accept(self._listeners[0]))
-        if tcp_listener is not None:
-            self._listeners.append(tcp_listener)
-            reactor.register(tcp_listener.fileno(), lambda mask: self._accept(tcp_listener))
+        self._listeners = listeners
+        for listener in listeners:
+            reactor.register(listener.fileno(), functools.partial(self._accept, listener))
 
     def connect(self, address: WorkerAddress) -> Connection | None:
         """The connection to a driver or worker, opened if need be; None when it is dead.
@@ -118,7 +116,7 @@ class Peers:
             self._open.add(connection)
         return connection
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, mask: int) -> None:
         while True:
             try:
                 sock, _ = listener.accept()
@@ -145,11 +143,11 @@ class Peers:
         for connection in self._open:
             connection.close_quietly()
         for listener in self._listeners:
+            path = listener.getsockname() if listener.family == socket.AF_UNIX else None
             listener.close()
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # the session's directory went first
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):  # the session's directory went first
+                    os.unlink(path)
 
     def detach(self) -> None:
         """In a forked child: let go of the copied descriptors."""

@@ -230,7 +230,7 @@ class TaskSubmitter:
         with core.lock:
             refs = create_returns(core, record, num_returns)
             if core.raylet.closed:
-                self.fail(record, exceptions.LocalRayletDiedError())
+                self.fail(record, core.node_error)
             elif record.arguments is None or await_arguments(core, record, self._arguments_ready):
                 self._enqueue(record)
         self._since_poll += 1

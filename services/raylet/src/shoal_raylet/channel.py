@@ -107,7 +107,7 @@ class Connection:
         cls, sock: socket.socket | TlsSocket, host: ChannelHost, loop: asyncio.AbstractEventLoop, hello: frames.Hello
     ) -> Connection:
         """A connection that this raylet has made, its handshake done. ``hello`` is this raylet's own."""
-        connection = cls(sock, host, loop, local=False)
+        connection = cls(sock, host, loop, local=False, shares_arena=False)
         connection._deadline.cancel()
         connection.hello = hello
         connection.ready = True

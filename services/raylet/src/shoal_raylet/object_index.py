@@ -182,13 +182,21 @@ class ObjectIndex:
 
     def unpin(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         """Unknown pins are ignored: the object's end may have crossed the message on the way."""
-        candidates = [self._entries.get(object_id), *self._dying.get(object_id, ())]
-        for entry in candidates:
-            if entry is not None and peer in entry.pins and (entry.sealed or entry.creator != peer):
+        for entry in self._candidates(object_id):
+            if peer in entry.pins and (entry.sealed or entry.creator != peer):
                 actions: list[StoreAction] = []
                 self._unpin(entry, peer, actions)
                 return actions + self._serve(now) if self._queue or self._prefetches else actions
         return []
+
+    def pinned(self, peer: bytes, object_id: bytes) -> Entry | None:
+        """The object that ``peer`` has pinned: it was told where it lies, or is writing it."""
+        return next((entry for entry in self._candidates(object_id) if peer in entry.pins), None)
+
+    def _candidates(self, object_id: bytes) -> list[Entry]:
+        """The object of this id, and those before it of which bytes are still pinned."""
+        entry = self._entries.get(object_id)
+        return [*([entry] if entry is not None else []), *self._dying.get(object_id, ())]
 
     def free(self, object_ids: list[bytes], now: float) -> list[StoreAction]:
         return self._delete_all([e for e in map(self._entries.get, object_ids) if e is not None], now)

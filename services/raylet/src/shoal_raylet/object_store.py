@@ -36,6 +36,7 @@ from shoal_raylet.object_exchange import Nodes, ObjectExchange
 from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.raylet_links import RayletLinks
+from shoal_raylet.remote_access import RemoteAccess
 from shoal_raylet.store_errors import spilled_copy_lost
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,11 @@ class ObjectStore:
         self._transfers: set[asyncio.Task[Any]] = set()
         #: With the other nodes.
         self.exchange = ObjectExchange(index, arena, files, blobs, links, locations, nodes, self._execute)
+        self._remote = RemoteAccess(index, arena, self._file_thread, send)
+        self._direct: dict[type[frames.Message], Callable[[bytes, Any], None]] = {
+            frames.ObjectWrite: self._remote.write,
+            frames.ObjectRead: self._remote.read,
+        }
         self._handlers: dict[type[frames.Message], Callable[[bytes, Any], list[StoreAction]]] = {
             frames.ObjectCreate: self._create,
             frames.ObjectSeal: lambda peer, m: index.seal(peer, m.object_id, self._loop.time()),
@@ -87,9 +93,13 @@ class ObjectStore:
         }
 
     def handles(self, message: frames.Message) -> bool:
-        return type(message) in self._handlers
+        return type(message) in self._handlers or type(message) in self._direct
 
     def received(self, peer: bytes, message: frames.Message) -> None:
+        direct = self._direct.get(type(message))
+        if direct is not None:
+            direct(peer, message)
+            return
         self._execute(self._handlers[type(message)](peer, message))
         if type(message) is frames.ObjectSeal:
             self.exchange.sealed(message.object_id)
@@ -122,7 +132,7 @@ class ObjectStore:
         self._timer.cancel()
         for task in self._transfers:
             task.cancel()
-        await asyncio.gather(*self._transfers, return_exceptions=True)
+        await asyncio.gather(*self._transfers, self._remote.stop(), return_exceptions=True)
         await self._loop.run_in_executor(self._file_thread, self._files.close)
         self._file_thread.shutdown()
         if not delete_blobs:
