@@ -84,6 +84,8 @@ class Stack:
         for container in self.containers():
             if container.status == "paused":
                 container.unpause()
+            if container.status == "running" and not container.attrs["NetworkSettings"]["Networks"]:
+                self.network().connect(container, aliases=[service_of(container)])
         # ``up`` does not wait for what is unhealthy already, as after a pause.
         eventually(lambda: "unhealthy" not in map(health, self.running()), "all are healthy again", within=120)
         self.up()
@@ -122,8 +124,15 @@ class Stack:
 
     def address(self, service: str, network: str = "default") -> str:
         """Where this machine reaches a container of this service."""
-        networks = self.running(service)[0].attrs["NetworkSettings"]["Networks"]
-        return str(networks[f"{self.project}_{network}"]["IPAddress"])
+        return self.address_of(self.running(service)[0], network)
+
+    def address_of(self, container: Any, network: str = "default") -> str:
+        """Empty when it is not in that network."""
+        networks = container.attrs["NetworkSettings"]["Networks"]
+        return str(networks.get(f"{self.project}_{network}", {}).get("IPAddress", ""))
+
+    def network(self, name: str = "default") -> Any:
+        return self.client.networks.get(f"{self.project}_{name}")
 
     def active_gcs(self) -> Any:
         """The one that leads, as shard 0 of etcd says it: the id of its container is its host's name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.drivers import Driver
 from support.processes import eventually
@@ -34,6 +36,50 @@ while word := command():
         alive=sum(node["Alive"] for node in ray.nodes()),
     )
 """
+
+#: Has an actor that may come back, and a large object, both on a node where the driver is not; uses them when told.
+ELSEWHERE = """
+import numpy as np
+
+ray.init()
+here = ray.get_runtime_context().get_node_id()
+node = next(node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here and node["Resources"]["CPU"])
+there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+
+@ray.remote(num_cpus=0, max_restarts=1, max_task_retries=1, scheduling_strategy=there)
+class Actor:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+@ray.remote(scheduling_strategy=there)
+def make():
+    return np.arange(1_000_000)
+
+actor, large = Actor.remote(), make.remote()
+ray.wait([large], fetch_local=False)
+report(there=ray.get(actor.node.remote()) == node["NodeID"], host=node["NodeManagerAddress"])
+command()
+report(moved=ray.get(actor.node.remote()) != node["NodeID"], sum=int(ray.get(large).sum()))
+command()
+"""
+SUM = sum(range(1_000_000))
+
+#: Says where it is, where the nodes are, and runs tasks all over them at each word.
+EVERYWHERE = """
+@ray.remote(scheduling_strategy="SPREAD")
+def square(n):
+    return n * n
+
+ray.init()
+here = ray.get_runtime_context().get_node_id()
+while True:
+    living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    squares = ray.get([square.remote(n) for n in range(12)])
+    report(here=living[here], others=[host for node, host in living.items() if node != here], squares=squares)
+    if not command():
+        break
+"""
+SQUARES = [n * n for n in range(12)]
 
 
 def works(driver: Driver, *, nodes: int = 3) -> None:
@@ -124,3 +170,44 @@ def test_the_cluster_grows_and_shrinks(shaken: Stack) -> None:
         works(driver, nodes=5)
         shaken.up(raylets=3)
         works(driver, nodes=3)
+
+
+def raylet_at(stack: Stack, host: str) -> Any:
+    [raylet] = [raylet for raylet in stack.running("raylet") if stack.address_of(raylet) == host]
+    return raylet
+
+
+def test_a_raylet_that_is_stopped_hands_on_what_it_has(shaken: Stack) -> None:
+    with shaken.driver(ELSEWHERE) as driver:
+        facts = driver.report()
+        assert facts["there"]
+        raylet = raylet_at(shaken, facts["host"])
+        raylet.stop(timeout=30)
+        raylet.reload()
+        assert raylet.attrs["State"]["ExitCode"] == 0
+        driver.tell("use")
+        assert driver.report() == {"moved": True, "sum": SUM}
+
+
+def others_of(driver: Driver) -> int:
+    """How many nodes it sees besides its own; its tasks ran on them."""
+    driver.tell("again")
+    facts = driver.report()
+    assert facts["squares"] == SQUARES
+    return len(facts["others"])
+
+
+@pytest.mark.parametrize("way", ["killed", "cut off"])
+def test_a_node_is_lost_and_comes_back(shaken: Stack, way: str) -> None:
+    with shaken.driver(EVERYWHERE) as driver:
+        raylet = raylet_at(shaken, driver.report()["others"][0])
+        if way == "killed":
+            raylet.kill()
+        else:
+            shaken.network().disconnect(raylet)
+        eventually(lambda: others_of(driver) == 1, "the node is dead", within=60)
+        if way == "killed":
+            raylet.start()
+        else:
+            shaken.network().connect(raylet, aliases=["raylet"])
+        eventually(lambda: others_of(driver) == 2, "there is a node again", within=90)

@@ -10,6 +10,7 @@ EXPECTED = {
     "squares.py": "squares: [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]",
     "parallel_sleeps.py": "4 seconds of sleep in",
     "wait_loop.py": "finished in this order:",
+    "numpy_dependencies.py": "product of four 500x500 matrices, trace",
     "counter_actors.py": "three counters: [1, 101, 201]",
     "map_reduce.py": "The most frequent:",
     "tree_reduce.py": "64 partial sums added in 6 levels: 2,047,968,000",

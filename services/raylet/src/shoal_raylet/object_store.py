@@ -72,6 +72,8 @@ class ObjectStore:
         self._send = send
         self._on_change = on_change
         self._used = 0
+        #: This node's objects are being handed over, or have been.
+        self._leaving = False
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._tick)
         self._transfers: set[asyncio.Task[Any]] = set()
@@ -105,9 +107,13 @@ class ObjectStore:
             self.exchange.sealed(message.object_id)
 
     def peer_gone(self, peer: bytes) -> None:
-        """A process's connection ended: its pins, and the objects it owned."""
+        """A process's connection ended: its pins, and the objects it owned.
+
+        When this node leaves, owners elsewhere end their connections for that reason, and still need their objects.
+        """
         now = self._loop.time()
-        self._execute(self.index.peer_gone(peer, now) + self.index.owner_gone(peer, now))
+        gone = [] if self._leaving else self.index.owner_gone(peer, now)
+        self._execute(self.index.peer_gone(peer, now) + gone)
 
     def job_ended(self, job_id: bytes, surviving_owners: set[bytes]) -> None:
         self._execute(self.index.job_ended(job_id, surviving_owners, self._loop.time()))
@@ -116,6 +122,7 @@ class ObjectStore:
         """This node leaves the cluster: what others may still need goes to nodes that have copies, or else to blobs.
 
         Owners and jobs that end with this node need nothing after that."""
+        self._leaving = True
         left = await self.exchange.hand_over(ending_owners, ending_jobs)
         while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
             spill = self.index.save(left)
