@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 import grpc.aio
@@ -75,6 +75,33 @@ class EtcdAccess:
     tls: ServerTls | None = None
 
 
+class _Operation(NamedTuple):
+    """A write of one key."""
+
+    key: bytes
+    #: None = delete it.
+    value: bytes | None
+    expected_revision: int | None
+
+    def add_to(self, operations: Any, lease_id: int) -> None:
+        """As a ``RequestOp``, made in place: copying messages costs more than filling them."""
+        operation = operations.add()
+        if self.expected_revision is not None:
+            # A transaction inside the group's own: when the comparison fails, nothing else does.
+            transaction = operation.request_txn
+            compare = transaction.compare.add()
+            compare.target, compare.result = rpc.Compare.MOD, rpc.Compare.EQUAL
+            compare.key, compare.mod_revision = self.key, self.expected_revision
+            found = transaction.failure.add().request_range
+            found.key, found.keys_only = self.key, True
+            operation = transaction.success.add()
+        if self.value is None:
+            operation.request_delete_range.key = self.key
+        else:
+            put = operation.request_put
+            put.key, put.value, put.lease = self.key, self.value, lease_id
+
+
 class EtcdShard:
     """Belongs to the event loop in which it is made. Connects at the first call.
 
@@ -102,7 +129,7 @@ class EtcdShard:
         self._kv = rpc.KVStub(self._channel)
         self._leases = rpc.LeaseStub(self._channel)
         self._watches = rpc.WatchStub(self._channel)
-        self._writes: GroupCommit[Any, tuple[int, Any]] = GroupCommit(self._commit)
+        self._writes: GroupCommit[_Operation, tuple[int, Any]] = GroupCommit(self._commit)
         #: Writes and calls that have begun.
         self._open: set[Any] = set()
 
@@ -123,14 +150,12 @@ class EtcdShard:
             start = answer.kvs[-1].key + b"\0"
 
     async def put(self, key: str, value: bytes, expected_revision: int | None, lease_id: int) -> int:
-        put = rpc.RequestOp(request_put=rpc.PutRequest(key=encoded(key), value=value, lease=lease_id))
         check_value(key, value)
-        revision, _ = await self._write(key, put, len(value), expected_revision, lease_id)
+        revision, _ = await self._write(key, value, expected_revision, lease_id)
         return revision
 
     async def delete(self, key: str, expected_revision: int | None) -> bool:
-        delete = rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=encoded(key)))
-        _, answer = await self._write(key, delete, 0, expected_revision, 0)
+        _, answer = await self._write(key, None, expected_revision, 0)
         return bool(answer.response_delete_range.deleted)
 
     async def grant_lease(self, lease_id: int, ttl_s: float) -> None:
@@ -230,30 +255,15 @@ class EtcdShard:
         return f"{self.name} refused: {code.name}: {details}"
 
     async def _write(
-        self, key: str, operation: Any, size: int, expected_revision: int | None, lease_id: int
+        self, key: str, value: bytes | None, expected_revision: int | None, lease_id: int
     ) -> tuple[int, Any]:
-        raw = key.encode()
         if self.fence is not None:
             self.fence.check()
-        if expected_revision is not None:
-            # A transaction inside the group's own: when the comparison fails, nothing else does.
-            operation = rpc.RequestOp(
-                request_txn=rpc.TxnRequest(
-                    compare=[
-                        rpc.Compare(
-                            key=raw,
-                            target=rpc.Compare.MOD,
-                            result=rpc.Compare.EQUAL,
-                            mod_revision=expected_revision,
-                        )
-                    ],
-                    success=[operation],
-                    failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=raw, keys_only=True))],
-                )
-            )
+        operation = _Operation(encoded(key), value, expected_revision)
+        size = len(value or b"") + _OPERATION_BYTES
         try:
             async with asyncio.timeout(self.deadline_s):
-                revision, answer = await self._writes.write(raw, operation, size + _OPERATION_BYTES, lease_id)
+                revision, answer = await self._writes.write(operation.key, operation, size, lease_id)
         except TimeoutError:
             raise MetadataStoreError(self.unanswered()) from None
         if expected_revision is not None:
@@ -263,9 +273,11 @@ class EtcdShard:
             answer = answer.response_txn.responses[0]
         return revision, answer
 
-    async def _commit(self, operations: list[Any], lease_id: int) -> list[tuple[int, Any]]:
+    async def _commit(self, operations: list[_Operation], lease_id: int) -> list[tuple[int, Any]]:
         fence = self.fence
-        request = rpc.TxnRequest(success=operations)
+        request = rpc.TxnRequest()
+        for operation in operations:
+            operation.add_to(request.success, lease_id)
         if fence is not None:
             request.compare.append(fence.comparison)
         try:
