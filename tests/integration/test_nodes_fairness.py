@@ -6,7 +6,6 @@ import bisect
 from collections.abc import Callable
 
 import pytest
-
 from support.clusters import ProcessCluster
 from support.drivers import Driver
 
