@@ -31,8 +31,9 @@ from shoal_proto.v1 import events_pb2, gcs_pb2
 END_JOB_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: What a driver may tell about its job, in characters.
 MAX_DESCRIPTION_BYTES = 100_000
-#: After a restart the raylets are told again of the jobs that ended at most this long ago.
-END_JOB_AGAIN_S = 600
+#: After a restart the raylets are told again of the jobs that ended at most this long ago, in seconds; longer than the
+#: clocks of two machines with a GCS are apart.
+END_JOB_AGAIN_S = 1_800
 
 _log = structlog.get_logger()
 

@@ -93,6 +93,7 @@ class RayletApp:
         self._template = template
         self._ends_cluster = ends_cluster
         self._incarnation = time.time_ns() // 1_000_000
+        self._made_at = time.monotonic()
         self._running = False
         #: The GCS has registered this node, and not given it up since.
         self._joined = False
@@ -429,7 +430,8 @@ class RayletApp:
         return events_pb2.Heartbeat(
             node_id=self.node_id,
             incarnation=self._incarnation,
-            sent_unix_ms=time.time_ns() // 1_000_000,
+            # Never goes back, as a clock that is corrected does: the heartbeats after that would seem overtaken.
+            sent_unix_ms=self._incarnation + int((time.monotonic() - self._made_at) * 1000),
             total=_amounts(node.ledger.total),
             available=_amounts(available),
             queued_leases=node.leases.queued,
