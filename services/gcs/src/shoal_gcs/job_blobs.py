@@ -12,7 +12,7 @@ from shoal_common.grpc_channel import aio_channel
 from shoal_common.ids import JobID
 from shoal_common.tls import Tls
 
-#: Pauses between the tries, in seconds. What is left after them is deleted if the GCS starts again within ten minutes.
+#: Pauses between the tries, in seconds. What is left after them is deleted if the GCS starts again within half an hour.
 PAUSES_S = (1.0, 5.0, 30.0, 60.0, 120.0)
 
 _log = structlog.get_logger()
