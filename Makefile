@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type proto proto-check docs docs-check bench images-local up down certs ci clean
+.PHONY: help install demo test lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ up: ## start the deployment of compose.yaml (IMAGES=docker/local-images.env: wit
 
 down: ## stop it, and delete its volumes
 	$(COMPOSE) --profile driver down --volumes --remove-orphans
+
+demo-compose: $(STAMP) ## run the AutoML service on the deployment that `make up` has started, from outside
+	SHOAL_AUTH_TOKEN=$$($(COMPOSE) exec -T gateway cat /run/shoal/token) \
+	  SHOAL_ADDRESS=shoal://$$($(COMPOSE) port gateway 10001) $(BIN)/python examples/automl/main.py
 
 certs: ## make a trial authority and certificates for mutual TLS in docker/certs
 	docker/make-certs

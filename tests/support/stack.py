@@ -93,6 +93,16 @@ class Stack:
     def down(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
+    def drive_from_outside(self, *command: str | Path, token: str = "", timeout: float = 100) -> str:
+        """Runs a program of this machine, through the gateway; what it prints."""
+        environment = {
+            **os.environ,
+            "SHOAL_ADDRESS": f"shoal://127.0.0.1:{self.gateway_port}",
+            "SHOAL_AUTH_TOKEN": token or self.read("gateway", "/run/shoal/token"),
+            "PYTHONWARNINGS": "error",
+        }
+        return _run([sys.executable, *map(str, command)], environment, timeout)
+
     def drive(self, *command: str, timeout: float = 100) -> str:
         """Runs a program in a driver's container; what it prints."""
         return self.compose("run", "--rm", "--no-deps", "-T", "driver", *command, timeout=timeout)

@@ -14,7 +14,11 @@ MB = 1_000_000
 MAX_SERVICE_BYTES = 200 * MB
 
 #: Container → how many of them.
-EXPECTED = {"etcd-1": 1, "etcd-2": 1, "nats": 1, "minio": 1, "gcs": 2, "scheduler": 2, "objectstore": 2, "raylet": 3}
+EXPECTED = {
+    **dict.fromkeys(("etcd-1", "etcd-2", "nats", "minio", "gateway"), 1),
+    **dict.fromkeys(("gcs", "scheduler", "objectstore"), 2),
+    "raylet": 3,
+}
 
 
 def inside(container: Any, *command: str) -> tuple[int, str]:
@@ -99,14 +103,16 @@ with socket.create_connection(("nats", 4222), timeout=5) as connection:
     assert code == 0 and "Authorization Violation" in text, text
 
 
-def test_nothing_is_published_but_to_this_machine(stack: Stack) -> None:
+def test_nothing_is_published_but_the_gateway_to_this_machine(stack: Stack) -> None:
     bindings = [
         binding
         for container in stack.running()
         for published in container.attrs["NetworkSettings"]["Ports"].values()
         for binding in published or []
     ]
-    assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings)
+    assert [(binding["HostIp"], binding["HostPort"]) for binding in bindings] == [
+        ("127.0.0.1", str(stack.gateway_port))
+    ]
 
 
 @pytest.mark.parametrize("service", ["gcs", "scheduler", "objectstore", "raylet", "driver"])

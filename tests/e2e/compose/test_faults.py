@@ -33,7 +33,7 @@ while word := command():
         squares=ray.get([square.remote(n) for n in range(8)]),
         first=ray.get(first.add.remote()) == calls,
         fresh=ray.get(fresh.add.remote()),
-        alive=sum(node["Alive"] for node in ray.nodes()),
+        alive=sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes()),
     )
 """
 
@@ -43,7 +43,7 @@ import numpy as np
 
 ray.init()
 here = ray.get_runtime_context().get_node_id()
-node = next(node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here and node["Resources"]["CPU"])
+node = next(node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here and node["Resources"].get("CPU"))
 there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
 
 @ray.remote(num_cpus=0, max_restarts=1, max_task_retries=1, scheduling_strategy=there)
@@ -73,7 +73,8 @@ def square(n):
 ray.init()
 here = ray.get_runtime_context().get_node_id()
 while True:
-    living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    living = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
     squares = ray.get([square.remote(n) for n in range(12)])
     report(here=living[here], others=[host for node, host in living.items() if node != here], squares=squares)
     if not command():
@@ -83,7 +84,7 @@ SQUARES = [n * n for n in range(12)]
 
 
 def works(driver: Driver, *, nodes: int = 3) -> None:
-    """Old and new actors and tasks, on so many nodes."""
+    """Old and new actors and tasks, on so many nodes with CPUs."""
     driver.tell("work")
     expected = {"squares": [n * n for n in range(8)], "first": True, "fresh": 1, "alive": nodes}
     assert driver.report() == expected

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from support.stack import Stack
+from support.stack import ROOT, Stack
 
 #: What a run prints, apart from the figures that differ from run to run.
 EXPECTED = {
     "squares.py": "squares: [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]",
+    "many_tiny_tasks.py": "they add up to 9,999,900,000",
     "parallel_sleeps.py": "4 seconds of sleep in",
     "wait_loop.py": "finished in this order:",
     "numpy_dependencies.py": "product of four 500x500 matrices, trace",
@@ -21,6 +24,29 @@ EXPECTED = {
 @pytest.mark.parametrize("example", EXPECTED)
 def test_a_driver_inside_the_network(stack: Stack, example: str) -> None:
     assert EXPECTED[example] in stack.drive("python", example)
+
+
+@pytest.mark.parametrize("example", EXPECTED)
+def test_a_driver_outside(stack: Stack, example: str) -> None:
+    assert EXPECTED[example] in stack.drive_from_outside(ROOT / "examples" / example)
+
+
+def test_the_automl_service_from_outside(stack: Stack, tmp_path: Path) -> None:
+    plot = tmp_path / "scores.png"
+    text = stack.drive_from_outside(ROOT / "examples" / "automl" / "main.py", "--plot", plot, timeout=300)
+    assert "on 6 CPUs" in text
+    assert plot.stat().st_size > 1000
+
+
+def test_a_wrong_token_is_refused_outside(stack: Stack) -> None:
+    program = f"""
+import shoal
+try:
+    shoal.init("shoal://127.0.0.1:{stack.gateway_port}")
+except shoal.exceptions.AuthenticationError as error:
+    print("refused:", error)
+"""
+    assert "refused:" in stack.drive_from_outside("-c", program, token="wrong" * 10)
 
 
 def test_a_driver_reads_large_objects_in_place(stack: Stack) -> None:

@@ -74,7 +74,7 @@ async def test_heartbeats_of_every_node_are_on_nats(stack: Stack) -> None:
 
     async def hear(message: nats.aio.msg.Msg) -> None:
         heard.add(message.subject.rpartition(".")[2])
-        if len(heard) == 3:
+        if len(heard) == 4:
             complete.set()
 
     client = await nats.connect(
