@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.certificates import Authority
-from support.clusters import ProcessCluster
+from support.clusters import MIB, ProcessCluster
 from support.servers import free_port
 
 import shoal
@@ -53,6 +54,9 @@ def test_actors_on_other_nodes_are_called(cluster: ProcessCluster) -> None:
         # More than a TLS record, many at once.
         values = [bytes([i]) * 50_000 for i in range(100)]
         assert shoal.get([echo.same.remote(value) for value in values], timeout=60) == values
+        # An object of several chunks, each way.
+        large = os.urandom(10 * MIB)
+        assert shoal.get(echo.same.remote(large), timeout=60) == large
 
 
 def test_strangers_are_not_let_in(cluster: ProcessCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

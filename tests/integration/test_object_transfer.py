@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.clusters import MIB, ProcessCluster
-from support.store_client import StoreClient
+from support.processes import eventually
+from support.store_client import StoreClient, new_object_id
 
 KIB = 1024
 
@@ -53,6 +54,63 @@ def test_more_is_read_than_fits(nodes: list[StoreClient]) -> None:
         for _ in range(2):
             object_id = here.put(each)
             assert there.get(object_id, here) == each
+
+
+def test_all_nodes_ask_for_one_object_at_once(nodes: list[StoreClient]) -> None:
+    here, *others = nodes
+    data = os.urandom(40 * MIB)
+    object_id = here.put(data)
+    requests = [other.ask(object_id, here) for other in others]
+    for other, request in zip(others, requests, strict=True):
+        assert other.bytes_of(other.answer(request)) == data
+        other.unpin(object_id)
+
+
+def test_more_is_asked_for_at_once_than_fits(nodes: list[StoreClient]) -> None:
+    """The arena holds six of them; the others come as files, or wait until there is room."""
+    here, there, _ = nodes
+    data = [os.urandom(10 * MIB) for _ in range(12)]
+    ids = [here.put(each) for each in data]
+    requests = [there.ask(object_id, here) for object_id in ids]
+    for object_id, each, request in zip(ids, data, requests, strict=True):
+        assert there.bytes_of(there.answer(request)) == each
+        there.unpin(object_id)
+
+
+def test_what_was_fetched_ahead_is_here_already(nodes: list[StoreClient]) -> None:
+    here, there, _ = nodes
+    data = [os.urandom(5 * MIB) for _ in range(3)]
+    ids = [here.put(each) for each in data]
+    there.prefetch(*ids, home=here)
+    there.prefetch(*ids, home=here)
+    assert [there.get(object_id, here) for object_id in ids] == data
+
+
+def test_an_object_freed_while_it_is_read_elsewhere(nodes: list[StoreClient]) -> None:
+    here, there, third = nodes
+    for _ in range(5):
+        object_id = here.put(os.urandom(30 * MIB))
+        requests = [(other, other.ask(object_id, here)) for other in (there, third)]
+        here.free(object_id)
+        for other, request in requests:
+            # Either it was here in time, or it is lost.
+            located = other.answer(request)
+            assert not located.error or located.error.startswith("ObjectLostError: ")
+            if not located.error:
+                other.unpin(object_id)
+    for each in nodes:
+        eventually(lambda each=each: each.is_empty(), "all memory is free again")
+
+
+def test_who_asks_before_it_is_written_waits(nodes: list[StoreClient]) -> None:
+    here, there, _ = nodes
+    object_id = new_object_id()
+    place = here.create(object_id, 5 * MIB)
+    request = there.ask(object_id, here)
+    here.get(here.put(b"something else"))
+    data = os.urandom(5 * MIB)
+    here.write(object_id, place, data)
+    assert there.bytes_of(there.answer(request)) == data
 
 
 def test_a_freed_object_is_lost_everywhere(nodes: list[StoreClient]) -> None:

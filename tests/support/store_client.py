@@ -82,17 +82,31 @@ class StoreClient:
     def put(self, data: bytes, object_id: bytes = b"", owner: bytes = b"") -> bytes:
         """The new object's id. ``owner``: empty = this process."""
         object_id = object_id or new_object_id()
+        self.write(object_id, self.create(object_id, len(data), owner), data)
+        return object_id
+
+    def create(self, object_id: bytes, size: int, owner: bytes = b"") -> frames.ObjectCreated:
         request = next(self._requests)
-        self.send(frames.ObjectCreate(request, object_id, len(data), owner or self.worker_id))
-        created = self.receive(frames.ObjectCreated, request)
+        self.send(frames.ObjectCreate(request, object_id, size, owner or self.worker_id))
+        created: frames.ObjectCreated = self.receive(frames.ObjectCreated, request)
         assert not created.error, created.error
-        if created.path:
-            with open(created.path, "r+b") as file:
+        return created
+
+    def write(self, object_id: bytes, place: frames.ObjectCreated, data: bytes) -> None:
+        """Fill what was created, and seal it."""
+        if place.path:
+            with open(place.path, "r+b") as file:
                 file.write(data)
         else:
-            self.arena[created.offset : created.offset + len(data)] = data
+            self.arena[place.offset : place.offset + len(data)] = data
         self.send(frames.ObjectSeal(object_id))
-        return object_id
+
+    def is_empty(self) -> bool:
+        """Nothing takes room in the arena: an object as large as it gets its lowest address, at once."""
+        object_id = new_object_id()
+        created = self.create(object_id, len(self.arena))
+        self.send(frames.ObjectAbort(object_id))
+        return created.offset == 0 and not created.path
 
     def ask(self, object_id: bytes, home: StoreClient | None = None) -> int:
         """Begin to get it; ``answer`` ends it."""

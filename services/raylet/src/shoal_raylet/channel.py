@@ -15,7 +15,6 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -31,26 +30,11 @@ _READ_BYTES = 256 * 1024
 _MAX_HANDSHAKE_BYTES = 64 * 1024
 #: A peer that lets this much pile up does not read any more: its connection ends.
 MAX_QUEUED_BYTES = 256 * 1024 * 1024
-#: Of a file this much goes out in one turn of the loop, a fraction of a millisecond: others want to be served too.
-_FILE_STEP_BYTES = 1024 * 1024
+#: So much goes out in one turn of the loop, a fraction of a millisecond: others want to be served too.
+_STEP_BYTES = 1024 * 1024
 
 _decode_hello = msgspec.msgpack.Decoder(frames.Hello).decode
 _decode_proof = msgspec.msgpack.Decoder(frames.HelloProof).decode
-
-
-@dataclass(slots=True)
-class _FileRange:
-    """Bytes that the kernel takes out of a file, or out of the arena."""
-
-    fd: int
-    offset: int
-    left: int
-    #: The descriptor is the range's own.
-    owned: bool
-
-    def close(self) -> None:
-        if self.owned:
-            os.close(self.fd)
 
 
 class ChannelHost(Protocol):
@@ -92,7 +76,7 @@ class Connection:
         self._decoder = frames.FrameDecoder(frames.RayletMessage)
         self._early = b""
         self._nonce = handshake.new_nonce()
-        self._out: deque[memoryview | _FileRange] = deque()
+        self._out: deque[memoryview] = deque()
         self._out_bytes = 0
         self._closed = False
         self._reads = 0
@@ -131,23 +115,17 @@ class Connection:
         else:
             self._corked.append(frame)
 
-    def send_bytes(self, data: bytes) -> None:
-        """What is not a frame, to a peer that expects it."""
-        if not self._closed:
-            self._write(data)
-
-    def send_file(self, header: bytes, fd: int, offset: int, length: int, *, owned: bool) -> None:
-        """Send ``header`` and, without copying them, bytes of a file that must not change until the peer has them.
-
-        ``owned``: the descriptor is closed when they are sent."""
-        part = _FileRange(fd, offset, length, owned)
+    def send_bytes(self, header: bytes, body: memoryview | None = None) -> None:
+        """What is no frame, to a peer that expects it. ``body`` is not copied, and must not change until it is sent."""
         if self._closed:
-            part.close()
+            return
+        if body is None:
+            self._write(header)
             return
         if not self._out:
             self._loop.add_writer(self._fd, self._flush)
-        self._out += (memoryview(header), part)
-        self._out_bytes += len(header)
+        self._out += (memoryview(header), body)
+        self._out_bytes += len(header) + len(body)
 
     def drain(self) -> None:
         """The peer's process is dead: read what it had sent, then close."""
@@ -166,9 +144,6 @@ class Connection:
         self._loop.remove_reader(self._fd)
         if self._out:
             self._loop.remove_writer(self._fd)
-            for part in self._out:
-                if isinstance(part, _FileRange):
-                    part.close()
             self._out.clear()
         self._sock.close()
         if reason:
@@ -300,41 +275,22 @@ class Connection:
             self._loop.call_soon(self.close, f"the peer left {self._out_bytes} bytes unread")
 
     def _flush(self) -> None:
-        room = _FILE_STEP_BYTES
+        room = _STEP_BYTES
         while self._out and room > 0:
             head = self._out[0]
             try:
-                if isinstance(head, _FileRange):
-                    room -= self._send_step(head, room)
-                    if not head.left:
-                        head.close()
-                        self._out.popleft()
-                    continue
-                sent = self._sock.send(head)
+                sent = self._sock.send(head[:room])
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 self.close(f"write failed: {error}")
                 return
+            room -= sent
             self._out_bytes -= sent
             if sent == len(head):
                 self._out.popleft()
             else:
                 self._out[0] = head[sent:]
-                return
         if not self._out:
             with contextlib.suppress(OSError):
                 self._loop.remove_writer(self._fd)
-
-    def _send_step(self, part: _FileRange, limit: int) -> int:
-        """The number of bytes sent. Raises: OSError."""
-        size = min(part.left, limit)
-        if isinstance(self._sock, socket.socket):
-            sent = os.sendfile(self._fd, part.fd, part.offset, size)
-        else:
-            sent = self._sock.send(os.pread(part.fd, size, part.offset))
-        if not sent:
-            raise OSError("the file has become shorter")
-        part.offset += sent
-        part.left -= sent
-        return sent

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -532,18 +531,16 @@ class ObjectExchange:
 
     def _send_chunk(self, connection: Connection, message: frames.ChunkGet, entry: Entry) -> None:
         assert entry.offset is not None
+        start, view = entry.offset + message.offset, self._arena.view
+        if entry.path:
+            try:
+                start, view = message.offset, memoryview(self._files.map(entry.path, entry.size))
+            except OSError as error:
+                log.warning("file_not_sent", path=entry.path, reason=str(error))
+                connection.send_bytes(frames.CHUNK_HEADER.pack(message.request, 0))
+                return
         header = frames.CHUNK_HEADER.pack(message.request, message.length)
-        if not entry.path:
-            at = entry.offset + message.offset
-            connection.send_file(header, self._arena.fd, at, message.length, owned=False)
-            return
-        try:
-            fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            log.warning("file_not_sent", path=entry.path, reason=str(error))
-            connection.send_bytes(frames.CHUNK_HEADER.pack(message.request, 0))
-            return
-        connection.send_file(header, fd, message.offset, message.length, owned=True)
+        connection.send_bytes(header, view[start : start + message.length])
 
     def _chunks_end(self, connection: Connection, message: frames.ChunksEnd) -> None:
         object_id = message.object_id

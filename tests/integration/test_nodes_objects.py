@@ -1,0 +1,97 @@
+"""Large values on several nodes, as programs see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import MIB, ProcessCluster
+from support.processes import eventually
+
+import shoal
+from shoal import exceptions
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ProcessCluster]:
+    """This process is a driver on the first of three nodes."""
+    with ProcessCluster() as cluster:
+        for name in ("first", "second", "third"):
+            cluster.add_node(cpus=2, resources={name: 2})
+        with cluster.connected():
+            yield cluster
+
+
+@shoal.remote(num_cpus=0)
+def make(mib: int, fill: int) -> Any:
+    return np.full(mib * MIB, fill, dtype=np.uint8)
+
+
+@shoal.remote(num_cpus=0)
+def total(*arrays: Any) -> int:
+    return sum(int(array[0]) * array.nbytes for array in arrays) // MIB
+
+
+@shoal.remote(num_cpus=0)
+def total_of(refs: list[Any]) -> int:
+    return sum(int(array[0]) * array.nbytes for array in shoal.get(refs)) // MIB
+
+
+def on(node: str) -> dict[str, Any]:
+    return {"resources": {node: 0.01}}
+
+
+def test_results_come_from_where_they_were_made(cluster: ProcessCluster) -> None:
+    refs = [make.options(**on(node)).remote(10, 3) for node in ("first", "second", "third")]
+    for array in shoal.get(refs):
+        assert array.nbytes == 10 * MIB
+        assert (array == 3).all()
+        assert not array.flags.writeable
+
+
+def test_arguments_go_to_where_the_task_runs(cluster: ProcessCluster) -> None:
+    mine = shoal.put(np.full(5 * MIB, 1, dtype=np.uint8))
+    theirs = make.options(**on("second")).remote(5, 2)
+    for node in ("first", "second", "third"):
+        assert shoal.get(total.options(**on(node)).remote(mine, theirs)) == 15
+        assert shoal.get(total_of.options(**on(node)).remote([mine, theirs])) == 15
+
+
+def test_a_large_value_goes_along_as_an_argument(cluster: ProcessCluster) -> None:
+    assert shoal.get(total.options(**on("third")).remote(np.full(7 * MIB, 1, dtype=np.uint8))) == 7
+
+
+def test_more_than_all_stores_hold_passes_through(cluster: ProcessCluster) -> None:
+    """Each node's arena has 64 MiB."""
+    for _ in range(3):
+        made = [make.options(**on("second")).remote(10, 1) for _ in range(10)]
+        sums = [total.options(**on("third")).remote(ref) for ref in made]
+        assert shoal.get(sums, timeout=120) == [10] * 10
+        assert sum(int(array[0]) for array in map(shoal.get, made)) == 10
+
+
+def test_what_nobody_refers_to_any_more_goes_everywhere(cluster: ProcessCluster) -> None:
+    ref = make.options(**on("second")).remote(10, 1)
+    assert shoal.get(total.options(**on("third")).remote(ref)) == 10
+    assert shoal.get(ref).nbytes == 10 * MIB
+    del ref
+    eventually(lambda: store_use() == 0, "the stores are empty")
+
+
+def store_use() -> float:
+    """Bytes used in the stores of all nodes."""
+    total, free = shoal.cluster_resources(), shoal.available_resources()
+    return total["object_store_memory"] - free["object_store_memory"]
+
+
+def test_what_was_only_on_a_dead_node_is_lost(cluster: ProcessCluster) -> None:
+    node = cluster.add_node(cpus=1, resources={"fourth": 1})
+    copied, lost = [make.options(**on("fourth"), max_retries=0).remote(10, fill) for fill in (4, 5)]
+    shoal.wait([copied, lost], num_returns=2, fetch_local=False)
+    assert shoal.get(total.options(**on("third")).remote(copied)) == 40
+    node.kill()
+    assert (shoal.get(copied, timeout=60) == 4).all(), "another node has a copy"
+    with pytest.raises(exceptions.ObjectLostError):
+        shoal.get(lost, timeout=60)
