@@ -101,7 +101,9 @@ def machine() -> Iterator[Machine]:
 
 
 def test_a_cluster_outlives_its_drivers_and_goes_with_stop(machine: Machine) -> None:
-    said = machine.start_head("--labels=zone=a")
+    outside = f"shoal://127.0.0.1:{(gateway_port := free_port())}"
+    said = machine.start_head("--labels=zone=a", f"--gateway-port={gateway_port}")
+    assert outside in said
     assert f"shoal start --address={machine.address}" in said
     token = machine.home / ".shoal" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
@@ -132,6 +134,9 @@ def test_a_cluster_outlives_its_drivers_and_goes_with_stop(machine: Machine) -> 
         assert facts["calls"] == 2
         assert facts["labels"]["zone"] == "a"
         assert second.wait() == 0
+    with Driver(find, env={**machine.environment, "SHOAL_ADDRESS": outside}) as third:
+        assert third.report()["calls"] == 3
+        assert third.wait() == 0
     assert "Actors: 1 alive" in machine.done("status")
 
     everything = machine.everything()

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from support.certificates import Authority
 from support.clusters import MIB, ProcessCluster, RayletProcess
 from support.drivers import Driver
 from support.processes import alive, eventually
@@ -17,6 +19,7 @@ from support.servers import free_port
 from support.tcp_proxy import TcpProxy
 
 import shoal
+from shoal_common.tls import VARIABLES
 
 
 @dataclass
@@ -43,10 +46,10 @@ class Outside:
             return output
 
 
-def start(cluster: ProcessCluster, grace_s: float) -> Outside:
+def start(cluster: ProcessCluster, grace_s: float, store_bytes: int = 256 * MIB) -> Outside:
     port = free_port()
     node = cluster.add_node(
-        cpus=2, resources={"first": 1}, store_bytes=256 * MIB, gateway_port=port, gateway_grace_s=grace_s
+        cpus=2, resources={"first": 1}, store_bytes=store_bytes, gateway_port=port, gateway_grace_s=grace_s
     )
     cluster.add_node(cpus=1, resources={"second": 1}, store_bytes=64 * MIB)
     return Outside(cluster, node, port)
@@ -60,9 +63,9 @@ def outside() -> Iterator[Outside]:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Outside]:
-    """Sessions end two seconds after their connection."""
+    """Sessions end two seconds after their connection, and the store is small."""
     with ProcessCluster() as cluster:
-        yield start(cluster, 2.0)
+        yield start(cluster, 2.0, 32 * MIB)
 
 
 # -- the same API, the same errors -----------------------------------------------------------------------
@@ -148,6 +151,17 @@ def test_objects_of_all_sizes(outside: Outside) -> None:
         print("whole")
     """)
     assert output.splitlines() == ["whole"]
+
+
+def test_an_object_larger_than_the_store_becomes_a_file(impatient: Outside) -> None:
+    output = impatient.run("""
+        import numpy as np
+        ray.init()
+        array = np.arange(40 << 17, dtype=np.float64)  # 40 MiB in a store of 32
+        ref = ray.put(array)
+        print((ray.get(ref) == array).all(), ray.get(ray.remote(lambda a: float(a[-1])).remote(ref)) == array[-1])
+    """)
+    assert output.splitlines() == ["True True"]
 
 
 def test_references_in_values_and_values_owned_outside(outside: Outside) -> None:
@@ -543,6 +557,11 @@ def test_modules_next_to_the_script_travel(outside: Outside, tmp_path_factory: p
         "import shoal as ray\nimport helpers\nfrom shapes.area import Square\nray.init()\n"
         "@ray.remote\ndef work(s):\n    return type(s)(helpers.scale(s.side))\n"
         "print(ray.get(work.remote(Square(2))) == Square(12), ray.get(ray.remote(helpers.scale).remote(1)))\n"
+        "@ray.remote(retry_exceptions=[helpers.Failure], max_retries=3)\ndef flaky(c):\n"
+        "    if ray.get(c.add.remote()) < 3:\n        helpers.scale(-1)\n    return 'retried'\n"
+        "@ray.remote(num_cpus=0)\nclass Count:\n    n = 0\n    def add(self):\n        self.n += 1\n"
+        "        return self.n\n"
+        "print(ray.get(flaky.remote(Count.remote())))\n"
         "try:\n    ray.get(work.remote(Square(-1)))\n"
         "except helpers.Failure as error:\n    print('caught', error.cause)\n"
     )
@@ -555,4 +574,32 @@ def test_modules_next_to_the_script_travel(outside: Outside, tmp_path_factory: p
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == ["True 3", "caught negative"]
+    assert done.stdout.splitlines() == ["True 3", "retried", "caught negative"]
+
+
+def test_mutual_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the client to the gateway, inside, and through to the GCS; who has no certificate does not get in."""
+    tls = Authority(tmp_path / "authority").issue()
+    code = """
+        ray.init()
+
+        @ray.remote(num_cpus=0, resources={"second": 0.1})
+        class Echo:
+            def same(self, value):
+                return value
+            def owner(self, refs):
+                return ray.get(refs[0])
+
+        echo = Echo.remote()
+        data = os.urandom(3_000_000)
+        report(same=ray.get(echo.same.remote(data)) == data, owned=ray.get(echo.owner.remote([ray.put(7)])))
+    """
+    for variable, path in zip(VARIABLES, (tls.ca, tls.cert, tls.key), strict=True):
+        monkeypatch.setenv(variable, str(path))
+    with ProcessCluster() as cluster:
+        outside = start(cluster, 60.0)
+        with outside.client(code) as client:
+            assert client.report() == {"same": True, "owned": 7}
+        for variable in VARIABLES:
+            monkeypatch.delenv(variable)
+        assert "gateway" in refused(outside.environment(), "ConnectionError")

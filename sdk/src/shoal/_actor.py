@@ -19,6 +19,7 @@ from shoal._runtime.actor_creation import ActorCreation
 from shoal._runtime.actor_host import ActorExit
 from shoal._runtime.peer_frames import TaskPush
 from shoal._runtime.task_submitter import pack_arguments
+from shoal._serialization import serialize
 from shoal._signature import ANY, Signature, signature_of
 from shoal_common import ids
 from shoal_common.resources import ResourceSet
@@ -198,10 +199,7 @@ def _method_info(member: Any, *, skip_first: bool) -> MethodInfo:
 def _pickled_exceptions(retry: bool | tuple[type[Exception], ...] | None) -> bool | bytes:
     if retry is None or isinstance(retry, bool):
         return bool(retry)
-    import cloudpickle
-
-    data: bytes = cloudpickle.dumps(retry)
-    return data
+    return serialize(retry, "retry_exceptions", out_of_band=False).pickled
 
 
 # -- creation -----------------------------------------------------------------------------------------

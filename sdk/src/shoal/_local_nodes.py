@@ -76,6 +76,8 @@ class NodeOptions(msgspec.Struct, frozen=True):
     memory: int | None = None
     object_store_memory: int | None = None
     labels: dict[str, str] | None = None
+    #: For clients outside of the cluster; None: none.
+    gateway_port: int | None = None
 
 
 class HeadOptions(msgspec.Struct, frozen=True):
@@ -196,6 +198,7 @@ class _Launch:
             host=host,
             port=0,
             channel_port=0,
+            gateway_port=-1 if options.gateway_port is None else options.gateway_port,
             node_id=node_id,
             gcs_address=gcs_address,
             scheduler_addresses=",".join(told.scheduler_addresses),

@@ -47,7 +47,7 @@ class OutsideDriver:
             opened = self.client.connect()
         except HandshakeError as error:
             self.close()
-            if "token" in str(error):
+            if str(error).startswith("wrong token"):
                 raise exceptions.AuthenticationError(f"The gateway at {self.address}: {error}") from None
             raise ConnectionError(f"The gateway at {self.address}: {error}") from None
         except OSError as error:
@@ -83,7 +83,7 @@ def parse_address(address: str) -> tuple[str, int]:
     """``shoal://host[:port]`` → host, port. Raises: ValueError."""
     parts = urllib.parse.urlsplit(address)
     try:
-        port = parts.port or DEFAULT_PORT
+        port = DEFAULT_PORT if parts.port is None else parts.port
     except ValueError:
         port = 0
     if not (parts.hostname and port) or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:

@@ -14,6 +14,7 @@ from shoal._export import Exportable
 from shoal._object_ref import ObjectRef
 from shoal._options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._runtime.task_submitter import pack_arguments
+from shoal._serialization import serialize
 from shoal._signature import Signature, signature_of
 
 P = ParamSpec("P")
@@ -149,10 +150,7 @@ def _max_retries(options: TaskOptions) -> int:
 
 
 def _pickle_classes(classes: tuple[type[Exception], ...]) -> bytes:
-    import cloudpickle
-
-    data: bytes = cloudpickle.dumps(classes)
-    return data
+    return serialize(classes, "retry_exceptions", out_of_band=False).pickled
 
 
 #: One definition per function table key in a process, so that its run times are learned once.

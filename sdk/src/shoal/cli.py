@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--num-cpus", type=float, help="default: the machine's")
     start.add_argument("--num-gpus", type=float, help="default: 0")
     start.add_argument("--resources", type=_json, help="further resources, as JSON: '{\"disk\": 2}'")
+    start.add_argument(
+        "--gateway-port", type=int, help="port for drivers outside of the cluster, shoal://; default: none"
+    )
     start.add_argument("--labels", type=_labels, help="labels of the node: zone=a,kind=b")
     start.add_argument("--memory", type=int, help="bytes for tasks and actors; default: 70%% of what is free")
     start.add_argument("--object-store-memory", type=int, help="bytes; default: 30%% of what is free")
@@ -96,7 +99,7 @@ def _start(options: argparse.Namespace) -> int:
                 raise ValueError(f"--{name} is the head's to know: leave it out with --address")
         token = load_token(dict(os.environ))
         started = local.start_node(root, token, options.address, options.node_ip_address or "", node)
-    _explain(started)
+    _explain(started, options.gateway_port)
     if not options.block:
         return 0
     return _block(started)
@@ -113,7 +116,7 @@ def _token() -> str:
     return load_token(dict(os.environ))
 
 
-def _explain(node: local.LocalNode) -> None:
+def _explain(node: local.LocalNode, gateway_port: int | None) -> None:
     place = node.place
     print(f"Node {place.node_id} runs at {place.node_host}; its logs are in {node.directory / 'logs'}.")
     if node.head:
@@ -125,6 +128,9 @@ def _explain(node: local.LocalNode) -> None:
         print(f"    shoal start --address={place.gcs_address}")
     print("A program on this machine connects by")
     print(f'    shoal.init(address="auto")        or SHOAL_ADDRESS={place.gcs_address}')
+    if gateway_port:
+        print("A program anywhere else connects, with the same token, by")
+        print(f'    shoal.init("shoal://{place.node_host}:{gateway_port}")')
     print("`shoal status` shows the cluster, `shoal stop` ends what was started on this machine.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -38,6 +39,8 @@ from shoal_common.tls import Tls
 from shoal_common.tunnel import Tunnel
 from shoal_common.tunnel_sockets import TunnelSockets
 
+logger = logging.getLogger("shoal")
+
 #: A connection to the gateway must be there by then, in seconds.
 CONNECT_TIMEOUT_S = 5.0
 #: Pauses between two attempts to connect again, in seconds.
@@ -64,7 +67,7 @@ class GatewayClient:
     ) -> None:
         """``directory`` is private and holds the two sockets. ``on_end`` is told, in this client's thread, why the
         session is over if that was not ``close``: from then on every connection of the driver is closed."""
-        self._host, self._port = host, port
+        self._at = (host, port)
         self._token = token
         self._tls = tls
         self._worker_id = worker_id
@@ -200,7 +203,7 @@ class GatewayClient:
     async def _reach(self) -> AnySocket:
         """Raises: OSError."""
         problem: OSError | None = None
-        for family, _, _, _, address in await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
+        for family, _, _, _, address in await self._loop.getaddrinfo(*self._at, type=socket.SOCK_STREAM):
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 await self._loop.sock_connect(sock, address)
@@ -230,6 +233,7 @@ class GatewayClient:
     # -- the connection breaks ------------------------------------------------------------------------
 
     def _lost(self, reason: str) -> None:
+        logger.warning("The connection to the gateway at %s:%d broke, connecting again: %s", *self._at, reason)
         self._reconnecting = self._loop.create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
@@ -246,6 +250,7 @@ class GatewayClient:
             except HandshakeError as error:
                 self._sockets.end(f"the gateway refused to resume it: {error}")
             else:
+                logger.info("The session with the gateway at %s:%d goes on", *self._at)
                 self._sockets.attach(connection, opened.received, early)
                 return
 

@@ -247,6 +247,8 @@ class RayletApp:
         self.host = await self._find_host()
         self._output.start()
         self._processes.start(self._template)
+        if self._gateway is not None:
+            self._gateway.listen()
         self._channel.start(self._node)
         # Workers warm up while this process registers.
         self._node.start()

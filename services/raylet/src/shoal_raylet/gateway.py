@@ -40,12 +40,15 @@ class Gateway:
         self._sessions: dict[bytes, GatewaySession] = {}
         self._greetings: set[asyncio.Task[None]] = set()
 
-    def start(self, inside: Inside) -> None:
-        """Raises: OSError when the port is in use."""
-        self._inside = inside
+    def listen(self) -> None:
+        """Take the port; clients wait until ``start``. Raises: OSError when it is in use."""
         self._loop = asyncio.get_running_loop()
         self._listener = tcp.listen(self._host, self.port)
         self.port = self._listener.getsockname()[1]
+
+    def start(self, inside: Inside) -> None:
+        assert self._listener is not None
+        self._inside = inside
         self._loop.add_reader(self._listener.fileno(), self._accept)
         log.info("gateway_started", host=self._host, port=self.port)
 
