@@ -2,28 +2,28 @@
 
     python benchmarks/gateway.py [--rounds N]
 
-One cluster of real processes; the same program as a driver on the node and as a client through the node's gateway over
-the loopback, in turn. Writes results/gateway.{md,json}.
+One cluster, as ``shoal start`` makes it; the same program as a driver on the node and as a client through the node's
+gateway over the loopback, in turn. Writes results/gateway.{md,json}.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
 from report import describe_machine
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
-sys.path.insert(0, str(HERE.parent / "tests"))
-
+RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 1 << 20
 SECONDS = 2.0
 LARGE = 100 * MIB
@@ -57,7 +57,6 @@ def measure() -> dict[str, float]:
     shoal.init(logging_level="ERROR", log_to_driver=False)
     nothing = shoal.remote(lambda: None)
 
-    @shoal.remote
     class Actor:
         def nothing(self) -> None:
             pass
@@ -65,13 +64,13 @@ def measure() -> dict[str, float]:
         def make(self) -> list[shoal.ObjectRef[object]]:
             return [shoal.put(np.zeros(LARGE, dtype=np.uint8))]
 
-    actor = Actor.remote()
+    actor = shoal.remote(Actor).remote()
     shoal.get([nothing.remote() for _ in range(100)])
     data = np.zeros(LARGE, dtype=np.uint8)
 
     def get() -> None:
         # Each time an object that this process has not read yet.
-        shoal.get(shoal.get(actor.make.remote()))
+        shoal.get(shoal.get(actor.make.remote())[0])
 
     made = 1 / rate(lambda: shoal.get(actor.make.remote()), 1)
     whole = 1 / rate(get, 1)
@@ -88,15 +87,31 @@ def measure() -> dict[str, float]:
     return result
 
 
-def participant(address: str, token: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--measure"],
-        env={**os.environ, "SHOAL_ADDRESS": address, "SHOAL_AUTH_TOKEN": token},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+def participant(environment: dict[str, str]) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, "--measure"], env=environment, stdout=subprocess.PIPE, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
+
+
+@contextlib.contextmanager
+def cluster(gateway_port: int) -> Iterator[dict[str, str]]:
+    """The environment of a driver on its node."""
+    with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as directory:
+        environment = {**os.environ, "HOME": directory, "TMPDIR": directory}
+        shoal = [sys.executable, "-m", "shoal.cli"]
+        sizes = ["--num-cpus=2", f"--object-store-memory={1024 * MIB}"]
+        start = [*shoal, "start", "--head", "--port=0", f"--gateway-port={gateway_port}", *sizes]
+        subprocess.run(start, env=environment, stdout=subprocess.DEVNULL, check=True)
+        try:
+            yield environment
+        finally:
+            subprocess.run([*shoal, "stop"], env=environment, stdout=subprocess.DEVNULL, check=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def main() -> None:
@@ -108,27 +123,23 @@ def main() -> None:
         print(json.dumps(measure()))
         return
 
-    from support.clusters import ProcessCluster
-    from support.servers import free_port
-
     port = free_port()
     runs: dict[str, list[dict[str, float]]] = {"inside": [], "outside": []}
-    with ProcessCluster() as cluster:
-        cluster.add_node(cpus=2, store_bytes=1024 * MIB, prefault_bytes=512 * MIB, gateway_port=port)
-        places = {"inside": cluster.address, "outside": f"shoal://127.0.0.1:{port}"}
+    with cluster(port) as environment:
+        outside = {**environment, "SHOAL_ADDRESS": f"shoal://127.0.0.1:{port}"}
         for _ in range(options.rounds):
-            for place, address in places.items():
-                runs[place].append(participant(address, cluster.token))
+            runs["inside"].append(participant(environment))
+            runs["outside"].append(participant(outside))
     figures = {place: {row: median(run[row] for run in each) for row in ROWS} for place, each in runs.items()}
     lines = ["| | on the node | through the gateway | of it |", "|---|---|---|---|"]
     for row, unit in ROWS.items():
-        inside, outside = figures["inside"][row], figures["outside"][row]
+        direct, tunnelled = figures["inside"][row], figures["outside"][row]
         if row.startswith("get"):
-            lines.append(f"| {row} | in place | {outside:,.2f} {unit} | |")
+            lines.append(f"| {row} | in place | {tunnelled:,.2f} {unit} | |")
         else:
             digits = 2 if unit == "GB/s" else 0
             lines.append(
-                f"| {row} | {inside:,.{digits}f} {unit} | {outside:,.{digits}f} {unit} | {outside / inside:.0%} |"
+                f"| {row} | {direct:,.{digits}f} {unit} | {tunnelled:,.{digits}f} {unit} | {tunnelled / direct:.0%} |"
             )
     machine = describe_machine()
     title = f"Median of {options.rounds} rounds in turn, on {machine['cpus']} CPUs ({machine['cpu_model']})."

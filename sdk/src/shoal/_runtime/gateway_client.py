@@ -82,6 +82,7 @@ class GatewayClient:
         self._gcs_listener: socket.socket | None = None
         self._reconnecting: asyncio.Task[None] | None = None
         self._closing = False
+        self._node_id = b""
 
     @property
     def gcs_address(self) -> str:
@@ -188,6 +189,8 @@ class GatewayClient:
             async with asyncio.timeout(handshake.HANDSHAKE_TIMEOUT_S):
                 greeting = Greeting(sock)
                 opened = await greeting.request(self._token, self._hello(), session)
+            if opened.error and session.resumes and opened.node_id != self._node_id:
+                raise ConnectionError("another gateway has answered: the session is not there")
             if opened.error:
                 raise HandshakeError(opened.error)
             return sock, opened, greeting.rest

@@ -98,7 +98,7 @@ class Gateway:
                 hello, wanted = await greeting.authenticate(self._token, self._inside.node_id)
                 session = self._find(hello.worker_id, wanted)
                 if isinstance(session, str):
-                    await greeting.answer(SessionOpened(error=session))
+                    await greeting.answer(SessionOpened(node_id=self._inside.node_id, error=session))
                     raise HandshakeError(session)
                 await greeting.answer(
                     SessionOpened(
