@@ -136,8 +136,9 @@ class Connection:
                 sent = self._sock.send(data)
             except BlockingIOError:
                 sent = 0
-            except OSError:
+            except OSError as error:
                 self.undelivered = True
+                self._write_error = str(error)
                 return  # the reactor sees the same error on reading and closes
             if sent < len(data):
                 self._out.append(memoryview(data)[sent:])
@@ -194,7 +195,7 @@ class Connection:
             self.close(self._write_error or str(error))
             return
         if not data:
-            self.close("the peer closed the connection")
+            self.close(self._write_error or "the peer closed the connection")
             return
         try:
             messages = self._decoder.feed(data)
