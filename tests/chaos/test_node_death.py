@@ -118,10 +118,6 @@ def test_an_actor_without_restarts_dies_with_its_node(cluster: ProcessCluster) -
     with cluster.connected():
         actor = Log.options(resources={"there": 1}, num_cpus=0).remote()  # type: ignore[attr-defined]
         shoal.get(actor.note.remote("x", 1))
-        node_of = {
-            pid: node for node in cluster.nodes[1:] for pid in node.processes()
-        }  # before the death, to know whose it was
-        assert node_of
         for node in cluster.nodes[1:]:
             node.kill()
         with pytest.raises(shoal.exceptions.ActorDiedError):
@@ -215,3 +211,16 @@ def test_a_scheduler_that_dies_leaves_the_other_one() -> None:
 
             # Without any, each node still grants what it can.
             assert shoal.get([here.remote() for _ in range(20)]) == [1] * 20
+
+
+def test_a_node_that_leaves_in_order_fails_nothing(cluster: ProcessCluster) -> None:
+    """SIGTERM: what runs there ends, what waits there goes elsewhere; nothing is retried."""
+    leaving = cluster.nodes[1]
+    with cluster.connected():
+        log = Log.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        refs = [work.options(resources={"there": 1}, max_retries=0).remote(log, i, 0.1) for i in range(100)]
+        eventually(lambda: len(begun_on(log, leaving.node_id)) >= 5, "tasks run on the node")
+        leaving.end()
+        assert leaving.wait() == 0
+        assert shoal.get(refs, timeout=120) == list(range(100))
+        assert len(shoal.get(log.all.remote())) == 100

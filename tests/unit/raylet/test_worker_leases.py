@@ -453,6 +453,15 @@ def test_soft_affinity_of_a_node_alone() -> None:
     assert len(granted(Node().demand(b"A", 1, strategy="node?:" + OTHER.hex()))) == 1
 
 
+def test_a_node_that_leaves_asks_for_its_leases_and_sends_on_who_waits(node: Node) -> None:
+    held = [lease for _, lease in granted(node.demand(b"A", 3))]
+    assert reclaimed(node.leases.drain()) == held
+    assert granted(node.give_back(b"A", held[0])) == []
+    assert asked(node.pass_time(0.01)) == [1]
+    assert spilled(node.answer(b"A", to(OTHER))) == [(OTHER, 1)]
+    assert granted(actions := node.demand(b"B", 2)) == [] and asked(actions) == [2]
+
+
 @pytest.mark.parametrize(("selector", "here"), [(";zone=a", True), (";zone=b", False), (";zone=b|zone=a", False)])
 def test_labels(node: Node, selector: str, here: bool) -> None:
     actions = node.demand(b"A", 1, strategy=selector)

@@ -101,7 +101,7 @@ class Node:
     async def drain(self, within_s: float) -> None:
         """Grant nothing new, and wait until the tasks that run have ended, or ``within_s`` is over."""
         self._draining = True
-        self._execute(self.leases.reclaim_all())
+        self._execute(self.leases.drain())
         self._schedule()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -395,13 +395,14 @@ class Node:
     def _schedule(self) -> None:
         if self._stopping:
             return
+        now = self._loop.time()
+        self._execute(self.leases.tick(now))
         if self._draining:
             if not self.leases.held:
                 self._drained.set()
+            self._timer.set(self.leases.next_deadline(now))
             self.on_change()
             return
-        now = self._loop.time()
-        self._execute(self.leases.tick(now))
         for_actors, wanted_by_actors = self.actors.dispatch(now)
         for_leases, wanted_by_leases = self.leases.dispatch(now)
         self._execute(for_actors)

@@ -79,6 +79,7 @@ class WorkerLeases:
         self._labels = labels
         #: No other node can be reached: what this one can hold need not be asked about.
         self.alone = True
+        self._draining = False
         self._ledger = ledger
         self._pool = pool
         self._grace_s = infeasible_grace_s
@@ -113,8 +114,13 @@ class WorkerLeases:
         """Leases that are granted and not returned."""
         return len(self._leases)
 
-    def reclaim_all(self) -> list[Action]:
-        """The node leaves: owners are to return their leases when the tasks already pushed are done."""
+    def drain(self) -> list[Action]:
+        """The node leaves: owners are to return their leases when the tasks already pushed are done, and whoever waits
+        is sent elsewhere."""
+        self._draining = True
+        for demand in self._demands.values():
+            demand.impossible = True
+            demand.ask_not_before = 0.0
         leases = [lease for lease in self._leases.values() if not lease.reclaimed]
         for lease in leases:
             lease.reclaimed = True
@@ -160,7 +166,7 @@ class WorkerLeases:
             spec,
             resources,
             strategy,
-            impossible=not allowed or not self._ledger.can_ever_hold(resources),
+            impossible=self._draining or not allowed or not self._ledger.can_ever_hold(resources),
             at_home=chosen and not strategy.spread,
         )
 
@@ -434,6 +440,8 @@ class WorkerLeases:
 
     def _why_not_here(self, demand: Demand) -> str:
         here = f"node {self._node_id.hex()}"
+        if self._draining:
+            return f"{here} is about to leave the cluster, and no other is known"
         lacks = demand.resources.missing_from(self._ledger.total)
         if not lacks:
             return f"no node is known that {demand.spec.strategy!r} allows: {here} is not one"
