@@ -509,22 +509,25 @@ class GetTimeoutError(ShoalError, TimeoutError):
 class ObjectLostError(ShoalError):
     """No copy of the object is left, and it cannot be computed again.
 
-    ``object_ref_hex`` names it; when known, ``owner_address`` describes its owner's place and ``call_site`` the line
-    that created it.
+    ``object_ref_hex`` names it; when known, ``owner_address`` describes its owner's place, ``call_site`` the line that
+    created it, and ``detail`` what has happened and what to do.
     """
 
-    def __init__(self, object_ref_hex: str, owner_address: str | None = None, call_site: str = "") -> None:
+    def __init__(
+        self, object_ref_hex: str, owner_address: str | None = None, call_site: str = "", *, detail: str = ""
+    ) -> None:
         super().__init__(object_ref_hex)
         self.object_ref_hex = object_ref_hex
         self.owner_address = owner_address
         self.call_site = call_site
+        self.detail = detail
 
     def _message(self) -> str:
         created = f" The ObjectRef was created at: {self.call_site}." if self.call_site else ""
         return f"Failed to retrieve object {self.object_ref_hex}.{created} {self._why()}"
 
     def _why(self) -> str:
-        return f"All copies of {self.object_ref_hex} have been lost. Compute it again."
+        return self.detail or f"All copies of {self.object_ref_hex} have been lost. Compute it again."
 
 
 class OwnerDiedError(ObjectLostError):
@@ -575,7 +578,9 @@ class ObjectFetchTimedOutError(ObjectLostError):
     """No copy of the object could be fetched in time."""
 
     def _why(self) -> str:
-        return f"Fetch for object {self.object_ref_hex} timed out. Check that the nodes can reach one another."
+        return self.detail or (
+            f"Fetch for object {self.object_ref_hex} timed out. Check that the nodes can reach one another."
+        )
 
 
 class ObjectFreedError(ObjectLostError):

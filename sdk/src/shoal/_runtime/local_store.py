@@ -117,7 +117,9 @@ class LocalStore(StoreClient):
                 address = _map_file(answer.path, answer.size)
             except OSError as error:
                 self._raylet.send(ObjectUnpin(object_id))
-                raise exceptions.ObjectLostError(object_id.hex(), f"its file cannot be mapped: {error}") from error
+                raise exceptions.ObjectLostError(
+                    object_id.hex(), detail=f"Its file cannot be mapped: {error}"
+                ) from error
             array = array_type.from_address(address)
         else:
             array = array_type.from_buffer(self._mapped(), answer.offset)

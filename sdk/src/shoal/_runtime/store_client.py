@@ -136,5 +136,5 @@ def store_error(text: str, object_id: bytes) -> Exception:
     if name == "OutOfDiskError":
         return exceptions.OutOfDiskError(message)
     if name == "ObjectFetchTimedOutError":
-        return exceptions.ObjectFetchTimedOutError(object_id.hex(), message)
-    return exceptions.ObjectLostError(object_id.hex(), text)
+        return exceptions.ObjectFetchTimedOutError(object_id.hex(), detail=message)
+    return exceptions.ObjectLostError(object_id.hex(), detail=message)

@@ -74,6 +74,10 @@ class NodeDirectory:
         node = self._nodes.get(node_id)
         return node if node is not None and node.state != gcs_pb2.NODE_STATE_DEAD else None
 
+    def why_dead(self, node_id: bytes) -> str:
+        node = self._nodes.get(node_id)
+        return (node.death_reason if node is not None else "") or "nothing more is known of it"
+
     def living(self) -> list[gcs_pb2.NodeInfo]:
         return [node for node in self._nodes.values() if node.state != gcs_pb2.NODE_STATE_DEAD]
 

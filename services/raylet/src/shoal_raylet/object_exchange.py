@@ -49,6 +49,7 @@ class Nodes(Protocol):
     """The nodes that live."""
 
     def get(self, node_id: bytes) -> gcs_pb2.NodeInfo | None: ...
+    def why_dead(self, node_id: bytes) -> str: ...
     async def find(self, node_id: bytes) -> gcs_pb2.NodeInfo | None:
         """As ``get``, but one that is not known yet is looked for."""
 
@@ -260,8 +261,7 @@ class ObjectExchange:
                 while not await self._read(entry, fetch, where, target):
                     where = await self._find(entry, fetch)
                     if where.size != entry.size:
-                        text = "it has been made anew meanwhile, with another size"
-                        raise FetchFailed(lost_with_home(entry.object_id, entry.home, text))
+                        raise FetchFailed(lost_with_home(entry.home, "has made it anew meanwhile, with another size"))
             finally:
                 self._end_pull(entry.object_id, fetch)
 
@@ -272,7 +272,7 @@ class ObjectExchange:
         try:
             await self._blobs.get_into(where.blob_key, target, where.blob_offset)
         except DataLoss as error:
-            raise FetchFailed(spilled_copy_lost(entry.object_id, error)) from error
+            raise FetchFailed(spilled_copy_lost(error)) from error
         except ServiceError as error:
             # Also where the blob is gone: its writer has the object in memory again, or the owner has freed it.
             await self._pause(entry, fetch, f"its spilled copy cannot be read now: {error}")
@@ -283,9 +283,11 @@ class ObjectExchange:
         object_id = entry.object_id
         now = self._loop.time()
         fetch.outcome = self._loop.create_future()
-        if object_id in self._targets:
+        if self._targets.get(object_id) is fetch:
             self._run(self._pulls.add_sources(object_id, where.sources, now))
         else:
+            # One that was cancelled a moment ago may not have ended yet.
+            self._run(self._pulls.cancel(object_id, now))
             fetch.target = target
             self._targets[object_id] = fetch
             urgent = self._index.is_awaited(entry)
@@ -308,7 +310,7 @@ class ObjectExchange:
 
     async def _find(self, entry: Entry, fetch: _Fetch) -> _Where:
         """Where to read it from. Raises: FetchFailed."""
-        reason = "its home has left the cluster"
+        home, reason = entry.home, ""
         denied: set[bytes] = {self._links.node_id}
         while True:
             if entry.home not in denied and await self._nodes.find(entry.home) is not None:
@@ -320,7 +322,7 @@ class ObjectExchange:
                     if answer.sources or answer.blob_key:
                         return _Where(answer.size, answer.owner, answer.sources, answer.blob_key, answer.blob_offset)
                     if not answer.later:
-                        reason = "its home does not have it any more"
+                        reason = "does not have it any more"
                         denied.add(entry.home)
                         continue
                     problem = "none of the nodes that have it delivers"
@@ -332,7 +334,8 @@ class ObjectExchange:
                     problem = f"the GCS does not tell where it is: {error}"
                 else:
                     if place is None or place.node_id in denied:
-                        raise FetchFailed(lost_with_home(entry.object_id, entry.home, reason))
+                        reason = reason or f"has left the cluster ({self._nodes.why_dead(home)})"
+                        raise FetchFailed(lost_with_home(home, reason))
                     if place.blob_key:
                         return _Where(place.size_bytes, b"", [], place.blob_key, place.offset)
                     # Its new home.
@@ -343,7 +346,7 @@ class ObjectExchange:
     async def _pause(self, entry: Entry, fetch: _Fetch, problem: str) -> None:
         """Before the next try. Raises: FetchFailed when the last progress was too long ago."""
         if self._loop.time() >= fetch.progress_at + FETCH_TIMEOUT_S:
-            raise FetchFailed(fetch_timed_out(entry.object_id, FETCH_TIMEOUT_S, problem))
+            raise FetchFailed(fetch_timed_out(FETCH_TIMEOUT_S, problem))
         await asyncio.sleep(fetch.pause)
         fetch.pause = min(fetch.pause * 2, _LONGEST_PAUSE_S)
 

@@ -152,7 +152,7 @@ class ObjectIndex:
         entry = self._entries.get(object_id)
         if entry is None:
             if not home or home == self._node_id:
-                return [Send(peer, frames.ObjectLocated(request, 0, 0, lost(object_id)))]
+                return [Send(peer, frames.ObjectLocated(request, 0, 0, lost()))]
             entry = self._expect(object_id, home)
             entry.getters.append((peer, request))
             return [Locate(entry)]
@@ -480,7 +480,7 @@ class ObjectIndex:
                 del self._by_owner[entry.owner]
         entry.deleted = True
         self._ahead.discard(entry)
-        actions = self._fail_getters(entry, lost(entry.object_id))
+        actions = self._fail_getters(entry, lost())
         if not entry.home:
             actions.append(Deleted(entry.object_id))
         if entry.arriving:

@@ -37,7 +37,7 @@ from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.raylet_links import RayletLinks
 from shoal_raylet.remote_access import RemoteAccess
-from shoal_raylet.store_errors import spilled_copy_lost
+from shoal_raylet.store_errors import spilled_copy_away, spilled_copy_lost
 
 log = structlog.get_logger(__name__)
 
@@ -239,12 +239,9 @@ class ObjectStore:
         except OSError as failure:
             error = f"ObjectStoreFullError: the file for object {entry.object_id.hex()} cannot be used: {failure}"
         except (NotFound, DataLoss) as failure:
-            error = spilled_copy_lost(entry.object_id, failure)
+            error = spilled_copy_lost(failure)
         except ServiceError as failure:
-            error = (
-                f"ObjectFetchTimedOutError: the spilled copy of object {entry.object_id.hex()} "
-                f"cannot be read now: {failure}"
-            )
+            error = spilled_copy_away(failure)
         self._execute(self.index.restored(entry, error, self._loop.time()))
 
     async def _delete_blob(self, key: str) -> None:

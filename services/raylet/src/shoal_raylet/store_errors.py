@@ -14,27 +14,31 @@ class StoreUse:
     pinned: int
 
 
-def lost(object_id: bytes) -> str:
-    return f"ObjectLostError: object {object_id.hex()} is not in this node's store: it was freed, or never sealed"
+def lost() -> str:
+    return "ObjectLostError: It is not in this node's store: it was freed, or never sealed."
 
 
-def lost_with_home(object_id: bytes, home: bytes, reason: str) -> str:
-    """``reason``: what has become of it on its home."""
+def lost_with_home(home: bytes, reason: str) -> str:
+    """``reason``: what its home has done."""
     return (
-        f"ObjectLostError: object {object_id.hex()} is lost: {reason} (node {home.hex()}), and there is no other copy "
-        "of it. Compute it again, or keep what must survive a node in more than one place"
+        f"ObjectLostError: Its home, node {home.hex()}, {reason}; it was not spilled, and no other node has a copy. "
+        "Compute it again."
     )
 
 
-def spilled_copy_lost(object_id: bytes, error: Exception) -> str:
-    return f"ObjectLostError: the spilled copy of object {object_id.hex()} is lost: {error}. Compute it again"
+def spilled_copy_lost(error: Exception) -> str:
+    return f"ObjectLostError: Its spilled copy is lost: {error}. Compute it again."
 
 
-def fetch_timed_out(object_id: bytes, after_s: float, problem: str) -> str:
+def fetch_timed_out(after_s: float, problem: str) -> str:
     return (
-        f"ObjectFetchTimedOutError: object {object_id.hex()} has not come any further for {after_s:g} s: {problem}. "
-        "Look at the network between the nodes, or ask again"
+        f"ObjectFetchTimedOutError: It has not come any further for {after_s:g} s: {problem}. "
+        "Look at the network between the nodes, or ask again."
     )
+
+
+def spilled_copy_away(error: Exception) -> str:
+    return f"ObjectFetchTimedOutError: Its spilled copy cannot be read now: {error}. Ask again."
 
 
 def no_room(size: int, use: StoreUse, spill_error: str, file_error: str, disk_full: bool) -> str:
