@@ -19,9 +19,9 @@ import shoal
 
 @pytest.fixture
 def cluster() -> Iterator[ProcessCluster]:
-    """Three nodes: the driver's, and two that have the resource ``there``."""
+    """Three nodes: the driver's with the resource ``home``, and two with ``there``."""
     with ProcessCluster() as cluster:
-        cluster.add_node(cpus=1)
+        cluster.add_node(cpus=1, resources={"home": 1})
         for _ in range(2):
             cluster.add_node(cpus=2, resources={"there": 10})
         yield cluster
@@ -56,7 +56,7 @@ def begun_on(log: Any, node_id: str) -> list[int]:
 def test_tasks_of_a_lost_node_run_elsewhere(cluster: ProcessCluster, way: str) -> None:
     victim = cluster.nodes[1]
     with cluster.connected():
-        log = Log.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        log = Log.options(num_cpus=0, resources={"home": 0.1}).remote()  # type: ignore[attr-defined]
         refs = [work.options(resources={"there": 1}).remote(log, i, 0.1) for i in range(120)]
         eventually(lambda: len(begun_on(log, victim.node_id)) >= 5, "tasks run on the node")
         if way == "killed":
@@ -85,7 +85,7 @@ def test_a_node_that_comes_to_after_it_was_given_up_ends(cluster: ProcessCluster
 def test_a_task_that_may_not_run_again_fails_with_its_node(cluster: ProcessCluster) -> None:
     victim = cluster.nodes[1]
     with cluster.connected():
-        log = Log.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        log = Log.options(num_cpus=0, resources={"home": 0.1}).remote()  # type: ignore[attr-defined]
         refs = [work.options(resources={"there": 1}, max_retries=0).remote(log, i, 60) for i in range(4)]
         eventually(lambda: len(begun_on(log, victim.node_id)) == 2, "tasks run on the node")
         victim.kill()
@@ -127,7 +127,7 @@ def test_an_actor_without_restarts_dies_with_its_node(cluster: ProcessCluster) -
 _WORK_EVERYWHERE = """
 ray.init(logging_level="ERROR", log_to_driver=False)
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, resources={"home": 0.1})
 class Log:
     def __init__(self): self.pids = []
     def note(self, pid): self.pids.append(pid)
@@ -217,7 +217,7 @@ def test_a_node_that_leaves_in_order_fails_nothing(cluster: ProcessCluster) -> N
     """SIGTERM: what runs there ends, what waits there goes elsewhere; nothing is retried."""
     leaving = cluster.nodes[1]
     with cluster.connected():
-        log = Log.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        log = Log.options(num_cpus=0, resources={"home": 0.1}).remote()  # type: ignore[attr-defined]
         refs = [work.options(resources={"there": 1}, max_retries=0).remote(log, i, 0.1) for i in range(100)]
         eventually(lambda: len(begun_on(log, leaving.node_id)) >= 5, "tasks run on the node")
         leaving.end()
