@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,6 +85,27 @@ def store_use() -> float:
     """Bytes used in the stores of all nodes."""
     total, free = shoal.cluster_resources(), shoal.available_resources()
     return total["object_store_memory"] - free["object_store_memory"]
+
+
+@shoal.remote(num_cpus=0)
+def make_later(mib: int, seconds: float) -> Any:
+    time.sleep(seconds)
+    return np.full(mib * MIB, 1, dtype=np.uint8)
+
+
+def test_a_node_that_is_stopped_finishes_its_tasks_and_leaves_its_objects(cluster: ProcessCluster) -> None:
+    node = cluster.add_node(cpus=2, resources={"leaving": 1})
+    here = on("leaving")
+    made = [make.options(**here, max_retries=0).remote(10, fill) for fill in (1, 2)]
+    assert shoal.get(total.options(**on("third")).remote(made[0])) == 10, "one of them has a copy elsewhere"
+    shoal.wait(made, num_returns=2, fetch_local=False)
+    shoal.get(make_later.options(**here).remote(1, 0))
+    running = make_later.options(**here, max_retries=0).remote(10, 2)
+    eventually(lambda: shoal.available_resources().get("leaving", 1) < 1, "it runs")
+    node.terminate()
+    assert (shoal.get(running, timeout=60) == 1).all()
+    assert node.wait() == 0
+    assert [int(array[-1]) for array in shoal.get(made, timeout=60)] == [1, 2]
 
 
 def test_what_was_only_on_a_dead_node_is_lost(cluster: ProcessCluster) -> None:

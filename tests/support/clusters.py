@@ -99,6 +99,10 @@ class ServiceProcess:
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """SIGTERM: it begins to stop."""
+        self._process.terminate()
+
     def end(self) -> None:
         """SIGTERM, and SIGKILL where that does not help in time."""
         if self._process.poll() is None:
