@@ -30,6 +30,8 @@ _FIRST_RESTART_S = 1.0
 _MAX_RESTART_S = 60.0
 #: A dead worker has become our child by then, or nobody knows its exit status, in seconds.
 _STATUS_TIMEOUT_S = 1.0
+#: What has been killed is gone by then, however busy the machine is, in seconds.
+_KILLED_WITHIN_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +112,7 @@ class WorkerProcesses:
                 timer.cancel()
         for worker_id in self._processes:
             self.kill(worker_id)
-        await self.wait_until_gone(_STATUS_TIMEOUT_S)
+        await self.wait_until_gone(_KILLED_WITHIN_S)
         if self._template is not None:
             self._discard_template()
         if self._closing:
