@@ -8,7 +8,6 @@ is dead, or does not have it, the GCS knows whether it was spilled, and who has 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.arena import Arena
 from shoal_raylet.channel import Connection
 from shoal_raylet.chunk_stream import ChunkStream
+from shoal_raylet.copy_server import CopyServer, node_of
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.fallback_files import FallbackFiles
 from shoal_raylet.object_directory import ObjectDirectory
@@ -112,21 +112,13 @@ class ObjectExchange:
         self._fetches: dict[Entry, _Fetch] = {}
         self._targets: dict[bytes, _Fetch] = {}
         self._streams: dict[bytes, ChunkStream] = {}
-        #: What pins the objects that a peer reads.
-        self._uploads: dict[Connection, bytes] = {}
-        self._upload_numbers = itertools.count(1)
-        #: Questions about objects that are being written or fetched here, until these are.
-        self._parked: dict[bytes, list[tuple[Connection, Any]]] = {}
+        self._server = CopyServer(index, arena, files, self.directory, self._pulls.has, self._loop.time, execute)
         self._reports: set[asyncio.Task[None]] = set()
         self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
-            frames.ObjectLocate: self._locate,
-            frames.CopyMade: lambda c, m: self.directory.completed(m.object_id, _peer(c)),
-            frames.CopiesGone: self._copies_gone,
+            **self._server.handlers,
             frames.CopiesFree: self._copies_free,
             frames.CopiesAdopt: self._copies_adopt,
             frames.ObjectFree: self._objects_free,
-            frames.ChunkGet: self._chunk_get,
-            frames.ChunksEnd: self._chunks_end,
         }
 
     async def stop(self) -> None:
@@ -147,6 +139,8 @@ class ObjectExchange:
         room: asyncio.Future[None] = self._loop.create_future()
         task = self._loop.create_task(self._fetch(entry))
         self._fetches[entry] = _Fetch(task, room, progress_at=self._loop.time())
+        # Also of one that is cancelled before it has begun.
+        task.add_done_callback(lambda _: self._fetches.pop(entry, None))
 
     def hurry(self, entry: Entry) -> None:
         self._pulls.hurry(entry.object_id)
@@ -170,13 +164,13 @@ class ObjectExchange:
         for object_id in object_ids:
             for node_id in self.directory.forget(object_id):
                 holders.setdefault(node_id, []).append(object_id)
-            self._settle(object_id)
+            self._server.settle(object_id)
         for node_id, ids in holders.items():
             self._links.tell(node_id, frames.CopiesFree(ids))
 
     def sealed(self, object_id: bytes) -> None:
         """An object that was being written is readable."""
-        self._settle(object_id)
+        self._server.settle(object_id)
 
     def free(self, object_ids: list[bytes], home: bytes) -> None:
         """The owner needs these no more, whose home is another node."""
@@ -234,9 +228,8 @@ class ObjectExchange:
             self._end_fetch(entry, "")
             raise
         else:
-            del self._fetches[entry]
             self._execute(self._index.fetched(entry, self._loop.time()))
-            self._settle(entry.object_id)
+            self._server.settle(entry.object_id)
             if self._nodes.get(entry.home) is not None:
                 self._links.tell(entry.home, frames.CopyMade(entry.object_id))
             elif not entry.deleted:
@@ -245,10 +238,9 @@ class ObjectExchange:
                 self._report(self._report_copies(entry.home, [entry.object_id]))
 
     def _end_fetch(self, entry: Entry, error: str) -> None:
-        del self._fetches[entry]
         self._links.tell(entry.home, frames.CopiesGone([entry.object_id]))
         self._execute(self._index.not_fetched(entry, error, self._loop.time()))
-        self._settle(entry.object_id)
+        self._server.settle(entry.object_id)
 
     async def _bring(self, entry: Entry, fetch: _Fetch) -> None:
         """Raises: FetchFailed."""
@@ -418,7 +410,7 @@ class ObjectExchange:
         now = self._loop.time()
         if has_it:
             self._run(self._pulls.arrived(source, object_id, offset, now))
-            self._settle(object_id)
+            self._server.settle(object_id)
         else:
             self._run(self._pulls.refused(source, object_id, now))
 
@@ -427,16 +419,13 @@ class ObjectExchange:
         self._streams.pop(source, None)
         self._run(self._pulls.source_lost(source, self._loop.time()))
 
-    # --- serving other raylets ---
+    # --- other raylets ---
 
     def connected(self, connection: Connection) -> None:
-        self._uploads[connection] = b"upload" + next(self._upload_numbers).to_bytes(8, "big")
+        self._server.connected(connection)
 
     def closed(self, connection: Connection) -> None:
-        reader = self._uploads.pop(connection)
-        for object_id, parked in list(self._parked.items()):
-            self._keep_parked(object_id, [question for question in parked if question[0] is not connection])
-        self._execute(self._index.peer_gone(reader, self._loop.time()))
+        self._server.closed(connection)
 
     def received(self, connection: Connection, message: Any) -> None:
         handler = self._handlers.get(type(message))
@@ -444,24 +433,6 @@ class ObjectExchange:
             connection.close(f"unexpected message {type(message).__name__}")
             return
         handler(connection, message)
-
-    def _locate(self, connection: Connection, message: frames.ObjectLocate) -> None:
-        entry = self._index.find(message.object_id)
-        if entry is not None and not entry.sealed and not entry.home:
-            self._park(connection, message)
-            return
-        answer = frames.ObjectSources(message.request, 0, b"", [])
-        if entry is not None and entry.sealed:
-            here = entry.offset is not None and not entry.arriving
-            answer.size, answer.owner = entry.size, entry.owner
-            answer.sources = self.directory.locate(
-                message.object_id, _peer(connection), message.without, here=here, blob=entry.blob is not None
-            )
-            if not answer.sources and entry.blob is not None:
-                answer.blob_key, answer.blob_offset = entry.blob.key, entry.blob_offset
-            elif not answer.sources:
-                answer.later = True
-        connection.send(answer)
 
     # --- objects without a home ---
 
@@ -491,10 +462,6 @@ class ObjectExchange:
         # Those that are here, adopted or not.
         self._execute(self._index.free(object_ids, self._loop.time()))
 
-    def _copies_gone(self, connection: Connection, message: frames.CopiesGone) -> None:
-        for object_id in message.object_ids:
-            self.directory.gone(object_id, _peer(connection))
-
     def _copies_free(self, connection: Connection, message: frames.CopiesFree) -> None:
         copies = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.home]
         self._execute(self._index.free([entry.object_id for entry in copies], self._loop.time()))
@@ -508,7 +475,7 @@ class ObjectExchange:
     async def _adopt(self, connection: Connection, request: int, object_ids: list[bytes]) -> None:
         try:
             if object_ids:
-                await self._locations.copies(_peer(connection), object_ids)
+                await self._locations.copies(node_of(connection), object_ids)
         except ServiceError as error:
             log.warning("copies_not_adopted", objects=len(object_ids), reason=str(error))
             object_ids = []
@@ -517,57 +484,3 @@ class ObjectExchange:
     def _objects_free(self, connection: Connection, message: frames.ObjectFree) -> None:
         """Another node's owner needs these no more; it has asked its own raylet to tell."""
         self._execute(self._index.free(message.object_ids, self._loop.time()))
-
-    def _chunk_get(self, connection: Connection, message: frames.ChunkGet) -> None:
-        entry = self._index.find(message.object_id)
-        if entry is None or not self._index.pin_for_upload(self._uploads[connection], entry):
-            if entry is not None and entry.home and entry.arriving:
-                self._park(connection, message)
-            else:
-                connection.send_bytes(frames.CHUNK_HEADER.pack(message.request, 0))
-        elif message.offset < 0 or message.length <= 0 or message.offset + message.length > entry.size:
-            connection.close("it asked for bytes beyond the end of an object")
-        elif entry.sealed or self._pulls.has(message.object_id, message.offset, message.length):
-            self._send_chunk(connection, message, entry)
-        else:
-            self._park(connection, message)
-
-    def _send_chunk(self, connection: Connection, message: frames.ChunkGet, entry: Entry) -> None:
-        assert entry.offset is not None
-        start, view = entry.offset + message.offset, self._arena.view
-        if entry.path:
-            try:
-                start, view = message.offset, memoryview(self._files.map(entry.path, entry.size))
-            except OSError as error:
-                log.warning("file_not_sent", path=entry.path, reason=str(error))
-                connection.send_bytes(frames.CHUNK_HEADER.pack(message.request, 0))
-                return
-        header = frames.CHUNK_HEADER.pack(message.request, message.length)
-        connection.send_bytes(header, view[start : start + message.length])
-
-    def _chunks_end(self, connection: Connection, message: frames.ChunksEnd) -> None:
-        object_id = message.object_id
-        parked = self._parked.get(object_id)
-        if parked is not None:
-            kept = [(c, q) for c, q in parked if c is not connection or not isinstance(q, frames.ChunkGet)]
-            self._keep_parked(object_id, kept)
-        self._execute(self._index.unpin(self._uploads[connection], object_id, self._loop.time()))
-
-    def _park(self, connection: Connection, message: Any) -> None:
-        self._parked.setdefault(message.object_id, []).append((connection, message))
-
-    def _keep_parked(self, object_id: bytes, parked: list[tuple[Connection, Any]]) -> None:
-        if parked:
-            self._parked[object_id] = parked
-        else:
-            del self._parked[object_id]
-
-    def _settle(self, object_id: bytes) -> None:
-        """Its state has changed: answer those who wait for that."""
-        for connection, message in self._parked.pop(object_id, ()):
-            self.received(connection, message)
-
-
-def _peer(connection: Connection) -> bytes:
-    assert connection.hello is not None
-    return connection.hello.node_id

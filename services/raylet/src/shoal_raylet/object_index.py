@@ -17,13 +17,14 @@ of another that was fetched ahead and has not been read.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shoal_common import frames
 from shoal_raylet.actions import Send
 from shoal_raylet.allocator import Allocator
+from shoal_raylet.idle_objects import IdleObjects
 from shoal_raylet.object_entry import (
     Blob,
     CancelFetch,
@@ -85,11 +86,7 @@ class ObjectIndex:
         self._pinned_by: dict[bytes, set[Entry]] = {}
         #: Deleted, but their bytes are still pinned.
         self._dying: dict[bytes, list[Entry]] = {}
-        #: Sealed, in memory, unpinned, least recently used first: those that are elsewhere too, and of these the ones
-        #: that were fetched ahead and are not read yet, and those that are only here.
-        self._evictable: OrderedDict[Entry, None] = OrderedDict()
-        self._unread: OrderedDict[Entry, None] = OrderedDict()
-        self._spillable: OrderedDict[Entry, None] = OrderedDict()
+        self._idle = IdleObjects()
         self._queue: deque[_Waiting] = deque()
         #: Copies that are fetched ahead and wait for room, behind the queue.
         self._prefetches: dict[Entry, _Waiting] = {}
@@ -268,10 +265,9 @@ class ObjectIndex:
         """The home is gone, or going: the copy is the primary one now."""
         entry.home = b""
         entry.unread = False
-        for unpinned in (self._evictable, self._unread):
-            if entry in unpinned:
-                del unpinned[entry]
-                self._spillable[entry] = None
+        if entry in self._idle:
+            self._idle.discard(entry)
+            self._idle.add(entry)
 
     def only_here(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> list[Entry]:
         """Primary copies without a blob, but for those whose owner or job ends with this node."""
@@ -391,7 +387,7 @@ class ObjectIndex:
         deadlines = []
         if self._queue and not self._is_spilling():
             deadlines.append(self._patience_ends())
-        if self._queue and self._spill_error and self._spillable and not self._spills:
+        if self._queue and self._spill_error and self._idle.spillable and not self._spills:
             deadlines.append(self._spill_not_before)
         return min(deadlines, default=None)
 
@@ -411,7 +407,7 @@ class ObjectIndex:
         entry.pins[peer] = entry.pins.get(peer, 0) + 1
         entry.uncache_sent = False
         self._pinned_by.setdefault(peer, set()).add(entry)
-        self._forget_unpinned(entry)
+        self._idle.discard(entry)
 
     def _unpin(self, entry: Entry, peer: bytes, actions: list[StoreAction]) -> None:
         left = entry.pins[peer] - 1
@@ -433,15 +429,10 @@ class ObjectIndex:
             self._release(entry, actions)
         elif entry.sealed and entry.offset is not None:
             if not entry.path:
-                self._unpinned(entry)[entry] = None
+                self._idle.add(entry)
             elif entry.blob is not None:
                 # It lies on disk twice, and nobody reads it.
                 self._drop_bytes(entry, actions)
-
-    def _unpinned(self, entry: Entry) -> OrderedDict[Entry, None]:
-        if entry.unread:
-            return self._unread
-        return self._evictable if entry.blob is not None or entry.home else self._spillable
 
     # --- life of an entry ---
 
@@ -512,14 +503,10 @@ class ObjectIndex:
             actions.append(RemoveFile(entry.path))
             entry.path = ""
         else:
-            self._forget_unpinned(entry)
+            self._idle.discard(entry)
             self.allocator.free(entry.offset, entry.size)
             self._stuck = False
         entry.offset = None
-
-    def _forget_unpinned(self, entry: Entry) -> None:
-        for unpinned in (self._evictable, self._unread, self._spillable):
-            unpinned.pop(entry, None)
 
     def _end_creation_of_dying(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         """The creator has finished with an object that was deleted meanwhile."""
@@ -555,7 +542,7 @@ class ObjectIndex:
         actions: list[StoreAction] = []
         while self._queue:
             waiting = self._queue[0]
-            offset = self._allocate(waiting.size, (self._evictable, self._unread), actions)
+            offset = self._allocate(waiting.size, actions)
             if offset is None:
                 actions += self._make_room(now)
                 if not self._stuck or self._is_spilling():
@@ -567,27 +554,26 @@ class ObjectIndex:
             actions += self._place(waiting, offset, "")
         if not self._queue:
             for entry, waiting in list(self._prefetches.items()):
-                offset = self._allocate(waiting.size, (self._evictable,), actions)
+                offset = self._allocate(waiting.size, actions, for_prefetch=True)
                 if offset is None:
                     break
                 del self._prefetches[entry]
                 actions += self._place(waiting, offset, "")
         return actions
 
-    def _allocate(
-        self, size: int, evictables: tuple[OrderedDict[Entry, None], ...], actions: list[StoreAction]
-    ) -> int | None:
+    def _allocate(self, size: int, actions: list[StoreAction], *, for_prefetch: bool = False) -> int | None:
         """Drops what is elsewhere too until there is room."""
         offset = self.allocator.allocate(size)
-        for evictable in evictables:
-            while offset is None and evictable:
-                entry = next(iter(evictable))
-                if entry.home:
-                    actions.append(CopyGone(entry.home, entry.object_id))
-                    actions += self._delete(entry)
-                else:
-                    self._drop_bytes(entry, actions)
-                offset = self.allocator.allocate(size)
+        while offset is None:
+            entry = self._idle.evictable(for_prefetch=for_prefetch)
+            if entry is None:
+                return None
+            if entry.home:
+                actions.append(CopyGone(entry.home, entry.object_id))
+                actions += self._delete(entry)
+            else:
+                self._drop_bytes(entry, actions)
+            offset = self.allocator.allocate(size)
         return offset
 
     def _fall_back(self, waiting: _Waiting) -> StoreAction:
@@ -620,18 +606,18 @@ class ObjectIndex:
         coming += sum(entry.size for entries in self._spills.values() for entry in entries)
         if now >= self._spill_not_before or not self._spill_error:
             # With nothing under way, free bytes that suffice in sum lie scattered: spill on until the first fits.
-            while self._spillable and (not self._spills or (coming < needed and len(self._spills) < MAX_SPILLS)):
+            while self._idle.spillable and (not self._spills or (coming < needed and len(self._spills) < MAX_SPILLS)):
                 spill = self._next_spill()
                 coming += sum(entry.size for entry in spill.entries)
                 actions.append(spill)
-        if not self._spillable and not self._spills:
+        if not self._idle.spillable and not self._spills:
             actions += self._ask_to_uncache()
         return actions
 
     def _next_spill(self) -> Spill:
         """The objects of one job that were used least recently."""
-        job_id = next(iter(self._spillable)).object_id[:4]
-        return self._begin_spill(job_id, (e for e in self._spillable if e.object_id[:4] == job_id))
+        job_id = next(iter(self._idle.spillable)).object_id[:4]
+        return self._begin_spill(job_id, (e for e in self._idle.spillable if e.object_id[:4] == job_id))
 
     def _begin_spill(self, job_id: bytes, entries: Iterable[Entry]) -> Spill:
         """As many of them as one blob takes."""
