@@ -120,7 +120,13 @@ class Reactor:
         self._wake_background()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
-        self.abandon()
+        # A thread of the user's may be about to poll; it has been finished, and leaves.
+        left = self._dispatching != threading.get_ident() and self._leading.acquire(timeout=5)
+        try:
+            self.abandon()
+        finally:
+            if left:
+                self._leading.release()
 
     def abandon(self) -> None:
         """Close the descriptors only: for a forked child, which has no background thread."""
@@ -223,7 +229,8 @@ class Reactor:
         """Handle what has arrived, if nobody leads: for a thread that submits much without ever waiting."""
         if self._leading.acquire(False):
             try:
-                self._poll(0)
+                if not self._stopped:
+                    self._poll(0)
             finally:
                 self._turns += 1
                 self._leading.release()
