@@ -234,8 +234,9 @@ def test_errors_are_those_of_a_driver_inside(outside: Outside) -> None:
 
 
 def test_what_tasks_print_arrives(outside: Outside) -> None:
+    """Before and after the connection was cut."""
     code = """
-        ray.init()
+        ray.init(logging_level="ERROR")
 
         @ray.remote(num_cpus=0)
         class Greeter:
@@ -249,9 +250,10 @@ def test_what_tasks_print_arrives(outside: Outside) -> None:
         ray.get(here.greet.remote("gateway's node"))
         ray.shutdown()
     """
-    with outside.client(code) as client:
+    with TcpProxy(outside.port) as proxy, outside.client(code, port=proxy.port) as client:
         assert client.process.stdout is not None
         assert any("hello from the other node" in line for line in client.process.stdout)
+        proxy.cut()
         client.tell("go on")
         client.wait()
         assert "hello from the gateway's node" in client.text
@@ -366,6 +368,7 @@ BUSY = """
     under_way = [slow.remote(i) for i in range(4)]
     report(calls=ray.get(counter.add.remote()))
     while (word := command()) and word != "end":
+        fresh = Counter.remote()  # the GCS is asked
         later = [counter.add.remote() for _ in range(100)]
         report(
             small=ray.get(small),
@@ -374,6 +377,8 @@ BUSY = """
             tasks=ray.get(under_way),
             new=ray.get(slow.remote(7)),
             calls=ray.get(later)[-1],
+            fresh=ray.get(fresh.add.remote()),
+            nodes=len(ray.nodes()),
         )
     ray.shutdown()
     report(ended=True)
@@ -382,7 +387,8 @@ BUSY = """
 
 def facts(calls: int) -> dict[str, object]:
     whole = (1 << 20) * ((1 << 20) - 1) // 2
-    return {"small": "small", "large": whole, "borrowed": "small", "tasks": [0, 1, 2, 3], "new": 7, "calls": calls}
+    values = {"small": "small", "large": whole, "borrowed": "small", "tasks": [0, 1, 2, 3], "new": 7}
+    return {**values, "calls": calls, "fresh": 1, "nodes": 2}
 
 
 def test_all_refs_are_valid_after_the_connection_was_cut(outside: Outside) -> None:

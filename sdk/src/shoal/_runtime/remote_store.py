@@ -26,8 +26,8 @@ from shoal_common.frames import (
 )
 
 #: One message's share of an object, and how many of them are under way at a time.
-CHUNK_BYTES = 512 * 1024
-CHUNKS_UNDER_WAY = 16
+CHUNK_BYTES = 256 * 1024
+CHUNKS_UNDER_WAY = 32
 #: Copies that no value uses are kept up to so many bytes in all, so that the next ``get`` asks nobody.
 CACHE_BYTES = 256 * 1024 * 1024
 
