@@ -108,7 +108,7 @@ class GcsReplica:
 
     async def _serve_health(self) -> None:
         server = grpc_server.create_server(self._config.token)
-        await grpc_server.serve(server, self._config.host, self._config.health_port)
+        await grpc_server.serve(server, self._config.host, self._config.health_port, tls=self._config.tls)
         self._open.push_async_callback(server.stop, None)
 
     @staticmethod
