@@ -22,7 +22,7 @@ WARM_UP_SECONDS = 1.0
 HERE, THERE = "here", "there"
 
 #: Makes so many calls and returns how many.
-Step = Callable[[], int]
+Step = Callable[[], float]
 
 
 def steps(ray: Any, place: str) -> dict[str, Step]:
@@ -61,7 +61,7 @@ def steps(ray: Any, place: str) -> dict[str, Step]:
 
 
 def rate(step: Step, seconds: float) -> float:
-    made, start = 0, time.perf_counter()
+    made, start = 0.0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         made += step()
     return made / elapsed
