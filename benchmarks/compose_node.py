@@ -2,7 +2,7 @@
 
     make up && python benchmarks/compose_node.py [--rounds 3] [--seconds 1.0]
 
-The containers' driver attaches to a raylet of two CPUs, as the embedded cluster has. The rounds take turns; their median
+The containers' driver attaches to a raylet of two CPUs, as the embedded cluster has. The median of rounds in turn
 counts. Writes compose_node.md and compose_node.json to benchmarks/results.
 """
 
