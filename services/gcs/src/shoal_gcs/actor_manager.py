@@ -177,9 +177,7 @@ class ActorManager:
     async def report_started(self, report: gcs_pb2.ReportActorStartedRequest) -> None:
         event: machine.Event
         if report.creation_error:
-            # One that no row takes is in the worker's log only.
-            fits = len(report.creation_error) <= MAX_VALUE_BYTES // 2
-            event = machine.ConstructorFailed(report.incarnation, report.creation_error if fits else b"")
+            event = machine.ConstructorFailed(report.incarnation, report.creation_error)
         elif report.failure:
             event = machine.StartFailed(report.incarnation, report.failure)
         else:
@@ -244,7 +242,13 @@ class ActorManager:
 
     def _save(self, actor: Actor) -> asyncio.Future[None]:
         info = messages.actor_info(actor)
-        saved = self._rows.put(actor.actor_id.hex(), info.SerializeToString(), partial(self._on_committed, info))
+        row = info
+        if len(info.creation_error) > MAX_VALUE_BYTES // 2:
+            # Too large to be kept: a GCS that takes over knows of the death without its cause.
+            row = gcs_pb2.ActorInfo()
+            row.CopyFrom(info)
+            row.ClearField("creation_error")
+        saved = self._rows.put(actor.actor_id.hex(), row.SerializeToString(), partial(self._on_committed, info))
         if actor.state is ActorState.DEAD:
             self._forget_spec(actor.actor_id)
         return saved

@@ -172,10 +172,11 @@ class Node:
             self.store.exchange.connected(connection)
             return
         before = self._peers.get(hello.worker_id)
-        if before is not None:
-            # An owner that comes again has given its earlier connection up, whose end has not arrived here yet.
-            before.close("the owner has connected again")
         self._peers[hello.worker_id] = connection
+        if before is not None:
+            # An owner that comes again has given its earlier connection up, and its leases with it; not its objects.
+            before.close("the owner has connected again")
+            self._execute(self.leases.owner_gone(hello.worker_id, self._loop.time()))
         if hello.role == "worker":
             self.monitor.registered(hello.worker_id, hello.pid)
             self.pool.registered(hello.worker_id, hello.pid, hello.address, self._loop.time())
