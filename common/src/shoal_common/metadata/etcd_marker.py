@@ -43,6 +43,10 @@ async def check_markers(shards: Sequence[EtcdShard], cluster_id: str) -> None:
     Several processes may do so at once: the first one decides. Raises: StoreRefused, MetadataStoreError.
     """
     found = await asyncio.gather(*(_read(shard) for shard in shards))
+    if any(found) and not all(found):
+        # Perhaps somebody is marking them just now. Shard 0 is marked first and completed last: read after another one
+        # that was marked, or before one that was not, it tells what is lost.
+        found = await asyncio.gather(*(_read(shard) for shard in shards))
     for index, marker in enumerate(found):
         if marker is not None:
             _compare(shards, index, marker, cluster_id)
