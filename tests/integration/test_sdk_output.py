@@ -10,6 +10,7 @@ import sys
 import textwrap
 
 import pytest
+from support.drivers import Driver
 from support.processes import command, eventually
 
 import shoal
@@ -388,3 +389,25 @@ def test_no_secret_shows(no_cluster):
     for path in Path(context.address_info["session_dir"]).rglob("*"):
         if path.is_file() and path.name != "cluster.json":
             assert token.encode() not in path.read_bytes(), path
+
+
+def test_lines_of_another_cluster_on_the_same_bus_are_not_shown():
+    """Jobs are numbered from 1 in each cluster."""
+    program = """
+        from shoal import _worker
+        from shoal_common.bus import subjects
+        from shoal_proto.v1 import events_pb2, gcs_pb2
+
+        ray.init(num_cpus=1)
+        core = _worker.current()
+        for cluster, line in (("another", "theirs"), ("embedded", "ours")):
+            batch = events_pb2.LogBatch(job_id=core.job_id, pid=1, name="f", lines=[line])
+            subject = subjects.log(cluster, core.job_id, b"n" * 16, b"w" * 16)
+            event = gcs_pb2.Event(subject=subject, data=batch.SerializeToString())
+            core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event))
+        ray.shutdown()
+    """
+    with Driver(program) as driver:
+        assert driver.wait() == 0, driver.text
+    assert "ours" in driver.text
+    assert "theirs" not in driver.text

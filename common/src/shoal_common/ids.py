@@ -17,7 +17,6 @@ WorkerID = NewType("WorkerID", bytes)
 ActorID = NewType("ActorID", bytes)
 TaskID = NewType("TaskID", bytes)
 ObjectID = NewType("ObjectID", bytes)
-FunctionID = NewType("FunctionID", bytes)
 LeaseID = NewType("LeaseID", bytes)
 
 JOB_LENGTH = 4
@@ -26,8 +25,6 @@ WORKER_LENGTH = 16
 ACTOR_LENGTH = 16
 TASK_LENGTH = 20
 OBJECT_LENGTH = 24
-
-NIL_JOB = JobID(b"\0" * JOB_LENGTH)
 
 
 def new_node_id() -> NodeID:

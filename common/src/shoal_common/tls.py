@@ -151,8 +151,6 @@ class TlsSocket:
     until then, so that nobody polls for room that is there all the time. Thread-safe, as a socket is.
     """
 
-    family = socket.AF_INET
-
     def __init__(self, sock: socket.socket, tls: Tls, *, server: bool) -> None:
         sock.setblocking(False)
         self._plain = sock

@@ -36,7 +36,6 @@ class ProcessContext:
         #: Granted resources in units.
         self.resources: dict[str, float] = {}
         self.devices: dict[str, list[str]] = {}
-        self.actor_instance: Any = None
         self.job_config: dict[str, Any] = {}
 
 

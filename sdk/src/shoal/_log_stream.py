@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal import exceptions
+from shoal_common.bus import subjects
 
 if TYPE_CHECKING:
     from shoal._runtime.core_worker import CoreWorker
@@ -80,8 +81,10 @@ def _summary(repeats: int, line: str, prefix: str, is_stderr: bool) -> list[tupl
 class LogStream:
     """Follows this job's output events and writes them to the driver's stdout and stderr."""
 
-    def __init__(self, core: CoreWorker) -> None:
+    def __init__(self, core: CoreWorker, cluster_id: str) -> None:
+        """``cluster_id``: clusters that share a bus number their jobs alike."""
         self._core = core
+        self._cluster_id = cluster_id
         self._stream: Any = None
         self._thread: threading.Thread | None = None
         self._clock: threading.Thread | None = None
@@ -126,7 +129,7 @@ class LogStream:
                 self._stream.cancel()
 
     def _subscribe(self) -> Any:
-        return self._core.gcs.subscribe([f"shoal.*.log.{self._core.job_id.hex()}.>"])
+        return self._core.gcs.subscribe([subjects.logs_of_job(self._cluster_id, self._core.job_id)])
 
     def _take(self, batch: events_pb2.LogBatch) -> None:
         if batch.name == self._marker:
@@ -157,7 +160,7 @@ class LogStream:
             # The stream is in order: behind this marker there is nothing of before.
             batch = events_pb2.LogBatch(name=self._marker)
             event = gcs_pb2.Event(
-                subject=f"shoal.embedded.log.{self._core.job_id.hex()}.driver.driver",
+                subject=subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id),
                 data=batch.SerializeToString(),
             )
             self._quietly(lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S))

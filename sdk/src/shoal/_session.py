@@ -68,6 +68,7 @@ class _Session:
         self.outside: OutsideDriver | None = None
         self.driver_socket: Path | None = None
         self.logs: LogStream | None = None
+        self.cluster_id = ""
         self.context: Context | None = None
         self.sigterm: Any = None
         self.log_level = logger.level
@@ -206,7 +207,7 @@ def init(
             shutdown()
             raise
         if log_to_driver:
-            session.logs = LogStream(_worker.current())
+            session.logs = LogStream(_worker.current(), session.cluster_id)
             session.logs.start()
         _install_signal_handlers(session)
         context = Context(
@@ -340,6 +341,7 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
                 node_id=bytes.fromhex(place.node_id),
             ),
         )
+        session.cluster_id = job.cluster_id
         lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
         search = [os.path.abspath(path) for path in getattr(job_config, "code_search_path", ())]
         config = {

@@ -473,7 +473,6 @@ class Executor:
             received.clear()
         if not error:
             self.actor = host
-            process.actor_instance = host.instance
             with self._core.lock:
                 early = list(self._queue)
                 if host.takes_calls:
