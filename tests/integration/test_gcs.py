@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shoal_common import errors
 from shoal_common.blob.client import BlobClient
@@ -115,6 +116,8 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     """Answers ``answer``, whatever it is asked."""
 
     def __init__(self) -> None:
+        #: True: it refuses to answer, as one that is being started.
+        self.is_away = False
         self.asked = Mailbox()
         self.answer = scheduler_pb2.PickNodeResponse(node_id=N1)
         self.address = ""
@@ -126,6 +129,8 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     async def PickNode(self, request: scheduler_pb2.PickNodeRequest, context: Any) -> scheduler_pb2.PickNodeResponse:
         self.asked.put(request)
+        if self.is_away:
+            raise errors.Unavailable("away")
         return self.answer
 
 
@@ -376,6 +381,17 @@ async def test_who_wants_to_join_is_told_what_there_is(cluster: Cluster) -> None
     assert (told.cluster_id, told.session_name, told.nats_address) == (CLUSTER, "the-session", "")
     assert list(told.objectstore_addresses) == ["store:6383"]
     assert list(told.scheduler_addresses) == list(cluster.config.scheduler_addresses)
+
+
+async def test_what_the_cluster_is_lies_in_the_store_as_its_latest_gcs_says(cluster: Cluster) -> None:
+    await cluster.restart_gcs(objectstore_addresses=("store:6383",))
+    with capture_logs() as logs:
+        await cluster.restart_gcs(objectstore_addresses=("another-store:6383",))
+    changes = [line["settings"] for line in logs if line["event"] == "cluster_config_changed"]
+    assert changes == [["objectstore_addresses"]]
+    kept = await cluster.store.get(f"/shoal/{CLUSTER}/config/cluster")
+    assert kept is not None
+    assert pb.GetClusterResponse.FromString(kept.value) == await cluster.nodes.GetCluster(pb.GetClusterRequest())
 
 
 async def test_a_node_id_in_use_is_refused(cluster: Cluster) -> None:
@@ -713,10 +729,18 @@ async def test_what_fits_nowhere_waits_for_a_node_that_joins(cluster: Cluster) -
 
 async def test_without_a_scheduler_actors_wait_for_one(cluster: Cluster) -> None:
     await cluster.join()
-    cluster.app.set_scheduler_addresses(("127.0.0.1:1",))
+    cluster.scheduler.is_away = True
     await cluster.create(await cluster.start_job())
+    await cluster.scheduler.asked.take()
     assert cluster.raylet.started.is_empty()
-    cluster.app.set_scheduler_addresses(("127.0.0.1:1", cluster.scheduler.address))
+    cluster.scheduler.is_away = False
+    await cluster.raylet.started.take()
+
+
+async def test_one_scheduler_of_several_is_enough(cluster: Cluster) -> None:
+    await cluster.restart_gcs(scheduler_addresses=("127.0.0.1:1", cluster.scheduler.address))
+    await cluster.join()
+    await cluster.create(await cluster.start_job())
     await cluster.raylet.started.take()
 
 

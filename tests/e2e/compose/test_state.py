@@ -46,11 +46,12 @@ def keys(stack: Stack, shard: str, table: str) -> list[str]:
     ]
 
 
-def test_nodes_jobs_and_actors_are_in_etcd_each_in_one_shard(stack: Stack) -> None:
+def test_what_the_cluster_must_not_forget_is_in_etcd_each_row_in_one_shard(stack: Stack) -> None:
     with stack.driver(NAMED_ACTORS) as driver:
         facts = driver.report()
         tables = {
-            table: (keys(stack, "etcd-1", table), keys(stack, "etcd-2", table)) for table in ("node", "job", "actor")
+            table: (keys(stack, "etcd-1", table), keys(stack, "etcd-2", table))
+            for table in ("config", "node", "job", "actor", "function")
         }
     for first, second in tables.values():
         assert not set(first) & set(second)
@@ -60,6 +61,8 @@ def test_nodes_jobs_and_actors_are_in_etcd_each_in_one_shard(stack: Stack) -> No
     assert set(first) & set(facts["actors"]) and set(second) & set(facts["actors"])
     assert facts["job"] in {*tables["job"][0], *tables["job"][1]}
     assert len([*tables["node"][0], *tables["node"][1]]) >= 3
+    assert [*tables["config"][0], *tables["config"][1]] == ["cluster"]
+    assert any(key.startswith(facts["job"]) for key in (*tables["function"][0], *tables["function"][1]))
 
 
 def test_both_shards_know_the_epoch_of_the_leader(stack: Stack) -> None:

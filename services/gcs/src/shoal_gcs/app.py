@@ -7,7 +7,7 @@ import asyncio
 from shoal_common import grpc_server
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
-from shoal_gcs import servicers
+from shoal_gcs import cluster_config, servicers
 from shoal_gcs.actor_manager import ActorManager
 from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
@@ -22,7 +22,6 @@ from shoal_gcs.object_manager import ObjectManager
 from shoal_gcs.object_servicer import ObjectServicer
 from shoal_gcs.peers import Raylets, Schedulers
 from shoal_gcs.rows import Rows
-from shoal_proto.v1 import gcs_pb2
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
 
@@ -34,6 +33,7 @@ class GcsApp:
         self._store = store
         self._bus = bus
         self._address = ""
+        self._cluster = cluster_config.cluster_config(config)
         self._background = Background()
         self._raylets = Raylets(config.token, config.tls)
         self._schedulers = Schedulers(config.token, config.tls, config.scheduler_addresses)
@@ -85,14 +85,10 @@ class GcsApp:
         """``host:port`` of its gRPC server, once started."""
         return self._address
 
-    def set_scheduler_addresses(self, addresses: tuple[str, ...]) -> None:
-        """For a head process, whose scheduler binds its port after the GCS."""
-        self._schedulers.set_addresses(addresses)
-        self._actors.room_may_be_free()
-
     async def start(self) -> None:
         """Raises: MetadataStoreError when the store cannot be read, OSError when the address cannot be bound."""
         try:
+            await cluster_config.keep(self._rows("config"), self._cluster)
             await self._jobs.load()
             await self._nodes.load()
             await self._actors.load()
@@ -114,14 +110,7 @@ class GcsApp:
         self._server = grpc_server.create_server(config.token)
         jobs = servicers.JobServicer(self._jobs, self._job_table, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
-        cluster = gcs_pb2.GetClusterResponse(
-            cluster_id=config.cluster_id,
-            session_name=config.session_name,
-            scheduler_addresses=config.scheduler_addresses,
-            objectstore_addresses=config.objectstore_addresses,
-            nats_address=config.nats_address,
-        )
-        nodes = servicers.NodeServicer(self._nodes, self._actors, cluster)
+        nodes = servicers.NodeServicer(self._nodes, self._actors, self._cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
         rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
         rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)

@@ -94,9 +94,6 @@ class Schedulers:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, SchedulerServiceAsyncStub] = {}
 
-    def set_addresses(self, addresses: tuple[str, ...]) -> None:
-        self._addresses = list(addresses)
-
     async def pick_node(self, request: scheduler_pb2.PickNodeRequest) -> scheduler_pb2.PickNodeResponse:
         """Raises: ServiceError; ``Unavailable`` when no replica answers."""
         problems: list[str] = []
