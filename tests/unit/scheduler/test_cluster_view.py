@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shoal_common.ids import NodeID
 from shoal_common.resources import ResourceSet
 from shoal_scheduler.cluster_view import FORGET_AFTER_S, UNKNOWN_TASK_S, ClusterView, NodeReport, NodeView
@@ -98,6 +100,11 @@ def test_a_draining_node_takes_nothing_until_it_starts_anew() -> None:
     assert ids_of(view, now=1.0) == [B]
     view.on_report(report(A, incarnation=2), now=2.0)
     assert ids_of(view, now=2.0) == [A, B]
+
+
+def test_a_scheduler_that_hears_of_a_node_only_once_it_drains_gives_it_nothing() -> None:
+    view = view_of(replace(report(A), draining=True), report(B))
+    assert ids_of(view, now=0.0) == [B]
 
 
 def test_an_unmeasured_task_is_assumed_to_take_a_moment() -> None:

@@ -54,6 +54,7 @@ class Heartbeat(google.protobuf.message.Message):
     STORE_USED_BYTES_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     RAYLET_ADDRESS_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     incarnation: builtins.int
     sent_unix_ms: builtins.int
@@ -64,6 +65,8 @@ class Heartbeat(google.protobuf.message.Message):
     store_bytes: builtins.int
     store_used_bytes: builtins.int
     raylet_address: builtins.str
+    draining: builtins.bool
+    """draining = it takes nothing new and is to leave"""
     @property
     def total(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
     @property
@@ -84,10 +87,11 @@ class Heartbeat(google.protobuf.message.Message):
         store_used_bytes: builtins.int = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         raylet_address: builtins.str = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "incarnation", b"incarnation", "labels", b"labels", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat

@@ -442,6 +442,7 @@ class RayletApp:
             store_used_bytes=store_used,
             labels=self.labels,
             raylet_address=self.address,
+            draining=node.draining,
         )
 
     def _worker_config(self, worker_id: bytes) -> WorkerConfig:

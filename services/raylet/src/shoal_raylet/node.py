@@ -98,6 +98,10 @@ class Node:
         """Begin to start workers."""
         self._schedule()
 
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
     async def drain(self, within_s: float) -> None:
         """Grant nothing new, and wait until the tasks that run have ended, or ``within_s`` is over."""
         self._draining = True

@@ -37,6 +37,7 @@ class NodeReport:
     raylet_address: str = ""
     #: In their canonical form, ``labels.labels_of_node``.
     labels: Mapping[str, str] = field(default_factory=dict)
+    draining: bool = False
 
 
 class NodeView:
@@ -56,6 +57,8 @@ class NodeView:
         self.report = report
         self.heard_at = now
         self.silent = False
+        # The GCS's word may have come first; and who starts after it hears this alone.
+        self.draining = self.draining or report.draining
         #: Requests that wait there for what is in use.
         self.queued = report.queued_leases
         self._available = dict(report.available.grains)

@@ -46,6 +46,7 @@ class ViewFeed:
                 mean_task_s=heartbeat.mean_task_us / 1e6,
                 raylet_address=heartbeat.raylet_address,
                 labels=dict(heartbeat.labels),
+                draining=heartbeat.draining,
             ),
             time.monotonic(),
         )
