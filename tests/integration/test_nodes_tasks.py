@@ -95,8 +95,13 @@ def test_a_task_runs_where_its_resources_are(first: RayletProcess, second: Rayle
 
 
 def test_spread_uses_both_nodes(first: RayletProcess, second: RayletProcess) -> None:
-    found = places([where.options(scheduling_strategy="SPREAD").remote(0.02) for _ in range(20)])
+    found = places([where.options(scheduling_strategy="SPREAD").remote(0.1) for _ in range(20)])
     assert min(found[first.node_id], found[second.node_id]) >= 4
+
+
+def test_spread_tasks_one_after_the_other_do_not_stay_on_one_node(first: RayletProcess, second: RayletProcess) -> None:
+    there = where.options(scheduling_strategy="SPREAD")
+    assert {shoal.get(there.remote()) for _ in range(10)} == {first.node_id, second.node_id}
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -62,9 +62,9 @@ class RecordingPort:
 class Owner:
     """One queue, and short ways to make tasks and leases."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: SchedulingClass = SPEC) -> None:
         self.port = RecordingPort()
-        self.queue = TaskQueue(0, SPEC, HOME, self.port)
+        self.queue = TaskQueue(0, spec, HOME, self.port)
         self.tasks = 0
         self.leases = 0
 
@@ -108,6 +108,28 @@ def owner() -> Owner:
 
 def timed(mean_us: float) -> FunctionRecord:
     return FunctionRecord(b"timed", "timed", mean_us)
+
+
+# -- SPREAD ---------------------------------------------------------------------------------------------------
+
+
+def test_a_task_to_spread_finds_its_place_anew_after_a_pause() -> None:
+    owner = Owner(SchedulingClass(name="", resources=(("CPU", 10_000),), strategy="SPREAD"))
+    owner.submit(timed(10), 2)
+    first, second = owner.grant(node_id=OTHER), owner.grant(node_id=THIRD)
+    owner.reply(first)
+    owner.reply(second)
+    assert owner.port.given_back == [first, second]
+    owner.submit(timed(10))
+    assert owner.queue.outstanding == 1
+
+
+def test_a_burst_to_spread_keeps_its_leases_while_something_waits() -> None:
+    owner = Owner(SchedulingClass(name="", resources=(("CPU", 10_000),), strategy="SPREAD"))
+    owner.submit(timed(2 * AHEAD_US), 3)
+    worker = owner.grant()
+    owner.reply(worker, duration_us=2 * AHEAD_US)
+    assert owner.port.batches_of(worker) == [1, 1] and not owner.port.given_back
 
 
 # -- pushing ---------------------------------------------------------------------------------------------------

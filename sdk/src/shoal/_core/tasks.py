@@ -26,6 +26,7 @@ from shoal._core.objects import ObjectEntry
 from shoal._object_ref import ObjectRef
 from shoal._runtime.peer_frames import TaskPush
 from shoal_common.frames import SchedulingClass
+from shoal_common.strategy import Strategy
 
 #: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
 AHEAD_US = 8_000
@@ -153,6 +154,8 @@ class TaskQueue:
         """``node_id``: the owner's node."""
         self.key = key
         self.spec = spec
+        #: What comes after a pause is to find its place anew: an idle lease would pin it to the node it is on.
+        self._spreads = Strategy.decode(spec.strategy).spread
         self._port = port
         self.pending: deque[TaskRecord] = deque()
         self.workers: dict[bytes, LeasedWorker] = {}
@@ -324,8 +327,10 @@ class TaskQueue:
         batch: list[TaskRecord] = []
         ahead = worker.ahead_us
         pending = self.pending
-        # With several workers, the last tasks are shared out instead of all going to the first that asks.
-        share = max(1, len(pending) // max(1, len(self.workers)))
+        # With several workers, the last tasks are shared out instead of all going to the first that asks; those to be
+        # spread, among the leases on their way too.
+        leases = len(self.workers) + (self.outstanding if self._spreads else 0)
+        share = max(1, len(pending) // max(1, leases))
         while pending and in_flight + len(batch) < MAX_IN_FLIGHT and len(batch) < share:
             record = pending[0]
             mean = record.function.mean_us
@@ -359,8 +364,11 @@ class TaskQueue:
         if not victim.recalling and len(victim.in_flight) > 1:
             victim.recalling = True
             self._port.recall(victim, len(victim.in_flight) // 2)
-        elif not self.pending and self.outstanding:
-            self._adjust_demand()
+        elif not self.pending:
+            if self._spreads:
+                self._return(worker)
+            if self.outstanding:
+                self._adjust_demand()
 
     def _return(self, worker: LeasedWorker) -> None:
         del self.workers[worker.lease_id]
