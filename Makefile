@@ -66,7 +66,7 @@ demo-compose: $(STAMP) ## run the AutoML service on the deployment that `make up
 	SHOAL_AUTH_TOKEN=$$($(COMPOSE) exec -T gateway cat /run/shoal/token) \
 	  SHOAL_ADDRESS=shoal://$$($(COMPOSE) port gateway 10001) $(BIN)/python examples/automl/main.py
 
-certs: ## make a trial authority and certificates for mutual TLS in docker/certs
+certs: ## make a trial authority and certificates for compose.tls.yaml in docker/certs
 	docker/make-certs
 
 ci: lint type proto-check docs-check test ## all that CI checks

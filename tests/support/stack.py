@@ -1,4 +1,5 @@
-"""The deployment of compose.yaml under a test: brought up from local images, looked into and shaken.
+"""The deployment of compose.yaml, or with compose.tls.yaml, under a test: brought up from local images, looked into and
+shaken.
 
 Where there is no Docker engine its tests fail in CI (the variable CI is set there) and are skipped elsewhere.
 """
@@ -18,9 +19,13 @@ from typing import Any
 
 import docker
 import pytest
+import urllib3
+from minio import Minio
 from support.drivers import Driver
 from support.processes import eventually
 from support.servers import free_port
+
+from shoal_common.tls import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docker" / "local-images.env"
@@ -51,33 +56,52 @@ def _without(reason: str) -> None:
     pytest.skip(f"the container tests need Docker: {reason}")
 
 
+def build_images() -> None:
+    """All images, from this checkout; seconds when nothing has changed."""
+    _run(["make", "--file", "docker/local/Makefile", f"PYTHON={sys.executable}"], dict(os.environ), BUILD_TIMEOUT_S)
+
+
 class Stack:
     """One deployment, apart from all others of this machine: its project is named after this checkout."""
 
-    def __init__(self, client: docker.DockerClient) -> None:
+    def __init__(self, client: docker.DockerClient, *, certificates: Path | None = None) -> None:
+        """``certificates``: everything speaks TLS, with those of this folder, which docker/make-certs has made."""
         self.client = client
-        self.project = f"shoal-test-{zlib.crc32(os.fsencode(ROOT)):08x}"
+        self.certificates = certificates
+        self.project = f"shoal-{'tls' if certificates else 'test'}-{zlib.crc32(os.fsencode(ROOT)):08x}"
         self.gateway_port = free_port()
-        self._command = ["docker", "compose", "--file", str(ROOT / "compose.yaml"), "--env-file", str(IMAGES)]
+        files = ["compose.yaml", "compose.tls.yaml"] if certificates else ["compose.yaml"]
+        self._command = ["docker", "compose", "--env-file", str(IMAGES)]
         self._environment = {
             **os.environ,
+            "COMPOSE_FILE": os.pathsep.join(str(ROOT / file) for file in files),
             "COMPOSE_PROJECT_NAME": self.project,
+            "SHOAL_CERTS": str(certificates or ""),
             "SHOAL_GATEWAY_PORT": str(self.gateway_port),
             "SHOAL_RAYLET_OBJECT_STORE_BYTES": str(256 << 20),
         }
 
-    def build(self) -> None:
-        """All images, from this checkout; seconds when nothing has changed."""
-        command = ["make", "--file", "docker/local/Makefile", f"PYTHON={sys.executable}"]
-        _run(command, self._environment, BUILD_TIMEOUT_S)
+    @contextlib.contextmanager
+    def deployed(self, **replicas: int) -> Iterator[Stack]:
+        """It runs, as after ``up``. Afterwards nothing of it is left."""
+        try:
+            self.down()  # of a run that was killed
+            self.up(**replicas)
+            yield self
+        finally:
+            self.down()
+            left = self.leftovers()
+        assert not left
 
     def compose(self, *arguments: str, timeout: float = COMPOSE_TIMEOUT_S) -> str:
         """``docker compose`` with these arguments; its standard output. Fails with all that it printed."""
         return _run([*self._command, *arguments], self._environment, timeout)
 
-    def up(self, *, raylets: int = 3) -> None:
-        """Returns once all are healthy; also brings back what has been stopped or killed."""
-        self.compose("up", "--detach", "--wait", "--no-build", "--scale", f"raylet={raylets}")
+    def up(self, **replicas: int) -> None:
+        """Returns once all are healthy, so many of these services and as many of the others as compose.yaml says; also
+        brings back what has been stopped or killed."""
+        scale = [word for service, number in replicas.items() for word in ("--scale", f"{service}={number}")]
+        self.compose("up", "--detach", "--wait", "--no-build", *scale)
 
     def restore(self) -> None:
         """As after ``up``, whatever a test has done."""
@@ -93,15 +117,16 @@ class Stack:
     def down(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
-    def drive_from_outside(self, *command: str | Path, token: str = "", timeout: float = 100) -> str:
+    def drive_from_outside(self, *command: str | Path, timeout: float = 100, **environment: str) -> str:
         """Runs a program of this machine, through the gateway; what it prints."""
-        environment = {
-            **os.environ,
-            "SHOAL_ADDRESS": f"shoal://127.0.0.1:{self.gateway_port}",
-            "SHOAL_AUTH_TOKEN": token or self.read("gateway", "/run/shoal/token"),
+        usual = {
+            "SHOAL_ADDRESS": f"shoal://localhost:{self.gateway_port}",
+            "SHOAL_AUTH_TOKEN": self.read("gateway", "/run/shoal/token"),
             "PYTHONWARNINGS": "error",
         }
-        return _run([sys.executable, *map(str, command)], environment, timeout)
+        if self.certificates:
+            usual |= identity(self.certificates)
+        return _run([sys.executable, *map(str, command)], {**os.environ, **usual, **environment}, timeout)
 
     def drive(self, *command: str, timeout: float = 100) -> str:
         """Runs a program in a driver's container; what it prints."""
@@ -155,6 +180,26 @@ class Stack:
         assert code == 0, output
         return str(output.decode())
 
+    def keys(self, shard: str, table: str) -> list[str]:
+        """Ids in one table of one shard, as etcd's own client lists them."""
+        prefix = f"/shoal/default/{table}/"
+        found = self.etcdctl(shard, "get", "--prefix", "--keys-only", prefix)
+        return [line.removeprefix(prefix) for line in found.split()]
+
+    def spilled(self, job: str) -> list[str]:
+        """What MinIO has of a job, as its own client sees it."""
+        https = self.certificates and urllib3.PoolManager(
+            ca_certs=str(self.certificates / "ca.pem"), assert_hostname="minio"
+        )
+        client = Minio(
+            f"{self.address('minio')}:9000",
+            self.read("minio", "/run/shoal-minio/user"),
+            self.read("minio", "/run/shoal-minio/password"),
+            secure=bool(https),
+            http_client=https,
+        )
+        return [item.object_name for item in client.list_objects("shoal", prefix=f"spill/{job}/", recursive=True)]
+
     def leftovers(self) -> list[str]:
         label = {"label": f"{PROJECT_LABEL}={self.project}"}
         found = self.client.containers.list(all=True, filters=label)
@@ -166,6 +211,12 @@ def health(container: Any) -> str:
     """ "healthy", "unhealthy", "starting", or "none"."""
     container.reload()
     return str(container.attrs["State"].get("Health", {}).get("Status", "none"))
+
+
+def identity(certificates: Path) -> dict[str, str]:
+    """The variables of a driver outside, with the certificate that is meant for it."""
+    files = (certificates / "client" / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    return dict(zip(VARIABLES, map(str, files), strict=True))
 
 
 def service_of(container: Any) -> str:

@@ -19,6 +19,8 @@ from shoal_common.tls import VARIABLES, Tls
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 CONTAINERS: dict[str, Any] = COMPOSE["services"]
+#: What compose.tls.yaml adds to them.
+SECURED: dict[str, Any] = yaml.safe_load((ROOT / "compose.tls.yaml").read_text())["services"]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 VERSION = tomllib.loads((ROOT / "sdk" / "pyproject.toml").read_text())["project"]["version"]
 #: Service → its config class.
@@ -97,6 +99,33 @@ def test_every_variable_is_a_setting_and_no_required_one_is_missing(name: str) -
     variables |= {f"SHOAL_{name.upper()}_{flag.upper().replace('-', '_')}" for flag in flags}
     variables -= {"SHOAL_AUTH_TOKEN_PATH"}
     assert required <= variables <= set(fields)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_variable_for_tls_is_a_setting(name: str) -> None:
+    config = getattr(importlib.import_module(f"shoal_{name}.config"), CONFIGS[name])
+    fields = {f"SHOAL_{name.upper()}_{field.name.upper()}" for field in dataclasses.fields(config)}
+    variables = set(SECURED[name]["environment"])
+    assert set(VARIABLES) < variables <= fields | set(VARIABLES)
+    # Whom it reaches, it reaches over TLS.
+    for server in {"NATS_ADDRESS": "NATS_CA", "ETCD": "ETCD_CA", "S3_ENDPOINT": "S3_CA"}.items():
+        reached, secured = (f"SHOAL_{name.upper()}_{setting}" for setting in server)
+        assert (reached in CONTAINERS[name]["environment"]) == (secured in variables)
+
+
+def test_every_container_has_a_certificate_of_its_own() -> None:
+    assert set(SECURED) == set(CONTAINERS) - {"setup"}
+    folders = {}
+    for name, container in SECURED.items():
+        for mount in container["volumes"]:
+            assert mount["read_only"] and not mount["bind"]["create_host_path"]
+            assert mount["target"].startswith("/run/tls")
+            match = re.fullmatch(r"\$\{SHOAL_CERTS:-\./docker/certs\}/([a-z0-9-]+)(/[a-z]+\.pem)?", mount["source"])
+            assert match, mount["source"]
+            folders[name] = match[1]
+    [made] = re.findall('^services="(.*)"$', (ROOT / "docker" / "make-certs").read_text(), re.MULTILINE)
+    assert folders == {**{name: name for name in SECURED}, "driver": "client"}
+    assert set(folders.values()) == set(made.split())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -245,6 +245,13 @@ class TlsSocket:
         return True
 
 
+def advice(tls: Tls | None) -> str:
+    """For the message of a connection that failed: the two sides do not notice more than that they differ in this."""
+    if tls is None:
+        return f"This process spoke without TLS; where the cluster speaks it, set {', '.join(VARIABLES)}."
+    return f"This process spoke mutual TLS; the cluster must, too, with certificates of the authority {tls.ca}."
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -14,7 +14,7 @@ from shoal._runtime.core_worker import CoreWorker
 from shoal._runtime.gateway_client import GatewayClient
 from shoal_common.gateway_handshake import DEFAULT_PORT
 from shoal_common.handshake import HandshakeError
-from shoal_common.tls import Tls
+from shoal_common.tls import Tls, advice
 
 logger = logging.getLogger("shoal")
 
@@ -34,11 +34,12 @@ class OutsideDriver:
             )
         self._core: CoreWorker | None = None
         self._directory = new_session_directory(temp_dir)
+        tls = Tls.from_environ(os.environ)
         self.client = GatewayClient(
             host,
             port,
             token=token,
-            tls=Tls.from_environ(os.environ),
+            tls=tls,
             worker_id=worker_id,
             directory=self._directory,
             on_end=self._ended,
@@ -54,7 +55,7 @@ class OutsideDriver:
             self.close()
             raise ConnectionError(
                 f"Shoal could not connect to a gateway at {self.address}: {error}. Check that a raylet with a "
-                "gateway_port runs there, and that the port is published."
+                f"gateway_port runs there, and that the port is published. {advice(tls)}"
             ) from None
         except BaseException:
             self.close()

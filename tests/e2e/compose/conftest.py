@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import docker
 import pytest
-from support.stack import Stack, engine
+from support.stack import Stack, build_images, engine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,20 +15,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The whole deployment with three raylets, for all tests of this folder. Afterwards nothing of it is left."""
+def client() -> Iterator[docker.DockerClient]:
+    """The Docker engine, with all images of this checkout."""
     client = engine()
-    stack = Stack(client)
-    try:
-        stack.down()  # of a run that was killed
-        stack.build()
-        stack.up()
+    build_images()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def stack(client: docker.DockerClient) -> Iterator[Stack]:
+    """The whole deployment with three raylets, for all tests of this folder."""
+    with Stack(client).deployed() as stack:
         yield stack
-    finally:
-        stack.down()
-        left = stack.leftovers()
-        client.close()
-    assert not left
 
 
 @pytest.fixture

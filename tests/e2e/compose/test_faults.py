@@ -167,9 +167,9 @@ def test_nobody_is_dead_for_the_silence_of_nats(shaken: Stack) -> None:
 def test_the_cluster_grows_and_shrinks(shaken: Stack) -> None:
     with shaken.driver(WORKING) as driver:
         works(driver, nodes=3)
-        shaken.up(raylets=5)
+        shaken.up(raylet=5)
         works(driver, nodes=5)
-        shaken.up(raylets=3)
+        shaken.up(raylet=3)
         works(driver, nodes=3)
 
 

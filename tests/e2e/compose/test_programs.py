@@ -46,7 +46,7 @@ try:
 except shoal.exceptions.AuthenticationError as error:
     print("refused:", error)
 """
-    assert "refused:" in stack.drive_from_outside("-c", program, token="wrong" * 10)
+    assert "refused:" in stack.drive_from_outside("-c", program, SHOAL_AUTH_TOKEN="wrong" * 10)
 
 
 def test_a_driver_reads_large_objects_in_place(stack: Stack) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import nats
-from minio import Minio
 from support.processes import eventually
 from support.stack import Stack
 
@@ -38,19 +37,11 @@ command()
 """
 
 
-def keys(stack: Stack, shard: str, table: str) -> list[str]:
-    """Ids in one table of one shard, as etcd's own client lists them."""
-    prefix = f"/shoal/default/{table}/"
-    return [
-        line.removeprefix(prefix) for line in stack.etcdctl(shard, "get", "--prefix", "--keys-only", prefix).split()
-    ]
-
-
 def test_what_the_cluster_must_not_forget_is_in_etcd_each_row_in_one_shard(stack: Stack) -> None:
     with stack.driver(NAMED_ACTORS) as driver:
         facts = driver.report()
         tables = {
-            table: (keys(stack, "etcd-1", table), keys(stack, "etcd-2", table))
+            table: (stack.keys("etcd-1", table), stack.keys("etcd-2", table))
             for table in ("config", "node", "job", "actor", "function")
         }
     for first, second in tables.values():
@@ -88,43 +79,32 @@ async def test_heartbeats_of_every_node_are_on_nats(stack: Stack) -> None:
         await asyncio.wait_for(complete.wait(), timeout=30)
     finally:
         await client.close()
-    known = {node for shard in ("etcd-1", "etcd-2") for node in keys(stack, shard, "node")}
+    known = {node for shard in ("etcd-1", "etcd-2") for node in stack.keys(shard, "node")}
     assert heard <= known
-
-
-def spilled(stack: Stack, job: str) -> list[str]:
-    """What MinIO has of a job, as its own client sees it."""
-    client = Minio(
-        f"{stack.address('minio')}:9000",
-        stack.read("minio", "/run/shoal-minio/user"),
-        stack.read("minio", "/run/shoal-minio/password"),
-        secure=False,
-    )
-    return [item.object_name for item in client.list_objects("shoal", prefix=f"spill/{job}/", recursive=True)]
 
 
 def test_spilled_objects_are_in_minio_until_their_last_reference_goes(stack: Stack) -> None:
     with stack.driver(SPILLING) as driver:
         job = driver.report()["job"]
-        eventually(lambda: spilled(stack, job), "something is spilled")
+        eventually(lambda: stack.spilled(job), "something is spilled")
         driver.tell("read")
         assert driver.report()["values"] == list(range(8))
         driver.tell("forget")
         assert driver.report()["forgotten"]
-        eventually(lambda: not spilled(stack, job), "MinIO has nothing of it any more")
+        eventually(lambda: not stack.spilled(job), "MinIO has nothing of it any more")
 
 
 def test_what_a_dead_driver_spilled_is_swept(stack: Stack) -> None:
     with stack.driver(SPILLING) as driver:
         job = driver.report()["job"]
-        eventually(lambda: spilled(stack, job), "something is spilled")
-    eventually(lambda: not spilled(stack, job), "MinIO has nothing of the job any more")
+        eventually(lambda: stack.spilled(job), "something is spilled")
+    eventually(lambda: not stack.spilled(job), "MinIO has nothing of the job any more")
 
 
 def test_any_objectstore_replica_restores(shaken: Stack) -> None:
     with shaken.driver(SPILLING) as driver:
         job = driver.report()["job"]
-        eventually(lambda: spilled(shaken, job), "something is spilled")
+        eventually(lambda: shaken.spilled(job), "something is spilled")
         shaken.running("objectstore")[0].kill()
         driver.tell("read")
         assert driver.report()["values"] == list(range(8))

@@ -31,10 +31,11 @@ def ask(address: str, token: str, service: str, method: str, request: Any) -> An
     import grpc
 
     from shoal_common.grpc_channel import sync_channel
-    from shoal_common.tls import Tls
+    from shoal_common.tls import Tls, advice
     from shoal_proto.v1 import gcs_pb2_grpc
 
-    with sync_channel(address, token, tls=Tls.from_environ(os.environ)) as channel:
+    tls = Tls.from_environ(os.environ)
+    with sync_channel(address, token, tls=tls) as channel:
         stub = getattr(gcs_pb2_grpc, f"{service}ServiceStub")(channel)
         try:
             return getattr(stub, method)(request, timeout=ASK_DEADLINE_S)
@@ -45,7 +46,7 @@ def ask(address: str, token: str, service: str, method: str, request: Any) -> An
                 ) from None
             raise ConnectionError(
                 f"Shoal could not connect to a cluster at {address}: {error.details()}. Check that it runs and "
-                "is reachable."
+                f"is reachable. {advice(tls)}"
             ) from None
 
 

@@ -25,7 +25,7 @@ class GcsConfig(BusConfig):
     session_name: str = setting("session", doc="name of the cluster's files, told to every driver")
     health_port: int = setting(
         0,
-        doc="port for health checks only, which a standby answers too; plain, without token; 0 = none",
+        doc="port for health checks only, which a standby answers too; without token; 0 = none",
         minimum=0,
         maximum=65535,
     )

@@ -21,6 +21,7 @@ from shoal_common.labels import labels_of_node
 from shoal_common.lifecycle import STOP_DEADLINE_S
 from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
 from shoal_common.strategy import Strategy
+from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
 from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
@@ -354,7 +355,8 @@ class RayletApp:
                 if loop.time() >= deadline:
                     raise Unavailable(
                         f"the GCS at {config.gcs_address} did not register this node within "
-                        f"{config.register_timeout_s:g} s: {error}. Is it running, and is the address right?"
+                        f"{config.register_timeout_s:g} s: {error}. Is it running, and is the address right? "
+                        f"{advice(config.tls)}"
                     ) from error
                 if not told:
                     log.warning("waiting_for_gcs", address=config.gcs_address, reason=str(error))
