@@ -89,8 +89,8 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     #: Resource amounts in grains (1/10,000 unit), sorted by name.
     resources: tuple[tuple[str, int], ...]
-    #: ``shoal_common.strategy``: "" = DEFAULT, "SPREAD", "node:<hex>", "node?:<hex>" (soft), each with label selectors
-    #: after a ";", alternatives between "|", rules between "&": "SPREAD;zone=in(a,b)&!spot|zone=c".
+    #: ``shoal_common.strategy``: "" = DEFAULT, "SPREAD", "node:<hex>", "node?:<hex>" (soft), "group:<hex>", each with
+    #: label selectors after a ";", alternatives between "|", rules between "&": "SPREAD;zone=in(a,b)&!spot|zone=c".
     strategy: str = ""
     #: Hash of the runtime environment; "" = the job's.
     runtime_env: str = ""
@@ -131,11 +131,15 @@ class LeaseReturned(Message, tag=12):
     worker_exits: bool = False
 
 
+#: The placement group of a scheduling class does not exist any more.
+GROUP_REMOVED = "placement_group_removed"
+
+
 class LeaseLost(Message, tag=13):
     """Raylet -> owner: the leased worker died."""
 
     lease_id: bytes
-    #: One of EXIT_KINDS.
+    #: One of EXIT_KINDS, or GROUP_REMOVED.
     kind: str
     #: For humans: "killed by SIGKILL", "exit code 3", "node memory 96 % used, this worker grew to 3.1 GiB".
     detail: str
@@ -145,7 +149,7 @@ class LeaseRefused(Message, tag=14):
     """Raylet -> owner: no node can ever satisfy this class; its queued tasks fail with ``reason``."""
 
     class_key: int
-    #: "infeasible", "affinity", "runtime_env", "worker_start"
+    #: "infeasible", "affinity", "runtime_env", "worker_start", GROUP_REMOVED
     kind: str
     reason: str
 
@@ -164,6 +168,8 @@ class LeaseAssigned(Message, tag=16):
     resources: tuple[tuple[str, int], ...]
     #: Granted device ids by resource name, e.g. {"GPU": ["0"]}.
     devices: dict[str, list[str]]
+    #: As in SchedulingClass: it names the placement group.
+    strategy: str = ""
 
 
 class Blocked(Message, tag=17):
@@ -219,6 +225,8 @@ class CreateActor(Message, tag=22):
     spec: bytes
     resources: tuple[tuple[str, int], ...]
     devices: dict[str, list[str]]
+    #: As in SchedulingClass: it names the placement group.
+    strategy: str = ""
 
 
 class ActorCreated(Message, tag=23):

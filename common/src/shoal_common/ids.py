@@ -18,11 +18,13 @@ ActorID = NewType("ActorID", bytes)
 TaskID = NewType("TaskID", bytes)
 ObjectID = NewType("ObjectID", bytes)
 LeaseID = NewType("LeaseID", bytes)
+PlacementGroupID = NewType("PlacementGroupID", bytes)
 
 JOB_LENGTH = 4
 NODE_LENGTH = 16
 WORKER_LENGTH = 16
 ACTOR_LENGTH = 16
+PLACEMENT_GROUP_LENGTH = 16
 TASK_LENGTH = 20
 OBJECT_LENGTH = 24
 
@@ -42,6 +44,11 @@ def new_lease_id() -> LeaseID:
 def new_actor_id(job_id: JobID) -> ActorID:
     """An actor id; the last bytes are the job's, so that ``job_of_actor`` needs no lookup."""
     return ActorID(os.urandom(ACTOR_LENGTH - JOB_LENGTH) + job_id)
+
+
+def new_placement_group_id(job_id: JobID) -> PlacementGroupID:
+    """Its last bytes are the job's, as an actor's."""
+    return PlacementGroupID(os.urandom(PLACEMENT_GROUP_LENGTH - JOB_LENGTH) + job_id)
 
 
 def job_of_actor(actor_id: ActorID) -> JobID:

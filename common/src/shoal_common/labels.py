@@ -110,5 +110,14 @@ def parse_selector(selector: Mapping[str, str | None] | None) -> Selector:
     return tuple(sorted(LabelRule.of(key, condition or "") for key, condition in (selector or {}).items()))
 
 
+def encode_selector(selector: Selector) -> str:
+    return "&".join(map(str, selector))
+
+
+def decode_selector(text: str) -> Selector:
+    """The opposite of ``encode_selector``. Raises: ValueError."""
+    return tuple(sorted(map(LabelRule.parse, text.split("&")))) if text else ()
+
+
 def unmet(selector: Selector, labels: Mapping[str, str]) -> list[LabelRule]:
     return [rule for rule in selector if not rule.meets(labels)]

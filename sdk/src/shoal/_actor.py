@@ -11,6 +11,7 @@ import msgspec
 from shoal import _context, _worker, exceptions
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._export import Exportable
+from shoal._group_placement import strategy_of_actor
 from shoal._object_ref import ObjectRef
 from shoal._options import ActorOptions, MethodOptions
 from shoal._remote_function import check_streaming
@@ -288,7 +289,7 @@ def _start(
         class_name=definition.name,
         placement=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.placement()).grains),
         held=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.held()).grains),
-        strategy=options.strategy(),
+        strategy=strategy_of_actor(options, definition.name),
         handle=handle_payload,
     )
 

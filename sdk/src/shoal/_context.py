@@ -36,6 +36,8 @@ class ProcessContext:
         #: Granted resources in units.
         self.resources: dict[str, float] = {}
         self.devices: dict[str, list[str]] = {}
+        #: How it was to be placed, as ``SchedulingClass.strategy``.
+        self.strategy = ""
         self.job_config: dict[str, Any] = {}
 
 

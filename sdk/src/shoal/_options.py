@@ -341,7 +341,7 @@ class _PlacedOptions(_Options):
         return {name: amount for name, amount in amounts.items() if amount is not None}
 
     def strategy(self) -> str:
-        """Where it may run, as ``SchedulingClass.strategy`` says it.
+        """Where it may run, as ``SchedulingClass.strategy`` says it; placement groups apart.
 
         A node must meet both ``label_selector`` (or a fallback) and the labels of the ``scheduling_strategy``.
         """
@@ -357,8 +357,6 @@ class _PlacedOptions(_Options):
             case "NodeLabelSchedulingStrategy":
                 both = {tuple(sorted({*ours, *theirs})): None for ours in selectors for theirs in given.selectors()}
                 return Strategy(selectors=tuple(both)).encode()
-            case "PlacementGroupSchedulingStrategy":
-                raise ValueError("PlacementGroupSchedulingStrategy is not supported yet")
         return Strategy(spread=given == "SPREAD", selectors=selectors).encode()
 
 

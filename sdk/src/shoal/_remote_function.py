@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from shoal import _export, _worker
 from shoal._core.tasks import FunctionRecord, TaskQueue
 from shoal._export import Exportable
+from shoal._group_placement import strategy_of_task
 from shoal._object_ref import ObjectRef
 from shoal._options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._runtime.task_submitter import pack_arguments
@@ -87,7 +88,7 @@ class RemoteFunction(Generic[P, R]):
         Raises: TypeError when the arguments do not fit the signature or cannot be pickled.
         """
         prepared = self._prepared
-        if prepared is None or prepared.epoch != _worker.epoch:
+        if prepared is None or prepared.epoch != _worker.prepared_epoch:
             prepared = self._prepare()
         self._definition.signature.check(args, kwargs)
         core = _worker.current()
@@ -117,10 +118,11 @@ class RemoteFunction(Generic[P, R]):
             )
         function_id = definition.exported_id()
         prepared = _Prepared()
-        prepared.epoch = _worker.epoch
-        prepared.function = FunctionRecord(function_id, options.name or definition.name.rpartition(".")[2])
-        resources = options.resources()
-        prepared.queue = core.tasks.queue_of(_export.scheduling_class(resources, options.strategy()))
+        prepared.epoch = _worker.prepared_epoch
+        name = definition.name.rpartition(".")[2]
+        prepared.function = FunctionRecord(function_id, options.name or name)
+        strategy = strategy_of_task(options, name)
+        prepared.queue = core.tasks.queue_of(_export.scheduling_class(options.resources(), strategy))
         prepared.num_returns = num_returns
         prepared.max_retries = _max_retries(options)
         retry = options.retry_exceptions

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _current: CoreWorker | None = None
 #: Grows with each session, so that decorated functions know when to export themselves again.
 epoch = 0
+#: Grows with each session too, and whenever what calls were prepared with does not hold any more.
+prepared_epoch = 0
 _forked = False
 
 
@@ -49,8 +51,14 @@ def set_current(core: CoreWorker | None) -> None:
     global _current, epoch, _forked
     _current = core
     epoch += 1
+    prepare_anew()
     if core is not None:
         _forked = False
+
+
+def prepare_anew() -> None:
+    global prepared_epoch
+    prepared_epoch += 1
 
 
 def _after_fork_in_child() -> None:

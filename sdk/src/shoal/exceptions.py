@@ -655,14 +655,17 @@ class TaskPlacementGroupRemoved(ShoalError):
     """The placement group of the task was removed while it waited or ran."""
 
     def _message(self) -> str:
-        return super()._message() or "The placement group corresponding to this task has been removed."
+        what = "The placement group corresponding to this task has been removed."
+        return " ".join([what, *map(str, self.args)])
 
 
-class ActorPlacementGroupRemoved(ShoalError):
-    """The placement group of the actor was removed."""
+class ActorPlacementGroupRemoved(ActorUnschedulableError):
+    """The placement group of the actor was removed before the actor had started, or could restart."""
 
-    def _message(self) -> str:
-        return super()._message() or "The placement group corresponding to this Actor has been removed."
+    def __init__(
+        self, error_message: str = "The placement group corresponding to this Actor has been removed."
+    ) -> None:
+        super().__init__(error_message)
 
 
 class RuntimeEnvSetupError(ShoalError):

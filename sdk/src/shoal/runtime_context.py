@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shoal import _context, _worker
+from shoal._group_placement import captured
+from shoal_common.strategy import Strategy
 
 
 class RuntimeContext:
@@ -44,11 +46,13 @@ class RuntimeContext:
         return _context.process.actor_name if _context.process.actor_id else None
 
     def get_placement_group_id(self) -> str | None:
-        return None
+        """Of the group in which the running task or actor is."""
+        return Strategy.decode(_context.process.strategy).group_id.hex() or None
 
     @property
     def should_capture_child_tasks_in_placement_group(self) -> bool:
-        return False
+        """Whether the tasks and actors created here go to the same placement group."""
+        return captured() is not None
 
     @property
     def namespace(self) -> str:

@@ -45,6 +45,15 @@ def test_a_strategy_is_its_text(
     assert Strategy.decode(strategy.encode()) == strategy
 
 
+@given(st.sampled_from([None, 0, 12]), st.booleans(), st.lists(SELECTORS.filter(bool), max_size=2))
+def test_a_place_in_a_group_is_its_text(
+    bundle: int | None, captures: bool, selectors: list[tuple[LabelRule, ...]]
+) -> None:
+    strategy = Strategy(selectors=tuple(selectors), group_id=bytes(range(16)), bundle=bundle, captures=captures)
+    assert Strategy.decode(strategy.encode()) == strategy
+    assert strategy.outside_group() == Strategy(selectors=tuple(selectors))
+
+
 @given(st.lists(SELECTORS, min_size=1, max_size=3), LABELS)
 def test_the_first_selector_that_is_met_counts(selectors: list[tuple[LabelRule, ...]], labels: dict[str, str]) -> None:
     chosen = Strategy(selectors=tuple(selectors)).alternative(labels)
@@ -110,7 +119,20 @@ def test_bad_conditions_are_refused(condition: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["PACK", "spread", "node:", "node:xyz", "node:00", ";a=in()", ";a=b&", "SPREAD;-=a", "SPREAD|a=b"]
+    "text",
+    [
+        "PACK",
+        "spread",
+        "node:",
+        "node:xyz",
+        "node:00",
+        ";a=in()",
+        ";a=b&",
+        "SPREAD;-=a",
+        "SPREAD|a=b",
+        "group:",
+        "group:00",
+    ],
 )
 def test_a_text_that_is_no_strategy_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="unknown scheduling strategy"):

@@ -31,7 +31,7 @@ def actors(ledger: ResourceLedger, pool: WorkerPool) -> ActorPlacement:
 
 
 def actor(name: bytes = b"a", incarnation: int = 1, held: ResourceSet = ONE_CPU) -> PlacedActor:
-    return PlacedActor(name, incarnation, b"job1", "A", b"creation", False, held)
+    return PlacedActor(name, incarnation, b"job1", "A", b"creation", False, held, asked=held, strategy="")
 
 
 def register(pool: WorkerPool, count: int) -> None:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from shoal_common import frames
+from shoal_common import bundles, frames
 from shoal_common.resources import ResourceSet
 from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
 from shoal_raylet.lease_demand import LAST_PAUSE_S, MOVE_AGAIN_S, SPILL_AFTER_S
@@ -513,3 +513,66 @@ def test_a_job_keeps_its_workers_to_itself() -> None:
     node.give_back(b"A", lease)
     assert granted(node.demand(b"B", 1, job=OTHER_JOB)) == []
     assert node.pool.of_job(JOB)[0].state is WorkerState.IDLE
+
+
+# --- placement groups ---
+
+GROUP = b"\x07" * 16
+IN_GROUP = f"group:{GROUP.hex()}"
+
+
+def with_bundle(node: Node, **amounts: float) -> list[Action]:
+    node.ledger.grow(bundles.offered(ResourceSet.of(amounts), GROUP, 0))
+    node.leases.bundles_changed()
+    return node.dispatch()
+
+
+def test_a_task_of_a_placement_group_waits_for_its_bundle_and_takes_nothing_else() -> None:
+    node = Node()
+    assert asked(node.demand(b"A", 1, strategy=IN_GROUP)) == [1]
+    assert len(granted(with_bundle(node, CPU=1))) == 1
+    assert node.ledger.available["CPU"] == 20_000
+    assert granted(node.demand(b"B", 1, strategy=f"{IN_GROUP}:0+")) == [], "the bundle is full"
+
+
+def test_a_task_of_a_placement_group_that_needs_nothing_is_bound_and_bounded_too() -> None:
+    node = Node()
+    node.leases.demanded(b"A", JOB, frames.LeaseDemand(1, 40, frames.SchedulingClass("f", (), IN_GROUP)), 0.0)
+    assert granted(node.dispatch()) == []
+    assert len(granted(with_bundle(node, CPU=1))) == 8
+
+
+def test_a_group_that_no_scheduler_knows_of_is_waited_for_and_a_removed_one_is_not() -> None:
+    node = Node(grace_s=0.0)
+    node.demand(b"A", 1, strategy=IN_GROUP)
+    assert refusals(node.answer(b"A", None)) == [], "nobody answers"
+    node.pass_time(LAST_PAUSE_S)
+    assert refusals(node.answer(b"A", Answer())) == []
+    node.pass_time(LAST_PAUSE_S)
+    (refusal,) = refusals(node.answer(b"A", no("it was removed")))
+    assert (refusal.kind, refusal.reason) == (frames.GROUP_REMOVED, "it was removed")
+
+
+def test_what_runs_in_a_removed_group_ends_and_what_waits_is_refused() -> None:
+    node = Node()
+    with_bundle(node, CPU=1)
+    ((_, lease_id),) = granted(node.demand(b"A", 2, strategy=IN_GROUP))
+    ((_, other),) = granted(node.demand(b"B", 1))
+    actions = node.leases.group_removed(GROUP, "why", node.now)
+    assert [a.message for a in actions if isinstance(a, Send)] == [
+        frames.LeaseLost(lease_id, frames.GROUP_REMOVED, "why"),
+        frames.LeaseRefused(1, frames.GROUP_REMOVED, "why"),
+    ]
+    assert len([a for a in actions if isinstance(a, KillWorker)]) == 1
+    assert node.leases.worker_of(lease_id) is None and node.leases.worker_of(other) is not None
+
+
+def test_a_bundle_that_leaves_the_node_takes_its_waiting_tasks_along() -> None:
+    node = Node()
+    with_bundle(node, CPU=1)
+    node.demand(b"A", 1, strategy=IN_GROUP)
+    node.demand(b"B", 1, strategy=IN_GROUP)
+    node.ledger.shrink(bundles.offered(ResourceSet.of({"CPU": 1}), GROUP, 0))
+    node.leases.bundles_changed()
+    assert asked(node.pass_time(0.0)) == [1]
+    assert spilled(node.answer(b"B", to(OTHER))) == [(OTHER, 1)]

@@ -64,6 +64,66 @@ ACTOR_STATE_RESTARTING: ActorState.ValueType  # 4
 ACTOR_STATE_DEAD: ActorState.ValueType  # 5
 Global___ActorState: typing_extensions.TypeAlias = ActorState
 
+class _PlacementGroupState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PlacementGroupStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PlacementGroupState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PLACEMENT_GROUP_STATE_UNSPECIFIED: _PlacementGroupState.ValueType  # 0
+    PLACEMENT_GROUP_STATE_PENDING: _PlacementGroupState.ValueType  # 1
+    """no bundle is reserved"""
+    PLACEMENT_GROUP_STATE_PREPARED: _PlacementGroupState.ValueType  # 2
+    """all bundles are reserved, and not all usable yet"""
+    PLACEMENT_GROUP_STATE_CREATED: _PlacementGroupState.ValueType  # 3
+    """all bundles are usable"""
+    PLACEMENT_GROUP_STATE_REMOVED: _PlacementGroupState.ValueType  # 4
+    PLACEMENT_GROUP_STATE_RESCHEDULING: _PlacementGroupState.ValueType  # 5
+    """some bundles were lost with their node, and a place is sought for them"""
+
+class PlacementGroupState(_PlacementGroupState, metaclass=_PlacementGroupStateEnumTypeWrapper): ...
+
+PLACEMENT_GROUP_STATE_UNSPECIFIED: PlacementGroupState.ValueType  # 0
+PLACEMENT_GROUP_STATE_PENDING: PlacementGroupState.ValueType  # 1
+"""no bundle is reserved"""
+PLACEMENT_GROUP_STATE_PREPARED: PlacementGroupState.ValueType  # 2
+"""all bundles are reserved, and not all usable yet"""
+PLACEMENT_GROUP_STATE_CREATED: PlacementGroupState.ValueType  # 3
+"""all bundles are usable"""
+PLACEMENT_GROUP_STATE_REMOVED: PlacementGroupState.ValueType  # 4
+PLACEMENT_GROUP_STATE_RESCHEDULING: PlacementGroupState.ValueType  # 5
+"""some bundles were lost with their node, and a place is sought for them"""
+Global___PlacementGroupState: typing_extensions.TypeAlias = PlacementGroupState
+
+class _PlacementStrategy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PlacementStrategyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PlacementStrategy.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PLACEMENT_STRATEGY_UNSPECIFIED: _PlacementStrategy.ValueType  # 0
+    PLACEMENT_STRATEGY_PACK: _PlacementStrategy.ValueType  # 1
+    """on few nodes"""
+    PLACEMENT_STRATEGY_SPREAD: _PlacementStrategy.ValueType  # 2
+    """on many nodes"""
+    PLACEMENT_STRATEGY_STRICT_PACK: _PlacementStrategy.ValueType  # 3
+    """on one node"""
+    PLACEMENT_STRATEGY_STRICT_SPREAD: _PlacementStrategy.ValueType  # 4
+    """each on a node of its own"""
+
+class PlacementStrategy(_PlacementStrategy, metaclass=_PlacementStrategyEnumTypeWrapper): ...
+
+PLACEMENT_STRATEGY_UNSPECIFIED: PlacementStrategy.ValueType  # 0
+PLACEMENT_STRATEGY_PACK: PlacementStrategy.ValueType  # 1
+"""on few nodes"""
+PLACEMENT_STRATEGY_SPREAD: PlacementStrategy.ValueType  # 2
+"""on many nodes"""
+PLACEMENT_STRATEGY_STRICT_PACK: PlacementStrategy.ValueType  # 3
+"""on one node"""
+PLACEMENT_STRATEGY_STRICT_SPREAD: PlacementStrategy.ValueType  # 4
+"""each on a node of its own"""
+Global___PlacementStrategy: typing_extensions.TypeAlias = PlacementStrategy
+
 @typing.final
 class StartJobRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -671,6 +731,7 @@ class ActorInfo(google.protobuf.message.Message):
     OWNER_DIED_FIELD_NUMBER: builtins.int
     UNSCHEDULABLE_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
+    GROUP_REMOVED_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     state: Global___ActorState.ValueType
     version: builtins.int
@@ -699,6 +760,8 @@ class ActorInfo(google.protobuf.message.Message):
     """unschedulable: DEAD because no node could ever hold it, as death_reason tells"""
     sequence: builtins.int
     """sequence grows with every actor that is created in the cluster"""
+    group_removed: builtins.bool
+    """group_removed: its placement group was removed while it had no process"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address when ALIVE"""
@@ -731,10 +794,11 @@ class ActorInfo(google.protobuf.message.Message):
         owner_died: builtins.bool = ...,
         unschedulable: builtins.bool = ...,
         sequence: builtins.int = ...,
+        group_removed: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_removed", b"group_removed", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo
@@ -993,6 +1057,264 @@ class ReportActorStartedResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___ReportActorStartedResponse: typing_extensions.TypeAlias = ReportActorStartedResponse
+
+@typing.final
+class BundleInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: builtins.int
+    SELECTOR_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    selector: builtins.str
+    """selector that the labels of its node meet, as one of SchedulingClass.strategy"""
+    node_id: builtins.bytes
+    """node_id where it is reserved; empty = nowhere. REMOVED: not yet given back there"""
+    reservation: builtins.bytes
+    """reservation under which its raylet holds it"""
+    @property
+    def resources(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
+    def __init__(
+        self,
+        *,
+        resources: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        selector: builtins.str = ...,
+        node_id: builtins.bytes = ...,
+        reservation: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["node_id", b"node_id", "reservation", b"reservation", "resources", b"resources", "selector", b"selector"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___BundleInfo: typing_extensions.TypeAlias = BundleInfo
+
+@typing.final
+class PlacementGroupInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    OWNER_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    DETACHED_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    BUNDLES_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    ACTOR_ID_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    REMOVAL_REASON_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    job_id: builtins.bytes
+    owner_id: builtins.bytes
+    """owner_id is the worker id of its creator"""
+    name: builtins.str
+    """name in the namespace; empty = unnamed"""
+    namespace: builtins.str
+    detached: builtins.bool
+    """detached groups live until they are removed"""
+    strategy: Global___PlacementStrategy.ValueType
+    state: Global___PlacementGroupState.ValueType
+    version: builtins.int
+    """version grows with every transition"""
+    actor_id: builtins.bytes
+    """actor_id of the detached actor with which it ends; empty = it ends with its job"""
+    sequence: builtins.int
+    """sequence grows with every group that is created in the cluster"""
+    removal_reason: builtins.str
+    """removal_reason for humans, set when REMOVED"""
+    @property
+    def bundles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BundleInfo]: ...
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        job_id: builtins.bytes = ...,
+        owner_id: builtins.bytes = ...,
+        name: builtins.str = ...,
+        namespace: builtins.str = ...,
+        detached: builtins.bool = ...,
+        strategy: Global___PlacementStrategy.ValueType = ...,
+        bundles: collections.abc.Iterable[Global___BundleInfo] | None = ...,
+        state: Global___PlacementGroupState.ValueType = ...,
+        version: builtins.int = ...,
+        actor_id: builtins.bytes = ...,
+        sequence: builtins.int = ...,
+        removal_reason: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "bundles", b"bundles", "detached", b"detached", "group_id", b"group_id", "job_id", b"job_id", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "removal_reason", b"removal_reason", "sequence", b"sequence", "state", b"state", "strategy", b"strategy", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlacementGroupInfo: typing_extensions.TypeAlias = PlacementGroupInfo
+
+@typing.final
+class CreatePlacementGroupRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: builtins.int
+    @property
+    def group(self) -> Global___PlacementGroupInfo:
+        """group to create; what the GCS decides is ignored"""
+
+    def __init__(
+        self,
+        *,
+        group: Global___PlacementGroupInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CreatePlacementGroupRequest: typing_extensions.TypeAlias = CreatePlacementGroupRequest
+
+@typing.final
+class CreatePlacementGroupResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___CreatePlacementGroupResponse: typing_extensions.TypeAlias = CreatePlacementGroupResponse
+
+@typing.final
+class WaitPlacementGroupRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    KNOWN_VERSION_FIELD_NUMBER: builtins.int
+    WAIT_MS_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    known_version: builtins.int
+    """known_version of the caller; 0 = knows nothing, answer at once"""
+    wait_ms: builtins.int
+    """wait_ms at most, capped by the server at 30,000; 0 = do not wait"""
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        known_version: builtins.int = ...,
+        wait_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group_id", b"group_id", "known_version", b"known_version", "wait_ms", b"wait_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___WaitPlacementGroupRequest: typing_extensions.TypeAlias = WaitPlacementGroupRequest
+
+@typing.final
+class WaitPlacementGroupResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: builtins.int
+    @property
+    def group(self) -> Global___PlacementGroupInfo: ...
+    def __init__(
+        self,
+        *,
+        group: Global___PlacementGroupInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___WaitPlacementGroupResponse: typing_extensions.TypeAlias = WaitPlacementGroupResponse
+
+@typing.final
+class GetNamedPlacementGroupRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    namespace: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        namespace: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetNamedPlacementGroupRequest: typing_extensions.TypeAlias = GetNamedPlacementGroupRequest
+
+@typing.final
+class GetNamedPlacementGroupResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: builtins.int
+    @property
+    def group(self) -> Global___PlacementGroupInfo: ...
+    def __init__(
+        self,
+        *,
+        group: Global___PlacementGroupInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetNamedPlacementGroupResponse: typing_extensions.TypeAlias = GetNamedPlacementGroupResponse
+
+@typing.final
+class ListPlacementGroupsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListPlacementGroupsRequest: typing_extensions.TypeAlias = ListPlacementGroupsRequest
+
+@typing.final
+class ListPlacementGroupsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: builtins.int
+    @property
+    def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlacementGroupInfo]:
+        """groups in the order of their creation"""
+
+    def __init__(
+        self,
+        *,
+        groups: collections.abc.Iterable[Global___PlacementGroupInfo] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["groups", b"groups"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListPlacementGroupsResponse: typing_extensions.TypeAlias = ListPlacementGroupsResponse
+
+@typing.final
+class RemovePlacementGroupRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group_id", b"group_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RemovePlacementGroupRequest: typing_extensions.TypeAlias = RemovePlacementGroupRequest
+
+@typing.final
+class RemovePlacementGroupResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___RemovePlacementGroupResponse: typing_extensions.TypeAlias = RemovePlacementGroupResponse
 
 @typing.final
 class FunctionRow(google.protobuf.message.Message):

@@ -844,6 +844,263 @@ class ActorService(object):
             _registered_method=True)
 
 
+class PlacementGroupServiceStub(object):
+    """PlacementGroupService knows the placement groups: bundles of resources that are reserved together or not at all.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreatePlacementGroup = channel.unary_unary(
+                '/shoal_proto.v1.PlacementGroupService/CreatePlacementGroup',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.CreatePlacementGroupRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.CreatePlacementGroupResponse.FromString,
+                _registered_method=True)
+        self.WaitPlacementGroup = channel.unary_unary(
+                '/shoal_proto.v1.PlacementGroupService/WaitPlacementGroup',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.WaitPlacementGroupRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.WaitPlacementGroupResponse.FromString,
+                _registered_method=True)
+        self.GetNamedPlacementGroup = channel.unary_unary(
+                '/shoal_proto.v1.PlacementGroupService/GetNamedPlacementGroup',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedPlacementGroupRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedPlacementGroupResponse.FromString,
+                _registered_method=True)
+        self.ListPlacementGroups = channel.unary_unary(
+                '/shoal_proto.v1.PlacementGroupService/ListPlacementGroups',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListPlacementGroupsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListPlacementGroupsResponse.FromString,
+                _registered_method=True)
+        self.RemovePlacementGroup = channel.unary_unary(
+                '/shoal_proto.v1.PlacementGroupService/RemovePlacementGroup',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.RemovePlacementGroupRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.RemovePlacementGroupResponse.FromString,
+                _registered_method=True)
+
+
+class PlacementGroupServiceServicer(object):
+    """PlacementGroupService knows the placement groups: bundles of resources that are reserved together or not at all.
+    """
+
+    def CreatePlacementGroup(self, request, context):
+        """CreatePlacementGroup records a group; its bundles are reserved afterwards.
+        Failure: idempotent by group_id. ALREADY_EXISTS when a living group has the name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitPlacementGroup(self, request, context):
+        """WaitPlacementGroup answers when the group's version is beyond known_version, waiting up to wait_ms.
+        Failure: read-only, retried freely. NOT_FOUND for one that was removed so long ago that it is forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNamedPlacementGroup(self, request, context):
+        """GetNamedPlacementGroup finds a living group by its name.
+        Failure: read-only, retried freely. NOT_FOUND when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlacementGroups(self, request, context):
+        """ListPlacementGroups returns every group that the GCS remembers, removed ones too.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemovePlacementGroup(self, request, context):
+        """RemovePlacementGroup ends a group: what uses its bundles is killed, what waits for them fails.
+        Failure: idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PlacementGroupServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreatePlacementGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePlacementGroup,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.CreatePlacementGroupRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.CreatePlacementGroupResponse.SerializeToString,
+            ),
+            'WaitPlacementGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitPlacementGroup,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.WaitPlacementGroupRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.WaitPlacementGroupResponse.SerializeToString,
+            ),
+            'GetNamedPlacementGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNamedPlacementGroup,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedPlacementGroupRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedPlacementGroupResponse.SerializeToString,
+            ),
+            'ListPlacementGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlacementGroups,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListPlacementGroupsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListPlacementGroupsResponse.SerializeToString,
+            ),
+            'RemovePlacementGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemovePlacementGroup,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.RemovePlacementGroupRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.RemovePlacementGroupResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shoal_proto.v1.PlacementGroupService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shoal_proto.v1.PlacementGroupService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PlacementGroupService(object):
+    """PlacementGroupService knows the placement groups: bundles of resources that are reserved together or not at all.
+    """
+
+    @staticmethod
+    def CreatePlacementGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.PlacementGroupService/CreatePlacementGroup',
+            shoal__proto_dot_v1_dot_gcs__pb2.CreatePlacementGroupRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.CreatePlacementGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitPlacementGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.PlacementGroupService/WaitPlacementGroup',
+            shoal__proto_dot_v1_dot_gcs__pb2.WaitPlacementGroupRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.WaitPlacementGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNamedPlacementGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.PlacementGroupService/GetNamedPlacementGroup',
+            shoal__proto_dot_v1_dot_gcs__pb2.GetNamedPlacementGroupRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.GetNamedPlacementGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlacementGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.PlacementGroupService/ListPlacementGroups',
+            shoal__proto_dot_v1_dot_gcs__pb2.ListPlacementGroupsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ListPlacementGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemovePlacementGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.PlacementGroupService/RemovePlacementGroup',
+            shoal__proto_dot_v1_dot_gcs__pb2.RemovePlacementGroupRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.RemovePlacementGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class FunctionServiceStub(object):
     """FunctionService is the function table: pickled functions and classes under their hash, one copy a job.
     """

@@ -373,6 +373,115 @@ class ActorServiceServicer(metaclass=abc.ABCMeta):
 
 def add_ActorServiceServicer_to_server(servicer: ActorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
+class PlacementGroupServiceStub:
+    """PlacementGroupService knows the placement groups: bundles of resources that are reserved together or not at all."""
+
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> PlacementGroupServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> PlacementGroupServiceAsyncStub: ...
+    CreatePlacementGroup: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.CreatePlacementGroupRequest, shoal_proto.v1.gcs_pb2.CreatePlacementGroupResponse]
+    """CreatePlacementGroup records a group; its bundles are reserved afterwards.
+    Failure: idempotent by group_id. ALREADY_EXISTS when a living group has the name.
+    """
+    WaitPlacementGroup: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.WaitPlacementGroupRequest, shoal_proto.v1.gcs_pb2.WaitPlacementGroupResponse]
+    """WaitPlacementGroup answers when the group's version is beyond known_version, waiting up to wait_ms.
+    Failure: read-only, retried freely. NOT_FOUND for one that was removed so long ago that it is forgotten.
+    """
+    GetNamedPlacementGroup: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupRequest, shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupResponse]
+    """GetNamedPlacementGroup finds a living group by its name.
+    Failure: read-only, retried freely. NOT_FOUND when there is none.
+    """
+    ListPlacementGroups: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListPlacementGroupsRequest, shoal_proto.v1.gcs_pb2.ListPlacementGroupsResponse]
+    """ListPlacementGroups returns every group that the GCS remembers, removed ones too.
+    Failure: read-only, retried freely.
+    """
+    RemovePlacementGroup: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RemovePlacementGroupRequest, shoal_proto.v1.gcs_pb2.RemovePlacementGroupResponse]
+    """RemovePlacementGroup ends a group: what uses its bundles is killed, what waits for them fails.
+    Failure: idempotent.
+    """
+
+@typing.type_check_only
+class PlacementGroupServiceAsyncStub(PlacementGroupServiceStub):
+    """PlacementGroupService knows the placement groups: bundles of resources that are reserved together or not at all."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    CreatePlacementGroup: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.CreatePlacementGroupRequest, shoal_proto.v1.gcs_pb2.CreatePlacementGroupResponse]  # type: ignore[assignment]
+    """CreatePlacementGroup records a group; its bundles are reserved afterwards.
+    Failure: idempotent by group_id. ALREADY_EXISTS when a living group has the name.
+    """
+    WaitPlacementGroup: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.WaitPlacementGroupRequest, shoal_proto.v1.gcs_pb2.WaitPlacementGroupResponse]  # type: ignore[assignment]
+    """WaitPlacementGroup answers when the group's version is beyond known_version, waiting up to wait_ms.
+    Failure: read-only, retried freely. NOT_FOUND for one that was removed so long ago that it is forgotten.
+    """
+    GetNamedPlacementGroup: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupRequest, shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupResponse]  # type: ignore[assignment]
+    """GetNamedPlacementGroup finds a living group by its name.
+    Failure: read-only, retried freely. NOT_FOUND when there is none.
+    """
+    ListPlacementGroups: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListPlacementGroupsRequest, shoal_proto.v1.gcs_pb2.ListPlacementGroupsResponse]  # type: ignore[assignment]
+    """ListPlacementGroups returns every group that the GCS remembers, removed ones too.
+    Failure: read-only, retried freely.
+    """
+    RemovePlacementGroup: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.RemovePlacementGroupRequest, shoal_proto.v1.gcs_pb2.RemovePlacementGroupResponse]  # type: ignore[assignment]
+    """RemovePlacementGroup ends a group: what uses its bundles is killed, what waits for them fails.
+    Failure: idempotent.
+    """
+
+class PlacementGroupServiceServicer(metaclass=abc.ABCMeta):
+    """PlacementGroupService knows the placement groups: bundles of resources that are reserved together or not at all."""
+
+    @abc.abstractmethod
+    def CreatePlacementGroup(
+        self,
+        request: shoal_proto.v1.gcs_pb2.CreatePlacementGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.CreatePlacementGroupResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.CreatePlacementGroupResponse]]:
+        """CreatePlacementGroup records a group; its bundles are reserved afterwards.
+        Failure: idempotent by group_id. ALREADY_EXISTS when a living group has the name.
+        """
+
+    @abc.abstractmethod
+    def WaitPlacementGroup(
+        self,
+        request: shoal_proto.v1.gcs_pb2.WaitPlacementGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.WaitPlacementGroupResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.WaitPlacementGroupResponse]]:
+        """WaitPlacementGroup answers when the group's version is beyond known_version, waiting up to wait_ms.
+        Failure: read-only, retried freely. NOT_FOUND for one that was removed so long ago that it is forgotten.
+        """
+
+    @abc.abstractmethod
+    def GetNamedPlacementGroup(
+        self,
+        request: shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.GetNamedPlacementGroupResponse]]:
+        """GetNamedPlacementGroup finds a living group by its name.
+        Failure: read-only, retried freely. NOT_FOUND when there is none.
+        """
+
+    @abc.abstractmethod
+    def ListPlacementGroups(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ListPlacementGroupsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListPlacementGroupsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListPlacementGroupsResponse]]:
+        """ListPlacementGroups returns every group that the GCS remembers, removed ones too.
+        Failure: read-only, retried freely.
+        """
+
+    @abc.abstractmethod
+    def RemovePlacementGroup(
+        self,
+        request: shoal_proto.v1.gcs_pb2.RemovePlacementGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.RemovePlacementGroupResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.RemovePlacementGroupResponse]]:
+        """RemovePlacementGroup ends a group: what uses its bundles is killed, what waits for them fails.
+        Failure: idempotent.
+        """
+
+def add_PlacementGroupServiceServicer_to_server(servicer: PlacementGroupServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
 class FunctionServiceStub:
     """FunctionService is the function table: pickled functions and classes under their hash, one copy a job."""
 

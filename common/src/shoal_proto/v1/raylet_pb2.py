@@ -26,7 +26,7 @@ from shoal_proto.v1 import common_pb2 as shoal__proto_dot_v1_dot_common__pb2
 from shoal_proto.v1 import gcs_pb2 as shoal__proto_dot_v1_dot_gcs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshoal_proto/v1/raylet.proto\x12\x0eshoal_proto.v1\x1a\x1bshoal_proto/v1/common.proto\x1a\x18shoal_proto/v1/gcs.proto\"Q\n\x11StartActorRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.shoal_proto.v1.ActorSpec\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\"\x14\n\x12StartActorResponse\"W\n\x11StopWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x0c\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x14\n\x12StopWorkerResponse\"7\n\rEndJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x16\n\x0ekeep_actor_ids\x18\x02 \x03(\x0c\"\x10\n\x0e\x45ndJobResponse\"\x11\n\x0fGetStatsRequest\"\xc1\x02\n\x10GetStatsResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12.\n\x05total\x18\x02 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x32\n\tavailable\x18\x03 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.shoal_proto.v1.WorkerStats\x12\x15\n\rqueued_leases\x18\x05 \x01(\x03\x12\x13\n\x0bstore_bytes\x18\x06 \x01(\x03\x12\x18\n\x10store_used_bytes\x18\x07 \x01(\x03\x12\x15\n\rstore_objects\x18\x08 \x01(\x03\x12\x15\n\rspilled_bytes\x18\t \x01(\x03\x12\x16\n\x0erestored_bytes\x18\n \x01(\x03\"l\n\x0bWorkerStats\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\r\n\x05state\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06job_id\x18\x06 \x01(\x0c\x32\xd1\x02\n\rRayletService\x12S\n\nStartActor\x12!.shoal_proto.v1.StartActorRequest\x1a\".shoal_proto.v1.StartActorResponse\x12S\n\nStopWorker\x12!.shoal_proto.v1.StopWorkerRequest\x1a\".shoal_proto.v1.StopWorkerResponse\x12G\n\x06\x45ndJob\x12\x1d.shoal_proto.v1.EndJobRequest\x1a\x1e.shoal_proto.v1.EndJobResponse\x12M\n\x08GetStats\x12\x1f.shoal_proto.v1.GetStatsRequest\x1a .shoal_proto.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshoal_proto/v1/raylet.proto\x12\x0eshoal_proto.v1\x1a\x1bshoal_proto/v1/common.proto\x1a\x18shoal_proto/v1/gcs.proto\"Q\n\x11StartActorRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.shoal_proto.v1.ActorSpec\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\"\x14\n\x12StartActorResponse\"W\n\x11StopWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x0c\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x14\n\x12StopWorkerResponse\"7\n\rEndJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x16\n\x0ekeep_actor_ids\x18\x02 \x03(\x0c\"\x10\n\x0e\x45ndJobResponse\"K\n\x06\x42undle\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x32\n\tresources\x18\x02 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\"g\n\x15PrepareBundlesRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x13\n\x0breservation\x18\x02 \x01(\x0c\x12\'\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x16.shoal_proto.v1.Bundle\"\x18\n\x16PrepareBundlesResponse\"=\n\x14\x43ommitBundlesRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x13\n\x0breservation\x18\x02 \x01(\x0c\"\x17\n\x15\x43ommitBundlesResponse\"M\n\x14ReturnBundlesRequest\x12\x10\n\x08group_id\x18\x01 \x01(\x0c\x12\x13\n\x0breservation\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x17\n\x15ReturnBundlesResponse\"\x11\n\x0fGetStatsRequest\"\xc1\x02\n\x10GetStatsResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12.\n\x05total\x18\x02 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x32\n\tavailable\x18\x03 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12,\n\x07workers\x18\x04 \x03(\x0b\x32\x1b.shoal_proto.v1.WorkerStats\x12\x15\n\rqueued_leases\x18\x05 \x01(\x03\x12\x13\n\x0bstore_bytes\x18\x06 \x01(\x03\x12\x18\n\x10store_used_bytes\x18\x07 \x01(\x03\x12\x15\n\rstore_objects\x18\x08 \x01(\x03\x12\x15\n\rspilled_bytes\x18\t \x01(\x03\x12\x16\n\x0erestored_bytes\x18\n \x01(\x03\"l\n\x0bWorkerStats\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\r\n\x05state\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06job_id\x18\x06 \x01(\x0c\x32\xee\x04\n\rRayletService\x12S\n\nStartActor\x12!.shoal_proto.v1.StartActorRequest\x1a\".shoal_proto.v1.StartActorResponse\x12S\n\nStopWorker\x12!.shoal_proto.v1.StopWorkerRequest\x1a\".shoal_proto.v1.StopWorkerResponse\x12G\n\x06\x45ndJob\x12\x1d.shoal_proto.v1.EndJobRequest\x1a\x1e.shoal_proto.v1.EndJobResponse\x12_\n\x0ePrepareBundles\x12%.shoal_proto.v1.PrepareBundlesRequest\x1a&.shoal_proto.v1.PrepareBundlesResponse\x12\\\n\rCommitBundles\x12$.shoal_proto.v1.CommitBundlesRequest\x1a%.shoal_proto.v1.CommitBundlesResponse\x12\\\n\rReturnBundles\x12$.shoal_proto.v1.ReturnBundlesRequest\x1a%.shoal_proto.v1.ReturnBundlesResponse\x12M\n\x08GetStats\x12\x1f.shoal_proto.v1.GetStatsRequest\x1a .shoal_proto.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDJOBREQUEST']._serialized_end=373
   _globals['_ENDJOBRESPONSE']._serialized_start=375
   _globals['_ENDJOBRESPONSE']._serialized_end=391
-  _globals['_GETSTATSREQUEST']._serialized_start=393
-  _globals['_GETSTATSREQUEST']._serialized_end=410
-  _globals['_GETSTATSRESPONSE']._serialized_start=413
-  _globals['_GETSTATSRESPONSE']._serialized_end=734
-  _globals['_WORKERSTATS']._serialized_start=736
-  _globals['_WORKERSTATS']._serialized_end=844
-  _globals['_RAYLETSERVICE']._serialized_start=847
-  _globals['_RAYLETSERVICE']._serialized_end=1184
+  _globals['_BUNDLE']._serialized_start=393
+  _globals['_BUNDLE']._serialized_end=468
+  _globals['_PREPAREBUNDLESREQUEST']._serialized_start=470
+  _globals['_PREPAREBUNDLESREQUEST']._serialized_end=573
+  _globals['_PREPAREBUNDLESRESPONSE']._serialized_start=575
+  _globals['_PREPAREBUNDLESRESPONSE']._serialized_end=599
+  _globals['_COMMITBUNDLESREQUEST']._serialized_start=601
+  _globals['_COMMITBUNDLESREQUEST']._serialized_end=662
+  _globals['_COMMITBUNDLESRESPONSE']._serialized_start=664
+  _globals['_COMMITBUNDLESRESPONSE']._serialized_end=687
+  _globals['_RETURNBUNDLESREQUEST']._serialized_start=689
+  _globals['_RETURNBUNDLESREQUEST']._serialized_end=766
+  _globals['_RETURNBUNDLESRESPONSE']._serialized_start=768
+  _globals['_RETURNBUNDLESRESPONSE']._serialized_end=791
+  _globals['_GETSTATSREQUEST']._serialized_start=793
+  _globals['_GETSTATSREQUEST']._serialized_end=810
+  _globals['_GETSTATSRESPONSE']._serialized_start=813
+  _globals['_GETSTATSRESPONSE']._serialized_end=1134
+  _globals['_WORKERSTATS']._serialized_start=1136
+  _globals['_WORKERSTATS']._serialized_end=1244
+  _globals['_RAYLETSERVICE']._serialized_start=1247
+  _globals['_RAYLETSERVICE']._serialized_end=1869
 # @@protoc_insertion_point(module_scope)

@@ -125,6 +125,126 @@ class EndJobResponse(google.protobuf.message.Message):
 Global___EndJobResponse: typing_extensions.TypeAlias = EndJobResponse
 
 @typing.final
+class Bundle(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    RESOURCES_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """index in its group"""
+    @property
+    def resources(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        resources: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["index", b"index", "resources", b"resources"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Bundle: typing_extensions.TypeAlias = Bundle
+
+@typing.final
+class PrepareBundlesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    BUNDLES_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    reservation: builtins.bytes
+    """reservation is an id that the GCS makes for one attempt to place the group"""
+    @property
+    def bundles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Bundle]: ...
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        reservation: builtins.bytes = ...,
+        bundles: collections.abc.Iterable[Global___Bundle] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["bundles", b"bundles", "group_id", b"group_id", "reservation", b"reservation"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PrepareBundlesRequest: typing_extensions.TypeAlias = PrepareBundlesRequest
+
+@typing.final
+class PrepareBundlesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___PrepareBundlesResponse: typing_extensions.TypeAlias = PrepareBundlesResponse
+
+@typing.final
+class CommitBundlesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    reservation: builtins.bytes
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        reservation: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group_id", b"group_id", "reservation", b"reservation"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CommitBundlesRequest: typing_extensions.TypeAlias = CommitBundlesRequest
+
+@typing.final
+class CommitBundlesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___CommitBundlesResponse: typing_extensions.TypeAlias = CommitBundlesResponse
+
+@typing.final
+class ReturnBundlesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    RESERVATION_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    reservation: builtins.bytes
+    """reservation to give up; empty = all of the group"""
+    reason: builtins.str
+    """reason for humans; becomes the exit's detail of the workers"""
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        reservation: builtins.bytes = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group_id", b"group_id", "reason", b"reason", "reservation", b"reservation"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ReturnBundlesRequest: typing_extensions.TypeAlias = ReturnBundlesRequest
+
+@typing.final
+class ReturnBundlesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ReturnBundlesResponse: typing_extensions.TypeAlias = ReturnBundlesResponse
+
+@typing.final
 class GetStatsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -49,6 +49,21 @@ class RayletServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.EndJobRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.EndJobResponse.FromString,
                 _registered_method=True)
+        self.PrepareBundles = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/PrepareBundles',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.PrepareBundlesRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.PrepareBundlesResponse.FromString,
+                _registered_method=True)
+        self.CommitBundles = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/CommitBundles',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.CommitBundlesRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.CommitBundlesResponse.FromString,
+                _registered_method=True)
+        self.ReturnBundles = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/ReturnBundles',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/shoal_proto.v1.RayletService/GetStats',
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.GetStatsRequest.SerializeToString,
@@ -83,6 +98,31 @@ class RayletServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareBundles(self, request, context):
+        """PrepareBundles reserves resources for bundles of a placement group, all or none. What is not committed within 30 s is
+        given up. An earlier reservation of the same bundle that was not committed gives way.
+        Failure: idempotent by (group_id, reservation). RESOURCE_EXHAUSTED when the node cannot hold them now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitBundles(self, request, context):
+        """CommitBundles makes a reservation usable for the group's tasks and actors.
+        Failure: idempotent. NOT_FOUND when the reservation was given up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnBundles(self, request, context):
+        """ReturnBundles gives reservations up, and kills the workers that use them.
+        Failure: idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """GetStats tells what the node does now.
         Failure: read-only.
@@ -108,6 +148,21 @@ def add_RayletServiceServicer_to_server(servicer, server):
                     servicer.EndJob,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.EndJobRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.EndJobResponse.SerializeToString,
+            ),
+            'PrepareBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareBundles,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.PrepareBundlesRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.PrepareBundlesResponse.SerializeToString,
+            ),
+            'CommitBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitBundles,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.CommitBundlesRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.CommitBundlesResponse.SerializeToString,
+            ),
+            'ReturnBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnBundles,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -196,6 +251,87 @@ class RayletService(object):
             '/shoal_proto.v1.RayletService/EndJob',
             shoal__proto_dot_v1_dot_raylet__pb2.EndJobRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.EndJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/PrepareBundles',
+            shoal__proto_dot_v1_dot_raylet__pb2.PrepareBundlesRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.PrepareBundlesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/CommitBundles',
+            shoal__proto_dot_v1_dot_raylet__pb2.CommitBundlesRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.CommitBundlesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/ReturnBundles',
+            shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,19 @@ class RayletServiceStub:
     """EndJob kills the workers of a job and deletes its objects.
     Failure: idempotent.
     """
+    PrepareBundles: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.PrepareBundlesRequest, shoal_proto.v1.raylet_pb2.PrepareBundlesResponse]
+    """PrepareBundles reserves resources for bundles of a placement group, all or none. What is not committed within 30 s is
+    given up. An earlier reservation of the same bundle that was not committed gives way.
+    Failure: idempotent by (group_id, reservation). RESOURCE_EXHAUSTED when the node cannot hold them now.
+    """
+    CommitBundles: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.CommitBundlesRequest, shoal_proto.v1.raylet_pb2.CommitBundlesResponse]
+    """CommitBundles makes a reservation usable for the group's tasks and actors.
+    Failure: idempotent. NOT_FOUND when the reservation was given up.
+    """
+    ReturnBundles: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ReturnBundlesRequest, shoal_proto.v1.raylet_pb2.ReturnBundlesResponse]
+    """ReturnBundles gives reservations up, and kills the workers that use them.
+    Failure: idempotent.
+    """
     GetStats: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]
     """GetStats tells what the node does now.
     Failure: read-only.
@@ -57,6 +70,19 @@ class RayletServiceAsyncStub(RayletServiceStub):
     """
     EndJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.EndJobRequest, shoal_proto.v1.raylet_pb2.EndJobResponse]  # type: ignore[assignment]
     """EndJob kills the workers of a job and deletes its objects.
+    Failure: idempotent.
+    """
+    PrepareBundles: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.PrepareBundlesRequest, shoal_proto.v1.raylet_pb2.PrepareBundlesResponse]  # type: ignore[assignment]
+    """PrepareBundles reserves resources for bundles of a placement group, all or none. What is not committed within 30 s is
+    given up. An earlier reservation of the same bundle that was not committed gives way.
+    Failure: idempotent by (group_id, reservation). RESOURCE_EXHAUSTED when the node cannot hold them now.
+    """
+    CommitBundles: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.CommitBundlesRequest, shoal_proto.v1.raylet_pb2.CommitBundlesResponse]  # type: ignore[assignment]
+    """CommitBundles makes a reservation usable for the group's tasks and actors.
+    Failure: idempotent. NOT_FOUND when the reservation was given up.
+    """
+    ReturnBundles: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ReturnBundlesRequest, shoal_proto.v1.raylet_pb2.ReturnBundlesResponse]  # type: ignore[assignment]
+    """ReturnBundles gives reservations up, and kills the workers that use them.
     Failure: idempotent.
     """
     GetStats: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]  # type: ignore[assignment]
@@ -92,6 +118,37 @@ class RayletServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shoal_proto.v1.raylet_pb2.EndJobResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.EndJobResponse]]:
         """EndJob kills the workers of a job and deletes its objects.
+        Failure: idempotent.
+        """
+
+    @abc.abstractmethod
+    def PrepareBundles(
+        self,
+        request: shoal_proto.v1.raylet_pb2.PrepareBundlesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.PrepareBundlesResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.PrepareBundlesResponse]]:
+        """PrepareBundles reserves resources for bundles of a placement group, all or none. What is not committed within 30 s is
+        given up. An earlier reservation of the same bundle that was not committed gives way.
+        Failure: idempotent by (group_id, reservation). RESOURCE_EXHAUSTED when the node cannot hold them now.
+        """
+
+    @abc.abstractmethod
+    def CommitBundles(
+        self,
+        request: shoal_proto.v1.raylet_pb2.CommitBundlesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.CommitBundlesResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.CommitBundlesResponse]]:
+        """CommitBundles makes a reservation usable for the group's tasks and actors.
+        Failure: idempotent. NOT_FOUND when the reservation was given up.
+        """
+
+    @abc.abstractmethod
+    def ReturnBundles(
+        self,
+        request: shoal_proto.v1.raylet_pb2.ReturnBundlesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.ReturnBundlesResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.ReturnBundlesResponse]]:
+        """ReturnBundles gives reservations up, and kills the workers that use them.
         Failure: idempotent.
         """
 

@@ -393,6 +393,8 @@ def death_error(info: gcs_pb2.ActorInfo) -> Exception:
         if isinstance(cause, exceptions.TaskError):
             return exceptions.ActorDiedError(cause, actor_id=actor_id, class_name=info.class_name)
         return exceptions.ActorDiedError(actor_id=actor_id, class_name=info.class_name, reason=str(cause))
+    if info.group_removed:
+        return exceptions.ActorPlacementGroupRemoved()
     if info.unschedulable:
         return exceptions.ActorUnschedulableError(info.death_reason)
     if info.exit.kind == common_pb2.EXIT_KIND_NODE_OUT_OF_MEMORY and not info.killed:

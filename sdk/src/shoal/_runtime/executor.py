@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shoal import _context, exceptions
+from shoal import _context, _worker, exceptions
 from shoal._object_ref import ObjectRef
 from shoal._ref_pickling import collected
 from shoal._runtime import actor_creation
@@ -128,9 +128,9 @@ class Executor:
     def on_raylet(self, message: Any) -> None:
         kind = type(message)
         if kind is frames.LeaseAssigned:
-            self._assign(message.resources, message.devices)
+            self._assign(message)
         elif kind is frames.CreateActor:
-            self._assign(message.resources, message.devices)
+            self._assign(message)
             self._commands.append(lambda: self._create_actor(message))
             self._wake()
         elif kind is frames.WorkerExit:
@@ -140,10 +140,14 @@ class Executor:
             else:
                 os._exit(0)
 
-    def _assign(self, resources: tuple[tuple[str, int], ...], devices: dict[str, list[str]]) -> None:
-        _context.process.resources = {name: grains / GRAINS for name, grains in resources}
-        _context.process.devices = devices
-        cpus = _context.process.resources.get("CPU", 0.0)
+    def _assign(self, granted: frames.LeaseAssigned | frames.CreateActor) -> None:
+        process, devices = _context.process, granted.devices
+        process.resources = {name: grains / GRAINS for name, grains in granted.resources}
+        process.devices = devices
+        before, process.strategy = process.strategy, granted.strategy
+        if before != process.strategy:
+            _worker.prepare_anew()  # what the functions here submit may go to another placement group
+        cpus = process.resources.get("CPU", 0.0)
         self._holds_cpu = cpus > 0
         if "SHOAL_USER_OMP" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))

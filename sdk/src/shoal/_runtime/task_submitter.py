@@ -368,6 +368,8 @@ class TaskSubmitter:
             error = exceptions.RuntimeEnvSetupError(message.reason)
         elif message.kind == "worker_start":
             error = exceptions.WorkerCrashedError(message.reason)
+        elif message.kind == frames.GROUP_REMOVED:
+            error = exceptions.TaskPlacementGroupRemoved(message.reason)
         else:
             error = exceptions.TaskUnschedulableError(message.reason)
         for record in queue.take_pending():
@@ -466,6 +468,8 @@ class TaskSubmitter:
 def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
     if message.kind == "NODE_OUT_OF_MEMORY":
         return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
+    if message.kind == frames.GROUP_REMOVED:
+        return exceptions.TaskPlacementGroupRemoved(message.detail)
     return exceptions.WorkerCrashedError(
         message.detail, task_name=record.push.name, pid=worker.pid, node_id=worker.source.node_id.hex()
     )

@@ -95,6 +95,8 @@ class Actor:
     #: -1 = no limit.
     max_restarts: int = 0
     demand: Demand = Demand()
+    #: The placement group in which it runs; empty = in none.
+    group_id: bytes = b""
     #: Grows with every actor that is created: the order of creation.
     sequence: int = 0
 
@@ -119,6 +121,8 @@ class Actor:
     owner_died: bool = False
     #: It was given up because no node could ever hold it.
     unschedulable: bool = False
+    #: Its placement group was removed while it had no process.
+    group_removed: bool = False
     #: Processes that failed to start since the last that did. Not stored.
     start_failures: int = 0
 
@@ -196,6 +200,11 @@ class OwnerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRemoved:
+    """Its placement group does not exist any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """No node can ever hold it."""
 
@@ -214,6 +223,7 @@ Event = (
     | Kill
     | Release
     | OwnerDied
+    | GroupRemoved
     | GiveUp
 )
 
@@ -436,6 +446,11 @@ def _owner_died(actor: Actor, event: OwnerDied) -> list[Action]:
     return _end_by_force(actor, event.reason)
 
 
+def _group_removed(actor: Actor, _event: GroupRemoved) -> list[Action]:
+    actor.group_removed = actor.address is None
+    return _end_by_force(actor, "its placement group was removed")
+
+
 def _give_up(actor: Actor, event: GiveUp) -> list[Action]:
     if actor.node_id:
         return []
@@ -496,6 +511,7 @@ _WAITING: dict[type, _Rule] = {
     Kill: _kill_waiting,
     Release: _release_pending,
     OwnerDied: _owner_died,
+    GroupRemoved: _group_removed,
     GiveUp: _give_up,
 }
 
@@ -509,6 +525,7 @@ _RULES: dict[tuple[ActorState, type], _Rule] = {
     (ActorState.ALIVE, Kill): _kill_alive,
     (ActorState.ALIVE, Release): _release_alive,
     (ActorState.ALIVE, OwnerDied): _owner_died,
+    (ActorState.ALIVE, GroupRemoved): _group_removed,
     (ActorState.DEAD, Started): _stop_stray,
     (ActorState.DEAD, WorkerDied): _confirm_end,
     (ActorState.DEAD, NodeDied): _confirm_end_with_node,

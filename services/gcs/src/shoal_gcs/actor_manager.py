@@ -52,6 +52,8 @@ class ActorManager:
         publisher: EventPublisher,
         background: Background,
         on_job_unused: Callable[[bytes], None],
+        on_actor_dead: Callable[[bytes], None],
+        is_group_usable: Callable[[bytes], bool],
     ) -> None:
         self._cluster_id = config.cluster_id
         self._rows = rows
@@ -72,6 +74,8 @@ class ActorManager:
         #: Why the schedulers were last not reached; empty = they answer.
         self._scheduler_problem = ""
         self._on_job_unused = on_job_unused
+        self._on_actor_dead = on_actor_dead
+        self._is_group_usable = is_group_usable
 
     async def load(self) -> None:
         specs = {row.key: gcs_pb2.ActorSpec.FromString(row.value) for row in await self._spec_rows.load()}
@@ -120,6 +124,8 @@ class ActorManager:
         spec_saved = self._spec_rows.put(spec.actor_id.hex(), spec.SerializeToString())
         if not self._jobs.is_running(spec.job_id) and self._table.of_worker(spec.owner_id) is None:
             actions += self._table.handle(spec.actor_id, machine.OwnerDied("its job has finished"), self._now())
+        if (group_id := self._table[spec.actor_id].group_id) and not self._is_group_usable(group_id):
+            actions += self._table.handle(spec.actor_id, machine.GroupRemoved(), self._now())
         saves = self._perform(actions)
         await written([spec_saved, *saves])
 
@@ -206,6 +212,17 @@ class ActorManager:
         """Returns the writes that an answer must wait for."""
         return self._perform(self._table.job_finished(job_id, self._now()))
 
+    def group_removed(self, group_id: bytes) -> None:
+        self._perform(self._table.group_removed(group_id, self._now()))
+
+    def detached_actor_of(self, worker_id: bytes) -> bytes:
+        """With which the things end that this worker creates; empty = with their job."""
+        actor = self._table.detached_actor_of(worker_id)
+        return actor.actor_id if actor is not None else b""
+
+    def is_alive(self, actor_id: bytes) -> bool:
+        return actor_id in self._table and self._table[actor_id].state is not ActorState.DEAD
+
     def living_of_job(self, job_id: bytes) -> list[bytes]:
         return self._table.living_of_job(job_id)
 
@@ -251,6 +268,7 @@ class ActorManager:
         saved = self._rows.put(actor.actor_id.hex(), row.SerializeToString(), partial(self._on_committed, info))
         if actor.state is ActorState.DEAD:
             self._forget_spec(actor.actor_id)
+            self._on_actor_dead(actor.actor_id)
         return saved
 
     def _forget_spec(self, actor_id: bytes) -> None:
@@ -291,7 +309,8 @@ class ActorManager:
     async def _find_node(self, actor_id: bytes) -> None:
         if actor_id not in self._table:
             return  # it died meanwhile and is forgotten already
-        demand = self._table[actor_id].demand
+        actor = self._table[actor_id]
+        demand = actor.demand
         request = scheduler_pb2.PickNodeRequest(strategy=demand.strategy)
         request.resources.grains.update(demand.resources)
         try:
@@ -303,7 +322,7 @@ class ActorManager:
                 _log.warning("scheduler_does_not_answer", error=str(error))
             answer = scheduler_pb2.PickNodeResponse()
         now = self._now()
-        if answer.infeasible:
+        if answer.infeasible and not actor.group_id:  # bundles come when there is room for them
             self._perform(self._table.infeasible(actor_id, answer.reason, now))
         elif self._nodes.address_of(answer.node_id):
             self._perform(self._table.found(actor_id, answer.node_id, now))

@@ -79,6 +79,10 @@ class ActorTable:
     def living_of_job(self, job_id: bytes) -> list[bytes]:
         return sorted(self._by_job.get(job_id, ()))
 
+    def detached_actor_of(self, worker_id: bytes) -> Actor | None:
+        """With which the things end that this worker creates; None = with their job."""
+        return self._detached_ancestor(self.of_worker(worker_id))
+
     # --- events ---
 
     def load(self, actors: Iterable[Actor], now: float) -> list[Action]:
@@ -135,8 +139,15 @@ class ActorTable:
     def job_finished(self, job_id: bytes, now: float) -> list[Action]:
         actions: list[Action] = []
         for actor_id in self.living_of_job(job_id):
-            if not self._outlives_job(self._actors[actor_id]):
+            if self._detached_ancestor(self._actors[actor_id]) is None:
                 actions += self.handle(actor_id, machine.OwnerDied("its job has finished"), now)
+        return actions
+
+    def group_removed(self, group_id: bytes, now: float) -> list[Action]:
+        """What runs in this placement group, or waits for it, dies."""
+        actions: list[Action] = []
+        for actor_id in [actor.actor_id for actor in self._actors.values() if actor.group_id == group_id]:
+            actions += self.handle(actor_id, machine.GroupRemoved(), now)
         return actions
 
     # --- the search for nodes ---
@@ -248,11 +259,11 @@ class ActorTable:
             self._node_of[actor_id] = node_id
             self._by_node.setdefault(node_id, set()).add(actor_id)
 
-    def _outlives_job(self, actor: Actor) -> bool:
-        owner: Actor | None = actor
-        while owner is not None and not owner.detached:
-            owner = self.of_worker(owner.owner_id)
-        return owner is not None
+    def _detached_ancestor(self, actor: Actor | None) -> Actor | None:
+        """The detached actor that it is, or that created it, or its creator; None = there is none."""
+        while actor is not None and not actor.detached:
+            actor = self.of_worker(actor.owner_id)
+        return actor
 
     def _forget_excess(self) -> list[Action]:
         actions: list[Action] = []

@@ -21,6 +21,8 @@ from shoal_gcs.node_table import NodeTable
 from shoal_gcs.object_manager import ObjectManager
 from shoal_gcs.object_servicer import ObjectServicer
 from shoal_gcs.peers import Raylets, Schedulers
+from shoal_gcs.placement_group_manager import PlacementGroupManager
+from shoal_gcs.placement_group_servicer import PlacementGroupServicer
 from shoal_gcs.rows import Rows
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
@@ -55,6 +57,19 @@ class GcsApp:
             publisher=publisher,
             background=self._background,
             on_job_unused=lambda job_id: self._jobs.on_unused(job_id),
+            on_actor_dead=lambda actor_id: self._groups.actor_died(actor_id),
+            is_group_usable=lambda group_id: self._groups.is_usable(group_id),
+        )
+        self._groups = PlacementGroupManager(
+            rows=self._rows("placement_group"),
+            jobs=self._job_table,
+            nodes=node_table,
+            raylets=self._raylets,
+            background=self._background,
+            list_nodes=lambda: self._nodes.list_nodes(),
+            detached_creator=self._actors.detached_actor_of,
+            on_created=self._actors.room_may_be_free,
+            on_removed=self._actors.group_removed,
         )
         self._nodes = NodeManager(
             config,
@@ -63,7 +78,7 @@ class GcsApp:
             raylets=self._raylets,
             publisher=publisher,
             background=self._background,
-            on_room=self._actors.room_may_be_free,
+            on_room=self._room_may_be_free,
             on_death=self._node_died,
         )
         self._jobs = JobManager(
@@ -71,6 +86,7 @@ class GcsApp:
             table=self._job_table,
             rows=self._rows("job"),
             actors=self._actors,
+            groups=self._groups,
             functions=self._functions,
             objects=self._objects,
             nodes=node_table,
@@ -91,9 +107,11 @@ class GcsApp:
             await cluster_config.keep(self._rows("config"), self._cluster)
             await self._jobs.load()
             await self._nodes.load()
+            await self._groups.load()
             await self._actors.load()
             await self._objects.load()
             await self._jobs.finish_what_was_begun()
+            self._groups.end_orphans(self._actors.is_alive)
             await self._nodes.listen(self._bus)
             await self._serve()
         except BaseException:
@@ -113,6 +131,7 @@ class GcsApp:
         nodes = servicers.NodeServicer(self._nodes, self._actors, self._cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
         rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
+        rpc.add_PlacementGroupServiceServicer_to_server(PlacementGroupServicer(self._groups), self._server)
         rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)
         rpc.add_ObjectServiceServicer_to_server(ObjectServicer(self._objects), self._server)
         rpc.add_EventServiceServicer_to_server(servicers.EventServicer(self._bus), self._server)
@@ -121,6 +140,7 @@ class GcsApp:
 
     async def _close(self) -> None:
         self._actors.stop()
+        self._groups.stop()
         await self._nodes.stop()
         await self._background.stop()
         await self._raylets.close()
@@ -129,7 +149,12 @@ class GcsApp:
     def _node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
         self._jobs.node_died(node_id)
         living = [node.node_id for node in self._node_table.living()]
-        return self._actors.node_died(node_id, reason) + self._objects.node_died(node_id, living)
+        saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason)
+        return saves + self._objects.node_died(node_id, living)
+
+    def _room_may_be_free(self) -> None:
+        self._groups.room_may_be_free()
+        self._actors.room_may_be_free()
 
     def _rows(self, table: str) -> Rows:
         return Rows(self._store, self._prefix(table), self._background)

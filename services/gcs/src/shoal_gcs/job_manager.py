@@ -24,6 +24,7 @@ from shoal_gcs.job_table import Job, JobTable
 from shoal_gcs.node_table import Node, NodeTable
 from shoal_gcs.object_manager import ObjectManager
 from shoal_gcs.peers import Raylets
+from shoal_gcs.placement_group_manager import PlacementGroupManager
 from shoal_gcs.rows import Rows, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
 
@@ -46,6 +47,7 @@ class JobManager:
         table: JobTable,
         rows: Rows,
         actors: ActorManager,
+        groups: PlacementGroupManager,
         functions: FunctionTable,
         objects: ObjectManager,
         nodes: NodeTable,
@@ -58,6 +60,7 @@ class JobManager:
         self._table = table
         self._rows = rows
         self._actors = actors
+        self._groups = groups
         self._functions = functions
         self._objects = objects
         self._nodes = nodes
@@ -117,6 +120,7 @@ class JobManager:
             for forgotten in self._table.forget_excess(lambda i: bool(self._actors.living_of_job(i))):
                 self._rows.delete(forgotten.job_id.hex())
         saves += self._actors.job_finished(job_id)
+        saves += self._groups.job_finished(job_id)
         self._tell_raylets(job.job_id)
         self.on_unused(job_id)
         await written(saves)

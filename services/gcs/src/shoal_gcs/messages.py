@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from shoal_common.ids import JobID
+from shoal_common.resources import ResourceSet
+from shoal_common.strategy import Strategy
 from shoal_gcs.actor_machine import Actor, ActorState, Demand, Exit, ExitKind, WorkerAddress
 from shoal_gcs.job_table import Job
 from shoal_proto.v1 import common_pb2, gcs_pb2
@@ -28,6 +30,7 @@ def actor_of_spec(spec: gcs_pb2.ActorSpec) -> Actor:
         detached=spec.detached,
         max_restarts=spec.max_restarts,
         demand=_demand(spec),
+        group_id=Strategy.decode(spec.strategy).group_id,
     )
 
 
@@ -45,6 +48,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         detached=info.detached,
         max_restarts=spec.max_restarts if spec else 0,
         demand=_demand(spec) if spec else Demand(),
+        group_id=Strategy.decode(spec.strategy).group_id if spec else b"",
         state=ActorState(info.state),
         version=info.version,
         incarnation=info.incarnation,
@@ -59,6 +63,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         out_of_scope=info.out_of_scope,
         owner_died=info.owner_died,
         unschedulable=info.unschedulable,
+        group_removed=info.group_removed,
         sequence=info.sequence,
     )
 
@@ -85,6 +90,7 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
         out_of_scope=actor.out_of_scope,
         owner_died=actor.owner_died,
         unschedulable=actor.unschedulable,
+        group_removed=actor.group_removed,
         sequence=actor.sequence,
     )
     at = actor.address
@@ -131,4 +137,6 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
 
 
 def _demand(spec: gcs_pb2.ActorSpec) -> Demand:
-    return Demand(tuple(sorted(spec.placement.grains.items())), spec.strategy)
+    strategy = Strategy.decode(spec.strategy)
+    needed = strategy.needed(ResourceSet(spec.placement.grains))
+    return Demand(tuple(sorted(needed.grains.items())), strategy.outside_group().encode())

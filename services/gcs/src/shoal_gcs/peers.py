@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # these classes are in the stub files only
 #: Starting a process answers when it is begun, not when it is done.
 START_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 5.0
+BUNDLES_DEADLINE_S = 5.0
 HEALTH_DEADLINE_S = 2.0
 PICK_DEADLINE_S = 2.0
 
@@ -48,6 +49,18 @@ class Raylets:
         request = raylet_pb2.EndJobRequest(job_id=job_id, keep_actor_ids=keep_actor_ids)
         with service_errors():
             await self._stub(address).EndJob(request, timeout=STOP_DEADLINE_S)
+
+    async def prepare_bundles(self, address: str, request: raylet_pb2.PrepareBundlesRequest) -> None:
+        with service_errors():
+            await self._stub(address).PrepareBundles(request, timeout=BUNDLES_DEADLINE_S)
+
+    async def commit_bundles(self, address: str, request: raylet_pb2.CommitBundlesRequest) -> None:
+        with service_errors():
+            await self._stub(address).CommitBundles(request, timeout=BUNDLES_DEADLINE_S)
+
+    async def return_bundles(self, address: str, request: raylet_pb2.ReturnBundlesRequest) -> None:
+        with service_errors():
+            await self._stub(address).ReturnBundles(request, timeout=BUNDLES_DEADLINE_S)
 
     async def check_health(self, address: str) -> str:
         """Why the raylet is not healthy, or ""."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shoal_common import frames
 from shoal_common.resources import ResourceSet
+from shoal_common.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class AskScheduler:
     owner: bytes
     class_key: int
     resources: ResourceSet
-    strategy: str
+    strategy: Strategy
     count: int
     #: By the node that holds them.
     argument_bytes: dict[bytes, int]

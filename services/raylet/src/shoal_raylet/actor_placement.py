@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from shoal_common import frames
 from shoal_common.resources import ResourceSet
+from shoal_common.strategy import Strategy
 from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, ReportActorStarted, Send
 from shoal_raylet.resource_ledger import ResourceLedger
 from shoal_raylet.worker_pool import WorkerPool, WorkerState
@@ -24,7 +25,11 @@ class PlacedActor:
     #: The SDK's payload, for ``CreateActor``.
     creation: bytes
     detached: bool
+    #: What it takes of the node.
     held: ResourceSet
+    #: The same as it was asked for, and how it was to be placed: told to its worker.
+    asked: ResourceSet
+    strategy: str
     #: Empty while it waits for a worker.
     worker_id: bytes = b""
     created: bool = False
@@ -75,8 +80,9 @@ class ActorPlacement:
                 actor.actor_id,
                 actor.incarnation,
                 actor.creation,
-                tuple(sorted(actor.held.grains.items())),
+                tuple(sorted(actor.asked.grains.items())),
                 allocation.devices,
+                actor.strategy,
             )
             actions.append(Send(worker.worker_id, message))
         return actions, len(self._waiting)
@@ -117,6 +123,10 @@ class ActorPlacement:
             self._forget(actor)
         failure = f"worker processes do not start on this node: {reason}"
         return [ReportActorStarted(actor.actor_id, actor.incarnation, b"", failure=failure) for actor in failed]
+
+    def group_removed(self, group_id: bytes, reason: str, now: float) -> list[Action]:
+        actors = [a for a in self._actors.values() if Strategy.decode(a.strategy).group_id == group_id]
+        return [action for actor in actors for action in self.stop(actor.actor_id, True, reason, now)]
 
     def of_job(self, job_id: bytes) -> list[PlacedActor]:
         return [actor for actor in self._actors.values() if actor.job_id == job_id]

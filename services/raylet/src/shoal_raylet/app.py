@@ -20,7 +20,6 @@ from shoal_common.grpc_server import create_server, join_address, serve
 from shoal_common.labels import labels_of_node
 from shoal_common.lifecycle import STOP_DEADLINE_S
 from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
-from shoal_common.strategy import Strategy
 from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
@@ -29,6 +28,7 @@ from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
 from shoal_raylet.actions import AskScheduler
 from shoal_raylet.actor_placement import ActorPlacement
 from shoal_raylet.arena import Arena
+from shoal_raylet.bundle_reservations import BundleReservations
 from shoal_raylet.channel_server import ChannelServer
 from shoal_raylet.config import RayletConfig
 from shoal_raylet.fallback_files import FallbackFiles
@@ -37,6 +37,7 @@ from shoal_raylet.gateway import Gateway
 from shoal_raylet.gateway_session import Inside
 from shoal_raylet.gateway_targets import GatewayTargets
 from shoal_raylet.gcs_reports import GcsReports
+from shoal_raylet.group_states import GroupStates
 from shoal_raylet.heartbeat import Heartbeats
 from shoal_raylet.memory_monitor import MemoryMonitor
 from shoal_raylet.node import Node
@@ -118,6 +119,7 @@ class RayletApp:
         gpu_ids = config.gpu_ids or tuple(map(str, range(total["GPU"] // GRAINS)))
         ledger = ResourceLedger(total, {"GPU": gpu_ids} if gpu_ids else None)
         pool = WorkerPool(cpus, min(cpus, _MAX_FRESH), config.worker_startup_timeout_s, ids.new_worker_id)
+        self._group_states = GroupStates(gcs)
         leases = WorkerLeases(node_id, self.labels, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
         self._arena = Arena(config.object_store_bytes)
         files = FallbackFiles((config.fallback_dir or config.session_dir) / f"fallback-{node_id.hex()[:12]}")
@@ -164,6 +166,7 @@ class RayletApp:
         self._node = Node(
             node_id=node_id,
             ledger=ledger,
+            bundles=BundleReservations(ledger),
             pool=pool,
             leases=leases,
             actors=ActorPlacement(ledger, pool),
@@ -382,7 +385,11 @@ class RayletApp:
         return data
 
     async def _ask_scheduler(self, question: AskScheduler) -> Answer:
-        strategy = Strategy.decode(question.strategy)
+        strategy = question.strategy
+        if strategy.group_id:
+            reason = await self._group_states.why_removed(strategy.group_id)
+            if reason:
+                return Answer(infeasible=True, reason=reason)
         if strategy.node_id is not None and not strategy.soft:
             # There is nothing to choose, and a scheduler that has just started may not know that node yet.
             node = await self._directory.find(strategy.node_id)
@@ -392,7 +399,7 @@ class RayletApp:
             return Answer((Place(node.node_id, node.host, node.channel_port, question.count),))
         request = scheduler_pb2.PickNodeRequest(
             resources=_amounts(question.resources),
-            strategy=question.strategy,
+            strategy=strategy.outside_group().encode(),
             asking_node_id=self.node_id,
             argument_bytes={node_id.hex(): size for node_id, size in question.argument_bytes.items()},
             count=question.count,
@@ -404,7 +411,8 @@ class RayletApp:
             # A node that the GCS does not know (any more), or that others cannot reach, is none.
             if node is not None and (node.channel_port or node.node_id == self.node_id):
                 places.append(Place(node.node_id, node.host, node.channel_port, placement.count))
-        return Answer(tuple(places), response.infeasible, response.reason)
+        # Bundles that no scheduler has heard of are being made, or moved.
+        return Answer(tuple(places), response.infeasible and not strategy.group_id, response.reason)
 
     async def _publish_lines(self, batch: Batch) -> None:
         source = batch.source

@@ -34,12 +34,15 @@ class Demand:
     job_id: bytes
     class_key: int
     spec: frames.SchedulingClass
+    #: What a lease takes of its node.
     resources: ResourceSet
     strategy: Strategy
     #: Never to be granted here: the node is too small, has other labels, or is not the one that is wanted.
     impossible: bool
     #: This node is as good as any other: it grants without asking.
     at_home: bool
+    #: It asks for nothing, so that nothing else bounds the number of its leases.
+    free: bool = False
     total: int = 0
     #: Granted here, or sent elsewhere.
     granted: int = 0
@@ -97,9 +100,7 @@ class Demand:
         self.asking = True
         self.ask_not_before = now + self.pause_s
         self.pause_s = min(2 * self.pause_s, LAST_PAUSE_S)
-        return AskScheduler(
-            self.owner, self.class_key, self.resources, self.spec.strategy, count, self.argument_bytes or {}
-        )
+        return AskScheduler(self.owner, self.class_key, self.resources, self.strategy, count, self.argument_bytes or {})
 
     def takes(self, count: int) -> None:
         """So many are granted here."""

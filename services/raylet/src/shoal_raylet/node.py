@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from shoal_raylet.actions import (
     WorkersUnstartable,
 )
 from shoal_raylet.actor_placement import ActorPlacement, PlacedActor
+from shoal_raylet.bundle_reservations import BundleReservations
 from shoal_raylet.channel import Connection
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.exit_reason import ExitReason, exit_reason
@@ -56,6 +57,7 @@ class Node:
 
     node_id: bytes
     ledger: ResourceLedger
+    bundles: BundleReservations
     pool: WorkerPool
     leases: WorkerLeases
     actors: ActorPlacement
@@ -339,6 +341,31 @@ class Node:
             self._execute([AskWorkerToExit(worker_id, reason)])
         self._schedule()
 
+    def prepare_bundles(self, group_id: bytes, reservation: bytes, wanted: Mapping[int, ResourceSet]) -> str:
+        """Why there is no room for them now, or ""."""
+        if self._stopping or self._draining:
+            return "the node is stopping"
+        lacking = self.bundles.prepare(group_id, reservation, wanted, self._loop.time())
+        self._schedule()
+        return f"the node lacks {lacking}" if lacking else ""
+
+    def commit_bundles(self, group_id: bytes, reservation: bytes) -> bool:
+        """False = they are not held here."""
+        held = self.bundles.commit(group_id, reservation)
+        self.leases.bundles_changed()
+        self._schedule()
+        return held
+
+    def return_bundles(self, group_id: bytes, reservation: bytes, reason: str) -> None:
+        """``reservation`` empty: the group is removed, and what uses it ends."""
+        now = self._loop.time()
+        if not reservation:
+            self._execute(self.leases.group_removed(group_id, reason, now))
+            self._execute(self.actors.group_removed(group_id, reason, now))
+        self.bundles.give_back(group_id, reservation)
+        self.leases.bundles_changed()
+        self._schedule()
+
     def end_job(self, job_id: bytes, kept_actor_ids: set[bytes]) -> None:
         """Kill the job's workers and delete its objects, except for its detached actors and what runs for them."""
         reason = "its job has ended"
@@ -401,6 +428,7 @@ class Node:
         if self._stopping:
             return
         now = self._loop.time()
+        self.bundles.tick(now)
         self._execute(self.leases.tick(now))
         if self._draining:
             if not self.leases.held:
@@ -414,8 +442,8 @@ class Node:
         self._execute(for_leases)
         wanted = wanted_by_actors + wanted_by_leases
         self._execute(self.pool.balance(wanted, now))
-        deadlines = [d for d in (self.leases.next_deadline(now), self.pool.next_deadline(wanted)) if d is not None]
-        self._timer.set(min(deadlines, default=None))
+        deadlines = (self.leases.next_deadline(now), self.pool.next_deadline(wanted), self.bundles.next_deadline())
+        self._timer.set(min((deadline for deadline in deadlines if deadline is not None), default=None))
         self.on_change()
 
     def _execute(self, actions: Sequence[Action]) -> None:

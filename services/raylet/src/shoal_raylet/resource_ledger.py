@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shoal_common import bundles
 from shoal_common.resources import GRAINS, ResourceSet
 
 
@@ -23,7 +24,7 @@ class Allocation:
 
 
 class ResourceLedger:
-    """A holder is a worker id (worker lease) or an actor id, and has at most one allocation."""
+    """A holder is a worker lease, an actor or a reservation of bundles; it has at most one allocation."""
 
     def __init__(self, total: ResourceSet, devices: Mapping[str, Sequence[str]] | None = None) -> None:
         """``devices``: ids of the resources that come as devices, e.g. ``{"GPU": ["0", "1"]}``."""
@@ -32,6 +33,16 @@ class ResourceLedger:
         self.available = total
         self._free_grains = {name: dict.fromkeys(ids, GRAINS) for name, ids in (devices or {}).items()}
         self._held: dict[bytes, Allocation] = {}
+
+    def grow(self, resources: ResourceSet) -> None:
+        """The node has more: a bundle was committed."""
+        self.total += resources
+        self.available += resources
+
+    def shrink(self, resources: ResourceSet) -> None:
+        """The node has less; what holders still have of it vanishes when they release it."""
+        self.total -= resources
+        self.available -= resources
 
     def can_ever_hold(self, resources: ResourceSet) -> bool:
         return resources.fits_in(self.total)
@@ -65,21 +76,22 @@ class ResourceLedger:
         for name, taken in allocation.device_grains.items():
             for device, grains in taken.items():
                 self._free_grains[name][device] += grains
-        self.available += allocation.resources - _cpu(allocation) if allocation.lent else allocation.resources
+        given_back = allocation.resources
+        self.available += given_back - bundles.cpus(given_back) if allocation.lent else given_back
 
     def lend_cpu(self, holder: bytes) -> None:
         """The holder waits: others may use its CPU, and only that (a GPU's memory stays occupied). Idempotent."""
         allocation = self._held.get(holder)
         if allocation is not None and not allocation.lent:
             allocation.lent = True
-            self.available += _cpu(allocation)
+            self.available += bundles.cpus(allocation.resources)
 
     def take_back_cpu(self, holder: bytes) -> None:
         """It runs on at once, if need be on credit: making it queue for its own CPU could deadlock. Idempotent."""
         allocation = self._held.get(holder)
         if allocation is not None and allocation.lent:
             allocation.lent = False
-            self.available -= _cpu(allocation)
+            self.available -= bundles.cpus(allocation.resources)
 
     def _pick_devices(self, resources: ResourceSet) -> dict[str, dict[str, int]] | None:
         """Whole devices for whole amounts, one shared device for a fraction; None when there are not enough."""
@@ -100,7 +112,3 @@ class ResourceLedger:
                     return None
                 picked[name] = dict.fromkeys(whole, GRAINS)
         return picked
-
-
-def _cpu(allocation: Allocation) -> ResourceSet:
-    return ResourceSet({"CPU": allocation.resources["CPU"]})

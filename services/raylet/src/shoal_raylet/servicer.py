@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal_common.errors import InvalidRequest, ResourceExhausted
+from shoal_common.errors import InvalidRequest, NotFound, ResourceExhausted
 from shoal_common.resources import ResourceSet
+from shoal_common.strategy import Strategy
 from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
 from shoal_raylet.actor_placement import PlacedActor
@@ -21,9 +22,9 @@ class RayletServicer(RayletServiceServicer):
         spec = request.spec
         if not spec.actor_id or request.incarnation < 1:
             raise InvalidRequest("StartActor needs an actor_id and an incarnation from 1")
-        held = ResourceSet(spec.held.grains)
-        placement = spec.placement.grains
-        need = ResourceSet({name: max(placement[name], held[name]) for name in {*placement, *held}})
+        strategy = Strategy.decode(spec.strategy)
+        asked, placement = ResourceSet(spec.held.grains), spec.placement.grains
+        need = ResourceSet({name: max(placement[name], asked[name]) for name in {*placement, *asked}})
         actor = PlacedActor(
             actor_id=spec.actor_id,
             incarnation=request.incarnation,
@@ -31,9 +32,11 @@ class RayletServicer(RayletServiceServicer):
             class_name=spec.class_name,
             creation=spec.creation,
             detached=spec.detached,
-            held=held,
+            held=strategy.needed(asked),
+            asked=asked,
+            strategy=spec.strategy,
         )
-        if lacking := self._node.start_actor(actor, need):
+        if lacking := self._node.start_actor(actor, strategy.needed(need)):
             raise ResourceExhausted(lacking)
         return raylet_pb2.StartActorResponse()
 
@@ -48,6 +51,29 @@ class RayletServicer(RayletServiceServicer):
             raise InvalidRequest("EndJob needs a job_id")
         self._node.end_job(request.job_id, set(request.keep_actor_ids))
         return raylet_pb2.EndJobResponse()
+
+    async def PrepareBundles(
+        self, request: raylet_pb2.PrepareBundlesRequest, context: Any
+    ) -> raylet_pb2.PrepareBundlesResponse:
+        if not request.group_id or not request.reservation:
+            raise InvalidRequest("PrepareBundles needs a group_id and a reservation")
+        wanted = {bundle.index: ResourceSet(bundle.resources.grains) for bundle in request.bundles}
+        if lacking := self._node.prepare_bundles(request.group_id, request.reservation, wanted):
+            raise ResourceExhausted(lacking)
+        return raylet_pb2.PrepareBundlesResponse()
+
+    async def CommitBundles(
+        self, request: raylet_pb2.CommitBundlesRequest, context: Any
+    ) -> raylet_pb2.CommitBundlesResponse:
+        if not self._node.commit_bundles(request.group_id, request.reservation):
+            raise NotFound(f"reservation {request.reservation.hex()} is not held here: it was given up, or never made")
+        return raylet_pb2.CommitBundlesResponse()
+
+    async def ReturnBundles(
+        self, request: raylet_pb2.ReturnBundlesRequest, context: Any
+    ) -> raylet_pb2.ReturnBundlesResponse:
+        self._node.return_bundles(request.group_id, request.reservation, request.reason)
+        return raylet_pb2.ReturnBundlesResponse()
 
     async def GetStats(self, request: raylet_pb2.GetStatsRequest, context: Any) -> raylet_pb2.GetStatsResponse:
         node = self._node

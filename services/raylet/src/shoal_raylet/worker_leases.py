@@ -48,7 +48,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A scheduler's. ``infeasible``: no node can ever hold the request, and why. Neither that nor places: it waits."""
+    """A scheduler's. ``infeasible``: no node can ever hold the request, or its placement group is removed; and why.
+    Neither that nor places: it waits."""
 
     places: tuple[Place, ...] = ()
     infeasible: bool = False
@@ -156,7 +157,8 @@ class WorkerLeases:
         if spec is None:
             raise ValueError(f"the first demand of class {message.class_key} has no spec")
         strategy = Strategy.decode(spec.strategy)
-        resources = ResourceSet(dict(spec.resources))
+        asked = ResourceSet(dict(spec.resources))
+        resources = strategy.needed(asked)
         allowed = strategy.allows(self._node_id, self._labels)
         chosen = strategy.node_id in (None, self._node_id) and strategy.alternative(self._labels) == 0
         return Demand(
@@ -168,6 +170,7 @@ class WorkerLeases:
             strategy,
             impossible=self._draining or not allowed or not self._ledger.can_ever_hold(resources),
             at_home=chosen and not strategy.spread,
+            free=not asked,
         )
 
     def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
@@ -199,6 +202,25 @@ class WorkerLeases:
                 self._pool.ending(lease.worker.worker_id, now)
                 detail = "the process that owned its task has ended"
                 actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", detail))
+        return actions
+
+    def bundles_changed(self) -> None:
+        """Bundles of placement groups came or went: what must run in them may be possible here now, or not any more."""
+        for demand in self._demands.values():
+            if demand.strategy.group_id and demand.strategy.allows(self._node_id, self._labels):
+                demand.impossible = self._draining or not self._ledger.can_ever_hold(demand.resources)
+
+    def group_removed(self, group_id: bytes, reason: str, now: float) -> list[Action]:
+        """What runs in this placement group ends, and what waits for it here is refused."""
+        actions: list[Action] = []
+        for demand in [demand for demand in self._demands.values() if demand.strategy.group_id == group_id]:
+            for lease in list(demand.held.values()):
+                self._end(lease)
+                self._pool.ending(lease.worker.worker_id, now)
+                actions.append(Send(demand.owner, frames.LeaseLost(lease.lease_id, frames.GROUP_REMOVED, reason)))
+                actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", reason))
+            if demand.owed:
+                actions.append(self._refuse(demand, frames.GROUP_REMOVED, reason))
         return actions
 
     def actor_waits(self, actor_id: bytes, need: ResourceSet, now: float) -> None:
@@ -233,6 +255,8 @@ class WorkerLeases:
         return actions
 
     def _own_answer(self, demand: Demand) -> Answer:
+        if demand.strategy.group_id:
+            return Answer()
         if demand.impossible:
             return Answer(infeasible=True)
         return Answer(places=(Place(self._node_id, "", 0, demand.owed),))
@@ -248,6 +272,8 @@ class WorkerLeases:
         demand.infeasible_reason = answer.reason or demand.infeasible_reason
         if demand.bound:
             return [self._refuse(demand, "affinity", demand.infeasible_reason)]
+        if demand.strategy.group_id:
+            return [self._refuse(demand, frames.GROUP_REMOVED, demand.infeasible_reason)]
         if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
             return []
         reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
@@ -283,7 +309,7 @@ class WorkerLeases:
             if worker is None:
                 passed.add((chosen.owner, chosen.class_key))
                 for _ in range(chosen.grantable(self.alone)):
-                    if not chosen.resources.fits_in(room) or (not chosen.resources and wanted >= self._free_limit):
+                    if not chosen.resources.fits_in(room) or (chosen.free and wanted >= self._free_limit):
                         break
                     room -= chosen.resources
                     wanted += 1
@@ -336,7 +362,7 @@ class WorkerLeases:
                 continue
             if not demand.resources.fits_in(room) or not self._ledger.has_devices(demand.resources):
                 continue
-            if not demand.resources and self._running(demand) >= self._free_limit:
+            if demand.free and self._running(demand) >= self._free_limit:
                 continue
             share = (self._held_cpu.get(demand.job_id, 0), len(demand.held))
             if best is None or share < best_share:
@@ -370,7 +396,9 @@ class WorkerLeases:
         return [
             Send(
                 worker.worker_id,
-                frames.LeaseAssigned(lease.lease_id, demand.job_id, demand.spec.resources, allocation.devices),
+                frames.LeaseAssigned(
+                    lease.lease_id, demand.job_id, demand.spec.resources, allocation.devices, demand.spec.strategy
+                ),
             ),
             Send(demand.owner, frames.LeaseGranted(demand.class_key, lease.lease_id, worker.address, worker.pid)),
         ]

@@ -1,0 +1,285 @@
+"""Placement groups: bundles of resources that are reserved together or not at all; as ``ray.util.placement_group``.
+
+A bundle is reserved on one node. Tasks and actors run in it with
+``scheduling_strategy=PlacementGroupSchedulingStrategy(pg, placement_group_bundle_index=...)``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from shoal import _context, _worker, exceptions
+from shoal._object_ref import ObjectRef
+from shoal._runtime.gcs_client import POLL_S
+from shoal_common import ids
+from shoal_common.labels import encode_selector, parse_selector
+from shoal_common.resources import ResourceSet
+from shoal_common.strategy import Strategy
+
+if TYPE_CHECKING:
+    from shoal_proto.v1 import gcs_pb2
+
+_STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+_EXAMPLE = 'Bundles must be a non-empty list of resource dictionaries. For example: `[{"CPU": 1.0}, {"GPU": 1.0}]`.'
+
+
+class PlacementGroupID(bytes):
+    """The id of a placement group."""
+
+    def binary(self) -> bytes:
+        return bytes(self)
+
+    def is_nil(self) -> bool:
+        return not self
+
+    def __repr__(self) -> str:
+        return f"PlacementGroupID({self.hex()})"
+
+    __str__ = __repr__
+
+
+class PlacementGroup:
+    """A handle. Picklable; equal by id. The group does not end with its handles, but with ``remove_placement_group``,
+    or with the job or the detached actor that created it."""
+
+    def __init__(self, id: PlacementGroupID, bundle_cache: list[dict[str, float]] | None = None) -> None:
+        """``bundle_cache``: its bundles, if they are known already."""
+        self.id = id
+        self._bundles = bundle_cache
+
+    @staticmethod
+    def empty() -> PlacementGroup:
+        """Stands for no group."""
+        return PlacementGroup(PlacementGroupID())
+
+    @property
+    def is_empty(self) -> bool:
+        return self.id.is_nil()
+
+    def ready(self) -> ObjectRef[PlacementGroup]:
+        """Resolves to this group when all bundles are reserved; ``get`` raises TaskPlacementGroupRemoved once it is
+        removed."""
+        import shoal
+        from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        check = shoal.remote(num_cpus=0, max_retries=-1)(_itself)
+        ref: ObjectRef[PlacementGroup] = check.options(
+            name="placement_group_ready", scheduling_strategy=PlacementGroupSchedulingStrategy(self)
+        ).remote(self)
+        return ref
+
+    def wait(self, timeout_seconds: float = 30) -> bool:
+        """Whether all bundles are reserved within that time; False at once for a removed group."""
+        from shoal_proto.v1 import gcs_pb2
+
+        deadline = time.monotonic() + timeout_seconds
+        info = _ask(self.id)
+        while info is not None and info.state != gcs_pb2.PLACEMENT_GROUP_STATE_CREATED:
+            left = deadline - time.monotonic()
+            if left <= 0 or info.state == gcs_pb2.PLACEMENT_GROUP_STATE_REMOVED:
+                return False
+            info = _ask(self.id, info.version, min(left, POLL_S))
+        return info is not None
+
+    @property
+    def bundle_specs(self) -> list[dict[str, float]]:
+        """Resources of each bundle, in units. Raises: ValueError for a group that was removed long ago."""
+        if self._bundles is None:
+            assert not self.is_empty, "the empty placement group has no bundles"
+            info = _ask(self.id)
+            if info is None:
+                raise ValueError(f"Placement group {self.id.hex()} does not exist: it was removed long ago.")
+            self._bundles = _bundles(info)
+        return self._bundles
+
+    @property
+    def bundle_count(self) -> int:
+        return len(self.bundle_specs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlacementGroup) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PlacementGroup, (self.id, self._bundles)
+
+
+def _itself(group: PlacementGroup) -> PlacementGroup:
+    return group
+
+
+def placement_group(
+    bundles: list[dict[str, float]],
+    strategy: str = "PACK",
+    name: str = "",
+    lifetime: str | None = None,
+    bundle_label_selector: list[dict[str, str]] | None = None,
+) -> PlacementGroup:
+    """Ask for ``bundles``, each on one node; returns at once, see ``ready`` and ``wait``.
+
+    ``strategy``: PACK (on few nodes), SPREAD (on many), STRICT_PACK (on one), STRICT_SPREAD (each on its own).
+    ``name``: for ``get_placement_group`` in the same namespace. ``lifetime``: "detached" lives until it is removed.
+    ``bundle_label_selector``: what the labels of each bundle's node must be.
+
+    Raises: ValueError for arguments that are wrong, ShoalSystemError when the name is taken.
+    """
+    import grpc
+
+    from shoal_proto.v1 import common_pb2, gcs_pb2
+
+    _check_bundles(bundles)
+    selectors = _selectors(bundles, bundle_label_selector)
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"Invalid placement group strategy {strategy}. Supported strategies are: {_STRATEGIES}.")
+    if lifetime not in (None, "detached"):
+        raise ValueError(f"Placement group `lifetime` argument must be either `None` or 'detached'. Got {lifetime}.")
+    if not isinstance(name, str):
+        raise TypeError(f"The name of a placement group must be a str, not {type(name).__name__}.")
+    core = _worker.connected()
+    group_id = PlacementGroupID(ids.new_placement_group_id(ids.JobID(core.job_id)))
+    info = gcs_pb2.PlacementGroupInfo(
+        group_id=group_id,
+        job_id=core.job_id,
+        owner_id=core.worker_id,
+        name=name,
+        namespace=core.namespace,
+        detached=lifetime == "detached",
+        strategy=gcs_pb2.PlacementStrategy.Value(f"PLACEMENT_STRATEGY_{strategy}"),
+        bundles=[
+            gcs_pb2.BundleInfo(
+                resources=common_pb2.ResourceAmounts(grains=ResourceSet.of(bundle).grains), selector=selector
+            )
+            for bundle, selector in zip(bundles, selectors, strict=True)
+        ],
+    )
+    try:
+        core.gcs.call("PlacementGroup", "CreatePlacementGroup", gcs_pb2.CreatePlacementGroupRequest(group=info))
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+            raise ValueError(error.details()) from None
+        raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.details()}") from error
+    return PlacementGroup(group_id, _bundles(info))
+
+
+def remove_placement_group(placement_group: PlacementGroup) -> None:
+    """Give its bundles back. What runs in them is killed, what waits for them fails. Idempotent."""
+    from shoal_proto.v1 import gcs_pb2
+
+    assert placement_group is not None
+    request = gcs_pb2.RemovePlacementGroupRequest(group_id=placement_group.id)
+    _worker.connected().gcs.call("PlacementGroup", "RemovePlacementGroup", request)
+
+
+def get_placement_group(placement_group_name: str) -> PlacementGroup:
+    """The group of that name in this namespace. Raises: ValueError when there is none."""
+    import grpc
+
+    from shoal_proto.v1 import gcs_pb2
+
+    if not placement_group_name:
+        raise ValueError("Please supply a non-empty value to get_placement_group")
+    core = _worker.connected()
+    request = gcs_pb2.GetNamedPlacementGroupRequest(name=placement_group_name, namespace=core.namespace)
+    try:
+        info = core.gcs.call("PlacementGroup", "GetNamedPlacementGroup", request).group
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            raise ValueError(f"Failed to look up placement group with name: {placement_group_name}") from None
+        raise
+    return PlacementGroup(PlacementGroupID(info.group_id), _bundles(info))
+
+
+def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
+    """What the GCS knows of a group ({} when it is forgotten); None = of all groups, by their ids in hexadecimal."""
+    from shoal_proto.v1 import gcs_pb2
+
+    if placement_group is not None:
+        info = _ask(placement_group.id)
+        return _row(info) if info is not None else {}
+    request = gcs_pb2.ListPlacementGroupsRequest()
+    groups = _worker.connected().gcs.call("PlacementGroup", "ListPlacementGroups", request).groups
+    return {info.group_id.hex(): _row(info) for info in groups}
+
+
+def get_current_placement_group() -> PlacementGroup | None:
+    """The group in which the running task or actor is; None = in none, as a driver."""
+    _worker.connected()
+    group_id = Strategy.decode(_context.process.strategy).group_id
+    return PlacementGroup(PlacementGroupID(group_id)) if group_id else None
+
+
+def _ask(group_id: bytes, known_version: int = 0, wait_s: float = 0.0) -> gcs_pb2.PlacementGroupInfo | None:
+    """Its state when that is newer, or after ``wait_s``; None = it is forgotten."""
+    import grpc
+
+    from shoal_proto.v1 import gcs_pb2
+
+    request = gcs_pb2.WaitPlacementGroupRequest(
+        group_id=group_id, known_version=known_version, wait_ms=round(wait_s * 1000)
+    )
+    try:
+        response: gcs_pb2.WaitPlacementGroupResponse = _worker.connected().gcs.call(
+            "PlacementGroup", "WaitPlacementGroup", request, timeout=wait_s + 30
+        )
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            return None
+        raise
+    return response.group
+
+
+def _bundles(info: gcs_pb2.PlacementGroupInfo) -> list[dict[str, float]]:
+    return [dict(sorted(ResourceSet(bundle.resources.grains).to_units().items())) for bundle in info.bundles]
+
+
+def _row(info: gcs_pb2.PlacementGroupInfo) -> dict[str, Any]:
+    from shoal_proto.v1 import gcs_pb2
+
+    return {
+        "placement_group_id": info.group_id.hex(),
+        "name": info.name,
+        "bundles": dict(enumerate(_bundles(info))),
+        "bundles_to_node_id": {index: bundle.node_id.hex() for index, bundle in enumerate(info.bundles)},
+        "strategy": gcs_pb2.PlacementStrategy.Name(info.strategy).removeprefix("PLACEMENT_STRATEGY_"),
+        "state": gcs_pb2.PlacementGroupState.Name(info.state).removeprefix("PLACEMENT_GROUP_STATE_"),
+    }
+
+
+def _check_bundles(bundles: Any) -> None:
+    if not isinstance(bundles, list):
+        raise ValueError(f"Placement group bundles must be a list, got {type(bundles)}.")
+    if not bundles:
+        raise ValueError(f"{_EXAMPLE} Got empty list instead.")
+    for bundle in bundles:
+        if not isinstance(bundle, dict) or not all(map(_is_amount, bundle.items())):
+            raise ValueError(_EXAMPLE)
+        if not any(bundle.values()):
+            raise ValueError(
+                f"Bundles cannot be an empty dictionary or resources with only 0 values. Bundles: {bundles}"
+            )
+
+
+def _is_amount(item: tuple[Any, Any]) -> bool:
+    name, amount = item
+    return isinstance(name, str) and isinstance(amount, int | float) and 0 <= amount < float("inf")
+
+
+def _selectors(bundles: list[dict[str, float]], given: list[Mapping[str, str]] | Any) -> list[str]:
+    """The text of each bundle's selector."""
+    if given is None:
+        return [""] * len(bundles)
+    if not isinstance(given, list) or not all(isinstance(selector, dict) for selector in given):
+        raise ValueError(
+            "Bundle label selector must be a list of string dictionary label selectors. For example: "
+            '`[{"ray.io/market-type": "spot"}, {"ray.io/accelerator-type": "A100"}]`.'
+        )
+    if len(given) != len(bundles):
+        raise ValueError(
+            f"Invalid bundle label selector {given}. The length of `bundle_label_selector` should equal the length of "
+            "`bundles`."
+        )
+    return [encode_selector(parse_selector(selector)) for selector in given]
