@@ -256,19 +256,15 @@ class PlacementGroupManager:
         """Phase two, once the row says where the bundles are."""
         group_id, node_id, reservation = action.group_id, action.node_id, action.reservation
         request = raylet_pb2.CommitBundlesRequest(group_id=group_id, reservation=reservation)
+        await self._until_stored(group_id, saved)
         while (address := self._nodes.address_of(node_id)) and self.is_usable(group_id):
             try:
-                if saved is not None:
-                    await written([saved])
-                    saved = None
                 await self._raylets.commit_bundles(address, request)
             except NotFound:
                 self._perform(self._table.lost(group_id, node_id, reservation))
                 return
             except ServiceError as error:
                 _log.warning("bundles_not_committed", node_id=node_id.hex(), error=str(error))
-                if saved is not None:
-                    saved = self._save(self._table[group_id])
                 await asyncio.sleep(ASK_AGAIN_S)
                 continue
             self._perform(self._table.committed(group_id, node_id, reservation))
@@ -276,10 +272,20 @@ class PlacementGroupManager:
 
     async def _return(self, action: placement_groups.Return, saved: asyncio.Future[None] | None) -> None:
         """Once the row says that the group is removed."""
-        if saved is not None:
-            await asyncio.wait([saved])
+        await self._until_stored(action.group_id, saved)
         await self._give_back(action.group_id, action.node_id, b"", action.reason)
         self._perform(self._table.returned(action.group_id, action.node_id))
+
+    async def _until_stored(self, group_id: bytes, saved: asyncio.Future[None] | None) -> None:
+        """Never returns in a GCS that has been replaced without having noticed: it has nothing to say to raylets."""
+        while saved is not None:
+            try:
+                await written([saved])
+                return
+            except ServiceError as error:
+                _log.warning("placement_group_not_stored", group_id=group_id.hex(), error=str(error))
+            await asyncio.sleep(ASK_AGAIN_S)
+            saved = self._save(self._table[group_id]) if group_id in self._table else None
 
     async def _give_back(self, group_id: bytes, node_id: bytes, reservation: bytes, reason: str) -> None:
         request = raylet_pb2.ReturnBundlesRequest(group_id=group_id, reservation=reservation, reason=reason)
