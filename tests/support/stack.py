@@ -6,7 +6,9 @@ Where there is no Docker engine its tests fail in CI (the variable CI is set the
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -185,6 +187,11 @@ class Stack:
         prefix = f"/shoal/default/{table}/"
         found = self.etcdctl(shard, "get", "--prefix", "--keys-only", prefix)
         return [line.removeprefix(prefix) for line in found.split()]
+
+    def row(self, shard: str, table: str, row_id: str) -> bytes:
+        """What etcd has under this id, which must be there."""
+        found = self.etcdctl(shard, "get", f"/shoal/default/{table}/{row_id}", "--write-out=json")
+        return base64.b64decode(json.loads(found)["kvs"][0]["value"])
 
     def spilled(self, job: str) -> list[str]:
         """What MinIO has of a job, as its own client sees it."""

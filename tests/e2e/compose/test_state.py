@@ -8,6 +8,8 @@ import nats
 from support.processes import eventually
 from support.stack import Stack
 
+from shoal_proto.v1 import gcs_pb2 as pb
+
 #: Puts more into a store of 256 MiB than it holds; spills some, tells its job, and reads all back when asked.
 SPILLING = """
 import numpy as np
@@ -54,6 +56,32 @@ def test_what_the_cluster_must_not_forget_is_in_etcd_each_row_in_one_shard(stack
     assert len([*tables["node"][0], *tables["node"][1]]) >= 3
     assert [*tables["config"][0], *tables["config"][1]] == ["cluster"]
     assert any(key.startswith(facts["job"]) for key in (*tables["function"][0], *tables["function"][1]))
+
+
+#: Has a placement group on two nodes until it is told to end.
+PLACEMENT_GROUP = """
+ray.init()
+group = ray.util.placement_group([{"CPU": 0.1}] * 2, strategy="STRICT_SPREAD", name="reserved")
+assert group.wait(60)
+report(group=group.id.hex(), nodes=list(ray.util.placement_group_table(group)["bundles_to_node_id"].values()))
+command()
+"""
+
+
+def test_a_placement_group_and_its_nodes_are_in_etcd(stack: Stack) -> None:
+    with stack.driver(PLACEMENT_GROUP) as driver:
+        facts = driver.report()
+        [shard] = [s for s in ("etcd-1", "etcd-2") if facts["group"] in stack.keys(s, "placement_group")]
+        row = stack.row(shard, "placement_group", facts["group"])
+        group = pb.PlacementGroupInfo.FromString(row)
+        assert (group.name, group.state) == ("reserved", pb.PLACEMENT_GROUP_STATE_CREATED)
+        assert [bundle.node_id.hex() for bundle in group.bundles] == facts["nodes"]
+        assert len(set(facts["nodes"])) == 2
+
+    def state() -> int:
+        return pb.PlacementGroupInfo.FromString(stack.row(shard, "placement_group", facts["group"])).state
+
+    eventually(lambda: state() == pb.PLACEMENT_GROUP_STATE_REMOVED, "it ends with its driver")
 
 
 def test_both_shards_know_the_epoch_of_the_leader(stack: Stack) -> None:

@@ -6,6 +6,7 @@ A bundle is reserved on one node. Tasks and actors run in it with
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -61,13 +62,10 @@ class PlacementGroup:
     def ready(self) -> ObjectRef[PlacementGroup]:
         """Resolves to this group when all bundles are reserved; ``get`` raises TaskPlacementGroupRemoved once it is
         removed."""
-        import shoal
         from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        check = shoal.remote(num_cpus=0, max_retries=-1)(_itself)
-        ref: ObjectRef[PlacementGroup] = check.options(
-            name="placement_group_ready", scheduling_strategy=PlacementGroupSchedulingStrategy(self)
-        ).remote(self)
+        in_group = _ready().options(scheduling_strategy=PlacementGroupSchedulingStrategy(self))
+        ref: ObjectRef[PlacementGroup] = in_group.remote(self)
         return ref
 
     def wait(self, timeout_seconds: float = 30) -> bool:
@@ -108,8 +106,15 @@ class PlacementGroup:
         return PlacementGroup, (self.id, self._bundles)
 
 
-def _itself(group: PlacementGroup) -> PlacementGroup:
-    return group
+@functools.cache
+def _ready() -> Any:
+    """A task that runs when its group is there. Exported once a session."""
+    import shoal
+
+    def placement_group_ready(group: PlacementGroup) -> PlacementGroup:
+        return group
+
+    return shoal.remote(num_cpus=0, max_retries=-1)(placement_group_ready)
 
 
 def placement_group(

@@ -52,7 +52,7 @@ class ActorManager:
         publisher: EventPublisher,
         background: Background,
         on_job_unused: Callable[[bytes], None],
-        on_actor_dead: Callable[[bytes], None],
+        on_detached_dead: Callable[[bytes], None],
         is_group_usable: Callable[[bytes], bool],
     ) -> None:
         self._cluster_id = config.cluster_id
@@ -74,7 +74,7 @@ class ActorManager:
         #: Why the schedulers were last not reached; empty = they answer.
         self._scheduler_problem = ""
         self._on_job_unused = on_job_unused
-        self._on_actor_dead = on_actor_dead
+        self._on_detached_dead = on_detached_dead
         self._is_group_usable = is_group_usable
 
     async def load(self) -> None:
@@ -268,7 +268,8 @@ class ActorManager:
         saved = self._rows.put(actor.actor_id.hex(), row.SerializeToString(), partial(self._on_committed, info))
         if actor.state is ActorState.DEAD:
             self._forget_spec(actor.actor_id)
-            self._on_actor_dead(actor.actor_id)
+            if actor.detached:
+                self._on_detached_dead(actor.actor_id)
         return saved
 
     def _forget_spec(self, actor_id: bytes) -> None:

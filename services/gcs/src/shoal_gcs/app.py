@@ -57,7 +57,7 @@ class GcsApp:
             publisher=publisher,
             background=self._background,
             on_job_unused=lambda job_id: self._jobs.on_unused(job_id),
-            on_actor_dead=lambda actor_id: self._groups.actor_died(actor_id),
+            on_detached_dead=lambda actor_id: self._groups.actor_died(actor_id),
             is_group_usable=lambda group_id: self._groups.is_usable(group_id),
         )
         self._groups = PlacementGroupManager(
