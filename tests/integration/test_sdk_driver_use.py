@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -337,6 +338,27 @@ class TestForks:
         assert [len(value) for value in shoal.get(refs)] == [200_000] * 5
         assert shoal.get(counter.add.remote()) == 1
         assert shoal.get(square.remote(3)) == 9
+
+    def test_a_child_ends_by_a_signal_whatever_it_does(self):
+        """Not by an exception, which a destructor or a careless ``except`` may swallow."""
+        ready, tell = os.pipe()
+
+        def stubborn():
+            os.write(tell, b"x")
+            while True:
+                with contextlib.suppress(BaseException):
+                    signal.pause()
+
+        process = multiprocessing.get_context("fork").Process(target=stubborn)
+        process.start()
+        os.read(ready, 1)
+        process.terminate()
+        process.join(PATIENCE_S)
+        exitcode = process.exitcode
+        process.kill()
+        for end in (ready, tell):
+            os.close(end)
+        assert exitcode == -signal.SIGTERM
 
     def test_pool_of_forks(self):
         ref = square.remote(4)

@@ -244,8 +244,8 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             core.close()
             _worker.set_current(None)
         logger.setLevel(session.log_level)
-        if session.sigterm is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, session.sigterm)
+        if threading.current_thread() is threading.main_thread():
+            _restore_signal_handlers(session)
         if session.driver_socket is not None:
             session.driver_socket.unlink(missing_ok=True)
         if session.outside is not None:
@@ -255,9 +255,13 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
 
 
 def _forget_in_child() -> None:
-    """A forked child must not end its parent's cluster when it exits."""
+    """A forked child must not end its parent's cluster when it exits, and ends by SIGTERM as if there were no session:
+    an exception in its place is lost where Python ignores those, and whoever terminates the child waits for ever.
+    """
     global _session
-    _session = None
+    session, _session = _session, None
+    if session is not None:
+        _restore_signal_handlers(session)
 
 
 atexit.register(shutdown, True)
@@ -431,4 +435,14 @@ def _install_signal_handlers(session: _Session) -> None:
     """SIGTERM ends the driver through ``sys.exit``, so that exit hooks run (as Ray does)."""
     if threading.current_thread() is not threading.main_thread():
         return
-    session.sigterm = signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(signum))
+    session.sigterm = signal.signal(signal.SIGTERM, _exit_on_signal)
+
+
+def _restore_signal_handlers(session: _Session) -> None:
+    """Unless the program has installed its own meanwhile."""
+    if session.sigterm is not None and signal.getsignal(signal.SIGTERM) is _exit_on_signal:
+        signal.signal(signal.SIGTERM, session.sigterm)
+
+
+def _exit_on_signal(signum: int, frame: Any) -> None:
+    sys.exit(signum)
