@@ -1,7 +1,7 @@
 """A connection to another raylet over which this one reads objects: the bytes go from the socket to their place.
 
-All is done in small steps on the event loop: a step copies some hundred KiB, which takes less than waking a thread that
-then contends for the interpreter. Measured, two threads that block in ``recv_into`` and ``sendfile`` are no faster.
+All is done in steps on the event loop: a step copies at most a chunk, which takes less than waking a thread that then
+contends for the interpreter. Measured, two threads that block in ``recv_into`` and ``sendfile`` are no faster.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from shoal_common import frames
 from shoal_common.tls import TlsSocket
 from shoal_raylet.raylet_links import LinkLost
 
-#: Received in one turn of the loop at most, in bytes.
-_STEP_BYTES = 1024 * 1024
+#: The loop wakes when so much of a chunk has arrived, or its rest. One that wakes for every few packets spends a fifth
+#: of a transfer's processor time on that. A source that needs longer than SOURCE_STALL_S for it is given up.
+_WAKE_BYTES = 1024 * 1024
+#: Received in one turn of the loop at most, where it is TLS, in bytes.
+_TLS_STEP_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class ChunkStream:
         #: Of the chunk whose bytes are coming: how many have come, and how many it has.
         self._filled = 0
         self._length = 0
+        self._wakes_after = 1
         self.dialing = self._loop.create_task(self._dial(dial))
 
     def ask(self, object_id: bytes, offset: int, target: memoryview) -> None:
@@ -120,16 +124,15 @@ class ChunkStream:
         assert sock is not None
         try:
             if isinstance(sock, TlsSocket):
-                self._take(_some(sock.recv(_STEP_BYTES)))
+                self._take(_some(sock.recv(_TLS_STEP_BYTES)))
                 return
             if self._current is None:
                 self._take(_some(sock.recv(frames.CHUNK_HEADER.size - len(self._header))))
             if self._current is not None:
-                step = min(_STEP_BYTES, self._length - self._filled)
                 if self._current.target is None:
-                    self._advance(len(_some(sock.recv(step))))
+                    self._advance(len(_some(sock.recv(self._length - self._filled))))
                 else:
-                    got = sock.recv_into(self._current.target[self._filled : self._filled + step])
+                    got = sock.recv_into(self._current.target[self._filled :])
                     if not got:
                         raise ConnectionResetError("it has closed the connection")
                     self._advance(got)
@@ -165,6 +168,7 @@ class ChunkStream:
         self._on_bytes()
         if length:
             self._current, self._filled, self._length = expected, 0, length
+            self._wake_after(length)
         elif expected.target is not None:
             self._on_chunk(expected.object_id, expected.offset, False)
 
@@ -173,11 +177,23 @@ class ChunkStream:
         assert current is not None
         self._filled += got
         self._on_bytes()
-        if self._filled == self._length:
+        if self._filled < self._length:
+            self._wake_after(self._length - self._filled)
+        else:
             self._current = None
+            self._wake_after(1)
             if current.target is not None:
                 current.target.release()
                 self._on_chunk(current.object_id, current.offset, True)
+
+    def _wake_after(self, wanted: int) -> None:
+        """How many bytes shall have arrived when ``_read`` is called next; the end of the connection comes through
+        at once."""
+        assert self._sock is not None
+        count = min(wanted, _WAKE_BYTES)
+        if count != self._wakes_after and isinstance(self._sock, socket.socket):
+            self._wakes_after = count
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 def _some(data: bytes) -> bytes:

@@ -18,7 +18,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 WINDOW_CHUNKS = 4
 #: Bytes under way in all: enough to keep a few fast sources busy, and little beside an arena.
 MAX_BYTES_UNDER_WAY = 128 * 1024 * 1024
-#: A source that sends nothing for so long is given up, in seconds.
+#: A source that sends nothing for so long is given up, in seconds. Less than a MiB counts as nothing.
 SOURCE_STALL_S = 15.0
 #: One that sends, but nothing of this object, is given up for it after this time, in seconds.
 PULL_STALL_S = 60.0
