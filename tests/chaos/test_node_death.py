@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.clusters import ProcessCluster
+from support.clusters import MIB, ProcessCluster
 from support.drivers import Driver
 from support.processes import alive, all_gone, eventually
 
 import shoal
+from shoal import exceptions
 
 
 @pytest.fixture
@@ -224,3 +226,25 @@ def test_a_node_that_leaves_in_order_fails_nothing(cluster: ProcessCluster) -> N
         assert leaving.wait() == 0
         assert shoal.get(refs, timeout=120) == list(range(100))
         assert len(shoal.get(log.all.remote())) == 100
+
+
+@shoal.remote
+def zeros() -> Any:
+    return np.zeros(MIB)
+
+
+def test_get_gives_up_in_time_on_what_a_node_that_hangs_has() -> None:
+    with ProcessCluster(gcs={"silence_s": 600.0}) as cluster:
+        cluster.add_node(cpus=1)
+        node = cluster.add_node(cpus=1, resources={"there": 1})
+        with cluster.connected():
+            ref = zeros.options(resources={"there": 1}).remote()
+            shoal.wait([ref], fetch_local=False)
+            here = shoal.put(np.ones(MIB))
+            node.freeze()
+            for timeout in (0.2, 0):
+                with pytest.raises(exceptions.GetTimeoutError, match=f"{ref.hex()} did not come in time"):
+                    shoal.get([here, ref], timeout=timeout)
+            assert shoal.get(here, timeout=0).sum() == MIB
+            node.thaw()
+            assert shoal.get(ref, timeout=60).sum() == 0

@@ -328,8 +328,16 @@ class ObjectGet(Message, tag=44):
     home: bytes = b""
 
 
+class ObjectGetEnd(Message, tag=50):
+    """Process -> raylet: an ``ObjectGet`` has waited long enough, and is to be answered now."""
+
+    request: int
+    object_id: bytes
+
+
 class ObjectLocated(Message, tag=45):
-    """Raylet -> process: readable at ``offset`` until ``ObjectUnpin``. ``error``: lost, or the store is full."""
+    """Raylet -> process: readable at ``offset`` until ``ObjectUnpin``. ``error``: lost, the store is full, or the
+    process waits no longer."""
 
     request: int
     offset: int
@@ -509,6 +517,7 @@ RayletMessage = (
     | ObjectSeal
     | ObjectAbort
     | ObjectGet
+    | ObjectGetEnd
     | ObjectLocated
     | ObjectUnpin
     | ObjectFree

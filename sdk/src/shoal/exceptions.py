@@ -531,13 +531,14 @@ class ObjectLostError(ShoalError):
 
 
 class OwnerDiedError(ObjectLostError):
-    """The process that created the object has ended, and the object with it."""
+    """The process that created the object has ended, or has been out of reach for too long, and the object is lost."""
 
     def _why(self) -> str:
         owner = f" ({self.owner_address})" if self.owner_address else ""
         return (
-            f"The object's owner has exited{owner}: the process that created the ObjectRef by .remote() or put(). "
-            "Let a process create it that lives as long as the object is needed, such as a detached actor."
+            f"The object's owner has exited or was cut off{owner}: the process that created the ObjectRef by "
+            ".remote() or put(). Let a process create it that lives as long as the object is needed, such as a "
+            "detached actor."
         )
 
 

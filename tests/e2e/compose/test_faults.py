@@ -9,6 +9,8 @@ from support.drivers import Driver
 from support.processes import eventually
 from support.stack import Stack, health
 
+from shoal_common.tcp import CONNECT_TIMEOUT_S
+
 #: Makes a new actor and runs tasks at each word it is told, and says which nodes live.
 WORKING = """
 @ray.remote(num_cpus=0)
@@ -212,3 +214,101 @@ def test_a_node_is_lost_and_comes_back(shaken: Stack, way: str) -> None:
         else:
             shaken.network().connect(raylet, aliases=["raylet"])
         eventually(lambda: others_of(driver) == 2, "there is a node again", within=90)
+
+
+#: Has on another node: an actor, a task's result, something that the actor owns, and two tasks whose first try hangs.
+BEYOND = """
+import socket
+import numpy as np
+
+ray.init()
+here = ray.get_runtime_context().get_node_id()
+nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+far = next(node for node in hosts if node != here)
+on = lambda node: ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+
+@ray.remote(num_cpus=0)
+class Counter:
+    def __init__(self):
+        self.count = 0
+    def add(self, n):
+        self.count += n
+        return self.count
+    def put(self):
+        return [ray.put("theirs")]
+
+@ray.remote(num_cpus=0, scheduling_strategy=on(far))
+def make():
+    return np.arange(1_000_000)
+
+@ray.remote(num_cpus=0, scheduling_strategy=on(far))
+def work(tries):
+    if ray.get(tries.add.remote(1)) <= 2:
+        time.sleep(3600)
+    return "tried again"
+
+def outcome(ref, timeout=60):
+    try:
+        value = ray.get(ref, timeout=timeout)
+    except ray.exceptions.ShoalError as error:
+        return f"{type(error).__name__}: {error}"
+    return int(value.sum()) if isinstance(value, np.ndarray) else value
+
+counter = Counter.options(scheduling_strategy=on(far)).remote()
+ray.get(make.remote())  # the raylets have a connection
+made = make.remote()
+ray.wait([made], fetch_local=False)
+[theirs] = ray.get(counter.put.remote())
+tries = Counter.options(scheduling_strategy=on(here)).remote()
+once, twice = work.options(max_retries=0).remote(tries), work.options(max_retries=1).remote(tries)
+while ray.get(tries.add.remote(0)) < 2:
+    time.sleep(0.05)
+report(far=hosts[far], raylet=hosts[here], driver=socket.gethostbyname(socket.gethostname()))
+"""
+
+#: Until the raylet has lost its connection to the other one, after 15 s, and gets no new one.
+AWAY = f"""
+command()
+while "has not answered in {CONNECT_TIMEOUT_S:g} s" not in (text := outcome(made, 1)):
+    assert text.startswith("GetTimeoutError"), text
+report(made=text, add=outcome(counter.add.remote(1)))
+command()
+report(made=outcome(made), theirs=outcome(theirs), add=outcome(counter.add.remote(1)))
+command()
+"""
+
+CUT_OFF = """
+command()
+call, quick = counter.add.remote(1), outcome(made, 1)
+report(made=quick, once=outcome(once), call=outcome(call), theirs=outcome(theirs))
+command()
+report(twice=outcome(twice), made=outcome(made), add=outcome(counter.add.remote(1)) in (1, 2))
+command()
+"""
+
+
+def test_raylets_that_are_cut_from_each_other_go_on_afterwards(stack: Stack) -> None:
+    with stack.driver(BEYOND + AWAY) as driver:
+        places = driver.report()
+        with stack.cut(raylet_at(stack, places["far"]), places["raylet"]):
+            driver.tell("cut")
+            assert driver.report()["add"] == 1, "the driver itself reaches the other node"
+        driver.tell("healed")
+        assert driver.report() == {"made": SUM, "theirs": "theirs", "add": 2}
+
+
+def test_a_driver_that_is_cut_from_a_node_is_told_what_it_has_lost(stack: Stack) -> None:
+    with stack.driver(BEYOND + CUT_OFF) as driver:
+        places = driver.report()
+        with stack.cut(raylet_at(stack, places["far"]), places["raylet"], places["driver"]):
+            driver.tell("cut")
+            facts = driver.report()
+        assert facts["made"].startswith("GetTimeoutError: ")
+        assert facts["once"].startswith("NodeDiedError: ") and "the connection to its raylet" in facts["once"]
+        assert facts["call"].startswith("ActorUnavailableError: ") and "the connection to this Counter" in facts["call"]
+        assert facts["theirs"].startswith("OwnerDiedError: ") and "was cut off" in facts["theirs"]
+        driver.tell("healed")
+        facts = driver.report()
+        assert facts["twice"] == "tried again" and facts["add"]
+        assert facts["made"].startswith("ObjectLostError: ") and "Compute it again" in facts["made"]

@@ -120,6 +120,22 @@ def test_only_its_creator_seals_an_object() -> None:
     assert store.get(1) == []
 
 
+def test_who_waits_no_longer_is_told_once_and_pins_nothing() -> None:
+    store = Store()
+    store.create(1, 4)
+    store.get(1, A)
+    store.get(1, B)
+    (ended,) = store.run(store.index.end_get(A, 2, oid(1), "the node is not reached"))
+    assert ended.request == 2 and ended.error.startswith("GetTimeoutError: ") and "not reached" in ended.error
+    assert store.run(store.index.seal(A, oid(1), 0.0)) == [frames.ObjectLocated(3, 0, 4096)]
+    # The answer was on its way.
+    assert store.run(store.index.end_get(B, 3, oid(1), "")) == []
+    store.unpin(1, B)
+    store.free(1)
+    assert store.used_kib == 0
+    assert store.run(store.index.end_get(B, 3, oid(1), "")) == []
+
+
 def test_bytes_in_use_outlive_the_free_and_their_holders_are_told() -> None:
     store = Store()
     store.put(1, 4)

@@ -260,7 +260,8 @@ class ActorSubmitter:
             info.address.node_id, info.address.worker_id, info.address.path, info.address.host, info.address.port
         )
         if client.in_flight:
-            client.cause = unavailable_error(info)
+            same = address.worker_id == client.worker_id
+            client.cause = disconnected_error(info) if same else unavailable_error(info)
             client.on_lost_connection_only()
         connection = self._core.peers.connect(address)
         if connection is None:
@@ -411,8 +412,14 @@ def death_error(info: gcs_pb2.ActorInfo) -> Exception:
 
 
 def unavailable_error(info: gcs_pb2.ActorInfo) -> Exception:
+    detail = f" ({info.exit.detail})" if info.exit.detail else ""
     return exceptions.ActorUnavailableError(
-        f"The actor {info.class_name} is temporarily unavailable: its worker died"
-        f"{f' ({info.exit.detail})' if info.exit.detail else ''} and it is being restarted.",
+        f"the worker of this {info.class_name} died{detail}, and it is being restarted", info.actor_id.hex()
+    )
+
+
+def disconnected_error(info: gcs_pb2.ActorInfo) -> Exception:
+    return exceptions.ActorUnavailableError(
+        f"the connection to this {info.class_name} on node {info.address.node_id.hex()} was lost, and it lives",
         info.actor_id.hex(),
     )

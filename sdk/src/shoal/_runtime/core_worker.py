@@ -243,11 +243,13 @@ class CoreWorker:
         entry = ref._entry
         if entry.state == INLINE and entry.contained is None:
             return loads(entry.payload)
+        deadline = None if timeout is None else time.monotonic() + timeout
         if entry.state == PENDING:
             self._wait_ready([entry], timeout)
-        return self.value_of(entry)
+        return self.value_of(entry, deadline)
 
     def get_many(self, refs: Sequence[ObjectRef[Any]], timeout: float | None = None) -> list[Any]:
+        deadline = None if timeout is None else time.monotonic() + timeout
         pending = [entry for ref in refs if (entry := ref._entry).state == PENDING]
         if pending:
             failed = next((ref._entry for ref in refs if ref._entry.state == ERROR), None)
@@ -260,17 +262,20 @@ class CoreWorker:
         return [
             loads(entry.payload)
             if (entry := ref._entry).state == INLINE and entry.contained is None
-            else self.value_of(entry)
+            else self.value_of(entry, deadline)
             for ref in refs
         ]
 
-    def value_of(self, entry: ObjectEntry) -> Any:
-        """The value of a ready object. Raises what it holds if that is an error."""
+    def value_of(self, entry: ObjectEntry, deadline: float | None = None) -> Any:
+        """The value of a ready object, which has come to this node by ``deadline``, in the time of ``time.monotonic``.
+
+        Raises: what it holds if that is an error; GetTimeoutError.
+        """
         if entry.contained is None and entry.state != ERROR:
-            return self._load(entry)
+            return self._load(entry, deadline)
         outer, collected.unpickled = collected.unpickled, []
         try:
-            value = self._load(entry)
+            value = self._load(entry, deadline)
             with self.lock:
                 self.borrowing.register(collected.unpickled)
         finally:
@@ -279,19 +284,20 @@ class CoreWorker:
             raise value.as_instanceof_cause() if isinstance(value, exceptions.TaskError) else value
         return value
 
-    def _load(self, entry: ObjectEntry) -> Any:
+    def _load(self, entry: ObjectEntry, deadline: float | None) -> Any:
         if entry.state == STORED:
-            return self.load_stored(entry.object_id, entry.node_id)
+            return self.load_stored(entry.object_id, entry.node_id, deadline)
         if entry.state == PACKED:
             return loads_packed(entry.payload)
         return loads(entry.payload)
 
-    def load_stored(self, object_id: bytes, home: bytes) -> Any:
+    def load_stored(self, object_id: bytes, home: bytes, deadline: float | None = None) -> Any:
         """The value of an object in a node's store. A task gives its CPU to others while it comes from another node."""
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         if home != self.node_id and self.executor is not None and not self.store.is_here(object_id):
             with self.executor.blocking():
-                return self.store.load(object_id, home)
-        return self.store.load(object_id, home)
+                return self.store.load(object_id, home, timeout)
+        return self.store.load(object_id, home, timeout)
 
     def _wait_ready(self, entries: list[ObjectEntry], timeout: float | None) -> None:
         """Block until all are ready or one has failed. Raises: GetTimeoutError."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from shoal import exceptions
 from shoal._runtime.reactor import Reactor
-from shoal._runtime.store_client import StoreClient, store_error
+from shoal._runtime.store_client import StoreClient
 from shoal._serialization import loads, unpack
-from shoal_common.frames import ObjectGet, ObjectLocated, ObjectSeal, ObjectUnpin
+from shoal_common.frames import ObjectSeal, ObjectUnpin
 
 #: Pins kept although no value uses them, so that the next ``get`` asks nobody.
 MAX_CACHED_PINS = 256
@@ -82,19 +82,14 @@ class LocalStore(StoreClient):
 
     # -- reading ------------------------------------------------------------------------------------
 
-    def load(self, object_id: bytes, home: bytes = b"") -> Any:
-        """The value of a sealed object. Its buffers are read-only views of shared memory, valid as long as the value,
-        or anything made of it, lives. ``home``: the node on which it was made; empty = this one.
-
-        Raises: ObjectLostError, ObjectFetchTimedOutError, ObjectStoreFullError (no room to bring it here), what
-        unpickling raises.
-        """
+    def load(self, object_id: bytes, home: bytes = b"", timeout: float | None = None) -> Any:
+        """As in the base class; the value's buffers are views of shared memory."""
         parts = self._cached.get(object_id)
         if parts is None:
             tracker = self._pins.get(object_id)
             array = tracker() if tracker is not None else None
             if array is None:
-                array = self._pin(object_id, home)
+                array = self._pin(object_id, home, timeout)
             parts = unpack(memoryview(array).cast("B").toreadonly())
             if len(self._cached) >= MAX_CACHED_PINS:
                 self._cached.pop(next(iter(self._cached)), None)
@@ -106,10 +101,8 @@ class LocalStore(StoreClient):
         """This process has it pinned, so that ``load`` asks nobody."""
         return object_id in self._cached or object_id in self._pins
 
-    def _pin(self, object_id: bytes, home: bytes) -> Any:
-        answer: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id, home=home))
-        if answer.error:
-            raise store_error(answer.error, object_id)
+    def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
+        answer = self._locate(object_id, home, timeout)
         array_type = ctypes.c_char * answer.size
         address = 0
         if answer.path:

@@ -15,8 +15,6 @@ from shoal._runtime.reactor import Reactor
 from shoal._runtime.store_client import Question, StoreClient, store_error
 from shoal._serialization import loads, unpack
 from shoal_common.frames import (
-    ObjectGet,
-    ObjectLocated,
     ObjectPart,
     ObjectRead,
     ObjectSeal,
@@ -82,12 +80,12 @@ class RemoteStore(StoreClient):
     def is_here(self, object_id: bytes) -> bool:
         return object_id in self._cached or object_id in self._copies
 
-    def load(self, object_id: bytes, home: bytes = b"") -> Any:
+    def load(self, object_id: bytes, home: bytes = b"", timeout: float | None = None) -> Any:
         cached = self._cached.get(object_id)
         if cached is None:
             array = self._copies.get(object_id)
             if array is None:
-                array = self._copies[object_id] = self._fetch(object_id, home)
+                array = self._copies[object_id] = self._fetch(object_id, home, timeout)
             parts = unpack(memoryview(array).cast("B").toreadonly())
             self._cache(object_id, len(array), parts)
         else:
@@ -95,12 +93,9 @@ class RemoteStore(StoreClient):
         pickled, buffers = parts
         return loads(pickled, buffers=buffers)
 
-    def _fetch(self, object_id: bytes, home: bytes) -> Any:
+    def _fetch(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
         """A copy of the object's bytes. Raises: as ``load``, LocalRayletDiedError."""
-        located: ObjectLocated = self._ask(lambda request: ObjectGet(request=request, object_id=object_id, home=home))
-        if located.error:
-            raise store_error(located.error, object_id)
-        size = located.size
+        size = self._locate(object_id, home, timeout).size
         array = (ctypes.c_char * size)()
         target = memoryview(array).cast("B")
         under_way: deque[tuple[int, Question]] = deque()

@@ -10,15 +10,26 @@ from typing import Any
 from shoal import exceptions
 from shoal._runtime.connection import Connection
 from shoal._runtime.reactor import Reactor, Waiter
-from shoal_common.frames import Message, ObjectAbort, ObjectCreate, ObjectCreated, ObjectPrefetch, ObjectUncache
+from shoal_common.frames import (
+    Message,
+    ObjectAbort,
+    ObjectCreate,
+    ObjectCreated,
+    ObjectGet,
+    ObjectGetEnd,
+    ObjectLocated,
+    ObjectPrefetch,
+    ObjectUncache,
+)
 
 
 class Question:
     """One that is on its way to the raylet."""
 
-    __slots__ = ("box", "waiter")
+    __slots__ = ("box", "request", "waiter")
 
-    def __init__(self) -> None:
+    def __init__(self, request: int) -> None:
+        self.request = request
         self.waiter = Waiter()
         self.box: list[Any] = []
 
@@ -57,12 +68,13 @@ class StoreClient(ABC):
         self._raylet.send(ObjectAbort(object_id))
 
     @abstractmethod
-    def load(self, object_id: bytes, home: bytes = b"") -> Any:
+    def load(self, object_id: bytes, home: bytes = b"", timeout: float | None = None) -> Any:
         """The value of a sealed object. Its buffers are read-only, and valid as long as it, or anything made of it,
-        lives. ``home``: the node on which it was made; empty = this one.
+        lives. ``home``: the node on which it was made; empty = this one. ``timeout``: for bringing it to this node, in
+        seconds; None = no limit of the caller's.
 
-        Raises: ObjectLostError, ObjectFetchTimedOutError, ObjectStoreFullError (no room to bring it here), what
-        unpickling raises.
+        Raises: GetTimeoutError, ObjectLostError, ObjectFetchTimedOutError, ObjectStoreFullError (no room to bring it
+        here), what unpickling raises.
         """
 
     @abstractmethod
@@ -92,6 +104,17 @@ class StoreClient(ABC):
             raise store_error(answer.error, object_id)
         return answer
 
+    def _locate(self, object_id: bytes, home: bytes, timeout: float | None) -> ObjectLocated:
+        """Pins the object. Raises: as ``load``, LocalRayletDiedError."""
+        question = self._question(lambda request: ObjectGet(request, object_id, home))
+        if timeout is not None and not self._reactor.wait(question.waiter, timeout):
+            # The answer may be on its way, and has pinned the object then.
+            self._raylet.send(ObjectGetEnd(question.request, object_id))
+        located: ObjectLocated = self._answer(question)
+        if located.error:
+            raise store_error(located.error, object_id)
+        return located
+
     # -- answers ------------------------------------------------------------------------------------
 
     def _ask(self, make: Callable[[int], Message]) -> Any:
@@ -99,7 +122,7 @@ class StoreClient(ABC):
 
     def _question(self, make: Callable[[int], Message]) -> Question:
         request = next(self._requests)
-        question = self._questions[request] = Question()
+        question = self._questions[request] = Question(request)
         self._raylet.send(make(request))
         if self._raylet.closed:
             self.on_raylet_lost(self._node_error)  # it was gone before the question was noted
@@ -135,6 +158,8 @@ def store_error(text: str, object_id: bytes) -> Exception:
         return exceptions.ObjectStoreFullError(message)
     if name == "OutOfDiskError":
         return exceptions.OutOfDiskError(message)
+    if name == "GetTimeoutError":
+        return exceptions.GetTimeoutError(f"Get timed out: object {object_id.hex()} did not come in time. {message}")
     if name == "ObjectFetchTimedOutError":
         return exceptions.ObjectFetchTimedOutError(object_id.hex(), detail=message)
     return exceptions.ObjectLostError(object_id.hex(), detail=message)

@@ -314,12 +314,13 @@ class TaskSubmitter:
 
     def on_raylet_lost(self, node_id: bytes, reason: str) -> None:
         """Another node is gone, or there is no way to it: its leases are lost, and others are asked for instead."""
+        text = f"Node {node_id.hex()} is lost: {reason.rstrip('.')}."
         for queue in self._by_key:
             source = queue.elsewhere.get(node_id)
             if source is None:
                 continue
             for worker in queue.on_raylet_lost(source):
-                self._lost(queue, worker, lambda _: exceptions.NodeDiedError(f"Node {node_id.hex()} is lost: {reason}"))
+                self._lost(queue, worker, lambda _: exceptions.NodeDiedError(text))
             queue.add_front([], time.monotonic())
 
     def on_lost(self, message: frames.LeaseLost) -> None:

@@ -78,6 +78,8 @@ class _Fetch:
     progress_at: float = 0.0
     #: Before the next try, in seconds.
     pause: float = _FIRST_PAUSE_S
+    #: Why the last try did not succeed.
+    problem: str = ""
     target: memoryview | None = None
     #: True = all bytes are here; False = other sources are needed.
     outcome: asyncio.Future[bool] | None = None
@@ -144,6 +146,12 @@ class ObjectExchange:
 
     def hurry(self, entry: Entry) -> None:
         self._pulls.hurry(entry.object_id)
+
+    def problem(self, object_id: bytes) -> str:
+        """What keeps a copy from coming here, as far as it is known; "" = nothing does."""
+        entry = self._index.find(object_id)
+        fetch = self._fetches.get(entry) if entry is not None else None
+        return fetch.problem if fetch is not None else ""
 
     def room_made(self, entry: Entry) -> None:
         fetch = self._fetches[entry]
@@ -259,6 +267,7 @@ class ObjectExchange:
 
     async def _read(self, entry: Entry, fetch: _Fetch, where: _Where, target: memoryview) -> bool:
         """Whether all bytes are here; else what has come is kept. Raises: FetchFailed."""
+        fetch.problem = ""
         if not where.blob_key:
             return await self._pull(entry, fetch, where, target)
         try:
@@ -339,6 +348,7 @@ class ObjectExchange:
         """Before the next try. Raises: FetchFailed when the last progress was too long ago."""
         if self._loop.time() >= fetch.progress_at + FETCH_TIMEOUT_S:
             raise FetchFailed(fetch_timed_out(FETCH_TIMEOUT_S, problem))
+        fetch.problem = problem
         await asyncio.sleep(fetch.pause)
         fetch.pause = min(fetch.pause * 2, _LONGEST_PAUSE_S)
 

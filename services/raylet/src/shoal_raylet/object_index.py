@@ -41,7 +41,7 @@ from shoal_raylet.object_entry import (
     Spill,
     StoreAction,
 )
-from shoal_raylet.store_errors import StoreUse, lost, no_room
+from shoal_raylet.store_errors import StoreUse, get_timed_out, lost, no_room
 
 #: Objects are fused into blobs of about this size, in bytes; a quarter of a small store.
 SPILL_BATCH_BYTES = 100 * 1024 * 1024
@@ -165,6 +165,14 @@ class ObjectIndex:
         entry.arriving = True
         self._enqueue(_Waiting(object_id, entry.size, now, entry=entry), now)
         return self._serve(now)
+
+    def end_get(self, peer: bytes, request: int, object_id: bytes, problem: str) -> list[StoreAction]:
+        """It waits no longer; what it waits for still comes here. ``problem``: what keeps it away, or ""."""
+        entry = self._entries.get(object_id)
+        if entry is None or (peer, request) not in entry.getters:
+            return []  # the answer is on its way
+        entry.getters.remove((peer, request))
+        return [Send(peer, frames.ObjectLocated(request, 0, 0, get_timed_out(problem)))]
 
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> list[StoreAction]:
         """Objects with their homes, of which those that are not here are fetched ahead."""

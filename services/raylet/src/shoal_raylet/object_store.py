@@ -89,6 +89,9 @@ class ObjectStore:
             frames.ObjectSeal: lambda peer, m: index.seal(peer, m.object_id, self._loop.time()),
             frames.ObjectAbort: lambda peer, m: index.abort(peer, m.object_id, self._loop.time()),
             frames.ObjectGet: lambda peer, m: index.get(peer, m.request, m.object_id, m.home, self._loop.time()),
+            frames.ObjectGetEnd: lambda peer, m: index.end_get(
+                peer, m.request, m.object_id, self.exchange.problem(m.object_id)
+            ),
             frames.ObjectPrefetch: lambda peer, m: index.prefetch(m.objects),
             frames.ObjectUnpin: lambda peer, m: index.unpin(peer, m.object_id, self._loop.time()),
             frames.ObjectFree: self._free,

@@ -30,6 +30,11 @@ def spilled_copy_lost(error: Exception) -> str:
     return f"ObjectLostError: Its spilled copy is lost: {error}. Compute it again."
 
 
+def get_timed_out(problem: str) -> str:
+    """``problem``: what keeps it away, if that is known."""
+    return f"GetTimeoutError: It is ready, and not in this node's memory yet{f': {problem}' if problem else ''}."
+
+
 def fetch_timed_out(after_s: float, problem: str) -> str:
     return (
         f"ObjectFetchTimedOutError: It has not come any further for {after_s:g} s: {problem}. "
