@@ -15,7 +15,7 @@ from collections.abc import Callable
 from shoal_common.gateway_handshake import AnySocket
 from shoal_common.tunnel import Closed, Ended, Event, Lost, Opened, Received, Tunnel, TunnelError
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
 #: How long the last words may take at the end, in seconds.
 _LAST_WORDS_S = 2.0
 

@@ -19,7 +19,6 @@ from shoal_common.frames import FrameDecoder, Hello, HelloProof, HelloReply, Wor
 if TYPE_CHECKING:
     from shoal_common.tls import TlsSocket
 
-RECEIVE_BYTES = 256 * 1024
 #: Whoever connects by TCP must have shown the token by then, in seconds. Long, because a process whose Python code is
 #: held up by a C function answers late.
 ACCEPT_TIMEOUT_S = 60.0
@@ -188,7 +187,7 @@ class Connection:
             if not mask & ~4:
                 return
         try:
-            data = self._sock.recv(RECEIVE_BYTES)
+            data = self._sock.recv(frames.READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:

@@ -25,7 +25,6 @@ from shoal_common.tls import TlsSocket
 
 log = structlog.get_logger(__name__)
 
-_READ_BYTES = 256 * 1024
 #: Nothing but Hello and HelloProof comes before authentication, and both are small.
 _MAX_HANDSHAKE_BYTES = 64 * 1024
 #: A peer that lets this much pile up does not read any more: its connection ends.
@@ -154,7 +153,7 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = self._sock.recv(frames.READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
