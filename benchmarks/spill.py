@@ -37,6 +37,8 @@ from shoal_common.blob.client import BlobClient
 from shoal_common.grpc_channel import aio_channel
 
 RESULTS = Path(__file__).resolve().parent / "results"
+#: Where MinIO's program is looked for: on the path, or where `make images-local` has built it.
+PROGRAMS = os.pathsep.join([os.environ["PATH"], str(RESULTS.parents[1] / ".cache" / "images" / "servers")])
 #: Of the client's own rate.
 REQUIRED = 0.7
 MIB = 1024 * 1024
@@ -240,7 +242,7 @@ def _free_port() -> int:
 
 async def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minio", default=shutil.which("minio"), help="MinIO's server program")
+    parser.add_argument("--minio", default=shutil.which("minio", path=PROGRAMS), help="MinIO's server program")
     parser.add_argument(
         "--data", type=Path, default=Path(tempfile.gettempdir()), help="its data go into a folder in here"
     )
