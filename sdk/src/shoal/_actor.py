@@ -18,6 +18,7 @@ from shoal._remote_function import check_streaming
 from shoal._runtime import actor_creation
 from shoal._runtime.actor_creation import ActorCreation
 from shoal._runtime.actor_host import ActorExit
+from shoal._runtime.gcs_client import NOT_FOUND
 from shoal._runtime.peer_frames import TaskPush
 from shoal._runtime.task_submitter import pack_arguments
 from shoal._serialization import serialize
@@ -471,7 +472,6 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
     Raises: ValueError when there is none, TypeError for what is not a name.
     """
-    import grpc
 
     from shoal_proto.v1 import gcs_pb2
 
@@ -487,8 +487,8 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     request = gcs_pb2.GetNamedActorRequest(name=name, namespace=namespace or core.namespace)
     try:
         response = core.gcs.call("Actor", "GetNamedActor", request)
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.NOT_FOUND:
+    except exceptions.RpcError as error:
+        if error.rpc_code == NOT_FOUND:
             raise ValueError(
                 f"Failed to look up actor with name '{name}'. This could because 1. You are trying to look up a named "
                 "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the "

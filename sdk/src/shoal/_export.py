@@ -60,7 +60,6 @@ class Exportable:
 
 def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
     """Put a function or class into the function table."""
-    import grpc
 
     from shoal_proto.v1 import gcs_pb2
 
@@ -84,8 +83,8 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
     request = gcs_pb2.PutFunctionRequest(job_id=core.job_id, function_id=function_id, data=data)
     try:
         core.gcs.call("Function", "PutFunction", request)
-    except grpc.RpcError as error:
-        raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.details()}") from error
+    except exceptions.RpcError as error:
+        raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.message}") from error
 
 
 def scheduling_class(resources: dict[str, float], strategy: str) -> SchedulingClass:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal import exceptions
@@ -163,7 +163,8 @@ class LogStream:
                 subject=subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id),
                 data=batch.SerializeToString(),
             )
-            self._quietly(lambda: self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S))
+            with contextlib.suppress(exceptions.RpcError):  # the cluster is going: there is nothing more to show
+                self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S)
             self._drained.wait(DRAIN_S)
         self._finished.set()
         self._stream.cancel()
@@ -172,12 +173,3 @@ class LogStream:
                 thread.join(timeout=DRAIN_S)
         with self._lock:
             self._show(self._deduplicator.flush())
-
-    @staticmethod
-    def _quietly(call: Callable[[], Any]) -> None:
-        import grpc
-
-        try:
-            call()
-        except grpc.RpcError:
-            return  # the cluster is going: there is nothing more to show

@@ -316,7 +316,6 @@ def _given_token() -> str:
 
 
 def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
-    import grpc
 
     from shoal._runtime.core_worker import CoreWorker
     from shoal._runtime.executor import job_config_id
@@ -360,9 +359,9 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
                 job_id=job.job_id, function_id=job_config_id(job.job_id), data=msgspec.msgpack.encode(config)
             ),
         )
-    except grpc.RpcError as error:
+    except exceptions.RpcError as error:
         gcs.close()
-        raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.details()}") from error
+        raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.message}") from error
     host = _own_host(place)
     if outside is None:
         session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"

@@ -14,6 +14,7 @@ from shoal._core.actors import CONNECTED, DEAD, RESOLVING, ActorClient
 from shoal._core.objects import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._object_ref import ObjectRef
+from shoal._runtime.gcs_client import ALREADY_EXISTS
 from shoal._runtime.peer_frames import ERROR, PushTasks, TaskReply, Value
 from shoal._runtime.task_submitter import (
     POLL_EVERY,
@@ -108,19 +109,17 @@ class ActorSubmitter:
 
     def create_named(self, client: ActorClient, request: gcs_pb2.CreateActorRequest, name: str, namespace: str) -> None:
         """Register an actor and wait until that is done. Raises: ActorAlreadyExistsError."""
-        import grpc
-
         try:
             self._core.gcs.call("Actor", "CreateActor", request)
-        except grpc.RpcError as error:
+        except exceptions.RpcError as error:
             with self._core.lock:
                 client.on_dead(client.version, _creation_failure(client, error))
-            if error.code() == grpc.StatusCode.ALREADY_EXISTS:
+            if error.rpc_code == ALREADY_EXISTS:
                 raise exceptions.ActorAlreadyExistsError(
                     f"The name {name} (namespace={namespace}) is already taken. Please use a different name, or get "
                     f"the existing actor using shoal.get_actor('{name}')."
                 ) from None
-            raise exceptions.ShoalSystemError(f"The GCS did not create actor {name}: {error.details()}") from error
+            raise exceptions.ShoalSystemError(f"The GCS did not create actor {name}: {error.message}") from error
         with self._core.lock:
             self._registered(client)
 

@@ -22,6 +22,10 @@ POLL_S = 30.0
 #: One question without a session, in seconds.
 ASK_DEADLINE_S = 5.0
 
+#: Refusals of the GCS, as ``RpcError.rpc_code``: gRPC's numbers, which need no import of grpc.
+INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS = 3, 5, 6
+_NO_ANSWER = (4, 14)  # DEADLINE_EXCEEDED, UNAVAILABLE
+
 
 def ask(address: str, token: str, service: str, method: str, request: Any) -> Any:
     """One call where there is no session.
@@ -83,7 +87,7 @@ class GcsClient:
     def call(self, service: str, method: str, request: Any, timeout: float = DEADLINE_S) -> Any:
         """One unary call, which waits while a standby takes over from a GCS that died.
 
-        Raises: grpc.RpcError, LocalRayletDiedError (this node is gone).
+        Raises: RpcError (it refuses, or does not answer), LocalRayletDiedError (this node is gone).
         """
         import grpc
 
@@ -92,7 +96,14 @@ class GcsClient:
         except (grpc.RpcError, ValueError) as error:
             if self._node_error is not None:
                 raise self._node_error.with_traceback(None) from error
-            raise
+            if isinstance(error, ValueError):
+                raise
+            code, text = error.code().value[0], str(error.details())
+            if code in _NO_ANSWER:
+                text = (
+                    f"The GCS at {self.address} did not answer {method}: {text}. Ask again; `shoal status` tells more."
+                )
+            raise exceptions.RpcError(text, code) from None
 
     def call_async(
         self,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _worker, exceptions
 from shoal._object_ref import ObjectRef
-from shoal._runtime.gcs_client import POLL_S
+from shoal._runtime.gcs_client import INVALID_ARGUMENT, NOT_FOUND, POLL_S
 from shoal_common import ids
 from shoal_common.labels import encode_selector, parse_selector
 from shoal_common.resources import ResourceSet
@@ -132,8 +132,6 @@ def placement_group(
 
     Raises: ValueError for arguments that are wrong, ShoalSystemError when the name is taken.
     """
-    import grpc
-
     from shoal_proto.v1 import common_pb2, gcs_pb2
 
     _check_bundles(bundles)
@@ -163,10 +161,10 @@ def placement_group(
     )
     try:
         core.gcs.call("PlacementGroup", "CreatePlacementGroup", gcs_pb2.CreatePlacementGroupRequest(group=info))
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
-            raise ValueError(error.details()) from None
-        raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.details()}") from error
+    except exceptions.RpcError as error:
+        if error.rpc_code == INVALID_ARGUMENT:
+            raise ValueError(error.message) from None
+        raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.message}") from error
     return PlacementGroup(group_id, _bundles(info))
 
 
@@ -181,8 +179,6 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
     """The group of that name in this namespace. Raises: ValueError when there is none."""
-    import grpc
-
     from shoal_proto.v1 import gcs_pb2
 
     if not placement_group_name:
@@ -191,8 +187,8 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     request = gcs_pb2.GetNamedPlacementGroupRequest(name=placement_group_name, namespace=core.namespace)
     try:
         info = core.gcs.call("PlacementGroup", "GetNamedPlacementGroup", request).group
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.NOT_FOUND:
+    except exceptions.RpcError as error:
+        if error.rpc_code == NOT_FOUND:
             raise ValueError(f"Failed to look up placement group with name: {placement_group_name}") from None
         raise
     return PlacementGroup(PlacementGroupID(info.group_id), _bundles(info))
@@ -219,8 +215,6 @@ def get_current_placement_group() -> PlacementGroup | None:
 
 def _ask(group_id: bytes, known_version: int = 0, wait_s: float = 0.0) -> gcs_pb2.PlacementGroupInfo | None:
     """Its state when that is newer, or after ``wait_s``; None = it is forgotten."""
-    import grpc
-
     from shoal_proto.v1 import gcs_pb2
 
     request = gcs_pb2.WaitPlacementGroupRequest(
@@ -230,8 +224,8 @@ def _ask(group_id: bytes, known_version: int = 0, wait_s: float = 0.0) -> gcs_pb
         response: gcs_pb2.WaitPlacementGroupResponse = _worker.connected().gcs.call(
             "PlacementGroup", "WaitPlacementGroup", request, timeout=wait_s + 30
         )
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.NOT_FOUND:
+    except exceptions.RpcError as error:
+        if error.rpc_code == NOT_FOUND:
             return None
         raise
     return response.group
