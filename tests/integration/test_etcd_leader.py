@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.servers import EtcdCluster, EtcdServer, running
 
-from shoal_common.metadata import Fenced, MetadataStoreError, StoreRefused
+from shoal_common.metadata import Entry, Fenced, MetadataStoreError, StoreRefused
 from shoal_common.metadata import etcd_leader as leader_module
 from shoal_common.metadata.etcd import EtcdMetadataStore
 from shoal_common.metadata.etcd_leader import Leadership
+from shoal_common.metadata.etcd_marker import check_markers
+from shoal_common.metadata.etcd_shard import EtcdShard
 from shoal_common.metadata.sharding import shard_of
 
 CLUSTER = "c"
@@ -259,6 +262,44 @@ async def test_several_processes_start_a_cluster_at_once(servers: list[EtcdServe
     await asyncio.gather(*(store.join(CLUSTER, PATIENT_S) for store in stores))
     for store in stores:
         await store.close()
+
+
+class InterruptedShard:
+    """A shard whose nth request, counted over all shards of one start, waits until another process has started."""
+
+    def __init__(self, shard: EtcdShard, requests: Iterator[int], nth: int, servers: list[EtcdServer]) -> None:
+        self._shard, self._requests, self._nth, self._servers = shard, requests, nth, servers
+        self.name = shard.name
+
+    async def get(self, key: str) -> Entry | None:
+        await self._interrupted()
+        return await self._shard.get(key)
+
+    async def transaction(self, request: Any) -> Any:
+        await self._interrupted()
+        return await self._shard.transaction(request)
+
+    async def _interrupted(self) -> None:
+        if next(self._requests) == self._nth:
+            async with store_on(self._servers):
+                pass
+
+
+async def test_another_process_starts_the_cluster_between_any_two_requests_of_ours(servers: list[EtcdServer]) -> None:
+    store = EtcdMetadataStore([server.address for server in servers], deadline_s=PATIENT_S)
+    nth = sent = 0
+    while nth <= sent:
+        for server in servers:
+            server.clear()
+        requests = itertools.count()
+        await check_markers(
+            cast("list[EtcdShard]", [InterruptedShard(shard, requests, nth, servers) for shard in store._all()]),
+            CLUSTER,
+        )
+        sent = next(requests)
+        nth += 1
+    assert nth > 4
+    await store.close()
 
 
 async def test_a_key_of_somebody_else_in_the_place_of_ours(servers: list[EtcdServer]) -> None:

@@ -42,22 +42,20 @@ async def check_markers(shards: Sequence[EtcdShard], cluster_id: str) -> None:
 
     Several processes may do so at once: the first one decides. Raises: StoreRefused, MetadataStoreError.
     """
-    found = await asyncio.gather(*(_read(shard) for shard in shards))
-    if any(found) and not all(found):
-        # Perhaps somebody is marking them just now. Shard 0 is marked first and completed last: read after another one
-        # that was marked, or before one that was not, it tells what is lost.
-        found = await asyncio.gather(*(_read(shard) for shard in shards))
-    for index, marker in enumerate(found):
-        if marker is not None:
-            _compare(shards, index, marker, cluster_id)
-    first = found[0]
+    # Shard 0 is marked first and completed last, so what is lost shows only in one order of reads: another one marked,
+    # then shard 0 empty; or shard 0 complete, then another one empty. Read together, shards that somebody is marking
+    # just now may look so too.
+    first = await _read(shards[0])
     if first is None:
-        if any(found):
+        others = await _read_others(shards, cluster_id)
+        first = await _read(shards[0])
+        if first is None and any(others):
             raise _lost(shards, 0)
+    if first is None:
         first = await _mark(shards[0], Marker(cluster_id, secrets.token_hex(8), 0, len(shards)))
-        _compare(shards, 0, first, cluster_id)
-    for index, shard in enumerate(shards[1:], 1):
-        marker = found[index]
+    _compare(shards, 0, first, cluster_id)
+    others = await _read_others(shards, cluster_id)
+    for index, (shard, marker) in enumerate(zip(shards[1:], others, strict=True), 1):
         if marker is None:
             if first.complete:
                 raise _lost(shards, index)
@@ -71,6 +69,15 @@ async def check_markers(shards: Sequence[EtcdShard], cluster_id: str) -> None:
     if not first.complete:
         complete = msgspec.structs.replace(first, complete=True)
         await shards[0].transaction(rpc.TxnRequest(success=[_put(MARKER_KEY, msgspec.json.encode(complete))]))
+
+
+async def _read_others(shards: Sequence[EtcdShard], cluster_id: str) -> list[Marker | None]:
+    """The markers of all shards but the first one, compared with the list."""
+    markers = await asyncio.gather(*(_read(shard) for shard in shards[1:]))
+    for index, marker in enumerate(markers, 1):
+        if marker is not None:
+            _compare(shards, index, marker, cluster_id)
+    return markers
 
 
 def _compare(shards: Sequence[EtcdShard], index: int, marker: Marker, cluster_id: str) -> None:
