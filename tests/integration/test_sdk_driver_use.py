@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -400,6 +401,34 @@ def test_child_may_start_a_session_of_its_own(no_cluster):
     with Driver(program) as driver:
         assert driver.report() == {"status": 0, "apart": True, "again": True}
         assert driver.wait() == 0
+
+
+def test_a_child_that_is_terminated_while_it_forks_ends(no_cluster, tmp_path):
+    """As a pool does that ends before all of its processes have begun."""
+    (tmp_path / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+        import os, signal
+
+        def terminated_early():
+            if os.environ.get("TERMINATED_EARLY"):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        os.register_at_fork(after_in_child=terminated_early)
+        """)
+    )
+    program = """
+        import multiprocessing, signal
+
+        ray.init(num_cpus=1, logging_level="ERROR")
+        os.environ["TERMINATED_EARLY"] = "1"
+        process = multiprocessing.get_context("fork").Process(target=signal.pause)
+        process.start()
+        process.join(30)
+        report(exitcode=process.exitcode)
+        process.kill()
+    """
+    with Driver(program, env={"PYTHONPATH": str(tmp_path)}) as driver:
+        assert driver.report() == {"exitcode": -signal.SIGTERM}, driver.text
 
 
 # --- after the end -------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ logger = logging.getLogger("shoal")
 
 _lock = threading.RLock()
 _session: _Session | None = None
+#: Of a thread that forks, ``unheld``: SIGTERM was not blocked before.
+_forking = threading.local()
 
 
 class Context:
@@ -254,6 +256,20 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             session.cluster.stop()
 
 
+def _hold_sigterm() -> None:
+    """SIGTERM waits while the thread forks: the child still has its parent's handler then, and Python ignores an
+    exception of a handler that runs among the hooks of a fork.
+    """
+    _forking.unheld = _session is not None and not (
+        {signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    )
+
+
+def _release_sigterm() -> None:
+    if _forking.unheld:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def _forget_in_child() -> None:
     """A forked child must not end its parent's cluster when it exits, and ends by SIGTERM as if there were no session:
     an exception in its place is lost where Python ignores those, and whoever terminates the child waits for ever.
@@ -262,10 +278,11 @@ def _forget_in_child() -> None:
     session, _session = _session, None
     if session is not None:
         _restore_signal_handlers(session)
+    _release_sigterm()
 
 
 atexit.register(shutdown, True)
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_forget_in_child)
 
 
 # -- joining --------------------------------------------------------------------------------------------
