@@ -10,6 +10,8 @@ from support.clusters import MIB, ProcessCluster, RayletProcess
 from support.processes import eventually
 from support.store_client import StoreClient
 
+from shoal_common import frames
+
 #: The driver's job lives on whichever node; each process here is connected for a job that ends with it.
 OTHER_JOB = b"job2"
 OWNER = b"owner-elsewhere!"
@@ -107,8 +109,29 @@ def test_a_node_that_leaves_brings_its_objects_to_safety(cluster: Started) -> No
     assert node.wait() == 0
     assert other.get(ids[0], home) == data[0]
     assert [third.get(object_id, home) for object_id in ids] == data
-    # The end of the node's own job leaves nothing in the blob store but these three.
-    assert "objects_lost" not in node.text()
+
+
+def test_a_node_that_leaves_waits_for_the_objectstore_service(cluster: Started) -> None:
+    (node, home), (_, other) = cluster.nodes(2)
+    data = [os.urandom(10 * MIB) for _ in range(4)]
+    ids = [home.put(each, owner=OWNER) for each in data]
+    with cluster.cluster.objectstore_away():
+        node.terminate()
+        eventually(lambda: "spill_failed" in node.text(), "it cannot spill")
+    assert node.wait() == 0
+    assert [other.get(object_id, home) for object_id in ids] == data
+
+
+def test_a_restore_waits_for_the_objectstore_service(cluster: Started) -> None:
+    ((node, home),) = cluster.nodes(1)
+    data = [os.urandom(12 * MIB) for _ in range(8)]
+    ids = [home.put(each) for each in data]
+    with cluster.cluster.objectstore_away():
+        impatient, patient = home.ask(ids[0]), home.ask(ids[0])
+        eventually(lambda: "restore_waits" in node.text(), "it cannot be read")
+        home.send(frames.ObjectGetEnd(impatient, ids[0]))
+        assert "its spilled copy cannot be read now" in home.answer(impatient).error
+    assert home.bytes_of(home.answer(patient)) == data[0]
 
 
 def test_what_nobody_needs_does_not_hold_a_leaving_node_up(cluster: Started) -> None:

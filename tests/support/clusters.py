@@ -223,6 +223,14 @@ class ProcessCluster:
         return node
 
     @contextlib.contextmanager
+    def objectstore_away(self) -> Iterator[None]:
+        """It is killed, and started again at the end: at the same address, on the same blobs."""
+        port = self.objectstore.address().rpartition(":")[2]
+        self.objectstore.kill()
+        yield
+        self.objectstore = self._start("objectstore", "objectstore", port=port, directory=self.directory / "blobs")
+
+    @contextlib.contextmanager
     def connected(self, **arguments: Any) -> Iterator[None]:
         """This process is a driver on the first living node."""
         with pytest.MonkeyPatch.context() as patch:

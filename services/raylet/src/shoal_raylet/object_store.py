@@ -32,7 +32,7 @@ from shoal_raylet.object_entry import (
     Spill,
     StoreAction,
 )
-from shoal_raylet.object_exchange import Nodes, ObjectExchange
+from shoal_raylet.object_exchange import FETCH_TIMEOUT_S, Nodes, ObjectExchange
 from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.raylet_links import RayletLinks
@@ -41,6 +41,8 @@ from shoal_raylet.store_errors import spilled_copy_away, spilled_copy_lost
 
 log = structlog.get_logger(__name__)
 
+#: Pause before the objectstore service is asked again for what it did not do, in seconds.
+BLOBS_AGAIN_S = 0.5
 #: Deleting the session's blobs may take this long when the raylet stops, in seconds.
 CLEANUP_TIMEOUT_S = 2.0
 
@@ -77,6 +79,8 @@ class ObjectStore:
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._tick)
         self._transfers: set[asyncio.Task[Any]] = set()
+        #: Objects that are to be restored, and why their blobs cannot be read now.
+        self._unreadable: dict[bytes, str] = {}
         #: With the other nodes.
         self.exchange = ObjectExchange(index, arena, files, blobs, links, locations, nodes, self._execute)
         self._remote = RemoteAccess(index, arena, self._file_thread, send)
@@ -90,7 +94,7 @@ class ObjectStore:
             frames.ObjectAbort: lambda peer, m: index.abort(peer, m.object_id, self._loop.time()),
             frames.ObjectGet: lambda peer, m: index.get(peer, m.request, m.object_id, m.home, self._loop.time()),
             frames.ObjectGetEnd: lambda peer, m: index.end_get(
-                peer, m.request, m.object_id, self.exchange.problem(m.object_id)
+                peer, m.request, m.object_id, self._problem(m.object_id)
             ),
             frames.ObjectPrefetch: lambda peer, m: index.prefetch(m.objects),
             frames.ObjectUnpin: lambda peer, m: index.unpin(peer, m.object_id, self._loop.time()),
@@ -124,14 +128,16 @@ class ObjectStore:
     async def hand_over(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> None:
         """This node leaves the cluster: what others may still need goes to nodes that have copies, or else to blobs.
 
-        Owners and jobs that end with this node need nothing after that."""
+        Owners and jobs that end with this node need nothing after that. Whatever keeps objects from being spilled is
+        waited out: the caller says how long.
+        """
         self._leaving = True
+        if self._transfers:
+            await asyncio.wait(self._transfers)  # what is being spilled, and is not in the end, is among the rest
         left = await self.exchange.hand_over(ending_owners, ending_jobs)
         while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
-            spill = self.index.save(left)
-            if not await self._spill(spill):
-                log.error("objects_lost", objects=len(left), reason="neither handed over nor spilled")
-                break
+            if not await self._spill(self.index.save(left)):
+                await asyncio.sleep(BLOBS_AGAIN_S)
         if self._transfers:
             await asyncio.wait(self._transfers)
 
@@ -238,7 +244,7 @@ class ObjectStore:
         entry, error = restore.entry, ""
         try:
             with self._bytes_of(entry) as target:
-                await self._blobs.get_into(restore.key, target, entry.blob_offset)
+                await self._read_blob(restore, target)
         except OSError as failure:
             error = f"ObjectStoreFullError: the file for object {entry.object_id.hex()} cannot be used: {failure}"
         except (NotFound, DataLoss) as failure:
@@ -246,6 +252,30 @@ class ObjectStore:
         except ServiceError as failure:
             error = spilled_copy_away(failure)
         self._execute(self.index.restored(entry, error, self._loop.time()))
+
+    async def _read_blob(self, restore: Restore, target: memoryview) -> None:
+        """While anybody waits for the object, the objectstore service is waited for. Raises: ServiceError."""
+        entry = restore.entry
+        deadline = self._loop.time() + FETCH_TIMEOUT_S
+        try:
+            while True:
+                try:
+                    return await self._blobs.get_into(restore.key, target, entry.blob_offset)
+                except (NotFound, DataLoss):
+                    raise
+                except ServiceError as failure:
+                    if not entry.getters or self._leaving or self._loop.time() >= deadline:
+                        raise
+                    if entry.object_id not in self._unreadable:
+                        log.warning("restore_waits", key=restore.key, reason=str(failure))
+                    self._unreadable[entry.object_id] = f"its spilled copy cannot be read now: {failure}"
+                await asyncio.sleep(BLOBS_AGAIN_S)
+        finally:
+            self._unreadable.pop(entry.object_id, None)
+
+    def _problem(self, object_id: bytes) -> str:
+        """What keeps an object from coming here, as far as it is known; "" = nothing does."""
+        return self._unreadable.get(object_id) or self.exchange.problem(object_id)
 
     async def _delete_blob(self, key: str) -> None:
         try:
