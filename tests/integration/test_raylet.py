@@ -281,12 +281,12 @@ class Cluster:
             with service_errors():
                 yield RayletServiceStub(channel)
 
-    async def start_actor(self, actor_id: bytes, creation: bytes = b"", **spec: Any) -> None:
+    async def start_actor(self, actor_id: bytes, creation: bytes = b"", incarnation: int = 1, **spec: Any) -> None:
         request = raylet_pb2.StartActorRequest(
             spec=gcs_pb2.ActorSpec(
                 actor_id=actor_id, job_id=spec.pop("job_id", JOB), class_name="A", creation=creation, **spec
             ),
-            incarnation=1,
+            incarnation=incarnation,
         )
         async with self.stub() as stub:
             await stub.StartActor(request)
@@ -525,6 +525,21 @@ async def test_an_actor_is_started_and_its_end_reported(start: Start) -> None:
     assert (report.actor_id, report.incarnation) == (b"actor", 1)
     assert (report.exit.kind, report.exit.detail) == (common_pb2.EXIT_KIND_INTENDED_SYSTEM_EXIT, "ray.kill")
     assert (await cluster.stats()).available.grains["CPU"] == 20_000
+
+
+async def test_a_later_incarnation_replaces_the_earlier_one(start: Start) -> None:
+    cluster = await start()
+    held = common_pb2.ResourceAmounts(grains={"CPU": 10_000})
+    await cluster.start_actor(b"actor", held=held)
+    first = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest)
+    with pytest.raises(ResourceExhausted, match="an earlier incarnation has not ended yet"):
+        await cluster.start_actor(b"actor", held=held, incarnation=2)
+    await cluster.gcs.wait_for(gcs_pb2.ReportWorkerDeathRequest)
+    assert not is_running(first.pid)
+    await cluster.start_actor(b"actor", held=held, incarnation=2)
+    second = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest, lambda report: report.incarnation == 2)
+    assert is_running(second.pid)
+    assert (await cluster.stats()).available.grains["CPU"] == 10_000
 
 
 async def test_a_constructor_that_raises_or_crashes(start: Start) -> None:

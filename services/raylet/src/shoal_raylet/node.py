@@ -321,6 +321,10 @@ class Node:
             return ""
         if self._stopping or self._draining:
             return "the node is stopping"
+        # The GCS asks for a later incarnation when it did not hear that the earlier one was accepted.
+        self._execute(self.actors.stop(actor.actor_id, True, "a later incarnation replaces it", self._loop.time()))
+        if self.actors.get(actor.actor_id) is not None:
+            return "the process of an earlier incarnation has not ended yet"
         if not self.actors.has_room(need):
             self.leases.actor_waits(actor.actor_id, need, self._loop.time())
             self._schedule()
