@@ -26,6 +26,7 @@ from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.grpc_server import create_server, serve
 from shoal_common.ids import JobID, new_actor_id
+from shoal_common.metadata import MetadataStoreError
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
@@ -462,6 +463,29 @@ async def test_a_silent_node_that_answers_is_alive_and_one_that_does_not_is_dead
     info = await cluster.until(moved, pb.ACTOR_STATE_ALIVE)
     assert (info.restarts, info.address.node_id) == (1, N2)
     assert (await cluster.node(N2)).state == pb.NODE_STATE_ALIVE, "as silent as the other, but it answers"
+
+
+async def test_a_node_that_dies_while_the_store_does_not_answer_is_told_later(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def put(*_: object, **__: object) -> int:
+        raise MetadataStoreError("no answer")
+
+    await cluster.restart_gcs(silence_s=0.05, checks=1)
+    await cluster.join()
+    await cluster.start_job(node_id=N1)
+    async with events_of(cluster, subjects.all_nodes(CLUSTER)) as mailbox:
+        with capture_logs() as logs, monkeypatch.context() as away:
+            away.setattr(cluster.store, "put", put)
+            await cluster.raylet.server.stop(None)
+            async with asyncio.timeout(30):
+                while (await cluster.node(N1)).state != pb.NODE_STATE_DEAD:  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(0.01)
+        assert "background_task_failed" not in [line["event"] for line in logs]
+        _, data = await mailbox.take()
+        assert events_pb2.NodeEvent.FromString(data).node.state == pb.NODE_STATE_DEAD
+    (job,) = (await cluster.jobs.ListJobs(pb.ListJobsRequest())).jobs
+    assert job.end_unix_ms
 
 
 async def test_a_raylet_started_again_has_lost_its_actors(cluster: Cluster) -> None:

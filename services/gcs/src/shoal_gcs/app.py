@@ -147,10 +147,9 @@ class GcsApp:
         await self._schedulers.close()
 
     def _node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
-        self._jobs.node_died(node_id)
         living = [node.node_id for node in self._node_table.living()]
         saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason)
-        return saves + self._objects.node_died(node_id, living)
+        return saves + self._objects.node_died(node_id, living) + self._jobs.node_died(node_id)
 
     def _room_may_be_free(self) -> None:
         self._groups.room_may_be_free()

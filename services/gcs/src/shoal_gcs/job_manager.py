@@ -110,8 +110,12 @@ class JobManager:
         return job
 
     async def finish(self, job_id: bytes) -> None:
+        await written(self._finish(job_id))
+
+    def _finish(self, job_id: bytes) -> list[asyncio.Future[None]]:
+        """Returns the writes that an answer must wait for."""
         if job_id not in self._table:
-            return
+            return []
         job = self._table[job_id]
         saves: list[asyncio.Future[None]] = []
         if self._table.finish(job_id, _unix_ms()):
@@ -123,13 +127,13 @@ class JobManager:
         saves += self._groups.job_finished(job_id)
         self._tell_raylets(job.job_id)
         self.on_unused(job_id)
-        await written(saves)
+        return saves
 
-    def node_died(self, node_id: bytes) -> None:
-        """The drivers there have lost their raylet, if they are not dead themselves: their jobs end."""
-        for job in self._table.all():
-            if not job.end_unix_ms and job.node_id == node_id:
-                self._background.spawn(self.finish(job.job_id))
+    def node_died(self, node_id: bytes) -> list[asyncio.Future[None]]:
+        """The drivers there have lost their raylet, if they are not dead themselves: their jobs end. Returns the writes
+        that an answer must wait for."""
+        ending = [job.job_id for job in self._table.all() if not job.end_unix_ms and job.node_id == node_id]
+        return [save for job_id in ending for save in self._finish(job_id)]
 
     def on_unused(self, job_id: bytes) -> None:
         """The functions of a finished job, and what it spilled, are needed until its last detached actor has died."""

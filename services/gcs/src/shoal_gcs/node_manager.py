@@ -163,8 +163,7 @@ class NodeManager:
 
     async def _check(self, action: node_table.CheckHealth) -> None:
         problem = await self._raylets.check_health(action.raylet_address)
-        actions = self._table.checked(action.node_id, action.incarnation, problem, self._now())
-        await written(self._perform(actions))
+        self._perform(self._table.checked(action.node_id, action.incarnation, problem, self._now()))
 
     def _save(self, node_id: bytes) -> asyncio.Future[None]:
         info = gcs_pb2.NodeInfo()
