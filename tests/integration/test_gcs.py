@@ -166,6 +166,7 @@ class Cluster:
         self.nodes: Any = rpc.NodeServiceStub(self.channel)
         self.actors: Any = rpc.ActorServiceStub(self.channel)
         self.functions: Any = rpc.FunctionServiceStub(self.channel)
+        self.objects: Any = rpc.ObjectServiceStub(self.channel)
 
     async def stop_gcs(self) -> None:
         await self.channel.close()
@@ -998,3 +999,21 @@ async def test_killed_and_started_again_as_a_process(tmp_path: Path) -> None:
             await process.communicate()
     assert process.returncode == 0
     assert job_ids == [b"\0\0\0\1", b"\0\0\0\2"]
+
+
+# --- objects of a dead node ---
+
+
+async def test_an_object_is_not_lost_before_all_nodes_have_told_what_they_have(cluster: Cluster) -> None:
+    await cluster.join()
+    await cluster.join(cluster.raylet_2)
+    object_id = await cluster.start_job() + b"o" * 20
+    await cluster.nodes.UnregisterNode(pb.UnregisterNodeRequest(node_id=N1))
+    question = pb.LocateObjectRequest(object_id=object_id, wait_ms=10)
+    with pytest.raises(errors.DeadlineExceeded, match=N2.hex()), service_errors():
+        await cluster.objects.LocateObject(question)
+    report = pb.ReportCopiesRequest(node_id=N2, home_node_id=N1, object_ids=[object_id])
+    await cluster.objects.ReportCopies(report)
+    assert (await cluster.objects.LocateObject(question)).node_id == N2
+    nowhere = pb.LocateObjectRequest(object_id=object_id[::-1], wait_ms=10)
+    await until_not_found(lambda: cluster.objects.LocateObject(nowhere))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from shoal_gcs.object_table import REPORTS_WITHIN_S, Group, ObjectTable, Place
+from shoal_gcs.object_table import REPORTS_AGAIN_WITHIN_S, REPORTS_WITHIN_S, Group, ObjectTable, Place
 
 A, B, C = b"node-A", b"node-B", b"node-C"
 JOB = b"job1"
@@ -74,6 +74,7 @@ def test_after_a_death_all_reports_are_awaited() -> None:
     table.node_died(A, [A, B, C], 0.0)
     table.reported(B, A)
     assert not table.is_settled(1.0)
+    assert table.awaited() == {C}
     table.reported(C, A)
     assert table.is_settled(1.0)
 
@@ -85,3 +86,10 @@ def test_who_dies_too_or_is_silent_is_not_awaited_for_ever() -> None:
     table.node_died(C, [B], 1.0)
     assert not table.is_settled(REPORTS_WITHIN_S)
     assert table.is_settled(1.0 + REPORTS_WITHIN_S)
+
+
+def test_what_an_earlier_gcs_did_not_hear_of_is_awaited_too() -> None:
+    table = ObjectTable()
+    table.taken_over(1.0)
+    assert not table.is_settled(REPORTS_AGAIN_WITHIN_S)
+    assert table.is_settled(1.0 + REPORTS_AGAIN_WITHIN_S)

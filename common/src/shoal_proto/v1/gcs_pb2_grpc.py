@@ -1293,7 +1293,8 @@ class ObjectServiceServicer(object):
     def LocateObject(self, request, context):
         """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
         has just died are still being reported, the answer waits for them, wait_ms at most.
-        Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+        Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
+        reported within wait_ms: the raylet asks again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

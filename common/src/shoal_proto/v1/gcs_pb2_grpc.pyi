@@ -561,7 +561,8 @@ class ObjectServiceStub:
     LocateObject: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.LocateObjectRequest, shoal_proto.v1.gcs_pb2.LocateObjectResponse]
     """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
     has just died are still being reported, the answer waits for them, wait_ms at most.
-    Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+    Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
+    reported within wait_ms: the raylet asks again.
     """
     FreeObjects: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FreeObjectsRequest, shoal_proto.v1.gcs_pb2.FreeObjectsResponse]
     """FreeObjects tells that nobody needs these objects, whose home is dead.
@@ -590,7 +591,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     LocateObject: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.LocateObjectRequest, shoal_proto.v1.gcs_pb2.LocateObjectResponse]  # type: ignore[assignment]
     """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
     has just died are still being reported, the answer waits for them, wait_ms at most.
-    Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+    Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
+    reported within wait_ms: the raylet asks again.
     """
     FreeObjects: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FreeObjectsRequest, shoal_proto.v1.gcs_pb2.FreeObjectsResponse]  # type: ignore[assignment]
     """FreeObjects tells that nobody needs these objects, whose home is dead.
@@ -640,7 +642,8 @@ class ObjectServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.LocateObjectResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.LocateObjectResponse]]:
         """LocateObject tells where an object is whose home does not have it any more, or is dead. While the copies of a node that
         has just died are still being reported, the answer waits for them, wait_ms at most.
-        Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost.
+        Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
+        reported within wait_ms: the raylet asks again.
         """
 
     @abc.abstractmethod

@@ -109,7 +109,7 @@ class GcsApp:
             await self._nodes.load()
             await self._groups.load()
             await self._actors.load()
-            await self._objects.load()
+            await self._objects.load(after_deaths=self._node_table.has_dead)
             await self._jobs.finish_what_was_begun()
             self._groups.end_orphans(self._actors.is_alive)
             await self._nodes.listen(self._bus)

@@ -103,6 +103,11 @@ class NodeTable:
     def living(self) -> list[Node]:
         return [node for node in self._nodes.values() if node.state is not NodeState.DEAD]
 
+    @property
+    def has_dead(self) -> bool:
+        """Some node has died, not too long ago to be remembered."""
+        return bool(self._dead)
+
     def address_of(self, node_id: bytes) -> str:
         """host:port of a living node's raylet; empty = there is no such node."""
         node = self._nodes.get(node_id)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 
-from shoal_common.errors import InvalidRequest, NotFound
+from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
 from shoal_common.ids import JOB_LENGTH
 from shoal_gcs.object_table import Group, ObjectTable, Place
 from shoal_gcs.rows import Rows, written
@@ -28,7 +28,8 @@ class ObjectManager:
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
 
-    async def load(self) -> None:
+    async def load(self, *, after_deaths: bool) -> None:
+        """``after_deaths``: nodes have died, and an earlier GCS may not have heard from all others what they have."""
         for row in await self._blob_rows.load():
             self._table.add(_blob_group(row.key, gcs_pb2.ReportSpilledRequest.FromString(row.value)))
         highest = 0
@@ -36,6 +37,8 @@ class ObjectManager:
             self._table.add(_copy_group(row.key, gcs_pb2.ReportCopiesRequest.FromString(row.value)))
             highest = max(highest, int(row.key.rpartition("/")[2]))
         self._numbers = itertools.count(highest + 1)
+        if after_deaths:
+            self._table.taken_over(asyncio.get_running_loop().time())
 
     async def spilled(self, request: gcs_pb2.ReportSpilledRequest) -> None:
         """Raises: InvalidRequest, Unavailable."""
@@ -72,7 +75,7 @@ class ObjectManager:
         self._wake()
 
     async def locate(self, object_id: bytes, wait_ms: int) -> Place:
-        """Raises: NotFound when it is nowhere."""
+        """Raises: NotFound when it is nowhere, DeadlineExceeded when that is not certain yet."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
         while True:
@@ -80,8 +83,11 @@ class ObjectManager:
             if place is not None:
                 return place
             now = loop.time()
-            if now >= deadline or self._table.is_settled(now):
+            if self._table.is_settled(now):
                 raise NotFound(f"no node has object {object_id.hex()}, and it was not spilled")
+            if now >= deadline:
+                silent = ", ".join(sorted(node_id.hex() for node_id in self._table.awaited()))
+                raise DeadlineExceeded(f"not all nodes have told what they have of a dead one's objects ({silent})")
             changed = self._changed
             try:
                 async with asyncio.timeout(min(deadline - now, _LOOK_AGAIN_S)):

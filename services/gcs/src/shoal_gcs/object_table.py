@@ -14,8 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: A node that has not reported its copies by then has none, in seconds.
-REPORTS_WITHIN_S = 10.0
+#: A node that has not reported its copies by then has none, in seconds. Mostly all report at once; but one that has
+#: missed the event of the death learns of it when it reads the list of nodes the next time, up to 40 s later.
+REPORTS_WITHIN_S = 60.0
+#: Reports that an earlier GCS has not taken any more are repeated within this time, in seconds.
+REPORTS_AGAIN_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,11 @@ class ObjectTable:
         self._by_object: dict[bytes, list[Group]] = {}
         #: Dead node -> the nodes that have not reported yet, and until when they are waited for.
         self._awaited: dict[bytes, tuple[set[bytes], float]] = {}
+        self._taking_over_until = 0.0
+
+    def taken_over(self, now: float) -> None:
+        """From an earlier GCS, which may have awaited reports."""
+        self._taking_over_until = now + REPORTS_AGAIN_WITHIN_S
 
     def add(self, group: Group) -> None:
         """A repeat replaces the group."""
@@ -114,7 +122,11 @@ class ObjectTable:
         """No report is awaited: what is not found is lost."""
         for home in [home for home, (nodes, until) in self._awaited.items() if not nodes or now >= until]:
             del self._awaited[home]
-        return not self._awaited
+        return not self._awaited and now >= self._taking_over_until
+
+    def awaited(self) -> set[bytes]:
+        """The nodes that have not reported yet."""
+        return set().union(*(nodes for nodes, _ in self._awaited.values()))
 
     def _of_kind(self, group: Group) -> dict[str, Group]:
         return self._blobs if group.blob_key else self._copies
