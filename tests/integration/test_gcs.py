@@ -913,14 +913,18 @@ async def until_none(address: str, prefix: str = "") -> None:
 async def test_what_a_dead_job_has_spilled_is_deleted(cluster: Cluster, tmp_path: Path) -> None:
     async with objectstore(tmp_path / "blobs") as address:
         await cluster.restart_gcs(objectstore_addresses=(address,))
+        await cluster.join()
         job, other = await cluster.start_job(), await cluster.start_job(driver_id=b"e" * 16)
-        keys = [f"spill/{each.hex()}/aa/1" for each in (job, other)] + [f"checkpoint/{job.hex()}/1"]
+        doomed = f"spill/{job.hex()}/{N1.hex()}/"
+        # Of a job that runs; no spilled object; of another cluster's job 1, in the same bucket; not Shoal's.
+        kept = [f"spill/{other.hex()}/{N1.hex()}/1", f"checkpoint/{job.hex()}/1"]
+        kept += [f"spill/{job.hex()}/{N2.hex()}/1", f"spill/{job.hex()}/something"]
         async with aio_channel(address, TOKEN) as channel:
-            for key in keys:
+            for key in [doomed + "1", doomed + "2", *kept]:
                 await BlobClient(channel).put(key, [b"x"])
         await cluster.finish(job)
-        await until_none(address, f"spill/{job.hex()}/")
-        assert await blobs_of(address) == sorted(keys[1:])
+        await until_none(address, doomed)
+        assert await blobs_of(address) == sorted(kept)
 
 
 async def test_blobs_of_a_dead_job_are_deleted_when_the_objectstore_or_the_gcs_is_back(
@@ -928,9 +932,10 @@ async def test_blobs_of_a_dead_job_are_deleted_when_the_objectstore_or_the_gcs_i
 ) -> None:
     async with objectstore(tmp_path / "blobs") as address:
         await cluster.restart_gcs(objectstore_addresses=(address,))
+        await cluster.join()
         job = await cluster.start_job()
         async with aio_channel(address, TOKEN) as channel:
-            await BlobClient(channel).put(f"spill/{job.hex()}/aa/1", [b"x"])
+            await BlobClient(channel).put(f"spill/{job.hex()}/{N1.hex()}/1", [b"x"])
     await cluster.finish(job)
     await cluster.stop_gcs()
     async with objectstore(tmp_path / "blobs", int(address.rpartition(":")[2])):

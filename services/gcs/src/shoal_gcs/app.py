@@ -91,7 +91,7 @@ class GcsApp:
             objects=self._objects,
             nodes=node_table,
             raylets=self._raylets,
-            blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses),
+            blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table),
             publisher=publisher,
             background=self._background,
         )

@@ -11,9 +11,12 @@ from shoal_common.errors import ServiceError
 from shoal_common.grpc_channel import aio_channel
 from shoal_common.ids import JobID
 from shoal_common.tls import Tls
+from shoal_gcs.node_table import NodeTable
 
 #: Pauses between the tries, in seconds. What is left after them is deleted if the GCS starts again within half an hour.
 PAUSES_S = (1.0, 5.0, 30.0, 60.0, 120.0)
+#: Keys in one request to delete.
+_AT_ONCE = 1000
 
 _log = structlog.get_logger()
 
@@ -21,10 +24,13 @@ _log = structlog.get_logger()
 class JobBlobs:
     """Belongs to one event loop. Without ``addresses`` of the objectstore service nobody sweeps."""
 
-    def __init__(self, token: str, tls: Tls | None, addresses: tuple[str, ...]) -> None:
+    def __init__(self, token: str, tls: Tls | None, addresses: tuple[str, ...], nodes: NodeTable) -> None:
+        """Only what ``nodes`` have spilled is deleted: where two clusters have one name and one bucket, both have a
+        job 1, but no node is in both."""
         self._token = token
         self._tls = tls
         self._addresses = addresses
+        self._nodes = nodes
 
     async def sweep(self, job_id: JobID) -> None:
         """Raises nothing: what cannot be deleted is logged."""
@@ -34,7 +40,7 @@ class JobBlobs:
             blobs = BlobClient(channel)
             for pause_s in (*PAUSES_S, None):
                 try:
-                    deleted = await blobs.delete(prefix=f"spill/{job_id.hex()}/")
+                    deleted = await self._delete(blobs, f"spill/{job_id.hex()}/")
                 except ServiceError as error:
                     if pause_s is None:
                         _log.error("blobs_not_swept", job_id=job_id.hex(), error=str(error))
@@ -44,3 +50,19 @@ class JobBlobs:
                         _log.info("blobs_swept", job_id=job_id.hex(), blobs=deleted)
                     return
                 await asyncio.sleep(pause_s)
+
+    async def _delete(self, blobs: BlobClient, prefix: str) -> int:
+        """Raises: ServiceError."""
+        keys = [blob.key for blob in await blobs.list(prefix) if _node(blob.key, prefix) in self._nodes]
+        deleted = 0
+        for start in range(0, len(keys), _AT_ONCE):
+            deleted += await blobs.delete(keys[start : start + _AT_ONCE])
+        return deleted
+
+
+def _node(key: str, prefix: str) -> bytes:
+    """Who has spilled it; empty = nobody of ours."""
+    try:
+        return bytes.fromhex(key.removeprefix(prefix).partition("/")[0])
+    except ValueError:
+        return b""
