@@ -5,14 +5,30 @@ Only a process of ours calls `configure`: the SDK is a guest in a user's program
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
 #: Without the frames' local variables: among them are tokens and users' data.
 _traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
+
+class _Unfailing:
+    """A full disk must not stop a service: what the stream does not take is not logged."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure(service: str, level: str = "info", stream: TextIO | None = None) -> None:
@@ -23,6 +39,7 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
     """
     stream = stream or sys.stderr
     pretty = stream.isatty()
+    stream = cast(TextIO, _Unfailing(stream))
 
     def add_service(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event.setdefault("service", service)

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -146,7 +145,8 @@ def check_installed() -> None:
 
 def root_directory(temp_dir: str | None) -> Path:
     """Where this user's sessions live. Raises: PermissionError when somebody else made it."""
-    root = Path(temp_dir) if temp_dir else Path(tempfile.gettempdir()) / f"shoal-{os.getuid()}"
+    # Not tempfile.gettempdir(): once the disk is full that is another directory, and nothing that runs would be found.
+    root = Path(temp_dir) if temp_dir else Path(os.environ.get("TMPDIR") or "/tmp") / f"shoal-{os.getuid()}"
     if len(str(root)) > MAX_ROOT_LENGTH:
         root = Path("/tmp") / f"shoal-{os.getuid()}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -60,3 +60,13 @@ def test_an_exception_is_one_line(stream: io.StringIO) -> None:
     (line,) = lines(stream)
     assert line["event"] == "failed"
     assert "ValueError" in json.dumps(line["exception"])
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_full_disk_stops_nobody() -> None:
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - closing it would fail
+    logging.configure("sample", stream=full)
+    structlog.get_logger().error("not_written")
+    stdlib.getLogger("asyncio").error("not written either")
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
