@@ -40,7 +40,7 @@ class Machine:
     def shoal(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "shoal.cli", *arguments],
-            env={**self._inherited(), **environment},
+            env={**self.inherited(), **environment},
             text=True,
             capture_output=True,
             timeout=100,
@@ -59,13 +59,19 @@ class Machine:
         assert len(result.stderr.splitlines()) == 1, result.stderr
         return result.stderr
 
+    def misspelt(self, *arguments: str) -> str:
+        """The line below the usage that says what is wrong with the arguments."""
+        result = self.shoal(*arguments)
+        assert result.returncode == 2, result.stderr
+        return result.stderr.splitlines()[-1]
+
     def start_head(self, *arguments: str) -> str:
         return self.done("start", "--head", f"--port={self.port}", *SMALL, *arguments)
 
     def block(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "shoal.cli", "start", "--block", *arguments],
-            env=self._inherited(),
+            env=self.inherited(),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -86,7 +92,7 @@ class Machine:
         pids = set(self.pids())
         return pids | {child for pid in pids for child in descendants(pid)}
 
-    def _inherited(self) -> dict[str, str]:
+    def inherited(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")}
         return {**ours, **self.environment}
 
@@ -178,7 +184,54 @@ def test_what_cannot_be_started_is_said_in_a_line(machine: Machine) -> None:
     assert "--etcd" in machine.refused("start", f"--address={machine.address}", "--etcd=here:2379")
     assert "0.0.0.0" in machine.refused("start", "--head", "--node-ip-address=0.0.0.0")
     assert "Invalid label" in machine.refused("start", f"--address={machine.address}", "--labels=-a=b")
+    assert "must not be negative" in machine.refused("start", f"--address={machine.address}", "--memory=-1")
+    assert "cannot listen on" in machine.refused(
+        "start", f"--address={machine.address}", *SMALL, f"--gateway-port={machine.port}"
+    )
     assert len(machine.records()) == 1
+
+
+def test_addresses_and_ports_that_cannot_be(machine: Machine) -> None:
+    for address in ("here", "here:", ":6381", "here:http", "here:70000", "shoal://here:10001", "a:1,b"):
+        assert "--address: " in machine.misspelt("start", f"--address={address}")
+        assert "--address: " in machine.misspelt("status", f"--address={address}")
+    for port in ("0", "-1", "65536", "x"):
+        assert "is not a port" in machine.misspelt("start", "--head", f"--port={port}")
+    assert "the next two" in machine.refused("start", "--head", "--port=65534", SHOAL_AUTH_TOKEN="t")
+    name = "no-such-host.invalid"
+    assert name in machine.refused("start", f"--address={name}:6381", SHOAL_AUTH_TOKEN="t")
+    assert "is a gateway" in machine.refused("status", SHOAL_ADDRESS="shoal://here:10001")
+    assert "SHOAL_TLS_CERT" in machine.refused("status", "--address=here:1", SHOAL_TLS_CA="/ca.pem")
+
+
+@pytest.mark.parametrize("part", ["etcd", "nats", "s3"])
+def test_a_head_without_its_etcd_nats_or_s3_does_not_start_and_names_it(machine: Machine, part: str) -> None:
+    absent = f"127.0.0.1:{free_port()}"
+    waits = {f"SHOAL_{service}_START_TIMEOUT_S": "2" for service in ("GCS", "SCHEDULER", "OBJECTSTORE")}
+    keys = {"SHOAL_S3_ACCESS_KEY": "key", "SHOAL_S3_SECRET_KEY": "the-secret-key"}
+    head = ("start", "--head", f"--port={machine.port}", *SMALL, "--" + part)
+    said = machine.refused(*head, absent, SHOAL_AUTH_TOKEN="t", **waits, **keys)
+    assert absent in said
+    assert not machine.records()
+    if part == "s3":
+        assert "the-secret-key" not in said
+        assert "SHOAL_S3_ACCESS_KEY" in machine.refused(*head, absent, SHOAL_AUTH_TOKEN="t")
+
+
+def test_what_runs_is_found_and_stopped_when_the_disk_is_full(machine: Machine) -> None:
+    machine.start_head()
+    everything = machine.everything()
+    # No file takes another byte.
+    said = subprocess.run(
+        ["prlimit", "--fsize=0", sys.executable, "-m", "shoal.cli", "stop"],
+        env=machine.inherited(),
+        text=True,
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
+    assert "Stopped 4 processes of 1 nodes." in said.stdout
+    all_gone(everything)
 
 
 def test_stop_kills_what_hangs_and_nothing_that_only_has_the_pid(machine: Machine) -> None:
@@ -233,11 +286,16 @@ def test_state_goes_to_etcd_events_through_nats_and_blobs_to_a_bucket(machine: M
         ray.init("auto", log_to_driver=False)
         node = [node["NodeID"] for node in ray.nodes() if node["NodeID"] != ray.get_runtime_context().get_node_id()]
         there = ray.remote(lambda: ray.get_runtime_context().get_node_id())
-        report(there=[ray.get(there.options(label_selector={"ray.io/node-id": id}).remote()) for id in node], node=node)
+        known = ray.remote(lambda: {name: value for name, value in os.environ.items() if "S3" in name})
+        report(
+            there=[ray.get(there.options(label_selector={"ray.io/node-id": id}).remote()) for id in node], node=node,
+            known=ray.get(known.remote()),
+        )
         """
         with Driver(program, env=machine.environment) as driver:
             facts = driver.report()
             assert facts["there"] == facts["node"]
+            assert facts["known"] == {}, "users' programs have no credentials of the bucket"
             assert driver.wait() == 0
         assert any("/node/" in key for key in etcd.keys())  # noqa: SIM118 - not a dictionary
         assert minio.client().bucket_exists("shoal")

@@ -10,12 +10,13 @@ Values are text: numbers, ``true``/``false``, paths as they are, ``tuple[str, ..
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import types
 import typing
 import warnings
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +33,17 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 class ConfigError(Exception):
     """A setting is missing or has a value that cannot be used; the message names it and the accepted range."""
+
+
+@contextlib.contextmanager
+def from_extra(extra: str) -> Iterator[None]:
+    """Around the import of a client library that only some settings need. Raises: ConfigError when it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which etcd, NATS and S3 need: pip install 'shoal-common[{extra}]'"
+        ) from error
 
 
 def setting(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # without TLS nobody pays for its import
 CONNECT_TIMEOUT_S = 10.0
 #: A peer that the network does not reach for so long is lost, in seconds; an idle one is asked after a third of it.
 LOST_AFTER_S = 15
+MAX_PORT = 65535
 _BACKLOG = 512
 #: Room for a burst of small frames, so that a busy peer rarely makes us queue.
 _BUFFER_BYTES = 1024 * 1024
@@ -73,7 +74,10 @@ def tune(sock: socket.socket) -> None:
 
 def resolve(host: str) -> str:
     """The numeric address of a host. Blocks. Raises: OSError when it has none."""
-    address: str = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]  # type: ignore[assignment]
+    try:
+        address: str = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]  # type: ignore[assignment]
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"the address of {host} cannot be looked up: {error.strerror}") from error
     return address
 
 

@@ -19,8 +19,10 @@ MAX_STORE_BYTES = 200 * 1000**3
 MIN_STORE_BYTES = 75 * 1024 * 1024
 
 
-def check_amounts(num_cpus: Any, num_gpus: Any, resources: Any, object_store_memory: Any, labels: Any) -> None:
-    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+def check_amounts(
+    num_cpus: Any, num_gpus: Any, resources: Any, memory: Any, object_store_memory: Any, labels: Any
+) -> None:
+    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus), ("memory", memory)):
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):

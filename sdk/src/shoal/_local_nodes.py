@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import select
@@ -16,22 +17,31 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from shoal._embedded import Place, check_installed, root_directory
-from shoal._init_arguments import node_resources, store_bytes
+from shoal._init_arguments import check_amounts, node_resources, store_bytes
 from shoal._runtime.gcs_client import ask
 from shoal_common import tcp
 from shoal_common.auth import TOKEN_VARIABLE
 
-#: A node is in the cluster after so many seconds, or its start has failed.
-START_TIMEOUT_S = 60.0
+logger = logging.getLogger("shoal")
+
+#: A service is up after so many seconds, or its start has failed. Services themselves wait 60 s for etcd and the like,
+#: and say then what was missing: so a little longer.
+START_TIMEOUT_S = 75.0
+#: Whoever waits for longer is told what for.
+_NOTICE_AFTER_S = 5.0
 _POLL_S = 0.05
 _RECORD = "node.json"
+#: Of the credentials that only the objectstore service may have: a raylet would hand them on to users' programs.
+_S3_CREDENTIALS = "SHOAL_S3_"
+
+T = TypeVar("T")
 
 
 class Daemon(msgspec.Struct, frozen=True):
@@ -80,6 +90,12 @@ class NodeOptions(msgspec.Struct, frozen=True):
     gateway_port: int | None = None
 
 
+def check(options: NodeOptions) -> None:
+    """Raises: ValueError, TypeError for what no node can have."""
+    amounts = (options.num_cpus, options.num_gpus, options.resources, options.memory, options.object_store_memory)
+    check_amounts(*amounts, options.labels)
+
+
 class HeadOptions(msgspec.Struct, frozen=True):
     """Where the state goes; empty: SQLite, the GCS's own event bus, a directory."""
 
@@ -95,10 +111,13 @@ class HeadOptions(msgspec.Struct, frozen=True):
 def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeOptions) -> LocalNode:
     """Start gcs, scheduler, objectstore and a raylet, which listen on ``host``; returns when the raylet has joined.
 
-    Raises: OSError (a port is in use), RuntimeError (something did not start, with the end of its log).
+    Raises: OSError (a port is in use), ValueError (there is no such port), RuntimeError (something did not start, and
+    what it said).
     """
     check_installed()
     ports = [head.port + n for n in range(3)] if head.port else [_free_port(host) for _ in range(3)]
+    if ports[-1] > tcp.MAX_PORT:
+        raise ValueError(f"a head takes its port and the next two: port {head.port} is too high")
     for port in ports if head.port else ():
         tcp.listen(host, port).close()
     gcs, scheduler, objectstore = (f"{host}:{port}" for port in ports)
@@ -120,7 +139,9 @@ def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeO
         launch.spawn("scheduler", host=host, port=ports[1], gcs_address=gcs, nats_address=head.nats)
         blobs = {"s3_endpoint": head.s3} if head.s3 else {"directory": directory / "blobs"}
         launch.spawn("objectstore", host=host, port=ports[2], **blobs)
-        launch.await_gcs(gcs)
+        launch.await_service("gcs", gcs)
+        launch.await_service("scheduler", scheduler)
+        launch.await_service("objectstore", objectstore)
         return launch.join(gcs, host, node)
     except BaseException:
         launch.abandon()
@@ -130,17 +151,27 @@ def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeO
 def start_node(root: Path, token: str, gcs_address: str, host: str, node: NodeOptions) -> LocalNode:
     """Start a raylet that joins the cluster of that GCS. ``host`` empty: the address by which this machine reaches it.
 
-    Raises: ConnectionError (no GCS there), AuthenticationError (wrong token), RuntimeError (as ``start_head``).
+    Raises: ConnectionError (no GCS there), AuthenticationError (wrong token), OSError (its name has no address),
+    RuntimeError (as ``start_head``).
     """
     check_installed()
-    gcs_host, _, port = gcs_address.rpartition(":")
-    host = host or tcp.local_address(gcs_host, int(port))
+    gcs_host, _, port = gcs_address.partition(",")[0].rpartition(":")
+    host = host or tcp.local_address(gcs_host.strip("[]"), int(port))
     launch = _Launch(root, token, head=False)
     try:
         return launch.join(gcs_address, host, node)
     except BaseException:
         launch.abandon()
         raise
+
+
+class _LogLine(msgspec.Struct, frozen=True):
+    """Of a service's log."""
+
+    event: str
+    error: str = ""
+    reason: str = ""
+    exception: Any = None
 
 
 class _Launch:
@@ -157,11 +188,16 @@ class _Launch:
     def spawn(self, service: str, **flags: Any) -> None:
         arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in flags.items() if value != ""]
         log = os.fspath(self._log(service))
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if service == "objectstore" or not name.startswith(_S3_CREDENTIALS)
+        }
         # Not subprocess: these processes outlive this one, which need not wait for them.
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", f"shoal_{service}", *arguments],
-            {**os.environ, TOKEN_VARIABLE: self._token},
+            {**inherited, TOKEN_VARIABLE: self._token},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -172,16 +208,10 @@ class _Launch:
         self._daemons.append(Daemon(service, pid, _start_of(pid) or 0))
         self._record(Place("", "", "", os.fspath(self.directory), ""))
 
-    def await_gcs(self, gcs_address: str) -> None:
-        from shoal_proto.v1 import gcs_pb2
+    def await_service(self, service: str, address: str) -> None:
+        from shoal_common import healthcheck
 
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            self._check(deadline)
-            with contextlib.suppress(ConnectionError):
-                ask(gcs_address, self._token, "Node", "GetCluster", gcs_pb2.GetClusterRequest())
-                return
-            time.sleep(_POLL_S)
+        self._until(service, lambda: not healthcheck.check(address))
 
     def join(self, gcs_address: str, host: str, options: NodeOptions) -> LocalNode:
         from shoal_proto.v1 import gcs_pb2
@@ -227,27 +257,42 @@ class _Launch:
     def _await_raylet(self, gcs_address: str, node_id: bytes) -> Any:
         from shoal_proto.v1 import gcs_pb2
 
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            self._check(deadline)
-            for node in ask(gcs_address, self._token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes:
-                if node.node_id == node_id and node.state == gcs_pb2.NODE_STATE_ALIVE:
-                    return node
-            time.sleep(_POLL_S)
+        def joined() -> Any:
+            nodes = ask(gcs_address, self._token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
+            alive = (node for node in nodes if node.state == gcs_pb2.NODE_STATE_ALIVE)
+            return next((node for node in alive if node.node_id == node_id), None)
 
-    def _check(self, deadline: float) -> None:
-        for daemon in self._daemons:
-            if not daemon.alive():
-                raise RuntimeError(f"The {daemon.service} has ended:\n{self._tail(daemon.service)}")
-        if time.monotonic() > deadline:
-            last = self._daemons[-1].service
-            raise RuntimeError(f"The node was not up after {START_TIMEOUT_S:g} s:\n{self._tail(last)}")
+        return self._until("raylet", joined)
+
+    def _until(self, service: str, up: Callable[[], T]) -> T:
+        """What ``up`` returns once that is true."""
+        began = time.monotonic()
+        told = False
+        while True:
+            for daemon in self._daemons:
+                if not daemon.alive():
+                    raise RuntimeError(f"the {daemon.service} has ended: {self._last_words(daemon.service)}")
+            if answer := up():
+                return answer
+            waited = time.monotonic() - began
+            if waited > START_TIMEOUT_S:
+                raise RuntimeError(f"the {service} was not up after {waited:.0f} s: {self._last_words(service)}")
+            if waited > _NOTICE_AFTER_S and not told:
+                told = True
+                logger.warning("The %s is not up yet: %s", service, self._last_words(service))
+            time.sleep(_POLL_S)
 
     def _log(self, service: str) -> Path:
         return self.directory / "logs" / f"{service}.log"
 
-    def _tail(self, service: str) -> str:
-        return "\n".join(self._log(service).read_text(errors="replace").splitlines()[-20:])
+    def _last_words(self, service: str) -> str:
+        """What it logged last, without the JSON around it; the end of its log if that is something else."""
+        lines = self._log(service).read_text(errors="replace").splitlines()[-20:]
+        with contextlib.suppress(msgspec.DecodeError):
+            said = msgspec.json.decode("".join(lines[-1:]), type=_LogLine)
+            if not said.exception:
+                return said.error or said.reason or said.event
+        return "\n".join(lines) or "it said nothing"
 
     def abandon(self) -> None:
         _end(self._daemons, grace_s=5.0)

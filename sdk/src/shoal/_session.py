@@ -150,7 +150,7 @@ def init(
                 "Maybe you called shoal.init twice by accident? This error can be suppressed by passing in "
                 "'ignore_reinit_error=True' or by calling 'shoal.shutdown()' prior to 'shoal.init()'."
             )
-        check_amounts(num_cpus, num_gpus, resources, object_store_memory, labels)
+        check_amounts(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory, labels)
         if namespace is not None and not isinstance(namespace, str):
             raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
         if namespace == "":

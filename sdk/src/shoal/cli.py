@@ -1,4 +1,4 @@
-"""The command ``shoal``: start, look at and stop a cluster of this and other machines."""
+"""The command `shoal`: start, look at and stop a cluster of this and other machines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from shoal import _local_nodes as local
-from shoal import exceptions
 from shoal._embedded import root_directory
-from shoal._init_arguments import check_amounts
+from shoal._init_arguments import GATEWAY_SCHEME
 from shoal._runtime.gcs_client import ask
 from shoal._session import token_for
+from shoal.exceptions import AuthenticationError
 from shoal_common.auth import DEFAULT_TOKEN_PATH, TOKEN_PATH_VARIABLE, TokenError, load_token, new_token
 from shoal_common.resources import GRAINS
+from shoal_common.tcp import MAX_PORT
+from shoal_common.tls import TlsError
 
+#: A raylet takes 28 s at most to stop: for tasks that run, for its objects, for its processes.
+_GRACE_S = 30.0
 _UNITS = {"memory": 2**30, "object_store_memory": 2**30}
 
 
@@ -28,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = options.run(options)
         return code
-    except (OSError, RuntimeError, ValueError, TypeError, TokenError, exceptions.AuthenticationError) as error:
+    except KeyboardInterrupt:
+        print(f"shoal {options.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (OSError, RuntimeError, ValueError, TypeError, TokenError, TlsError, AuthenticationError) as error:
         problem = error.strerror if isinstance(error, OSError) and not error.filename else None
         print(f"shoal {options.command}: {problem or error}", file=sys.stderr)
         return 1
@@ -42,45 +49,57 @@ def _parser() -> argparse.ArgumentParser:
     start.set_defaults(run=_start)
     which = start.add_mutually_exclusive_group(required=True)
     which.add_argument("--head", action="store_true", help="start gcs, scheduler, objectstore and a raylet")
-    which.add_argument("--address", help="host:port of the GCS whose cluster a raylet of this machine joins")
+    which.add_argument(
+        "--address",
+        type=_address,
+        help="host:port of the GCS whose cluster a raylet of this machine joins; of several, with commas between them",
+    )
     start.add_argument(
         "--node-ip-address",
         help="address by which others reach this machine; default: of a head 127.0.0.1, else the one towards the GCS",
     )
-    start.add_argument("--port", type=int, help="port of the head's GCS, default 6381; the next two are taken too")
+    start.add_argument("--port", type=_port, help="port of the head's GCS, default 6381; the next two are taken too")
     start.add_argument("--num-cpus", type=float, help="default: the machine's")
     start.add_argument("--num-gpus", type=float, help="default: 0")
     start.add_argument("--resources", type=_json, help="further resources, as JSON: '{\"disk\": 2}'")
     start.add_argument(
-        "--gateway-port", type=int, help="port for drivers outside of the cluster, shoal://; default: none"
+        "--gateway-port", type=_port, help="port for drivers outside of the cluster, shoal://; default: none"
     )
     start.add_argument("--labels", type=_labels, help="labels of the node: zone=a,kind=b")
     start.add_argument("--memory", type=int, help="bytes for tasks and actors; default: 70%% of what is free")
     start.add_argument("--object-store-memory", type=int, help="bytes; default: 30%% of what is free")
     start.add_argument("--etcd", help="head: host:port of each etcd shard, separated by commas; default: a SQLite file")
     start.add_argument("--nats", help="head: host:port of NATS; default: the GCS carries the events")
-    start.add_argument("--s3", help="head: http(s)://host:port of MinIO or another S3; default: a directory")
+    start.add_argument(
+        "--s3",
+        help="head: http(s)://host:port of MinIO or another S3, its credentials in SHOAL_S3_ACCESS_KEY and "
+        "SHOAL_S3_SECRET_KEY; default: a directory",
+    )
     start.add_argument(
         "--block", action="store_true", help="stay until a signal comes or a process ends, then stop all"
     )
 
     status = commands.add_parser("status", help="show nodes, resources and actors")
     status.set_defaults(run=_status)
-    status.add_argument("--address", help="host:port of the GCS; default: SHOAL_ADDRESS, else what runs here")
+    status.add_argument(
+        "--address", type=_address, help="host:port of the GCS; default: SHOAL_ADDRESS, else what runs here"
+    )
 
     stop = commands.add_parser("stop", help="stop what `shoal start` has started on this machine for this user")
     stop.set_defaults(run=_stop)
-    stop.add_argument("--grace-period", type=float, default=20.0, help="seconds before a process is killed, default 20")
+    stop.add_argument(
+        "--grace-period", type=float, default=_GRACE_S, help=f"seconds before a process is killed, default {_GRACE_S:g}"
+    )
     return parser
 
 
 def _start(options: argparse.Namespace) -> int:
-    check_amounts(options.num_cpus, options.num_gpus, options.resources, options.object_store_memory, options.labels)
     if options.node_ip_address in ("0.0.0.0", "::"):
         raise ValueError(
             f"--node-ip-address={options.node_ip_address} is no address by which others reach this machine"
         )
     node = local.NodeOptions(**{name: getattr(options, name) for name in local.NodeOptions.__struct_fields__})
+    local.check(node)
     root = root_directory(None)
     if options.head:
         running = next(
@@ -149,7 +168,7 @@ def _block(node: local.LocalNode) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        local.stop([node], grace_s=20.0)
+        local.stop([node], _GRACE_S)
 
 
 def _stop(options: argparse.Namespace) -> int:
@@ -173,6 +192,8 @@ def _status(options: argparse.Namespace) -> int:
         or os.environ.get("SHOAL_ADDRESS")
         or next((place.gcs_address for place in local.running_places()), "")
     )
+    if address.startswith(GATEWAY_SCHEME):
+        raise ValueError(f"{address} is a gateway, for drivers: name the GCS with --address=host:port")
     if not address:
         raise RuntimeError("nothing was started on this machine: name a cluster with --address=host:port")
     token = token_for(address)
@@ -215,6 +236,21 @@ def _usage(nodes: list[Any]) -> str:
 
 
 # --- arguments -------------------------------------------------------------------------------------
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to {MAX_PORT}")
+    return int(text)
+
+
+def _address(text: str) -> str:
+    for part in text.split(","):
+        host, _, port = part.rpartition(":")
+        if not host or "/" in host:
+            raise argparse.ArgumentTypeError(f"{part!r} is not host:port of a GCS")
+        _port(port)
+    return text
 
 
 def _json(text: str) -> dict[str, float]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import shoal
 from shoal import _local_nodes as local
-from shoal._init_arguments import check_amounts
 from shoal._runtime.gcs_client import ask
 from shoal_common.auth import TOKEN_VARIABLE
 
@@ -86,9 +85,7 @@ class Cluster:
         if unknown:
             raise TypeError(f"unknown arguments of a node: {', '.join(unknown)}")
         options = local.NodeOptions(**{**DEFAULT_NODE_ARGS, **node_args})
-        check_amounts(
-            options.num_cpus, options.num_gpus, options.resources, options.object_store_memory, options.labels
-        )
+        local.check(options)
         if self.head_node is None:
             head = local.HeadOptions(port=0, gcs=_GCS_FLAGS)
             self.head_node = local.start_head(self._root, self._token, _HOST, head, options)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from shoal_common.auth import TOKEN_PATH_VARIABLE, TokenError, load_token, new_token
-from shoal_common.config import ConfigError, ServiceConfig, load, setting
+from shoal_common.config import ConfigError, ServiceConfig, from_extra, load, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,14 @@ class Demanding(ServiceConfig):
 def test_a_missing_setting_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--directory \(or SHOAL_DEMANDING_DIRECTORY\) is missing: where files lie"):
         load(Demanding, [], dict(TOKEN))
+
+
+def test_a_client_library_that_is_missing_is_named_with_what_installs_it() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"no_such_library is not installed.*'shoal-common\[deploy\]'"),
+        from_extra("deploy"),
+    ):
+        import no_such_library  # type: ignore[import-not-found]  # noqa: F401
 
 
 def test_the_token_is_not_shown_and_not_inherited() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shoal_common.bus.bus import EventBus
 from shoal_common.bus.gcs import GcsBus
-from shoal_common.config import ServiceConfig, setting
+from shoal_common.config import ServiceConfig, from_extra, setting
 from shoal_common.grpc_channel import aio_channel
 from shoal_common.tls import ServerTls
 
@@ -39,8 +39,9 @@ class BusConfig(ServiceConfig):
 
 
 async def connect_nats(config: BusConfig) -> EventBus:
-    """Raises: EventBusError when NATS refuses the token, or is not reached in time; TlsError."""
-    from shoal_common.bus.nats import NatsBus  # its client is not installed where only embedded clusters run
+    """Raises: EventBusError when NATS refuses the token, or is not reached in time; TlsError; ConfigError."""
+    with from_extra("deploy"):  # its client is not installed where only embedded clusters run
+        from shoal_common.bus.nats import NatsBus
 
     return await NatsBus.connect(config.nats_address, config.token, config.start_timeout_s, tls=config.nats_tls)
 

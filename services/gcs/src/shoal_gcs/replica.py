@@ -19,7 +19,7 @@ from shoal_common import grpc_server
 from shoal_common.bus import EventBus
 from shoal_common.bus.connect import connect_nats
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.config import ConfigError
+from shoal_common.config import ConfigError, from_extra
 from shoal_common.metadata import MetadataStore
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_gcs.app import GcsApp
@@ -91,8 +91,9 @@ class GcsReplica:
         self.address = app.address
 
     async def _join_etcd(self) -> EtcdMetadataStore:
-        from shoal_common.metadata.etcd import EtcdMetadataStore  # its client is not installed everywhere
-        from shoal_common.metadata.etcd_shard import EtcdAccess
+        with from_extra("deploy"):  # its client is not installed everywhere
+            from shoal_common.metadata.etcd import EtcdMetadataStore
+            from shoal_common.metadata.etcd_shard import EtcdAccess
 
         config = self._config
         access = EtcdAccess(config.etcd_user, _password(config.etcd_password_file), config.etcd_tls)

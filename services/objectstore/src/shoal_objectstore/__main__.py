@@ -6,7 +6,7 @@ import os
 import sys
 
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.config import ConfigError
+from shoal_common.config import ConfigError, from_extra
 from shoal_common.lifecycle import App, main
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
@@ -15,8 +15,8 @@ from shoal_objectstore.config import ObjectStoreConfig
 def build(config: ObjectStoreConfig) -> App:
     """Raises: ConfigError."""
     if config.s3_endpoint:
-        # Here, because an embedded cluster does not have the client library.
-        from shoal_objectstore.on_bucket import ObjectStoreOnBucket, s3_settings
+        with from_extra("s3"):  # its client is not installed where only embedded clusters run
+            from shoal_objectstore.on_bucket import ObjectStoreOnBucket, s3_settings
 
         return ObjectStoreOnBucket(config, s3_settings(config, os.environ))
     if config.directory is None:
