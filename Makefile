@@ -51,7 +51,7 @@ bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's lim
 
 images-local: $(STAMP) ## build all images of compose.yaml without an image registry
 	$(MAKE) --no-print-directory --jobs --file docker/local/Makefile
-	@echo "Built. Use them with: make up IMAGES=docker/local-images.env"
+	@echo "Built. Use them with: cp docker/local-images.env .env; make up"
 
 # IMAGES is an env file that replaces images of compose.yaml; without it Compose reads .env, where there is one.
 COMPOSE = docker compose $(if $(IMAGES),--env-file $(IMAGES))
