@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from support.actors import Gate, Record
@@ -264,3 +266,18 @@ def test_workers_that_die_on_and_on():
         with pytest.raises(exceptions.WorkerCrashedError):
             shoal.get(ref, timeout=PATIENCE_S)
     assert shoal.get(fine.remote(), timeout=PATIENCE_S) == 1
+
+
+@pytest.mark.parametrize("way", SIGNALS)
+def test_no_socket_is_left(way):
+    @shoal.remote
+    class Actor:
+        def place(self):
+            context = shoal.get_runtime_context()
+            return os.getpid(), f"w-{context.get_worker_id()[:16]}"
+
+    actor = Actor.remote()
+    pid, name = shoal.get(actor.place.remote())
+    [socket] = Path(tempfile.gettempdir()).rglob(f"sockets/{name}")
+    os.kill(pid, way)
+    eventually(lambda: not socket.exists(), "its socket is removed")

@@ -66,7 +66,7 @@ class Connection:
         ``shares_arena``."""
         self.hello: frames.Hello | None = None
         self.local = local
-        self._shares_arena = shares_arena
+        self.shares_arena = shares_arena
         self.ready = False
         self._sock = sock
         self._host = host
@@ -220,7 +220,7 @@ class Connection:
             proof=handshake.answer_hello(host.token, hello, self._nonce),
             node_id=host.node_id,
             worker_id=b"",
-            arena_size=host.arena_size if self._shares_arena else 0,
+            arena_size=host.arena_size if self.shares_arena else 0,
         )
         frame = frames.encode_frame(reply)
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
@@ -229,7 +229,7 @@ class Connection:
         self._on_frame = self._on_proof
 
     def _send_reply(self, frame: bytes) -> int:
-        if not self._shares_arena:
+        if not self.shares_arena:
             return self._sock.send(frame)
         assert isinstance(self._sock, socket.socket)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._host.arena_fd]))]

@@ -109,7 +109,14 @@ class ChannelServer:
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
         if connection.ready:
+            self._remove_socket_of(connection)
             self._handler.closed(connection)
+
+    def _remove_socket_of(self, connection: Connection) -> None:
+        """A process of this node that was killed leaves the socket on which others reached it."""
+        address = connection.hello.address if connection.hello is not None else None
+        if address is not None and connection.shares_arena and Path(address.path).parent == self.path.parent:
+            Path(address.path).unlink(missing_ok=True)
 
     def _resume_accepting(self, listener: socket.socket) -> None:
         if listener in self._listeners:
