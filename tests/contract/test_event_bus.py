@@ -250,10 +250,11 @@ async def test_gcs_a_subscription_survives_the_gcs(caplog: pytest.LogCaptureFixt
         port = await first.__aenter__()
         channel = await stack.enter_async_context(aio_channel(f"127.0.0.1:{port}", TOKEN))
         bus = GcsBus(channel)
-        inbox = Inbox()
-        await bus.subscribe("s.*", inbox)
+        inbox, gaps = Inbox(), []
+        await bus.subscribe("s.*", inbox, on_gap=lambda: gaps.append(port))
         await bus.publish("s.1", b"")
         assert await inbox.take(1) == [("s.1", b"")]
+        assert not gaps
 
         await first.__aexit__(None, None, None)
         with pytest.raises(EventBusError, match="cannot publish"):
@@ -266,6 +267,7 @@ async def test_gcs_a_subscription_survives_the_gcs(caplog: pytest.LogCaptureFixt
                 await inner.publish("s.3", b"")
                 await asyncio.wait([arrived], timeout=0.05)
             assert await arrived == [("s.3", b"")]
+            assert gaps == [port]
             await bus.close()
 
 

@@ -135,9 +135,9 @@ async def test_a_wrong_token_is_refused_and_no_token_is_told(
 
 async def test_a_subscription_survives_a_restart(server: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    inbox = Inbox()
+    inbox, gaps = Inbox(), []
     async with connected(server) as bus:
-        await bus.subscribe("s.*", inbox)
+        await bus.subscribe("s.*", inbox, on_gap=lambda: gaps.append(server.address))
         await bus.publish("s.1", b"before")
         assert await inbox.take() == b"before"
         server.kill()
@@ -147,6 +147,7 @@ async def test_a_subscription_survives_a_restart(server: NatsServer, caplog: pyt
         await logged(caplog, "connected to NATS")
         await bus.publish("s.1", b"after")
         assert [await inbox.take(), await inbox.take()] == [b"meanwhile", b"after"]
+        assert gaps == [server.address]
 
 
 async def test_an_outage_fills_a_bounded_buffer(server: NatsServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from shoal_common.bus import Handler, Subscription
+from shoal_common.bus.bus import OnGap
 from shoal_common.bus.memory import MemoryBus
 from shoal_common.errors import Unavailable
 from shoal_proto.v1 import gcs_pb2
@@ -15,15 +19,27 @@ def node(node_id: bytes, state: gcs_pb2.NodeState.ValueType = ALIVE, incarnation
     return gcs_pb2.NodeInfo(node_id=node_id, state=state, incarnation=incarnation, channel_port=7, death_reason="why")
 
 
+class InterruptedBus(MemoryBus):
+    """``interrupt`` is what a subscriber hears of an interruption."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupt: asyncio.Future[OnGap] = asyncio.get_running_loop().create_future()
+
+    async def subscribe(self, pattern: str, handler: Handler, on_gap: OnGap = lambda: None) -> Subscription:  # type: ignore[override]
+        self.interrupt.set_result(on_gap)
+        return await super().subscribe(pattern, handler)
+
+
 class Cluster:
     """What the GCS would list; the directory, and what it has told."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: MemoryBus | None = None) -> None:
         self.listed: list[gcs_pb2.NodeInfo] = []
         self.reads = 0
         self.lost: list[tuple[bytes, int, str]] = []
         self.directory = NodeDirectory(
-            MemoryBus(),
+            bus or MemoryBus(),
             "cluster",
             self.list_nodes,
             on_lost=lambda gone: self.lost.append((gone.node_id, gone.incarnation, gone.death_reason)),
@@ -96,3 +112,18 @@ async def test_without_a_gcs_an_unknown_node_is_not_found(cluster: Cluster) -> N
     assert await cluster.directory.find(A) is None
     cluster.directory.update(node(A))
     assert await cluster.directory.find(A) is not None
+
+
+async def test_a_death_during_an_interruption_of_the_events_is_noticed_after_it() -> None:
+    bus = InterruptedBus()
+    cluster = Cluster(bus)
+    cluster.listed = [node(A)]
+    await cluster.directory.start()
+    interrupt = await bus.interrupt
+    cluster.listed = [node(A, DEAD)]
+    interrupt()
+    async with asyncio.timeout(30):
+        while not cluster.lost:  # noqa: ASYNC110 - it only takes turns of the event loop
+            await asyncio.sleep(0)
+    assert cluster.lost == [(A, 1, "why")]
+    await cluster.directory.stop()

@@ -11,6 +11,8 @@ from typing import Protocol
 
 #: Gets subject and data. Runs in the event loop, one event at a time, and must not block.
 Handler = Callable[[str, bytes], None]
+#: Runs in the event loop and must not block.
+OnGap = Callable[[], object]
 
 
 class EventBusError(Exception):
@@ -28,8 +30,10 @@ class EventBus(Protocol):
     async def publish(self, subject: str, data: bytes) -> None:
         """Raises: ValueError when the subject is not one (empty token, wildcard); EventBusError."""
 
-    async def subscribe(self, pattern: str, handler: Handler) -> Subscription:
+    async def subscribe(self, pattern: str, handler: Handler, on_gap: OnGap = lambda: None) -> Subscription:
         """Have ``handler`` called for every event whose subject matches; in force when this returns.
+
+        ``on_gap`` is called when it is in force again after an interruption: events may have been lost meanwhile.
 
         ``*`` stands for exactly one token, ``>`` at the end for one or more. A handler that raises is logged
         and called again for the next event. A subscriber that falls too far behind loses the newest events.

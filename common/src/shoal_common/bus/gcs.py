@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.aio
 
-from shoal_common.bus.bus import EventBusError, Handler
+from shoal_common.bus.bus import EventBusError, Handler, OnGap
 from shoal_common.bus.memory import call_handler
 from shoal_common.bus.subjects import check_subject, matcher
 from shoal_proto.v1 import gcs_pb2
@@ -52,11 +52,11 @@ class GcsBus:
         except grpc.aio.AioRpcError as error:
             raise EventBusError(f"cannot publish {subject}: {error.code().name}: {error.details()}") from error
 
-    async def subscribe(self, pattern: str, handler: Handler) -> _GcsSubscription:
+    async def subscribe(self, pattern: str, handler: Handler, on_gap: OnGap = lambda: None) -> _GcsSubscription:
         matcher(pattern)
         if self._closed:
             raise EventBusError(f"cannot subscribe to {pattern}: the event bus is closed")
-        subscription = _GcsSubscription(self._stub, pattern, handler, self._subscriptions)
+        subscription = _GcsSubscription(self._stub, pattern, handler, on_gap, self._subscriptions)
         self._subscriptions.add(subscription)
         try:
             await subscription.in_force(SUBSCRIBE_DEADLINE_S)
@@ -74,11 +74,17 @@ class GcsBus:
 
 class _GcsSubscription:
     def __init__(
-        self, stub: EventServiceAsyncStub, pattern: str, handler: Handler, registry: set[_GcsSubscription]
+        self,
+        stub: EventServiceAsyncStub,
+        pattern: str,
+        handler: Handler,
+        on_gap: OnGap,
+        registry: set[_GcsSubscription],
     ) -> None:
         self._stub = stub
         self._pattern = pattern
         self._handler = handler
+        self._on_gap = on_gap
         self._registry = registry
         self._active = True
         self._confirmed = asyncio.Event()
@@ -109,8 +115,10 @@ class _GcsSubscription:
                         if self._active:
                             call_handler(self._handler, event.subject, event.data)
                     else:
-                        self._confirmed.set()
                         pause_s = FIRST_PAUSE_S
+                        if self._confirmed.is_set():
+                            self._on_gap()
+                        self._confirmed.set()
                 self._problem = "the GCS ended the stream"
             except grpc.aio.AioRpcError as error:
                 self._problem = f"{error.code().name}: {error.details()}"

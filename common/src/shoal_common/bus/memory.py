@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 
-from shoal_common.bus.bus import EventBusError, Handler
+from shoal_common.bus.bus import EventBusError, Handler, OnGap
 from shoal_common.bus.subjects import check_subject, matcher
 
 #: Events that may wait for one subscriber.
@@ -63,7 +63,7 @@ class MemoryBus:
             if subscription.matches(subject):
                 subscription.push(subject, data, now)
 
-    async def subscribe(self, pattern: str, handler: Handler) -> _MemorySubscription:
+    async def subscribe(self, pattern: str, handler: Handler, on_gap: OnGap = lambda: None) -> _MemorySubscription:
         if self._closed:
             raise EventBusError(f"cannot subscribe to {pattern}: the event bus is closed")
         subscription = _MemorySubscription(pattern, handler, self._subscriptions)

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from shoal_common.bus.bus import EventBusError, Handler
+from shoal_common.bus.bus import EventBusError, Handler, OnGap
 from shoal_common.bus.memory import MAX_QUEUED, WARN_EVERY_S, call_handler
 from shoal_common.bus.subjects import check_subject, matcher
 from shoal_common.tls import ServerTls
@@ -118,11 +118,11 @@ class NatsBus:
         except nats.errors.Error as error:
             raise EventBusError(f"cannot publish {subject} through NATS at {self._address}: {error}") from error
 
-    async def subscribe(self, pattern: str, handler: Handler) -> _NatsSubscription:
+    async def subscribe(self, pattern: str, handler: Handler, on_gap: OnGap = lambda: None) -> _NatsSubscription:
         matcher(pattern)
         if self._closed:
             raise EventBusError(f"cannot subscribe to {pattern}: the event bus is closed")
-        subscription = _NatsSubscription(handler, self._subscriptions)
+        subscription = _NatsSubscription(handler, on_gap, self._subscriptions)
         try:
             async with asyncio.timeout(DEADLINE_S):
                 await subscription.start(self._client, pattern)
@@ -196,6 +196,8 @@ class NatsBus:
 
     async def _on_reconnected(self) -> None:
         _log.info("connected to NATS at %s again", self._address)
+        for subscription in list(self._subscriptions):
+            subscription.on_gap()
 
     async def _on_closed(self) -> None:
         if not self._closed:
@@ -203,8 +205,9 @@ class NatsBus:
 
 
 class _NatsSubscription:
-    def __init__(self, handler: Handler, registry: set[_NatsSubscription]) -> None:
+    def __init__(self, handler: Handler, on_gap: OnGap, registry: set[_NatsSubscription]) -> None:
         self._handler = handler
+        self.on_gap = on_gap
         self._registry = registry
         self._subscription: Subscription | None = None
         self._active = True

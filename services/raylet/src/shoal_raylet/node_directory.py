@@ -1,7 +1,7 @@
 """The other nodes of the cluster: where their raylets are, and which are lost.
 
-Follows the GCS's node events. These are hints, so the GCS's own list is read at the start, from time to time, and when
-somebody asks for a node that is not known yet.
+Follows the GCS's node events. These are hints, so the GCS's own list is read at the start, after each interruption,
+from time to time, and when somebody asks for a node that is not known yet.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ class NodeDirectory:
     async def find(self, node_id: bytes) -> gcs_pb2.NodeInfo | None:
         """As ``get``, but a node that is not known is looked for in the GCS's list, if that answers."""
         if node_id not in self._nodes and asyncio.get_running_loop().time() >= self._read_at + _READ_AGAIN_S:
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read_if_possible())
-            await asyncio.shield(self._reading)
+            await asyncio.shield(self._begin_to_read())
         return self.get(node_id)
 
     def update(self, node: gcs_pb2.NodeInfo) -> None:
@@ -115,7 +113,9 @@ class NodeDirectory:
     async def _follow(self) -> None:
         while self._subscription is None:
             try:
-                self._subscription = await self._bus.subscribe(self._subject, self._on_event)
+                self._subscription = await self._bus.subscribe(
+                    self._subject, self._on_event, on_gap=self._begin_to_read
+                )
             except EventBusError as error:
                 log.warning("node_events_not_followed", reason=str(error))
                 await asyncio.sleep(_SUBSCRIBE_AGAIN_S)
@@ -125,6 +125,11 @@ class NodeDirectory:
         while True:
             await asyncio.sleep(REFRESH_S * random.uniform(1, 2))
             await self._read_if_possible()
+
+    def _begin_to_read(self) -> asyncio.Task[None]:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_if_possible())
+        return self._reading
 
     async def _read_if_possible(self) -> None:
         try:
