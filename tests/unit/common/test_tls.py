@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from support.certificates import Authority
 
 from shoal_common.grpc_channel import aio_channel
 from shoal_common.grpc_server import create_server, serve
-from shoal_common.tls import Tls, TlsError, TlsSocket
+from shoal_common.healthcheck import check
+from shoal_common.tls import VARIABLES, Tls, TlsError, TlsSocket
 
 TOKEN = "a token"
 
@@ -126,6 +128,23 @@ async def test_grpc_serves_its_own_cluster_only(authority: Authority, tmp_path: 
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await ask(address, outsider)
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    finally:
+        await server.stop(None)
+
+
+async def test_a_health_check_has_the_certificate_of_its_environment(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = create_server(TOKEN)
+    address = f"127.0.0.1:{await serve(server, '127.0.0.1', 0, tls=authority.issue())}"
+    try:
+        assert await asyncio.to_thread(check, address) == f"{address} does not answer: it closed the connection"
+        for issuer, answer in ((authority, ""), (Authority(tmp_path / "stranger"), f"{address} does not answer: ")):
+            tls = issuer.issue()
+            for variable, path in zip(VARIABLES, (tls.ca, tls.cert, tls.key), strict=True):
+                monkeypatch.setenv(variable, str(path))
+            found = await asyncio.to_thread(check, address)
+            assert found.startswith(answer) and bool(found) == bool(answer)
     finally:
         await server.stop(None)
 
