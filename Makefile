@@ -56,8 +56,10 @@ images-local: $(STAMP) ## build all images of compose.yaml without an image regi
 # IMAGES is an env file that replaces images of compose.yaml; without it Compose reads .env, where there is one.
 COMPOSE = docker compose $(if $(IMAGES),--env-file $(IMAGES))
 
+# The driver's image, too, which is not started here: it must not stay behind the others.
 up: ## start the deployment of compose.yaml (IMAGES=docker/local-images.env: with local images)
-	$(COMPOSE) up --build --detach --wait
+	$(COMPOSE) --profile driver build
+	$(COMPOSE) up --detach --wait
 
 down: ## stop it, and delete its volumes
 	$(COMPOSE) --profile driver down --volumes --remove-orphans

@@ -101,6 +101,11 @@ class Stack:
         """``docker compose`` with these arguments; its standard output. Fails with all that it printed."""
         return _run([*self._command, *arguments], self._environment, timeout)
 
+    def run_script(self, script: str, directory: Path) -> None:
+        """Runs it in a directory where ``docker compose`` means this deployment."""
+        environment = {**self._environment, "COMPOSE_ENV_FILES": str(IMAGES)}
+        _run(["bash", "-euc", script], environment, COMPOSE_TIMEOUT_S, directory)
+
     def up(self, **replicas: int) -> None:
         """Returns once all are healthy, so many of these services and as many of the others as compose.yaml says; also
         brings back what has been stopped or killed."""
@@ -247,7 +252,7 @@ def service_of(container: Any) -> str:
     return str(container.labels[SERVICE_LABEL])
 
 
-def _run(command: list[str], environment: dict[str, str], timeout: float) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+def _run(command: list[str], environment: dict[str, str], timeout: float, directory: Path = ROOT) -> str:
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -28,10 +28,7 @@ class OutsideDriver:
         host, port = parse_address(address)
         self.address = f"{GATEWAY_SCHEME}{host if ':' not in host else f'[{host}]'}:{port}"
         if not token:
-            raise exceptions.AuthenticationError(
-                f"no token for {self.address}: put the cluster's into SHOAL_AUTH_TOKEN, or into a file that "
-                "SHOAL_AUTH_TOKEN_PATH names, or into ~/.shoal/auth_token"
-            )
+            raise exceptions.AuthenticationError(f"There is no token for {self.address}.")
         self._core: CoreWorker | None = None
         self._directory = new_session_directory(temp_dir)
         tls = Tls.from_environ(os.environ)
@@ -49,7 +46,7 @@ class OutsideDriver:
         except HandshakeError as error:
             self.close()
             if str(error).startswith("wrong token"):
-                raise exceptions.AuthenticationError(f"The gateway at {self.address}: {error}") from None
+                raise exceptions.AuthenticationError(f"The gateway at {self.address}: {error}.") from None
             raise ConnectionError(f"The gateway at {self.address}: {error}") from None
         except OSError as error:
             self.close()

@@ -403,7 +403,7 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
         )
     except HandshakeError as error:
         gcs.close()
-        raise exceptions.AuthenticationError(str(error)) from error
+        raise exceptions.AuthenticationError(f"{error}.") from error
     except OSError as error:
         gcs.close()
         raise ConnectionError(f"The raylet at {place.raylet_path} cannot be reached: {error}") from error

@@ -46,7 +46,7 @@ def ask(address: str, token: str, service: str, method: str, request: Any) -> An
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 raise exceptions.AuthenticationError(
-                    f"The cluster at {address} refused this driver: {error.details()}"
+                    f"The cluster at {address} refused this driver: {error.details()}."
                 ) from None
             raise ConnectionError(
                 f"Shoal could not connect to a cluster at {address}: {error.details()}. Check that it runs and "
