@@ -10,46 +10,32 @@ from typing import Any
 
 import pytest
 from support import processes
+from support.gcs import CLUSTER, FakeNode, RestartableGcs
 
 from shoal_common import errors
-from shoal_common.bus import subjects
-from shoal_common.bus.memory import MemoryBus
-from shoal_common.frames import PROTOCOL_VERSION
-from shoal_common.grpc_channel import aio_channel, service_errors
-from shoal_common.grpc_server import create_server, serve
+from shoal_common.grpc_channel import service_errors
 from shoal_common.ids import JobID, new_placement_group_id
 from shoal_common.metadata.sqlite import SqliteMetadataStore
-from shoal_gcs.app import GcsApp
-from shoal_gcs.config import GcsConfig
-from shoal_proto.v1 import common_pb2, events_pb2, raylet_pb2, raylet_pb2_grpc
+from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
-from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
-TOKEN = "token-of-this-test"
-CLUSTER = "c"
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 PENDING, PREPARED = pb.PLACEMENT_GROUP_STATE_PENDING, pb.PLACEMENT_GROUP_STATE_PREPARED
 CREATED, REMOVED = pb.PLACEMENT_GROUP_STATE_CREATED, pb.PLACEMENT_GROUP_STATE_REMOVED
 RESCHEDULING = pb.PLACEMENT_GROUP_STATE_RESCHEDULING
 
 
-class FakeRaylet(raylet_pb2_grpc.RayletServiceServicer):
-    """Knows which bundles it holds: a set of (index, committed)."""
+class BundleRaylet(FakeNode):
+    """Knows which bundles it holds."""
 
     def __init__(self, node_id: bytes) -> None:
-        self.node_id = node_id
+        super().__init__(node_id)
         #: By reservation: the indexes of its bundles, and whether they are committed.
         self.held: dict[bytes, tuple[tuple[int, ...], bool]] = {}
         #: Names of the calls that it does not understand just now.
         self.deaf_to: set[str] = set()
         self.is_full = False
         self.returns: list[raylet_pb2.ReturnBundlesRequest] = []
-        self.address = ""
-        self.server = create_server(TOKEN)
-        raylet_pb2_grpc.add_RayletServiceServicer_to_server(self, self.server)
-
-    async def listen(self) -> None:
-        self.address = f"127.0.0.1:{await serve(self.server, '127.0.0.1', 0)}"
 
     @property
     def committed(self) -> list[int]:
@@ -83,71 +69,26 @@ class FakeRaylet(raylet_pb2_grpc.RayletServiceServicer):
         return raylet_pb2.ReturnBundlesResponse()
 
 
-class Cluster:
-    """One GCS that can be stopped and started again on the same store, and three raylets of 4 CPU."""
+class Cluster(RestartableGcs):
+    """With a job, and three raylets of 4 CPUs."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.a, self.b, self.c = self.raylets = [FakeRaylet(node_id) for node_id in (A, B, C)]
+        self.a, self.b, self.c = self.raylets = [BundleRaylet(node_id) for node_id in (A, B, C)]
+        super().__init__(path, *self.raylets)
 
-    async def open(self) -> None:
-        for raylet in self.raylets:
-            await raylet.listen()
-        await self.start_gcs()
+    async def __aenter__(self) -> Cluster:
+        await super().__aenter__()
         answer = await self.jobs.StartJob(pb.StartJobRequest(driver_id=b"d" * 16, namespace="space", pid=7))
         self.job_id: bytes = answer.job_id
         for raylet in self.raylets:
             await self.join(raylet)
+        return self
 
-    async def close(self) -> None:
-        await self.stop_gcs()
-        for raylet in self.raylets:
-            await raylet.server.stop(None)
+    async def join(self, raylet: BundleRaylet) -> None:
+        await self.nodes.RegisterNode(pb.RegisterNodeRequest(node=raylet.info()))
 
-    async def start_gcs(self) -> None:
-        self.store = SqliteMetadataStore(self._path)
-        self.bus = MemoryBus()
-        config = GcsConfig(token=TOKEN, port=0, cluster_id=CLUSTER, session_name="s", silence_s=600.0)
-        self.app = GcsApp(config, self.store, self.bus)
-        await self.app.start()
-        self.channel = aio_channel(self.app.address, TOKEN)
-        self.jobs: Any = rpc.JobServiceStub(self.channel)
-        self.nodes: Any = rpc.NodeServiceStub(self.channel)
-        self.groups: Any = rpc.PlacementGroupServiceStub(self.channel)
-
-    async def stop_gcs(self) -> None:
-        await self.channel.close()
-        await self.app.stop()
-        await self.bus.close()
-        await self.store.close()
-
-    async def restart_gcs(self) -> None:
-        await self.stop_gcs()
-        await self.start_gcs()
-
-    async def join(self, raylet: FakeRaylet) -> None:
-        info = pb.NodeInfo(
-            node_id=raylet.node_id,
-            raylet_address=raylet.address,
-            incarnation=1,
-            total=common_pb2.ResourceAmounts(grains={"CPU": 40_000}),
-            protocol_version=PROTOCOL_VERSION,
-        )
-        await self.nodes.RegisterNode(pb.RegisterNodeRequest(node=info))
-
-    async def lose(self, raylet: FakeRaylet) -> None:
+    async def lose(self, raylet: BundleRaylet) -> None:
         await self.nodes.UnregisterNode(pb.UnregisterNodeRequest(node_id=raylet.node_id, reason="gone"))
-
-    async def beat(self, raylet: FakeRaylet, free: float) -> None:
-        """A heartbeat that tells of so many free CPUs."""
-        beat = events_pb2.Heartbeat(
-            node_id=raylet.node_id,
-            incarnation=1,
-            sent_unix_ms=1,
-            total=common_pb2.ResourceAmounts(grains={"CPU": 40_000}),
-            available=common_pb2.ResourceAmounts(grains={"CPU": int(free * 10_000)}),
-        )
-        await self.bus.publish(subjects.heartbeat(CLUSTER, raylet.node_id), beat.SerializeToString())
 
     async def create(self, bundles: int, strategy: str = "STRICT_SPREAD", cpus: float = 1, **spec: Any) -> bytes:
         group_id = new_placement_group_id(JobID(self.job_id))
@@ -197,10 +138,8 @@ def nodes_of(info: pb.PlacementGroupInfo) -> list[bytes]:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    cluster = Cluster(tmp_path / "gcs.sqlite")
-    await cluster.open()
-    yield cluster
-    await cluster.close()
+    async with Cluster(tmp_path / "gcs.sqlite") as cluster:
+        yield cluster
 
 
 async def test_a_group_is_committed_on_its_nodes_and_stored(cluster: Cluster) -> None:
@@ -250,10 +189,10 @@ async def test_when_one_raylet_has_no_room_nobody_keeps_anything(cluster: Cluste
 
 async def test_a_heartbeat_that_tells_of_room_is_enough(cluster: Cluster) -> None:
     for raylet in cluster.raylets:
-        await cluster.beat(raylet, free=0)
+        await cluster.beat(raylet.node_id, 0)
     group_id = await cluster.create(1, cpus=2)
     assert (await cluster.group(group_id, known_version=1, wait_ms=100)).state == PENDING
-    await cluster.beat(cluster.b, free=3)
+    await cluster.beat(B, 30_000)
     assert nodes_of(await cluster.until(group_id, CREATED)) == [B]
 
 
@@ -344,9 +283,9 @@ async def test_a_group_that_was_rescheduling_finds_its_place(cluster: Cluster) -
     info = await cluster.group(group_id)
     assert info.state == RESCHEDULING
     assert [node_id for node_id in nodes_of(info) if node_id] == [node_id for node_id in before if node_id != C]
-    spare = FakeRaylet(b"e" * 16)
+    spare = BundleRaylet(b"e" * 16)
     await spare.listen()
-    cluster.raylets.append(spare)
+    cluster.fakes.append(spare)
     await cluster.join(spare)
     info = await cluster.until(group_id, CREATED)
     assert nodes_of(info) == [spare.node_id if node_id == C else node_id for node_id in before]
@@ -369,7 +308,7 @@ async def test_a_group_whose_job_ended_with_the_gcs_is_removed(cluster: Cluster)
     await cluster.until(group_id, CREATED)
     await cluster.stop_gcs()
     # As if it had been killed between the two rows.
-    store = SqliteMetadataStore(cluster._path)
+    store = SqliteMetadataStore(cluster.path)
     key = f"/shoal/{CLUSTER}/job/{cluster.job_id.hex()}"
     entry = await store.get(key)
     assert entry is not None
