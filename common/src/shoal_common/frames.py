@@ -4,9 +4,9 @@ A frame is a little-endian ``uint32`` length and one msgpack array whose first e
 its message. Payloads (pickled arguments, results) are opaque ``bytes``: nobody but the process that runs
 the task or asked for the value unpickles them.
 
-Worker leases go this way too, although ARCHITECTURE.md foresaw gRPC for them: each process holds this
-channel to its raylet for the object store anyway, its end is the owner's end, which revokes the leases, and
-no worker pays 0.14 s and a dozen threads for a gRPC channel before it can submit its first nested task.
+Worker leases go this way too, and not over gRPC: each process holds this channel to its raylet for the object
+store anyway, its end is the owner's end, which revokes the leases, and no worker pays 0.14 s and a dozen threads
+for a gRPC channel before it can submit its first nested task.
 """
 
 from __future__ import annotations

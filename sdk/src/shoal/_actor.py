@@ -472,7 +472,6 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
     Raises: ValueError when there is none, TypeError for what is not a name.
     """
-
     from shoal_proto.v1 import gcs_pb2
 
     if not isinstance(name, str):

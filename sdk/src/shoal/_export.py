@@ -60,7 +60,6 @@ class Exportable:
 
 def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
     """Put a function or class into the function table."""
-
     from shoal_proto.v1 import gcs_pb2
 
     data, references = dumps_function(function)

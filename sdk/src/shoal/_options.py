@@ -246,15 +246,6 @@ _METHOD: dict[str, _Rule] = {
 }
 
 
-def check_generator(num_returns: int | str | None, *, is_generator: bool) -> None:
-    """Raises ``ValueError`` when a stream of results is asked of a function that does not ``yield``."""
-    if num_returns in ("streaming", "dynamic") and not is_generator:
-        raise ValueError(
-            f"num_returns='{num_returns}' can only be used with generator functions (functions that use 'yield'). "
-            "The decorated function is not a generator function."
-        )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Options:
     """Options given by name; each class says which there are."""

@@ -69,12 +69,7 @@ class Serialized:
     @property
     def size(self) -> int:
         """Bytes of the packed form; of the plain pickle when there are no buffers."""
-        if not self.buffers:
-            return len(self.pickled)
-        at = _HEAD.size + 8 * len(self.buffers) + len(self.pickled)
-        for buffer in self.buffers:
-            at = _aligned(at) + buffer.nbytes
-        return at
+        return self.packed_size if self.buffers else len(self.pickled)
 
     def write_packed(self, into: memoryview) -> None:
         """Write the packed form at the start of ``into``."""

@@ -333,7 +333,6 @@ def _given_token() -> str:
 
 
 def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
-
     from shoal._runtime.core_worker import CoreWorker
     from shoal._runtime.executor import job_config_id
     from shoal._runtime.gcs_client import GcsClient

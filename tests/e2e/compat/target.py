@@ -30,7 +30,7 @@ exceptions: Any = importlib.import_module(f"{MODULE}.exceptions")
 #: What every cluster of this suite is started with; no dashboard, so that starting Ray takes a second and not five.
 QUIET: dict[str, Any] = {"include_dashboard": False, "logging_level": "ERROR"}
 
-#: For what API_SEMANTICS lists as meant to be better than Ray.
+#: For what is meant to be better than Ray.
 better_than_ray = pytest.mark.skipif(IS_RAY, reason="Shoal differs from Ray on purpose")
 
 

@@ -30,8 +30,8 @@ class RecordingPort:
         self.batches.append(records)
         self.sequences.extend(record.push.sequence for record in records)
 
-    def fail_call(self, client: ActorClient, record: TaskRecord, dead: bool) -> None:
-        self.failed.append((record, dead))
+    def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
+        self.failed.append((record, client.state == DEAD))
 
     @property
     def sent(self) -> list[TaskRecord]:
@@ -316,7 +316,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.received.append(record)
             self.runs[record.push.task_id] = self.runs.get(record.push.task_id, 0) + 1
 
-    def fail_call(self, client: ActorClient, record: TaskRecord, dead: bool) -> None:
+    def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
         self._end(record)
 
     def _end(self, record: TaskRecord) -> None:

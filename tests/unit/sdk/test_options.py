@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shoal._options import ActorOptions, MethodOptions, TaskOptions, check_generator
+from shoal._options import ActorOptions, MethodOptions, TaskOptions
 
 NAN, INF = float("nan"), float("inf")
 
@@ -259,10 +259,3 @@ def test_method_options_are_checked() -> None:
         MethodOptions.from_kwargs({"num_returns": -1})
     with pytest.raises(TypeError, match="max_task_retries"):
         MethodOptions.from_kwargs({"max_task_retries": "x"})
-
-
-def test_streams_need_a_generator() -> None:
-    check_generator("streaming", is_generator=True)
-    check_generator(2, is_generator=False)
-    with pytest.raises(ValueError, match="can only be used with generator functions"):
-        check_generator("streaming", is_generator=False)

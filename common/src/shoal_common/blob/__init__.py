@@ -1,4 +1,4 @@
-"""Blobs that outlive a process: spilled objects, actor checkpoints, runtime_env packages (ARCHITECTURE section 8)."""
+"""Blobs that outlive a process: spilled objects, actor checkpoints, runtime_env packages."""
 
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, BlobStore, check_key, check_prefix
 

@@ -1,4 +1,4 @@
-"""``EventBus``: publish and subscribe with wildcards (ARCHITECTURE section 7).
+"""``EventBus``: publish and subscribe with wildcards.
 
 Events are hints and the GCS is the truth: an event may be lost, and one that arrives may be out of date by
 the time it is handled. Whoever needs certainty reads the state again.

@@ -1,4 +1,4 @@
-"""``MetadataStore``: keys with revisions, watches and leases (ARCHITECTURE section 6).
+"""``MetadataStore``: keys with revisions, watches and leases.
 
 Keys are ``/shoal/<cluster>/<table>/<id>``, values are opaque bytes. A revision is a number that grows with
 every write to the shard of the key, so "the revision I read" names one version of one entry for ever.

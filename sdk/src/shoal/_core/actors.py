@@ -26,7 +26,8 @@ DEAD = "DEAD"
 class Port(Protocol):
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None: ...
 
-    def fail_call(self, client: ActorClient, record: TaskRecord, dead: bool) -> None: ...
+    def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
+        """``client.state`` tells whether it is for good."""
 
 
 class ActorClient:
@@ -65,10 +66,10 @@ class ActorClient:
     def submit(self, record: TaskRecord, now: float) -> bool:
         """Take a call. True when it waits to be sent with others (the caller sees to a ``flush``)."""
         if self.state == DEAD:
-            self._port.fail_call(self, record, dead=True)
+            self._port.fail_call(self, record)
             return False
         if self.state == RESTARTING and record.retries_left == 0:
-            self._port.fail_call(self, record, dead=False)
+            self._port.fail_call(self, record)
             return False
         self.queue.append(record)
         if self.state != CONNECTED:
@@ -148,7 +149,7 @@ class ActorClient:
         again: list[TaskRecord] = []
         for record in list(self.in_flight.values()):
             if record.retries_left == 0:
-                self._port.fail_call(self, record, dead=False)
+                self._port.fail_call(self, record)
             else:
                 if record.retries_left > 0:
                     record.retries_left -= 1
@@ -172,4 +173,4 @@ class ActorClient:
         self.in_flight.clear()
         self.queue.clear()
         for record in records:
-            self._port.fail_call(self, record, dead=True)
+            self._port.fail_call(self, record)

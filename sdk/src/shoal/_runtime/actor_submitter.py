@@ -371,7 +371,7 @@ class ActorSubmitter:
         for record, failed in failures:
             self._core.tasks.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
 
-    def fail_call(self, client: ActorClient, record: TaskRecord, dead: bool) -> None:
+    def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
         error = client.cause
         if error is None:
             error = exceptions.ActorUnavailableError("The actor's process cannot be reached", client.actor_id.hex())

@@ -1,6 +1,6 @@
 """Reference counting between processes: who borrows what, and when that is told.
 
-Rules (ARCHITECTURE.md, section 4):
+Rules:
 
 - The owner keeps an object while a borrower is registered. A process that gets a reference inside a value is
   registered before whatever brought it is released: references in task arguments by the reply of the task

@@ -231,16 +231,13 @@ class TaskSubmitter:
             refs = create_returns(core, record, num_returns)
             if core.raylet.closed:
                 self.fail(record, core.node_error)
-            elif record.arguments is None or await_arguments(core, record, self._arguments_ready):
+            elif record.arguments is None or await_arguments(core, record, self._enqueue):
                 self._enqueue(record)
         self._since_poll += 1
         if self._since_poll >= POLL_EVERY:
             self._since_poll = 0
             core.reactor.poll_now()
         return refs
-
-    def _arguments_ready(self, record: TaskRecord) -> None:
-        self._enqueue(record)
 
     def _enqueue(self, record: TaskRecord) -> None:
         if record.arguments is not None:
