@@ -39,10 +39,10 @@ from typing import Any
 import grpc.aio
 from report import describe_machine
 
+from shoal_common.background import Background
 from shoal_common.errors import Unavailable
 from shoal_common.grpc_channel import aio_channel
 from shoal_common.metadata.etcd import EtcdMetadataStore
-from shoal_gcs.background import Background
 from shoal_gcs.rows import Rows
 from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from shoal_common.background import Background
 from shoal_common.errors import InvalidRequest, Unavailable
 from shoal_common.metadata import MAX_VALUE_BYTES, Entry, Fenced, MetadataStoreError, RevisionConflict
 from shoal_gcs import rows as rows_module
-from shoal_gcs.background import Background
 from shoal_gcs.rows import Rows, written
 
 

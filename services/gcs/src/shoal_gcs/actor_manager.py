@@ -13,6 +13,7 @@ from operator import attrgetter
 
 import structlog
 
+from shoal_common.background import Background
 from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted, ServiceError
 from shoal_common.ids import ACTOR_LENGTH
@@ -21,7 +22,6 @@ from shoal_gcs import actor_machine as machine
 from shoal_gcs import actor_table, messages
 from shoal_gcs.actor_machine import Actor, ActorState
 from shoal_gcs.actor_table import ActorTable
-from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.job_table import JobTable

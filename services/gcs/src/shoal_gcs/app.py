@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from shoal_common import grpc_server
+from shoal_common.background import Background
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
 from shoal_gcs import cluster_config, servicers
 from shoal_gcs.actor_manager import ActorManager
-from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.function_table import FunctionTable

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import structlog
 
+from shoal_common.background import Background
 from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, ServiceError
 from shoal_common.ids import WORKER_LENGTH, JobID
 from shoal_common.metadata import MetadataStoreError
 from shoal_gcs import messages
 from shoal_gcs.actor_manager import ActorManager
-from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.function_table import FunctionTable

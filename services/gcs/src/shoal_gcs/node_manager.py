@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from shoal_common.background import Background
 from shoal_common.bus import EventBus, Subscription, subjects
 from shoal_common.errors import AlreadyExists, InvalidRequest, PreconditionFailed
 from shoal_common.frames import PROTOCOL_VERSION
 from shoal_common.ids import NODE_LENGTH
 from shoal_common.resources import OBJECT_STORE_MEMORY
 from shoal_gcs import node_table
-from shoal_gcs.background import Background
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.node_table import Node, NodeState, NodeTable

@@ -14,11 +14,11 @@ from operator import attrgetter
 
 import structlog
 
+from shoal_common.background import Background
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ServiceError
 from shoal_common.metadata import MAX_VALUE_BYTES
 from shoal_common.resources import ResourceSet
 from shoal_gcs import placement_groups
-from shoal_gcs.background import Background
 from shoal_gcs.bundle_planner import Candidate, plan
 from shoal_gcs.job_table import JobTable
 from shoal_gcs.node_table import NodeTable

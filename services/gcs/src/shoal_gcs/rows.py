@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from shoal_common.background import Background
 from shoal_common.errors import InvalidRequest, Unavailable
 from shoal_common.metadata import (
     MAX_VALUE_BYTES,
@@ -22,7 +23,6 @@ from shoal_common.metadata import (
     MetadataStoreError,
     RevisionConflict,
 )
-from shoal_gcs.background import Background
 
 #: Pause before a row that the store did not take is tried again, in seconds.
 RETRY_AFTER_S = 1.0

@@ -11,6 +11,7 @@ import socket
 import structlog
 
 from shoal_common import tcp
+from shoal_common.background import Background
 from shoal_common.gateway_handshake import SESSION_ID_BYTES, AnySocket, Greeting, SessionOpen, SessionOpened
 from shoal_common.handshake import HANDSHAKE_TIMEOUT_S, HandshakeError
 from shoal_common.tls import Tls
@@ -38,7 +39,7 @@ class Gateway:
         self._grace_s = grace_s
         self._listener: socket.socket | None = None
         self._sessions: dict[bytes, GatewaySession] = {}
-        self._greetings: set[asyncio.Task[None]] = set()
+        self._greetings = Background()
 
     def listen(self) -> None:
         """Take the port; clients wait until ``start``. Raises: OSError when it is in use."""
@@ -58,10 +59,7 @@ class Gateway:
             self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
-        for greeting in self._greetings:
-            greeting.cancel()
-        if self._greetings:
-            await asyncio.wait(self._greetings)
+        await self._greetings.stop()
         await asyncio.gather(*(session.finish(reason) for session in list(self._sessions.values())))
 
     def _accept(self) -> None:
@@ -81,9 +79,7 @@ class Gateway:
                 sock.close()
                 continue
             sock.setblocking(False)
-            task = self._loop.create_task(self._greet(sock, peer[0]))
-            self._greetings.add(task)
-            task.add_done_callback(self._greetings.discard)
+            self._greetings.spawn(self._greet(sock, peer[0]))
 
     def _resume_accepting(self) -> None:
         if self._listener is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from shoal_common import tcp
+from shoal_common.background import Background
 from shoal_common.frames import WorkerAddress
 from shoal_common.gateway_handshake import AnySocket, Target, ToGcs, ToPath, ToPort, ToRaylet, decode_target
 from shoal_common.tls import Tls
@@ -56,7 +57,7 @@ class GatewaySession:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._path = os.fspath(inside.sockets_dir / f"c-{worker_id.hex()[:16]}")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting = Background()
         self._listeners = [_listen(self._path)]
         port = 0
         if inside.listen_host:
@@ -88,8 +89,7 @@ class GatewaySession:
     async def finish(self, reason: str) -> None:
         """End it; the client is told why, if it can be reached."""
         await self._sockets.finish(reason)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._connecting.wait()
 
     # -- streams to the inside ------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class GatewaySession:
             self._inside.connect_raylet(theirs)
             self._sockets.join(stream, ours)
         else:
-            self._start(self._connect(stream, target))
+            self._connecting.spawn(self._connect(stream, target))
 
     async def _connect(self, stream: int, target: Target) -> None:
         try:
@@ -149,11 +149,6 @@ class GatewaySession:
             raise
         return sock
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # -- streams to the client ------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
@@ -191,8 +186,7 @@ class GatewaySession:
     def _ended(self, reason: str) -> None:
         log.info("client_session_ended", client=self._worker_id.hex(), reason=reason)
         self._stop_listening()
-        for task in self._tasks:
-            task.cancel()
+        self._connecting.cancel()
         self._on_end()
 
 

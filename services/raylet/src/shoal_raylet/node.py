@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from shoal_common import frames
+from shoal_common.background import Background
 from shoal_common.errors import InvalidRequest, ServiceError
 from shoal_common.resources import ResourceSet
 from shoal_proto.v1 import gcs_pb2
@@ -79,7 +80,7 @@ class Node:
         self._peers: dict[bytes, Connection] = {}
         self._intents: dict[bytes, ExitReason] = {}
         self._causes: dict[bytes, ExitReason] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._stopping = False
         #: It is about to leave the cluster: what runs may end, nothing begins.
         self._draining = False
@@ -129,9 +130,7 @@ class Node:
             if worker_id not in self._peers:
                 self.processes.kill(worker_id)
         await self.processes.wait_until_gone(grace_s)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
 
     def send(self, peer: bytes, message: frames.Message) -> None:
         """A peer that is gone has no use for it."""
@@ -270,7 +269,7 @@ class Node:
         if data is not None:
             connection.send(frames.FunctionData(message.request, data))
         else:
-            self._start(self._fetch_function(connection, message))
+            self._background.spawn(self._fetch_function(connection, message))
 
     async def _fetch_function(self, connection: Connection, message: frames.FunctionGet) -> None:
         try:
@@ -281,14 +280,14 @@ class Node:
         connection.send(reply)
 
     def _flush_logs(self, connection: Connection, message: frames.FlushLogs) -> None:
-        self._start(self._flush(connection, message.request))
+        self._background.spawn(self._flush(connection, message.request))
 
     async def _flush(self, connection: Connection, request: int) -> None:
         await self.output.flush()
         connection.send(frames.LogsFlushed(request))
 
     def _node_find(self, connection: Connection, message: frames.NodeFind) -> None:
-        self._start(self._find_node(connection, message))
+        self._background.spawn(self._find_node(connection, message))
 
     async def _find_node(self, connection: Connection, message: frames.NodeFind) -> None:
         node = await self.directory.find(message.node_id)
@@ -465,7 +464,7 @@ class Node:
                     self._execute(self.leases.workers_unstartable(reason))
                     self._execute(self.actors.workers_unstartable(reason))
                 case AskScheduler():
-                    self._start(self._ask(action))
+                    self._background.spawn(self._ask(action))
                 case ReportActorStarted():
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
 
@@ -477,11 +476,6 @@ class Node:
             log.info("scheduler_not_asked", reason=str(error))
         self._execute(self.leases.answered(question.owner, question.class_key, answer, self._loop.time()))
         self._schedule()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def workers(self) -> list[Worker]:
         return list(self.pool.workers.values())

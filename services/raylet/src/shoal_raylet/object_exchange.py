@@ -8,7 +8,7 @@ is dead, or does not have it, the GCS knows whether it was spilled, and who has 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from shoal_common import frames
+from shoal_common.background import Background
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import DataLoss, ServiceError
 from shoal_proto.v1 import gcs_pb2
@@ -115,7 +116,7 @@ class ObjectExchange:
         self._targets: dict[bytes, _Fetch] = {}
         self._streams: dict[bytes, ChunkStream] = {}
         self._server = CopyServer(index, arena, files, self.directory, self._pulls.has, self._loop.time, execute)
-        self._reports: set[asyncio.Task[None]] = set()
+        self._reports = Background()
         self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             **self._server.handlers,
             frames.CopiesFree: self._copies_free,
@@ -125,10 +126,11 @@ class ObjectExchange:
 
     async def stop(self) -> None:
         self._timer.cancel()
-        tasks = [*(fetch.task for fetch in self._fetches.values()), *self._reports]
+        tasks = [fetch.task for fetch in self._fetches.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reports.stop()
         streams = list(self._streams.values())
         for stream in streams:
             stream.close()
@@ -185,7 +187,7 @@ class ObjectExchange:
         if self._nodes.get(home) is not None:
             self._links.tell(home, frames.ObjectFree(object_ids))
         else:
-            self._report(self._free_orphans(object_ids))
+            self._reports.spawn(self._free_orphans(object_ids))
 
     async def hand_over(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> list[Entry]:
         """This node leaves the cluster: copies elsewhere become primary. The objects that have none are returned."""
@@ -216,7 +218,7 @@ class ObjectExchange:
         orphans = [entry for entry in self._index.copies() if self._nodes.get(entry.home) is None]
         for entry in orphans:
             self._index.adopt(entry)
-        self._report(self._report_copies(node_id, [entry.object_id for entry in orphans]))
+        self._reports.spawn(self._report_copies(node_id, [entry.object_id for entry in orphans]))
         self.directory.node_lost(node_id)
         self._links.node_lost(node_id)
         stream = self._streams.get(node_id)
@@ -243,7 +245,7 @@ class ObjectExchange:
             elif not entry.deleted:
                 # The home has died meanwhile.
                 self._index.adopt(entry)
-                self._report(self._report_copies(entry.home, [entry.object_id]))
+                self._reports.spawn(self._report_copies(entry.home, [entry.object_id]))
 
     def _end_fetch(self, entry: Entry, error: str) -> None:
         self._links.tell(entry.home, frames.CopiesGone([entry.object_id]))
@@ -446,11 +448,6 @@ class ObjectExchange:
 
     # --- objects without a home ---
 
-    def _report(self, report: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(report)
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
-
     async def _report_copies(self, home: bytes, object_ids: list[bytes]) -> None:
         try:
             await self._locations.copies(home, object_ids)
@@ -480,7 +477,7 @@ class ObjectExchange:
         entries = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.sealed]
         for entry in entries:
             self._index.adopt(entry)
-        self._report(self._adopt(connection, message.request, [entry.object_id for entry in entries]))
+        self._reports.spawn(self._adopt(connection, message.request, [entry.object_id for entry in entries]))
 
     async def _adopt(self, connection: Connection, request: int, object_ids: list[bytes]) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from shoal_common import frames
+from shoal_common.background import Background
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import DataLoss, NotFound, ServiceError
 from shoal_raylet.actions import Send
@@ -78,7 +79,7 @@ class ObjectStore:
         self._leaving = False
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._tick)
-        self._transfers: set[asyncio.Task[Any]] = set()
+        self._transfers = Background()
         #: Objects that are to be restored, and why their blobs cannot be read now.
         self._unreadable: dict[bytes, str] = {}
         #: With the other nodes.
@@ -132,23 +133,20 @@ class ObjectStore:
         waited out: the caller says how long.
         """
         self._leaving = True
-        if self._transfers:
-            await asyncio.wait(self._transfers)  # what is being spilled, and is not in the end, is among the rest
+        await self._transfers.wait()  # what is being spilled, and is not in the end, is among the rest
         left = await self.exchange.hand_over(ending_owners, ending_jobs)
         while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
             if not await self._spill(self.index.save(left)):
                 await asyncio.sleep(BLOBS_AGAIN_S)
-        if self._transfers:
-            await asyncio.wait(self._transfers)
+        await self._transfers.wait()
 
     async def stop(self, *, delete_blobs: bool) -> None:
         """Ends transfers. ``delete_blobs``: this node's spilled ones, as far as the objectstore service answers; nobody
         can need them, because the cluster ends."""
         await self.exchange.stop()
         self._timer.cancel()
-        for task in self._transfers:
-            task.cancel()
-        await asyncio.gather(*self._transfers, self._remote.stop(), return_exceptions=True)
+        await self._transfers.stop()
+        await self._remote.stop()
         await self._loop.run_in_executor(self._file_thread, self._files.close)
         self._file_thread.shutdown()
         if not delete_blobs:
@@ -181,15 +179,15 @@ class ObjectStore:
                 case Send(peer, message):
                     self._send(peer, message)
                 case Spill():
-                    self._start(self._spill(action))
+                    self._transfers.spawn(self._spill(action))
                 case Restore():
-                    self._start(self._restore(action))
+                    self._transfers.spawn(self._restore(action))
                 case DeleteBlob(key):
-                    self._start(self._delete_blob(key))
+                    self._transfers.spawn(self._delete_blob(key))
                 case MakeFile(path, size):
-                    self._start(self._make_file(path, size))
+                    self._transfers.spawn(self._make_file(path, size))
                 case RemoveFile(path):
-                    self._start(self._remove_file(path))
+                    self._transfers.spawn(self._remove_file(path))
                 case Locate(entry):
                     self.exchange.locate(entry)
                 case Hurry(entry):
@@ -209,11 +207,6 @@ class ObjectStore:
         if used != self._used:
             self._used = used
             self._on_change()
-
-    def _start(self, transfer: Coroutine[Any, Any, Any]) -> None:
-        task = self._loop.create_task(transfer)
-        self._transfers.add(task)
-        task.add_done_callback(self._transfers.discard)
 
     @contextmanager
     def _bytes_of(self, entry: Entry) -> Iterator[memoryview]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
 
 from shoal_common import frames
+from shoal_common.background import Background
 from shoal_raylet.arena import Arena
 from shoal_raylet.object_index import ObjectIndex
 
@@ -31,7 +31,7 @@ class RemoteAccess:
         self._file_thread = file_thread
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def write(self, peer: bytes, message: frames.ObjectWrite) -> None:
         """Answers with ``ObjectWritten``, perhaps later."""
@@ -41,7 +41,7 @@ class RemoteAccess:
             error = f"ObjectStoreFullError: object {message.object_id.hex()} cannot be written (any more)"
             self._send(peer, frames.ObjectWritten(message.request, error))
         elif entry.path:
-            self._start(self._write_file(peer, message, entry.path))
+            self._background.spawn(self._write_file(peer, message, entry.path))
         else:
             assert entry.offset is not None
             self._arena.view[entry.offset + message.offset : entry.offset + end] = message.data
@@ -55,16 +55,14 @@ class RemoteAccess:
             error = f"ObjectLostError: object {message.object_id.hex()} cannot be read (any more)"
             self._send(peer, frames.ObjectPart(message.request, memoryview(b""), error))
         elif entry.path:
-            self._start(self._read_file(peer, message, entry.path))
+            self._background.spawn(self._read_file(peer, message, entry.path))
         else:
             assert entry.offset is not None
             with self._arena.view[entry.offset + message.offset : entry.offset + end] as part:
                 self._send(peer, frames.ObjectPart(message.request, part))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
 
     async def _write_file(self, peer: bytes, message: frames.ObjectWrite, path: str) -> None:
         error = ""
@@ -81,11 +79,6 @@ class RemoteAccess:
         except OSError as failure:
             error = f"ObjectLostError: the file of object {message.object_id.hex()} cannot be read: {failure}"
         self._send(peer, frames.ObjectPart(message.request, memoryview(data), error))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _write_at(path: str, offset: int, data: memoryview) -> None:

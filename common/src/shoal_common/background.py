@@ -15,21 +15,34 @@ class Background:
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def __len__(self) -> int:
+        """How many run."""
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run ``work`` to its end or to ``stop``; what it raises is a defect and is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    async def stop(self) -> None:
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
+    def cancel(self) -> None:
+        """All that run; ``wait`` tells when they have ended."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def wait(self) -> None:
+        """Returns when those that run now have ended."""
+        if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    async def stop(self) -> None:
+        while self._tasks:
+            self.cancel()
+            await self.wait()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("background_task_failed", exc_info=task.exception())
