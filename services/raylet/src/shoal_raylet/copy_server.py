@@ -12,9 +12,8 @@ from typing import Any
 import structlog
 
 from shoal_common import frames
-from shoal_raylet.arena import Arena
 from shoal_raylet.channel import Connection
-from shoal_raylet.fallback_files import FallbackFiles
+from shoal_raylet.object_bytes import ObjectBytes
 from shoal_raylet.object_directory import ObjectDirectory
 from shoal_raylet.object_entry import Entry, StoreAction
 from shoal_raylet.object_index import ObjectIndex
@@ -29,16 +28,14 @@ class CopyServer:
     def __init__(
         self,
         index: ObjectIndex,
-        arena: Arena,
-        files: FallbackFiles,
+        object_bytes: ObjectBytes,
         directory: ObjectDirectory,
         has: Callable[[bytes, int, int], bool],
         now: Callable[[], float],
         execute: Callable[[list[StoreAction]], None],
     ) -> None:
         self._index = index
-        self._arena = arena
-        self._files = files
+        self._bytes = object_bytes
         self._directory = directory
         self._has = has
         self._now = now
@@ -107,17 +104,13 @@ class CopyServer:
             self._wait(connection, question)
 
     def _send_chunk(self, connection: Connection, question: frames.ChunkGet, entry: Entry) -> None:
-        assert entry.offset is not None
-        start, view = entry.offset + question.offset, self._arena.view
-        if entry.path:
-            try:
-                start, view = question.offset, memoryview(self._files.map(entry.path, entry.size))
-            except OSError as error:
-                log.warning("file_not_sent", path=entry.path, reason=str(error))
-                connection.send_bytes(frames.CHUNK_HEADER.pack(question.request, 0))
-                return
-        header = frames.CHUNK_HEADER.pack(question.request, question.length)
-        connection.send_bytes(header, view[start : start + question.length])
+        try:
+            chunk = self._bytes.part(entry, question.offset, question.length)
+        except OSError as error:
+            log.warning("file_not_sent", path=entry.path, reason=str(error))
+            connection.send_bytes(frames.CHUNK_HEADER.pack(question.request, 0))
+            return
+        connection.send_bytes(frames.CHUNK_HEADER.pack(question.request, question.length), chunk)
 
     def _chunks_end(self, connection: Connection, message: frames.ChunksEnd) -> None:
         if message.object_id in self._waiting:

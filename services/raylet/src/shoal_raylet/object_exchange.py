@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,19 +20,18 @@ from shoal_common.background import Background
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import DataLoss, ServiceError
 from shoal_proto.v1 import gcs_pb2
-from shoal_raylet.arena import Arena
 from shoal_raylet.channel import Connection
 from shoal_raylet.chunk_stream import ChunkStream
 from shoal_raylet.copy_server import CopyServer, node_of
 from shoal_raylet.deadline import DeadlineTimer
-from shoal_raylet.fallback_files import FallbackFiles
+from shoal_raylet.object_bytes import ObjectBytes
 from shoal_raylet.object_directory import ObjectDirectory
 from shoal_raylet.object_entry import Entry, StoreAction
 from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.pull_manager import AskChunk, EndChunks, HangUp, PullAction, Pulled, PullManager, SourcesWanted
 from shoal_raylet.raylet_links import LinkLost, RayletLinks
-from shoal_raylet.store_errors import fetch_timed_out, lost_with_home, spilled_copy_lost
+from shoal_raylet.store_errors import fetch_timed_out, file_unusable, lost_with_home, spilled_copy_lost
 
 log = structlog.get_logger(__name__)
 
@@ -92,8 +91,7 @@ class ObjectExchange:
     def __init__(
         self,
         index: ObjectIndex,
-        arena: Arena,
-        files: FallbackFiles,
+        object_bytes: ObjectBytes,
         blobs: BlobClient,
         links: RayletLinks,
         locations: ObjectLocations,
@@ -101,8 +99,7 @@ class ObjectExchange:
         execute: Callable[[list[StoreAction]], None],
     ) -> None:
         self._index = index
-        self._arena = arena
-        self._files = files
+        self._bytes = object_bytes
         self._blobs = blobs
         self._links = links
         self._locations = locations
@@ -115,7 +112,7 @@ class ObjectExchange:
         self._fetches: dict[Entry, _Fetch] = {}
         self._targets: dict[bytes, _Fetch] = {}
         self._streams: dict[bytes, ChunkStream] = {}
-        self._server = CopyServer(index, arena, files, self.directory, self._pulls.has, self._loop.time, execute)
+        self._server = CopyServer(index, object_bytes, self.directory, self._pulls.has, self._loop.time, execute)
         self._reports = Background()
         self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             **self._server.handlers,
@@ -363,18 +360,12 @@ class ObjectExchange:
     @contextmanager
     def _writable(self, entry: Entry) -> Iterator[memoryview]:
         """Raises: FetchFailed."""
-        assert entry.offset is not None
-        if not entry.path:
-            with self._arena.view[entry.offset : entry.offset + entry.size] as view:
-                yield view
-            return
-        try:
-            file = self._files.map(entry.path, entry.size)
-        except OSError as error:
-            text = f"the file for object {entry.object_id.hex()} cannot be used: {error}"
-            raise FetchFailed(f"ObjectStoreFullError: {text}") from error
-        with file, memoryview(file) as view:
-            yield view
+        with ExitStack() as stack:
+            try:
+                target = stack.enter_context(self._bytes.of(entry))
+            except OSError as error:
+                raise FetchFailed(file_unusable(entry.object_id, error)) from error
+            yield target
 
     # --- what the pull manager asks for ---
 

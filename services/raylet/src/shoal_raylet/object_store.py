@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -18,12 +18,12 @@ from shoal_raylet.actions import Send
 from shoal_raylet.arena import Arena
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.fallback_files import DiskFull, FallbackFiles
+from shoal_raylet.object_bytes import ObjectBytes
 from shoal_raylet.object_entry import (
     CancelFetch,
     CopyGone,
     DeleteBlob,
     Deleted,
-    Entry,
     Fetch,
     Hurry,
     Locate,
@@ -38,7 +38,7 @@ from shoal_raylet.object_index import ObjectIndex
 from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.raylet_links import RayletLinks
 from shoal_raylet.remote_access import RemoteAccess
-from shoal_raylet.store_errors import spilled_copy_away, spilled_copy_lost
+from shoal_raylet.store_errors import file_unusable, spilled_copy_away, spilled_copy_lost
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class ObjectStore:
     ) -> None:
         """``on_change`` is called when the number of used bytes has changed."""
         self.index = index
-        self._arena = arena
+        self._bytes = ObjectBytes(arena, files)
         self._files = files
         #: One thread, so that a file that is made finds the room of those removed before.
         self._file_thread = ThreadPoolExecutor(1, "fallback-files")
@@ -83,7 +83,7 @@ class ObjectStore:
         #: Objects that are to be restored, and why their blobs cannot be read now.
         self._unreadable: dict[bytes, str] = {}
         #: With the other nodes.
-        self.exchange = ObjectExchange(index, arena, files, blobs, links, locations, nodes, self._execute)
+        self.exchange = ObjectExchange(index, self._bytes, blobs, links, locations, nodes, self._execute)
         self._remote = RemoteAccess(index, arena, self._file_thread, send)
         self._direct: dict[type[frames.Message], Callable[[bytes, Any], None]] = {
             frames.ObjectWrite: self._remote.write,
@@ -208,23 +208,12 @@ class ObjectStore:
             self._used = used
             self._on_change()
 
-    @contextmanager
-    def _bytes_of(self, entry: Entry) -> Iterator[memoryview]:
-        """Raises: OSError when its file cannot be used."""
-        assert entry.offset is not None
-        if not entry.path:
-            with self._arena.view[entry.offset : entry.offset + entry.size] as view:
-                yield view
-            return
-        with self._files.map(entry.path, entry.size) as file, memoryview(file) as view:
-            yield view
-
     async def _spill(self, spill: Spill) -> bool:
         """Whether it is written, and the GCS knows."""
         error = ""
         try:
             with ExitStack() as stack:
-                sections = [stack.enter_context(self._bytes_of(entry)) for entry in spill.entries]
+                sections = [stack.enter_context(self._bytes.of(entry)) for entry in spill.entries]
                 await self._blobs.put(spill.key, sections)
             await self._locations.spilled(spill.key, spill.entries)
         except (ServiceError, OSError) as failure:
@@ -236,10 +225,10 @@ class ObjectStore:
     async def _restore(self, restore: Restore) -> None:
         entry, error = restore.entry, ""
         try:
-            with self._bytes_of(entry) as target:
+            with self._bytes.of(entry) as target:
                 await self._read_blob(restore, target)
         except OSError as failure:
-            error = f"ObjectStoreFullError: the file for object {entry.object_id.hex()} cannot be used: {failure}"
+            error = file_unusable(entry.object_id, failure)
         except (NotFound, DataLoss) as failure:
             error = spilled_copy_lost(failure)
         except ServiceError as failure:

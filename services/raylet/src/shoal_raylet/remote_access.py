@@ -11,6 +11,7 @@ from shoal_common import frames
 from shoal_common.background import Background
 from shoal_raylet.arena import Arena
 from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.store_errors import file_unusable
 
 #: A part of an object in one message, at most.
 MAX_PART_BYTES = 4 * 1024 * 1024
@@ -69,7 +70,7 @@ class RemoteAccess:
         try:
             await self._loop.run_in_executor(self._file_thread, _write_at, path, message.offset, message.data)
         except OSError as failure:
-            error = f"ObjectStoreFullError: the file for object {message.object_id.hex()} cannot be used: {failure}"
+            error = file_unusable(message.object_id, failure)
         self._send(peer, frames.ObjectWritten(message.request, error))
 
     async def _read_file(self, peer: bytes, message: frames.ObjectRead, path: str) -> None:

@@ -42,6 +42,11 @@ def fetch_timed_out(after_s: float, problem: str) -> str:
     )
 
 
+def file_unusable(object_id: bytes, error: Exception) -> str:
+    """The file that it was given because there was no room in the arena."""
+    return f"ObjectStoreFullError: the file for object {object_id.hex()} cannot be used: {error}"
+
+
 def spilled_copy_away(error: Exception) -> str:
     return f"ObjectFetchTimedOutError: Its spilled copy cannot be read now: {error}. Ask again."
 
