@@ -13,27 +13,19 @@ that it knows the token.
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 
-from shoal_common import frames, handshake
+from shoal_common import handshake
+from shoal_common.frame_socket import FrameSocket
 from shoal_common.frames import Hello, HelloProof, HelloReply, Message, WorkerAddress
 from shoal_common.handshake import HandshakeError
-from shoal_common.tls import TlsSocket
 
 DEFAULT_PORT = 10001
 #: Role of a client in its ``Hello``.
 ROLE = "client"
 SESSION_ID_BYTES = 32
-#: None of these frames is longer.
-_MAX_FRAME_BYTES = 64 * 1024
-
-#: What is written and read without blocking.
-AnySocket: TypeAlias = socket.socket | TlsSocket
-M = TypeVar("M", bound=Message)
 
 
 class SessionOpen(Message, tag=80):
@@ -98,78 +90,29 @@ def decode_target(data: bytes) -> Target:
     return target
 
 
-class Greeting:
-    """One side of a handshake, over a non-blocking socket and in the running event loop."""
-
-    def __init__(self, sock: AnySocket) -> None:
-        self.sock = sock
-        self._loop = asyncio.get_running_loop()
-        #: What has come behind the last frame.
-        self.rest = b""
+class Greeting(FrameSocket):
+    """One side of the handshake."""
 
     async def request(self, token: str, hello: Hello, session: SessionOpen) -> SessionOpened:
         """The client's side. Raises: HandshakeError (refused, or the other side is no gateway of ours), OSError."""
-        await self._write(hello)
-        reply = await self._read(HelloReply)
-        handshake.check_reply(token, hello.nonce, reply)
-        await self._write(HelloProof(handshake.prove(token, b"connecting", hello.nonce, reply.nonce)))
-        await self._write(session)
-        return await self._read(SessionOpened)
+        await self.introduce(token, hello)
+        await self.write(session)
+        return await self.read(SessionOpened)
 
     async def authenticate(self, token: str, node_id: bytes) -> tuple[Hello, SessionOpen]:
         """The gateway's side, up to what the client wants. Raises: HandshakeError, OSError."""
-        hello = await self._read(Hello)
+        hello = await self.read(Hello)
         error = handshake.check_hello(hello)
         if not error and hello.role != ROLE:
             error = f"this is the port for clients, and a {hello.role} connects to its raylet's own"
         if error:
-            await self._write(HelloReply(b"", b"", b"", b"", error))
+            await self.write(HelloReply(b"", b"", b"", b"", error))
             raise HandshakeError(error)
         nonce = handshake.new_nonce()
-        await self._write(HelloReply(nonce, handshake.answer_hello(token, hello, nonce), node_id, b""))
-        handshake.check_proof(token, hello.nonce, nonce, await self._read(HelloProof))
-        return hello, await self._read(SessionOpen)
+        await self.write(HelloReply(nonce, handshake.answer_hello(token, hello, nonce), node_id, b""))
+        handshake.check_proof(token, hello.nonce, nonce, await self.read(HelloProof))
+        return hello, await self.read(SessionOpen)
 
     async def answer(self, opened: SessionOpened) -> None:
         """Raises: OSError."""
-        await self._write(opened)
-
-    async def _read(self, kind: type[M]) -> M:
-        while len(self.rest) < frames.LENGTH.size or len(self.rest) < self._frame_end():
-            try:
-                data = self.sock.recv(_MAX_FRAME_BYTES)
-            except BlockingIOError:
-                await self._wait(self._loop.add_reader, self._loop.remove_reader)
-                continue
-            if not data:
-                raise ConnectionResetError("the other side closed the connection during the handshake")
-            self.rest += data
-        end = self._frame_end()
-        body, self.rest = self.rest[frames.LENGTH.size : end], self.rest[end:]
-        try:
-            return msgspec.msgpack.decode(body, type=kind)
-        except msgspec.DecodeError as error:
-            raise HandshakeError(f"the other side does not follow the handshake: {error}") from error
-
-    def _frame_end(self) -> int:
-        (length,) = frames.LENGTH.unpack_from(self.rest)
-        if length > _MAX_FRAME_BYTES:
-            raise HandshakeError("the other side does not speak Shoal's protocol: is that the gateway's port?")
-        return int(frames.LENGTH.size + length)
-
-    async def _write(self, message: Message) -> None:
-        data = memoryview(frames.encode_frame(message))
-        while data:
-            try:
-                data = data[self.sock.send(data) :]
-            except BlockingIOError:
-                await self._wait(self._loop.add_writer, self._loop.remove_writer)
-
-    async def _wait(self, add: Any, remove: Any) -> None:
-        ready = asyncio.Event()
-        fd = self.sock.fileno()
-        add(fd, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            remove(fd)
+        await self.write(opened)

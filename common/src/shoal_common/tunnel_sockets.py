@@ -12,7 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from shoal_common.gateway_handshake import AnySocket
+from shoal_common.frame_socket import AnySocket
 from shoal_common.tunnel import Closed, Ended, Event, Lost, Opened, Received, Tunnel, TunnelError
 
 _READ_BYTES = 64 * 1024

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shoal_common import frames, handshake, tcp
+from shoal_common.frame_socket import AnySocket
 from shoal_common.frames import Hello, WorkerAddress
 from shoal_common.gateway_handshake import (
     ROLE,
     SESSION_ID_BYTES,
-    AnySocket,
     Greeting,
     SessionOpen,
     SessionOpened,

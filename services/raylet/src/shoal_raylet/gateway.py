@@ -12,7 +12,8 @@ import structlog
 
 from shoal_common import tcp
 from shoal_common.background import Background
-from shoal_common.gateway_handshake import SESSION_ID_BYTES, AnySocket, Greeting, SessionOpen, SessionOpened
+from shoal_common.frame_socket import AnySocket
+from shoal_common.gateway_handshake import SESSION_ID_BYTES, Greeting, SessionOpen, SessionOpened
 from shoal_common.handshake import HANDSHAKE_TIMEOUT_S, HandshakeError
 from shoal_common.tls import Tls
 from shoal_raylet.gateway_session import GatewaySession, Inside

@@ -15,8 +15,9 @@ import structlog
 
 from shoal_common import tcp
 from shoal_common.background import Background
+from shoal_common.frame_socket import AnySocket
 from shoal_common.frames import WorkerAddress
-from shoal_common.gateway_handshake import AnySocket, Target, ToGcs, ToPath, ToPort, ToRaylet, decode_target
+from shoal_common.gateway_handshake import Target, ToGcs, ToPath, ToPort, ToRaylet, decode_target
 from shoal_common.tls import Tls
 from shoal_common.tunnel import Tunnel
 from shoal_common.tunnel_sockets import TunnelSockets

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import msgspec
 import structlog
 
 from shoal_common import frames, handshake, tcp
-from shoal_common.tls import Tls, TlsSocket
+from shoal_common.frame_socket import AnySocket, FrameSocket
+from shoal_common.tls import Tls
 from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.channel import Connection
 
@@ -66,7 +65,7 @@ class RayletLinks:
         if link is not None:
             link.close("the node is dead")
 
-    async def dial(self, node_id: bytes) -> socket.socket | TlsSocket:
+    async def dial(self, node_id: bytes) -> AnySocket:
         """A connection over which both sides have proved that they know the token. Raises: LinkLost."""
         node = await self._find(node_id)
         if node is None or not node.channel_port:
@@ -74,10 +73,16 @@ class RayletLinks:
         where = f"node {node_id.hex()} at {node.host}:{node.channel_port}"
         try:
             async with asyncio.timeout(tcp.CONNECT_TIMEOUT_S):
-                return await self._shake_hands(tcp.dial(node.host, node.channel_port, self._tls), node_id)
+                sock = tcp.dial(node.host, node.channel_port, self._tls)
+                try:
+                    await FrameSocket(sock).introduce(self.token, self.hello(), node_id)
+                except BaseException:
+                    sock.close()
+                    raise
+                return sock
         except TimeoutError:
             raise LinkLost(f"{where} has not answered in {tcp.CONNECT_TIMEOUT_S:g} s") from None
-        except (OSError, handshake.HandshakeError, msgspec.DecodeError) as error:
+        except (OSError, handshake.HandshakeError) as error:
             raise LinkLost(f"{where} cannot be reached: {error}") from error
 
     async def stop(self) -> None:
@@ -97,28 +102,6 @@ class RayletLinks:
             pid=os.getpid(),
             python=handshake.python_minor(),
         )
-
-    async def _shake_hands(self, sock: socket.socket | TlsSocket, node_id: bytes) -> socket.socket | TlsSocket:
-        try:
-            hello = self.hello()
-            await _send(sock, frames.encode_frame(hello))
-            decoder = frames.FrameDecoder(frames.HelloReply)
-            replies: list[frames.HelloReply] = []
-            while not replies:
-                data = await _receive(sock)
-                if not data:
-                    raise handshake.HandshakeError("it closed the connection during the handshake")
-                replies = decoder.feed(data)
-            (reply,) = replies
-            handshake.check_reply(self.token, hello.nonce, reply)
-            if reply.node_id != node_id:
-                raise handshake.HandshakeError("another node has its address by now")
-            proof = handshake.prove(self.token, b"connecting", hello.nonce, reply.nonce)
-            await _send(sock, frames.encode_frame(frames.HelloProof(proof)))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     def _link(self, node_id: bytes) -> _Link:
         link = self._links.get(node_id)
@@ -207,37 +190,3 @@ class _Link:
 
     def closed(self, connection: Connection) -> None:
         self.close("the other side has closed it")
-
-
-async def _send(sock: socket.socket | TlsSocket, data: bytes) -> None:
-    """A few bytes, when the socket is connected. Raises: OSError."""
-    while data:
-        try:
-            data = data[sock.send(data) :]
-        except BlockingIOError:
-            await _ready(sock, writable=True)
-
-
-async def _receive(sock: socket.socket | TlsSocket) -> bytes:
-    """Raises: OSError."""
-    while True:
-        try:
-            return sock.recv(4096)
-        except BlockingIOError:
-            await _ready(sock, writable=False)
-
-
-async def _ready(sock: socket.socket | TlsSocket, *, writable: bool) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    watch, unwatch = (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    watch(sock.fileno(), wake)
-    try:
-        await ready
-    finally:
-        unwatch(sock.fileno())
