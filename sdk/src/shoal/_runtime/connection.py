@@ -300,12 +300,3 @@ def authenticate_blocking(sock: socket.socket, identity: Identity, union: Any) -
         if arena_fd >= 0:
             os.close(arena_fd)
         raise
-
-
-def listen(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(path)
-    os.chmod(path, 0o600)
-    sock.listen(1024)
-    sock.setblocking(False)
-    return sock

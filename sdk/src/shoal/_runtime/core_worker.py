@@ -42,7 +42,7 @@ from shoal._runtime.reactor import Reactor, Waiter
 from shoal._runtime.remote_store import RemoteStore
 from shoal._runtime.task_submitter import TaskSubmitter
 from shoal._serialization import Serialized, loads, loads_packed, serialize
-from shoal_common import frames, ids, tcp
+from shoal_common import frames, ids, tcp, unix
 from shoal_common.frames import WorkerAddress
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class CoreWorker:
         self.set_job(job_id)
 
         self._dialer = dialer or DirectDialer(node_id, raylet_path, tls)
-        listeners = [channel.listen(socket_path), *([listener] if listener is not None else [])]
+        listeners = [unix.listen(socket_path), *([listener] if listener is not None else [])]
         self.peers = Peers(
             self.reactor, self._identity, self.lock, self._dialer, listeners, tls, self._on_peer, self._on_peer_gone
         )

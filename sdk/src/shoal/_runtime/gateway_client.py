@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shoal_common import frames, handshake, tcp
+from shoal_common import frames, handshake, tcp, unix
 from shoal_common.frame_socket import AnySocket
 from shoal_common.frames import Hello, WorkerAddress
 from shoal_common.gateway_handshake import (
@@ -45,7 +45,6 @@ logger = logging.getLogger("shoal")
 CONNECT_TIMEOUT_S = 5.0
 #: Pauses between two attempts to connect again, in seconds.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
-_BACKLOG = 64
 _JOIN_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
@@ -164,10 +163,7 @@ class GatewayClient:
         tunnel = Tunnel(client=True, grace_s=opened.grace_s, now=self._loop.time())
         self._sockets = TunnelSockets(tunnel, on_open=self._called, on_lost=self._lost, on_end=self._ended)
         self._sockets.attach(connection, opened.received, early)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._gcs_listener = listener
-        listener.bind(self._gcs_path)
-        listener.listen(_BACKLOG)
+        listener = self._gcs_listener = unix.listen(self._gcs_path)
         self._loop.add_reader(listener.fileno(), self._accept_grpc, listener)
         return opened
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from shoal._runtime.connection import Connection, Identity
 from shoal._runtime.dialer import Dialer
 from shoal._runtime.peer_frames import PeerMessage
 from shoal._runtime.reactor import Reactor
-from shoal_common import tcp
+from shoal_common import tcp, unix
 from shoal_common.frames import Message, WorkerAddress
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class Peers:
                 return
             if sock.family != socket.AF_UNIX:
                 self._make(tcp.accepted(sock, self._tls), connecting=False).require_proof()
-            elif _user_of(sock) in (os.getuid(), 0):
+            elif unix.user_of(sock) in (os.getuid(), 0):
                 self._make(sock, connecting=False)
             else:
                 sock.close()
@@ -155,9 +154,3 @@ class Peers:
             connection.detach()
         for listener in self._listeners:
             listener.close()
-
-
-def _user_of(sock: socket.socket) -> int:
-    """The user id of the process at the other end, as the kernel knows it."""
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(uid)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from shoal_common import frames, handshake
+from shoal_common import frames, handshake, unix
 from shoal_common.tls import TlsSocket
 
 log = structlog.get_logger(__name__)
@@ -244,8 +243,7 @@ class Connection:
 
     def _peer_uid_error(self) -> str:
         assert isinstance(self._sock, socket.socket)
-        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _, uid, _ = struct.unpack("3i", credentials)
+        uid = unix.user_of(self._sock)
         if uid in (os.getuid(), 0):
             return ""
         return f"user {uid} may not join a node that runs as user {os.getuid()}: run both as the same user"

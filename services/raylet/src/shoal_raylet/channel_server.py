@@ -11,13 +11,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from shoal_common import frames, tcp
+from shoal_common import frames, tcp, unix
 from shoal_common.tls import Tls
 from shoal_raylet.channel import Connection
 
 log = structlog.get_logger(__name__)
 
-_BACKLOG = 512
 _ACCEPT_PAUSE_S = 0.5
 #: Longest path of a Unix socket on Linux, without the terminating zero.
 _MAX_PATH = 107
@@ -75,11 +74,7 @@ class ChannelServer:
             self._listen(tcp.listen(*self._tcp_at))
             self.port = self._listeners[0].getsockname()[1]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.bind(os.fspath(self.path))
-        self.path.chmod(0o600)
-        listener.listen(_BACKLOG)
-        self._listen(listener)
+        self._listen(unix.listen(os.fspath(self.path)))
 
     def stop_accepting(self) -> None:
         for listener in self._listeners:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from shoal_common import tcp
+from shoal_common import tcp, unix
 from shoal_common.background import Background
 from shoal_common.frame_socket import AnySocket
 from shoal_common.frames import WorkerAddress
@@ -25,7 +25,6 @@ from shoal_raylet.gateway_targets import GatewayTargets
 
 log = structlog.get_logger(__name__)
 
-_BACKLOG = 512
 _ACCEPT_PAUSE_S = 0.5
 
 
@@ -59,7 +58,7 @@ class GatewaySession:
         self._loop = asyncio.get_running_loop()
         self._path = os.fspath(inside.sockets_dir / f"c-{worker_id.hex()[:16]}")
         self._connecting = Background()
-        self._listeners = [_listen(self._path)]
+        self._listeners = [unix.listen(self._path)]
         port = 0
         if inside.listen_host:
             try:
@@ -189,15 +188,3 @@ class GatewaySession:
         self._stop_listening()
         self._connecting.cancel()
         self._on_end()
-
-
-def _listen(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
