@@ -18,7 +18,8 @@ from shoal_raylet.object_entry import (
     Spill,
     StoreAction,
 )
-from shoal_raylet.object_index import SPILL_RETRY_S, ObjectIndex
+from shoal_raylet.object_index import ObjectIndex
+from shoal_raylet.spills import RETRY_S
 
 JOB = b"job1"
 A, B = b"process-A", b"process-B"
@@ -479,8 +480,8 @@ def test_spilling_that_fails_loses_nothing_and_is_tried_again() -> None:
     store.create(2, 40)
     assert store.finish_spill("unreachable") == []
     # It is tried again, after a pause.
-    assert store.spills == [] and store.index.next_deadline() == SPILL_RETRY_S
-    store.now = SPILL_RETRY_S
+    assert store.spills == [] and store.index.next_deadline() == RETRY_S
+    store.now = RETRY_S
     store.run(store.index.tick(store.now))
     store.finish_spill("unreachable")
     store.now = GRACE_S

@@ -17,9 +17,7 @@ of another that was fetched ahead and has not been read.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from shoal_common import frames
 from shoal_raylet.actions import Send
@@ -35,39 +33,19 @@ from shoal_raylet.object_entry import (
     Fetch,
     Hurry,
     Locate,
-    MakeFile,
     RemoveFile,
     Restore,
     Spill,
     StoreAction,
 )
+from shoal_raylet.room_queue import RoomQueue, Waiting
+from shoal_raylet.spills import MAX_SPILLS, Spills
 from shoal_raylet.store_errors import StoreUse, get_timed_out, lost, no_room
 
-#: Objects are fused into blobs of about this size, in bytes; a quarter of a small store.
-SPILL_BATCH_BYTES = 100 * 1024 * 1024
-#: Sections of one blob at most.
-MAX_BATCH_OBJECTS = 2000
-#: Blobs that are written at the same time.
-MAX_SPILLS = 2
-#: After a blob could not be written, spilling pauses this long, in seconds.
-SPILL_RETRY_S = 1.0
 #: What is asked for ahead beyond this many objects on the way is forgotten.
 MAX_PREFETCHES = 1000
 #: The raylet's own pins.
 _SELF = b""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A creator (``entry`` None), a restore or a copy that waits for room."""
-
-    object_id: bytes
-    size: int
-    since: float
-    peer: bytes = b""
-    request: int = 0
-    owner: bytes = b""
-    entry: Entry | None = None
 
 
 class ObjectIndex:
@@ -77,40 +55,32 @@ class ObjectIndex:
         """``capacity`` in bytes. ``full_grace_s``: how long to wait for room without any progress, in seconds;
         ``fallback_dir``: where the files lie for what finds none. Blobs of another ``incarnation`` may still exist."""
         self.allocator = Allocator(capacity)
-        self._fallback_dir = fallback_dir
         self._node_id = node_id
-        self._blob_suffix = f"{node_id.hex()}/{incarnation:x}-"
-        self._full_grace_s = full_grace_s
         self._entries: dict[bytes, Entry] = {}
         self._by_owner: dict[bytes, set[Entry]] = {}
         self._pinned_by: dict[bytes, set[Entry]] = {}
         #: Deleted, but their bytes are still pinned.
         self._dying: dict[bytes, list[Entry]] = {}
         self._idle = IdleObjects()
-        self._queue: deque[_Waiting] = deque()
+        self._queue = RoomQueue(full_grace_s, fallback_dir)
         #: Copies that are fetched ahead and wait for room, behind the queue.
-        self._prefetches: dict[Entry, _Waiting] = {}
+        self._prefetches: dict[Entry, Waiting] = {}
         #: Copies that are being looked for or fetched although nobody waits for them yet.
         self._ahead: set[Entry] = set()
-        self._progress_at = 0.0
         #: The grace is over, and no arena memory has become free since: who finds no room need not wait for it again.
         self._stuck = False
-        #: Files that are being made, by path.
-        self._files: dict[str, _Waiting] = {}
-        self._file_counter = 0
-        self._spills: dict[str, tuple[Entry, ...]] = {}
-        self._spill_counter = 0
-        self._spill_not_before = 0.0
-        #: Why the last spill failed ("" = it did not).
-        self._spill_error = ""
-        #: Jobs of which something was ever spilled.
-        self.spilled_jobs: set[bytes] = set()
+        self._spills = Spills(self.allocator.capacity, node_id, incarnation)
         self.spilled_bytes = 0
         self.restored_bytes = 0
 
     @property
     def count(self) -> int:
         return len(self._entries)
+
+    @property
+    def spilled_jobs(self) -> set[bytes]:
+        """Of which something was ever spilled."""
+        return self._spills.jobs
 
     # --- requests of processes ---
 
@@ -122,10 +92,10 @@ class ObjectIndex:
         existing = self._entries.get(object_id)
         if existing is not None:
             actions += self._delete(existing)
-        waiting = _Waiting(object_id, size, now, peer, request, owner)
+        waiting = Waiting(object_id, size, now, peer, request, owner)
         if Allocator.rounded(size) > self.allocator.capacity:
-            return [*actions, self._fall_back(waiting)]
-        self._enqueue(waiting, now)
+            return [*actions, self._queue.fall_back(waiting)]
+        self._queue.add(waiting, now)
         return actions + self._serve(now)
 
     def seal(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
@@ -163,7 +133,7 @@ class ObjectIndex:
         if not entry.sealed or entry.arriving:
             return []
         entry.arriving = True
-        self._enqueue(_Waiting(object_id, entry.size, now, entry=entry), now)
+        self._queue.add(Waiting(object_id, entry.size, now, entry=entry), now)
         return self._serve(now)
 
     def end_get(self, peer: bytes, request: int, object_id: bytes, problem: str) -> list[StoreAction]:
@@ -229,7 +199,7 @@ class ObjectIndex:
             return []
         entry.size, entry.owner = size, owner
         self._by_owner.setdefault(owner, set()).add(entry)
-        waiting = _Waiting(entry.object_id, size, now, entry=entry)
+        waiting = Waiting(entry.object_id, size, now, entry=entry)
         fits = Allocator.rounded(size) <= self.allocator.capacity
         if entry in self._ahead:
             if not fits:
@@ -237,9 +207,9 @@ class ObjectIndex:
                 return self._delete(entry)
             self._prefetches[entry] = waiting
         elif fits:
-            self._enqueue(waiting, now)
+            self._queue.add(waiting, now)
         else:
-            return [self._fall_back(waiting)]
+            return [self._queue.fall_back(waiting)]
         return self._serve(now)
 
     def fetched(self, entry: Entry, now: float) -> list[StoreAction]:
@@ -287,7 +257,7 @@ class ObjectIndex:
             and entry.blob is None
             and entry.owner not in ending_owners
             and entry.object_id[:4] not in ending_jobs
-            and not any(entry in entries for entries in self._spills.values())
+            and entry not in self._spills
         ]
 
     def save(self, entries: list[Entry]) -> Spill:
@@ -300,8 +270,7 @@ class ObjectIndex:
     def peer_gone(self, peer: bytes, now: float) -> list[StoreAction]:
         """Its pins end, and what it had not sealed is dropped."""
         actions: list[StoreAction] = []
-        self._queue = deque(waiting for waiting in self._queue if waiting.entry is not None or waiting.peer != peer)
-        self._files = {path: w for path, w in self._files.items() if w.entry is not None or w.peer != peer}
+        self._queue.forget_creator(peer)
         for entry in self._entries.values():
             if entry.getters:
                 entry.getters = [getter for getter in entry.getters if getter[0] != peer]
@@ -328,13 +297,10 @@ class ObjectIndex:
 
     def spilled(self, key: str, error: str, now: float) -> list[StoreAction]:
         """A blob was written, or not (``error``)."""
-        entries = self._spills.pop(key)
+        entries = self._spills.ended(key, error, now)
         actions: list[StoreAction] = []
-        self._spill_error = error
-        if error:
-            self._spill_not_before = now + SPILL_RETRY_S
-        else:
-            self._progress_at = now
+        if not error:
+            self._queue.progress(now)
             blob = Blob(key)
             offset = 0
             for entry in entries:
@@ -366,13 +332,12 @@ class ObjectIndex:
 
     def file_made(self, path: str, error: str, disk_full: bool) -> list[StoreAction]:
         """A file was made, or not: ``error`` says why."""
-        waiting = self._files.pop(path, None)
+        waiting = self._queue.file_made(path)
         if waiting is None:
-            # Nobody wants it any more.
             return [] if error else [RemoveFile(path)]
         if not error:
             return self._place(waiting, 0, path)
-        text = no_room(waiting.size, self._use(), self._spill_error, error, disk_full)
+        text = no_room(waiting.size, self._use(), self._spills.error, error, disk_full)
         if waiting.entry is None:
             return [Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, text))]
         actions = self._fail_getters(waiting.entry, text)
@@ -386,28 +351,18 @@ class ObjectIndex:
     def tick(self, now: float) -> list[StoreAction]:
         """Try to spill again, and end the wait for arena memory when nothing has moved for too long."""
         actions = self._serve(now)
-        if self._queue and self._is_overdue(now):
+        if self._queue and not self._spills.promise_room and now >= self._queue.patience_ends:
             self._stuck = True
             actions += self._serve(now)
         return actions
 
     def next_deadline(self) -> float | None:
         deadlines = []
-        if self._queue and not self._is_spilling():
-            deadlines.append(self._patience_ends())
-        if self._queue and self._spill_error and self._idle.spillable and not self._spills:
-            deadlines.append(self._spill_not_before)
+        if self._queue and not self._spills.promise_room:
+            deadlines.append(self._queue.patience_ends)
+        if self._queue and self._idle.spillable and (retry_at := self._spills.retry_at) is not None:
+            deadlines.append(retry_at)
         return min(deadlines, default=None)
-
-    def _is_overdue(self, now: float) -> bool:
-        return not self._is_spilling() and now >= self._patience_ends()
-
-    def _patience_ends(self) -> float:
-        return max(self._queue[0].since, self._progress_at) + self._full_grace_s
-
-    def _is_spilling(self) -> bool:
-        """With some hope: room is coming."""
-        return bool(self._spills) and not self._spill_error
 
     # --- pins ---
 
@@ -456,7 +411,7 @@ class ObjectIndex:
         if waiting is None:
             return [Hurry(entry)]
         waiting.since = now
-        self._enqueue(waiting, now)
+        self._queue.add(waiting, now)
         return [Hurry(entry), *self._serve(now)]
 
     def _delete_all(self, entries: list[Entry], now: float) -> list[StoreAction]:
@@ -483,8 +438,7 @@ class ObjectIndex:
         if not entry.home:
             actions.append(Deleted(entry.object_id))
         if entry.arriving:
-            self._queue = deque(waiting for waiting in self._queue if waiting.entry is not entry)
-            self._files = {path: waiting for path, waiting in self._files.items() if waiting.entry is not entry}
+            self._queue.forget(entry)
             self._prefetches.pop(entry, None)
             if entry.home:
                 actions.append(CancelFetch(entry))
@@ -540,25 +494,20 @@ class ObjectIndex:
 
     # --- room ---
 
-    def _enqueue(self, waiting: _Waiting, now: float) -> None:
-        if not self._queue:
-            self._progress_at = now
-        self._queue.append(waiting)
-
     def _serve(self, now: float) -> list[StoreAction]:
         """Place what waits, in order; make room for the first that does not fit."""
         actions: list[StoreAction] = []
         while self._queue:
-            waiting = self._queue[0]
+            waiting = self._queue.first
             offset = self._allocate(waiting.size, actions)
             if offset is None:
                 actions += self._make_room(now)
-                if not self._stuck or self._is_spilling():
+                if not self._stuck or self._spills.promise_room:
                     break
-                actions.append(self._fall_back(self._queue.popleft()))
+                actions.append(self._queue.fall_back(self._queue.pop()))
                 continue
-            self._queue.popleft()
-            self._progress_at = now
+            self._queue.pop()
+            self._queue.progress(now)
             actions += self._place(waiting, offset, "")
         if not self._queue:
             for entry, waiting in list(self._prefetches.items()):
@@ -584,13 +533,7 @@ class ObjectIndex:
             offset = self.allocator.allocate(size)
         return offset
 
-    def _fall_back(self, waiting: _Waiting) -> StoreAction:
-        self._file_counter += 1
-        path = f"{self._fallback_dir}/{self._file_counter:08x}"
-        self._files[path] = waiting
-        return MakeFile(path, waiting.size)
-
-    def _place(self, waiting: _Waiting, offset: int, path: str) -> list[StoreAction]:
+    def _place(self, waiting: Waiting, offset: int, path: str) -> list[StoreAction]:
         if waiting.entry is not None:
             entry = waiting.entry
             entry.offset, entry.path = offset, path
@@ -609,10 +552,9 @@ class ObjectIndex:
 
     def _make_room(self, now: float) -> list[StoreAction]:
         actions: list[StoreAction] = []
-        needed = sum(waiting.size for waiting in self._queue)
-        coming = self.allocator.capacity - self.allocator.used
-        coming += sum(entry.size for entries in self._spills.values() for entry in entries)
-        if now >= self._spill_not_before or not self._spill_error:
+        needed = self._queue.size
+        coming = self.allocator.capacity - self.allocator.used + self._spills.size
+        if self._spills.may_begin(now):
             # With nothing under way, free bytes that suffice in sum lie scattered: spill on until the first fits.
             while self._idle.spillable and (not self._spills or (coming < needed and len(self._spills) < MAX_SPILLS)):
                 spill = self._next_spill()
@@ -629,21 +571,10 @@ class ObjectIndex:
 
     def _begin_spill(self, job_id: bytes, entries: Iterable[Entry]) -> Spill:
         """As many of them as one blob takes."""
-        limit = min(SPILL_BATCH_BYTES, self.allocator.capacity // 4)
-        batch: list[Entry] = []
-        size = 0
-        for entry in entries:
-            batch.append(entry)
-            size += entry.size
-            if size >= limit or len(batch) == MAX_BATCH_OBJECTS:
-                break
-        for entry in batch:
+        spill = self._spills.begin(job_id, entries)
+        for entry in spill.entries:
             self._pin(entry, _SELF)
-        self._spill_counter += 1
-        key = f"spill/{job_id.hex()}/{self._blob_suffix}{self._spill_counter:x}"
-        self.spilled_jobs.add(job_id)
-        self._spills[key] = tuple(batch)
-        return Spill(key, tuple(batch))
+        return spill
 
     def _ask_to_uncache(self) -> list[StoreAction]:
         asked: dict[bytes, list[bytes]] = {}
