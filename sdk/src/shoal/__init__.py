@@ -25,7 +25,8 @@ from shoal import experimental as experimental
 from shoal import job_config as job_config
 from shoal import remote_function as remote_function
 from shoal import util as util
-from shoal._actor import ActorClass, ActorHandle, actor_class_of, get_actor, kill, method
+from shoal._actor import ActorClass, actor_class_of, method
+from shoal._actor_handle import ActorHandle, get_actor, kill
 from shoal._cluster import available_resources, cluster_resources, nodes
 from shoal._object_ref import ObjectRef
 from shoal._options import ActorOptions, TaskOptions

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from shoal import _worker, exceptions
-from shoal._serialization import dumps_function
+from shoal._serialization import dumps_function, serialize
 from shoal_common.frames import SchedulingClass
 from shoal_common.resources import ResourceSet
 
@@ -91,3 +91,10 @@ def scheduling_class(resources: dict[str, float], strategy: str) -> SchedulingCl
     them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
     amounts = tuple(sorted(ResourceSet.of(resources).grains.items()))
     return SchedulingClass(name="", resources=amounts, strategy=strategy)
+
+
+def pickled_exceptions(retry: bool | tuple[type[Exception], ...] | None) -> bool | bytes:
+    """The option ``retry_exceptions``, as ``TaskPush`` has it."""
+    if retry is None or isinstance(retry, bool):
+        return bool(retry)
+    return serialize(retry, "retry_exceptions", out_of_band=False).pickled

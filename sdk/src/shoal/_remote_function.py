@@ -15,7 +15,6 @@ from shoal._group_placement import strategy_of_task
 from shoal._object_ref import ObjectRef
 from shoal._options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._runtime.task_submitter import pack_arguments
-from shoal._serialization import serialize
 from shoal._signature import Signature, signature_of
 
 P = ParamSpec("P")
@@ -125,8 +124,7 @@ class RemoteFunction(Generic[P, R]):
         prepared.queue = core.tasks.queue_of(_export.scheduling_class(options.resources(), strategy))
         prepared.num_returns = num_returns
         prepared.max_retries = _max_retries(options)
-        retry = options.retry_exceptions
-        prepared.retry_exceptions = retry if isinstance(retry, bool) else _pickle_classes(retry)
+        prepared.retry_exceptions = _export.pickled_exceptions(options.retry_exceptions)
         prepared.max_calls = options.max_calls or 0
         self._prepared = prepared
         return prepared
@@ -149,10 +147,6 @@ def _max_retries(options: TaskOptions) -> int:
     if options.max_retries is not None:
         return options.max_retries
     return int(os.environ.get("SHOAL_TASK_MAX_RETRIES", DEFAULT_MAX_RETRIES))
-
-
-def _pickle_classes(classes: tuple[type[Exception], ...]) -> bytes:
-    return serialize(classes, "retry_exceptions", out_of_band=False).pickled
 
 
 #: One definition per function table key in a process, so that its run times are learned once.

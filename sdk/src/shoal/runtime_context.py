@@ -68,7 +68,7 @@ class RuntimeContext:
     @property
     def current_actor(self) -> Any:
         """A handle to the actor that runs this; it does not keep the actor alive. Raises: RuntimeError outside."""
-        from shoal._actor import handle_from_payload
+        from shoal._actor_handle import handle_from_payload
 
         if not _context.process.actor_id:
             raise RuntimeError("This method is only available in an actor.")

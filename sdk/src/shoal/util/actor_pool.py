@@ -8,7 +8,7 @@ from typing import Any
 
 import shoal
 from shoal import exceptions
-from shoal._actor import ActorHandle
+from shoal._actor_handle import ActorHandle
 from shoal._object_ref import ObjectRef
 
 #: Calls one method of the actor with the value; a list of refs when the method has several results.

@@ -12,7 +12,7 @@ from typing import Any
 
 import shoal
 from shoal import exceptions
-from shoal._actor import ActorHandle
+from shoal._actor_handle import ActorHandle
 
 
 class Pool(multiprocessing.pool.ThreadPool):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import shoal
-from shoal._actor import ActorHandle
+from shoal._actor_handle import ActorHandle
 
 
 class Empty(queue.Empty):
