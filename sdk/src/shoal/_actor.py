@@ -16,8 +16,8 @@ from shoal._remote_function import check_streaming
 from shoal._runtime import actor_creation
 from shoal._runtime.actor_creation import ActorCreation
 from shoal._runtime.actor_host import ActorExit
+from shoal._runtime.arguments import pack_arguments
 from shoal._runtime.peer_frames import TaskPush
-from shoal._runtime.task_submitter import pack_arguments
 from shoal._signature import Signature, signature_of
 from shoal_common import ids
 from shoal_common.resources import ResourceSet

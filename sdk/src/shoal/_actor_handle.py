@@ -10,8 +10,8 @@ from shoal import _worker, exceptions
 from shoal._export import pickled_exceptions
 from shoal._object_ref import ObjectRef
 from shoal._options import MethodOptions
+from shoal._runtime.arguments import pack_arguments
 from shoal._runtime.gcs_client import NOT_FOUND
-from shoal._runtime.task_submitter import pack_arguments
 from shoal._signature import ANY, Signature
 from shoal_common import ids
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-from typing import Any
 
 
 class TaskContext:
@@ -38,7 +37,6 @@ class ProcessContext:
         self.devices: dict[str, list[str]] = {}
         #: How it was to be placed, as ``SchedulingClass.strategy``.
         self.strategy = ""
-        self.job_config: dict[str, Any] = {}
 
 
 process = ProcessContext()

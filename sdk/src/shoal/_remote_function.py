@@ -14,7 +14,7 @@ from shoal._export import Exportable
 from shoal._group_placement import strategy_of_task
 from shoal._object_ref import ObjectRef
 from shoal._options import DEFAULT_MAX_RETRIES, TaskOptions
-from shoal._runtime.task_submitter import pack_arguments
+from shoal._runtime.arguments import pack_arguments
 from shoal._signature import Signature, signature_of
 
 P = ParamSpec("P")

@@ -25,7 +25,8 @@ from shoal._ref_pickling import collected
 
 ALIGNMENT = 64
 _HEAD = struct.Struct("<II")
-_PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
+#: What the C pickler alone pickles, and without any reference inside.
+PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
 
 loads = pickle.loads
 
@@ -144,7 +145,7 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
     """``out_of_band=False`` puts large buffers into the pickle too.
 
     Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled."""
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return Serialized(pickle.dumps(value, 5), [], [])
     buffers: list[memoryview] = []
     contained: list[ObjectRef[Any]] = []

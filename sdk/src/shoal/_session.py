@@ -13,8 +13,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from shoal import _worker, exceptions
 from shoal._embedded import EmbeddedCluster, Place, running_clusters
 from shoal._init_arguments import GATEWAY_SCHEME, check_amounts, node_resources, store_bytes, system_settings
@@ -333,8 +331,8 @@ def _given_token() -> str:
 
 
 def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
+    from shoal._runtime import job_settings
     from shoal._runtime.core_worker import CoreWorker
-    from shoal._runtime.executor import job_config_id
     from shoal._runtime.gcs_client import GcsClient
     from shoal._runtime.reactor import defer_interrupts
     from shoal_common.handshake import HandshakeError
@@ -363,16 +361,16 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
         session.cluster_id = job.cluster_id
         lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
         search = [os.path.abspath(path) for path in getattr(job_config, "code_search_path", ())]
-        config = {
-            "sys_path": [*search, *(_driver_sys_path() if outside is None else ())],
-            "namespace": job.namespace,
-            "default_actor_lifetime": lifetime,
-        }
+        settings = job_settings.JobSettings(
+            namespace=job.namespace,
+            default_actor_lifetime=lifetime,
+            sys_path=[*search, *(_driver_sys_path() if outside is None else ())],
+        )
         gcs.call(
             "Function",
             "PutFunction",
             gcs_pb2.PutFunctionRequest(
-                job_id=job.job_id, function_id=job_config_id(job.job_id), data=msgspec.msgpack.encode(config)
+                job_id=job.job_id, function_id=job_settings.key(job.job_id), data=job_settings.encode(settings)
             ),
         )
     except exceptions.RpcError as error:

@@ -20,6 +20,9 @@ import msgspec
 from shoal._object_ref import ObjectRef, RefTracker
 from shoal_common.frames import WorkerAddress
 
+#: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
+MAX_INLINE_BYTES = 100 * 1024
+
 PENDING = 0
 INLINE = 1  # equals peer_frames.INLINE: ``payload`` is one plain pickle
 PACKED = 2

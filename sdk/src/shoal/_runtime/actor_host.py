@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from shoal import _context
 from shoal._object_ref import ObjectRef
 from shoal._runtime.actor_creation import ActorCreation
+from shoal._runtime.arguments import load_arguments
 from shoal._runtime.peer_frames import TaskPush, TaskReply
+from shoal._runtime.replies import error_reply, result_reply
 
 if TYPE_CHECKING:
     from shoal._runtime.core_worker import CoreWorker
@@ -141,7 +143,7 @@ class ActorHost:
             try:
                 pool = self._pools[self.group_of(push)]
             except ValueError as error:
-                self._executor.reply_now(caller, [self._executor.error_reply(push, error, time.perf_counter_ns())])
+                self._executor.reply_now(caller, [error_reply(self._core, self, push, error, time.perf_counter_ns())])
                 continue
             pool.put((caller, push))
 
@@ -197,18 +199,18 @@ class ActorHost:
                 method = self.method(push.name)
                 if push.args or push.args_object or push.refs:
                     home = self._executor.home_of(caller)
-                    args, kwargs = self._executor.load_arguments(push, received, home)
+                    args, kwargs = load_arguments(self._core, push, received, home)
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
                 if context.exiting:
                     raise ActorExit("exit_actor() is called")
-            reply = self._executor.result_reply(caller, push, result, started)
+            reply = result_reply(self._core, caller, push, result, started)
         except ActorExit as intent:
             self._executor.exit_from_actor(intent.reason)
             return
         except BaseException as error:  # the caller gets whatever the user's code raised
-            reply = self._executor.error_reply(push, error, started)
+            reply = error_reply(self._core, self, push, error, started)
         if received:
             result = args = kwargs = None
             with self._core.lock:

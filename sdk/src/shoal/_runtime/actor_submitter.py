@@ -14,15 +14,13 @@ from shoal._core.actors import CONNECTED, DEAD, RESOLVING, ActorClient
 from shoal._core.objects import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._object_ref import ObjectRef
+from shoal._runtime.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._runtime.gcs_client import ALREADY_EXISTS
 from shoal._runtime.peer_frames import ERROR, PushTasks, TaskReply, Value
 from shoal._runtime.task_submitter import (
     POLL_EVERY,
-    PackedArguments,
-    await_arguments,
     create_returns,
     new_record,
-    resolve_arguments,
 )
 from shoal_common.frames import WorkerAddress
 

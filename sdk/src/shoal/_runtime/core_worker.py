@@ -14,7 +14,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal import _ref_pickling, exceptions
-from shoal._core.objects import ERROR, INLINE, PACKED, PENDING, STORED, ObjectEntry, ObjectTable, Watcher
+from shoal._core.objects import (
+    ERROR,
+    INLINE,
+    MAX_INLINE_BYTES,
+    PACKED,
+    PENDING,
+    STORED,
+    ObjectEntry,
+    ObjectTable,
+    Watcher,
+)
 from shoal._object_ref import ObjectRef
 from shoal._ref_pickling import collected
 from shoal._runtime import connection as channel
@@ -48,9 +58,6 @@ from shoal_common.frames import WorkerAddress
 if TYPE_CHECKING:
     from shoal._runtime.executor import Executor
     from shoal_common.tls import Tls
-
-#: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
-MAX_INLINE_BYTES = 100 * 1024
 
 _STORE_ANSWERS = (frames.ObjectCreated, frames.ObjectLocated, frames.ObjectWritten, frames.ObjectPart)
 

@@ -16,27 +16,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from shoal import _context, _worker, exceptions
 from shoal._object_ref import ObjectRef
-from shoal._ref_pickling import collected
-from shoal._runtime import actor_creation
+from shoal._runtime import actor_creation, job_settings
 from shoal._runtime.actor_host import ActorExit, ActorHost
+from shoal._runtime.arguments import load_arguments
 from shoal._runtime.connection import Connection
-from shoal._runtime.core_worker import MAX_INLINE_BYTES
 from shoal._runtime.peer_frames import (
-    ERROR,
-    INLINE,
-    PACKED,
     STORED,
     Recalled,
     TaskPush,
     TaskReplies,
     TaskReply,
-    Value,
 )
-from shoal._serialization import loads, loads_packed, serialize
+from shoal._runtime.process_end import end_process, kill_descendants
+from shoal._runtime.reactor import Waiter
+from shoal._runtime.replies import error_reply, result_reply, wrap_error
+from shoal._serialization import loads
 from shoal_common import frames, ids
 from shoal_common.resources import GRAINS
 
@@ -56,7 +52,8 @@ class Executor:
         self._core = core
         self._queue: deque[tuple[bytes, TaskPush]] = deque()
         self._commands: deque[Callable[[], None]] = deque()
-        self._idle: Any = None
+        #: The main thread's wait for something to run.
+        self._idle: Waiter | None = None
         self._functions: dict[bytes, Any] = {}
         self._runs: dict[bytes, int] = {}
         self._replies: dict[bytes, list[TaskReply]] = {}
@@ -168,15 +165,11 @@ class Executor:
 
     def run(self) -> None:
         """Run what comes until the process exits."""
-        from shoal._runtime.reactor import Waiter
-
-        queue = self._queue
         while True:
             while self._commands:
                 self._commands.popleft()()
-            queue = self._queue
             try:
-                caller, push = queue.popleft()
+                caller, push = self._queue.popleft()
             except IndexError:
                 self.flush_replies()
                 waiter = Waiter()
@@ -221,16 +214,16 @@ class Executor:
             context = _context.TaskContext(push.task_id, task_name, push.name, push.attempt)
             token = _context.current_task.set(context)
             if push.args or push.args_object or push.refs:
-                args, kwargs = self.load_arguments(push, received, self.home_of(caller))
+                args, kwargs = load_arguments(self._core, push, received, self.home_of(caller))
             result = function(*args, **kwargs)
-            reply = self.result_reply(caller, push, result, started)
+            reply = result_reply(self._core, caller, push, result, started)
         except ActorExit as intent:
             self.exit_from_actor(intent.reason)
             raise
         except SystemExit as error:
             reply = self._on_system_exit(push, error)
         except BaseException as error:  # the caller gets whatever the user's code raised
-            reply = self.error_reply(push, error, started)
+            reply = error_reply(self._core, self.actor, push, error, started)
         finally:
             if token is not None:
                 _context.current_task.reset(token)
@@ -276,14 +269,13 @@ class Executor:
         if core.job_id == job_id:
             return
         core.set_job(job_id)
-        answer = core.ask_raylet(lambda request: frames.FunctionGet(request, job_config_id(job_id)), timeout=60)
+        answer = core.ask_raylet(lambda request: frames.FunctionGet(request, job_settings.key(job_id)), timeout=60)
         if answer is None or answer.error:
             raise exceptions.ShoalSystemError("The settings of the job are not in the function table")
-        config = msgspec.msgpack.decode(answer.data)
-        _context.process.job_config = config
-        core.namespace = config["namespace"]
-        core.default_actor_lifetime = config["default_actor_lifetime"]
-        for path in reversed(config["sys_path"]):
+        settings = job_settings.decode(answer.data)
+        core.namespace = settings.namespace
+        core.default_actor_lifetime = settings.default_actor_lifetime
+        for path in reversed(settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
 
@@ -292,93 +284,7 @@ class Executor:
         address = self._core.peers.address_of(caller)
         return address.node_id if address is not None else self._core.node_id
 
-    def load_arguments(self, push: Any, received: list[ObjectRef[Any]], home: bytes) -> tuple[Any, dict[str, Any]]:
-        """The arguments of a push or an actor's creation, whose maker lives on the node ``home``; references met go to
-        ``received``."""
-        core = self._core
-        outer, collected.unpickled = collected.unpickled, received
-        try:
-            args: Any
-            kwargs: dict[str, Any]
-            if push.args_object:
-                args, kwargs = core.load_stored(push.args_object, home)
-            elif push.packed:
-                args, kwargs = loads_packed(push.args)
-            else:
-                args, kwargs = loads(push.args)
-            if push.refs is not None:
-                positional = list(args)
-                for argument in push.refs:
-                    value = argument.value
-                    if value.kind == INLINE:
-                        loaded = loads(value.payload)
-                    elif value.kind == PACKED:
-                        loaded = loads_packed(value.payload)
-                    else:
-                        loaded = core.load_stored(argument.object_id, value.node_id)
-                    if argument.position >= 0:
-                        positional[argument.position] = loaded
-                    else:
-                        kwargs[argument.keyword] = loaded
-                args = positional
-            return args, kwargs
-        finally:
-            collected.unpickled = outer
-
     # -- replies ------------------------------------------------------------------------------------
-
-    def result_reply(self, caller: bytes, push: TaskPush, result: Any, started: int) -> TaskReply:
-        if push.num_returns == 1:
-            serialized = serialize(result, "the return value")
-            if not serialized.buffers and not serialized.contained and len(serialized.pickled) <= MAX_INLINE_BYTES:
-                return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
-            values = [self._value(caller, push, 0, serialized)]
-        else:
-            values = [
-                self._value(caller, push, index, serialize(part, "the return value"))
-                for index, part in enumerate(_parts(result, push.num_returns))
-            ]
-        return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
-
-    def _value(self, caller: bytes, push: TaskPush, index: int, serialized: Any) -> Value:
-        core = self._core
-        contained = None
-        if serialized.contained:
-            with core.lock:
-                contained = core.borrowing.lend(serialized.contained, core.peers.address_of(caller))
-        if serialized.size > MAX_INLINE_BYTES:
-            size = core.write_object(push.task_id + index.to_bytes(4, "big"), serialized, caller)
-            return Value(STORED, b"", size, core.node_id, contained)
-        if serialized.buffers:
-            return Value(PACKED, serialized.packed(), contained=contained)
-        return Value(INLINE, serialized.pickled, contained=contained)
-
-    def error_reply(self, push: TaskPush, error: BaseException, started: int) -> TaskReply:
-        wrapped = self.wrap_error(push.name, error)
-        retriable = False
-        if push.retry_exceptions is True:
-            retriable = isinstance(error, Exception)
-        elif push.retry_exceptions:
-            retriable = isinstance(error, loads(push.retry_exceptions))
-        return TaskReply(
-            push.task_id,
-            (time.perf_counter_ns() - started) // 1000,
-            ERROR,
-            self._core.pickle_error(wrapped),
-            retriable=retriable,
-        )
-
-    def wrap_error(self, name: str, error: BaseException) -> Exception:
-        """What the caller's ``get`` raises: a TaskError; an interrupted task counts as cancelled (as in Ray)."""
-        if isinstance(error, KeyboardInterrupt):
-            task = _context.current_task.get()
-            return exceptions.TaskCancelledError(task.task_id.hex() if task is not None else None)
-        where: dict[str, Any] = {"ip": self._core.host, "pid": os.getpid()}
-        if self.actor is not None:
-            name = f"{_context.process.actor_class_name}.{name}"
-            where["actor_repr"] = self.actor.describe()
-            where["actor_id"] = _context.process.actor_id.hex()
-        return exceptions.TaskError.from_exception(name, error, **where)
 
     def reply_now(self, caller: bytes, replies: list[TaskReply]) -> None:
         """From an actor's thread or event loop."""
@@ -460,15 +366,17 @@ class Executor:
             args: Any = ()
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:
-                args, kwargs = self.load_arguments(creation, received, creation.creator.node_id)
+                args, kwargs = load_arguments(self._core, creation, received, creation.creator.node_id)
             host.construct(self.load_function(creation.class_id), args, kwargs)
             args = kwargs = None  # type: ignore[assignment]
         except ActorExit as intent:
-            self._exit(frames.EXIT_KINDS[3], intent.reason, 0)
+            self._exit("INTENDED_USER_EXIT", intent.reason, 0)
         except BaseException as failure:  # creators and callers get whatever the constructor raised
             if isinstance(failure, SystemExit):
                 self._on_system_exit(None, failure)
-            error = self._core.pickle_error(self.wrap_error(f"{creation.class_name}.__init__", failure))
+            error = self._core.pickle_error(
+                wrap_error(self._core, self.actor, f"{creation.class_name}.__init__", failure)
+            )
         finally:
             _context.current_task.reset(token)
         if received:
@@ -498,11 +406,9 @@ class Executor:
     def _leave_after_replies(self) -> None:
         """The owner returns the lease when it has the last reply; then the raylet orders the end."""
         self.flush_replies()
-        self._core.raylet.send(frames.ExitIntent(frames.EXIT_KINDS[3], "max_calls reached"))
-        from shoal._runtime.reactor import Waiter
-
+        self._core.raylet.send(frames.ExitIntent("INTENDED_USER_EXIT", "max_calls reached"))
         self._core.reactor.wait(Waiter(), LEAVE_S)
-        self._exit(frames.EXIT_KINDS[3], "max_calls reached", 0)
+        self._exit("INTENDED_USER_EXIT", "max_calls reached", 0)
 
     def _leave_gracefully(self, reason: str) -> None:
         """The raylet wants this worker gone: what has arrived is still done."""
@@ -516,7 +422,7 @@ class Executor:
                 self._run_queue()
                 return
             self.actor.shut_down()
-        self._exit(frames.EXIT_KINDS[1], reason, 0)
+        self._exit("INTENDED_SYSTEM_EXIT", reason, 0)
 
     def _try_leaving(self, reason: str) -> None:
         self._commands.append(lambda: self._leave_gracefully(reason))
@@ -538,7 +444,7 @@ class Executor:
     def _terminate(self) -> None:
         assert self.actor is not None
         self.actor.shut_down()
-        self._exit(frames.EXIT_KINDS[3], "__ray_terminate__ was called", 0)
+        self._exit("INTENDED_USER_EXIT", "__ray_terminate__ was called", 0)
 
     def exit_from_actor(self, reason: str) -> None:
         """``exit_actor`` was called: calls that run at the same time finish, all others fail."""
@@ -547,16 +453,16 @@ class Executor:
         if self.actor.takes_calls:
             threading.Thread(target=self._exit_when_idle, args=(reason,), name="shoal-leave", daemon=True).start()
         else:
-            self._exit(frames.EXIT_KINDS[3], reason, 0)
+            self._exit("INTENDED_USER_EXIT", reason, 0)
 
     def _exit_when_idle(self, reason: str) -> None:
         assert self.actor is not None
         self.actor.wait_until_idle()
-        self._exit(frames.EXIT_KINDS[3], reason, 0)
+        self._exit("INTENDED_USER_EXIT", reason, 0)
 
     def _on_system_exit(self, push: TaskPush | None, error: SystemExit) -> TaskReply:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        kind = frames.EXIT_KINDS[3] if code == 0 else frames.EXIT_KINDS[2]
+        kind = "INTENDED_USER_EXIT" if code == 0 else "USER_ERROR"
         self._exit(kind, f"sys.exit({error.code!r}) in {push.name if push else 'the constructor'}", code)
         raise AssertionError("not reached")
 
@@ -576,62 +482,9 @@ class Executor:
         announce_name(name)
 
 
-def job_config_id(job_id: bytes) -> bytes:
-    """Function table key of a job's settings: sys.path, namespace."""
-    return job_id + b"\0" * 16
-
-
-def _parts(result: Any, num_returns: int) -> list[Any]:
-    if num_returns == 0:
-        return []
-    try:
-        parts = list(result)
-    except TypeError:
-        raise TypeError(
-            f"Task returned a {type(result).__name__} but num_returns={num_returns}: return {num_returns} values"
-        ) from None
-    if len(parts) != num_returns:
-        raise ValueError(f"Task returned {len(parts)} objects, but num_returns={num_returns}.")
-    return parts
-
-
 def announce_name(name: str) -> None:
     """Tell the raylet, which reads this process's output, whose lines follow."""
     for stream in (sys.stdout, sys.stderr):
         announce = getattr(stream, "announce", None)
         if announce is not None:
             announce(name)
-
-
-def kill_descendants() -> None:
-    """SIGKILL every process below this one."""
-    import signal
-
-    def children(pid: int) -> list[int]:
-        try:
-            with open(f"/proc/{pid}/task/{pid}/children") as file:
-                return [int(word) for word in file.read().split()]
-        except OSError:
-            return []
-
-    found, queue = [], children(os.getpid())
-    while queue:
-        pid = queue.pop()
-        found.append(pid)
-        queue.extend(children(pid))
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def end_process(code: int) -> None:
-    """Run exit hooks and leave, without the interpreter's teardown: daemon threads may hold locks."""
-    import atexit
-
-    with contextlib.suppress(Exception):  # a user's exit hook must not keep the process alive
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    kill_descendants()
-    os._exit(code)

@@ -1,0 +1,22 @@
+"""What a driver settles for its job: in the function table, for each worker to take on before its first code runs."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class JobSettings(msgspec.Struct, frozen=True):
+    namespace: str
+    #: "detached" or "non_detached": of actors whose options do not say.
+    default_actor_lifetime: str
+    #: Where the driver's modules come from, ahead of the workers' own.
+    sys_path: list[str]
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(JobSettings).decode
+
+
+def key(job_id: bytes) -> bytes:
+    """In the function table."""
+    return job_id + b"\0" * 16
