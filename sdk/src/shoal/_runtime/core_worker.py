@@ -47,6 +47,7 @@ from shoal._runtime.peer_frames import (
     ValueReady,
 )
 from shoal._runtime.peers import Peers
+from shoal._runtime.questions import Questions
 from shoal._runtime.raylets import RayletFrames, Raylets
 from shoal._runtime.reactor import Reactor, Waiter
 from shoal._runtime.remote_store import RemoteStore
@@ -78,14 +79,10 @@ class _GetWatcher:
             self._reactor.count_down(self._waiter)
 
 
-class _WaitWatcher:
+class _WaitWatcher(_GetWatcher):
     """``wait`` waits for so many, errors too."""
 
-    __slots__ = ("_reactor", "_waiter")
-
-    def __init__(self, reactor: Reactor, waiter: Waiter) -> None:
-        self._reactor = reactor
-        self._waiter = waiter
+    __slots__ = ()
 
     def ready(self, entry: ObjectEntry) -> None:
         self._reactor.count_down(self._waiter)
@@ -154,8 +151,6 @@ class CoreWorker:
         self.actors = ActorSubmitter(self)
         self.executor: Executor | None = None
         self.closed = False
-        self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
-        self._request = 0
         #: References pickled outside of Shoal's own messages: nobody counts those, so they live as long as the job.
         self._pinned_for_ever: list[ObjectRef[Any]] = []
         self.set_job(job_id)
@@ -168,6 +163,7 @@ class CoreWorker:
         self.raylets = Raylets(
             self.reactor, self._identity, self.lock, self._dialer, self._on_raylet, self._on_other_raylet_lost
         )
+        self.questions = Questions(self.reactor, self.raylets, self.lock)
         try:
             sock = self._dialer.home()
             reply, arena_fd = channel.authenticate_blocking(sock, self._identity, RayletFrames)
@@ -532,9 +528,7 @@ class CoreWorker:
                 elif kind is frames.NodeLost:
                     self._on_node_lost(message)
                 elif kind is frames.FunctionData or kind is frames.LogsFlushed:
-                    waiter, box = self._answers.pop(message.request)
-                    box.append(message)
-                    self.reactor.count_down(waiter)
+                    self.questions.on_answer(message)
                 elif self.executor is not None and node_id == self.node_id:
                     self.executor.on_raylet(message)
 
@@ -559,40 +553,15 @@ class CoreWorker:
                     self.fail_entry(entry, error)
             self.actors.on_node_lost(error)
             self.store.on_raylet_lost(error)
-            self._finish_answers()
+            self.questions.give_up()
         self.gcs.abandon(error)
 
-    def ask_raylet(self, make: Callable[[int], frames.Message], timeout: float | None = None) -> Any:
-        """One request and its answer; None when the raylet is gone or ``timeout`` seconds have passed."""
-        with self.lock:
-            self._request += 1
-            request = self._request
-            waiter = Waiter()
-            box: list[Any] = []
-            self._answers[request] = (waiter, box)
-        self.raylet.send(make(request))
-        if self.raylet.closed:
-            self._finish_answers()  # it was gone before the question was noted
-        if not self.reactor.wait(waiter, timeout):
-            self._answers.pop(request, None)
-        return box[0] if box else None
-
-    def flush_logs(self, timeout: float) -> bool:
-        """Every node with which this process had to do publishes what its workers have printed; False = not all have
-        answered within ``timeout`` seconds."""
+    def flush_logs(self, timeout: float) -> None:
+        """Every node with which this process had to do publishes what its workers have printed; returns when all have
+        answered, or after ``timeout`` seconds."""
         with self.lock:
             nodes = {self.node_id} | self.raylets.nodes() | self.peers.nodes()
-            waiter = Waiter(len(nodes))
-            for node_id in nodes:
-                self._request += 1
-                self._answers[self._request] = (waiter, [])
-                self.raylets.send(node_id, frames.FlushLogs(self._request))
-        return not self.raylet.closed and self.reactor.wait(waiter, timeout)
-
-    def _finish_answers(self) -> None:
-        while self._answers:
-            _, (waiter, _) = self._answers.popitem()
-            self.reactor.finish(waiter)
+        self.questions.ask(nodes, frames.FlushLogs, timeout)
 
     # -- housekeeping ---------------------------------------------------------------------------------
 
@@ -636,7 +605,7 @@ class CoreWorker:
                     lost = exceptions.ObjectLostError(entry.object_id.hex())
                     entry.state, entry.payload, entry.contained = ERROR, self.pickle_error(lost), None
             self.store.on_raylet_lost(exceptions.LocalRayletDiedError())
-            self._finish_answers()
+            self.questions.give_up()
             # Records and queues name each other, and records are unknown to the garbage collector.
             self.tasks.forget_all()
             self.actors.forget_all()

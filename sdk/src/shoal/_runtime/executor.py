@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Replies are held back to be sent together for so many seconds at most.
 GATHER_S = 0.001
+#: The function table answers, through the raylet, within so many seconds.
+FUNCTION_TABLE_S = 60.0
 #: The raylet's order to end is awaited for so many seconds by a worker that said it leaves.
 LEAVE_S = 2.0
 
@@ -247,9 +249,9 @@ class Executor:
 
     def load_function(self, function_id: bytes) -> Any:
         """From the function table. Raises what unpickling raises, with a hint."""
-        answer = self._core.ask_raylet(lambda request: frames.FunctionGet(request, function_id), timeout=60)
+        answer = self._ask_function_table(function_id)
         if answer is None or answer.error:
-            reason = "no answer in 60 s" if answer is None else answer.error
+            reason = f"no answer in {FUNCTION_TABLE_S:g} s" if answer is None else answer.error
             raise exceptions.ShoalSystemError(
                 f"The function table does not give function {function_id.hex()}: {reason}"
             )
@@ -269,7 +271,7 @@ class Executor:
         if core.job_id == job_id:
             return
         core.set_job(job_id)
-        answer = core.ask_raylet(lambda request: frames.FunctionGet(request, job_settings.key(job_id)), timeout=60)
+        answer = self._ask_function_table(job_settings.key(job_id))
         if answer is None or answer.error:
             raise exceptions.ShoalSystemError("The settings of the job are not in the function table")
         settings = job_settings.decode(answer.data)
@@ -278,6 +280,12 @@ class Executor:
         for path in reversed(settings.sys_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
+
+    def _ask_function_table(self, key: bytes) -> frames.FunctionData | None:
+        """None = no answer."""
+        core = self._core
+        answers = core.questions.ask([core.node_id], lambda number: frames.FunctionGet(number, key), FUNCTION_TABLE_S)
+        return answers[0] if answers else None
 
     def home_of(self, caller: bytes) -> bytes:
         """The caller's node, where the objects lie that hold its large arguments."""

@@ -1,8 +1,10 @@
-"""A joblib backend on the cluster, for scikit-learn and everything else that uses joblib::
+"""A joblib backend on the cluster, for scikit-learn and everything else that uses joblib.
 
-register_ray()
-with joblib.parallel_backend("ray"):
-    search.fit(x, y)
+It is used so::
+
+    register_ray()
+    with joblib.parallel_backend("ray"):
+        search.fit(x, y)
 """
 
 from __future__ import annotations
