@@ -26,14 +26,12 @@ from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.job_table import JobTable
 from shoal_gcs.node_table import NodeTable
-from shoal_gcs.peers import Raylets, Schedulers
+from shoal_gcs.peers import Raylets, Schedulers, insist
 from shoal_gcs.rows import Rows, written
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, raylet_pb2, scheduler_pb2
 
 #: A long poll is answered after this time at the latest, in seconds.
 MAX_WAIT_S = 30.0
-#: Pauses between the tries to stop a process, in seconds; then its node is left to prove that it lives.
-STOP_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 _log = structlog.get_logger()
 
@@ -373,18 +371,11 @@ class ActorManager:
         request = raylet_pb2.StopWorkerRequest(
             worker_id=action.worker_id, actor_id=action.actor_id, force=action.force, reason=action.reason
         )
-        for pause_s in (*STOP_PAUSES_S, None):
-            address = self._nodes.address_of(action.node_id)
-            if not address:
-                return  # the node is dead and its processes with it
-            try:
-                await self._raylets.stop_worker(address, request)
-                return
-            except ServiceError as error:
-                if pause_s is None:
-                    _log.error("process_not_stopped", actor_id=action.actor_id.hex(), error=str(error))
-                    return
-            await asyncio.sleep(pause_s)
+        problem = await insist(
+            partial(self._nodes.address_of, action.node_id), lambda address: self._raylets.stop_worker(address, request)
+        )
+        if problem is not None:
+            _log.error("process_not_stopped", actor_id=action.actor_id.hex(), error=str(problem))
 
     def _stop_unknown(self, report: gcs_pb2.ReportActorStartedRequest) -> None:
         """A process of an actor that nobody knows: its creation was never confirmed, or it is forgotten."""

@@ -6,12 +6,13 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 
 from shoal_common.background import Background
 from shoal_common.bus import subjects
-from shoal_common.errors import InvalidRequest, ServiceError
+from shoal_common.errors import InvalidRequest
 from shoal_common.ids import WORKER_LENGTH, JobID
 from shoal_common.metadata import MetadataStoreError
 from shoal_gcs import messages
@@ -23,13 +24,11 @@ from shoal_gcs.job_blobs import JobBlobs
 from shoal_gcs.job_table import Job, JobTable
 from shoal_gcs.node_table import Node, NodeTable
 from shoal_gcs.object_manager import ObjectManager
-from shoal_gcs.peers import Raylets
+from shoal_gcs.peers import Raylets, insist
 from shoal_gcs.placement_group_manager import PlacementGroupManager
 from shoal_gcs.rows import Rows, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
 
-#: Pauses between the tries to tell a raylet that a job has ended, in seconds; then its node must prove that it lives.
-END_JOB_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: What a driver may tell about its job, in characters.
 MAX_DESCRIPTION_BYTES = 100_000
 #: After a restart the raylets are told again of the jobs that ended at most this long ago, in seconds; longer than the
@@ -148,18 +147,12 @@ class JobManager:
             self._background.spawn(self._end_job(node, job_id, keep))
 
     async def _end_job(self, node: Node, job_id: JobID, keep: list[bytes]) -> None:
-        for pause_s in (*END_JOB_PAUSES_S, None):
-            address = self._nodes.address_of(node.node_id)
-            if not address:
-                return
-            try:
-                await self._raylets.end_job(address, job_id, keep)
-                return
-            except ServiceError as error:
-                if pause_s is None:
-                    _log.error("job_not_ended", job_id=job_id.hex(), node_id=node.node_id.hex(), error=str(error))
-                    return
-            await asyncio.sleep(pause_s)
+        problem = await insist(
+            partial(self._nodes.address_of, node.node_id),
+            lambda address: self._raylets.end_job(address, job_id, keep),
+        )
+        if problem is not None:
+            _log.error("job_not_ended", job_id=job_id.hex(), node_id=node.node_id.hex(), error=str(problem))
 
     async def _forget_functions(self, job_id: bytes) -> None:
         try:

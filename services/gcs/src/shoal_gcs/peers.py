@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -26,6 +27,8 @@ STOP_DEADLINE_S = 5.0
 BUNDLES_DEADLINE_S = 5.0
 HEALTH_DEADLINE_S = 2.0
 PICK_DEADLINE_S = 2.0
+#: Pauses between the tries to tell a raylet what it has to hear, in seconds.
+INSIST_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
 class Raylets:
@@ -95,6 +98,25 @@ class Raylets:
         if channel is None:
             channel = self._channels[address] = aio_channel(address, self._token, tls=self._tls)
         return channel
+
+
+async def insist(address_of: Callable[[], str], tell: Callable[[str], Awaitable[None]]) -> ServiceError | None:
+    """Tell a raylet something until it has heard, or ``address_of`` is empty: its node is dead, and what was on it.
+
+    Returns why it has still not heard after several tries: its node is left to prove that it lives.
+    """
+    problem: ServiceError | None = None
+    for pause_s in (0.0, *INSIST_PAUSES_S):
+        await asyncio.sleep(pause_s)
+        address = address_of()
+        if not address:
+            return None
+        try:
+            await tell(address)
+            return None
+        except ServiceError as error:
+            problem = error
+    return problem
 
 
 class Schedulers:
