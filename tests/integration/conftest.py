@@ -1,22 +1,3 @@
-from __future__ import annotations
+from support.sessions import cluster, no_cluster
 
-from collections.abc import Iterator
-
-import pytest
-
-import shoal
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One cluster of two CPUs for the tests of a module."""
-    with shoal.init(num_cpus=2, logging_level="ERROR", log_to_driver=False):
-        yield
-
-
-@pytest.fixture
-def no_cluster() -> Iterator[None]:
-    """For tests that call ``init`` themselves."""
-    shoal.shutdown()
-    yield
-    shoal.shutdown()
+__all__ = ["cluster", "no_cluster"]

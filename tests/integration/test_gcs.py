@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.gcs import CLUSTER, DRIVER, N1, TOKEN, Cluster, events_of
+from support.services import started
 
 from shoal_common import errors
 from shoal_common.bus.gcs import GcsBus
@@ -126,25 +123,15 @@ async def test_nothing_is_done_without_the_token(cluster: Cluster) -> None:
 
 
 async def test_killed_and_started_again_as_a_process(tmp_path: Path) -> None:
+    token_path = tmp_path / "token"
+    token_path.write_text(TOKEN)
     job_ids = []
-    for _ in range(2):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "shoal_gcs", "--port", "0", "--store-path", str(tmp_path / "gcs.sqlite"),
-            env={**os.environ, "SHOAL_AUTH_TOKEN": TOKEN},
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            assert process.stderr is not None
-            address = ""
-            async with asyncio.timeout(60):
-                while not address:
-                    line = json.loads(await process.stderr.readline())
-                    address = line.get("address", "") if line["event"] == "service_started" else ""
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        async with started("gcs", token_path, port=0, store_path=tmp_path / "gcs.sqlite") as (process, address):
             async with aio_channel(address, TOKEN) as channel:
                 stub: Any = rpc.JobServiceStub(channel)
                 job_ids.append((await stub.StartJob(pb.StartJobRequest(driver_id=bytes([len(job_ids)]) * 16))).job_id)
-        finally:
-            process.send_signal(signal.SIGKILL if len(job_ids) < 2 else signal.SIGTERM)
-            await process.communicate()
+            process.send_signal(end)
+            await process.wait()
     assert process.returncode == 0
     assert job_ids == [b"\0\0\0\1", b"\0\0\0\2"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.services import started
 
 from shoal_common import errors
 from shoal_common.blob import CHUNK_BYTES
@@ -145,26 +145,6 @@ async def test_a_stranger_gets_nothing(address: str) -> None:
             await BlobClient(channel).list()
 
 
-@asynccontextmanager
-async def process(root: Path, token_path: Path, port: int = 0) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """``python -m shoal_objectstore`` and its address, once it says that it listens."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "shoal_objectstore", f"--port={port}", f"--directory={root}"),
-        env={**os.environ, "SHOAL_AUTH_TOKEN_PATH": str(token_path)},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert child.stderr is not None
-    try:
-        started = json.loads(await child.stderr.readline())
-        assert started["event"] == "service_started"
-        yield child, started["address"]
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.stderr.read()
-        await child.wait()
-
-
 @pytest.fixture
 def token_path(tmp_path: Path) -> Path:
     path = tmp_path / "token"
@@ -173,7 +153,7 @@ def token_path(tmp_path: Path) -> Path:
 
 
 async def test_the_process_serves_and_stops_on_sigterm(tmp_path: Path, token_path: Path) -> None:
-    async with process(tmp_path / "blobs", token_path) as (child, address):
+    async with started("objectstore", token_path, directory=tmp_path / "blobs", port=0) as (child, address):
         check = await asyncio.create_subprocess_exec(sys.executable, "-m", "shoal_common.healthcheck", address)
         assert await check.wait() == 0
         async with aio_channel(address, TOKEN) as channel:
@@ -183,7 +163,7 @@ async def test_the_process_serves_and_stops_on_sigterm(tmp_path: Path, token_pat
 
 
 async def test_blobs_survive_kill_9_of_the_service(tmp_path: Path, token_path: Path) -> None:
-    async with process(tmp_path / "blobs", token_path) as (child, address):
+    async with started("objectstore", token_path, directory=tmp_path / "blobs", port=0) as (child, address):
         async with aio_channel(address, TOKEN) as channel:
             await BlobClient(channel).put("spill/01/aa/1", [b"kept"])
             child.kill()
@@ -192,7 +172,7 @@ async def test_blobs_survive_kill_9_of_the_service(tmp_path: Path, token_path: P
                 await BlobClient(channel).list()
             # The same channel: a raylet does not notice more than a pause.
             port = int(address.rpartition(":")[2])
-            async with process(tmp_path / "blobs", token_path, port):
+            async with started("objectstore", token_path, directory=tmp_path / "blobs", port=port):
                 assert await BlobClient(channel).get("spill/01/aa/1") == b"kept"
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.services import started
 
 from shoal_common import errors
 from shoal_common.bus import EventBus, subjects
@@ -179,25 +176,6 @@ class EventsOfGcs(EventServiceServicer):
             yield await queue.get()
 
 
-@asynccontextmanager
-async def process(token_path: Path, gcs_address: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "shoal_scheduler", "--port=0", f"--gcs-address={gcs_address}"),
-        env={**os.environ, "SHOAL_AUTH_TOKEN_PATH": str(token_path)},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert child.stderr is not None
-    try:
-        started = json.loads(await child.stderr.readline())
-        assert started["event"] == "service_started"
-        yield child, started["address"]
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.stderr.read()
-        await child.wait()
-
-
 async def test_the_process_learns_of_nodes_from_the_gcs_and_stops_on_sigterm(tmp_path: Path) -> None:
     token_path = tmp_path / "token"
     token_path.write_text(TOKEN)
@@ -205,7 +183,7 @@ async def test_the_process_learns_of_nodes_from_the_gcs_and_stops_on_sigterm(tmp
     gcs = create_server(TOKEN)
     add_EventServiceServicer_to_server(events, gcs)
     port = await serve(gcs, "127.0.0.1", 0)
-    async with process(token_path, f"127.0.0.1:{port}") as (child, address):
+    async with started("scheduler", token_path, port=0, gcs_address=f"127.0.0.1:{port}") as (child, address):
         assert set(events.queues) == {subjects.all_heartbeats(CLUSTER), subjects.all_nodes(CLUSTER)}
         heartbeats = events.queues[subjects.all_heartbeats(CLUSTER)]
         async with aio_channel(address, TOKEN) as channel:
