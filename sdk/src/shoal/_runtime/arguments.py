@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shoal._core.objects import ERROR, MAX_INLINE_BYTES, ObjectEntry
@@ -100,7 +101,7 @@ class _ArgumentWatcher:
 
     __slots__ = ("_ready", "_record")
 
-    def __init__(self, record: TaskRecord, ready: Any) -> None:
+    def __init__(self, record: TaskRecord, ready: Callable[[TaskRecord], None]) -> None:
         self._record = record
         self._ready = ready
 
@@ -110,7 +111,7 @@ class _ArgumentWatcher:
             self._ready(self._record)
 
 
-def await_arguments(core: CoreWorker, record: TaskRecord, ready: Any) -> bool:
+def await_arguments(core: CoreWorker, record: TaskRecord, ready: Callable[[TaskRecord], None]) -> bool:
     """True when all reference arguments are ready; else ``ready(record)`` comes later. Caller holds the lock."""
     if record.arguments is None:
         return True

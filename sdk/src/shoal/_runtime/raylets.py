@@ -7,6 +7,7 @@ this process's end, and this process of the node's.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ class Raylets:
         self,
         reactor: Reactor,
         identity: Identity,
-        lock: Any,
+        lock: threading.RLock,
         dialer: Dialer,
         on_messages: Callable[[bytes, list[Any]], None],
         on_lost: Callable[[bytes, str], None],

@@ -14,7 +14,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -45,7 +45,7 @@ class ChannelHost(Protocol):
 
     def refuse(self, hello: frames.Hello, local: bool) -> str: ...
     def connected(self, connection: Connection) -> None: ...
-    def received(self, connection: Connection, message: Any) -> None: ...
+    def received(self, connection: Connection, message: frames.Message) -> None: ...
     def closed(self, connection: Connection) -> None: ...
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -31,7 +31,7 @@ class ChannelHandler(Protocol):
         ``local``: it came over the Unix socket, and so is of this node."""
 
     def connected(self, connection: Connection) -> None: ...
-    def received(self, connection: Connection, message: Any) -> None: ...
+    def received(self, connection: Connection, message: frames.Message) -> None: ...
     def closed(self, connection: Connection) -> None: ...
 
 

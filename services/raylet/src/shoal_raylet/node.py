@@ -209,7 +209,7 @@ class Node:
             self._loop.call_later(_EXIT_GRACE_S, self._kill_lingering, hello.worker_id)
         self._schedule()
 
-    def received(self, connection: Connection, message: Any) -> None:
+    def received(self, connection: Connection, message: frames.Message) -> None:
         if connection.role == "raylet":
             self.store.exchange.received(connection, message)
             return

@@ -430,7 +430,7 @@ class ObjectExchange:
     def closed(self, connection: Connection) -> None:
         self._server.closed(connection)
 
-    def received(self, connection: Connection, message: Any) -> None:
+    def received(self, connection: Connection, message: frames.Message) -> None:
         handler = self._handlers.get(type(message))
         if handler is None:
             connection.close(f"unexpected message {type(message).__name__}")

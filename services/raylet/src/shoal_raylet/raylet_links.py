@@ -183,7 +183,7 @@ class _Link:
     def connected(self, connection: Connection) -> None:
         pass
 
-    def received(self, connection: Connection, message: Any) -> None:
+    def received(self, connection: Connection, message: frames.Message) -> None:
         answer = self._answers.get(getattr(message, "request", 0))
         if answer is not None and not answer.done():
             answer.set_result(message)
