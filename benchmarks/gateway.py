@@ -100,7 +100,7 @@ def cluster(gateway_port: int) -> Iterator[dict[str, str]]:
         environment = {**os.environ, "HOME": directory, "TMPDIR": directory}
         shoal = [sys.executable, "-m", "shoal.cli"]
         sizes = ["--num-cpus=2", f"--object-store-memory={1024 * MIB}"]
-        start = [*shoal, "start", "--head", "--port=0", f"--gateway-port={gateway_port}", *sizes]
+        start = [*shoal, "start", "--head", f"--port={free_port()}", f"--gateway-port={gateway_port}", *sizes]
         subprocess.run(start, env=environment, stdout=subprocess.DEVNULL, check=True)
         try:
             yield environment
