@@ -12,6 +12,8 @@ from support.clusters import ServiceProcess
 from support.processes import eventually
 from support.servers import EtcdServer, NatsServer, free_port, running
 
+from shoal_common import healthcheck
+
 TOKEN = "the-token-of-this-cluster"
 PASSWORD = "the-password"
 
@@ -91,12 +93,16 @@ def test_nats_that_is_not_there_is_waited_for_and_named(service: str, start: Cal
 
 def test_what_starts_late_is_waited_for(start: Callable[..., ServiceProcess], tmp_path: Path) -> None:
     etcd, nats = EtcdServer(tmp_path / "etcd"), NatsServer(tmp_path / "nats", TOKEN)
-    process = start("gcs", etcd=etcd.address, nats_address=nats.address, cluster_id="c")
+    health = f"127.0.0.1:{free_port()}"
+    flags = {"health_port": health.rpartition(":")[2], "cluster_id": "c"}
+    process = start("gcs", etcd=etcd.address, nats_address=nats.address, **flags)
     eventually(lambda: "waiting for the metadata store" in process.text(), "it waits for etcd")
+    assert "does not answer" in healthcheck.check(health)
     with running(etcd):
         eventually(lambda: "waiting for NATS" in process.text(), "it waits for NATS")
         with running(nats):
             eventually(lambda: "gcs_leads" in process.text(), "it leads")
+            assert healthcheck.check(health) == ""
             process.end()
     assert process.wait() == 0
 

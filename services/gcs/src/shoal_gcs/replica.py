@@ -48,17 +48,17 @@ class GcsReplica:
         """
         config = self._config
         try:
-            if config.health_port:
-                await self._serve_health()
             if config.etcd:
-                store = await self._join_etcd()
-                role = self._campaign(store, await self._connect_bus())
-                self._role = asyncio.create_task(role, name="candidate")
+                store, bus = await self._join_etcd(), await self._connect_bus()
+                await self._serve_health()
+                self._role = asyncio.create_task(self._campaign(store, bus), name="candidate")
                 self._open.push_async_callback(self._end, self._role)
             else:
                 sqlite = SqliteMetadataStore(config.store_path)
                 self._open.push_async_callback(sqlite.close)
-                await self._serve(self._open, sqlite, await self._connect_bus())
+                bus = await self._connect_bus()
+                await self._serve_health()
+                await self._serve(self._open, sqlite, bus)
                 self._role = asyncio.get_running_loop().create_future()
         except BaseException:
             await self._open.aclose()
@@ -108,6 +108,9 @@ class GcsReplica:
         return bus
 
     async def _serve_health(self) -> None:
+        """Not before etcd and NATS have been reached: who waits for them could not take over."""
+        if not self._config.health_port:
+            return
         server = grpc_server.create_server(self._config.token)
         await grpc_server.serve(server, self._config.host, self._config.health_port, tls=self._config.tls)
         self._open.push_async_callback(server.stop, None)
