@@ -232,9 +232,7 @@ def _start(
         creation.args, creation.packed, creation.args_object = packed.data, packed.packed, packed.args_object
         record.holds, record.arguments = packed.holds, packed.arguments
 
-    client = core.actors.client(
-        actor_id, in_order=in_order, retries=state.max_task_retries, concurrency=state.concurrency
-    )
+    client = core.actors.client(actor_id, in_order=in_order, concurrency=state.concurrency)
     client.version = -1  # resolved once the GCS knows the actor
     client.creation = record
     spec = gcs_pb2.ActorSpec(
@@ -261,7 +259,7 @@ def _start(
 
     lifetime = None
     if not detached:
-        lifetime = core.actors.lifetime_ref(actor_id, lambda: core.actors.release(client))
+        lifetime = core.actors.lifetime_ref(lambda: core.actors.release(client))
     handle = ActorHandle(state, lifetime)
     if options.name:
         # Whether the name is free must be known now; so the arguments must be, too.

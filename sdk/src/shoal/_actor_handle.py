@@ -142,7 +142,7 @@ class ActorHandle:
         self._shoal_lifetime = lifetime
         self._shoal_epoch = _worker.epoch
         self._shoal_client = _worker.current().actors.client(
-            state.actor_id, in_order=state.in_order, retries=state.max_task_retries, concurrency=state.concurrency
+            state.actor_id, in_order=state.in_order, concurrency=state.concurrency
         )
 
     @property

@@ -41,7 +41,7 @@ class RecordingPort:
 class Caller:
     def __init__(self, *, in_order: bool = True, window: int = 1) -> None:
         self.port = RecordingPort()
-        self.client = ActorClient(ACTOR, self.port, in_order=in_order, retries_by_default=0, window=window)
+        self.client = ActorClient(ACTOR, self.port, in_order=in_order, window=window)
         self.calls = 0
         self.version = 0
 
@@ -299,7 +299,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.client = ActorClient(ACTOR, self, in_order=True, retries_by_default=0, window=1)
+        self.client = ActorClient(ACTOR, self, in_order=True, window=1)
         self.client.window = 4
         self.now = 0.0
         self.version = 0

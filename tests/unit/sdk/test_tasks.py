@@ -63,14 +63,14 @@ class Owner:
         self.tasks = 0
         self.leases = 0
 
-    def submit(self, function: FunctionRecord, count: int = 1, now: float = 0.0) -> list[TaskRecord]:
+    def submit(self, function: FunctionRecord, count: int = 1) -> list[TaskRecord]:
         records = []
         for _ in range(count):
             self.tasks += 1
             push = TaskPush(self.tasks.to_bytes(20, "big"), b"", function.name, b"")
             record = TaskRecord(push, function, [], retries_left=3)
             records.append(record)
-            self.queue.add(record, now)
+            self.queue.add(record)
         self.queue.validate()
         return records
 

@@ -117,7 +117,7 @@ class AnyOrder(RuleBasedStateMachine):
             task_id = len(self.records).to_bytes(20, "big")
             record = TaskRecord(TaskPush(task_id, b"", "f", b""), self.functions[kind], [], retries_left=retries)
             self.records[task_id] = record
-            self.queue.add(record, self.now)
+            self.queue.add(record)
 
     @rule(node_id=st.sampled_from([HOME, HOME, OTHER, THIRD]))
     def grant(self, node_id: bytes) -> None:

@@ -33,11 +33,10 @@ class Port(Protocol):
 class ActorClient:
     """Not thread-safe: the core's lock protects it."""
 
-    def __init__(self, actor_id: bytes, port: Port, *, in_order: bool, retries_by_default: int, window: int) -> None:
+    def __init__(self, actor_id: bytes, port: Port, *, in_order: bool, window: int) -> None:
         self.actor_id = actor_id
         self._port = port
         self.in_order = in_order
-        self.retries_by_default = retries_by_default
         self.window = max(WINDOW, 2 * window)
         self.state = RESOLVING
         #: Version of the GCS's record that this follows; 0 = none seen.

@@ -182,7 +182,7 @@ class TaskQueue:
 
     # -- events -------------------------------------------------------------------------------------
 
-    def add(self, record: TaskRecord, now: float) -> None:
+    def add(self, record: TaskRecord) -> None:
         """A task whose arguments are ready."""
         if self.idle and not self.pending:
             _, worker = self.idle.popitem()

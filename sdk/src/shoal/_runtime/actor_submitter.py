@@ -49,11 +49,11 @@ class ActorSubmitter:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def client(self, actor_id: bytes, *, in_order: bool = True, retries: int = 0, concurrency: int = 1) -> ActorClient:
+    def client(self, actor_id: bytes, *, in_order: bool = True, concurrency: int = 1) -> ActorClient:
         with self._core.lock:
             client = self._clients.get(actor_id)
             if client is None:
-                client = ActorClient(actor_id, self, in_order=in_order, retries_by_default=retries, window=concurrency)
+                client = ActorClient(actor_id, self, in_order=in_order, window=concurrency)
                 self._clients[actor_id] = client
             return client
 
@@ -73,7 +73,7 @@ class ActorSubmitter:
         """Whether actors live that end with this process."""
         return any(client.creation is not None and client.state != DEAD for client in self._clients.values())
 
-    def lifetime_ref(self, actor_id: bytes, on_free: Callable[[], None]) -> ObjectRef[Any]:
+    def lifetime_ref(self, on_free: Callable[[], None]) -> ObjectRef[Any]:
         """The reference whose end is the end of the last handle. It is never resolved."""
         with self._core.lock:
             entry, ref = self._core.table.create(self._core.task_ids.next() + b"\0\0\0\0")
@@ -274,7 +274,7 @@ class ActorSubmitter:
         if self._by_worker.get(client.worker_id) is client:
             del self._by_worker[client.worker_id]
 
-    def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
+    def on_worker_disconnected(self, worker_id: bytes) -> None:
         """Caller holds the lock."""
         client = self._by_worker.pop(worker_id, None)
         if client is None or client.state != CONNECTED:

@@ -493,12 +493,12 @@ class CoreWorker:
         if not self.tasks.on_replies(worker_id, message.replies):
             self.actors.on_replies(worker_id, message.replies)
 
-    def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
+    def _on_peer_gone(self, worker_id: bytes) -> None:
         if self.closed:
             return
         self.borrowing.on_peer_died(worker_id)
         self.tasks.on_worker_disconnected(worker_id)
-        self.actors.on_worker_disconnected(worker_id, reason)
+        self.actors.on_worker_disconnected(worker_id)
         if self.executor is not None:
             self.executor.on_caller_gone(worker_id)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Peers:
     """Everything for one peer goes over one connection, so that it arrives in the order in which it was sent.
 
-    ``on_messages(connection, messages)`` runs in the leading thread, ``on_gone(worker_id, reason)`` too and with the
+    ``on_messages(connection, messages)`` runs in the leading thread, ``on_gone(worker_id)`` too and with the
     core's lock, which callers of the other methods hold.
     """
 
@@ -37,7 +37,7 @@ class Peers:
         listeners: list[socket.socket],
         tls: Tls | None,
         on_messages: Callable[[Connection, list[Any]], None],
-        on_gone: Callable[[bytes, str], None],
+        on_gone: Callable[[bytes], None],
     ) -> None:
         """``listeners`` are a Unix socket, and perhaps a TCP one for other nodes; they end with this."""
         self._reactor = reactor
@@ -135,7 +135,7 @@ class Peers:
             if self._connections.get(worker_id) is connection:
                 del self._connections[worker_id]
                 self._addresses.pop(worker_id, None)
-                self._on_gone(worker_id, reason)
+                self._on_gone(worker_id)
 
     def close(self) -> None:
         """Close all connections without telling, and remove the socket."""

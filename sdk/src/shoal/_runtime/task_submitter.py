@@ -122,7 +122,7 @@ class TaskSubmitter:
                 self.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
                 return
         assert record.queue is not None
-        record.queue.add(record, time.monotonic())
+        record.queue.add(record)
 
     # -- port of the queues -----------------------------------------------------------------------------
 

@@ -275,7 +275,7 @@ class ObjectExchange:
             raise FetchFailed(spilled_copy_lost(error)) from error
         except ServiceError as error:
             # Also where the blob is gone: its writer has the object in memory again, or the owner has freed it.
-            await self._pause(entry, fetch, f"its spilled copy cannot be read now: {error}")
+            await self._pause(fetch, f"its spilled copy cannot be read now: {error}")
             return False
         return True
 
@@ -341,9 +341,9 @@ class ObjectExchange:
                     # Its new home.
                     entry.home = place.node_id
                     continue
-            await self._pause(entry, fetch, problem)
+            await self._pause(fetch, problem)
 
-    async def _pause(self, entry: Entry, fetch: _Fetch, problem: str) -> None:
+    async def _pause(self, fetch: _Fetch, problem: str) -> None:
         """Before the next try. Raises: FetchFailed when the last progress was too long ago."""
         if self._loop.time() >= fetch.progress_at + FETCH_TIMEOUT_S:
             raise FetchFailed(fetch_timed_out(FETCH_TIMEOUT_S, problem))
