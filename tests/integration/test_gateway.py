@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.certificates import Authority
-from support.clusters import MIB, ProcessCluster, RayletProcess
+from support.clusters import MIB, ProcessCluster
 from support.drivers import Driver
-from support.processes import alive, eventually
+from support.outside import Outside, start_gateway
 from support.servers import free_port
 from support.tcp_proxy import TcpProxy
 
@@ -22,50 +20,17 @@ import shoal
 from shoal_common.tls import VARIABLES
 
 
-@dataclass
-class Outside:
-    cluster: ProcessCluster
-    node: RayletProcess
-    port: int
-
-    def environment(self, port: int | None = None, token: str | None = None) -> dict[str, str]:
-        return {
-            "SHOAL_ADDRESS": f"shoal://127.0.0.1:{port or self.port}",
-            "SHOAL_AUTH_TOKEN": token if token is not None else self.cluster.token,
-            "PYTHONWARNINGS": "error",
-        }
-
-    def client(self, code: str, *arguments: str, port: int | None = None) -> Driver:
-        return Driver(code, *arguments, env=self.environment(port))
-
-    def run(self, code: str) -> str:
-        """What it prints, if it ends well."""
-        with self.client(code) as client:
-            output, _ = client.process.communicate(timeout=60)
-            assert client.process.returncode == 0, output
-            return output
-
-
-def start(cluster: ProcessCluster, grace_s: float, store_bytes: int = 256 * MIB) -> Outside:
-    port = free_port()
-    node = cluster.add_node(
-        cpus=2, resources={"first": 1}, store_bytes=store_bytes, gateway_port=port, gateway_grace_s=grace_s
-    )
-    cluster.add_node(cpus=1, resources={"second": 1}, store_bytes=64 * MIB)
-    return Outside(cluster, node, port)
-
-
 @pytest.fixture(scope="module")
 def outside() -> Iterator[Outside]:
     with ProcessCluster() as cluster:
-        yield start(cluster, 60.0)
+        yield start_gateway(cluster, 60.0)
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Outside]:
     """Sessions end two seconds after their connection, and the store is small."""
     with ProcessCluster() as cluster:
-        yield start(cluster, 2.0, 32 * MIB)
+        yield start_gateway(cluster, 2.0, 32 * MIB)
 
 
 # -- the same API, the same errors -----------------------------------------------------------------------
@@ -338,212 +303,7 @@ def no_session() -> Iterator[None]:
     shoal.shutdown()
 
 
-# -- the connection breaks -------------------------------------------------------------------------------
-
-#: Holds refs of every kind, then uses them after each ``command()``.
-BUSY = """
-    import numpy as np
-    ray.init(logging_level="ERROR")
-
-    @ray.remote(num_cpus=0)
-    class Counter:
-        def __init__(self):
-            self.n = 0
-        def add(self):
-            self.n += 1
-            return self.n
-        def hold(self, refs):
-            self.refs = refs
-        def read(self):
-            return ray.get(self.refs[0])
-
-    @ray.remote(num_cpus=0.1)
-    def slow(x):
-        time.sleep(1)
-        return x
-
-    counter = Counter.options(resources={"second": 0.1}).remote()
-    small, large = ray.put("small"), ray.put(np.arange(1 << 20))
-    ray.get(counter.hold.remote([small]))
-    under_way = [slow.remote(i) for i in range(4)]
-    report(calls=ray.get(counter.add.remote()))
-    while (word := command()) and word != "end":
-        fresh = Counter.remote()  # the GCS is asked
-        later = [counter.add.remote() for _ in range(100)]
-        report(
-            small=ray.get(small),
-            large=int(ray.get(large).sum()),
-            borrowed=ray.get(counter.read.remote()),
-            tasks=ray.get(under_way),
-            new=ray.get(slow.remote(7)),
-            calls=ray.get(later)[-1],
-            fresh=ray.get(fresh.add.remote()),
-            nodes=len(ray.nodes()),
-        )
-    ray.shutdown()
-    report(ended=True)
-"""
-
-
-def facts(calls: int) -> dict[str, object]:
-    whole = (1 << 20) * ((1 << 20) - 1) // 2
-    values = {"small": "small", "large": whole, "borrowed": "small", "tasks": [0, 1, 2, 3], "new": 7}
-    return {**values, "calls": calls, "fresh": 1, "nodes": 2}
-
-
-def test_all_refs_are_valid_after_the_connection_was_cut(outside: Outside) -> None:
-    with TcpProxy(outside.port) as proxy, outside.client(BUSY, port=proxy.port) as client:
-        assert client.report() == {"calls": 1}
-        for round_number in range(1, 4):
-            proxy.refuse()
-            client.tell("use")
-            proxy.heal()
-            assert client.report() == facts(1 + 100 * round_number)
-        assert proxy.accepted >= 4
-        client.tell("end")
-        assert client.report() == {"ended": True}
-
-
-def test_a_connection_that_breaks_all_the_time_loses_nothing(outside: Outside) -> None:
-    with TcpProxy(outside.port) as proxy, outside.client(BUSY, port=proxy.port) as client:
-        assert client.report() == {"calls": 1}
-        proxy.cut_after(300_000)
-        for round_number in range(1, 3):
-            client.tell("use")
-            assert client.report() == facts(1 + 100 * round_number)
-        assert proxy.accepted > 5
-
-
-def test_a_network_that_swallows_everything_is_noticed(outside: Outside) -> None:
-    """Both sides hear nothing for a while, and nobody closes anything."""
-    with TcpProxy(outside.port) as proxy, outside.client(BUSY, port=proxy.port) as client:
-        assert client.report() == {"calls": 1}
-        proxy.hold()
-        client.tell("use")
-        # The client gives the connection up, and tries another one.
-        eventually(lambda: proxy.accepted > 1, "the client tries again", 40)
-        proxy.heal()
-        assert client.report() == facts(101)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_cut_of_sixty_seconds(outside: Outside) -> None:
-    with ProcessCluster() as cluster:
-        patient = start(cluster, 90.0)
-        with TcpProxy(patient.port) as proxy, patient.client(BUSY, port=proxy.port) as client:
-            assert client.report() == {"calls": 1}
-            proxy.refuse()
-            client.tell("use")
-            assert select.select([client.process.stdout], [], [], 60)[0] == [], "it only stalls"
-            proxy.heal()
-            assert client.report() == facts(101)
-
-
-def test_after_a_cut_longer_than_the_grace_everything_fails_with_a_clear_error(impatient: Outside) -> None:
-    code = """
-        ray.init(logging_level="CRITICAL")
-        ref, pending = ray.put(1), ray.remote(lambda s: time.sleep(s)).remote(600)
-        report(ready=True)
-        try:
-            ray.get(pending)
-        except ray.exceptions.GatewayLostError as error:
-            report(message=str(error))
-        for call in (lambda: ray.get(ray.remote(lambda: 0).remote()), lambda: ray.put(b"x" * 1_000_000), ray.nodes):
-            try:
-                call()
-                report(error="none")
-            except ConnectionError as error:
-                report(error=type(error).__name__)
-        ray.shutdown()
-        ray.init(sys.argv[1], logging_level="CRITICAL")
-        report(again=ray.get(ray.remote(lambda: 0).remote()))
-    """
-    with TcpProxy(impatient.port) as proxy:
-        address = f"shoal://127.0.0.1:{impatient.port}"
-        with impatient.client(code, address, port=proxy.port) as client:
-            assert client.report() == {"ready": True}
-            proxy.refuse()
-            message = client.report()["message"]
-            assert f"shoal://127.0.0.1:{proxy.port}" in message and "no connection for 2 s" in message
-            assert [client.report() for _ in range(3)] == [{"error": "GatewayLostError"}] * 3
-            assert client.report() == {"again": 0}
-
-
-# -- a session is a job ----------------------------------------------------------------------------------
-
-WITH_ACTOR = """
-    ray.init(logging_level="ERROR")
-    @ray.remote(num_cpus=0)
-    class Sleeper:
-        def pid(self):
-            return os.getpid()
-    sleeper = Sleeper.remote()
-    report(pid=ray.get(sleeper.pid.remote()))
-    command()
-"""
-
-
-def test_a_client_that_ends_takes_its_job_along_at_once(outside: Outside) -> None:
-    """Although the gateway would wait a minute for one that is cut off."""
-    with outside.client(WITH_ACTOR) as client:
-        pid = client.report()["pid"]
-        client.tell("end")
-        client.process.wait(30)
-        eventually(lambda: not alive(pid), "the actor has ended", 10)
-
-
-def test_a_client_that_is_killed_loses_its_job_after_the_grace(impatient: Outside) -> None:
-    with impatient.client(WITH_ACTOR) as client:
-        pid = client.report()["pid"]
-        client.process.kill()
-        eventually(lambda: not alive(pid), "the actor has ended", 15)
-
-
-def test_a_forked_child_does_not_disturb_its_parents_session(outside: Outside) -> None:
-    output = outside.run("""
-        import multiprocessing, warnings
-        warnings.simplefilter("ignore")
-        ray.init()
-        ref = ray.put(5)
-        child = multiprocessing.get_context("fork").Process(target=lambda: None)
-        child.start()
-        child.join()
-        print(child.exitcode, ray.get(ref), ray.get(ray.remote(lambda x: x + 1).remote(ref)))
-    """)
-    assert output.splitlines() == ["0 5 6"]
-
-
-def test_a_client_leaves_no_files_behind(outside: Outside) -> None:
-    sockets = outside.node.session_dir / "sockets"
-    before = set(sockets.glob("c-*"))
-    output = outside.run("""
-        import pathlib
-        ray.init()
-        root = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"shoal-{os.getuid()}"
-        during = set(root.glob(f"session_*_{os.getpid()}_*"))
-        ray.shutdown()
-        print(len(during), len(set(root.glob(f"session_*_{os.getpid()}_*"))))
-    """)
-    assert output.splitlines() == ["1 0"]
-    eventually(lambda: set(sockets.glob("c-*")) <= before, "its address is given up")
-
-
-def test_a_gateway_that_stops_tells_its_clients() -> None:
-    code = """
-        ray.init(logging_level="CRITICAL")
-        report(ready=True)
-        try:
-            ray.get(ray.remote(lambda s: time.sleep(s)).remote(600))
-        except ray.exceptions.GatewayLostError as error:
-            report(message=str(error))
-    """
-    with ProcessCluster() as cluster:
-        place = start(cluster, 60.0)
-        with place.client(code) as client:
-            assert client.report() == {"ready": True}
-            place.node.end()
-            assert "the node of the gateway stops" in client.report()["message"]
+# -- what they bring along ---------------------------------------------------------------------------------
 
 
 def test_modules_next_to_the_script_travel(outside: Outside, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -603,7 +363,7 @@ def test_mutual_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, path in zip(VARIABLES, (tls.ca, tls.cert, tls.key), strict=True):
         monkeypatch.setenv(variable, str(path))
     with ProcessCluster() as cluster:
-        outside = start(cluster, 60.0)
+        outside = start_gateway(cluster, 60.0)
         with outside.client(code) as client:
             assert client.report() == {"same": True, "owned": 7}
         for variable in VARIABLES:

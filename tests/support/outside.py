@@ -1,0 +1,42 @@
+"""Drivers outside of a cluster of two nodes, one of which is their gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from support.clusters import MIB, ProcessCluster, RayletProcess
+from support.drivers import Driver
+from support.servers import free_port
+
+
+@dataclass
+class Outside:
+    cluster: ProcessCluster
+    node: RayletProcess
+    port: int
+
+    def environment(self, port: int | None = None, token: str | None = None) -> dict[str, str]:
+        return {
+            "SHOAL_ADDRESS": f"shoal://127.0.0.1:{port or self.port}",
+            "SHOAL_AUTH_TOKEN": token if token is not None else self.cluster.token,
+            "PYTHONWARNINGS": "error",
+        }
+
+    def client(self, code: str, *arguments: str, port: int | None = None) -> Driver:
+        return Driver(code, *arguments, env=self.environment(port))
+
+    def run(self, code: str) -> str:
+        """What it prints, if it ends well."""
+        with self.client(code) as client:
+            output, _ = client.process.communicate(timeout=60)
+            assert client.process.returncode == 0, output
+            return output
+
+
+def start_gateway(cluster: ProcessCluster, grace_s: float, store_bytes: int = 256 * MIB) -> Outside:
+    port = free_port()
+    node = cluster.add_node(
+        cpus=2, resources={"first": 1}, store_bytes=store_bytes, gateway_port=port, gateway_grace_s=grace_s
+    )
+    cluster.add_node(cpus=1, resources={"second": 1}, store_bytes=64 * MIB)
+    return Outside(cluster, node, port)
