@@ -122,6 +122,19 @@ def test_a_node_that_leaves_waits_for_the_objectstore_service(cluster: Started) 
     assert [other.get(object_id, home) for object_id in ids] == data
 
 
+def test_blobs_of_a_node_that_has_left_go_with_their_last_object(cluster: Started) -> None:
+    (node, home), (_, other) = cluster.nodes(2)
+    ids = [home.put(os.urandom(4 * MIB), owner=OWNER) for _ in range(24)]
+    home.free(*ids[::2])
+    assert home.pin(ids[0]).error
+    node.end()
+    assert node.wait() == 0
+    blobs = cluster.cluster.directory / "blobs"
+    assert list(blobs.rglob("spill/*/*/*"))
+    other.free_elsewhere(ids[1::2], home)
+    eventually(lambda: not list(blobs.rglob("spill/*/*/*")), "the blobs are deleted")
+
+
 def test_a_restore_waits_for_the_objectstore_service(cluster: Started) -> None:
     ((node, home),) = cluster.nodes(1)
     data = [os.urandom(12 * MIB) for _ in range(8)]

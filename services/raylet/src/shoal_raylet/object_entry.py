@@ -10,7 +10,9 @@ from shoal_raylet.actions import Send
 @dataclass(slots=True, eq=False)
 class Blob:
     key: str
-    #: Objects in it that are not deleted.
+    #: Objects in it, as the GCS knows them.
+    written: int
+    #: Those that are not deleted.
     live: int = 0
 
 

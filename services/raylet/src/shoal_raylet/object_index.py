@@ -260,6 +260,17 @@ class ObjectIndex:
             and entry not in self._spills
         ]
 
+    def shrunk(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> list[tuple[str, list[Entry]]]:
+        """The blobs of which objects have been deleted, or end with this node, and what else is in them; not those of
+        jobs that end."""
+        blobs: dict[Blob, list[Entry]] = {}
+        for entry in self._entries.values():
+            if entry.blob is not None and entry.object_id[:4] not in ending_jobs:
+                kept = blobs.setdefault(entry.blob, [])
+                if entry.owner not in ending_owners:
+                    kept.append(entry)
+        return [(blob.key, kept) for blob, kept in blobs.items() if len(kept) < blob.written]
+
     def save(self, entries: list[Entry]) -> Spill:
         """Write the first of them, of one job, to a blob, in use or not. ``spilled`` answers."""
         job_id = entries[0].object_id[:4]
@@ -301,14 +312,12 @@ class ObjectIndex:
         actions: list[StoreAction] = []
         if not error:
             self._queue.progress(now)
-            blob = Blob(key)
-            offset = 0
+            blob = Blob(key, len(entries))
             for entry in entries:
                 if not entry.deleted:
-                    entry.blob, entry.blob_offset = blob, offset
+                    entry.blob = blob
                     blob.live += 1
                     self.spilled_bytes += entry.size
-                offset += entry.size
             if not blob.live:
                 actions.append(DeleteBlob(key))
         for entry in entries:
@@ -572,8 +581,11 @@ class ObjectIndex:
     def _begin_spill(self, job_id: bytes, entries: Iterable[Entry]) -> Spill:
         """As many of them as one blob takes."""
         spill = self._spills.begin(job_id, entries)
+        offset = 0
         for entry in spill.entries:
             self._pin(entry, _SELF)
+            entry.blob_offset = offset
+            offset += entry.size
         return spill
 
     def _ask_to_uncache(self) -> list[StoreAction]:

@@ -35,12 +35,12 @@ class ObjectLocations:
         self._rng = random.Random()
 
     async def spilled(self, key: str, entries: Sequence[Entry]) -> None:
-        """These objects are the sections of one blob, in order."""
+        """These objects are in one blob; said again, others are not needed any more."""
         request = gcs_pb2.ReportSpilledRequest(job_id=entries[0].object_id[:JOB_LENGTH], node_id=self._node_id, key=key)
-        offset = 0
         for entry in entries:
-            request.objects.add(object_id=entry.object_id, owner_id=entry.owner, offset=offset, size_bytes=entry.size)
-            offset += entry.size
+            request.objects.add(
+                object_id=entry.object_id, owner_id=entry.owner, offset=entry.blob_offset, size_bytes=entry.size
+            )
         await self._call(partial(self._stub.ReportSpilled, request, timeout=_CALL_TIMEOUT_S))
 
     async def forget_blob(self, key: str) -> None:

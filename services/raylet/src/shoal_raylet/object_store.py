@@ -24,6 +24,7 @@ from shoal_raylet.object_entry import (
     CopyGone,
     DeleteBlob,
     Deleted,
+    Entry,
     Fetch,
     Hurry,
     Locate,
@@ -138,6 +139,9 @@ class ObjectStore:
         while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
             if not await self._spill(self.index.save(left)):
                 await asyncio.sleep(BLOBS_AGAIN_S)
+        # Of what was deleted so far the GCS has not heard, and without this node it is the one that deletes the blobs.
+        shrunk = self.index.shrunk(ending_owners, ending_jobs)
+        await asyncio.gather(*(self._tell_shrunk(key, kept) for key, kept in shrunk))
         await self._transfers.wait()
 
     async def stop(self, *, delete_blobs: bool) -> None:
@@ -221,6 +225,16 @@ class ObjectStore:
             log.warning("spill_failed", key=spill.key, reason=error)
         self._execute(self.index.spilled(spill.key, error, self._loop.time()))
         return not error
+
+    async def _tell_shrunk(self, key: str, kept: list[Entry]) -> None:
+        if not kept:
+            await self._delete_blob(key)
+            return
+        try:
+            await self._locations.spilled(key, kept)
+        except ServiceError as failure:
+            # The end of the job deletes it.
+            log.info("blob_not_shrunk", key=key, reason=str(failure))
 
     async def _restore(self, restore: Restore) -> None:
         entry, error = restore.entry, ""
