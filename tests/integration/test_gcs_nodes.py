@@ -178,3 +178,28 @@ async def test_an_object_is_not_lost_before_all_nodes_have_told_what_they_have(c
     assert (await cluster.objects.LocateObject(question)).node_id == N2
     nowhere = pb.LocateObjectRequest(object_id=object_id[::-1], wait_ms=10)
     await until_not_found(lambda: cluster.objects.LocateObject(nowhere))
+
+
+async def test_a_copy_that_is_told_of_after_its_object_was_freed_is_deleted(cluster: Cluster) -> None:
+    await cluster.join(cluster.raylet_2)
+    object_id = await cluster.start_job() + b"o" * 20
+    answer = await cluster.objects.FreeObjects(pb.FreeObjectsRequest(object_ids=[object_id]))
+    assert not answer.copies, "nobody has told of one"
+    report = pb.ReportCopiesRequest(node_id=N2, home_node_id=N1, object_ids=[object_id])
+    assert list((await cluster.objects.ReportCopies(report)).freed_object_ids) == [object_id]
+    await until_not_found(lambda: cluster.objects.LocateObject(pb.LocateObjectRequest(object_id=object_id)))
+
+
+async def test_what_was_freed_of_a_blob_is_known_to_the_next_gcs(cluster: Cluster) -> None:
+    job_id = await cluster.start_job()
+    ids = [job_id + bytes([number]) * 20 for number in range(2)]
+    key = f"spill/{job_id.hex()}/{N1.hex()}/1-1"
+    spilled = pb.ReportSpilledRequest(job_id=job_id, node_id=N1, key=key)
+    for number, object_id in enumerate(ids):
+        spilled.objects.add(object_id=object_id, offset=number * 10, size_bytes=10)
+    await cluster.objects.ReportSpilled(spilled)
+    assert not (await cluster.objects.FreeObjects(pb.FreeObjectsRequest(object_ids=ids[:1]))).blob_keys
+    await cluster.restart_gcs()
+    place = await cluster.objects.LocateObject(pb.LocateObjectRequest(object_id=ids[1]))
+    assert (place.blob_key, place.offset, place.size_bytes) == (key, 10, 10)
+    assert list((await cluster.objects.FreeObjects(pb.FreeObjectsRequest(object_ids=ids[1:]))).blob_keys) == [key]

@@ -1542,9 +1542,18 @@ Global___ReportCopiesRequest: typing_extensions.TypeAlias = ReportCopiesRequest
 class ReportCopiesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    FREED_OBJECT_IDS_FIELD_NUMBER: builtins.int
+    @property
+    def freed_object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """freed_object_ids of those that nobody needs any more: the raylet deletes them"""
+
     def __init__(
         self,
+        *,
+        freed_object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["freed_object_ids", b"freed_object_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ReportCopiesResponse: typing_extensions.TypeAlias = ReportCopiesResponse
 

@@ -34,7 +34,8 @@ class ObjectManager:
             self._table.add(_blob_group(row.key, gcs_pb2.ReportSpilledRequest.FromString(row.value)))
         highest = 0
         for row in await self._copy_rows.load():
-            self._table.add(_copy_group(row.key, gcs_pb2.ReportCopiesRequest.FromString(row.value)))
+            copies = gcs_pb2.ReportCopiesRequest.FromString(row.value)
+            self._table.add(_copy_group(row.key, copies.node_id, copies.object_ids))
             highest = max(highest, int(row.key.rpartition("/")[2]))
         self._numbers = itertools.count(highest + 1)
         if after_deaths:
@@ -56,23 +57,25 @@ class ObjectManager:
         if self._table.forget_blob(row_id):
             await written([self._blob_rows.delete(row_id)])
 
-    async def copies(self, request: gcs_pb2.ReportCopiesRequest) -> None:
-        """Raises: Unavailable."""
+    async def copies(self, request: gcs_pb2.ReportCopiesRequest) -> list[bytes]:
+        """Returns those that nobody needs any more. Raises: Unavailable."""
         by_job: dict[bytes, list[bytes]] = {}
         for object_id in request.object_ids:
             by_job.setdefault(object_id[:JOB_LENGTH], []).append(object_id)
-        groups, saves = [], []
+        groups = []
         for job_id, object_ids in by_job.items():
             row_id = f"{job_id.hex()}/{request.node_id.hex()}/{next(self._numbers)}"
-            row = gcs_pb2.ReportCopiesRequest(node_id=request.node_id, object_ids=object_ids)
-            saves.append(self._copy_rows.put(row_id, row.SerializeToString()))
-            groups.append(_copy_group(row_id, row))
-        await written(saves)
+            groups.append(_copy_group(row_id, request.node_id, object_ids))
+        await written(self._write_rows(groups))
         for group in groups:
             self._table.add(group)
         if not request.more:
             self._table.reported(request.node_id, request.home_node_id)
         self._wake()
+        late = self._table.freed_of(request.object_ids)
+        if late:
+            await self.free(late)
+        return late
 
     async def locate(self, object_id: bytes, wait_ms: int) -> Place:
         """Raises: NotFound when it is nowhere, DeadlineExceeded when that is not certain yet."""
@@ -98,7 +101,7 @@ class ObjectManager:
     async def free(self, object_ids: Iterable[bytes]) -> gcs_pb2.FreeObjectsResponse:
         """Raises: Unavailable."""
         freed = self._table.free(object_ids)
-        await written(self._delete_rows(freed.groups))
+        await written(self._delete_rows(freed.groups) + self._write_rows(freed.shrunk))
         return gcs_pb2.FreeObjectsResponse(
             blob_keys=[group.blob_key for group in freed.groups if group.blob_key],
             copies=[gcs_pb2.ObjectCopies(node_id=node_id, object_ids=ids) for node_id, ids in freed.copies.items()],
@@ -118,6 +121,14 @@ class ObjectManager:
     def _delete_rows(self, groups: list[Group]) -> list[asyncio.Future[None]]:
         return [(self._blob_rows if group.blob_key else self._copy_rows).delete(group.row_id) for group in groups]
 
+    def _write_rows(self, groups: list[Group]) -> list[asyncio.Future[None]]:
+        return [
+            self._blob_rows.put(group.row_id, _blob_row(group).SerializeToString())
+            if group.blob_key
+            else self._copy_rows.put(group.row_id, _copy_row(group).SerializeToString())
+            for group in groups
+        ]
+
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -136,7 +147,17 @@ def _blob_group(row_id: str, row: gcs_pb2.ReportSpilledRequest) -> Group:
     return Group(row_id, row.job_id, row.node_id, row.key, objects)
 
 
-def _copy_group(row_id: str, row: gcs_pb2.ReportCopiesRequest) -> Group:
-    place = Place(node_id=row.node_id)
-    objects = dict.fromkeys(row.object_ids, place)
-    return Group(row_id, bytes.fromhex(row_id.partition("/")[0]), row.node_id, "", objects)
+def _blob_row(group: Group) -> gcs_pb2.ReportSpilledRequest:
+    row = gcs_pb2.ReportSpilledRequest(job_id=group.job_id, node_id=group.node_id, key=group.blob_key)
+    for object_id, place in group.objects.items():
+        row.objects.add(object_id=object_id, offset=place.offset, size_bytes=place.size)
+    return row
+
+
+def _copy_group(row_id: str, node_id: bytes, object_ids: Iterable[bytes]) -> Group:
+    place = Place(node_id=node_id)
+    return Group(row_id, bytes.fromhex(row_id.partition("/")[0]), node_id, "", dict.fromkeys(object_ids, place))
+
+
+def _copy_row(group: Group) -> gcs_pb2.ReportCopiesRequest:
+    return gcs_pb2.ReportCopiesRequest(node_id=group.node_id, object_ids=group.objects)

@@ -26,8 +26,7 @@ class ObjectServicer(rpc.ObjectServiceServicer):
         return pb.ForgetSpilledResponse()
 
     async def ReportCopies(self, request: pb.ReportCopiesRequest, context: Context) -> pb.ReportCopiesResponse:
-        await self._objects.copies(request)
-        return pb.ReportCopiesResponse()
+        return pb.ReportCopiesResponse(freed_object_ids=await self._objects.copies(request))
 
     async def LocateObject(self, request: pb.LocateObjectRequest, context: Context) -> pb.LocateObjectResponse:
         place = await self._objects.locate(request.object_id, request.wait_ms)

@@ -11,6 +11,7 @@ Pure: takes the time (monotonic seconds), keeps no clock.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 REPORTS_WITHIN_S = 60.0
 #: Reports that an earlier GCS has not taken any more are repeated within this time, in seconds.
 REPORTS_AGAIN_WITHIN_S = 10.0
+#: Freed objects that are remembered, for reports of copies that come after that.
+FREED_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Group:
 class Freed:
     #: Groups that have no objects any more.
     groups: list[Group]
+    #: Groups that have fewer objects now.
+    shrunk: list[Group]
     #: Node id -> the copies there.
     copies: dict[bytes, list[bytes]]
 
@@ -58,6 +63,8 @@ class ObjectTable:
         #: Dead node -> the nodes that have not reported yet, and until when they are waited for.
         self._awaited: dict[bytes, tuple[set[bytes], float]] = {}
         self._taking_over_until = 0.0
+        #: The longest freed first.
+        self._freed: OrderedDict[bytes, None] = OrderedDict()
 
     def taken_over(self, now: float) -> None:
         """From an earlier GCS, which may have awaited reports."""
@@ -88,16 +95,25 @@ class ObjectTable:
         return max(places, key=lambda place: bool(place.node_id), default=None)
 
     def free(self, object_ids: Iterable[bytes]) -> Freed:
-        freed = Freed([], {})
+        copies: dict[bytes, list[bytes]] = {}
+        changed: dict[str, Group] = {}
         for object_id in object_ids:
+            self._freed[object_id] = None
             for group in self._by_object.pop(object_id, ()):
                 del group.objects[object_id]
+                changed[group.row_id] = group
                 if not group.blob_key:
-                    freed.copies.setdefault(group.node_id, []).append(object_id)
-                if not group.objects:
-                    self._remove(group)
-                    freed.groups.append(group)
-        return freed
+                    copies.setdefault(group.node_id, []).append(object_id)
+        while len(self._freed) > FREED_KEPT:
+            self._freed.popitem(last=False)
+        empty = [group for group in changed.values() if not group.objects]
+        for group in empty:
+            self._remove(group)
+        return Freed(empty, [group for group in changed.values() if group.objects], copies)
+
+    def freed_of(self, object_ids: Iterable[bytes]) -> list[bytes]:
+        """Those that were freed a while ago."""
+        return [object_id for object_id in object_ids if object_id in self._freed]
 
     def forget_job(self, job_id: bytes) -> list[Group]:
         return self._remove_all(

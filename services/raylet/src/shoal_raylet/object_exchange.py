@@ -441,7 +441,8 @@ class ObjectExchange:
 
     async def _report_copies(self, home: bytes, object_ids: list[bytes]) -> None:
         try:
-            await self._locations.copies(home, object_ids)
+            freed = await self._locations.copies(home, object_ids)
+            self._execute(self._index.free(freed, self._loop.time()))
         except ServiceError as error:
             log.error("copies_not_reported", home=home.hex(), objects=len(object_ids), reason=str(error))
 
@@ -473,7 +474,8 @@ class ObjectExchange:
     async def _adopt(self, connection: Connection, request: int, object_ids: list[bytes]) -> None:
         try:
             if object_ids:
-                await self._locations.copies(node_of(connection), object_ids)
+                freed = await self._locations.copies(node_of(connection), object_ids)
+                self._execute(self._index.free(freed, self._loop.time()))
         except ServiceError as error:
             log.warning("copies_not_adopted", objects=len(object_ids), reason=str(error))
             object_ids = []

@@ -47,8 +47,12 @@ class ObjectLocations:
         request = gcs_pb2.ForgetSpilledRequest(key=key)
         await self._call(partial(self._stub.ForgetSpilled, request, timeout=_CALL_TIMEOUT_S))
 
-    async def copies(self, home: bytes, object_ids: Sequence[bytes]) -> None:
-        """This node's copies of what a home that is gone had; they are primary now. None: "I have looked"."""
+    async def copies(self, home: bytes, object_ids: Sequence[bytes]) -> list[bytes]:
+        """This node's copies of what a home that is gone had; they are primary now. None: "I have looked".
+
+        Returns those that nobody needs any more.
+        """
+        freed: list[bytes] = []
         for start in range(0, max(1, len(object_ids)), _MAX_IDS):
             request = gcs_pb2.ReportCopiesRequest(
                 node_id=self._node_id,
@@ -56,7 +60,9 @@ class ObjectLocations:
                 object_ids=object_ids[start : start + _MAX_IDS],
                 more=start + _MAX_IDS < len(object_ids),
             )
-            await self._call(partial(self._stub.ReportCopies, request, timeout=_CALL_TIMEOUT_S))
+            response = await self._call(partial(self._stub.ReportCopies, request, timeout=_CALL_TIMEOUT_S))
+            freed += response.freed_object_ids
+        return freed
 
     async def locate(self, object_id: bytes) -> gcs_pb2.LocateObjectResponse | None:
         """None = it is nowhere."""
