@@ -91,6 +91,13 @@ def test_nats_that_is_not_there_is_waited_for_and_named(service: str, start: Cal
     assert absent in waiting[0]
 
 
+def test_a_scheduler_waits_for_the_gcs_as_long_as_it_is_told(start: Callable[..., ServiceProcess]) -> None:
+    absent = f"127.0.0.1:{free_port()}"
+    said = failure(start("scheduler", gcs_address=absent, start_timeout_s=1.5))
+    assert "the GCS did not confirm it in 1.5 s" in said
+    assert absent in said
+
+
 def test_what_starts_late_is_waited_for(start: Callable[..., ServiceProcess], tmp_path: Path) -> None:
     etcd, nats = EtcdServer(tmp_path / "etcd"), NatsServer(tmp_path / "nats", TOKEN)
     health = f"127.0.0.1:{free_port()}"

@@ -292,7 +292,7 @@ class _Launch:
             said = msgspec.json.decode("".join(lines[-1:]), type=_LogLine)
             if not said.exception:
                 return said.error or said.reason or said.event
-        return "\n".join(lines) or "it said nothing"
+        return "\n".join(lines) or "it has logged nothing"
 
     def abandon(self) -> None:
         _end(self._daemons, grace_s=5.0)

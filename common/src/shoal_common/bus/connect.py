@@ -50,4 +50,5 @@ async def connect_bus(config: BusConfig, gcs_address: str) -> EventBus:
     """NATS if there is one, else the GCS, which is only reached when it is needed. Raises: as `connect_nats`."""
     if config.nats_address:
         return await connect_nats(config)
-    return GcsBus(aio_channel(gcs_address, config.token, tls=config.tls), owns_channel=True)
+    channel = aio_channel(gcs_address, config.token, tls=config.tls)
+    return GcsBus(channel, owns_channel=True, deadline_s=config.start_timeout_s)

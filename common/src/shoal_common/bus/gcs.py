@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # this class is in the stub file only
     from shoal_proto.v1.gcs_pb2_grpc import EventServiceAsyncStub
 
 PUBLISH_DEADLINE_S = 5.0
-#: ``subscribe`` gives up when the GCS has not confirmed by then, in seconds.
+#: ``subscribe`` gives up when the GCS has not confirmed by then, in seconds, unless it is told another time.
 SUBSCRIBE_DEADLINE_S = 10.0
 #: Bounds of the pause before a broken stream is opened again, in seconds.
 FIRST_PAUSE_S = 0.1
@@ -36,7 +36,11 @@ _log = logging.getLogger(__name__)
 class GcsBus:
     """Belongs to the event loop of ``channel``, which its maker closes, or the bus if it is to own it."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, owns_channel: bool = False) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, *, owns_channel: bool = False, deadline_s: float = SUBSCRIBE_DEADLINE_S
+    ) -> None:
+        """``deadline_s``: how long ``subscribe`` waits for the GCS."""
+        self._deadline_s = deadline_s
         self._own = channel if owns_channel else None
         self._stub = EventServiceStub(channel)
         self._subscriptions: set[_GcsSubscription] = set()
@@ -59,7 +63,7 @@ class GcsBus:
         subscription = _GcsSubscription(self._stub, pattern, handler, on_gap, self._subscriptions)
         self._subscriptions.add(subscription)
         try:
-            await subscription.in_force(SUBSCRIBE_DEADLINE_S)
+            await subscription.in_force(self._deadline_s)
         except BaseException:
             await subscription.unsubscribe()
             raise
