@@ -177,6 +177,14 @@ async def test_a_bucket_of_others_is_refused_and_left_as_it_is(
     assert [each.object_name for each in minio.list_objects(bucket, recursive=True)] == ["holiday.jpg"]
 
 
+async def test_a_name_that_no_bucket_can_have_is_told_at_once(secrets: Path, server: MinioServer) -> None:
+    async with process(secrets, server.address, "No_Bucket") as it:
+        code, said = await it.ended()
+    assert code == 1
+    assert "the bucket No_Bucket" in said and "s3_bucket" in said
+    assert "waiting_for_s3" not in said
+
+
 async def test_another_clusters_bucket_is_refused(
     secrets: Path, server: MinioServer, minio: Minio, bucket: str
 ) -> None:

@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 async def claim_when_reached(bucket: S3Bucket, cluster_id: str, timeout_s: float) -> None:
     """`claim`, waiting up to ``timeout_s`` for a server that is not there yet; one log line says so.
 
-    Raises: Unavailable, AccessRefused (at once), PreconditionFailed (at once).
+    Raises: Unavailable; at once: AccessRefused, InvalidRequest for its name, PreconditionFailed.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

@@ -27,6 +27,7 @@ from shoal_common.errors import (
     AlreadyExists,
     DataLoss,
     DeadlineExceeded,
+    InvalidRequest,
     NotFound,
     OutOfDisk,
     PreconditionFailed,
@@ -91,8 +92,8 @@ class Upload(NamedTuple):
 class S3Bucket:
     """Thread-safe. Objects have names here; which keys of blobs they stand for is `MinioBlobStore`'s to say.
 
-    Every method raises: NotFound, PreconditionFailed, OutOfDisk, AccessRefused; Unavailable when the server is not
-    reached or not able, DeadlineExceeded when it does not answer in time.
+    Every method raises: NotFound, PreconditionFailed, OutOfDisk, AccessRefused, InvalidRequest for the bucket's name;
+    Unavailable when the server is not reached or not able, DeadlineExceeded when it does not answer in time.
     """
 
     def __init__(self, settings: S3Settings, connections: int, read_timeout_s: float = READ_TIMEOUT_S) -> None:
@@ -255,6 +256,8 @@ class S3Bucket:
             return AccessRefused(f"{where} refuses the objectstore service's credentials ({code})")
         if code in ("NoSuchKey", "NoSuchUpload", "404"):
             return NotFound(f"there is no {name} in {where}")
+        if code == "InvalidBucketName":
+            return InvalidRequest(f"{where} has a name that no bucket can have: choose another one (s3_bucket)")
         if code == "NoSuchBucket":
             return Unavailable(f"{where} does not exist: somebody has deleted it, and all blobs with it")
         if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
