@@ -111,6 +111,14 @@ def test_named_actors_jobs_and_nodes_are_known_to_the_next_one(cluster: Deployed
         shoal.get_actor("kept", namespace="space")
 
 
+def test_a_program_that_starts_while_nobody_leads_waits(cluster: DeployedCluster) -> None:
+    leader = next(number for number in range(2) if cluster.listens(number))
+    cluster.replicas[leader].kill()
+    with cluster.connected():
+        assert shoal.get(increment.remote(1)) == 2
+    cluster.replicas[leader] = cluster.start_gcs(leader)
+
+
 @pytest.mark.usefixtures("connected")
 def test_a_large_function_lies_in_chunks_on_all_shards(cluster: DeployedCluster) -> None:
     weights = bytes(range(256)) * 12_000

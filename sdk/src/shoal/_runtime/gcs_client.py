@@ -21,6 +21,8 @@ DEADLINE_S = 60.0
 POLL_S = 30.0
 #: One question without a session, in seconds.
 ASK_DEADLINE_S = 5.0
+#: The same where several GCS are listed: one that dies is replaced in the meantime.
+ASK_SEVERAL_DEADLINE_S = 30.0
 
 #: Refusals of the GCS, as ``RpcError.rpc_code``: gRPC's numbers, which need no import of grpc.
 INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS = 3, 5, 6
@@ -28,7 +30,7 @@ _NO_ANSWER = (4, 14)  # DEADLINE_EXCEEDED, UNAVAILABLE
 
 
 def ask(address: str, token: str, service: str, method: str, request: Any) -> Any:
-    """One call where there is no session.
+    """One call where there is no session; it waits for a standby to take over where ``address`` lists several GCS.
 
     Raises: ConnectionError when no GCS answers there, AuthenticationError for a wrong token.
     """
@@ -39,10 +41,11 @@ def ask(address: str, token: str, service: str, method: str, request: Any) -> An
     from shoal_proto.v1 import gcs_pb2_grpc
 
     tls = Tls.from_environ(os.environ)
-    with sync_channel(address, token, tls=tls) as channel:
+    several = "," in address
+    with sync_channel(address, token, tls=tls, patient=several) as channel:
         stub = getattr(gcs_pb2_grpc, f"{service}ServiceStub")(channel)
         try:
-            return getattr(stub, method)(request, timeout=ASK_DEADLINE_S)
+            return getattr(stub, method)(request, timeout=ASK_SEVERAL_DEADLINE_S if several else ASK_DEADLINE_S)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 raise exceptions.AuthenticationError(
