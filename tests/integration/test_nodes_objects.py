@@ -117,3 +117,14 @@ def test_what_was_only_on_a_dead_node_is_lost(cluster: ProcessCluster) -> None:
     assert (shoal.get(copied, timeout=60) == 4).all(), "another node has a copy"
     with pytest.raises(exceptions.ObjectLostError, match=f"node {node.node_id}.*left the cluster.*Compute it again"):
         shoal.get(lost, timeout=60)
+
+
+def test_what_was_let_go_before_a_death_was_known_goes_with_its_copies(cluster: ProcessCluster) -> None:
+    node = cluster.add_node(cpus=1, resources={"fifth": 1})
+    ref = make.options(**on("fifth"), max_retries=0).remote(10, 1)
+    assert shoal.get(total.options(**on("third")).remote(ref)) == 10
+    node.stop()
+    del ref
+    node.kill()
+    eventually(lambda: not any(each["Alive"] for each in shoal.nodes() if each["NodeID"] == node.node_id), "it is dead")
+    eventually(lambda: store_use() == 0, "the stores are empty")

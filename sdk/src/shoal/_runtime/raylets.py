@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,10 @@ from shoal_common.frames import Message
 RayletFrames = frames.RayletMessage | frames.Hello | frames.HelloReply | frames.HelloProof
 #: What waits for the address of a node, in messages.
 _MAX_WAITING = 10_000
+#: What was freed on another node may not have arrived there when it dies: it is freed again if the death becomes known
+#: within so many seconds, as far as so many messages are kept.
+_FREED_KEPT_S = 60.0
+_FREED_KEPT = 10_000
 
 
 class Raylets:
@@ -51,6 +57,8 @@ class Raylets:
         self._waiting: dict[bytes, list[Message]] = {}
         self._questions: dict[int, bytes] = {}
         self._numbers = itertools.count(1)
+        #: (when, node, objects) of what was freed on other nodes lately.
+        self._freed: deque[tuple[float, bytes, list[bytes]]] = deque(maxlen=_FREED_KEPT)
         self._closed = False
 
     def know(self, node_id: bytes, host: str, port: int) -> None:
@@ -75,13 +83,19 @@ class Raylets:
 
     def free(self, node_id: bytes, object_ids: list[bytes]) -> None:
         """Delete objects of this process that have that node as their home."""
+        if node_id == self._identity.node_id:
+            self.home.send(frames.ObjectFree(object_ids))
+            return
+        now = time.monotonic()
+        self._freed.append((now, node_id, object_ids))
+        while self._freed[0][0] < now - _FREED_KEPT_S:
+            self._freed.popleft()
         connection = self._others.get(node_id)
         if connection is not None:
             connection.send(frames.ObjectFree(object_ids))
         else:
             # This node's raylet finds another way, also where the home is dead.
-            home = b"" if node_id == self._identity.node_id else node_id
-            self.home.send(frames.ObjectFree(object_ids, home))
+            self.home.send(frames.ObjectFree(object_ids, node_id))
 
     def nodes(self) -> set[bytes]:
         """Other nodes to which there is a connection."""
@@ -100,6 +114,10 @@ class Raylets:
 
     def node_lost(self, node_id: bytes, reason: str) -> None:
         """It was declared dead."""
+        since = time.monotonic() - _FREED_KEPT_S
+        freed = [each for when, home, ids in self._freed if home == node_id and when >= since for each in ids]
+        if freed:
+            self.home.send(frames.ObjectFree(freed, node_id))
         self._addresses.pop(node_id, None)
         self._waiting.pop(node_id, None)
         connection = self._others.get(node_id)
