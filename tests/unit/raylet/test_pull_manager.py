@@ -132,6 +132,13 @@ def test_one_that_does_not_have_it_is_left_out() -> None:
     assert pulls.take() == [SourcesWanted(b"x")]
 
 
+def test_one_that_has_it_no_more_is_told_to_let_go_of_what_it_has_sent_before() -> None:
+    pulls = Pulls()
+    pulls.begin(b"x", 8, A)
+    pulls.deliver(A)
+    assert EndChunks(A, b"x") in pulls.manager.refused(A, b"x", pulls.now)
+
+
 def test_a_silent_source_is_given_up() -> None:
     pulls = Pulls()
     pulls.begin(b"x", 8, A, B)

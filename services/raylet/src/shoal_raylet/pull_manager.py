@@ -154,11 +154,12 @@ class PullManager:
         return [*actions, Pulled(object_id), *self._ask(now)]
 
     def refused(self, source: bytes, object_id: bytes, now: float) -> list[PullAction]:
-        """The source does not have the object (any more)."""
+        """The source does not have the object (any more). If it has sent some of it before, it holds that until the end
+        is told."""
         pull = self._pulls.get(object_id)
         if pull is None or source not in pull.owed:
             return []
-        return [*self._give_up(pull, source), *self._ask(now)]
+        return [EndChunks(source, object_id), *self._give_up(pull, source), *self._ask(now)]
 
     def source_lost(self, source: bytes, now: float) -> list[PullAction]:
         """The connection to it has ended."""
