@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,22 @@ def test_what_nobody_refers_to_any_more_goes_everywhere(cluster: ProcessCluster)
     assert shoal.get(total.options(**on("third")).remote(ref)) == 10
     assert shoal.get(ref).nbytes == 10 * MIB
     del ref
+    eventually(lambda: store_use() == 0, "the stores are empty")
+
+
+def test_threads_that_read_an_object_at_the_same_time_all_let_go_of_it(cluster: ProcessCluster) -> None:
+    refs = [shoal.put(np.zeros(MIB)) for _ in range(4)]
+    together = threading.Barrier(4)
+
+    def read() -> None:
+        for ref in refs:
+            together.wait(60)
+            shoal.get(ref)
+
+    with ThreadPoolExecutor(4) as threads:
+        for reading in [threads.submit(read) for _ in range(4)]:
+            reading.result(60)
+    refs.clear()
     eventually(lambda: store_use() == 0, "the stores are empty")
 
 

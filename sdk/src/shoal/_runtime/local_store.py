@@ -51,6 +51,9 @@ class LocalStore(StoreClient):
         self._pins: dict[bytes, _PinTracker] = {}
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
+        #: All of them, by their own id: one that nobody refers to never fires, and threads that read an object at the
+        #: same time pin it more than once.
+        self._trackers: dict[int, _PinTracker] = {}
         self._unpinned: deque[_PinTracker] = deque()
 
     def _mapped(self) -> mmap.mmap:
@@ -118,7 +121,7 @@ class LocalStore(StoreClient):
             array = array_type.from_buffer(self._mapped(), answer.offset)
         tracker = _PinTracker(array, self._unpinned.append)
         tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
-        self._pins[object_id] = tracker
+        self._trackers[id(tracker)] = self._pins[object_id] = tracker
         return array
 
     def uncache(self, object_ids: list[bytes]) -> None:
@@ -134,6 +137,7 @@ class LocalStore(StoreClient):
                 tracker = self._unpinned.popleft()
             except IndexError:
                 return
+            del self._trackers[id(tracker)]
             if self._pins.get(tracker.object_id) is tracker:
                 del self._pins[tracker.object_id]
             if tracker.unmap_at:
