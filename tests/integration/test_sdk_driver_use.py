@@ -424,8 +424,9 @@ def test_a_child_that_is_terminated_while_it_forks_ends(no_cluster, tmp_path):
         process = multiprocessing.get_context("fork").Process(target=signal.pause)
         process.start()
         process.join(30)
-        report(exitcode=process.exitcode)
+        exitcode = process.exitcode
         process.kill()
+        report(exitcode=exitcode)
     """
     with Driver(program, env={"PYTHONPATH": str(tmp_path)}) as driver:
         assert driver.report() == {"exitcode": -signal.SIGTERM}, driver.text
