@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Authority
-from support.clusters import MIB, ProcessCluster
+from support.clusters import ProcessCluster
 from support.drivers import Driver
 from support.outside import Outside, start_gateway
 from support.servers import free_port
@@ -18,20 +18,6 @@ from support.tcp_proxy import TcpProxy
 
 import shoal
 from shoal_common.tls import VARIABLES
-
-
-@pytest.fixture(scope="module")
-def outside() -> Iterator[Outside]:
-    with ProcessCluster() as cluster:
-        yield start_gateway(cluster, 60.0)
-
-
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[Outside]:
-    """Sessions end two seconds after their connection, and the store is small."""
-    with ProcessCluster() as cluster:
-        yield start_gateway(cluster, 2.0, 32 * MIB)
-
 
 # -- the same API, the same errors -----------------------------------------------------------------------
 

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
 
 import pytest
-from support.clusters import MIB, ProcessCluster
+from support.clusters import ProcessCluster
 from support.outside import Outside, start_gateway
 from support.processes import alive, eventually
 from support.tcp_proxy import TcpProxy
-
-
-@pytest.fixture(scope="module")
-def outside() -> Iterator[Outside]:
-    with ProcessCluster() as cluster:
-        yield start_gateway(cluster, 60.0)
-
-
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[Outside]:
-    """Sessions end two seconds after their connection, and the store is small."""
-    with ProcessCluster() as cluster:
-        yield start_gateway(cluster, 2.0, 32 * MIB)
-
 
 # -- the connection breaks -------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pytest
 from support.clusters import MIB, ProcessCluster, RayletProcess
 from support.drivers import Driver
 from support.servers import free_port
@@ -40,3 +42,16 @@ def start_gateway(cluster: ProcessCluster, grace_s: float, store_bytes: int = 25
     )
     cluster.add_node(cpus=1, resources={"second": 1}, store_bytes=64 * MIB)
     return Outside(cluster, node, port)
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[Outside]:
+    with ProcessCluster() as cluster:
+        yield start_gateway(cluster, 60.0)
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Outside]:
+    """Sessions end two seconds after their connection, and the store is small."""
+    with ProcessCluster() as cluster:
+        yield start_gateway(cluster, 2.0, 32 * MIB)

@@ -40,21 +40,13 @@ def pack_arguments(core: CoreWorker, args: tuple[Any, ...], kwargs: dict[str, An
         return None
     packed = PackedArguments()
     plain = True
-    for value in args:
+    for value in (*args, *kwargs.values()) if kwargs else args:
         kind = type(value)
         if kind not in PLAIN:
             plain = False
             if kind is ObjectRef:
                 args, kwargs = _take_references(packed, args, kwargs)
                 break
-    else:
-        for value in kwargs.values():
-            kind = type(value)
-            if kind not in PLAIN:
-                plain = False
-                if kind is ObjectRef:
-                    args, kwargs = _take_references(packed, args, kwargs)
-                    break
     if plain:
         packed.data = pickle.dumps((args, kwargs), 5)
         if len(packed.data) <= MAX_INLINE_BYTES:
