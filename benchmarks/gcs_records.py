@@ -39,11 +39,11 @@ from typing import Any
 import grpc.aio
 from report import describe_machine
 
-from shoal_common.background import Background
 from shoal_common.errors import Unavailable
-from shoal_common.grpc_channel import aio_channel
 from shoal_common.metadata.etcd import EtcdMetadataStore
-from shoal_gcs.rows import Rows
+from shoal_common.rpc.client import aio_channel
+from shoal_common.service.background import Background
+from shoal_gcs.store.rows import Rows
 from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -33,10 +33,10 @@ from scaling import Finding, report
 from shoal_common import auth
 from shoal_common.bus import subjects
 from shoal_common.bus.nats import NatsBus
-from shoal_common.grpc_channel import aio_channel
 from shoal_common.ids import NodeID
-from shoal_common.labels import labels_of_node
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.labels import labels_of_node
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.rpc.client import aio_channel
 from shoal_proto.v1 import common_pb2, events_pb2
 from shoal_proto.v1 import scheduler_pb2 as pb
 from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub

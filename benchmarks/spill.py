@@ -34,7 +34,7 @@ from minio import Minio
 from report import describe_machine
 
 from shoal_common.blob.client import BlobClient
-from shoal_common.grpc_channel import aio_channel
+from shoal_common.rpc.client import aio_channel
 
 RESULTS = Path(__file__).resolve().parent / "results"
 #: Where MinIO's program is looked for: on the path, or where `make images-local` has built it.

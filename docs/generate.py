@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from shoal._init_arguments import SYSTEM_SETTINGS
-from shoal_common.config import ServiceConfig
+from shoal._session.arguments import SYSTEM_SETTINGS
+from shoal_common.service.config import ServiceConfig
 from shoal_gcs.config import GcsConfig
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_raylet.config import RayletConfig

@@ -12,8 +12,8 @@ import pytest
 from support.servers import MinioServer, running
 
 from shoal_common.blob import CHUNK_BYTES, BlobStore
+from shoal_common.blob.bucket_store import CONNECTIONS, MinioBlobStore
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.blob.minio import CONNECTIONS, MinioBlobStore
 from shoal_common.blob.s3 import S3Bucket
 from shoal_common.errors import InvalidRequest, NotFound
 

@@ -12,13 +12,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from support.servers import NatsServer, running
 
-from shoal_common import grpc_server
 from shoal_common.bus import EventBus, EventBusError, Handler, Subscription, memory, subjects
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.bus.memory import EventQueue, MemoryBus
 from shoal_common.bus.nats import NatsBus
-from shoal_common.grpc_channel import aio_channel
-from shoal_gcs.servicers import EventServicer
+from shoal_common.rpc import server as grpc_server
+from shoal_common.rpc.client import aio_channel
+from shoal_gcs.rpc.servicers import EventServicer
 from shoal_proto.v1.gcs_pb2_grpc import add_EventServiceServicer_to_server
 
 TOKEN = "bus-token"

@@ -8,8 +8,8 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shoal_common import frames, tcp
-from shoal_raylet.chunk_stream import ChunkStream
+from shoal_common.channel import frames, tcp
+from shoal_raylet.transfer.chunk_stream import ChunkStream
 
 MIB = 1024 * 1024
 OBJECT, OTHER = b"an object", b"another"

@@ -15,8 +15,8 @@ from support.services import started
 from shoal_common import errors
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.metadata.sqlite import SqliteMetadataStore
+from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_gcs.app import GcsApp
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc

@@ -12,8 +12,8 @@ from support.gcs import CLUSTER, DRIVER, N1, STOPPED, Cluster, events_of
 
 from shoal_common import errors
 from shoal_common.bus import subjects
-from shoal_common.grpc_channel import service_errors
 from shoal_common.ids import JobID, new_actor_id
+from shoal_common.rpc.client import service_errors
 from shoal_proto.v1 import common_pb2, events_pb2, scheduler_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
 

@@ -11,7 +11,7 @@ from support.deployed import DeployedCluster
 from support.processes import eventually
 
 import shoal
-from shoal_common.healthcheck import check
+from shoal_common.service.healthcheck import check
 from shoal_proto.v1 import gcs_pb2 as pb
 
 

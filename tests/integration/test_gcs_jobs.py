@@ -13,7 +13,7 @@ from support.gcs import CLUSTER, DRIVER, N1, N2, TOKEN, Cluster, until_not_found
 from shoal_common import errors
 from shoal_common.blob.client import BlobClient
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.grpc_channel import aio_channel, service_errors
+from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_proto.v1 import gcs_pb2 as pb

@@ -12,9 +12,9 @@ from support.gcs import CLUSTER, N1, N2, Cluster, events_of, until_not_found
 
 from shoal_common import errors
 from shoal_common.bus import subjects
-from shoal_common.frames import PROTOCOL_VERSION
-from shoal_common.grpc_channel import service_errors
+from shoal_common.channel.frames import PROTOCOL_VERSION
 from shoal_common.metadata import MetadataStoreError
+from shoal_common.rpc.client import service_errors
 from shoal_proto.v1 import events_pb2, scheduler_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
 

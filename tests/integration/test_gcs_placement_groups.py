@@ -13,9 +13,9 @@ from support import processes
 from support.gcs import CLUSTER, FakeNode, RestartableGcs
 
 from shoal_common import errors
-from shoal_common.grpc_channel import service_errors
 from shoal_common.ids import JobID, new_placement_group_id
 from shoal_common.metadata.sqlite import SqliteMetadataStore
+from shoal_common.rpc.client import service_errors
 from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
 

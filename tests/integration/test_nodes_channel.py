@@ -11,14 +11,14 @@ import pytest
 from support.clusters import ProcessCluster
 from support.processes import eventually
 
-from shoal._runtime import connection as channel
-from shoal._runtime.connection import Connection, Identity
-from shoal._runtime.peer_frames import GetValue, PeerMessage
-from shoal._runtime.raylets import RayletFrames
-from shoal._runtime.reactor import Reactor
-from shoal_common import frames, handshake, tcp
-from shoal_common.frames import WorkerAddress
-from shoal_common.grpc_channel import sync_channel
+from shoal._net import connection as channel
+from shoal._net.connection import Connection, Identity
+from shoal._net.raylets import RayletFrames
+from shoal._net.reactor import Reactor
+from shoal._wire.peer_frames import GetValue, PeerMessage
+from shoal_common.channel import frames, handshake, tcp
+from shoal_common.channel.frames import WorkerAddress
+from shoal_common.rpc.client import sync_channel
 from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
 

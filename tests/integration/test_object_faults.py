@@ -10,7 +10,7 @@ from support.clusters import MIB, ProcessCluster, RayletProcess
 from support.processes import eventually
 from support.store_client import StoreClient
 
-from shoal_common import frames
+from shoal_common.channel import frames
 
 #: The driver's job lives on whichever node; each process here is connected for a job that ends with it.
 OTHER_JOB = b"job2"

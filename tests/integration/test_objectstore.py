@@ -17,7 +17,7 @@ from shoal_common import errors
 from shoal_common.blob import CHUNK_BYTES
 from shoal_common.blob.client import BlobClient
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.grpc_channel import aio_channel, service_errors
+from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_proto.v1 import objectstore_pb2 as pb
@@ -154,7 +154,7 @@ def token_path(tmp_path: Path) -> Path:
 
 async def test_the_process_serves_and_stops_on_sigterm(tmp_path: Path, token_path: Path) -> None:
     async with started("objectstore", token_path, directory=tmp_path / "blobs", port=0) as (child, address):
-        check = await asyncio.create_subprocess_exec(sys.executable, "-m", "shoal_common.healthcheck", address)
+        check = await asyncio.create_subprocess_exec(sys.executable, "-m", "shoal_common.service.healthcheck", address)
         assert await check.wait() == 0
         async with aio_channel(address, TOKEN) as channel:
             await BlobClient(channel).put("k", [b"x"])

@@ -16,7 +16,7 @@ from support.servers import MinioServer, running
 
 from shoal_common import errors
 from shoal_common.blob import CHUNK_BYTES
-from shoal_common.blob.minio import CONNECTIONS, PART_BYTES, MinioBlobStore
+from shoal_common.blob.bucket_store import CONNECTIONS, PART_BYTES, MinioBlobStore
 from shoal_common.blob.s3 import S3Bucket
 
 _numbers = itertools.count()

@@ -18,11 +18,11 @@ from support.servers import MinioServer, free_port, running
 from shoal_common import errors
 from shoal_common.blob import CHUNK_BYTES
 from shoal_common.blob import direct as direct_module
-from shoal_common.blob.bucket import claim
+from shoal_common.blob.bucket_claim import claim
+from shoal_common.blob.bucket_store import CONNECTIONS, MinioBlobStore
 from shoal_common.blob.client import BlobClient
-from shoal_common.blob.minio import CONNECTIONS, MinioBlobStore
 from shoal_common.blob.s3 import S3Bucket
-from shoal_common.grpc_channel import aio_channel
+from shoal_common.rpc.client import aio_channel
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 

@@ -20,9 +20,9 @@ from support.processes import eventually
 from support.servers import MinioServer, free_port, running
 
 from shoal_common import errors
-from shoal_common.blob.bucket import MARKER
+from shoal_common.blob.bucket_claim import MARKER
 from shoal_common.blob.client import BlobClient
-from shoal_common.grpc_channel import aio_channel
+from shoal_common.rpc.client import aio_channel
 
 TOKEN = "token-of-this-test"
 _numbers = itertools.count()

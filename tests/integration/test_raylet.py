@@ -13,9 +13,9 @@ import grpc
 import pytest
 from support.raylet import MIB, PATIENCE_S, TOKEN, Driver, Start, is_running, object_id, raylets, tell
 
-from shoal_common import frames, handshake
-from shoal_common.grpc_channel import aio_channel
-from shoal_common.resources import GRAINS
+from shoal_common.channel import frames, handshake
+from shoal_common.placement.resources import GRAINS
+from shoal_common.rpc.client import aio_channel
 from shoal_proto.v1 import events_pb2, gcs_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub
 
@@ -176,6 +176,6 @@ async def test_it_runs_as_a_process_of_its_own(start: Start, tmp_path: Path) -> 
 
 
 async def test_the_template_starts_before_grpc_is_imported() -> None:
-    program = "import sys, shoal_raylet.worker_template_process; sys.exit('grpc' in sys.modules)"
+    program = "import sys, shoal_raylet.workers.template_process; sys.exit('grpc' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     assert await process.wait() == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.raylet import MIB, PATIENCE_S, Start, object_id, raylets
 
-from shoal_common import frames
 from shoal_common.blob.directory import DirectoryBlobStore
+from shoal_common.channel import frames
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from support.processes import command, descendants
 from support.raylet import JOB, MIB, PATIENCE_S, Start, is_running, object_id, raylets, tell, until_gone
 
-from shoal_common import frames
+from shoal_common.channel import frames
 from shoal_common.errors import ResourceExhausted
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, raylet_pb2
 
@@ -214,8 +214,8 @@ async def test_what_workers_print_is_published_under_its_name(start: Start) -> N
 async def test_a_flood_of_output_is_kept_in_bounds_and_loses_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shoal_raylet.worker_output.MAX_PENDING_LINES", 100)
-    monkeypatch.setattr("shoal_raylet.worker_output.ROTATE_BYTES", 50_000)
+    monkeypatch.setattr("shoal_raylet.workers.output.MAX_PENDING_LINES", 100)
+    monkeypatch.setattr("shoal_raylet.workers.output.ROTATE_BYTES", 50_000)
     cluster = await start()
     lines: list[str] = []
     await cluster.bus.subscribe(

@@ -14,8 +14,8 @@ from support.services import started
 from shoal_common import errors
 from shoal_common.bus import EventBus, subjects
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.grpc_channel import aio_channel, service_errors
-from shoal_common.grpc_server import create_server, serve
+from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.server import create_server, serve
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2
 from shoal_proto.v1 import scheduler_pb2 as pb
 from shoal_proto.v1.gcs_pb2_grpc import EventServiceServicer, add_EventServiceServicer_to_server

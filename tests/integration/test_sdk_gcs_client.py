@@ -9,7 +9,7 @@ from support.servers import free_port
 
 import shoal
 from shoal import exceptions
-from shoal._runtime.gcs_client import INVALID_ARGUMENT, GcsClient
+from shoal._net.gcs_client import INVALID_ARGUMENT, GcsClient
 from shoal_proto.v1 import gcs_pb2
 
 
@@ -31,7 +31,7 @@ def test_no_answer_is_an_error_of_ours_that_names_the_gcs_and_travels() -> None:
 
 def test_a_refusal_keeps_its_reason() -> None:
     with shoal.init(num_cpus=1, logging_level="ERROR"):
-        client = shoal._worker.current().gcs
+        client = shoal._current.current().gcs
         with pytest.raises(exceptions.RpcError) as caught:
             client.call("PlacementGroup", "CreatePlacementGroup", gcs_pb2.CreatePlacementGroupRequest())
         assert caught.value.rpc_code == INVALID_ARGUMENT

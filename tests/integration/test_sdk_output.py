@@ -394,12 +394,12 @@ def test_no_secret_shows(no_cluster):
 def test_lines_of_another_cluster_on_the_same_bus_are_not_shown():
     """Jobs are numbered from 1 in each cluster."""
     program = """
-        from shoal import _worker
+        from shoal import _current
         from shoal_common.bus import subjects
         from shoal_proto.v1 import events_pb2, gcs_pb2
 
         ray.init(num_cpus=1)
-        core = _worker.current()
+        core = _current.current()
         for cluster, line in (("another", "theirs"), ("embedded", "ours")):
             batch = events_pb2.LogBatch(job_id=core.job_id, pid=1, name="f", lines=[line])
             subject = subjects.log(cluster, core.job_id, b"n" * 16, b"w" * 16)

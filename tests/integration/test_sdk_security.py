@@ -17,7 +17,7 @@ from support.drivers import Driver
 
 import shoal
 from shoal import exceptions
-from shoal_common import frames, handshake
+from shoal_common.channel import frames, handshake
 from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
 PATIENCE_S = 20
@@ -206,7 +206,7 @@ def test_files_are_the_users_own(session):
 
 @pytest.mark.parametrize("token", [None, "", "another token"], ids=["none", "empty", "another"])
 def test_grpc_without_the_token(session, token):
-    from shoal_common.grpc_channel import sync_channel
+    from shoal_common.rpc.client import sync_channel
 
     address = session["gcs_address"]
     with sync_channel(address, token) if token else grpc.insecure_channel(address) as channel:

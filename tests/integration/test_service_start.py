@@ -12,7 +12,7 @@ from support.clusters import ServiceProcess
 from support.processes import eventually
 from support.servers import EtcdServer, NatsServer, free_port, running
 
-from shoal_common import healthcheck
+from shoal_common.service import healthcheck
 
 TOKEN = "the-token-of-this-cluster"
 PASSWORD = "the-password"

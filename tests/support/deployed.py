@@ -11,7 +11,7 @@ from support.clusters import ProcessCluster, RayletProcess, ServiceProcess
 from support.processes import eventually
 from support.servers import EtcdServer, NatsServer, free_port
 
-from shoal_common.healthcheck import check
+from shoal_common.service.healthcheck import check
 
 
 class DeployedCluster(ProcessCluster):

@@ -15,11 +15,11 @@ from shoal_common import errors
 from shoal_common.bus import subjects
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.frames import PROTOCOL_VERSION
-from shoal_common.grpc_channel import aio_channel, service_errors
-from shoal_common.grpc_server import create_server, serve
+from shoal_common.channel.frames import PROTOCOL_VERSION
 from shoal_common.ids import JobID, new_actor_id
 from shoal_common.metadata.sqlite import SqliteMetadataStore
+from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.server import create_server, serve
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
 from shoal_proto.v1 import common_pb2, events_pb2, raylet_pb2, raylet_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from shoal_common import frames, handshake
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
+from shoal_common.channel import frames, handshake
 from shoal_common.errors import NotFound
-from shoal_common.grpc_channel import aio_channel, service_errors
-from shoal_common.grpc_server import create_server, serve
+from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.server import create_server, serve
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_proto.v1 import common_pb2, gcs_pb2, gcs_pb2_grpc, raylet_pb2, scheduler_pb2, scheduler_pb2_grpc

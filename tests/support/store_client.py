@@ -11,7 +11,7 @@ from typing import Any
 
 from support.clusters import RayletProcess
 
-from shoal_common import frames, handshake
+from shoal_common.channel import frames, handshake
 
 PATIENCE_S = 60.0
 JOB = b"job1"

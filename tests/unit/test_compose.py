@@ -134,7 +134,7 @@ def test_the_image_says_how_to_ask_for_its_health(name: str) -> None:
     [port] = [str(field.default) for field in dataclasses.fields(config) if field.name == "port"]
     set_here = dict(re.findall(r"\bSHOAL_[A-Z]+_((?:HEALTH_)?PORT)=(\d+)", stage(name)))
     port = set_here.get("HEALTH_PORT", set_here.get("PORT", port))
-    check = f'CMD ["python", "-m", "shoal_common.healthcheck", "127.0.0.1:{port}"]'
+    check = f'CMD ["python", "-m", "shoal_common.service.healthcheck", "127.0.0.1:{port}"]'
     assert re.findall(r"^HEALTHCHECK .* (CMD .*)$", stage(name), re.MULTILINE) == [check]
 
 

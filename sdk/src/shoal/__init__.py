@@ -18,20 +18,20 @@ from typing import Any, TypeVar, overload
 
 import cloudpickle as cloudpickle
 
-from shoal import _worker
+from shoal import _current
 from shoal import actor as actor
 from shoal import exceptions as exceptions
 from shoal import experimental as experimental
 from shoal import job_config as job_config
 from shoal import remote_function as remote_function
 from shoal import util as util
-from shoal._actor import ActorClass, actor_class_of, method
-from shoal._actor_handle import ActorHandle, get_actor, kill
-from shoal._cluster import available_resources, cluster_resources, nodes
-from shoal._object_ref import ObjectRef
-from shoal._options import ActorOptions, TaskOptions
-from shoal._remote_function import RemoteFunction
-from shoal._session import init, is_initialized, shutdown
+from shoal._api.actor_classes import ActorClass, actor_class_of, method
+from shoal._api.actor_handles import ActorHandle, get_actor, kill
+from shoal._api.cluster import available_resources, cluster_resources, nodes
+from shoal._api.functions import RemoteFunction
+from shoal._api.options import ActorOptions, TaskOptions
+from shoal._core.object_ref import ObjectRef
+from shoal._session.session import init, is_initialized, shutdown
 from shoal.runtime_context import get_runtime_context
 
 __version__ = "0.1.0"
@@ -109,7 +109,7 @@ def put(value: Any) -> ObjectRef[Any]:
 
     Raises: TypeError (an ObjectRef, or not picklable: says which part), ObjectStoreFullError.
     """
-    return _worker.connected().put(value)
+    return _current.connected().put(value)
 
 
 @overload
@@ -126,7 +126,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     Raises: the task's own exception (as a TaskError too), GetTimeoutError, ObjectLostError, WorkerCrashedError,
     ActorDiedError, …; ValueError or TypeError for what is not a ref.
     """
-    core = _worker._current or _worker.connected()
+    core = _current._current or _current.connected()
     if timeout == -1:
         timeout = None
     if type(object_refs) is ObjectRef:
@@ -154,7 +154,7 @@ def wait(
     Raises: TypeError (not a list, or of other things), ValueError (duplicates, bad num_returns or timeout).
     """
     refs: Any = ray_waitables
-    core = _worker._current or _worker.connected()
+    core = _current._current or _current.connected()
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() expected a list of shoal.ObjectRef, got a single shoal.ObjectRef")
     if not isinstance(refs, list):

@@ -12,10 +12,10 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 import structlog
 
-from shoal_common import logging as service_logging
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
 from shoal_common.metadata.sqlite import SqliteMetadataStore
+from shoal_common.service import logging as service_logging
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
 from shoal_objectstore.app import ObjectStoreApp
@@ -27,7 +27,7 @@ from shoal_scheduler.config import SchedulerConfig
 
 if TYPE_CHECKING:
     from shoal.head import HeadConfig, HeadReady
-    from shoal_raylet.worker_template_process import TemplateProcess
+    from shoal_raylet.workers.template_process import TemplateProcess
 
 log = structlog.get_logger("shoal.head")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shoal._actor import ActorClass, exit_actor
-from shoal._actor_handle import ActorHandle, ActorMethod
+from shoal._api.actor_classes import ActorClass, exit_actor
+from shoal._api.actor_handles import ActorHandle, ActorMethod
 from shoal.exceptions import ActorClassInheritanceException
 
 __all__ = ["ActorClass", "ActorClassInheritanceException", "ActorHandle", "ActorMethod", "exit_actor"]

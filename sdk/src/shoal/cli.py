@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from shoal import _local_nodes as local
-from shoal._embedded import root_directory
-from shoal._init_arguments import GATEWAY_SCHEME
-from shoal._runtime.gcs_client import ask
-from shoal._session import token_for
+from shoal._launch import local_nodes as local
+from shoal._launch.embedded import root_directory
+from shoal._net.gcs_client import ask
+from shoal._session.arguments import GATEWAY_SCHEME
+from shoal._session.session import token_for
 from shoal.exceptions import AuthenticationError
 from shoal_common.auth import DEFAULT_TOKEN_PATH, TOKEN_PATH_VARIABLE, TokenError, load_token, new_token
-from shoal_common.resources import GRAINS
-from shoal_common.tcp import MAX_PORT
+from shoal_common.channel.tcp import MAX_PORT
+from shoal_common.placement.resources import GRAINS
 from shoal_common.tls import TlsError
 
 #: A raylet takes 28 s at most to stop: for tasks that run, for its objects, for its processes.

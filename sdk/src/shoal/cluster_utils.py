@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import shoal
-from shoal import _local_nodes as local
-from shoal._runtime.gcs_client import ask
+from shoal._launch import local_nodes as local
+from shoal._net.gcs_client import ask
 from shoal_common.auth import TOKEN_VARIABLE
 
 Node = local.LocalNode

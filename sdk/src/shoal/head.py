@@ -29,7 +29,7 @@ class HeadConfig(msgspec.Struct, frozen=True):
     object_store_bytes: int
     labels: dict[str, str] = {}
     spill_dir: str = ""
-    #: See shoal._init_arguments.SYSTEM_SETTINGS.
+    #: See shoal._session.arguments.SYSTEM_SETTINGS.
     settings: dict[str, float] = {}
     log_level: str = "warning"
 
@@ -57,7 +57,7 @@ def main() -> None:
     ready = os.fdopen(arguments.ready_fd, "wb", closefd=True)
 
     # Before anything heavy is imported, so that the template warms up at the same time.
-    from shoal_raylet.worker_template_process import TemplateProcess
+    from shoal_raylet.workers.template_process import TemplateProcess
 
     template = TemplateProcess.start(Path(config.session_dir) / "logs" / "template.err")
 

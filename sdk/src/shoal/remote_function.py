@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shoal._remote_function import RemoteFunction
+from shoal._api.functions import RemoteFunction
 
 __all__ = ["RemoteFunction"]

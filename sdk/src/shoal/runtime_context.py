@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal import _context, _worker
-from shoal._group_placement import captured
-from shoal_common.strategy import Strategy
+from shoal import _context, _current
+from shoal._api.group_placement import captured
+from shoal_common.placement.strategy import Strategy
 
 
 class RuntimeContext:
     """Ids are hexadecimal strings; those that do not apply are None."""
 
     def get_job_id(self) -> str:
-        return _worker.current().job_id.hex()
+        return _current.current().job_id.hex()
 
     def get_node_id(self) -> str:
-        return _worker.current().node_id.hex()
+        return _current.current().node_id.hex()
 
     def get_worker_id(self) -> str:
-        return _worker.current().worker_id.hex()
+        return _current.current().worker_id.hex()
 
     def get_task_id(self) -> str | None:
         """Of the running task or actor call; None in a driver."""
@@ -56,7 +56,7 @@ class RuntimeContext:
 
     @property
     def namespace(self) -> str:
-        return _worker.current().namespace
+        return _current.current().namespace
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
@@ -68,7 +68,7 @@ class RuntimeContext:
     @property
     def current_actor(self) -> Any:
         """A handle to the actor that runs this; it does not keep the actor alive. Raises: RuntimeError outside."""
-        from shoal._actor_handle import handle_from_payload
+        from shoal._api.actor_handles import handle_from_payload
 
         if not _context.process.actor_id:
             raise RuntimeError("This method is only available in an actor.")
@@ -79,7 +79,7 @@ class RuntimeContext:
 
         Raises: AssertionError in a driver.
         """
-        assert _worker.current().role == "worker", "get_assigned_resources() can only be called in a task or actor"
+        assert _current.current().role == "worker", "get_assigned_resources() can only be called in a task or actor"
         return dict(_context.process.resources)
 
     def is_canceled(self) -> bool:
@@ -92,22 +92,22 @@ class RuntimeContext:
         return ids
 
     def get_node_labels(self) -> dict[str, str]:
-        from shoal import _cluster
+        from shoal._api import cluster as _cluster
 
         node_id = self.get_node_id()
         return next((node["Labels"] for node in _cluster.nodes() if node["NodeID"] == node_id), {})
 
     @property
     def gcs_address(self) -> str:
-        return _worker.current().gcs.address
+        return _current.current().gcs.address
 
     def get_temp_dir(self) -> str:
         import os
 
-        return os.path.dirname(_worker.current().session_dir)
+        return os.path.dirname(_current.current().session_dir)
 
     def get_session_name(self) -> str:
-        return _worker.current().session_name
+        return _current.current().session_name
 
     @property
     def runtime_env(self) -> dict[str, Any]:
@@ -133,5 +133,5 @@ _context_object = RuntimeContext()
 
 def get_runtime_context() -> RuntimeContext:
     """Works in drivers, tasks and actors. Starts a session where none runs, as every other call does."""
-    _worker.connected()
+    _current.connected()
     return _context_object

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from shoal import _worker
-from shoal._runtime.core_worker import CoreWorker
-from shoal._runtime.executor import Executor
-from shoal._runtime.gcs_client import GcsClient
+from shoal import _current
+from shoal._executor.executor import Executor
+from shoal._net.gcs_client import GcsClient
+from shoal._owner.core_worker import CoreWorker
 from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig
 
@@ -81,7 +81,7 @@ def run(config: WorkerConfig) -> None:
     )
     executor = Executor(core)
     core.executor = executor
-    _worker.set_current(core)
+    _current.set_current(core)
     core.start()
     executor.set_title("IDLE")
     executor.run()

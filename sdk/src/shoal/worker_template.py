@@ -30,11 +30,14 @@ import setproctitle
 
 import shoal  # noqa: F401
 from shoal import worker
-from shoal._runtime import actor_host, executor  # noqa: F401
-from shoal._runtime.peer_frames import PeerMessage
-from shoal._runtime.raylets import RayletFrames
-from shoal_common import grpc_channel  # noqa: F401
-from shoal_common.frames import FrameDecoder
+from shoal._executor import (
+    actor_host,  # noqa: F401
+    executor,  # noqa: F401
+)
+from shoal._net.raylets import RayletFrames
+from shoal._wire.peer_frames import PeerMessage
+from shoal_common.channel.frames import FrameDecoder
+from shoal_common.rpc import client as grpc_channel  # noqa: F401
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked
 from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 

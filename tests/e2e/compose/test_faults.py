@@ -9,7 +9,7 @@ from support.drivers import Driver
 from support.processes import eventually
 from support.stack import Stack, health
 
-from shoal_common.tcp import CONNECT_TIMEOUT_S
+from shoal_common.channel.tcp import CONNECT_TIMEOUT_S
 
 #: Makes a new actor and runs tasks at each word it is told, and says which nodes live.
 WORKING = """

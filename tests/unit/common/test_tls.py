@@ -13,9 +13,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority
 
-from shoal_common.grpc_channel import aio_channel
-from shoal_common.grpc_server import create_server, serve
-from shoal_common.healthcheck import check
+from shoal_common.rpc.client import aio_channel
+from shoal_common.rpc.server import create_server, serve
+from shoal_common.service.healthcheck import check
 from shoal_common.tls import VARIABLES, Tls, TlsError, TlsSocket
 
 TOKEN = "a token"

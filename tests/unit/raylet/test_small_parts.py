@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_raylet.exit_reason import ExitReason, exit_reason
-from shoal_raylet.heartbeat import pause_s
-from shoal_raylet.line_splitter import MAX_LINE_BYTES, LineSplitter
-from shoal_raylet.memory_policy import MIN_GROWTH_BYTES, NodeMemory, WorkerMemory, choose_victim
-from shoal_raylet.node_memory import read_node_memory
+from shoal_raylet.cluster.heartbeat import pause_s
+from shoal_raylet.leases.exit_reason import ExitReason, exit_reason
+from shoal_raylet.leases.memory_policy import MIN_GROWTH_BYTES, NodeMemory, WorkerMemory, choose_victim
+from shoal_raylet.workers.line_splitter import MAX_LINE_BYTES, LineSplitter
+from shoal_raylet.workers.node_memory import read_node_memory
 
 ANNOUNCED = ExitReason("INTENDED_USER_EXIT", "max_calls reached")
 CAUSED = ExitReason("NODE_OUT_OF_MEMORY", "it grew")

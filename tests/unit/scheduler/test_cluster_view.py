@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shoal_common.ids import NodeID
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.resources import ResourceSet
 from shoal_scheduler.cluster_view import FORGET_AFTER_S, UNKNOWN_TASK_S, ClusterView, NodeReport, NodeView
 
 A, B = NodeID(b"a" * 16), NodeID(b"b" * 16)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NodeID
-from shoal_common.labels import labels_of_node
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.labels import labels_of_node
+from shoal_common.placement.resources import ResourceSet
 from shoal_scheduler.cluster_view import IN_FLIGHT_S, ClusterView, NodeReport
 from shoal_scheduler.policies import Answer, Placer, Request
 from shoal_scheduler.policies.ranking import Kind, Ranking

@@ -18,7 +18,7 @@ from shoal_common.blob.checksums import Part
 from shoal_common.blob.direct import MAX_BYTES, DirectError, DirectTransfers, SignedGet, SignedPut
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo
 from shoal_common.errors import DataLoss
-from shoal_common.grpc_channel import retrying, service_errors
+from shoal_common.rpc.client import retrying, service_errors
 from shoal_proto.v1 import objectstore_pb2
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceStub
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from shoal_common.bus.bus import EventBus
 from shoal_common.bus.gcs import GcsBus
-from shoal_common.config import ServiceConfig, from_extra, setting
-from shoal_common.grpc_channel import aio_channel
+from shoal_common.rpc.client import aio_channel
+from shoal_common.service.config import ServiceConfig, from_extra, setting
 from shoal_common.tls import ServerTls
 
 

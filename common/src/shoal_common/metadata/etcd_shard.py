@@ -17,7 +17,6 @@ import grpc
 import grpc.aio
 from aetcd import rpc
 
-from shoal_common.grpc_target import grpc_target
 from shoal_common.metadata.etcd_fence import Fence
 from shoal_common.metadata.group_commit import GroupCommit
 from shoal_common.metadata.store import (
@@ -28,6 +27,7 @@ from shoal_common.metadata.store import (
     StoreRefused,
     check_value,
 )
+from shoal_common.rpc.target import grpc_target
 from shoal_common.tls import ServerTls
 
 #: Entries a scan reads with one request.

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shoal._object_ref import ObjectRef, RefTracker
-from shoal_common.frames import WorkerAddress
+from shoal._core.object_ref import ObjectRef, RefTracker
+from shoal_common.channel.frames import WorkerAddress
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024

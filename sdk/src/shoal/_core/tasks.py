@@ -22,11 +22,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from shoal._core.object_ref import ObjectRef
 from shoal._core.objects import ObjectEntry
-from shoal._object_ref import ObjectRef
-from shoal._runtime.peer_frames import TaskPush
-from shoal_common.frames import SchedulingClass
-from shoal_common.strategy import Strategy
+from shoal._wire.peer_frames import TaskPush
+from shoal_common.channel.frames import SchedulingClass
+from shoal_common.placement.strategy import Strategy
 
 #: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
 AHEAD_US = 8_000

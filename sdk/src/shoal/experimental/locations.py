@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import shoal
-from shoal import _worker
+from shoal import _current
+from shoal._core.object_ref import ObjectRef
 from shoal._core.objects import PENDING, STORED
-from shoal._object_ref import ObjectRef
 
 
 def get_local_object_locations(obj_refs: list[ObjectRef[Any]]) -> dict[ObjectRef[Any], dict[str, Any]]:
@@ -16,7 +16,7 @@ def get_local_object_locations(obj_refs: list[ObjectRef[Any]]) -> dict[ObjectRef
 
     Raises: RuntimeError when Shoal is not running.
     """
-    if _worker.current_or_none() is None:
+    if _current.current_or_none() is None:
         raise RuntimeError("Shoal has not been started: call shoal.init() first")
     found = {}
     for ref in obj_refs:
@@ -36,7 +36,7 @@ def get_object_locations(obj_refs: list[ObjectRef[Any]], timeout_ms: int = -1) -
     Raises: RuntimeError when Shoal is not running.
     """
     borrowed = [ref for ref in dict.fromkeys(obj_refs) if ref._entry.owner is not None]
-    if borrowed and _worker.current_or_none() is not None:
+    if borrowed and _current.current_or_none() is not None:
         timeout = None if timeout_ms < 0 else timeout_ms / 1000
         shoal.wait(borrowed, num_returns=len(borrowed), timeout=timeout)
     return get_local_object_locations(obj_refs)

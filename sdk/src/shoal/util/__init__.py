@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from shoal._cluster import list_named_actors
-from shoal._serialization import deregister_serializer, register_serializer
+from shoal._api.cluster import list_named_actors
+from shoal._values.serialization import deregister_serializer, register_serializer
 from shoal.util import scheduling_strategies as scheduling_strategies
 from shoal.util.actor_pool import ActorPool
 from shoal.util.check_serialize import inspect_serializability

@@ -8,8 +8,8 @@ from typing import Any
 
 import shoal
 from shoal import exceptions
-from shoal._actor_handle import ActorHandle
-from shoal._object_ref import ObjectRef
+from shoal._api.actor_handles import ActorHandle
+from shoal._core.object_ref import ObjectRef
 
 #: Calls one method of the actor with the value; a list of refs when the method has several results.
 Submit = Callable[[ActorHandle, Any], "ObjectRef[Any] | list[ObjectRef[Any]]"]

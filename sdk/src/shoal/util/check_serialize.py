@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TextIO
 
-from shoal._serialization import _children, _picklable
+from shoal._values.serialization import _children, _picklable
 
 
 class FailureTuple:

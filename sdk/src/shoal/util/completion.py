@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import shoal
-from shoal._object_ref import ObjectRef
-from shoal._remote_function import RemoteFunction
+from shoal._api.functions import RemoteFunction
+from shoal._core.object_ref import ObjectRef
 
 #: Results awaited at a time.
 CHUNK_SIZE = 10

@@ -12,7 +12,7 @@ from typing import Any
 
 import shoal
 from shoal import exceptions
-from shoal._actor_handle import ActorHandle
+from shoal._api.actor_handles import ActorHandle
 
 
 class Pool(multiprocessing.pool.ThreadPool):

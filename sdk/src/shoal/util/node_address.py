@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from shoal import _worker
+from shoal import _current
 
 
 def get_node_ip_address(address: str | None = None) -> str:
@@ -12,7 +12,7 @@ def get_node_ip_address(address: str | None = None) -> str:
 
     ``address`` ("host:port"): ask for the interface that leads there instead. 127.0.0.1 when no network is there.
     """
-    core = _worker.current_or_none()
+    core = _current.current_or_none()
     if address is None and core is not None:
         return core.host
     host, _, port = (address or "8.8.8.8:53").rpartition(":")

@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _worker, exceptions
-from shoal._object_ref import ObjectRef
-from shoal._runtime.gcs_client import INVALID_ARGUMENT, NOT_FOUND, POLL_S
+from shoal import _context, _current, exceptions
+from shoal._core.object_ref import ObjectRef
+from shoal._net.gcs_client import INVALID_ARGUMENT, NOT_FOUND, POLL_S
 from shoal_common import ids
-from shoal_common.labels import encode_selector, parse_selector
-from shoal_common.resources import ResourceSet
-from shoal_common.strategy import Strategy
+from shoal_common.placement.labels import encode_selector, parse_selector
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
 
 if TYPE_CHECKING:
     from shoal_proto.v1 import gcs_pb2
@@ -142,7 +142,7 @@ def placement_group(
         raise ValueError(f"Placement group `lifetime` argument must be either `None` or 'detached'. Got {lifetime}.")
     if not isinstance(name, str):
         raise TypeError(f"The name of a placement group must be a str, not {type(name).__name__}.")
-    core = _worker.connected()
+    core = _current.connected()
     group_id = PlacementGroupID(ids.new_placement_group_id(ids.JobID(core.job_id)))
     info = gcs_pb2.PlacementGroupInfo(
         group_id=group_id,
@@ -174,7 +174,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
 
     assert placement_group is not None
     request = gcs_pb2.RemovePlacementGroupRequest(group_id=placement_group.id)
-    _worker.connected().gcs.call("PlacementGroup", "RemovePlacementGroup", request)
+    _current.connected().gcs.call("PlacementGroup", "RemovePlacementGroup", request)
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
@@ -183,7 +183,7 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
 
     if not placement_group_name:
         raise ValueError("Please supply a non-empty value to get_placement_group")
-    core = _worker.connected()
+    core = _current.connected()
     request = gcs_pb2.GetNamedPlacementGroupRequest(name=placement_group_name, namespace=core.namespace)
     try:
         info = core.gcs.call("PlacementGroup", "GetNamedPlacementGroup", request).group
@@ -202,13 +202,13 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
         info = _ask(placement_group.id)
         return _row(info) if info is not None else {}
     request = gcs_pb2.ListPlacementGroupsRequest()
-    groups = _worker.connected().gcs.call("PlacementGroup", "ListPlacementGroups", request).groups
+    groups = _current.connected().gcs.call("PlacementGroup", "ListPlacementGroups", request).groups
     return {info.group_id.hex(): _row(info) for info in groups}
 
 
 def get_current_placement_group() -> PlacementGroup | None:
     """The group in which the running task or actor is; None = in none, as a driver."""
-    _worker.connected()
+    _current.connected()
     group_id = Strategy.decode(_context.process.strategy).group_id
     return PlacementGroup(PlacementGroupID(group_id)) if group_id else None
 
@@ -221,7 +221,7 @@ def _ask(group_id: bytes, known_version: int = 0, wait_s: float = 0.0) -> gcs_pb
         group_id=group_id, known_version=known_version, wait_ms=round(wait_s * 1000)
     )
     try:
-        response: gcs_pb2.WaitPlacementGroupResponse = _worker.connected().gcs.call(
+        response: gcs_pb2.WaitPlacementGroupResponse = _current.connected().gcs.call(
             "PlacementGroup", "WaitPlacementGroup", request, timeout=wait_s + 30
         )
     except exceptions.RpcError as error:

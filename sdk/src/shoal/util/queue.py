@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import shoal
-from shoal._actor_handle import ActorHandle
+from shoal._api.actor_handles import ActorHandle
 
 
 class Empty(queue.Empty):

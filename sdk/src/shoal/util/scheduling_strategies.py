@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal_common import ids
-from shoal_common.labels import LabelRule, Selector, canonical_key, check_value
+from shoal_common.placement.labels import LabelRule, Selector, canonical_key, check_value
 
 if TYPE_CHECKING:
     from shoal.util.placement_group import PlacementGroup

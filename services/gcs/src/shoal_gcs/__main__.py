@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from shoal_common.lifecycle import main
+from shoal_common.service.lifecycle import main
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.replica import GcsReplica
 

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 
-from shoal_common import grpc_server
-from shoal_common.background import Background
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
-from shoal_gcs import cluster_config, servicers
-from shoal_gcs.actor_manager import ActorManager
+from shoal_common.rpc import server as grpc_server
+from shoal_common.service.background import Background
+from shoal_gcs.actors.manager import ActorManager
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
-from shoal_gcs.function_table import FunctionTable
-from shoal_gcs.job_blobs import JobBlobs
-from shoal_gcs.job_manager import JobManager
-from shoal_gcs.job_table import JobTable
-from shoal_gcs.node_manager import NodeManager
-from shoal_gcs.node_table import NodeTable
-from shoal_gcs.object_manager import ObjectManager
-from shoal_gcs.object_servicer import ObjectServicer
+from shoal_gcs.groups.manager import PlacementGroupManager
+from shoal_gcs.jobs.blobs import JobBlobs
+from shoal_gcs.jobs.functions import FunctionTable
+from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.table import JobTable
+from shoal_gcs.nodes.manager import NodeManager
+from shoal_gcs.nodes.table import NodeTable
+from shoal_gcs.objects.manager import ObjectManager
 from shoal_gcs.peers import Raylets, Schedulers
-from shoal_gcs.placement_group_manager import PlacementGroupManager
-from shoal_gcs.placement_group_servicer import PlacementGroupServicer
-from shoal_gcs.rows import Rows
+from shoal_gcs.rpc import servicers
+from shoal_gcs.rpc.groups import PlacementGroupServicer
+from shoal_gcs.rpc.objects import ObjectServicer
+from shoal_gcs.store import cluster_config
+from shoal_gcs.store.rows import Rows
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
 

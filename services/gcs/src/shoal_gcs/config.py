@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from shoal_common.bus.connect import BusConfig
-from shoal_common.config import setting
+from shoal_common.service.config import setting
 from shoal_common.tls import ServerTls
 
 _STORE_PATH = Path("shoal-gcs.sqlite")

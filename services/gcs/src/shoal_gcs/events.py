@@ -6,8 +6,8 @@ from collections import deque
 
 import structlog
 
-from shoal_common.background import Background
 from shoal_common.bus import EventBus, EventBusError
+from shoal_common.service.background import Background
 
 #: Events that wait for a slow bus at most; later ones are lost, as events are hints.
 MAX_QUEUED = 10_000

@@ -10,8 +10,8 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
-from shoal_common.grpc_channel import aio_channel, service_errors
 from shoal_common.ids import JobID
+from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_common.tls import Tls
 from shoal_proto.v1 import raylet_pb2, scheduler_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub

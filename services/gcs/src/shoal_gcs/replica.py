@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shoal_common import grpc_server
 from shoal_common.bus import EventBus
 from shoal_common.bus.connect import connect_nats
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.config import ConfigError, from_extra
 from shoal_common.metadata import MetadataStore
 from shoal_common.metadata.sqlite import SqliteMetadataStore
+from shoal_common.rpc import server as grpc_server
+from shoal_common.service.config import ConfigError, from_extra
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
 

@@ -6,8 +6,8 @@ import os
 import sys
 
 from shoal_common.blob.directory import DirectoryBlobStore
-from shoal_common.config import ConfigError, from_extra
-from shoal_common.lifecycle import App, main
+from shoal_common.service.config import ConfigError, from_extra
+from shoal_common.service.lifecycle import App, main
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 

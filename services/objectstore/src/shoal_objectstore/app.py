@@ -6,7 +6,7 @@ import grpc.aio
 
 from shoal_common.blob import BlobStore
 from shoal_common.blob.direct import SigningStore
-from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_objectstore.servicer import ObjectStoreServicer
 from shoal_proto.v1.objectstore_pb2_grpc import add_ObjectStoreServiceServicer_to_server

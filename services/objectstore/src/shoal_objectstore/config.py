@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from shoal_common.config import ServiceConfig, setting
+from shoal_common.service.config import ServiceConfig, setting
 
 
 @dataclass(frozen=True, kw_only=True)

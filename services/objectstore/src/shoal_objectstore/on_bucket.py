@@ -8,11 +8,11 @@ from pathlib import Path
 
 import structlog
 
-from shoal_common.blob.bucket import claim_when_reached
-from shoal_common.blob.minio import CONNECTIONS, MinioBlobStore
+from shoal_common.blob.bucket_claim import claim_when_reached
+from shoal_common.blob.bucket_store import CONNECTIONS, MinioBlobStore
 from shoal_common.blob.s3 import S3Bucket, S3Settings
-from shoal_common.config import ConfigError
 from shoal_common.errors import ServiceError
+from shoal_common.service.config import ConfigError
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from shoal_common.bus.connect import connect_bus
-from shoal_common.lifecycle import main as run_main
+from shoal_common.service.lifecycle import main as run_main
 from shoal_raylet.app import RayletApp
 from shoal_raylet.config import RayletConfig
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shoal_common import frames
-from shoal_common.resources import ResourceSet
-from shoal_common.strategy import Strategy
+from shoal_common.channel import frames
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)

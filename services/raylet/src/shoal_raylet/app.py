@@ -10,50 +10,51 @@ import time
 import grpc.aio
 import structlog
 
-from shoal_common import ids, tcp
+from shoal_common import ids
 from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus, EventBusError, subjects
+from shoal_common.channel import tcp
+from shoal_common.channel.frames import PROTOCOL_VERSION
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
-from shoal_common.frames import PROTOCOL_VERSION
-from shoal_common.grpc_channel import aio_channel, service_errors
-from shoal_common.grpc_server import create_server, join_address, serve
-from shoal_common.labels import labels_of_node
-from shoal_common.lifecycle import STOP_DEADLINE_S
-from shoal_common.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
+from shoal_common.placement.labels import labels_of_node
+from shoal_common.placement.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
+from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.server import create_server, join_address, serve
+from shoal_common.service.lifecycle import STOP_DEADLINE_S
 from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
 from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
 from shoal_raylet.actions import AskScheduler
-from shoal_raylet.actor_placement import ActorPlacement
-from shoal_raylet.arena import Arena
-from shoal_raylet.bundle_reservations import BundleReservations
-from shoal_raylet.channel_server import ChannelServer
+from shoal_raylet.arena.arena import Arena
+from shoal_raylet.arena.files import FallbackFiles
+from shoal_raylet.channel.server import ChannelServer
+from shoal_raylet.cluster.group_states import GroupStates
+from shoal_raylet.cluster.heartbeat import Heartbeats
+from shoal_raylet.cluster.nodes import NodeDirectory
+from shoal_raylet.cluster.reports import GcsReports
+from shoal_raylet.cluster.schedulers import Schedulers
 from shoal_raylet.config import RayletConfig
-from shoal_raylet.fallback_files import FallbackFiles
-from shoal_raylet.function_cache import FunctionCache
-from shoal_raylet.gateway import Gateway
-from shoal_raylet.gateway_session import Inside
-from shoal_raylet.gateway_targets import GatewayTargets
-from shoal_raylet.gcs_reports import GcsReports
-from shoal_raylet.group_states import GroupStates
-from shoal_raylet.heartbeat import Heartbeats
-from shoal_raylet.memory_monitor import MemoryMonitor
+from shoal_raylet.gateway.port import Gateway
+from shoal_raylet.gateway.session import Inside
+from shoal_raylet.gateway.targets import GatewayTargets
+from shoal_raylet.leases.actor_placement import ActorPlacement
+from shoal_raylet.leases.bundle_reservations import BundleReservations
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+from shoal_raylet.leases.worker_leases import Answer, Place, WorkerLeases
+from shoal_raylet.leases.worker_pool import WorkerPool
 from shoal_raylet.node import Node
-from shoal_raylet.node_directory import NodeDirectory
-from shoal_raylet.object_index import ObjectIndex
-from shoal_raylet.object_locations import ObjectLocations
 from shoal_raylet.object_store import ObjectStore
-from shoal_raylet.raylet_links import RayletLinks
-from shoal_raylet.resource_ledger import ResourceLedger
-from shoal_raylet.schedulers import Schedulers
+from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.servicer import RayletServicer
-from shoal_raylet.worker_leases import Answer, Place, WorkerLeases
-from shoal_raylet.worker_output import Batch, WorkerOutput
-from shoal_raylet.worker_pool import WorkerPool
-from shoal_raylet.worker_processes import WorkerProcesses
-from shoal_raylet.worker_template_process import TemplateProcess
+from shoal_raylet.transfer.links import RayletLinks
+from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.workers.function_cache import FunctionCache
+from shoal_raylet.workers.memory_monitor import MemoryMonitor
+from shoal_raylet.workers.output import Batch, WorkerOutput
+from shoal_raylet.workers.processes import WorkerProcesses
+from shoal_raylet.workers.template_process import TemplateProcess
 
 log = structlog.get_logger(__name__)
 

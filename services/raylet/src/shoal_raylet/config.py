@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from shoal_common.bus.connect import BusConfig
-from shoal_common.config import setting
-from shoal_common.resources import OBJECT_STORE_MEMORY
+from shoal_common.placement.resources import OBJECT_STORE_MEMORY
+from shoal_common.service.config import setting
 
 MIB = 1 << 20
 

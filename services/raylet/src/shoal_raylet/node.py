@@ -14,10 +14,10 @@ from typing import Any
 
 import structlog
 
-from shoal_common import frames
-from shoal_common.background import Background
+from shoal_common.channel import frames
 from shoal_common.errors import InvalidRequest, ServiceError
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.service.background import Background
 from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.actions import (
     Action,
@@ -29,22 +29,22 @@ from shoal_raylet.actions import (
     StartWorker,
     WorkersUnstartable,
 )
-from shoal_raylet.actor_placement import ActorPlacement, PlacedActor
-from shoal_raylet.bundle_reservations import BundleReservations
-from shoal_raylet.channel import Connection
+from shoal_raylet.channel.connection import Connection
+from shoal_raylet.cluster.nodes import NodeDirectory
+from shoal_raylet.cluster.reports import GcsReports
 from shoal_raylet.deadline import DeadlineTimer
-from shoal_raylet.exit_reason import ExitReason, exit_reason
-from shoal_raylet.function_cache import FunctionCache
-from shoal_raylet.gcs_reports import GcsReports
-from shoal_raylet.memory_monitor import MemoryMonitor
-from shoal_raylet.memory_policy import Victim
-from shoal_raylet.node_directory import NodeDirectory
+from shoal_raylet.leases.actor_placement import ActorPlacement, PlacedActor
+from shoal_raylet.leases.bundle_reservations import BundleReservations
+from shoal_raylet.leases.exit_reason import ExitReason, exit_reason
+from shoal_raylet.leases.memory_policy import Victim
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+from shoal_raylet.leases.worker_leases import Answer, WorkerLeases
+from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 from shoal_raylet.object_store import ObjectStore
-from shoal_raylet.resource_ledger import ResourceLedger
-from shoal_raylet.worker_leases import Answer, WorkerLeases
-from shoal_raylet.worker_output import Source, WorkerOutput
-from shoal_raylet.worker_pool import Worker, WorkerPool, WorkerState
-from shoal_raylet.worker_processes import WorkerProcesses
+from shoal_raylet.workers.function_cache import FunctionCache
+from shoal_raylet.workers.memory_monitor import MemoryMonitor
+from shoal_raylet.workers.output import Source, WorkerOutput
+from shoal_raylet.workers.processes import WorkerProcesses
 
 log = structlog.get_logger(__name__)
 

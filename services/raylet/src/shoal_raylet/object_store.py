@@ -10,16 +10,17 @@ from typing import Any
 
 import structlog
 
-from shoal_common import frames
-from shoal_common.background import Background
 from shoal_common.blob.client import BlobClient
+from shoal_common.channel import frames
 from shoal_common.errors import DataLoss, NotFound, ServiceError
+from shoal_common.service.background import Background
 from shoal_raylet.actions import Send
-from shoal_raylet.arena import Arena
+from shoal_raylet.arena.arena import Arena
+from shoal_raylet.arena.buffers import ObjectBytes
+from shoal_raylet.arena.files import DiskFull, FallbackFiles
+from shoal_raylet.arena.remote_access import RemoteAccess
 from shoal_raylet.deadline import DeadlineTimer
-from shoal_raylet.fallback_files import DiskFull, FallbackFiles
-from shoal_raylet.object_bytes import ObjectBytes
-from shoal_raylet.object_entry import (
+from shoal_raylet.objects.entry import (
     CancelFetch,
     CopyGone,
     DeleteBlob,
@@ -34,12 +35,11 @@ from shoal_raylet.object_entry import (
     Spill,
     StoreAction,
 )
-from shoal_raylet.object_exchange import FETCH_TIMEOUT_S, Nodes, ObjectExchange
-from shoal_raylet.object_index import ObjectIndex
-from shoal_raylet.object_locations import ObjectLocations
-from shoal_raylet.raylet_links import RayletLinks
-from shoal_raylet.remote_access import RemoteAccess
-from shoal_raylet.store_errors import file_unusable, spilled_copy_away, spilled_copy_lost
+from shoal_raylet.objects.errors import file_unusable, spilled_copy_away, spilled_copy_lost
+from shoal_raylet.objects.index import ObjectIndex
+from shoal_raylet.transfer.exchange import FETCH_TIMEOUT_S, Nodes, ObjectExchange
+from shoal_raylet.transfer.links import RayletLinks
+from shoal_raylet.transfer.locations import ObjectLocations
 
 log = structlog.get_logger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from shoal_common.errors import InvalidRequest, NotFound, ResourceExhausted
-from shoal_common.resources import ResourceSet
-from shoal_common.strategy import Strategy
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
 from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
-from shoal_raylet.actor_placement import PlacedActor
+from shoal_raylet.leases.actor_placement import PlacedActor
 from shoal_raylet.node import Node
 
 

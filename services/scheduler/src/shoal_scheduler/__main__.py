@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from shoal_common.bus.connect import connect_bus
-from shoal_common.config import ConfigError
-from shoal_common.lifecycle import main
+from shoal_common.service.config import ConfigError
+from shoal_common.service.lifecycle import main
 from shoal_scheduler.app import SchedulerApp
 from shoal_scheduler.config import SchedulerConfig
 

@@ -7,7 +7,7 @@ import random
 import grpc.aio
 
 from shoal_common.bus import EventBus
-from shoal_common.grpc_server import create_server, join_address, serve
+from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_proto.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 from shoal_scheduler.cluster_view import ClusterView
 from shoal_scheduler.config import SchedulerConfig

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shoal_common.ids import NodeID
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.resources import ResourceSet
 
 #: Assumed duration of a task, in seconds, while a node has not measured one.
 UNKNOWN_TASK_S = 0.1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from shoal_common.bus.connect import BusConfig
-from shoal_common.config import setting
+from shoal_common.service.config import setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import time
 
 from shoal_common.bus import EventBus, Subscription, subjects
 from shoal_common.ids import NodeID
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.resources import ResourceSet
 from shoal_proto.v1 import events_pb2, gcs_pb2
 from shoal_scheduler.cluster_view import ClusterView, NodeReport
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from shoal_common.ids import NodeID
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.resources import ResourceSet
 from shoal_proto.v1 import scheduler_pb2 as pb
 from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 from shoal_scheduler.policies import Placer, Request, node_id_of

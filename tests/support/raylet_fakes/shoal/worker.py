@@ -14,7 +14,7 @@ import traceback
 
 import msgspec
 
-from shoal_common import frames, handshake
+from shoal_common.channel import frames, handshake
 from shoal_common.worker_launch import WorkerConfig
 
 

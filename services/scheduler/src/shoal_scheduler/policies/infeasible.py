@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shoal_common.labels import LabelRule, unmet
-from shoal_common.resources import ResourceSet
-from shoal_common.strategy import Strategy
+from shoal_common.placement.labels import LabelRule, unmet
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
 from shoal_scheduler.cluster_view import NodeView
 
 

@@ -10,8 +10,8 @@ import random
 from collections import OrderedDict
 
 from shoal_common.ids import NodeID
-from shoal_common.resources import ResourceSet
-from shoal_common.strategy import Strategy
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
 from shoal_scheduler.cluster_view import ClusterView, NodeView
 from shoal_scheduler.policies import infeasible
 from shoal_scheduler.policies.ranking import WAIT_STEP_S, Kind, Ranking, fetch_steps

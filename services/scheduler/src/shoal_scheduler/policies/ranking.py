@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from shoal_common.ids import NodeID
-from shoal_common.labels import Selector, unmet
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.labels import Selector, unmet
+from shoal_common.placement.resources import ResourceSet
 from shoal_scheduler.cluster_view import ClusterView, NodeView
 
 #: DEFAULT: up to this utilization nodes are filled one after the other: the rest stay free for large requests.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NodeID
-from shoal_common.resources import ResourceSet
+from shoal_common.placement.resources import ResourceSet
 from shoal_scheduler.cluster_view import NodeView
 
 
@@ -16,7 +16,7 @@ class Request:
     """So many places alike, each of its own."""
 
     resources: ResourceSet
-    #: See ``shoal_common.strategy``.
+    #: See ``shoal_common.placement.strategy``.
     strategy: str = ""
     #: The raylet in whose queue they are; None when the GCS asks for an actor's place.
     asking: NodeID | None = None

@@ -1,0 +1,586 @@
+"""Every message of the framed channel, which carries what happens once per call or per object.
+
+A frame is a little-endian ``uint32`` length and one msgpack array whose first element is the tag of
+its message. Payloads (pickled arguments, results) are opaque ``bytes``: nobody but the process that runs
+the task or asked for the value unpickles them.
+
+Worker leases go this way too, and not over gRPC: each process holds this channel to its raylet for the object
+store anyway, its end is the owner's end, which revokes the leases, and no worker pays 0.14 s and a dozen threads
+for a gRPC channel before it can submit its first nested task.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+PROTOCOL_VERSION = 2
+#: A longer frame is refused as garbage. Inlined arguments stay far below it (10 MiB a message).
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+LENGTH = struct.Struct("<I")
+#: What one read of a socket asks for. Python allocates that much beforehand, and from 128 KiB on glibc maps fresh
+#: memory for it, only to unmap it again: that cost a small call a quarter of its time.
+READ_BYTES = 64 * 1024
+
+
+class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a driver or worker listens for its peers."""
+
+    node_id: bytes
+    worker_id: bytes
+    #: Unix socket, used by peers on the same node.
+    path: str
+    #: TCP address for peers on other nodes; port 0 = not reachable from other nodes.
+    host: str = ""
+    port: int = 0
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages. ``gc=False``: a message never holds a reference cycle."""
+
+
+# --- handshake (shoal_common.channel.handshake) ------------------------------------------------------------
+
+
+class Hello(Message, tag=1):
+    """First frame of the side that connects."""
+
+    version: int
+    nonce: bytes
+    #: "driver" or "worker": a process of this node. "owner": one of another node, which leases workers here or owns
+    #: objects that lie here; its connection is its life. "raylet": another node's, for objects; it may open several.
+    role: str
+    node_id: bytes
+    worker_id: bytes
+    job_id: bytes
+    pid: int
+    #: "3.11": functions travel as bytecode, so the minor versions must agree.
+    python: str
+    address: WorkerAddress | None = None
+
+
+class HelloReply(Message, tag=2):
+    """The accepting side proves that it has the token and challenges back."""
+
+    nonce: bytes
+    proof: bytes
+    node_id: bytes
+    worker_id: bytes
+    #: Non-empty when refused; the connection closes after it.
+    error: str = ""
+    #: Bytes of the arena whose descriptor follows as ancillary data; 0 = none follows.
+    arena_size: int = 0
+
+
+class HelloProof(Message, tag=3):
+    """The connecting side's proof; ordinary frames may follow at once."""
+
+    proof: bytes
+
+
+# --- worker leases: owner <-> raylet ---------------------------------------------------------------
+
+
+class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a worker lease needs; leases are reused within one class."""
+
+    #: Function or class name, for messages and process titles.
+    name: str
+    #: Resource amounts in grains (1/10,000 unit), sorted by name.
+    resources: tuple[tuple[str, int], ...]
+    #: As ``shoal_common.placement.strategy`` writes it: "" = DEFAULT, "SPREAD", "node:<hex>", "node?:<hex>" (soft),
+    #: "group:<hex>", each with label selectors after a ";", alternatives between "|", rules between "&":
+    #: "SPREAD;zone=in(a,b)&!spot|zone=c".
+    strategy: str = ""
+    #: Hash of the runtime environment; "" = the job's.
+    runtime_env: str = ""
+
+
+class LeaseDemand(Message, tag=10):
+    """Owner -> raylet: the number of leases wanted for a class since the connection began.
+
+    Cumulative, so that a grant under way cannot be counted twice: the raylet still owes
+    ``max(0, total - granted)``. A smaller total than before cancels what is not granted yet.
+    """
+
+    class_key: int
+    total: int
+    #: Sent with the first demand of a class, None afterwards.
+    spec: SchedulingClass | None = None
+    #: A scheduler chose this node (``LeaseSpillback``) for what is new in it: that queues here.
+    placed: bool = False
+    #: Bytes of the next tasks' large arguments, by the node that holds them; None = nothing worth a thought.
+    argument_bytes: dict[bytes, int] | None = None
+    #: Mean run time of its next tasks in microseconds; 0 = not known (yet).
+    mean_task_us: int = 0
+
+
+class LeaseGranted(Message, tag=11):
+    """Raylet -> owner."""
+
+    class_key: int
+    lease_id: bytes
+    worker: WorkerAddress
+    pid: int
+
+
+class LeaseReturned(Message, tag=12):
+    """Owner -> raylet. ``worker_exits``: the worker is going away by itself (``max_calls``, exit_actor)."""
+
+    lease_id: bytes
+    worker_exits: bool = False
+
+
+#: The placement group of a scheduling class does not exist any more.
+GROUP_REMOVED = "placement_group_removed"
+
+
+class LeaseLost(Message, tag=13):
+    """Raylet -> owner: the leased worker died."""
+
+    lease_id: bytes
+    #: One of EXIT_KINDS, or GROUP_REMOVED.
+    kind: str
+    #: For humans: "killed by SIGKILL", "exit code 3", "node memory 96 % used, this worker grew to 3.1 GiB".
+    detail: str
+
+
+class LeaseRefused(Message, tag=14):
+    """Raylet -> owner: no node can ever satisfy this class; its queued tasks fail with ``reason``."""
+
+    class_key: int
+    #: "infeasible", "affinity", "runtime_env", "worker_start", GROUP_REMOVED
+    kind: str
+    reason: str
+
+
+class LeaseReclaim(Message, tag=15):
+    """Raylet -> owner: others wait; return this lease when the tasks already pushed are done."""
+
+    lease_id: bytes
+
+
+class LeaseAssigned(Message, tag=16):
+    """Raylet -> worker: what the coming tasks may use."""
+
+    lease_id: bytes
+    job_id: bytes
+    resources: tuple[tuple[str, int], ...]
+    #: Granted device ids by resource name, e.g. {"GPU": ["0"]}.
+    devices: dict[str, list[str]]
+    #: As in SchedulingClass: it names the placement group.
+    strategy: str = ""
+
+
+class Blocked(Message, tag=17):
+    """Worker -> raylet: this worker waits in ``get`` or ``wait``; its CPU may be lent."""
+
+
+class Unblocked(Message, tag=18):
+    """Worker -> raylet: it runs again and takes its CPU back at once, if need be on credit."""
+
+
+EXIT_KINDS = (
+    "SYSTEM_ERROR",
+    "INTENDED_SYSTEM_EXIT",
+    "USER_ERROR",
+    "INTENDED_USER_EXIT",
+    "NODE_OUT_OF_MEMORY",
+)
+
+
+class LeaseSpillback(Message, tag=19):
+    """Raylet -> owner: ask another node for ``count`` of the leases that are owed; here they count as granted."""
+
+    class_key: int
+    count: int
+    node_id: bytes
+    #: TCP address of that raylet's framed channel.
+    host: str
+    port: int
+
+
+class WorkerExit(Message, tag=20):
+    """Raylet -> worker: end. Graceful: finish the calls that have arrived, run exit hooks.
+
+    A worker that owns objects or actors, which would end with it, stays until nobody needs them.
+    """
+
+    graceful: bool
+    reason: str
+
+
+class ExitIntent(Message, tag=21):
+    """Worker -> raylet, just before it exits by itself: why, so that the death is not reported as a crash."""
+
+    kind: str
+    detail: str
+
+
+class CreateActor(Message, tag=22):
+    """Raylet -> worker: become this actor. ``spec`` is the GCS's ``ActorSpec.creation`` payload."""
+
+    actor_id: bytes
+    incarnation: int
+    spec: bytes
+    resources: tuple[tuple[str, int], ...]
+    devices: dict[str, list[str]]
+    #: As in SchedulingClass: it names the placement group.
+    strategy: str = ""
+
+
+class ActorCreated(Message, tag=23):
+    """Worker -> raylet: the constructor returned, or raised (``error`` = the serialized exception)."""
+
+    actor_id: bytes
+    incarnation: int
+    error: bytes = b""
+
+
+class FunctionGet(Message, tag=24):
+    """Process -> raylet: fetch from the GCS function table (cached by the raylet)."""
+
+    request: int
+    function_id: bytes
+
+
+class FunctionData(Message, tag=25):
+    """Raylet -> process. ``error`` non-empty: not found, or the GCS did not answer in time."""
+
+    request: int
+    data: bytes
+    error: str = ""
+
+
+class FlushLogs(Message, tag=26):
+    """Process -> raylet: publish what the workers have printed so far, then answer."""
+
+    request: int
+
+
+class LogsFlushed(Message, tag=27):
+    request: int
+
+
+class NodeFind(Message, tag=28):
+    """Process -> raylet: where is that node's raylet?"""
+
+    request: int
+    node_id: bytes
+
+
+class NodeFound(Message, tag=29):
+    """TCP address of its framed channel; port 0 = it is not in the cluster (any more)."""
+
+    request: int
+    host: str
+    port: int
+
+
+class NodeLost(Message, tag=30):
+    """Raylet -> process: this node was declared dead: leases and objects there are lost, whoever seems to answer."""
+
+    node_id: bytes
+    #: For humans: how it was found dead.
+    reason: str
+
+
+# --- local object store: process <-> raylet --------------------------------------------------------
+
+
+class ObjectCreate(Message, tag=40):
+    """Process -> raylet: room for an object. The answer may wait while others are spilled."""
+
+    request: int
+    object_id: bytes
+    size: int
+    #: Worker id of the owner: its death deletes the object.
+    owner: bytes
+
+
+class ObjectCreated(Message, tag=41):
+    request: int
+    offset: int
+    #: Non-empty: ObjectStoreFullError's or OutOfDiskError's text, prefixed by the class name and ": ".
+    error: str = ""
+    #: Non-empty: the bytes are not in the arena but in this file, of which they are all.
+    path: str = ""
+
+
+class ObjectSeal(Message, tag=42):
+    """Process -> raylet: written; from now on readable, and kept until its owner frees it."""
+
+    object_id: bytes
+
+
+class ObjectAbort(Message, tag=43):
+    """Process -> raylet: the object was created but will not be sealed."""
+
+    object_id: bytes
+
+
+class ObjectGet(Message, tag=44):
+    """Process -> raylet: pin the object and tell where it lies; it is restored or pulled first if need be."""
+
+    request: int
+    object_id: bytes
+    #: The node on which it was made; empty = this one.
+    home: bytes = b""
+
+
+class ObjectGetEnd(Message, tag=50):
+    """Process -> raylet: an ``ObjectGet`` has waited long enough, and is to be answered now."""
+
+    request: int
+    object_id: bytes
+
+
+class ObjectLocated(Message, tag=45):
+    """Raylet -> process: readable at ``offset`` until ``ObjectUnpin``. ``error``: lost, the store is full, or the
+    process waits no longer."""
+
+    request: int
+    offset: int
+    size: int
+    error: str = ""
+    #: As in ``ObjectCreated``.
+    path: str = ""
+
+
+class ObjectUnpin(Message, tag=46):
+    """Process -> raylet: one unpin ends one ``ObjectGet``."""
+
+    object_id: bytes
+
+
+class ObjectFree(Message, tag=47):
+    """Owner -> raylet: delete these, wherever they lie; bytes still pinned by readers stay until unpinned."""
+
+    object_ids: list[bytes]
+    #: Their home; empty = this node. Another node's raylet is told by this one; where that is dead, the GCS.
+    home: bytes = b""
+
+
+class ObjectUncache(Message, tag=48):
+    """Raylet -> process: unpin these as soon as no value uses them (they were freed, or room is needed)."""
+
+    object_ids: list[bytes]
+
+
+class ObjectPrefetch(Message, tag=49):
+    """Process -> raylet: these will be asked for soon; begin to pull them. No answer."""
+
+    #: (object id, home node id)
+    objects: list[tuple[bytes, bytes]]
+
+
+# --- objects between nodes: raylet <-> raylet -------------------------------------------------------
+
+
+class ObjectLocate(Message, tag=60):
+    """Asking raylet -> the object's home: from whom can it be had? The asker is noted as a coming source itself."""
+
+    request: int
+    object_id: bytes
+    #: Nodes that did not have it, or did not deliver.
+    without: list[bytes] = []
+
+
+class ObjectSources(Message, tag=61):
+    """Home -> asking raylet."""
+
+    request: int
+    size: int
+    owner: bytes
+    #: Nodes to read it from, the least busy first. Empty with an empty ``blob_key``: the home does not have it, unless
+    #: ``later``.
+    sources: list[bytes]
+    #: Its spilled copy, where that is the best one.
+    blob_key: str = ""
+    blob_offset: int = 0
+    #: None of the sources but those in ``without``: ask again after a while.
+    later: bool = False
+
+
+class CopyMade(Message, tag=62):
+    """Holder -> home: the copy is complete."""
+
+    object_id: bytes
+
+
+class CopiesGone(Message, tag=63):
+    """Holder -> home: evicted, or never completed."""
+
+    object_ids: list[bytes]
+
+
+class CopiesFree(Message, tag=64):
+    """Home -> holder: the owner needs them no more; drop the copies."""
+
+    object_ids: list[bytes]
+
+
+class CopiesAdopt(Message, tag=65):
+    """Home -> holder: the home leaves the cluster; make these copies primary, and tell the GCS."""
+
+    request: int
+    object_ids: list[bytes]
+
+
+class CopiesAdopted(Message, tag=66):
+    """Holder -> home: these it had, and they are the primary copies now."""
+
+    request: int
+    object_ids: list[bytes]
+
+
+class ChunkGet(Message, tag=67):
+    """Asking raylet -> source: the answer is CHUNK_HEADER and the bytes. The object stays pinned until ``ChunksEnd``.
+
+    A source that is getting the bytes itself answers when it has them.
+    """
+
+    request: int
+    object_id: bytes
+    offset: int
+    length: int
+
+
+class ChunksEnd(Message, tag=68):
+    """Asking raylet -> source: no more of this object; what was asked for and not begun is not sent any more."""
+
+    object_id: bytes
+
+
+#: What precedes the raw bytes of a chunk: the ``ChunkGet``'s request and the number of bytes that follow; 0 = the
+#: source does not have the object (any more).
+CHUNK_HEADER = struct.Struct("<II")
+
+# --- objects of processes without an arena: process <-> raylet ----------------------------------------
+
+
+class ObjectWrite(Message, tag=70):
+    """Process -> raylet: a part of an object that it has created."""
+
+    request: int
+    object_id: bytes
+    offset: int
+    data: memoryview
+
+
+class ObjectWritten(Message, tag=71):
+    request: int
+    #: As in ``ObjectCreated``.
+    error: str = ""
+
+
+class ObjectRead(Message, tag=72):
+    """Process -> raylet: a part of an object that ``ObjectGet`` has pinned."""
+
+    request: int
+    object_id: bytes
+    offset: int
+    length: int
+
+
+class ObjectPart(Message, tag=73):
+    request: int
+    data: memoryview
+    #: As in ``ObjectLocated``.
+    error: str = ""
+
+
+RayletMessage = (
+    LeaseDemand
+    | LeaseGranted
+    | LeaseSpillback
+    | LeaseReturned
+    | LeaseLost
+    | LeaseRefused
+    | LeaseReclaim
+    | LeaseAssigned
+    | Blocked
+    | Unblocked
+    | WorkerExit
+    | ExitIntent
+    | CreateActor
+    | ActorCreated
+    | FunctionGet
+    | FunctionData
+    | FlushLogs
+    | LogsFlushed
+    | NodeFind
+    | NodeFound
+    | NodeLost
+    | ObjectCreate
+    | ObjectCreated
+    | ObjectSeal
+    | ObjectAbort
+    | ObjectGet
+    | ObjectGetEnd
+    | ObjectLocated
+    | ObjectUnpin
+    | ObjectFree
+    | ObjectUncache
+    | ObjectPrefetch
+    | ObjectLocate
+    | ObjectSources
+    | CopyMade
+    | CopiesGone
+    | CopiesFree
+    | CopiesAdopt
+    | CopiesAdopted
+    | ChunkGet
+    | ChunksEnd
+    | ObjectWrite
+    | ObjectWritten
+    | ObjectRead
+    | ObjectPart
+)
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_frame(message: Message) -> bytes:
+    """One message as the bytes that go on the wire."""
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+@functools.cache
+def _decoder(union: Any) -> Callable[[bytes | memoryview], Any]:
+    """Thread-safe, so all connections share one: it takes a millisecond or two to make."""
+    return msgspec.msgpack.Decoder(union).decode
+
+
+class FrameDecoder:
+    """Cuts a byte stream into messages of one union; does no I/O.
+
+    Raises ``msgspec.DecodeError`` (or ``ValidationError``, its subclass) on what is not a frame; the
+    connection must then be closed, as its boundaries are lost.
+    """
+
+    def __init__(self, union: Any) -> None:
+        self._decode = _decoder(union)
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Any]:
+        if self._rest:
+            data = self._rest + data
+        messages: list[Any] = []
+        at, end = 0, len(data)
+        view = memoryview(data)
+        while end - at >= 4:
+            (length,) = LENGTH.unpack_from(data, at)
+            if length > MAX_FRAME_BYTES:
+                raise msgspec.DecodeError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+            if end - at - 4 < length:
+                break
+            messages.append(self._decode(view[at + 4 : at + 4 + length]))
+            at += 4 + length
+        self._rest = data[at:] if at < end else b""
+        return messages

@@ -1,0 +1,286 @@
+"""``@shoal.remote`` on a class: what makes actors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from shoal import _context, _current, exceptions
+from shoal._api.actor_handles import ActorHandle, HandleState, MethodInfo, encode_state, get_actor
+from shoal._api.export import Exportable, pickled_exceptions
+from shoal._api.functions import check_streaming
+from shoal._api.group_placement import strategy_of_actor
+from shoal._api.options import ActorOptions, MethodOptions
+from shoal._api.signature import Signature, signature_of
+from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._executor.actor_host import ActorExit
+from shoal._owner.arguments import pack_arguments
+from shoal._wire import actor_creation
+from shoal._wire.actor_creation import ActorCreation
+from shoal._wire.peer_frames import TaskPush
+from shoal_common import ids
+from shoal_common.placement.resources import ResourceSet
+
+C = TypeVar("C")
+
+
+def method(*args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of one method of an actor class: ``num_returns``, ``max_task_retries``, ``retry_exceptions``,
+    ``concurrency_group``, …
+
+    Raises: AssertionError for an unknown option or without any.
+    """
+    if args or not kwargs:
+        raise AssertionError(
+            "The @shoal.method decorator must be applied using at least one keyword argument, "
+            "for example '@shoal.method(num_returns=2)'."
+        )
+    options = MethodOptions.from_kwargs(kwargs)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        check_streaming(options.num_returns, function)
+        function.__shoal_method__ = options  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+class ActorClass(Generic[C]):
+    """A class whose instances are actors: ``.remote(...)`` starts one; ``.options(...)`` changes options."""
+
+    def __init__(self, definition: _ClassDefinition, options: ActorOptions) -> None:
+        self._definition = definition
+        self._options = options
+        self.__doc__ = definition.doc
+        self.__name__ = self.__qualname__ = definition.name
+        self.__module__ = definition.module
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        # The name of the new class comes with the call that follows; _NoSubclass has it in __init_subclass__.
+        return (_NoSubclass,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self._definition.name
+        raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
+
+    def options(self, **options: Any) -> ActorClass[C]:
+        """The same class with other options; the original is unchanged.
+
+        Raises: ValueError and TypeError for options that are wrong.
+        """
+        return ActorClass(self._definition, self._options.updated(**options))
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Start an actor; returns its handle at once.
+
+        Raises: TypeError when the arguments do not fit the constructor, ActorAlreadyExistsError (name taken).
+        """
+        return _create(self._definition, self._options, args, kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        d = self._definition
+        return _restore_class, (d.exported_id(), d.name, d.module, d.constructor, d.methods, d.is_async, self._options)
+
+
+class _NoSubclass:
+    """Stands in for an actor class among the bases of another class, to refuse it by name."""
+
+    def __init_subclass__(cls) -> None:
+        raise exceptions.ActorClassInheritanceException(
+            f"Attempted to define subclass '{cls.__name__}' of an actor class. Inheriting from actor classes is not "
+            "supported: inherit from the plain class, and put @shoal.remote on the subclasses only."
+        )
+
+
+class _ClassDefinition(Exportable):
+    """The class itself."""
+
+    def __init__(
+        self,
+        cls: type | None,
+        name: str,
+        module: str,
+        constructor: Signature,
+        methods: dict[str, MethodInfo],
+        is_async: bool,
+    ) -> None:
+        super().__init__(cls, name)
+        self.module = module
+        self.doc = None if cls is None else cls.__doc__
+        self.constructor = constructor
+        self.methods = methods
+        self.is_async = is_async
+
+
+def _restore_class(
+    class_id: bytes,
+    name: str,
+    module: str,
+    constructor: Signature,
+    methods: dict[str, MethodInfo],
+    is_async: bool,
+    options: ActorOptions,
+) -> ActorClass[Any]:
+    definition = _ClassDefinition(None, name, module, constructor, methods, is_async)
+    definition.function_id = class_id
+    return ActorClass(definition, options)
+
+
+def actor_class_of(cls: type[C], options: ActorOptions) -> ActorClass[C]:
+    """The decorated class. Raises: TypeError for what is not a class."""
+    methods = {}
+    is_async = False
+    for name, member in inspect.getmembers(cls, inspect.isroutine):
+        if name.startswith("__") and name.endswith("__") and name not in ("__call__", "__len__"):
+            if name in vars(object) or name in ("__init_subclass__", "__subclasshook__", "__class_getitem__"):
+                continue
+        bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
+        methods[name] = _method_info(member, skip_first=not bound)
+        is_async = is_async or inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+    constructor = signature_of(cls.__init__, skip_first=True) if cls.__init__ is not object.__init__ else _NO_ARGUMENTS
+    definition = _ClassDefinition(cls, cls.__name__, cls.__module__, constructor, methods, is_async)
+    return ActorClass(definition, options)
+
+
+_NO_ARGUMENTS = Signature([], [], False, False, 0)
+
+
+def _method_info(member: Any, *, skip_first: bool) -> MethodInfo:
+    options: MethodOptions | None = getattr(member, "__shoal_method__", None)
+    signature = signature_of(member, skip_first=skip_first)
+    is_generator = inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member)
+    if options is None:
+        return MethodInfo(signature, is_generator=is_generator)
+    return MethodInfo(
+        signature,
+        num_returns=options.num_returns if isinstance(options.num_returns, int) else 1,
+        max_task_retries=options.max_task_retries,
+        retry_exceptions=pickled_exceptions(options.retry_exceptions),
+        concurrency_group=options.concurrency_group or "",
+        is_generator=(is_generator and not isinstance(options.num_returns, int))
+        or isinstance(options.num_returns, str),
+    )
+
+
+# -- creation -----------------------------------------------------------------------------------------
+
+
+def _create(
+    definition: _ClassDefinition, options: ActorOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ActorHandle:
+    definition.constructor.check(args, kwargs)
+    core = _current.connected()
+    namespace = options.namespace or core.namespace
+    if options.get_if_exists:
+        assert options.name is not None
+        try:
+            return get_actor(options.name, namespace)
+        except ValueError:
+            try:
+                return _start(definition, options, namespace, args, kwargs)
+            except exceptions.ActorAlreadyExistsError:
+                return get_actor(options.name, namespace)
+    return _start(definition, options, namespace, args, kwargs)
+
+
+def _start(
+    definition: _ClassDefinition, options: ActorOptions, namespace: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ActorHandle:
+    from shoal_proto.v1 import common_pb2, gcs_pb2
+
+    core = _current.current()
+    is_async = definition.is_async
+    concurrency = options.concurrency(is_async=is_async)
+    groups = options.concurrency_groups or {}
+    for name, info in definition.methods.items():
+        if info.concurrency_group and info.concurrency_group not in groups:
+            raise ValueError(
+                f"Method {name} of {definition.name} names concurrency group {info.concurrency_group!r}, but the class "
+                f"has only {sorted(groups)}: declare it in @shoal.remote(concurrency_groups=...)"
+            )
+    in_order = concurrency == 1 and not is_async and not options.concurrency_groups
+    if options.allow_out_of_order_execution:
+        in_order = False
+    detached = (options.lifetime or core.default_actor_lifetime) == "detached"
+    actor_id = ids.new_actor_id(ids.JobID(core.job_id))
+    state = HandleState(
+        actor_id=actor_id,
+        class_name=definition.name,
+        methods=definition.methods,
+        in_order=in_order,
+        max_task_retries=options.max_task_retries or 0,
+        max_pending_calls=options.max_pending_calls or -1,
+        concurrency=max(concurrency, *(options.concurrency_groups or {"": 1}).values()),
+    )
+    handle_payload = encode_state(state)
+    creation = ActorCreation(
+        class_id=definition.exported_id(),
+        class_name=definition.name,
+        creator=core.address,
+        name=options.name or "",
+        namespace=namespace,
+        max_concurrency=concurrency,
+        concurrency_groups=dict(options.concurrency_groups) if options.concurrency_groups else None,
+        is_async=is_async,
+        handle=handle_payload,
+    )
+    packed = pack_arguments(core, args, kwargs)
+    # The constructor's arguments live as long as the actor may be restarted: as long as its record here.
+    record = TaskRecord(TaskPush(b"", b"", "__init__", b""), FunctionRecord(b"", "__init__"), [])
+    if packed is not None:
+        creation.args, creation.packed, creation.args_object = packed.data, packed.packed, packed.args_object
+        record.holds, record.arguments = packed.holds, packed.arguments
+
+    client = core.actors.client(actor_id, in_order=in_order, concurrency=state.concurrency)
+    client.version = -1  # resolved once the GCS knows the actor
+    client.creation = record
+    spec = gcs_pb2.ActorSpec(
+        actor_id=actor_id,
+        job_id=core.job_id,
+        owner_id=core.worker_id,
+        owner_node_id=core.node_id,
+        name=options.name or "",
+        namespace=namespace,
+        detached=detached,
+        max_restarts=options.max_restarts or 0,
+        class_name=definition.name,
+        placement=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.placement()).grains),
+        held=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.held()).grains),
+        strategy=strategy_of_actor(options, definition.name),
+        handle=handle_payload,
+    )
+
+    def request() -> gcs_pb2.CreateActorRequest:
+        """Made when the arguments are ready."""
+        creation.refs = record.push.refs
+        spec.creation = actor_creation.encode(creation)
+        return gcs_pb2.CreateActorRequest(spec=spec)
+
+    lifetime = None
+    if not detached:
+        lifetime = core.actors.lifetime_ref(lambda: core.actors.release(client))
+    handle = ActorHandle(state, lifetime)
+    if options.name:
+        # Whether the name is free must be known now; so the arguments must be, too.
+        if record.arguments is not None:
+            core.wait([ref for _, _, ref in record.arguments], len(record.arguments), None)
+            core.actors.fail_on_bad_argument(client, record)
+        core.actors.create_named(client, request(), options.name, namespace)
+    else:
+        core.actors.create(client, record, request)
+    return handle
+
+
+def exit_actor() -> None:
+    """From inside a method: end this actor. The call, and those that wait, fail with ActorDiedError; exit hooks run.
+
+    Raises: TypeError outside of an actor.
+    """
+    executor = _current.current().executor
+    if executor is None or executor.actor is None or not _context.process.actor_id:
+        raise TypeError("exit_actor API is called on a non-actor worker")
+    task = _context.current_task.get()
+    if task is not None:
+        task.exiting = True
+    raise ActorExit("exit_actor() is called")

@@ -1,0 +1,240 @@
+"""Handles of actors, and the calls made by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shoal import _current, exceptions
+from shoal._api.export import pickled_exceptions
+from shoal._api.options import MethodOptions
+from shoal._api.signature import ANY, Signature
+from shoal._core.object_ref import ObjectRef
+from shoal._net.gcs_client import NOT_FOUND
+from shoal._owner.arguments import pack_arguments
+from shoal_common import ids
+
+#: Methods every actor has besides its own (Ray's names).
+_BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
+
+
+class MethodInfo(msgspec.Struct, array_like=True, frozen=True):
+    """What a handle knows of one method."""
+
+    signature: Signature
+    num_returns: int = 1
+    max_task_retries: int | None = None
+    #: As TaskPush.retry_exceptions.
+    retry_exceptions: bool | bytes = False
+    concurrency_group: str = ""
+    is_generator: bool = False
+
+
+class HandleState(msgspec.Struct, array_like=True, frozen=True):
+    """What travels with a handle."""
+
+    actor_id: bytes
+    class_name: str
+    methods: dict[str, MethodInfo]
+    in_order: bool
+    max_task_retries: int
+    max_pending_calls: int
+    concurrency: int
+
+
+encode_state = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(HandleState).decode
+
+
+class ActorMethod:
+    """One method of one actor: ``.remote(...)`` calls it; ``.options(...)`` changes options for one call."""
+
+    __slots__ = ("_handle", "_info", "_name", "_options")
+
+    def __init__(self, handle: ActorHandle, name: str, info: MethodInfo, options: MethodOptions | None = None) -> None:
+        self._handle = handle
+        self._name = name
+        self._info = info
+        self._options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"Actor methods cannot be called directly. Instead of running 'object.{self._name}()', "
+            f"try 'object.{self._name}.remote()'."
+        )
+
+    def options(self, **options: Any) -> ActorMethod:
+        """Raises: TypeError, ValueError for options that are wrong."""
+        base = self._options
+        updated = MethodOptions.from_kwargs(options, in_options=True) if base is None else base.updated(**options)
+        return ActorMethod(self._handle, self._name, self._info, updated)
+
+    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
+        """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0).
+
+        Raises: TypeError (arguments), PendingCallsLimitExceeded, ActorHandleNotFoundError (handle of an
+        earlier session).
+        """
+        handle, info = self._handle, self._info
+        info.signature.check(args, kwargs)
+        core = _current.current_or_none()
+        if core is None and _current.was_forked():
+            _current.current()  # raises: says what a forked process can do
+        if core is None or handle._shoal_epoch != _current.epoch:
+            raise _stale_handle(handle)
+        state, client = handle._shoal_state, handle._shoal_client
+        num_returns, group = info.num_returns, info.concurrency_group
+        retries = state.max_task_retries if info.max_task_retries is None else info.max_task_retries
+        retry_exceptions = info.retry_exceptions
+        streaming = info.is_generator
+        options = self._options
+        if options is not None:
+            if options.num_returns is not None:
+                streaming = isinstance(options.num_returns, str)
+                num_returns = options.num_returns if isinstance(options.num_returns, int) else 1
+            group = options.concurrency_group or group
+            retries = retries if options.max_task_retries is None else options.max_task_retries
+            if options.retry_exceptions is not None:
+                retry_exceptions = pickled_exceptions(options.retry_exceptions)
+        if streaming:
+            raise ValueError(
+                f"{state.class_name}.{self._name} is a generator: streaming its results is not supported yet. "
+                "Return a list, or give num_returns=<number of values>."
+            )
+        if 0 < state.max_pending_calls <= client.pending_calls:
+            raise exceptions.PendingCallsLimitExceeded(
+                f"The task {self._name} could not be submitted to {state.class_name}({state.actor_id.hex()}) because "
+                f"more than {state.max_pending_calls} tasks are queued on the actor. This limit can be adjusted with "
+                "the `max_pending_calls` actor option."
+            )
+        refs = core.actors.submit(
+            client,
+            self._name,
+            pack_arguments(core, args, kwargs),
+            num_returns,
+            retries,
+            retry_exceptions,
+            group,
+            handle._shoal_lifetime,
+        )
+        if num_returns == 1:
+            return refs[0]
+        return refs or None  # type: ignore[return-value]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_method, (self._handle, self._name, self._options)
+
+
+def _restore_method(handle: ActorHandle, name: str, options: MethodOptions | None) -> ActorMethod:
+    return ActorMethod(handle, name, handle._shoal_state.methods[name], options)
+
+
+class ActorHandle:
+    """A reference to an actor: its methods are attributes. Hashable, picklable; equal by actor id.
+
+    The actor ends when its last handle is gone, except for handles from ``get_actor`` and of the actor to itself,
+    which do not count.
+    """
+
+    def __init__(self, state: HandleState, lifetime: ObjectRef[Any] | None) -> None:
+        self._shoal_state = state
+        self._shoal_lifetime = lifetime
+        self._shoal_epoch = _current.epoch
+        self._shoal_client = _current.current().actors.client(
+            state.actor_id, in_order=state.in_order, concurrency=state.concurrency
+        )
+
+    @property
+    def _actor_id(self) -> ids.ActorID:
+        return ids.ActorID(self._shoal_state.actor_id)
+
+    _ray_actor_id = _actor_id
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        if name.startswith("_shoal"):
+            raise AttributeError(name)
+        info = self._shoal_state.methods.get(name)
+        if info is None:
+            if name in _BUILT_IN:
+                info = MethodInfo(ANY)
+            else:
+                raise AttributeError(f"'{self._shoal_state.class_name}' object has no attribute '{name}'")
+        return ActorMethod(self, name, info)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"An actor handle cannot be called: call a method of {self._shoal_state.class_name} instead.")
+
+    def __dir__(self) -> list[str]:
+        return [*self._shoal_state.methods, *_BUILT_IN]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._shoal_state.actor_id == other._shoal_state.actor_id
+
+    def __hash__(self) -> int:
+        return hash(self._shoal_state.actor_id)
+
+    def __repr__(self) -> str:
+        return f"Actor({self._shoal_state.class_name}, {self._shoal_state.actor_id.hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_handle, (encode_state(self._shoal_state), self._shoal_lifetime)
+
+
+def _restore_handle(state: bytes, lifetime: ObjectRef[Any] | None) -> ActorHandle:
+    return ActorHandle(_decode(state), lifetime)
+
+
+def handle_from_payload(payload: bytes) -> ActorHandle:
+    """A handle that does not keep the actor alive."""
+    return ActorHandle(_decode(payload), None)
+
+
+def _stale_handle(handle: ActorHandle) -> Exception:
+    return exceptions.ActorHandleNotFoundError(
+        f"Actor handle {handle!r} belongs to an earlier session: create the actor again after shoal.init()."
+    )
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """The handle of a named actor in ``namespace`` (default: this job's).
+
+    Raises: ValueError when there is none, TypeError for what is not a name.
+    """
+    from shoal_proto.v1 import gcs_pb2
+
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if not name:
+        raise ValueError("Please supply a non-empty value to get_actor")
+    if namespace is not None and not isinstance(namespace, str):
+        raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
+    if namespace == "":
+        raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+    core = _current.connected()
+    request = gcs_pb2.GetNamedActorRequest(name=name, namespace=namespace or core.namespace)
+    try:
+        response = core.gcs.call("Actor", "GetNamedActor", request)
+    except exceptions.RpcError as error:
+        if error.rpc_code == NOT_FOUND:
+            raise ValueError(
+                f"Failed to look up actor with name '{name}'. This could because 1. You are trying to look up a named "
+                "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the "
+                "namespace of the actor."
+            ) from None
+        raise
+    return handle_from_payload(response.handle)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """End an actor at once: no exit hooks; its running and queued calls fail. With ``no_restart=False`` it is
+    restarted if ``max_restarts`` allows.
+
+    Raises: ValueError for what is not a handle, ActorHandleNotFoundError for one of an earlier session.
+    """
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(f"shoal.kill() only supported for actors. For tasks, try shoal.cancel(). Got: {type(actor)}.")
+    core = _current.connected()
+    if actor._shoal_epoch != _current.epoch:
+        raise _stale_handle(actor)
+    core.actors.kill(actor._shoal_client, no_restart)

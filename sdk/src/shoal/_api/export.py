@@ -1,0 +1,100 @@
+"""Functions and classes on their way into the function table."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from shoal import _current, exceptions
+from shoal._values.serialization import dumps_function, serialize
+from shoal_common.channel.frames import SchedulingClass
+from shoal_common.placement.resources import ResourceSet
+
+if TYPE_CHECKING:
+    from shoal._owner.core_worker import CoreWorker
+
+#: Ray's limits for a pickled function or class.
+WARN_BYTES = 10 * 1024 * 1024
+MAX_BYTES = 100 * 1024 * 1024
+
+
+#: One export at a time: functions and classes that refer to each other export each other.
+_exporting = threading.RLock()
+
+
+class Exportable:
+    """A function or class and its place in the function table; shared by all its option variants."""
+
+    def __init__(self, target: Any, name: str) -> None:
+        #: None when it came from another process, which has exported it.
+        self.target = target
+        self.name = name
+        #: Session whose id this is; session in which the export has ended (another thread may be at it).
+        self.epoch = self.exported = -1
+        self.function_id = b""
+
+    def exported_id(self) -> bytes:
+        """Its key in this session, exporting it if need be; re-entered when it refers to itself.
+
+        Raises: TypeError (cannot be pickled), ValueError (over 100 MiB), ShoalSystemError.
+        """
+        core = _current.connected()
+        if self.exported == _current.epoch or self.target is None:
+            return self.function_id
+        with _exporting:
+            if self.epoch != _current.epoch:
+                before = (self.epoch, self.function_id)
+                # Chosen before it is pickled, so that a recursive remote function can name itself.
+                self.function_id = core.job_id + os.urandom(16)
+                self.epoch = _current.epoch
+                try:
+                    _export(core, self.function_id, self.target, self.name)
+                except BaseException:
+                    self.epoch, self.function_id = before
+                    raise
+                self.exported = self.epoch
+        return self.function_id
+
+
+def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
+    """Put a function or class into the function table."""
+    from shoal_proto.v1 import gcs_pb2
+
+    data, references = dumps_function(function)
+    kind = "actor class" if isinstance(function, type) else "remote function"
+    if len(data) > MAX_BYTES:
+        raise ValueError(
+            f"The {kind} {name} is too large ({len(data) >> 20} MiB > {MAX_BYTES >> 20} MiB). Check that its "
+            "definition is not implicitly capturing a large array or other object in scope. Tip: use shoal.put() to "
+            "put large objects in the Shoal object store."
+        )
+    if len(data) > WARN_BYTES:
+        warnings.warn(
+            f"The {kind} {name} is very large ({len(data) >> 20} MiB). Check that its definition is not implicitly "
+            "capturing a large array or other object in scope. Tip: use shoal.put() to put large objects in the "
+            "Shoal object store.",
+            UserWarning,
+            stacklevel=4,
+        )
+    core.pin_for_ever(references)
+    request = gcs_pb2.PutFunctionRequest(job_id=core.job_id, function_id=function_id, data=data)
+    try:
+        core.gcs.call("Function", "PutFunction", request)
+    except exceptions.RpcError as error:
+        raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.message}") from error
+
+
+def scheduling_class(resources: dict[str, float], strategy: str) -> SchedulingClass:
+    """Nameless: worker leases are shared by all functions that need the same, as every worker of a job can run
+    them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
+    amounts = tuple(sorted(ResourceSet.of(resources).grains.items()))
+    return SchedulingClass(name="", resources=amounts, strategy=strategy)
+
+
+def pickled_exceptions(retry: bool | tuple[type[Exception], ...] | None) -> bool | bytes:
+    """The option ``retry_exceptions``, as ``TaskPush`` has it."""
+    if retry is None or isinstance(retry, bool):
+        return bool(retry)
+    return serialize(retry, "retry_exceptions", out_of_band=False).pickled

@@ -1,0 +1,483 @@
+"""The options of ``@shoal.remote`` and ``.options()``: names, types, ranges, defaults, and the resources they ask for.
+
+An option that is validated but that nothing reads yet is still kept: what a program passes is never dropped silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+from shoal_common.ids import NodeID
+from shoal_common.placement.labels import parse_selector
+from shoal_common.placement.resources import GRAINS
+from shoal_common.placement.strategy import Strategy
+
+DEFAULT_MAX_RETRIES = 3
+DEFAULT_ASYNC_CONCURRENCY = 1000
+#: The value of ``placement_group`` when it was not given; None means "in none, whatever the parent is in".
+PLACEMENT_GROUP_OF_PARENT = "default"
+#: An accelerator type is a resource of which a node of that type has 1; a task takes this much of it.
+ACCELERATOR_TYPE_PREFIX = "accelerator_type:"
+ACCELERATOR_TYPE_SHARE = 0.001
+
+Check = Callable[[str, Any], str | None]
+
+
+def _count(name: str, value: int | None) -> str | None:
+    if value is None or value >= 0:
+        return None
+    return f"The keyword '{name}' only accepts None, 0 or a positive integer."
+
+
+def _count_or_infinite(name: str, value: int | None) -> str | None:
+    if value is None or value >= -1:
+        return None
+    return f"The keyword '{name}' only accepts None, 0, -1 or a positive integer, where -1 represents infinity."
+
+
+def _amount(name: str, value: float | None) -> str | None:
+    if value is None:
+        return None
+    if not value >= 0:  # NaN too
+        return f"The quantity of resource {name} cannot be negative"
+    if value == float("inf"):
+        return f"The quantity of resource {name} must be finite"
+    if value and int(value * GRAINS) == 0:
+        return f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001"
+    return None
+
+
+def _amounts(_: str, resources: Mapping[str, float] | None) -> str | None:
+    resources = resources or {}
+    if "CPU" in resources or "GPU" in resources:
+        return "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword"
+    if "memory" in resources or "object_store_memory" in resources:
+        return "The resources dictionary must not contain the key 'memory' or 'object_store_memory'; use the keyword"
+    if "bundle" in resources:
+        return "The resources dictionary must not contain the key 'bundle', which placement groups use"
+    for name, value in resources.items():
+        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"'resources' must map names to numbers, but has {name!r}: {value!r}")
+        if problem := _amount(name, value):
+            return problem
+    return None
+
+
+def _num_returns(_: str, value: int | str | None) -> str | None:
+    if value in (None, "dynamic", "streaming"):
+        return None
+    if isinstance(value, int) and value >= 0:
+        return None
+    return (
+        "The keyword 'num_returns' only accepts None, a non-negative integer, "
+        f"'streaming' (for generators), or 'dynamic', but received {value!r}."
+    )
+
+
+def _retry_exceptions(_: str, value: bool | Iterable[Any]) -> str | None:
+    if isinstance(value, bool) or all(isinstance(cls, type) and issubclass(cls, Exception) for cls in value):
+        return None
+    return "retry_exceptions must be either a boolean or a list of exceptions"
+
+
+def _lifetime(_: str, value: str | None) -> str | None:
+    if value in (None, "detached", "non_detached"):
+        return None
+    return f"actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None', but received {value!r}."
+
+
+def _backpressure(name: str, value: int | None) -> str | None:
+    if value is None or value == -1 or value > 0:
+        return None
+    return f"{name}={value} is not allowed. Use a value > 0, or -1 to disable it."
+
+
+def _positive(name: str, value: int | None) -> str | None:
+    return None if value is None or value > 0 else f"{name} must be a positive integer, but received {value}."
+
+
+def _no_object_store_memory(_: str, value: int | None) -> str | None:
+    return None if value is None else "Setting 'object_store_memory' is not implemented for tasks"
+
+
+def _actor_name(_: str, value: str | None) -> str | None:
+    return "Actor name cannot be an empty string." if value == "" else None
+
+
+def _namespace(_: str, value: str | None) -> str | None:
+    return '"" is not a valid namespace. Pass None to use the one of the job.' if value == "" else None
+
+
+def _concurrency_groups(_: str, groups: Mapping[str, int] | list[Any] | None) -> str | None:
+    if groups and isinstance(groups, list):
+        raise TypeError("'concurrency_groups' must map the groups' names to their numbers of threads")
+    for name, threads in dict(groups or {}).items():
+        if not isinstance(name, str) or isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            return f"'concurrency_groups' must map names to positive integers, but has {name!r}: {threads!r}."
+    return None
+
+
+# By name: the classes are in shoal.util, whose modules import this one.
+_STRATEGIES = ("PlacementGroupSchedulingStrategy", "NodeAffinitySchedulingStrategy", "NodeLabelSchedulingStrategy")
+
+
+def _scheduling_strategy(name: str, value: Any) -> str | None:
+    if value is None or type(value).__name__ in _STRATEGIES:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(
+            f"The type of keyword '{name}' must be None, str or a strategy, but received type {type(value)}"
+        )
+    if value in ("DEFAULT", "SPREAD"):
+        return None
+    return f"Invalid {name} value {value!r}. It must be 'DEFAULT', 'SPREAD', or one of the classes {_STRATEGIES}."
+
+
+def _placement_group(name: str, value: Any) -> str | None:
+    if value is None or isinstance(value, str) or type(value).__name__ == "PlacementGroup":
+        return None
+    raise TypeError(
+        f"The type of keyword '{name}' must be None, str or PlacementGroup, but received type {type(value)}"
+    )
+
+
+def _label_selector(_: str, selector: Mapping[str, str] | None) -> str | None:
+    parse_selector(selector)
+    return None
+
+
+def _fallback_strategy(name: str, strategies: list[Any] | None) -> str | None:
+    for strategy in strategies or []:
+        if not isinstance(strategy, dict):
+            return f"Each element in {name} must be a dictionary."
+        if strategy.keys() != {"label_selector"}:
+            return (
+                f"Each dictionary in {name} must have the key 'label_selector' and no other, but has {list(strategy)}."
+            )
+        if not isinstance(strategy["label_selector"], dict):
+            return 'The value of "label_selector" must be a dictionary.'
+        if problem := _label_selector(name, strategy["label_selector"]):
+            return problem
+    return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rule:
+    """What one option accepts. ``types`` empty: anything."""
+
+    types: tuple[type, ...]
+    check: Check | None = None
+
+    def apply(self, name: str, value: Any) -> None:
+        if self.types and not isinstance(value, self.types):
+            expected = self.types[0] if len(self.types) == 1 else self.types
+            raise TypeError(f"The type of keyword '{name}' must be {expected}, but received type {type(value)}")
+        if self.check and (problem := self.check(name, value)):
+            raise ValueError(problem)
+
+
+_NONE = type(None)
+_INT = (int, _NONE)
+_NUMBER = (float, int, _NONE)
+_STR = (str, _NONE)
+_DICT = (dict, _NONE)
+_BOOL = (bool, _NONE)
+
+_COMMON: dict[str, _Rule] = {
+    "label_selector": _Rule(_DICT, _label_selector),
+    "fallback_strategy": _Rule((list, _NONE), _fallback_strategy),
+    "accelerator_type": _Rule(_STR),
+    "memory": _Rule(_NUMBER, _amount),
+    "name": _Rule(_STR),
+    "num_cpus": _Rule(_NUMBER, _amount),
+    "num_gpus": _Rule(_NUMBER, _amount),
+    "object_store_memory": _Rule(_INT, _count),
+    "placement_group": _Rule((), _placement_group),
+    "placement_group_bundle_index": _Rule((int,)),
+    "placement_group_capture_child_tasks": _Rule(_BOOL),
+    "resources": _Rule(_DICT, _amounts),
+    "runtime_env": _Rule(_DICT),
+    "scheduling_strategy": _Rule((), _scheduling_strategy),
+    "enable_task_events": _Rule((bool,)),
+    "_labels": _Rule(_DICT),
+}
+
+_TASK: dict[str, _Rule] = {
+    **_COMMON,
+    "max_calls": _Rule(_INT, _count),
+    "max_retries": _Rule(_INT, _count_or_infinite),
+    "num_returns": _Rule((int, str, _NONE), _num_returns),
+    "object_store_memory": _Rule(_INT, _no_object_store_memory),
+    "retry_exceptions": _Rule((bool, list, tuple), _retry_exceptions),
+    "_generator_backpressure_num_objects": _Rule(_INT, _backpressure),
+    "_num_objects_per_yield": _Rule(_INT, _positive),
+}
+
+_ACTOR: dict[str, _Rule] = {
+    **_COMMON,
+    "concurrency_groups": _Rule((list, dict, _NONE), _concurrency_groups),
+    "enable_tensor_transport": _Rule(_BOOL),
+    "lifetime": _Rule(_STR, _lifetime),
+    "max_concurrency": _Rule(_INT, _count),
+    "max_restarts": _Rule(_INT, _count_or_infinite),
+    "max_task_retries": _Rule(_INT, _count_or_infinite),
+    "max_pending_calls": _Rule(_INT, _count_or_infinite),
+    "name": _Rule(_STR, _actor_name),
+    "namespace": _Rule(_STR, _namespace),
+    "get_if_exists": _Rule((bool,)),
+    "allow_out_of_order_execution": _Rule(_BOOL),
+    "_actor_generator_backpressure_num_objects": _Rule(_INT, _backpressure),
+}
+
+_METHOD: dict[str, _Rule] = {
+    "num_returns": _TASK["num_returns"],
+    "concurrency_group": _Rule(_STR),
+    "max_task_retries": _Rule(_INT, _count_or_infinite),
+    "retry_exceptions": _Rule((bool, list, tuple, _NONE), lambda name, value: _retry_exceptions(name, value or False)),
+    "_generator_backpressure_num_objects": _TASK["_generator_backpressure_num_objects"],
+    "_num_objects_per_yield": _TASK["_num_objects_per_yield"],
+    "enable_task_events": _Rule(_BOOL),
+    "tensor_transport": _Rule(_STR),
+    "name": _Rule(_STR),
+    "_labels": _Rule(_DICT),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Options given by name; each class says which there are."""
+
+    _rules: ClassVar[Mapping[str, _Rule]]
+    _what: ClassVar[str]
+    #: Fixed by the decorator: ``.options()`` must not set them.
+    _fixed: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_kwargs(cls, kwargs: Mapping[str, Any], *, in_options: bool = False) -> Self:
+        """Checks and keeps what was passed to the decorator, or (``in_options``) to ``.options()``.
+
+        Raises ``ValueError`` for an unknown option and for a value out of range, ``TypeError`` for one of a wrong type.
+        """
+        return cls(**cls._checked(kwargs, in_options))
+
+    def updated(self, **kwargs: Any) -> Self:
+        """A copy with what was passed to ``.options()``; raises like ``from_kwargs``."""
+        return dataclasses.replace(self, **self._checked(kwargs, in_options=True))
+
+    @classmethod
+    def _checked(cls, kwargs: Mapping[str, Any], in_options: bool) -> dict[str, Any]:
+        """The fields to set, validated."""
+        for name, value in kwargs.items():
+            rule = cls._rules.get(name)
+            if rule is None:
+                raise cls._unknown(name, in_options)
+            rule.apply(name, value)
+            if in_options and name in cls._fixed:
+                raise ValueError(f"Setting '{name}' is not supported in '.options()'.")
+        fields = dict(kwargs)
+        if "resources" in fields:
+            fields["custom_resources"] = fields.pop("resources")
+        if isinstance(fields.get("retry_exceptions"), list):
+            fields["retry_exceptions"] = tuple(fields["retry_exceptions"])
+        return fields
+
+    @classmethod
+    def _unknown(cls, name: str, in_options: bool) -> Exception:
+        return ValueError(f"Invalid option keyword {name} for {cls._what}. Valid ones are {list(cls._rules)}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _PlacedOptions(_Options):
+    """What tasks and actors have in common: where they run and what they need there."""
+
+    label_selector: Mapping[str, str] | None = None
+    fallback_strategy: list[Mapping[str, Any]] | None = None
+    accelerator_type: str | None = None
+    #: Bytes; counted on admission, not enforced afterwards.
+    memory: float | None = None
+    name: str | None = None
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    object_store_memory: int | None = None
+    placement_group: Any = PLACEMENT_GROUP_OF_PARENT
+    placement_group_bundle_index: int = -1
+    placement_group_capture_child_tasks: bool | None = None
+    #: The option ``resources``.
+    custom_resources: Mapping[str, float] | None = None
+    runtime_env: Mapping[str, Any] | None = None
+    #: None, "DEFAULT", "SPREAD" or an instance of a strategy class.
+    scheduling_strategy: Any = None
+    enable_task_events: bool = True
+    _labels: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.placement_group not in (PLACEMENT_GROUP_OF_PARENT, None) and self.scheduling_strategy is not None:
+            raise ValueError(
+                "Placement groups should be specified via the scheduling_strategy option. "
+                "The placement_group option is deprecated."
+            )
+
+    def _given(self) -> dict[str, float]:
+        amounts = {
+            "CPU": self.num_cpus,
+            "GPU": self.num_gpus,
+            "memory": None if self.memory is None else int(self.memory),
+            **(self.custom_resources or {}),
+        }
+        if self.accelerator_type is not None:
+            amounts[ACCELERATOR_TYPE_PREFIX + self.accelerator_type] = ACCELERATOR_TYPE_SHARE
+        return {name: amount for name, amount in amounts.items() if amount is not None}
+
+    def strategy(self) -> str:
+        """Where it may run, as ``SchedulingClass.strategy`` says it; placement groups apart.
+
+        A node must meet both ``label_selector`` (or a fallback) and the labels of the ``scheduling_strategy``.
+        """
+        given = self.scheduling_strategy
+        selectors = tuple(
+            parse_selector(selector)
+            for selector in (self.label_selector, *(each["label_selector"] for each in self.fallback_strategy or ()))
+        )
+        match type(given).__name__:
+            case "NodeAffinitySchedulingStrategy":
+                node_id = NodeID(bytes.fromhex(given.node_id))
+                return Strategy(node_id=node_id, soft=bool(given.soft), selectors=selectors).encode()
+            case "NodeLabelSchedulingStrategy":
+                both = {tuple(sorted({*ours, *theirs})): None for ours in selectors for theirs in given.selectors()}
+                return Strategy(selectors=tuple(both)).encode()
+        return Strategy(spread=given == "SPREAD", selectors=selectors).encode()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskOptions(_PlacedOptions):
+    """Options of a remote function."""
+
+    _rules = _TASK
+    _what = "remote functions"
+    _fixed = ("max_calls",)
+
+    num_cpus: float | None = 1
+    #: Runs of this function after which a worker exits; None or 0 = no limit.
+    max_calls: int | None = None
+    #: -1 = no limit, None = DEFAULT_MAX_RETRIES or what the environment sets instead.
+    max_retries: int | None = None
+    #: None = 1, or "streaming" for a generator function.
+    num_returns: int | str | None = None
+    #: Whether an exception of the user's code is retried; a tuple: which ones.
+    retry_exceptions: bool | tuple[type[Exception], ...] = False
+    _generator_backpressure_num_objects: int | None = None
+    _num_objects_per_yield: int | None = 1
+
+    @classmethod
+    def from_kwargs(cls, kwargs: Mapping[str, Any], *, in_options: bool = False) -> Self:
+        options = super().from_kwargs(kwargs, in_options=in_options)
+        if options.num_gpus and options.max_calls is None and not in_options:
+            # GPU memory is only given back for sure when the process ends.
+            return dataclasses.replace(options, max_calls=1)
+        return options
+
+    def resources(self) -> dict[str, float]:
+        """What a run needs, in units (``memory``: bytes); 1 CPU unless told otherwise."""
+        return {name: amount for name, amount in self._given().items() if amount}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorOptions(_PlacedOptions):
+    """Options of an actor class."""
+
+    _rules = _ACTOR
+    _what = "actors"
+    _fixed = ("concurrency_groups",)
+
+    #: Group name -> number of threads (or of calls at once, in an async actor).
+    concurrency_groups: Mapping[str, int] | None = None
+    enable_tensor_transport: bool | None = None
+    #: "detached", or None and "non_detached": it ends with its creator.
+    lifetime: str | None = None
+    #: None = 1, or 1000 for an async actor.
+    max_concurrency: int | None = None
+    #: -1 = no limit, here and in the next one.
+    max_restarts: int | None = 0
+    max_task_retries: int | None = 0
+    #: Per handle; -1 and 0 = no limit.
+    max_pending_calls: int | None = -1
+    namespace: str | None = None
+    get_if_exists: bool = False
+    allow_out_of_order_execution: bool | None = None
+    _actor_generator_backpressure_num_objects: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.get_if_exists and not self.name:
+            raise ValueError("The actor name must be specified to use `get_if_exists`.")
+        if self.object_store_memory is not None:
+            warnings.warn(
+                "Setting 'object_store_memory' for actors is deprecated: it reserves nothing, objects are spilled.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+
+    def _is_default(self) -> bool:
+        return not self._given().keys() - {"memory"}
+
+    def placement(self) -> dict[str, float]:
+        """What a node must have free to take the actor in, in units; 1 CPU when nothing but memory was asked for."""
+        return {"CPU": 1, **self.held()} if self._is_default() else self.held()
+
+    def held(self) -> dict[str, float]:
+        """What the actor keeps as long as it lives, in units; when anything but memory was asked for, 1 CPU too."""
+        default = {} if self._is_default() else {"CPU": 1.0}
+        return {name: amount for name, amount in {**default, **self._given()}.items() if amount}
+
+    def concurrency(self, *, is_async: bool) -> int:
+        """Calls that may run at the same time.
+
+        Raises ``ValueError`` when that is more than one and ``allow_out_of_order_execution=False`` was given.
+        """
+        calls = self.max_concurrency or (DEFAULT_ASYNC_CONCURRENCY if is_async else 1)
+        if self.allow_out_of_order_execution is False and (is_async or calls > 1):
+            kind = "async" if is_async else "multi-threaded"
+            raise ValueError(
+                f"If you're using {kind} actors, calls can't be executed in order. "
+                "Set `allow_out_of_order_execution=True` to allow out-of-order execution."
+            )
+        return calls
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodOptions(_Options):
+    """Options of an actor's method, by ``@shoal.method`` or of one call; None = what the next outer place says."""
+
+    _rules = _METHOD
+    _what = "actor methods"
+    _fixed = ("_num_objects_per_yield",)
+
+    num_returns: int | str | None = None
+    concurrency_group: str | None = None
+    max_task_retries: int | None = None
+    retry_exceptions: bool | tuple[type[Exception], ...] | None = None
+    name: str | None = None
+    enable_task_events: bool | None = None
+    tensor_transport: str | None = None
+    _labels: Mapping[str, str] | None = None
+    _generator_backpressure_num_objects: int | None = None
+    _num_objects_per_yield: int | None = None
+
+    @classmethod
+    def _checked(cls, kwargs: Mapping[str, Any], in_options: bool) -> dict[str, Any]:
+        for name in () if in_options else ("name", "_labels"):
+            if name in kwargs:  # they belong to one call
+                raise cls._unknown(name, in_options)
+        return super()._checked(kwargs, in_options)
+
+    @classmethod
+    def _unknown(cls, name: str, in_options: bool) -> Exception:
+        if in_options:
+            return TypeError(f"options() of an actor method got an unexpected keyword argument '{name}'")
+        return AssertionError(
+            f"Unexpected keyword argument to @shoal.method: '{name}'. "
+            f"The supported keyword arguments are {list(cls._rules)}"
+        )

@@ -1,0 +1,402 @@
+"""Services that run on this machine as processes of their own: what ``shoal start`` and ``Cluster`` make.
+
+Each node has a directory. Its ``node.json``, which only this user can read, says where the node is and which processes
+belong to it, each by its pid and the time of its start: so nothing else is ever ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from shoal._launch.embedded import Place, check_installed, root_directory
+from shoal._net.gcs_client import ask
+from shoal._session.arguments import check_amounts, node_resources, store_bytes
+from shoal_common.auth import TOKEN_VARIABLE
+from shoal_common.channel import tcp
+
+logger = logging.getLogger("shoal")
+
+#: A service is up after so many seconds, or its start has failed. Services themselves wait 60 s for etcd and the like,
+#: and say then what was missing: so a little longer.
+START_TIMEOUT_S = 75.0
+#: Whoever waits for longer is told what for.
+_NOTICE_AFTER_S = 5.0
+_POLL_S = 0.05
+_RECORD = "node.json"
+#: Of the credentials that only the objectstore service may have: a raylet would hand them on to users' programs.
+_S3_CREDENTIALS = "SHOAL_S3_"
+
+T = TypeVar("T")
+
+
+class Daemon(msgspec.Struct, frozen=True):
+    """One process."""
+
+    service: str
+    pid: int
+    #: When it started, in clock ticks since the machine did: no other process has this and the pid.
+    started: int
+
+    def alive(self) -> bool:
+        return _start_of(self.pid) == self.started
+
+
+class LocalNode(msgspec.Struct, frozen=True):
+    """One raylet of this machine, and on a head the services beside it."""
+
+    place: Place
+    head: bool
+    daemons: tuple[Daemon, ...]
+
+    @property
+    def node_id(self) -> str:
+        """Hexadecimal."""
+        return self.place.node_id
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.place.session_dir)
+
+    def dead(self) -> list[Daemon]:
+        return [daemon for daemon in self.daemons if not daemon.alive()]
+
+
+class NodeOptions(msgspec.Struct, frozen=True):
+    """What the node has; None: what the machine has."""
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    resources: dict[str, float] | None = None
+    #: Bytes, both.
+    memory: int | None = None
+    object_store_memory: int | None = None
+    labels: dict[str, str] | None = None
+    #: For clients outside of the cluster; None: none.
+    gateway_port: int | None = None
+
+
+def check(options: NodeOptions) -> None:
+    """Raises: ValueError, TypeError for what no node can have."""
+    amounts = (options.num_cpus, options.num_gpus, options.resources, options.memory, options.object_store_memory)
+    check_amounts(*amounts, options.labels)
+
+
+class HeadOptions(msgspec.Struct, frozen=True):
+    """Where the state goes; empty: SQLite, the GCS's own event bus, a directory."""
+
+    #: Of the GCS; the scheduler and the objectstore service take the next two. 0: free ones.
+    port: int = 6381
+    etcd: str = ""
+    nats: str = ""
+    s3: str = ""
+    #: Further flags of the GCS.
+    gcs: dict[str, Any] = {}
+
+
+def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeOptions) -> LocalNode:
+    """Start gcs, scheduler, objectstore and a raylet, which listen on ``host``; returns when the raylet has joined.
+
+    Raises: OSError (a port is in use), ValueError (there is no such port), RuntimeError (something did not start, and
+    what it said).
+    """
+    check_installed()
+    ports = [head.port + n for n in range(3)] if head.port else [_free_port(host) for _ in range(3)]
+    if ports[-1] > tcp.MAX_PORT:
+        raise ValueError(f"a head takes its port and the next two: port {head.port} is too high")
+    for port in ports if head.port else ():
+        tcp.listen(host, port).close()
+    gcs, scheduler, objectstore = (f"{host}:{port}" for port in ports)
+    launch = _Launch(root, token, head=True)
+    try:
+        directory = launch.directory
+        launch.spawn(
+            "gcs",
+            host=host,
+            port=ports[0],
+            session_name=directory.name,
+            store_path=directory / "gcs.sqlite",
+            scheduler_addresses=scheduler,
+            objectstore_addresses=objectstore,
+            etcd=head.etcd,
+            nats_address=head.nats,
+            **head.gcs,
+        )
+        launch.spawn("scheduler", host=host, port=ports[1], gcs_address=gcs, nats_address=head.nats)
+        blobs = {"s3_endpoint": head.s3} if head.s3 else {"directory": directory / "blobs"}
+        launch.spawn("objectstore", host=host, port=ports[2], **blobs)
+        launch.await_service("gcs", gcs)
+        launch.await_service("scheduler", scheduler)
+        launch.await_service("objectstore", objectstore)
+        return launch.join(gcs, host, node)
+    except BaseException:
+        launch.abandon()
+        raise
+
+
+def start_node(root: Path, token: str, gcs_address: str, host: str, node: NodeOptions) -> LocalNode:
+    """Start a raylet that joins the cluster of that GCS. ``host`` empty: the address by which this machine reaches it.
+
+    Raises: ConnectionError (no GCS there), AuthenticationError (wrong token), OSError (its name has no address),
+    RuntimeError (as ``start_head``).
+    """
+    check_installed()
+    gcs_host, _, port = gcs_address.partition(",")[0].rpartition(":")
+    host = host or tcp.local_address(gcs_host.strip("[]"), int(port))
+    launch = _Launch(root, token, head=False)
+    try:
+        return launch.join(gcs_address, host, node)
+    except BaseException:
+        launch.abandon()
+        raise
+
+
+class _LogLine(msgspec.Struct, frozen=True):
+    """Of a service's log."""
+
+    event: str
+    error: str = ""
+    reason: str = ""
+    exception: Any = None
+
+
+class _Launch:
+    """A node that is being started."""
+
+    def __init__(self, root: Path, token: str, *, head: bool) -> None:
+        self.directory = root / f"node_{secrets.token_hex(4)}"
+        for part in ("", "sockets", "logs"):
+            (self.directory / part).mkdir(mode=0o700)
+        self._token = token
+        self._head = head
+        self._daemons: list[Daemon] = []
+
+    def spawn(self, service: str, **flags: Any) -> None:
+        arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in flags.items() if value != ""]
+        log = os.fspath(self._log(service))
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if service == "objectstore" or not name.startswith(_S3_CREDENTIALS)
+        }
+        # Not subprocess: these processes outlive this one, which need not wait for them.
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", f"shoal_{service}", *arguments],
+            {**inherited, TOKEN_VARIABLE: self._token},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        self._daemons.append(Daemon(service, pid, _start_of(pid) or 0))
+        self._record(Place("", "", "", os.fspath(self.directory), ""))
+
+    def await_service(self, service: str, address: str) -> None:
+        from shoal_common.service import healthcheck
+
+        self._until(service, lambda: not healthcheck.check(address))
+
+    def join(self, gcs_address: str, host: str, options: NodeOptions) -> LocalNode:
+        from shoal_proto.v1 import gcs_pb2
+
+        told = ask(gcs_address, self._token, "Node", "GetCluster", gcs_pb2.GetClusterRequest())
+        if not told.objectstore_addresses:
+            raise RuntimeError(
+                f"The GCS at {gcs_address} does not know its objectstore service: start it with --objectstore-addresses"
+            )
+        node_id = secrets.token_hex(16)
+        amounts = (options.num_cpus, options.num_gpus, options.resources, options.memory, options.object_store_memory)
+        self.spawn(
+            "raylet",
+            host=host,
+            port=0,
+            channel_port=0,
+            gateway_port=-1 if options.gateway_port is None else options.gateway_port,
+            node_id=node_id,
+            gcs_address=gcs_address,
+            scheduler_addresses=",".join(told.scheduler_addresses),
+            objectstore_address=told.objectstore_addresses[0],
+            nats_address=told.nats_address,
+            cluster_id=told.cluster_id,
+            session_name=told.session_name,
+            session_dir=self.directory,
+            labels=options.labels or {},
+            resources=node_resources(*amounts, host=host, head=self._head),
+            object_store_bytes=store_bytes(options.object_store_memory),
+        )
+        raylet = self._await_raylet(gcs_address, bytes.fromhex(node_id))
+        place = Place(gcs_address, raylet.raylet_path, node_id, os.fspath(self.directory), self._token, host)
+        return self._record(place)
+
+    def _record(self, place: Place) -> LocalNode:
+        """From the first process on, so that all can be ended when this one is killed meanwhile."""
+        node = LocalNode(place, self._head, tuple(self._daemons))
+        new = self.directory / "new"
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(node))
+        new.replace(self.directory / _RECORD)
+        return node
+
+    def _await_raylet(self, gcs_address: str, node_id: bytes) -> Any:
+        from shoal_proto.v1 import gcs_pb2
+
+        def joined() -> Any:
+            nodes = ask(gcs_address, self._token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
+            alive = (node for node in nodes if node.state == gcs_pb2.NODE_STATE_ALIVE)
+            return next((node for node in alive if node.node_id == node_id), None)
+
+        return self._until("raylet", joined)
+
+    def _until(self, service: str, up: Callable[[], T]) -> T:
+        """What ``up`` returns once that is true."""
+        began = time.monotonic()
+        told = False
+        while True:
+            for daemon in self._daemons:
+                if not daemon.alive():
+                    raise RuntimeError(f"the {daemon.service} has ended: {self._last_words(daemon.service)}")
+            if answer := up():
+                return answer
+            waited = time.monotonic() - began
+            if waited > START_TIMEOUT_S:
+                raise RuntimeError(f"the {service} was not up after {waited:.0f} s: {self._last_words(service)}")
+            if waited > _NOTICE_AFTER_S and not told:
+                told = True
+                logger.warning("The %s is not up yet: %s", service, self._last_words(service))
+            time.sleep(_POLL_S)
+
+    def _log(self, service: str) -> Path:
+        return self.directory / "logs" / f"{service}.log"
+
+    def _last_words(self, service: str) -> str:
+        """What it logged last, without the JSON around it; the end of its log if that is something else."""
+        lines = self._log(service).read_text(errors="replace").splitlines()[-20:]
+        with contextlib.suppress(msgspec.DecodeError):
+            said = msgspec.json.decode("".join(lines[-1:]), type=_LogLine)
+            if not said.exception:
+                return said.error or said.reason or said.event
+        return "\n".join(lines) or "it has logged nothing"
+
+    def abandon(self) -> None:
+        _end(self._daemons, grace_s=5.0)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def recorded_nodes(root: Path | None = None) -> list[LocalNode]:
+    """What was started on this machine by this user and not stopped, dead or alive; the last one first."""
+    nodes = []
+    for path in (root or root_directory(None)).glob(f"node_*/{_RECORD}"):
+        with contextlib.suppress(OSError, msgspec.DecodeError):  # it is just being written, or removed
+            nodes.append((path.stat().st_mtime, msgspec.json.decode(path.read_bytes(), type=LocalNode)))
+    return [node for _time, node in sorted(nodes, key=lambda item: item[0], reverse=True)]
+
+
+def running_places() -> list[Place]:
+    """Where a driver of this machine can attach; the last one started first."""
+    return [
+        node.place
+        for node in recorded_nodes()
+        if node.node_id and any(daemon.service == "raylet" and daemon.alive() for daemon in node.daemons)
+    ]
+
+
+def stop(nodes: Sequence[LocalNode], grace_s: float | None) -> list[Daemon]:
+    """End their processes, by force after ``grace_s`` seconds (None: at once), and remove their files.
+
+    Raylets end first: they have something to say to the others. Returns those that it took force.
+    """
+    raylets = [daemon for node in nodes for daemon in node.daemons if daemon.service == "raylet"]
+    others = [daemon for node in nodes for daemon in node.daemons if daemon.service != "raylet"]
+    forced = [*_end(raylets, grace_s), *_end(others, grace_s)]
+    for node in nodes:
+        shutil.rmtree(node.directory, ignore_errors=True)
+    return forced
+
+
+def await_end(node: LocalNode) -> None:
+    """Returns when one of its processes has ended."""
+    with contextlib.ExitStack() as stack:
+        handles = [handle for _daemon, handle in _handles(stack, node.daemons)]
+        if len(handles) == len(node.daemons):
+            select.select(handles, [], [])
+
+
+def await_pid(pid: int) -> None:
+    """Returns when this process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        select.select([handle], [], [])
+        os.close(handle)
+
+
+def _end(daemons: Iterable[Daemon], grace_s: float | None) -> list[Daemon]:
+    forced: list[Daemon] = []
+    with contextlib.ExitStack() as stack:
+        running = {handle: daemon for daemon, handle in _handles(stack, daemons)}
+        for handle in running if grace_s is not None else ():
+            _send(handle, signal.SIGTERM)
+        deadline = time.monotonic() + (grace_s or 0.0)
+        while running:
+            patience = None if forced else max(0.0, deadline - time.monotonic())
+            ended, _, _ = select.select(list(running), [], [], patience)
+            if not ended:
+                forced += running.values()
+                for handle in running:
+                    _send(handle, signal.SIGKILL)
+            for handle in ended:
+                with contextlib.suppress(ChildProcessError):  # it was started by another process, which reaps it
+                    os.waitpid(running[handle].pid, os.WNOHANG)
+                del running[handle]
+    return forced
+
+
+def _handles(stack: contextlib.ExitStack, daemons: Iterable[Daemon]) -> Iterable[tuple[Daemon, int]]:
+    """Those that live, with a pidfd each: from here on another process that gets the same pid is out of question."""
+    for daemon in daemons:
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(daemon.pid)
+            stack.callback(os.close, handle)
+            if daemon.alive():
+                yield daemon, handle
+
+
+def _send(handle: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signum)
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when it is gone or waits to be reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -1,0 +1,156 @@
+"""The drivers and workers that this process talks to: one connection each, opened by whoever needs it first."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shoal._net.connection import Connection, Identity
+from shoal._net.dialer import Dialer
+from shoal._net.reactor import Reactor
+from shoal._wire.peer_frames import PeerMessage
+from shoal_common.channel import tcp, unix
+from shoal_common.channel.frames import Message, WorkerAddress
+
+if TYPE_CHECKING:
+    from shoal_common.tls import Tls, TlsSocket
+
+
+class Peers:
+    """Everything for one peer goes over one connection, so that it arrives in the order in which it was sent.
+
+    ``on_messages(connection, messages)`` runs in the leading thread, ``on_gone(worker_id)`` too and with the
+    core's lock, which callers of the other methods hold.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        identity: Identity,
+        lock: threading.RLock,
+        dialer: Dialer,
+        listeners: list[socket.socket],
+        tls: Tls | None,
+        on_messages: Callable[[Connection, list[Any]], None],
+        on_gone: Callable[[bytes], None],
+    ) -> None:
+        """``listeners`` are a Unix socket, and perhaps a TCP one for other nodes; they end with this."""
+        self._reactor = reactor
+        self._identity = identity
+        self._lock = lock
+        self._dialer = dialer
+        self._tls = tls
+        self._on_messages = on_messages
+        self._on_gone = on_gone
+        self._connections: dict[bytes, Connection] = {}
+        #: Every open connection: where both sides connect at once, one of the two is in no other table.
+        self._open: set[Connection] = set()
+        self._addresses: dict[bytes, WorkerAddress] = {}
+        self._listeners = listeners
+        for listener in listeners:
+            reactor.register(listener.fileno(), functools.partial(self._accept, listener))
+
+    def connect(self, address: WorkerAddress) -> Connection | None:
+        """The connection to a driver or worker, opened if need be; None when it is dead.
+
+        To one on another node it may still be on its way; when that fails, ``on_gone`` tells.
+        """
+        connection = self._connections.get(address.worker_id)
+        if connection is not None:
+            return connection
+        try:
+            sock = self._dialer.peer(address)
+        except OSError:
+            return None
+        connection = self._make(sock, connecting=True, expects=(address.node_id, address.worker_id))
+        connection.peer_address = address
+        self._connections[address.worker_id] = connection
+        self._addresses[address.worker_id] = address
+        return connection
+
+    def known(self, connection: Connection) -> None:
+        """A connection that the peer opened serves both directions, unless there is one already."""
+        if connection.peer_address is not None:
+            self._connections.setdefault(connection.peer_worker_id, connection)
+            self._addresses.setdefault(connection.peer_worker_id, connection.peer_address)
+
+    def address_of(self, worker_id: bytes) -> WorkerAddress | None:
+        return self._addresses.get(worker_id)
+
+    def send(self, worker_id: bytes, message: Message) -> None:
+        """To a peer that has a connection; dropped when it has gone."""
+        connection = self._connections.get(worker_id)
+        if connection is not None:
+            connection.send(message)
+
+    def nodes(self) -> set[bytes]:
+        """Where the peers are."""
+        return {address.node_id for address in self._addresses.values()}
+
+    def node_lost(self, node_id: bytes, reason: str) -> None:
+        """Whoever is on that node counts as dead, even if its end of the connection still seems to be there."""
+        for connection in list(self._open):
+            if connection.peer_address is not None and connection.peer_address.node_id == node_id:
+                connection.close(reason)
+
+    def _make(
+        self, sock: socket.socket | TlsSocket, *, connecting: bool, expects: tuple[bytes, bytes] | None = None
+    ) -> Connection:
+        connection = Connection(
+            self._reactor,
+            sock,
+            self._identity,
+            PeerMessage,
+            self._on_messages,
+            self._on_closed,
+            connecting=connecting,
+            expects=expects,
+        )
+        with self._lock:
+            self._open.add(connection)
+        return connection
+
+    def _accept(self, listener: socket.socket, mask: int) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            if sock.family != socket.AF_UNIX:
+                self._make(tcp.accepted(sock, self._tls), connecting=False).require_proof()
+            elif unix.user_of(sock) in (os.getuid(), 0):
+                self._make(sock, connecting=False)
+            else:
+                sock.close()
+
+    def _on_closed(self, connection: Connection, reason: str) -> None:
+        worker_id = connection.peer_worker_id
+        with self._lock:
+            self._open.discard(connection)
+            if self._connections.get(worker_id) is connection:
+                del self._connections[worker_id]
+                self._addresses.pop(worker_id, None)
+                self._on_gone(worker_id)
+
+    def close(self) -> None:
+        """Close all connections without telling, and remove the socket."""
+        for connection in self._open:
+            connection.close_quietly()
+        for listener in self._listeners:
+            path = listener.getsockname() if listener.family == socket.AF_UNIX else None
+            listener.close()
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):  # the session's directory went first
+                    os.unlink(path)
+
+    def detach(self) -> None:
+        """In a forked child: let go of the copied descriptors."""
+        for connection in self._open:
+            connection.detach()
+        for listener in self._listeners:
+            listener.close()

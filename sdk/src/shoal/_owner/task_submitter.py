@@ -1,0 +1,349 @@
+"""Tasks of this owner: from the call to the values, through worker leases of its raylet and others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shoal import exceptions
+from shoal._core import objects
+from shoal._core.object_ref import ObjectRef
+from shoal._core.objects import ERROR
+from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
+from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
+from shoal._wire.peer_frames import INLINE, PushTasks, Recall, Recalled, TaskPush, TaskReply, Value
+from shoal_common.channel import frames
+from shoal_common.channel.frames import LeaseDemand, LeaseReturned, SchedulingClass
+
+if TYPE_CHECKING:
+    from shoal._owner.core_worker import CoreWorker
+
+#: An idle lease is returned after so many seconds; at once when somebody waits for it.
+IDLE_LEASE_S = 0.2
+#: A thread that submits without ever waiting looks for answers after so many submissions.
+POLL_EVERY = 32
+#: Arguments of fewer bytes do not matter for where a task runs.
+WORTH_MOVING_BYTES = 1024 * 1024
+#: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
+LOSS_REASON_S = 2.0
+
+
+def new_record(
+    core: CoreWorker,
+    function: FunctionRecord,
+    packed: PackedArguments | None,
+    num_returns: int,
+    retries: int,
+    retry_exceptions: bool | bytes,
+) -> TaskRecord:
+    """A task or actor call about to be submitted."""
+    push = TaskPush(core.task_ids.next(), function.function_id, function.name, b"")
+    record = TaskRecord(push, function, [], retries_left=retries)
+    if packed is not None:
+        push.args = packed.data
+        push.packed = packed.packed
+        push.args_object = packed.args_object
+        record.holds = packed.holds
+        record.arguments = packed.arguments
+    if num_returns != 1:
+        push.num_returns = num_returns
+    if retry_exceptions:
+        push.retry_exceptions = retry_exceptions
+    return record
+
+
+def create_returns(core: CoreWorker, record: TaskRecord, num_returns: int) -> list[ObjectRef[Any]]:
+    """The objects that a record will make. Caller holds the lock. Raises: ShoalSystemError after a shutdown."""
+    if core.closed:
+        raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
+    refs = []
+    for index in range(num_returns):
+        entry, ref = core.table.create(record.push.task_id + index.to_bytes(4, "big"))
+        record.entries.append(entry)
+        refs.append(ref)
+    return refs
+
+
+class TaskSubmitter:
+    """The port of the task queues. Callers hold the core's lock except for ``submit``."""
+
+    def __init__(self, core: CoreWorker) -> None:
+        self._core = core
+        self._queues: dict[SchedulingClass, TaskQueue] = {}
+        self._by_key: list[TaskQueue] = []
+        self._lease_queue: dict[bytes, TaskQueue] = {}
+        self._by_worker: dict[bytes, tuple[TaskQueue, LeasedWorker]] = {}
+        self._since_poll = 0
+
+    def queue_of(self, spec: SchedulingClass) -> TaskQueue:
+        with self._core.lock:
+            queue = self._queues.get(spec)
+            if queue is None:
+                queue = TaskQueue(len(self._by_key), spec, self._core.node_id, self)
+                self._queues[spec] = queue
+                self._by_key.append(queue)
+            return queue
+
+    # -- submitting ---------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        queue: TaskQueue,
+        function: FunctionRecord,
+        packed: PackedArguments | None,
+        num_returns: int,
+        max_retries: int,
+        retry_exceptions: bool | bytes,
+        max_calls: int,
+    ) -> list[ObjectRef[Any]]:
+        core = self._core
+        record = new_record(core, function, packed, num_returns, max_retries, retry_exceptions)
+        record.queue = queue
+        push = record.push
+        if max_calls:
+            push.max_calls = max_calls
+        with core.lock:
+            refs = create_returns(core, record, num_returns)
+            if core.raylet.closed:
+                self.fail(record, core.node_error)
+            elif record.arguments is None or await_arguments(core, record, self._enqueue):
+                self._enqueue(record)
+        self._since_poll += 1
+        if self._since_poll >= POLL_EVERY:
+            self._since_poll = 0
+            core.reactor.poll_now()
+        return refs
+
+    def _enqueue(self, record: TaskRecord) -> None:
+        if record.arguments is not None:
+            failed = resolve_arguments(self._core, record)
+            if failed is not None:
+                self.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
+                return
+        assert record.queue is not None
+        record.queue.add(record)
+
+    # -- port of the queues -----------------------------------------------------------------------------
+
+    def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
+        worker.connection.send(PushTasks([record.push for record in records]))
+
+    def recall(self, worker: LeasedWorker, count: int) -> None:
+        worker.connection.send(Recall(count))
+
+    def demand(self, queue: TaskQueue, source: Source, placed: bool) -> None:
+        if source.outstanding:
+            for other in self._by_key:
+                if other is not queue and other.idle:
+                    other.return_idle()
+        spec = None if source.announced else queue.spec
+        source.announced = True
+        mean_us = int(queue.pending[0].function.mean_us) if queue.pending else 0
+        # To another node all of it is placed; to this one, what another has sent back.
+        placed = placed or source is not queue.home
+        message = LeaseDemand(queue.key, source.demanded, spec, placed, self._argument_bytes(queue), mean_us)
+        self._core.raylets.send(source.node_id, message)
+
+    @staticmethod
+    def _argument_bytes(queue: TaskQueue) -> dict[bytes, int] | None:
+        """Of the next task: where its large arguments lie."""
+        if not queue.pending or queue.pending[0].arguments is None:
+            return None
+        sizes: dict[bytes, int] = {}
+        for _, _, ref in queue.pending[0].arguments:
+            entry = ref._entry
+            if entry.state == objects.STORED:
+                sizes[entry.node_id] = sizes.get(entry.node_id, 0) + entry.size
+        return sizes if sum(sizes.values()) >= WORTH_MOVING_BYTES else None
+
+    def give_back(self, worker: LeasedWorker) -> None:
+        self._lease_queue.pop(worker.lease_id, None)
+        self._by_worker.pop(worker.worker_id, None)
+        self._core.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker.leaving))
+
+    # -- from the raylets -------------------------------------------------------------------------------
+
+    def on_granted(self, node_id: bytes, message: frames.LeaseGranted) -> None:
+        queue = self._by_key[message.class_key]
+        source = queue.source(node_id)
+        connection = self._core.peers.connect(message.worker)
+        if connection is None:
+            # Dead already; the raylet's LeaseLost is on its way, and the demand it satisfied is renewed.
+            source.granted += 1
+            self._core.raylets.send(node_id, LeaseReturned(message.lease_id, worker_exits=True))
+            queue.add_front([], time.monotonic())
+            return
+        now = time.monotonic()
+        worker = LeasedWorker(message.lease_id, source, message.worker.worker_id, message.pid, connection, now)
+        self._lease_queue[message.lease_id] = queue
+        self._by_worker[worker.worker_id] = (queue, worker)
+        queue.on_granted(worker, now)
+
+    def on_spillback(self, node_id: bytes, message: frames.LeaseSpillback) -> None:
+        queue = self._by_key[message.class_key]
+        self._core.raylets.know(message.node_id, message.host, message.port)
+        queue.on_spillback(queue.source(node_id), message.count, queue.source(message.node_id))
+
+    def on_raylet_lost(self, node_id: bytes, reason: str) -> None:
+        """Another node is gone, or there is no way to it: its leases are lost, and others are asked for instead."""
+        text = f"Node {node_id.hex()} is lost: {reason.rstrip('.')}."
+        for queue in self._by_key:
+            source = queue.elsewhere.get(node_id)
+            if source is None:
+                continue
+            for worker in queue.on_raylet_lost(source):
+                self._lost(queue, worker, lambda _: exceptions.NodeDiedError(text))
+            queue.add_front([], time.monotonic())
+
+    def on_lost(self, message: frames.LeaseLost) -> None:
+        queue = self._lease_queue.get(message.lease_id)
+        if queue is not None:
+            worker = queue.workers[message.lease_id]
+            self._lost(queue, worker, lambda record: _death(message, record, worker))
+
+    def _lost(self, queue: TaskQueue, worker: LeasedWorker, cause: Callable[[TaskRecord], Exception]) -> None:
+        del self._lease_queue[worker.lease_id]
+        self._by_worker.pop(worker.worker_id, None)
+        records = queue.on_lost(worker.lease_id)
+        connection = worker.connection
+        if not connection.authenticated or (len(records) == 1 and connection.undelivered):
+            queue.add_front(records, time.monotonic())  # the worker was dead before it got them
+            return
+        for record in records:
+            record.suspect = True
+        # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
+        queue.add_front(records[1:], time.monotonic())
+        for record in records[:1]:
+            self._retry_or_fail(record, cause(record))
+
+    def on_worker_disconnected(self, worker_id: bytes) -> None:
+        """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
+        held = self._by_worker.get(worker_id)
+        if held is None:
+            return
+        queue, worker = held
+        worker.blocked = True  # nothing more goes there
+        queue.idle.pop(worker.lease_id, None)
+
+        def give_up() -> None:
+            with self._core.lock:
+                if worker.lease_id in self._lease_queue:
+                    self._core.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker_exits=True))
+                    self.on_lost(frames.LeaseLost(worker.lease_id, "SYSTEM_ERROR", "the connection to it ended"))
+
+        self._core.reactor.call_later(LOSS_REASON_S, give_up)
+
+    def on_refused(self, node_id: bytes, message: frames.LeaseRefused) -> None:
+        queue = self._by_key[message.class_key]
+        queue.refused(queue.source(node_id))
+        error: Exception
+        if message.kind == "runtime_env":
+            error = exceptions.RuntimeEnvSetupError(message.reason)
+        elif message.kind == "worker_start":
+            error = exceptions.WorkerCrashedError(message.reason)
+        elif message.kind == frames.GROUP_REMOVED:
+            error = exceptions.TaskPlacementGroupRemoved(message.reason)
+        else:
+            error = exceptions.TaskUnschedulableError(message.reason)
+        for record in queue.take_pending():
+            self.fail(record, error)
+
+    def on_reclaim(self, message: frames.LeaseReclaim) -> None:
+        queue = self._lease_queue.get(message.lease_id)
+        if queue is not None:
+            queue.on_reclaim(message.lease_id, time.monotonic())
+
+    def on_tick(self, now: float) -> None:
+        for queue in self._by_key:
+            if queue.idle:
+                queue.on_tick(now, IDLE_LEASE_S)
+
+    def forget_all(self) -> None:
+        """The session ends: nobody waits for any task any more."""
+        for queue in self._by_key:
+            queue.forget_all()
+        self._by_worker.clear()
+        self._lease_queue.clear()
+
+    # -- from the workers -----------------------------------------------------------------------------
+
+    def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> bool:
+        """False when this worker is not leased by us (an actor's replies)."""
+        held = self._by_worker.get(worker_id)
+        if held is None:
+            return False
+        queue, worker = held
+        for reply in replies:
+            record = queue.on_replied(worker, reply.task_id, reply.duration_us)
+            if record is None:
+                continue
+            if reply.retriable and record.retries_left != 0:
+                self._again(record)
+            else:
+                self.complete(record, reply, worker_id)
+        queue.after_replies(worker, time.monotonic())
+        return True
+
+    def on_recalled(self, worker_id: bytes, message: Recalled) -> None:
+        held = self._by_worker.get(worker_id)
+        if held is not None:
+            queue, worker = held
+            queue.on_recalled(
+                worker, message.task_ids, time.monotonic(), blocked=message.blocked, leaving=message.leaving
+            )
+
+    # -- the end of a task ------------------------------------------------------------------------------
+
+    def complete(self, record: TaskRecord, reply: TaskReply, worker_id: bytes) -> None:
+        """An answer's values become its objects' values."""
+        core = self._core
+        if reply.borrowed is not None:
+            for object_id in reply.borrowed:
+                core.table.add_borrower(object_id, worker_id)
+        if reply.kind == INLINE:
+            entry = record.entries[0]
+            entry.state = objects.INLINE
+            entry.payload = reply.payload
+            record.holds = None
+            if entry.watchers is not None or entry.tracker is None:
+                core.tell_ready(entry)
+        elif reply.values is not None:
+            self.finish(record, reply.values)
+        else:
+            self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries))
+
+    def finish(self, record: TaskRecord, values: list[Value]) -> None:
+        """The values of a task or call are there."""
+        for entry, value in zip(record.entries, values, strict=True):
+            if entry.state == objects.PENDING:
+                contained = self._core.borrowing.adopt(value.contained) if value.contained else None
+                self._core.settle(entry, value, contained)
+        record.holds = None
+        record.arguments = None
+
+    def fail(self, record: TaskRecord, error: Exception) -> None:
+        """End a task or call with a system error."""
+        self.finish(record, [Value(ERROR, self._core.pickle_error(error))] * len(record.entries))
+
+    def _retry_or_fail(self, record: TaskRecord, error: Exception) -> None:
+        if record.retries_left == 0:
+            self.fail(record, error)
+        else:
+            self._again(record)
+
+    def _again(self, record: TaskRecord) -> None:
+        if record.retries_left > 0:
+            record.retries_left -= 1
+        record.push.attempt += 1
+        self._enqueue(record)
+
+
+def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
+    if message.kind == "NODE_OUT_OF_MEMORY":
+        return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
+    if message.kind == frames.GROUP_REMOVED:
+        return exceptions.TaskPlacementGroupRemoved(message.detail)
+    return exceptions.WorkerCrashedError(
+        message.detail, task_name=record.push.name, pid=worker.pid, node_id=worker.source.node_id.hex()
+    )

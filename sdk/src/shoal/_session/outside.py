@@ -1,0 +1,90 @@
+"""A driver outside of its cluster: ``init("shoal://host:port")``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import urllib.parse
+
+from shoal import exceptions
+from shoal._launch.embedded import Place, new_session_directory
+from shoal._net.gateway_client import GatewayClient
+from shoal._owner.core_worker import CoreWorker
+from shoal._session import local_modules as _local_modules
+from shoal._session.arguments import GATEWAY_SCHEME
+from shoal_common.channel.gateway_handshake import DEFAULT_PORT
+from shoal_common.channel.handshake import HandshakeError
+from shoal_common.tls import Tls, advice
+
+logger = logging.getLogger("shoal")
+
+
+class OutsideDriver:
+    """Its session with a gateway, and the files it has on this machine."""
+
+    def __init__(self, address: str, token: str, worker_id: bytes, temp_dir: str | None) -> None:
+        """Raises: ValueError (malformed address), ConnectionError (nobody there), AuthenticationError (wrong token),
+        TlsError."""
+        host, port = parse_address(address)
+        self.address = f"{GATEWAY_SCHEME}{host if ':' not in host else f'[{host}]'}:{port}"
+        if not token:
+            raise exceptions.AuthenticationError(f"There is no token for {self.address}.")
+        self._core: CoreWorker | None = None
+        self._directory = new_session_directory(temp_dir)
+        tls = Tls.from_environ(os.environ)
+        self.client = GatewayClient(
+            host,
+            port,
+            token=token,
+            tls=tls,
+            worker_id=worker_id,
+            directory=self._directory,
+            on_end=self._ended,
+        )
+        try:
+            opened = self.client.connect()
+        except HandshakeError as error:
+            self.close()
+            if str(error).startswith("wrong token"):
+                raise exceptions.AuthenticationError(f"The gateway at {self.address}: {error}.") from None
+            raise ConnectionError(f"The gateway at {self.address}: {error}") from None
+        except OSError as error:
+            self.close()
+            raise ConnectionError(
+                f"Shoal could not connect to a gateway at {self.address}: {error}. Check that a raylet with a "
+                f"gateway_port runs there, and that the port is published. {advice(tls)}"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        self.opened = opened
+        self.place = Place(self.client.gcs_address, "", opened.node_id.hex(), opened.session_dir, token)
+        _local_modules.send_by_value()
+
+    def serves(self, core: CoreWorker) -> None:
+        """This is the driver whose connections it carries."""
+        self._core = core
+
+    def close(self) -> None:
+        """End the session, after the driver. Idempotent."""
+        _local_modules.stop()
+        self.client.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _ended(self, reason: str) -> None:
+        logger.error("The session with %s is over: %s", self.address, reason)
+        if self._core is not None:
+            self._core.node_error = exceptions.GatewayLostError(self.address, reason)
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """``shoal://host[:port]`` → host, port. Raises: ValueError."""
+    parts = urllib.parse.urlsplit(address)
+    try:
+        port = DEFAULT_PORT if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    if not (parts.hostname and port) or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"Malformed address: {address}. Expected shoal://host or shoal://host:port.")
+    return parts.hostname, port

@@ -1,0 +1,462 @@
+"""``init`` and ``shutdown``: a driver's session, on an embedded cluster of its own or on one that runs already."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal import _current, exceptions
+from shoal._launch.embedded import EmbeddedCluster, Place, running_clusters
+from shoal._launch.local_nodes import running_places
+from shoal._net.gcs_client import ask
+from shoal._session.arguments import GATEWAY_SCHEME, check_amounts, node_resources, store_bytes, system_settings
+from shoal._session.log_stream import LogStream
+from shoal_common import ids
+from shoal_common.channel import tcp
+
+if TYPE_CHECKING:
+    from shoal._session.outside import OutsideDriver
+
+logger = logging.getLogger("shoal")
+
+_lock = threading.RLock()
+_session: _Session | None = None
+#: Of a thread that forks, ``unheld``: SIGTERM was not blocked before.
+_forking = threading.local()
+
+
+class Context:
+    """What ``init`` returns. A context manager: leaving it shuts the session down."""
+
+    dashboard_url: str | None = None
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self.python_version = ".".join(str(n) for n in sys.version_info[:3])
+        self.ray_version = "2.60.0"
+        self.shoal_version = "0.1.0"
+        self.ray_commit = ""
+        self.address_info = info
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"ShoalContext({self.address_info['address']})"
+
+
+class _Session:
+    """What ``shutdown`` has to undo."""
+
+    def __init__(self) -> None:
+        self.cluster: EmbeddedCluster | None = None
+        self.outside: OutsideDriver | None = None
+        self.driver_socket: Path | None = None
+        self.logs: LogStream | None = None
+        self.cluster_id = ""
+        self.context: Context | None = None
+        self.sigterm: Any = None
+        self.log_level = logger.level
+
+
+def is_initialized() -> bool:
+    return _current.current_or_none() is not None
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    object_store_memory: int | None = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    include_dashboard: bool | None = None,
+    dashboard_host: str = "127.0.0.1",
+    dashboard_port: int | None = None,
+    job_config: Any = None,
+    configure_logging: bool = True,
+    logging_level: int | str = logging.INFO,
+    logging_format: str | None = None,
+    logging_config: Any = None,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: dict[str, Any] | None = None,
+    enable_resource_isolation: bool = False,
+    system_reserved_cpu: float | None = None,
+    system_reserved_memory: int | None = None,
+    object_spilling_directory: str | None = None,
+    **kwargs: Any,
+) -> Context:
+    """Connect this driver to a cluster; with ``address=None`` start an embedded one, which ends with the driver.
+
+    ``num_cpus`` defaults to the CPUs of the machine, ``object_store_memory`` (bytes) to 30 % of its available
+    memory. ``address``: None (SHOAL_ADDRESS, else the cluster that ``shoal start`` made on this machine, else one of
+    its own), "local" (one of its own), "auto" (the last one started on this machine), "host:port" of a GCS to whose
+    node on this machine the driver attaches, or "shoal://host:port" of a gateway for a driver anywhere else.
+
+    Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
+    AuthenticationError (wrong token), ValueError (wrong argument, or resources given while connecting).
+    """
+    private = {
+        "_memory",
+        "_temp_dir",
+        "_node_ip_address",
+        "_system_config",
+        "_node_name",
+        "_driver_object_store_memory",
+        "_metrics_export_port",
+        "_tracing_startup_hook",
+        "_redis_username",
+        "_redis_password",
+        "_plasma_directory",
+        "_object_spilling_directory",
+        "_enable_object_reconstruction",
+        "allow_multiple",
+    }
+    unknown = sorted(set(kwargs) - private)
+    if unknown:
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+    if kwargs.get("allow_multiple"):
+        raise RuntimeError("`allow_multiple` argument is passed to `shoal.init` when the client is not used.")
+    if local_mode:
+        raise ValueError("local_mode is gone from Ray too: debug a task with breakpoint(), or call the plain function")
+    with _lock:
+        global _session
+        if is_initialized():
+            if ignore_reinit_error:
+                assert _session is not None and _session.context is not None
+                return _session.context
+            raise RuntimeError(
+                "Maybe you called shoal.init twice by accident? This error can be suppressed by passing in "
+                "'ignore_reinit_error=True' or by calling 'shoal.shutdown()' prior to 'shoal.init()'."
+            )
+        check_amounts(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory, labels)
+        if namespace is not None and not isinstance(namespace, str):
+            raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
+        if namespace == "":
+            raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+        if job_config is not None and namespace is None:
+            namespace = getattr(job_config, "ray_namespace", None)
+        if log_to_driver is None:
+            log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
+        target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
+        if address is None and not target and running_places():
+            target = "auto"
+        settings = system_settings(kwargs.get("_system_config") or {})
+        session = _Session()
+        _session = session
+        worker_id = ids.new_worker_id()
+        if configure_logging:
+            _configure_logging(logging_level, logging_format)
+        try:
+            if target in (None, "", "local") and address != "auto":
+                session.cluster = EmbeddedCluster(kwargs.get("_temp_dir"))
+                place = session.cluster.start(
+                    resources=node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
+                    object_store_bytes=store_bytes(object_store_memory),
+                    labels=labels or {},
+                    spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
+                    settings=settings,
+                )
+            else:
+                given = {
+                    "num_cpus": num_cpus,
+                    "num_gpus": num_gpus,
+                    "resources": resources,
+                    "labels": labels,
+                    "object_store_memory": object_store_memory,
+                    "_system_config": kwargs.get("_system_config"),
+                }
+                from_environment = address is None and bool(os.environ.get("SHOAL_ADDRESS"))
+                for name, value in given.items():
+                    if value is not None and from_environment:
+                        # A program that was written for a cluster of its own shall run on any.
+                        logger.warning("init(%s=...) is ignored: SHOAL_ADDRESS names a cluster that has its own", name)
+                    elif value is not None:
+                        raise ValueError(
+                            f"When connecting to an existing cluster, {name} must not be provided: the cluster has "
+                            "its own."
+                        )
+                if target is not None and target.startswith(GATEWAY_SCHEME):
+                    from shoal._session.outside import OutsideDriver
+
+                    session.outside = OutsideDriver(target, _given_token(), worker_id, kwargs.get("_temp_dir"))
+                    place = session.outside.place
+                else:
+                    place = _find_cluster(target or "auto")
+            _connect(session, place, worker_id, namespace, job_config)
+        except BaseException:
+            shutdown()
+            raise
+        if log_to_driver:
+            session.logs = LogStream(_current.current(), session.cluster_id)
+            session.logs.start()
+        _install_signal_handlers(session)
+        context = Context(
+            {
+                "address": session.outside.address if session.outside is not None else place.gcs_address,
+                "gcs_address": place.gcs_address,
+                "node_ip_address": place.node_host or "127.0.0.1",
+                "raylet_socket_name": place.raylet_path,
+                "object_store_address": place.raylet_path,
+                "session_dir": place.session_dir,
+                "temp_dir": str(Path(place.session_dir).parent),
+                "node_id": place.node_id,
+                "webui_url": None,
+            }
+        )
+        session.context = context
+        return context
+
+
+def shutdown(_exiting_interpreter: bool = False) -> None:
+    """End the session: this driver's tasks and actors end, and its embedded cluster. Does nothing without a session.
+
+    Refs and handles of the session are invalid afterwards; decorated functions and classes are not.
+    """
+    with _lock:
+        global _session
+        session, _session = _session, None
+        if session is None:
+            return
+        core = _current.current_or_none()
+        if core is not None:
+            if session.logs is not None:
+                session.logs.finish()
+            core.close()
+            _current.set_current(None)
+        logger.setLevel(session.log_level)
+        if threading.current_thread() is threading.main_thread():
+            _restore_signal_handlers(session)
+        if session.driver_socket is not None:
+            session.driver_socket.unlink(missing_ok=True)
+        if session.outside is not None:
+            session.outside.close()
+        if session.cluster is not None:
+            session.cluster.stop()
+
+
+def _hold_sigterm() -> None:
+    """SIGTERM waits while the thread forks: the child still has its parent's handler then, and Python ignores an
+    exception of a handler that runs among the hooks of a fork.
+    """
+    _forking.unheld = _session is not None and not (
+        {signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    )
+
+
+def _release_sigterm() -> None:
+    if _forking.unheld:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _forget_in_child() -> None:
+    """A forked child must not end its parent's cluster when it exits, and ends by SIGTERM as if there were no session:
+    an exception in its place is lost where Python ignores those, and whoever terminates the child waits for ever.
+    """
+    global _session
+    session, _session = _session, None
+    if session is not None:
+        _restore_signal_handlers(session)
+    _release_sigterm()
+
+
+atexit.register(shutdown, True)
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_forget_in_child)
+
+
+# -- joining --------------------------------------------------------------------------------------------
+
+
+def _find_cluster(address: str) -> Place:
+    """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
+    from shoal_proto.v1 import gcs_pb2
+
+    if address == "auto":
+        here = _clusters_here()
+        if not here:
+            raise ConnectionError(
+                "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
+            )
+        return here[0]
+    if address.startswith("ray://"):
+        raise ValueError(f"{address} is an address of Ray's client: connect to a gateway, shoal://host:port, instead")
+    if "://" in address or ":" not in address:
+        raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'shoal://host', 'auto' or 'local'.")
+    token = token_for(address)
+    nodes = ask(address, token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
+    for node in nodes:
+        if node.state == gcs_pb2.NODE_STATE_ALIVE and os.path.exists(node.raylet_path):
+            host = node.host if node.channel_port else ""
+            return Place(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
+    raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
+
+
+def _clusters_here() -> list[Place]:
+    """Those that ``shoal start`` has made on this machine come before those of other drivers; the last one first."""
+    return [*running_places(), *running_clusters()]
+
+
+def token_for(address: str) -> str:
+    """The token of the cluster whose GCS is there: the environment's, else this machine's record, else the file's."""
+    known = next((place.token for place in _clusters_here() if place.gcs_address == address), "")
+    return os.environ.get("SHOAL_AUTH_TOKEN") or known or _given_token() or "no token was given"
+
+
+def _given_token() -> str:
+    """The environment's, else the file's; "" = neither."""
+    path = Path(os.environ.get("SHOAL_AUTH_TOKEN_PATH") or Path.home() / ".shoal" / "auth_token")
+    written = ""
+    with contextlib.suppress(OSError):
+        written = path.read_text().strip()
+    return os.environ.get("SHOAL_AUTH_TOKEN", "").strip() or written
+
+
+def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
+    from shoal._net.gcs_client import GcsClient
+    from shoal._net.reactor import defer_interrupts
+    from shoal._owner.core_worker import CoreWorker
+    from shoal._wire import job_settings
+    from shoal_common.channel.handshake import HandshakeError
+    from shoal_common.tls import Tls
+    from shoal_proto.v1 import gcs_pb2
+
+    outside = session.outside
+    tls = Tls.from_environ(os.environ) if place.node_host or outside is not None else None
+    gcs = GcsClient(
+        place.gcs_address, place.token, tls, patience_s=outside.opened.grace_s if outside is not None else 0.0
+    )
+    metadata = getattr(job_config, "metadata", None) or {}
+    try:
+        job = gcs.call(
+            "Job",
+            "StartJob",
+            gcs_pb2.StartJobRequest(
+                driver_id=worker_id,
+                namespace=namespace or "",
+                pid=os.getpid(),
+                entrypoint=" ".join(sys.argv)[:1000],
+                metadata=metadata,
+                node_id=bytes.fromhex(place.node_id),
+            ),
+        )
+        session.cluster_id = job.cluster_id
+        lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
+        search = [os.path.abspath(path) for path in getattr(job_config, "code_search_path", ())]
+        settings = job_settings.JobSettings(
+            namespace=job.namespace,
+            default_actor_lifetime=lifetime,
+            sys_path=[*search, *(_driver_sys_path() if outside is None else ())],
+        )
+        gcs.call(
+            "Function",
+            "PutFunction",
+            gcs_pb2.PutFunctionRequest(
+                job_id=job.job_id, function_id=job_settings.key(job.job_id), data=job_settings.encode(settings)
+            ),
+        )
+    except exceptions.RpcError as error:
+        gcs.close()
+        raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.message}") from error
+    host = _own_host(place)
+    if outside is None:
+        session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
+    try:
+        core = CoreWorker(
+            role="driver",
+            token=place.token,
+            job_id=job.job_id,
+            worker_id=worker_id,
+            node_id=bytes.fromhex(place.node_id),
+            raylet_path=place.raylet_path,
+            gcs=gcs,
+            socket_path=str(session.driver_socket) if outside is None else outside.client.peers_path,
+            session_name=job.session_name,
+            session_dir=place.session_dir,
+            namespace=job.namespace,
+            host=host or "127.0.0.1",
+            listen_host=host,
+            tls=tls,
+            dialer=outside.client if outside is not None else None,
+            address=outside.opened.address if outside is not None else None,
+        )
+    except HandshakeError as error:
+        gcs.close()
+        raise exceptions.AuthenticationError(f"{error}.") from error
+    except OSError as error:
+        gcs.close()
+        raise ConnectionError(f"The raylet at {place.raylet_path} cannot be reached: {error}") from error
+    if outside is not None:
+        outside.serves(core)
+    core.default_actor_lifetime = lifetime
+    _current.set_current(core)
+    defer_interrupts()
+    core.start()
+
+
+def _own_host(place: Place) -> str:
+    """The address by which other nodes reach this driver; "" where there are none.
+
+    It need not be its node's: the driver may run in another container, and share only the node's sockets. The address
+    towards the GCS tells, unless the GCS is on this machine: then the node is too.
+    """
+    if not place.node_host:
+        return ""
+    host, _, port = place.gcs_address.split(",")[0].rpartition(":")
+    own = tcp.local_address(host, int(port))
+    return place.node_host if ipaddress.ip_address(own).is_loopback else own
+
+
+def _driver_sys_path() -> list[str]:
+    """Where the driver's own modules come from, as the workers must find them."""
+    paths = [os.getcwd() if path == "" else os.path.abspath(path) for path in sys.path]
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main:
+        paths.insert(0, os.path.dirname(os.path.abspath(main)))
+    return list(dict.fromkeys(paths))
+
+
+def _configure_logging(level: int | str, text_format: str | None) -> None:
+    logger.setLevel(level.upper() if isinstance(level, str) else level)
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter(text_format or "%(asctime)s\t%(levelname)s %(filename)s:%(lineno)s -- %(message)s")
+        )
+        logger.addHandler(handler)
+
+
+def _install_signal_handlers(session: _Session) -> None:
+    """SIGTERM ends the driver through ``sys.exit``, so that exit hooks run (as Ray does)."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    session.sigterm = signal.signal(signal.SIGTERM, _exit_on_signal)
+
+
+def _restore_signal_handlers(session: _Session) -> None:
+    """Unless the program has installed its own meanwhile."""
+    if session.sigterm is not None and signal.getsignal(signal.SIGTERM) is _exit_on_signal:
+        signal.signal(signal.SIGTERM, session.sigterm)
+
+
+def _exit_on_signal(signum: int, frame: Any) -> None:
+    sys.exit(signum)

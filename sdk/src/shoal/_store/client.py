@@ -1,0 +1,165 @@
+"""Questions to the raylet's object store, and their answers; what `LocalStore` and `RemoteStore` have in common."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from shoal import exceptions
+from shoal._net.connection import Connection
+from shoal._net.reactor import Reactor, Waiter
+from shoal_common.channel.frames import (
+    Message,
+    ObjectAbort,
+    ObjectCreate,
+    ObjectCreated,
+    ObjectGet,
+    ObjectGetEnd,
+    ObjectLocated,
+    ObjectPrefetch,
+    ObjectUncache,
+)
+
+
+class Question:
+    """One that is on its way to the raylet."""
+
+    __slots__ = ("box", "request", "waiter")
+
+    def __init__(self, request: int) -> None:
+        self.request = request
+        self.waiter = Waiter()
+        self.box: list[Any] = []
+
+
+class StoreClient(ABC):
+    """Create, read and release objects in the store of this process's raylet. Thread-safe."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._requests = itertools.count(1)
+        self._questions: dict[int, Question] = {}
+        self._connection: Connection | None = None
+        self._node_error: Exception = exceptions.LocalRayletDiedError()
+
+    def attach(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def _raylet(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    @abstractmethod
+    def create(self, object_id: bytes, size: int, owner: bytes) -> memoryview:
+        """Room for ``size`` bytes, to be filled and then sealed.
+
+        Raises: ObjectStoreFullError, OutOfDiskError.
+        """
+
+    @abstractmethod
+    def seal(self, object_id: bytes) -> None:
+        """The object is written; from now on it can be read. Raises: ObjectStoreFullError, LocalRayletDiedError."""
+
+    def abort(self, object_id: bytes) -> None:
+        """An object that was created will not be sealed."""
+        self._raylet.send(ObjectAbort(object_id))
+
+    @abstractmethod
+    def load(self, object_id: bytes, home: bytes = b"", timeout: float | None = None) -> Any:
+        """The value of a sealed object. Its buffers are read-only, and valid as long as it, or anything made of it,
+        lives. ``home``: the node on which it was made; empty = this one. ``timeout``: for bringing it to this node, in
+        seconds; None = no limit of the caller's.
+
+        Raises: GetTimeoutError, ObjectLostError, ObjectFetchTimedOutError, ObjectStoreFullError (no room to bring it
+        here), what unpickling raises.
+        """
+
+    @abstractmethod
+    def is_here(self, object_id: bytes) -> bool:
+        """``load`` would ask nobody."""
+
+    def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
+        """These, each with its home, will be loaded soon: begin to bring them to this node."""
+        self._raylet.send(ObjectPrefetch(objects))
+
+    @abstractmethod
+    def uncache(self, object_ids: list[bytes]) -> None:
+        """Let go of what no value uses."""
+
+    @abstractmethod
+    def release_unpinned(self) -> None:
+        """Tell the raylet of the pins that ended. Called where no lock is held."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything but what values still use."""
+
+    def _ask_for_room(self, object_id: bytes, size: int, owner: bytes) -> ObjectCreated:
+        """Raises: ObjectStoreFullError, OutOfDiskError."""
+        answer: ObjectCreated = self._ask(lambda request: ObjectCreate(request, object_id, size, owner))
+        if answer.error:
+            raise store_error(answer.error, object_id)
+        return answer
+
+    def _locate(self, object_id: bytes, home: bytes, timeout: float | None) -> ObjectLocated:
+        """Pins the object. Raises: as ``load``, LocalRayletDiedError."""
+        question = self._question(lambda request: ObjectGet(request, object_id, home))
+        if timeout is not None and not self._reactor.wait(question.waiter, timeout):
+            # The answer may be on its way, and has pinned the object then.
+            self._raylet.send(ObjectGetEnd(question.request, object_id))
+        located: ObjectLocated = self._answer(question)
+        if located.error:
+            raise store_error(located.error, object_id)
+        return located
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def _ask(self, make: Callable[[int], Message]) -> Any:
+        return self._answer(self._question(make))
+
+    def _question(self, make: Callable[[int], Message]) -> Question:
+        request = next(self._requests)
+        question = self._questions[request] = Question(request)
+        self._raylet.send(make(request))
+        if self._raylet.closed:
+            self.on_raylet_lost(self._node_error)  # it was gone before the question was noted
+        return question
+
+    def _answer(self, question: Question) -> Any:
+        """Raises: LocalRayletDiedError when none will come."""
+        self._reactor.wait(question.waiter)
+        if not question.box:
+            raise self._node_error.with_traceback(None)
+        return question.box[0]
+
+    def on_answer(self, answer: Any) -> None:
+        question = self._questions.pop(answer.request)
+        question.box.append(answer)
+        self._reactor.finish(question.waiter)
+
+    def on_uncache(self, message: ObjectUncache) -> None:
+        self.uncache(message.object_ids)
+
+    def on_raylet_lost(self, error: Exception) -> None:
+        """Wake everybody who waits for an answer that will not come: they raise ``error``."""
+        self._node_error = error
+        while self._questions:
+            _, question = self._questions.popitem()
+            self._reactor.finish(question.waiter)
+
+
+def store_error(text: str, object_id: bytes) -> Exception:
+    """What the raylet says in an answer, as the exception that the user gets."""
+    name, _, message = text.partition(": ")
+    if name == "ObjectStoreFullError":
+        return exceptions.ObjectStoreFullError(message)
+    if name == "OutOfDiskError":
+        return exceptions.OutOfDiskError(message)
+    if name == "GetTimeoutError":
+        return exceptions.GetTimeoutError(f"Get timed out: object {object_id.hex()} did not come in time. {message}")
+    if name == "ObjectFetchTimedOutError":
+        return exceptions.ObjectFetchTimedOutError(object_id.hex(), detail=message)
+    return exceptions.ObjectLostError(object_id.hex(), detail=message)

@@ -1,0 +1,176 @@
+"""This process's window on its node's object store: the arena, mapped once, and the pins it holds there.
+
+An object that found no room in the arena is a file of its own, mapped as long as its pin lasts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+from shoal import exceptions
+from shoal._net.reactor import Reactor
+from shoal._store.client import StoreClient
+from shoal._values.serialization import loads, unpack
+from shoal_common.channel.frames import ObjectSeal, ObjectUnpin
+
+#: Pins kept although no value uses them, so that the next ``get`` asks nobody.
+MAX_CACHED_PINS = 256
+
+
+class _PinTracker(weakref.ref[Any]):
+    """Fires when the last view of a pinned object is gone; only appends itself to a deque."""
+
+    __slots__ = ("object_id", "size", "unmap_at")
+
+    object_id: bytes
+    size: int
+    #: Where its file is mapped; 0 = it lies in the arena.
+    unmap_at: int
+
+
+class LocalStore(StoreClient):
+    """Thread-safe.
+
+    A pin is a ctypes array over the object's bytes: numpy arrays and memoryviews made from it keep it alive,
+    and its collection is exactly the end of the last of them.
+    """
+
+    def __init__(self, reactor: Reactor, arena_fd: int, arena_size: int, worker_id: bytes) -> None:
+        super().__init__(reactor)
+        self._arena_fd = arena_fd
+        self._arena_size = arena_size
+        self._worker_id = worker_id
+        self._arena: mmap.mmap | None = None
+        self._map_lock = threading.Lock()
+        self._pins: dict[bytes, _PinTracker] = {}
+        #: Object id -> its pickle and buffers, as views that keep the pin.
+        self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
+        #: All of them, by their own id: one that nobody refers to never fires, and threads that read an object at the
+        #: same time pin it more than once.
+        self._trackers: dict[int, _PinTracker] = {}
+        self._unpinned: deque[_PinTracker] = deque()
+
+    def _mapped(self) -> mmap.mmap:
+        with self._map_lock:
+            if self._arena is None:
+                if self._arena_fd < 0:
+                    raise exceptions.ShoalSystemError("this node has no object store")
+                self._arena = mmap.mmap(self._arena_fd, self._arena_size, flags=mmap.MAP_SHARED)
+            return self._arena
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def create(self, object_id: bytes, size: int, owner: bytes) -> memoryview:
+        answer = self._ask_for_room(object_id, size, owner)
+        if not answer.path:
+            return memoryview(self._mapped())[answer.offset : answer.offset + size]
+        try:
+            fd = os.open(answer.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                return memoryview(mmap.mmap(fd, size))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.abort(object_id)
+            raise exceptions.ObjectStoreFullError(f"the object's file cannot be mapped: {error}") from error
+
+    def seal(self, object_id: bytes) -> None:
+        self._raylet.send(ObjectSeal(object_id))
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def load(self, object_id: bytes, home: bytes = b"", timeout: float | None = None) -> Any:
+        """As in the base class; the value's buffers are views of shared memory."""
+        parts = self._cached.get(object_id)
+        if parts is None:
+            tracker = self._pins.get(object_id)
+            array = tracker() if tracker is not None else None
+            if array is None:
+                array = self._pin(object_id, home, timeout)
+            parts = unpack(memoryview(array).cast("B").toreadonly())
+            if len(self._cached) >= MAX_CACHED_PINS:
+                self._cached.pop(next(iter(self._cached)), None)
+            self._cached[object_id] = parts
+        pickled, buffers = parts
+        return loads(pickled, buffers=buffers)
+
+    def is_here(self, object_id: bytes) -> bool:
+        """This process has it pinned, so that ``load`` asks nobody."""
+        return object_id in self._cached or object_id in self._pins
+
+    def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
+        answer = self._locate(object_id, home, timeout)
+        array_type = ctypes.c_char * answer.size
+        address = 0
+        if answer.path:
+            try:
+                address = _map_file(answer.path, answer.size)
+            except OSError as error:
+                self._raylet.send(ObjectUnpin(object_id))
+                raise exceptions.ObjectLostError(
+                    object_id.hex(), detail=f"Its file cannot be mapped: {error}"
+                ) from error
+            array = array_type.from_address(address)
+        else:
+            array = array_type.from_buffer(self._mapped(), answer.offset)
+        tracker = _PinTracker(array, self._unpinned.append)
+        tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
+        self._trackers[id(tracker)] = self._pins[object_id] = tracker
+        return array
+
+    def uncache(self, object_ids: list[bytes]) -> None:
+        """Let go of pins that no value uses."""
+        for object_id in object_ids:
+            self._cached.pop(object_id, None)
+        self.release_unpinned()
+
+    def release_unpinned(self) -> None:
+        """Tell the raylet of the pins that ended. Called where no lock is held."""
+        while self._unpinned:
+            try:
+                tracker = self._unpinned.popleft()
+            except IndexError:
+                return
+            del self._trackers[id(tracker)]
+            if self._pins.get(tracker.object_id) is tracker:
+                del self._pins[tracker.object_id]
+            if tracker.unmap_at:
+                _libc.munmap(tracker.unmap_at, tracker.size)
+            self._raylet.send(ObjectUnpin(tracker.object_id))
+
+    def close(self) -> None:
+        """Give the mapping up; views that still live keep it until they go."""
+        self._cached.clear()
+        self._arena = None
+        if self._arena_fd >= 0:
+            os.close(self._arena_fd)
+            self._arena_fd = -1
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _map_file(path: str, size: int) -> int:
+    """Address of the file's bytes, read-only. Python's own ``mmap`` keeps a descriptor, of which a process has few.
+
+    Raises: OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        address: int = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    finally:
+        os.close(fd)
+    if address == _MAP_FAILED:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return address

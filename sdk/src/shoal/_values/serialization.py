@@ -1,0 +1,280 @@
+"""Values to bytes and back.
+
+Plain data goes through the C pickler; functions, classes and instances of classes that the receiver could not
+import go through cloudpickle. Large buffers (numpy, arrow, ``pickle.PickleBuffer``) stay out of band: in
+the object store they are read in place.
+
+A *packed* value is ``u32 pickle length, u32 count, count × u64 buffer length``, the pickle, then the
+buffers, each on a 64-byte boundary from the start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import pickle
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import cloudpickle
+
+from shoal._core.object_ref import ObjectRef
+from shoal._session import local_modules as _local_modules
+from shoal._values import ref_pickling as _ref_pickling
+from shoal._values.ref_pickling import collected
+
+ALIGNMENT = 64
+_HEAD = struct.Struct("<II")
+#: What the C pickler alone pickles, and without any reference inside.
+PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
+
+loads = pickle.loads
+
+
+_custom: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
+
+
+def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
+    """Pickle instances of exactly ``cls`` as ``deserializer(serializer(instance))``."""
+    _custom[cls] = (serializer, deserializer)
+
+
+def deregister_serializer(cls: type) -> None:
+    """Forget a registered serializer; unknown classes are ignored."""
+    _custom.pop(cls, None)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        _local_modules.notice(obj)
+        kind = type(obj)
+        if kind is ObjectRef:
+            return _ref_pickling.reduce(obj)
+        custom = _custom.get(kind)
+        if custom is not None:
+            serializer, deserializer = custom
+            return deserializer, (serializer(obj),)
+        return super().reducer_override(obj)
+
+
+class Serialized:
+    """A pickled value: the pickle, its out-of-band buffers, and the references inside."""
+
+    __slots__ = ("buffers", "contained", "pickled")
+
+    def __init__(self, pickled: bytes, buffers: list[memoryview], contained: list[ObjectRef[Any]]) -> None:
+        self.pickled = pickled
+        self.buffers = buffers
+        self.contained = contained
+
+    @property
+    def size(self) -> int:
+        """Bytes of the packed form; of the plain pickle when there are no buffers."""
+        return self.packed_size if self.buffers else len(self.pickled)
+
+    def write_packed(self, into: memoryview) -> None:
+        """Write the packed form at the start of ``into``."""
+        lengths = [buffer.nbytes for buffer in self.buffers]
+        head = _HEAD.pack(len(self.pickled), len(lengths)) + struct.pack(f"<{len(lengths)}Q", *lengths)
+        into[: len(head)] = head
+        at = len(head)
+        into[at : at + len(self.pickled)] = self.pickled
+        at += len(self.pickled)
+        for buffer in self.buffers:
+            at = _aligned(at)
+            _copy(into[at : at + buffer.nbytes], buffer)
+            at += buffer.nbytes
+
+    def packed(self) -> bytes:
+        data = bytearray(self.packed_size)
+        self.write_packed(memoryview(data))
+        return bytes(data)
+
+    @property
+    def packed_size(self) -> int:
+        at = _HEAD.size + 8 * len(self.buffers) + len(self.pickled)
+        for buffer in self.buffers:
+            at = _aligned(at) + buffer.nbytes
+        return at
+
+
+def _aligned(at: int) -> int:
+    return -(-at // ALIGNMENT) * ALIGNMENT
+
+
+#: Below this a slice assignment is quicker; above it, releasing the interpreter lock during the copy matters.
+_FOREIGN_COPY_BYTES = 1 << 20
+
+
+def _copy(target: memoryview, source: memoryview) -> None:
+    if source.nbytes < _FOREIGN_COPY_BYTES:
+        target[:] = source
+        return
+    # ctypes' memmove runs without the interpreter lock; the addresses are those of live exporters.
+    to = ctypes.addressof(ctypes.c_char.from_buffer(target))
+    ctypes.memmove(to, _address(source), source.nbytes)
+
+
+class _Py_buffer(ctypes.Structure):
+    _fields_ = [
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    ]
+
+
+def _address(view: memoryview) -> int:
+    """Address of a buffer, read-only ones too (``ctypes.from_buffer`` refuses those)."""
+    raw = _Py_buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)
+    try:
+        return int(raw.buf)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
+
+
+def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) -> Serialized:
+    """``out_of_band=False`` puts large buffers into the pickle too.
+
+    Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled."""
+    if type(value) in PLAIN:
+        return Serialized(pickle.dumps(value, 5), [], [])
+    buffers: list[memoryview] = []
+    contained: list[ObjectRef[Any]] = []
+
+    def keep_out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            buffers.append(buffer.raw())
+        except BufferError:
+            return True  # not contiguous: pickled in band
+        return False
+
+    outer, collected.pickled = collected.pickled, contained
+    try:
+        file = io.BytesIO()
+        _Pickler(file, protocol=5, buffer_callback=keep_out_of_band if out_of_band else None).dump(value)
+    except RecursionError:
+        raise
+    except Exception as error:
+        raise _explain(value, what, error) from error
+    finally:
+        collected.pickled = outer
+    return Serialized(file.getvalue(), buffers, contained)
+
+
+def unpack(data: memoryview | bytes) -> tuple[memoryview, list[memoryview]]:
+    """The pickle and the buffers of a packed value, as views of ``data``."""
+    view = memoryview(data)
+    length, count = _HEAD.unpack_from(view)
+    lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
+    at = _HEAD.size + 8 * count
+    pickled = view[at : at + length]
+    at += length
+    buffers = []
+    for n in lengths:
+        at = _aligned(at)
+        buffers.append(view[at : at + n])
+        at += n
+    return pickled, buffers
+
+
+def loads_packed(data: memoryview | bytes) -> Any:
+    pickled, buffers = unpack(data)
+    return loads(pickled, buffers=buffers)
+
+
+def dumps_function(function: Any) -> tuple[bytes, list[ObjectRef[Any]]]:
+    """A function or class with everything it needs. Raises: TypeError naming what cannot be pickled."""
+    what = "the actor class" if isinstance(function, type) else "the function"
+    serialized = serialize(function, what, out_of_band=False)
+    return serialized.pickled, serialized.contained
+
+
+# -- what cannot be pickled, and where it is ---------------------------------------------------------------
+
+
+def _explain(value: Any, what: str, error: Exception) -> TypeError:
+    name = getattr(value, "__qualname__", None) or type(value).__qualname__
+    failures = find_unserializable(value)
+    lines = [f"Could not serialize {what} {name}: {type(error).__name__}: {error}"]
+    for path, culprit in failures:
+        lines.append(f"  {path} is {_short(culprit)}, which cannot be pickled")
+    lines.append(
+        "Create it inside the task or actor instead of sending it, or register how to send it with "
+        "shoal.util.register_serializer(). shoal.util.inspect_serializability(value) shows more."
+    )
+    return TypeError("\n".join(lines))
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # a broken __repr__ must not hide the error that is being explained
+        text = object.__repr__(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _picklable(value: Any) -> bool:
+    outer, collected.pickled = collected.pickled, []
+    try:
+        _Pickler(io.BytesIO(), protocol=5).dump(value)
+    except Exception:  # any failure of any user class means the same here: not picklable
+        return False
+    finally:
+        collected.pickled = outer
+    return True
+
+
+def find_unserializable(value: Any, *, most: int = 3, depth: int = 6) -> list[tuple[str, Any]]:
+    """Paths to the innermost parts that cannot be pickled, e.g. ``("value['lock']", <lock>)``; at most ``most``."""
+    found: list[tuple[str, Any]] = []
+    seen: set[int] = set()
+
+    def descend(part: Any, path: str, left: int) -> None:
+        if len(found) >= most or id(part) in seen or _picklable(part):
+            return
+        seen.add(id(part))
+        before = len(found)
+        if left:
+            for step, child in _children(part):
+                descend(child, path + step, left - 1)
+        if len(found) == before:
+            found.append((path, part))
+
+    descend(value, getattr(value, "__name__", None) or "value", depth)
+    return found
+
+
+def _children(part: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(part, dict):
+        for key, child in list(part.items()):
+            yield f"[{key!r}]", child
+    elif isinstance(part, (list, tuple, set, frozenset)):
+        for index, child in enumerate(part):
+            yield f"[{index}]", child
+    elif callable(part) and hasattr(part, "__code__"):
+        closure = getattr(part, "__closure__", None) or ()
+        for name, cell in zip(part.__code__.co_freevars, closure, strict=False):
+            try:
+                yield f" -> closure variable {name!r}", cell.cell_contents
+            except ValueError:
+                continue  # an empty cell
+        for name in part.__code__.co_names:
+            if name in part.__globals__:
+                yield f" -> global {name!r}", part.__globals__[name]
+    elif isinstance(part, type):
+        for name, child in list(vars(part).items()):
+            if not name.startswith("__") or callable(child):
+                yield f".{name}", child
+    elif hasattr(part, "__dict__"):
+        for name, child in list(vars(part).items()):
+            yield f".{name}", child

@@ -1,0 +1,150 @@
+"""Messages between drivers and workers: task pushes and replies, values, borrowing. Tags from 100."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message, WorkerAddress
+
+#: Kinds of a value on the wire.
+INLINE = 1  # ``payload`` is one plain pickle
+PACKED = 2  # ``payload`` is a pickle with its out-of-band buffers (see shoal._values.serialization)
+STORED = 3  # the value lies in the object store of ``node_id``
+ERROR = 4  # ``payload`` is the pickle of an exception
+
+
+class RefWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    object_id: bytes
+    owner: WorkerAddress
+
+
+class Value(msgspec.Struct, array_like=True, gc=False):
+    """One object's value, or where it lies."""
+
+    kind: int
+    payload: bytes = b""
+    size: int = 0
+    node_id: bytes = b""
+    #: References inside the value; the receiver is registered as their borrower already.
+    contained: list[RefWire] | None = None
+
+
+class Argument(msgspec.Struct, array_like=True, gc=False):
+    """A top-level ``ObjectRef`` argument, resolved: position (or keyword) and value."""
+
+    position: int
+    keyword: str
+    object_id: bytes
+    owner: WorkerAddress
+    value: Value
+
+
+class TaskPush(msgspec.Struct, array_like=True, gc=False):
+    """One task or actor call, ready to run."""
+
+    task_id: bytes
+    #: Function table key; empty for an actor call.
+    function_id: bytes
+    #: Function name, or the actor's method.
+    name: str
+    #: Pickle of ``(args, kwargs)``, or empty when there are none or they lie in the store.
+    args: bytes
+    #: ``args`` is packed (see shoal._values.serialization), not a plain pickle.
+    packed: bool = False
+    #: Return values to expect.
+    num_returns: int = 1
+    refs: list[Argument] | None = None
+    #: Large arguments: the object that holds them.
+    args_object: bytes = b""
+    #: Actor calls: position in this caller's order.
+    sequence: int = 0
+    attempt: int = 0
+    #: ``False``, ``True`` or the pickle of a tuple of exception classes; evaluated by the worker.
+    retry_exceptions: bool | bytes = False
+    concurrency_group: str = ""
+    #: Workers exit after so many runs of the function; 0 = never.
+    max_calls: int = 0
+
+
+class TaskReply(msgspec.Struct, array_like=True, gc=False):
+    task_id: bytes
+    #: Run time in microseconds.
+    duration_us: int
+    #: For exactly one return: its kind and payload; else kind 0 and ``values``.
+    kind: int
+    payload: bytes
+    values: list[Value] | None = None
+    #: Ids of the receiver's objects that the worker goes on holding.
+    borrowed: list[bytes] | None = None
+    #: The exception matches ``retry_exceptions``: the owner may run the task again.
+    retriable: bool = False
+
+
+class PushTasks(Message, tag=100):
+    tasks: list[TaskPush]
+
+
+class TaskReplies(Message, tag=101):
+    replies: list[TaskReply]
+
+
+class Recall(Message, tag=102):
+    """Owner -> worker: hand back up to ``count`` tasks that have not begun, the last first."""
+
+    count: int
+
+
+class Recalled(Message, tag=103):
+    """Worker -> owner: these have not begun and will not. ``blocked``: the worker waits in ``get``. ``leaving``: it
+    ends after what it runs now (``max_calls``), and takes nothing more."""
+
+    task_ids: list[bytes]
+    blocked: bool = False
+    leaving: bool = False
+
+
+class GetValue(Message, tag=104):
+    """Borrower -> owner: answer with the value as soon as there is one."""
+
+    object_id: bytes
+
+
+class ValueReady(Message, tag=105):
+    object_id: bytes
+    value: Value
+
+
+class AddBorrower(Message, tag=106):
+    """-> owner: ``borrower`` holds these objects. Answered by ``BorrowerAdded``."""
+
+    request: int
+    object_ids: list[bytes]
+    borrower: WorkerAddress
+
+
+class BorrowerAdded(Message, tag=107):
+    request: int
+
+
+class RemoveBorrower(Message, tag=108):
+    """Borrower -> owner: gone here. ``counts``: as often as it had been added, so that an addition under way
+    on somebody else's word is not undone."""
+
+    object_ids: list[bytes]
+    counts: list[int]
+
+
+PeerMessage = (
+    Hello
+    | HelloReply
+    | HelloProof
+    | PushTasks
+    | TaskReplies
+    | Recall
+    | Recalled
+    | GetValue
+    | ValueReady
+    | AddBorrower
+    | BorrowerAdded
+    | RemoveBorrower
+)

@@ -1,0 +1,68 @@
+"""What a job has spilled is deleted with the job: by the raylets that live, and here for those that have died."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from shoal_common.blob.client import BlobClient
+from shoal_common.errors import ServiceError
+from shoal_common.ids import JobID
+from shoal_common.rpc.client import aio_channel
+from shoal_common.tls import Tls
+from shoal_gcs.nodes.table import NodeTable
+
+#: Pauses between the tries, in seconds. What is left after them is deleted if the GCS starts again within half an hour.
+PAUSES_S = (1.0, 5.0, 30.0, 60.0, 120.0)
+#: Keys in one request to delete.
+_AT_ONCE = 1000
+
+_log = structlog.get_logger()
+
+
+class JobBlobs:
+    """Belongs to one event loop. Without ``addresses`` of the objectstore service nobody sweeps."""
+
+    def __init__(self, token: str, tls: Tls | None, addresses: tuple[str, ...], nodes: NodeTable) -> None:
+        """Only what ``nodes`` have spilled is deleted: where two clusters have one name and one bucket, both have a
+        job 1, but no node is in both."""
+        self._token = token
+        self._tls = tls
+        self._addresses = addresses
+        self._nodes = nodes
+
+    async def sweep(self, job_id: JobID) -> None:
+        """Raises nothing: what cannot be deleted is logged."""
+        if not self._addresses:
+            return
+        async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
+            blobs = BlobClient(channel)
+            for pause_s in (*PAUSES_S, None):
+                try:
+                    deleted = await self._delete(blobs, f"spill/{job_id.hex()}/")
+                except ServiceError as error:
+                    if pause_s is None:
+                        _log.error("blobs_not_swept", job_id=job_id.hex(), error=str(error))
+                        return
+                else:
+                    if deleted:
+                        _log.info("blobs_swept", job_id=job_id.hex(), blobs=deleted)
+                    return
+                await asyncio.sleep(pause_s)
+
+    async def _delete(self, blobs: BlobClient, prefix: str) -> int:
+        """Raises: ServiceError."""
+        keys = [blob.key for blob in await blobs.list(prefix) if _node(blob.key, prefix) in self._nodes]
+        deleted = 0
+        for start in range(0, len(keys), _AT_ONCE):
+            deleted += await blobs.delete(keys[start : start + _AT_ONCE])
+        return deleted
+
+
+def _node(key: str, prefix: str) -> bytes:
+    """Who has spilled it; empty = nobody of ours."""
+    try:
+        return bytes.fromhex(key.removeprefix(prefix).partition("/")[0])
+    except ValueError:
+        return b""

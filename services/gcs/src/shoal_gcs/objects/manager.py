@@ -1,0 +1,163 @@
+"""Keeps the rows of the object table, and answers raylets from it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+
+from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
+from shoal_common.ids import JOB_LENGTH
+from shoal_gcs.objects.table import Group, ObjectTable, Place
+from shoal_gcs.store.rows import Rows, written
+from shoal_proto.v1 import gcs_pb2
+
+#: A question waits for reports so long at most, in seconds.
+MAX_WAIT_S = 10.0
+#: While reports are awaited it is looked again after so many seconds at the latest.
+_LOOK_AGAIN_S = 0.5
+_BLOB_PREFIX = "spill/"
+
+
+class ObjectManager:
+    def __init__(self, *, blob_rows: Rows, copy_rows: Rows) -> None:
+        """Rows are ``<job>/<node>/<blob>``, and ``<job>/<node>/<number>`` of the copies that a node reports."""
+        self._table = ObjectTable()
+        self._blob_rows = blob_rows
+        self._copy_rows = copy_rows
+        self._numbers = itertools.count(1)
+        self._changed = asyncio.Event()
+
+    async def load(self, *, after_deaths: bool) -> None:
+        """``after_deaths``: nodes have died, and an earlier GCS may not have heard from all others what they have."""
+        for row in await self._blob_rows.load():
+            self._table.add(_blob_group(row.key, gcs_pb2.ReportSpilledRequest.FromString(row.value)))
+        highest = 0
+        for row in await self._copy_rows.load():
+            copies = gcs_pb2.ReportCopiesRequest.FromString(row.value)
+            self._table.add(_copy_group(row.key, copies.node_id, copies.object_ids))
+            highest = max(highest, int(row.key.rpartition("/")[2]))
+        self._numbers = itertools.count(highest + 1)
+        if after_deaths:
+            self._table.taken_over(asyncio.get_running_loop().time())
+
+    async def spilled(self, request: gcs_pb2.ReportSpilledRequest) -> None:
+        """Raises: InvalidRequest, Unavailable."""
+        row_id = _row_of(request.key)
+        if request.job_id.hex() != row_id.partition("/")[0] or not request.objects:
+            raise InvalidRequest("a blob has objects, and is named after their job")
+        save = self._blob_rows.put(row_id, request.SerializeToString())
+        await written([save])
+        self._table.add(_blob_group(row_id, request))
+        self._wake()
+
+    async def forget_blob(self, key: str) -> None:
+        """Raises: Unavailable."""
+        row_id = _row_of(key)
+        if self._table.forget_blob(row_id):
+            await written([self._blob_rows.delete(row_id)])
+
+    async def copies(self, request: gcs_pb2.ReportCopiesRequest) -> list[bytes]:
+        """Returns those that nobody needs any more. Raises: Unavailable."""
+        by_job: dict[bytes, list[bytes]] = {}
+        for object_id in request.object_ids:
+            by_job.setdefault(object_id[:JOB_LENGTH], []).append(object_id)
+        groups = []
+        for job_id, object_ids in by_job.items():
+            row_id = f"{job_id.hex()}/{request.node_id.hex()}/{next(self._numbers)}"
+            groups.append(_copy_group(row_id, request.node_id, object_ids))
+        await written(self._write_rows(groups))
+        for group in groups:
+            self._table.add(group)
+        if not request.more:
+            self._table.reported(request.node_id, request.home_node_id)
+        self._wake()
+        late = self._table.freed_of(request.object_ids)
+        if late:
+            await self.free(late)
+        return late
+
+    async def locate(self, object_id: bytes, wait_ms: int) -> Place:
+        """Raises: NotFound when it is nowhere, DeadlineExceeded when that is not certain yet."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
+        while True:
+            place = self._table.locate(object_id)
+            if place is not None:
+                return place
+            now = loop.time()
+            if self._table.is_settled(now):
+                raise NotFound(f"no node has object {object_id.hex()}, and it was not spilled")
+            if now >= deadline:
+                silent = ", ".join(sorted(node_id.hex() for node_id in self._table.awaited()))
+                raise DeadlineExceeded(f"not all nodes have told what they have of a dead one's objects ({silent})")
+            changed = self._changed
+            try:
+                async with asyncio.timeout(min(deadline - now, _LOOK_AGAIN_S)):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+
+    async def free(self, object_ids: Iterable[bytes]) -> gcs_pb2.FreeObjectsResponse:
+        """Raises: Unavailable."""
+        freed = self._table.free(object_ids)
+        await written(self._delete_rows(freed.groups) + self._write_rows(freed.shrunk))
+        return gcs_pb2.FreeObjectsResponse(
+            blob_keys=[group.blob_key for group in freed.groups if group.blob_key],
+            copies=[gcs_pb2.ObjectCopies(node_id=node_id, object_ids=ids) for node_id, ids in freed.copies.items()],
+        )
+
+    def jobs(self) -> set[bytes]:
+        """The jobs that have rows."""
+        return self._table.jobs()
+
+    def forget_job(self, job_id: bytes) -> None:
+        self._delete_rows(self._table.forget_job(job_id))
+
+    def node_died(self, node_id: bytes, living: Iterable[bytes]) -> list[asyncio.Future[None]]:
+        """The writes that follow from it."""
+        return self._delete_rows(self._table.node_died(node_id, living, asyncio.get_running_loop().time()))
+
+    def _delete_rows(self, groups: list[Group]) -> list[asyncio.Future[None]]:
+        return [(self._blob_rows if group.blob_key else self._copy_rows).delete(group.row_id) for group in groups]
+
+    def _write_rows(self, groups: list[Group]) -> list[asyncio.Future[None]]:
+        return [
+            self._blob_rows.put(group.row_id, _blob_row(group).SerializeToString())
+            if group.blob_key
+            else self._copy_rows.put(group.row_id, _copy_row(group).SerializeToString())
+            for group in groups
+        ]
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _row_of(blob_key: str) -> str:
+    if not blob_key.startswith(_BLOB_PREFIX):
+        raise InvalidRequest(f"{blob_key!r} is not the key of a spilled blob")
+    return blob_key.removeprefix(_BLOB_PREFIX)
+
+
+def _blob_group(row_id: str, row: gcs_pb2.ReportSpilledRequest) -> Group:
+    objects = {
+        each.object_id: Place(blob_key=row.key, offset=each.offset, size=each.size_bytes) for each in row.objects
+    }
+    return Group(row_id, row.job_id, row.node_id, row.key, objects)
+
+
+def _blob_row(group: Group) -> gcs_pb2.ReportSpilledRequest:
+    row = gcs_pb2.ReportSpilledRequest(job_id=group.job_id, node_id=group.node_id, key=group.blob_key)
+    for object_id, place in group.objects.items():
+        row.objects.add(object_id=object_id, offset=place.offset, size_bytes=place.size)
+    return row
+
+
+def _copy_group(row_id: str, node_id: bytes, object_ids: Iterable[bytes]) -> Group:
+    place = Place(node_id=node_id)
+    return Group(row_id, bytes.fromhex(row_id.partition("/")[0]), node_id, "", dict.fromkeys(object_ids, place))
+
+
+def _copy_row(group: Group) -> gcs_pb2.ReportCopiesRequest:
+    return gcs_pb2.ReportCopiesRequest(node_id=group.node_id, object_ids=group.objects)

@@ -1,0 +1,144 @@
+"""The raylet's sockets, for its own node and for others: accepts framed channels and hands their messages on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from shoal_common.channel import frames, tcp, unix
+from shoal_common.tls import Tls
+from shoal_raylet.channel.connection import Connection
+
+log = structlog.get_logger(__name__)
+
+_ACCEPT_PAUSE_S = 0.5
+#: Longest path of a Unix socket on Linux, without the terminating zero.
+_MAX_PATH = 107
+
+
+class ChannelHandler(Protocol):
+    """What the raylet does with its peers. All calls come from the event loop's thread."""
+
+    def refuse(self, hello: frames.Hello, local: bool) -> str:
+        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
+
+        ``local``: it came over the Unix socket, and so is of this node."""
+
+    def connected(self, connection: Connection) -> None: ...
+    def received(self, connection: Connection, message: frames.Message) -> None: ...
+    def closed(self, connection: Connection) -> None: ...
+
+
+class ChannelServer:
+    """Listens on ``path``, where the arena's descriptor goes out with each handshake, and by TCP for other nodes."""
+
+    def __init__(
+        self,
+        path: Path,
+        tcp_at: tuple[str, int] | None,
+        token: str,
+        tls: Tls | None,
+        node_id: bytes,
+        arena_fd: int,
+        arena_size: int,
+    ) -> None:
+        """``tcp_at``: host and port, 0 = a free one; None = no TCP. ``tls``: by TCP only."""
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise ValueError(f"the socket path {path} is longer than {_MAX_PATH} bytes: choose a shorter session_dir")
+        self.path = path
+        #: The TCP port, once started; 0 = none.
+        self.port = 0
+        self._tcp_at = tcp_at
+        self.token = token
+        self._tls = tls
+        self.node_id = node_id
+        self.arena_fd = arena_fd
+        self.arena_size = arena_size
+        self._listeners: list[socket.socket] = []
+        self._connections: set[Connection] = set()
+
+    def start(self, handler: ChannelHandler) -> None:
+        """Raises: OSError when the path is taken or cannot be made."""
+        self._handler = handler
+        self.refuse = handler.refuse
+        self.received = handler.received
+        self._loop = asyncio.get_running_loop()
+        if self._tcp_at is not None:
+            # First: a port in use must leave no socket file behind.
+            self._listen(tcp.listen(*self._tcp_at))
+            self.port = self._listeners[0].getsockname()[1]
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._listen(unix.listen(os.fspath(self.path)))
+
+    def stop_accepting(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+            if listener.family == socket.AF_UNIX:
+                self.path.unlink(missing_ok=True)
+        self._listeners.clear()
+
+    def _listen(self, listener: socket.socket) -> None:
+        self._listeners.append(listener)
+        self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a driver whose bytes this node's gateway carries. It counts as one of this node, but has no arena."""
+        self._connections.add(Connection(sock, self, self._loop, local=True, shares_arena=False))
+
+    def close(self) -> None:
+        """End all connections and remove the socket."""
+        self.stop_accepting()
+        for connection in list(self._connections):
+            connection.close()
+
+    def connected(self, connection: Connection) -> None:
+        self._handler.connected(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection.ready:
+            self._remove_socket_of(connection)
+            self._handler.closed(connection)
+
+    def _remove_socket_of(self, connection: Connection) -> None:
+        """A process of this node that was killed leaves the socket on which others reached it."""
+        address = connection.hello.address if connection.hello is not None else None
+        if address is not None and connection.shares_arena and Path(address.path).parent == self.path.parent:
+            Path(address.path).unlink(missing_ok=True)
+
+    def _resume_accepting(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # Out of descriptors: the listener stays readable, so look away for a while instead of spinning.
+                log.error("channel_accept_failed", reason=str(error))
+                self._loop.remove_reader(listener.fileno())
+                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting, listener)
+                return
+            if sock.family == socket.AF_UNIX:
+                sock.setblocking(False)
+                with contextlib.suppress(OSError):
+                    # Room for a burst of small frames, so that a busy peer rarely makes us queue.
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+                self._connections.add(Connection(sock, self, self._loop, local=True, shares_arena=True))
+                continue
+            try:
+                remote = tcp.accepted(sock, self._tls)
+            except OSError:  # it is gone already
+                sock.close()
+                continue
+            self._connections.add(Connection(remote, self, self._loop, local=False, shares_arena=False))

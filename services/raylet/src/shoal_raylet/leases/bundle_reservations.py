@@ -1,0 +1,90 @@
+"""Bundles of placement groups on this node: prepared, committed, given back. Pure.
+
+What is prepared only holds its resources. Committed, it is resources of the node under names of its own
+(``shoal_common.placement.bundles``), for which leases and actors compete as for any other. What is prepared and not
+committed in time is given up: the GCS that has prepared it is gone, and the next one does not know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shoal_common.placement import bundles
+from shoal_common.placement.resources import ResourceSet
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+
+#: Between prepare and commit, in seconds; a GCS that takes over from another one does so in less.
+COMMIT_WITHIN_S = 30.0
+
+
+@dataclass(slots=True)
+class _Reservation:
+    group_id: bytes
+    bundles: Mapping[int, ResourceSet]
+    prepared_at: float
+    committed: bool = False
+
+
+class BundleReservations:
+    def __init__(self, ledger: ResourceLedger) -> None:
+        self._ledger = ledger
+        #: By group and reservation id.
+        self._reservations: dict[tuple[bytes, bytes], _Reservation] = {}
+
+    def prepare(
+        self, group_id: bytes, reservation_id: bytes, wanted: Mapping[int, ResourceSet], now: float
+    ) -> dict[str, float]:
+        """Hold what the bundles need, all or none; returns what the node lacks for them, in units. Idempotent."""
+        key = (group_id, reservation_id)
+        if key in self._reservations:
+            return {}
+        for other_key, other in list(self._reservations.items()):
+            if other.group_id == group_id and not other.committed and other.bundles.keys() & wanted.keys():
+                self._drop(other_key)
+        need = sum(wanted.values(), ResourceSet())
+        if not self._ledger.can_hold(need):
+            return need.missing_from(self._ledger.available) or need.to_units()
+        self._ledger.allocate(group_id + reservation_id, need)
+        self._reservations[key] = _Reservation(group_id, dict(wanted), now)
+        return {}
+
+    def commit(self, group_id: bytes, reservation_id: bytes) -> bool:
+        """Make them usable; False = they are not held here (any more). Idempotent."""
+        reservation = self._reservations.get((group_id, reservation_id))
+        if reservation is None:
+            return False
+        if not reservation.committed:
+            reservation.committed = True
+            self._ledger.grow(_offered(reservation))
+        return True
+
+    def give_back(self, group_id: bytes, reservation_id: bytes) -> None:
+        """An empty ``reservation_id``: all of the group. Idempotent."""
+        for key in list(self._reservations):
+            if key[0] == group_id and reservation_id in (b"", key[1]):
+                self._drop(key)
+
+    def tick(self, now: float) -> None:
+        """Give up what has waited for too long."""
+        for key, reservation in list(self._reservations.items()):
+            if not reservation.committed and now - reservation.prepared_at >= COMMIT_WITHIN_S:
+                self._drop(key)
+
+    def next_deadline(self) -> float | None:
+        return min(
+            (r.prepared_at + COMMIT_WITHIN_S for r in self._reservations.values() if not r.committed), default=None
+        )
+
+    def _drop(self, key: tuple[bytes, bytes]) -> None:
+        reservation = self._reservations.pop(key)
+        if reservation.committed:
+            self._ledger.shrink(_offered(reservation))
+        self._ledger.release(b"".join(key))
+
+
+def _offered(reservation: _Reservation) -> ResourceSet:
+    return sum(
+        (bundles.offered(resources, reservation.group_id, index) for index, resources in reservation.bundles.items()),
+        ResourceSet(),
+    )

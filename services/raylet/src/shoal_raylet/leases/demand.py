@@ -1,0 +1,121 @@
+"""What one owner wants of one scheduling class: how much is owed, how much of that may be granted here, and when a
+scheduler is asked about the rest. Pure.
+
+Scheduling begins at the bottom: a node grants what it can hold. What still waits after a moment may go elsewhere
+(*spillback*), and so does at once what this node must not or can never grant. What a scheduler sends here stays, unless
+it waits for long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shoal_common.channel import frames
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
+from shoal_raylet.actions import AskScheduler
+
+if TYPE_CHECKING:
+    from shoal_raylet.leases.worker_leases import Lease
+
+#: A demand may wait here this long before a scheduler is asked for another node, in seconds.
+SPILL_AFTER_S = 0.03
+#: The same for one that a scheduler has sent here.
+MOVE_AGAIN_S = 1.0
+#: Bounds of the pause before the same is asked again, in seconds.
+FIRST_PAUSE_S = 0.05
+LAST_PAUSE_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Demand:
+    owner: bytes
+    job_id: bytes
+    class_key: int
+    spec: frames.SchedulingClass
+    #: What a lease takes of its node.
+    resources: ResourceSet
+    strategy: Strategy
+    #: Never to be granted here: the node is too small, has other labels, or is not the one that is wanted.
+    impossible: bool
+    #: This node is as good as any other: it grants without asking.
+    at_home: bool
+    #: It asks for nothing, so that nothing else bounds the number of its leases.
+    free: bool = False
+    total: int = 0
+    #: Granted here, or sent elsewhere.
+    granted: int = 0
+    #: Of what is owed, what a scheduler has placed here.
+    placed: int = 0
+    #: It came to this node because a scheduler has chosen it.
+    sent_here: bool = False
+    argument_bytes: dict[bytes, int] | None = None
+    mean_task_us: int = 0
+    #: Leases of it that are held now.
+    held: dict[bytes, Lease] = field(default_factory=dict)
+    #: When it began to wait for the next grant.
+    waiting_since: float = 0.0
+    #: Set while no node is known that can hold it: since when.
+    infeasible_since: float | None = None
+    #: What the scheduler said last, or what this node lacks.
+    infeasible_reason: str = ""
+    #: A question is under way.
+    asking: bool = False
+    #: The same is not asked again before.
+    ask_not_before: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+
+    @property
+    def owed(self) -> int:
+        return max(0, self.total - self.granted)
+
+    @property
+    def bound(self) -> bool:
+        """It may run on one node only."""
+        return self.strategy.node_id is not None and not self.strategy.soft
+
+    def grantable(self, alone: bool) -> int:
+        """How many of those owed this node may grant; ``alone``: there is no other."""
+        if self.impossible:
+            return 0
+        return self.owed if self.at_home or alone else min(self.owed, self.placed)
+
+    def elsewhere(self, alone: bool) -> int:
+        """How many of those owed this node may not grant."""
+        return self.owed - self.grantable(alone)
+
+    def ask_at(self, alone: bool) -> float | None:
+        """When a scheduler is to be asked; None = there is no need."""
+        if self.asking or not self.owed:
+            return None
+        if self.elsewhere(alone):
+            return self.ask_not_before
+        # Node affinity and SPREAD have had their choice, even where it is a long wait.
+        if alone or self.strategy.node_id is not None or self.strategy.spread:
+            return None
+        return max(self.waiting_since + (MOVE_AGAIN_S if self.sent_here else SPILL_AFTER_S), self.ask_not_before)
+
+    def ask(self, count: int, now: float) -> AskScheduler:
+        self.asking = True
+        self.ask_not_before = now + self.pause_s
+        self.pause_s = min(2 * self.pause_s, LAST_PAUSE_S)
+        return AskScheduler(self.owner, self.class_key, self.resources, self.strategy, count, self.argument_bytes or {})
+
+    def takes(self, count: int) -> None:
+        """So many are granted here."""
+        self.granted += count
+        self.placed = max(0, self.placed - count)
+        self.pause_s = max(FIRST_PAUSE_S, self.pause_s / 2)
+
+    def cancel(self) -> None:
+        """What is owed counts as never asked for."""
+        self.total = self.granted
+        self.settled()
+
+    def settled(self) -> None:
+        """Nothing is owed."""
+        self.placed = 0
+        self.infeasible_since = None
+        self.pause_s = FIRST_PAUSE_S
+        self.ask_not_before = 0.0

@@ -1,0 +1,493 @@
+"""Worker leases of one node: who wants how many, who gets the next, who must give one back. Pure.
+
+Owners say how many leases they want of a scheduling class; we owe them the difference to what was granted.
+Free resources go to the job that holds the least CPU, within a job to the demand that holds the fewest leases,
+among equals to the one whose turn is longest ago: neither a wide demand nor an early one starves others. A demand
+that does not fit is passed by smaller ones, but only for ``PASSED_OVER_S``: then what it needs is set aside.
+
+Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
+``QUANTUM_S`` are asked back from whoever holds more than the one that waits.
+
+Covers the life of a lease. Not: what may be granted here at all, and what is asked of a scheduler (``lease_demand``),
+processes (``worker_pool``), amounts (``resource_ledger``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shoal_common.channel import frames
+from shoal_common.ids import NodeID
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.strategy import Strategy
+from shoal_raylet.actions import Action, KillWorker, Send
+from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
+
+#: While others wait, a lease may be held this long before it is asked back, in seconds.
+QUANTUM_S = 0.1
+#: How long smaller demands may pass one that does not fit, in seconds.
+PASSED_OVER_S = 2.0
+#: An actor that found no room reserves it until its creation is tried again, at most this long, in seconds.
+ACTOR_WISH_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a scheduler sends leases."""
+
+    node_id: bytes
+    #: TCP address of that raylet's framed channel; of no use where the node is this one.
+    host: str
+    port: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A scheduler's. ``infeasible``: no node can ever hold the request, or its placement group is removed; and why.
+    Neither that nor places: it waits."""
+
+    places: tuple[Place, ...] = ()
+    infeasible: bool = False
+    reason: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    lease_id: bytes
+    demand: Demand
+    worker: Worker
+    granted_at: float
+    reclaimed: bool = False
+
+
+class WorkerLeases:
+    def __init__(
+        self,
+        node_id: bytes,
+        labels: Mapping[str, str],
+        ledger: ResourceLedger,
+        pool: WorkerPool,
+        infeasible_grace_s: float,
+        new_lease_id: Callable[[], bytes],
+    ) -> None:
+        """``infeasible_grace_s``: how long a class that no node can hold may wait; 0 = not at all, -1 = for ever."""
+        self._node_id = NodeID(node_id)
+        self._labels = labels
+        #: No other node can be reached: what this one can hold need not be asked about.
+        self.alone = True
+        self._draining = False
+        self._ledger = ledger
+        self._pool = pool
+        self._grace_s = infeasible_grace_s
+        self._new_lease_id = new_lease_id
+        self._demands: dict[tuple[bytes, int], Demand] = {}
+        #: Demands that are owed a lease, the one whose turn is longest ago first.
+        self._waiting: dict[tuple[bytes, int], Demand] = {}
+        self._leases: dict[bytes, Lease] = {}
+        self._by_worker: dict[bytes, Lease] = {}
+        self._held_cpu: dict[bytes, int] = {}
+        #: Actors that found no room, with what they need and when.
+        self._wishes: dict[bytes, tuple[ResourceSet, float]] = {}
+        #: A class that needs nothing is bounded by this number of leases at a time instead.
+        self._free_limit = max(8, 4 * ledger.total["CPU"] // 10_000)
+
+    @property
+    def queued(self) -> int:
+        """Leases that are owed."""
+        return sum(demand.owed for demand in self._waiting.values())
+
+    def owner_of(self, worker_id: bytes) -> bytes | None:
+        """For whom the worker runs, None when it is not leased."""
+        lease = self._by_worker.get(worker_id)
+        return lease.demand.owner if lease is not None else None
+
+    def worker_of(self, lease_id: bytes) -> bytes | None:
+        lease = self._leases.get(lease_id)
+        return lease.worker.worker_id if lease is not None else None
+
+    @property
+    def held(self) -> int:
+        """Leases that are granted and not returned."""
+        return len(self._leases)
+
+    def drain(self) -> list[Action]:
+        """The node leaves: owners are to return their leases when the tasks already pushed are done, and whoever waits
+        is sent elsewhere."""
+        self._draining = True
+        for demand in self._demands.values():
+            demand.impossible = True
+            demand.ask_not_before = 0.0
+        leases = [lease for lease in self._leases.values() if not lease.reclaimed]
+        for lease in leases:
+            lease.reclaimed = True
+        return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in leases]
+
+    # --- events ---
+
+    def demanded(self, owner: bytes, job_id: bytes, message: frames.LeaseDemand, now: float) -> list[Action]:
+        """Raises: ValueError when the first demand of a class comes without its spec, InvalidRequest for an unknown
+        strategy."""
+        key = (owner, message.class_key)
+        demand = self._demands.get(key)
+        if demand is None:
+            demand = self._demands[key] = self._new_demand(owner, job_id, message)
+        grown = message.total - demand.total
+        demand.total = message.total
+        demand.sent_here = message.placed
+        demand.argument_bytes = message.argument_bytes
+        demand.mean_task_us = message.mean_task_us or demand.mean_task_us
+        if not demand.owed:
+            self._settled(demand)
+            return []
+        if message.placed and grown > 0:
+            demand.placed += grown
+        demand.placed = min(demand.placed, demand.owed)
+        if key not in self._waiting:
+            self._waiting[key] = demand
+            demand.waiting_since = now
+        return self._ask_if_due(demand, now)
+
+    def _new_demand(self, owner: bytes, job_id: bytes, message: frames.LeaseDemand) -> Demand:
+        spec = message.spec
+        if spec is None:
+            raise ValueError(f"the first demand of class {message.class_key} has no spec")
+        strategy = Strategy.decode(spec.strategy)
+        asked = ResourceSet(dict(spec.resources))
+        resources = strategy.needed(asked)
+        allowed = strategy.allows(self._node_id, self._labels)
+        chosen = strategy.node_id in (None, self._node_id) and strategy.alternative(self._labels) == 0
+        return Demand(
+            owner,
+            job_id,
+            message.class_key,
+            spec,
+            resources,
+            strategy,
+            impossible=self._draining or not allowed or not self._ledger.can_ever_hold(resources),
+            at_home=chosen and not strategy.spread,
+            free=not asked,
+        )
+
+    def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
+        """Unknown leases are ignored: the worker's death may have crossed the return on the way."""
+        lease = self._leases.get(lease_id)
+        if lease is None or lease.demand.owner != owner:
+            return
+        self._end(lease)
+        if worker_exits:
+            self._pool.ending(lease.worker.worker_id, now)
+        else:
+            self._pool.put_back(lease.worker.worker_id, now)
+
+    def worker_lost(self, worker_id: bytes, kind: str, detail: str) -> list[Action]:
+        lease = self._by_worker.get(worker_id)
+        if lease is None:
+            return []
+        self._end(lease)
+        return [Send(lease.demand.owner, frames.LeaseLost(lease.lease_id, kind, detail))]
+
+    def owner_gone(self, owner: bytes, now: float) -> list[Action]:
+        """Its connection ended: nobody will collect what the workers do for it, so they end too."""
+        actions: list[Action] = []
+        for key in [key for key in self._demands if key[0] == owner]:
+            demand = self._demands.pop(key)
+            self._waiting.pop(key, None)
+            for lease in list(demand.held.values()):
+                self._end(lease)
+                self._pool.ending(lease.worker.worker_id, now)
+                detail = "the process that owned its task has ended"
+                actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", detail))
+        return actions
+
+    def bundles_changed(self) -> None:
+        """Bundles of placement groups came or went: what must run in them may be possible here now, or not any more."""
+        for demand in self._demands.values():
+            if demand.strategy.group_id and demand.strategy.allows(self._node_id, self._labels):
+                demand.impossible = self._draining or not self._ledger.can_ever_hold(demand.resources)
+
+    def group_removed(self, group_id: bytes, reason: str, now: float) -> list[Action]:
+        """What runs in this placement group ends, and what waits for it here is refused."""
+        actions: list[Action] = []
+        for demand in [demand for demand in self._demands.values() if demand.strategy.group_id == group_id]:
+            for lease in list(demand.held.values()):
+                self._end(lease)
+                self._pool.ending(lease.worker.worker_id, now)
+                actions.append(Send(demand.owner, frames.LeaseLost(lease.lease_id, frames.GROUP_REMOVED, reason)))
+                actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", reason))
+            if demand.owed:
+                actions.append(self._refuse(demand, frames.GROUP_REMOVED, reason))
+        return actions
+
+    def actor_waits(self, actor_id: bytes, need: ResourceSet, now: float) -> None:
+        """An actor found no room: it is set aside for it until the GCS tries again."""
+        self._wishes[actor_id] = (need, now)
+
+    def actor_placed(self, actor_id: bytes) -> None:
+        self._wishes.pop(actor_id, None)
+
+    def answered(self, owner: bytes, class_key: int, answer: Answer | None, now: float) -> list[Action]:
+        """To ``AskScheduler``; None = nobody answers, so that this node decides by what it knows: itself."""
+        demand = self._demands.get((owner, class_key))
+        if demand is None:
+            return []
+        demand.asking = False
+        if answer is None:
+            answer = self._own_answer(demand)
+        actions: list[Action] = []
+        for place in answer.places:
+            count = min(place.count, demand.owed)
+            if place.node_id == self._node_id:
+                demand.placed = min(demand.placed + count, demand.owed)
+            elif count:
+                demand.granted += count
+                actions.append(
+                    Send(owner, frames.LeaseSpillback(class_key, count, place.node_id, place.host, place.port))
+                )
+        if not demand.owed:
+            self._settled(demand)
+        elif demand.elsewhere(self.alone):
+            actions += self._judge(demand, answer, now)
+        return actions
+
+    def _own_answer(self, demand: Demand) -> Answer:
+        if demand.strategy.group_id:
+            return Answer()
+        if demand.impossible:
+            return Answer(infeasible=True)
+        return Answer(places=(Place(self._node_id, "", 0, demand.owed),))
+
+    def _judge(self, demand: Demand, answer: Answer, now: float) -> list[Action]:
+        """Some of it can be granted neither here nor, as far as is known, elsewhere."""
+        if not answer.infeasible:
+            demand.infeasible_since = None
+            return []
+        if demand.infeasible_since is None:
+            demand.infeasible_since = now
+            demand.infeasible_reason = self._why_not_here(demand)
+        demand.infeasible_reason = answer.reason or demand.infeasible_reason
+        if demand.bound:
+            return [self._refuse(demand, "affinity", demand.infeasible_reason)]
+        if demand.strategy.group_id:
+            return [self._refuse(demand, frames.GROUP_REMOVED, demand.infeasible_reason)]
+        if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
+            return []
+        reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
+        return [self._refuse(demand, "infeasible", reason)]
+
+    def workers_unstartable(self, reason: str) -> list[Action]:
+        """Everybody who waits for a worker that cannot be started is told why."""
+        return [
+            self._refuse(demand, "worker_start", f"worker processes do not start on this node: {reason}")
+            for demand in list(self._waiting.values())
+            if demand.grantable(self.alone)
+        ]
+
+    # --- decisions ---
+
+    def dispatch(self, now: float) -> tuple[list[Action], int]:
+        """Grant what can be granted; also the number of workers that were missing for more."""
+        actions: list[Action] = []
+        wanted = 0
+        #: Available, less what is set aside for those whose turn it is but who cannot start yet.
+        room = self._ledger.available
+        for need, _ in self._wishes.values():
+            room -= need
+        passed: set[tuple[bytes, int]] = set()
+        for demand in self._waiting.values():
+            if not demand.grantable(self.alone):
+                passed.add((demand.owner, demand.class_key))
+            elif now - demand.waiting_since >= PASSED_OVER_S and not demand.resources.fits_in(room):
+                room -= demand.resources
+                passed.add((demand.owner, demand.class_key))
+        while (chosen := self._next(room, passed)) is not None:
+            worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, WorkerState.LEASED, now)
+            if worker is None:
+                passed.add((chosen.owner, chosen.class_key))
+                for _ in range(chosen.grantable(self.alone)):
+                    if not chosen.resources.fits_in(room) or (chosen.free and wanted >= self._free_limit):
+                        break
+                    room -= chosen.resources
+                    wanted += 1
+                continue
+            room -= chosen.resources
+            actions += self._grant(chosen, worker, now)
+        return actions, wanted
+
+    def tick(self, now: float) -> list[Action]:
+        """Ask leases back, and a scheduler about what waits for too long."""
+        for actor_id in [a for a, (_, since) in self._wishes.items() if now - since >= ACTOR_WISH_S]:
+            del self._wishes[actor_id]
+        actions: list[Action] = []
+        for demand in list(self._waiting.values()):
+            actions += self._ask_if_due(demand, now)
+            grantable = demand.grantable(self.alone)
+            if grantable and now - demand.waiting_since >= QUANTUM_S:
+                actions += self._reclaim(demand.resources, grantable, demand.job_id, demand, now)
+        for need, _ in self._wishes.values():
+            actions += self._reclaim(need, 1, b"", None, now)
+        return actions
+
+    def next_deadline(self, now: float) -> float | None:
+        """When ``tick`` may have something to do if nothing happens before; while somebody waits, as quanta end."""
+        alone = self.alone
+        deadlines = [at for demand in self._waiting.values() if (at := demand.ask_at(alone)) is not None]
+        if any(demand.grantable(alone) for demand in self._waiting.values()) or self._wishes:
+            began = [lease.granted_at for lease in self._leases.values()]
+            began += [demand.waiting_since for demand in self._waiting.values()]
+            deadlines.append(
+                min((begin + QUANTUM_S for begin in began if begin + QUANTUM_S > now), default=now + QUANTUM_S)
+            )
+        return min(deadlines, default=None)
+
+    @property
+    def mean_task_us(self) -> int:
+        """Of what waits here, as far as the owners have timed it; 0 = unknown."""
+        timed = [demand for demand in self._waiting.values() if demand.mean_task_us]
+        owed = sum(demand.owed for demand in timed)
+        return sum(demand.owed * demand.mean_task_us for demand in timed) // owed if owed else 0
+
+    # --- inside ---
+
+    def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]]) -> Demand | None:
+        """The fitting demand of the job that holds the least CPU, there the one that holds the fewest leases."""
+        best: Demand | None = None
+        best_share = (0, 0)
+        for key, demand in self._waiting.items():
+            if key in passed:
+                continue
+            if not demand.resources.fits_in(room) or not self._ledger.has_devices(demand.resources):
+                continue
+            if demand.free and self._running(demand) >= self._free_limit:
+                continue
+            share = (self._held_cpu.get(demand.job_id, 0), len(demand.held))
+            if best is None or share < best_share:
+                best, best_share = demand, share
+        return best
+
+    def _running(self, demand: Demand) -> int:
+        """Its leases whose worker is not blocked."""
+        return sum(not self._is_blocked(lease) for lease in demand.held.values())
+
+    def _is_blocked(self, lease: Lease) -> bool:
+        allocation = self._ledger.allocation(lease.worker.worker_id)
+        return allocation is not None and allocation.lent
+
+    def _grant(self, demand: Demand, worker: Worker, now: float) -> list[Action]:
+        assert worker.address is not None
+        allocation = self._ledger.allocate(worker.worker_id, demand.resources)
+        worker.name = demand.spec.name
+        lease = Lease(self._new_lease_id(), demand, worker, now)
+        self._leases[lease.lease_id] = self._by_worker[worker.worker_id] = lease
+        demand.held[lease.lease_id] = lease
+        demand.takes(1)
+        self._held_cpu[demand.job_id] = self._held_cpu.get(demand.job_id, 0) + demand.resources["CPU"]
+        key = (demand.owner, demand.class_key)
+        del self._waiting[key]
+        if demand.owed:
+            demand.waiting_since = now
+            self._waiting[key] = demand
+        else:
+            demand.settled()
+        return [
+            Send(
+                worker.worker_id,
+                frames.LeaseAssigned(
+                    lease.lease_id, demand.job_id, demand.spec.resources, allocation.devices, demand.spec.strategy
+                ),
+            ),
+            Send(demand.owner, frames.LeaseGranted(demand.class_key, lease.lease_id, worker.address, worker.pid)),
+        ]
+
+    def _end(self, lease: Lease) -> None:
+        demand = lease.demand
+        del self._leases[lease.lease_id], self._by_worker[lease.worker.worker_id], demand.held[lease.lease_id]
+        self._ledger.release(lease.worker.worker_id)
+        left = self._held_cpu.pop(demand.job_id, 0) - demand.resources["CPU"]
+        if left > 0:
+            self._held_cpu[demand.job_id] = left
+
+    def _reclaim(
+        self, need: ResourceSet, count: int, job_id: bytes, waiting: Demand | None, now: float
+    ) -> list[Action]:
+        """Ask back up to ``count`` leases that would help, until nobody holds more than the one that waits.
+
+        Shares are counted in leases: between jobs by all that a job holds, within a job by scheduling class.
+        """
+        lacking = need.missing_from(self._ledger.available)
+        if not lacking:
+            return []
+        by_job = Counter(lease.demand.job_id for lease in self._leases.values() if not lease.reclaimed)
+        by_demand = Counter(id(lease.demand) for lease in self._leases.values() if not lease.reclaimed)
+        helpful = [
+            lease
+            for lease in self._leases.values()
+            if lease.demand is not waiting
+            and any(lease.demand.resources[name] for name in lacking)
+            and not self._is_blocked(lease)
+        ]
+        helpful.sort(key=lambda lease: (-by_job[lease.demand.job_id], -by_demand[id(lease.demand)]))
+        asked = sum(lease.reclaimed for lease in helpful)
+        actions: list[Action] = []
+        for lease in helpful:
+            if lease.reclaimed or now - lease.granted_at < QUANTUM_S or asked >= count:
+                continue
+            theirs, ours = by_job[lease.demand.job_id], by_job[job_id]
+            if lease.demand.job_id == job_id:
+                theirs, ours = by_demand[id(lease.demand)], by_demand[id(waiting)]
+            # What was asked back will be ours.
+            if waiting is None or theirs > ours + asked:
+                lease.reclaimed = True
+                asked += 1
+                by_job[lease.demand.job_id] -= 1
+                by_demand[id(lease.demand)] -= 1
+                actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)))
+        return actions
+
+    def _ask_if_due(self, demand: Demand, now: float) -> list[Action]:
+        at = demand.ask_at(self.alone)
+        if at is None or now < at:
+            return []
+        if demand.impossible and demand.strategy.node_id == self._node_id and demand.bound:
+            return [self._refuse(demand, "affinity", f"{self._why_not_here(demand)}, and it may run nowhere else")]
+        # What fits only waits for a process to start.
+        count = demand.elsewhere(self.alone) or demand.owed - self._fitting(demand)
+        if count <= 0:
+            demand.ask_not_before = now + SPILL_AFTER_S
+            return []
+        return [demand.ask(count, now)]
+
+    def _fitting(self, demand: Demand) -> int:
+        """How many of it have room now."""
+        available = self._ledger.available
+        return min((available[name] // grains for name, grains in demand.resources.grains.items()), default=demand.owed)
+
+    def _why_not_here(self, demand: Demand) -> str:
+        here = f"node {self._node_id.hex()}"
+        if self._draining:
+            return f"{here} is about to leave the cluster, and no other is known"
+        lacks = demand.resources.missing_from(self._ledger.total)
+        if not lacks:
+            return f"no node is known that {demand.spec.strategy!r} allows: {here} is not one"
+        return (
+            f"no node is known that can hold {_amounts(demand.resources.to_units())}, even when idle: "
+            f"{here} lacks {_amounts(lacks)}"
+        )
+
+    def _refuse(self, demand: Demand, kind: str, reason: str) -> Action:
+        """What is owed counts as cancelled: a later demand of the class is judged anew."""
+        demand.cancel()
+        self._waiting.pop((demand.owner, demand.class_key), None)
+        return Send(demand.owner, frames.LeaseRefused(demand.class_key, kind, reason))
+
+    def _settled(self, demand: Demand) -> None:
+        demand.settled()
+        self._waiting.pop((demand.owner, demand.class_key), None)
+
+
+def _amounts(units: dict[str, float]) -> str:
+    return ", ".join(f"{value:g} {name}" for name, value in sorted(units.items())) or "nothing"

@@ -1,0 +1,248 @@
+"""What workers print: read from their pipes, kept in files, published to the drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from shoal_raylet.workers.line_splitter import LineSplitter
+
+log = structlog.get_logger(__name__)
+
+#: Lines are collected this long before they are published together, in seconds.
+BATCH_S = 0.05
+#: Lines in one published batch at most.
+MAX_BATCH_LINES = 1000
+#: While this many lines wait to be published, the pipes are not read: a worker that floods waits in ``print``.
+MAX_PENDING_LINES = 20_000
+#: A log file that grows over this is renamed to ``….1``, replacing an older one, in bytes.
+ROTATE_BYTES = 16 * 1024 * 1024
+#: Kept of a worker's standard error for the message about its failed start, in lines.
+_TAIL_LINES = 20
+#: A worker that runs several things begins what each of them prints with such a line (``shoal.worker``).
+_NAME_MARK = "\x01shoal-name:"
+_READ_BYTES = 64 * 1024
+#: Reads of one pipe in a row: others have their turn.
+_MAX_READS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose lines these are; unknown until a worker has its first job."""
+
+    job_id: bytes
+    worker_id: bytes
+    pid: int
+    name: str
+
+
+@dataclass(slots=True)
+class Batch:
+    source: Source
+    is_stderr: bool
+    lines: list[str] = field(default_factory=list)
+
+
+class _LogFile:
+    """Opened when the first line comes: a job of a thousand silent actors makes no files."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._size = 0
+
+    def write(self, lines: list[str]) -> None:
+        data = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+        try:
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.write(self._fd, data)
+            self._size += len(data)
+            if self._size > ROTATE_BYTES:
+                self.close()
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+        except OSError as error:
+            # A full disk must not stop the worker: its lines still reach the driver.
+            log.warning("worker_log_not_written", path=str(self._path), reason=str(error))
+            self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._size = -1, 0
+
+
+@dataclass(slots=True, eq=False)
+class _Pipe:
+    fd: int
+    is_stderr: bool
+    worker_id: bytes
+    file: _LogFile
+    splitter: LineSplitter = field(default_factory=LineSplitter)
+    paused: bool = False
+    #: What the worker called itself last; empty = not yet.
+    name: str = ""
+
+
+class WorkerOutput:
+    """``source_of(worker_id)`` names the origin of a line when it is read; None = no job yet, not published."""
+
+    def __init__(
+        self,
+        logs_dir: Path,
+        source_of: Callable[[bytes], Source | None],
+        publish: Callable[[Batch], Awaitable[None]],
+    ) -> None:
+        self._logs_dir = logs_dir
+        self._source_of = source_of
+        self._publish = publish
+        self._loop = asyncio.get_running_loop()
+        self._pipes: dict[bytes, list[_Pipe]] = {}
+        self._tails: dict[bytes, deque[str]] = {}
+        self._pending: deque[Batch] = deque()
+        self._pending_lines = 0
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._publisher: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._logs_dir.mkdir(parents=True, exist_ok=True)
+        self._publisher = self._loop.create_task(self._publish_in_batches(), name="worker output")
+
+    def open(self, worker_id: bytes, stdout: int, stderr: int) -> None:
+        """Takes the read ends over."""
+        self._tails[worker_id] = deque(maxlen=_TAIL_LINES)
+        pipes = []
+        for fd, is_stderr, ending in ((stdout, False, "out"), (stderr, True, "err")):
+            os.set_blocking(fd, False)
+            file = _LogFile(self._logs_dir / f"worker-{worker_id.hex()}.{ending}")
+            pipe = _Pipe(fd, is_stderr, worker_id, file)
+            self._loop.add_reader(fd, self._read, pipe)
+            pipes.append(pipe)
+        self._pipes[worker_id] = pipes
+
+    def drain(self, worker_id: bytes) -> None:
+        """Read what has been printed so far, so that it is told under the name it was printed by."""
+        for pipe in self._pipes.get(worker_id, ()):
+            if pipe.fd >= 0 and not pipe.paused:
+                self._read(pipe)
+
+    def finish(self, worker_id: bytes) -> None:
+        """The process has ended: read the rest. Its descendants may hold the pipes, but are not waited for."""
+        for pipe in self._pipes.pop(worker_id, ()):
+            if pipe.fd >= 0:
+                self._read(pipe, limit=2 * MAX_PENDING_LINES)
+            self._close(pipe)
+
+    def note(self, worker_id: bytes, line: str) -> None:
+        """Add to what ``tail`` tells."""
+        self._tails.setdefault(worker_id, deque(maxlen=_TAIL_LINES)).append(line)
+
+    def tail(self, worker_id: bytes) -> str:
+        """The last lines of its standard error; forgets them."""
+        return "\n".join(self._tails.pop(worker_id, ()))
+
+    async def flush(self) -> None:
+        """Publish everything that has been printed so far."""
+        for worker_id in list(self._pipes):
+            self.drain(worker_id)
+        await self._publish_pending()
+
+    async def stop(self) -> None:
+        if self._publisher is not None:
+            self._publisher.cancel()
+            await asyncio.wait([self._publisher])
+        for worker_id in list(self._pipes):
+            self.finish(worker_id)
+        await self._publish_pending()
+
+    def _read(self, pipe: _Pipe, limit: int = MAX_PENDING_LINES) -> None:
+        for _ in range(_MAX_READS):
+            if self._pending_lines >= limit:
+                pipe.paused = True
+                self._loop.remove_reader(pipe.fd)
+                return
+            try:
+                data = os.read(pipe.fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                self._close(pipe)
+                return
+            self._add(pipe, pipe.splitter.feed(data))
+
+    def _close(self, pipe: _Pipe) -> None:
+        if pipe.fd < 0:
+            return
+        self._add(pipe, pipe.splitter.end())
+        self._loop.remove_reader(pipe.fd)
+        os.close(pipe.fd)
+        pipe.fd = -1
+        pipe.file.close()
+
+    def _add(self, pipe: _Pipe, lines: list[str]) -> None:
+        part: list[str] = []
+        for line in lines:
+            if line.startswith(_NAME_MARK):
+                self._keep(pipe, part)
+                part = []
+                pipe.name = line.removeprefix(_NAME_MARK)
+            else:
+                part.append(line)
+        self._keep(pipe, part)
+
+    def _keep(self, pipe: _Pipe, lines: list[str]) -> None:
+        if not lines:
+            return
+        pipe.file.write(lines)
+        if pipe.is_stderr and pipe.worker_id in self._tails:
+            self._tails[pipe.worker_id].extend(lines)
+        source = self._source_of(pipe.worker_id)
+        if source is None:
+            return
+        if pipe.name:
+            source = dataclasses.replace(source, name=pipe.name)
+        for start in range(0, len(lines), MAX_BATCH_LINES):
+            part = lines[start : start + MAX_BATCH_LINES]
+            self._pending_lines += len(part)
+            last = self._pending[-1] if self._pending else None
+            if (
+                last is not None
+                and last.source == source
+                and last.is_stderr == pipe.is_stderr
+                and len(last.lines) + len(part) <= MAX_BATCH_LINES
+            ):
+                last.lines += part
+            else:
+                self._pending.append(Batch(source, pipe.is_stderr, part))
+        self._wake.set()
+
+    async def _publish_in_batches(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(BATCH_S)
+            self._wake.clear()
+            await self._publish_pending()
+
+    async def _publish_pending(self) -> None:
+        """In order: a flush waits for the batch that is being published."""
+        async with self._lock:
+            while self._pending:
+                batch = self._pending.popleft()
+                try:
+                    await self._publish(batch)
+                finally:
+                    self._pending_lines -= len(batch.lines)
+        if self._pending_lines < MAX_PENDING_LINES:
+            for pipes in self._pipes.values():
+                for pipe in pipes:
+                    if pipe.paused and pipe.fd >= 0:
+                        pipe.paused = False
+                        self._loop.add_reader(pipe.fd, self._read, pipe)

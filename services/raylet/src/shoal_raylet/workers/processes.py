@@ -1,0 +1,308 @@
+"""Worker processes: forked from the template or started plainly, watched, killed and reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from shoal_common.worker_launch import WorkerConfig, WorkerForked
+from shoal_raylet.workers import orphans
+from shoal_raylet.workers.output import WorkerOutput
+from shoal_raylet.workers.template_process import TemplateProcess
+
+log = structlog.get_logger(__name__)
+
+#: A template that has not answered by then is replaced, in seconds (it imports while the first requests wait).
+TEMPLATE_TIMEOUT_S = 20.0
+#: Pauses before the template is started again, in seconds.
+_FIRST_RESTART_S = 1.0
+_MAX_RESTART_S = 60.0
+#: A dead worker has become our child by then, or nobody knows its exit status, in seconds.
+_STATUS_TIMEOUT_S = 1.0
+#: What has been killed is gone by then, however busy the machine is, in seconds.
+_KILLED_WITHIN_S = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    worker_id: bytes
+    pid: int = 0
+    pidfd: int = -1
+    #: Set when we are its parent from the start.
+    popen: subprocess.Popen[bytes] | None = None
+    #: Killed before its pid was known.
+    doomed: bool = False
+    answer_timeout: asyncio.TimerHandle | None = None
+    status_timeout: asyncio.TimerHandle | None = None
+
+
+@dataclass
+class WorkerProcesses:
+    """``on_exit(worker_id, wait_status)`` is called once for each launched worker; status None = not known."""
+
+    make_config: Callable[[bytes], WorkerConfig]
+    output: WorkerOutput
+    on_exit: Callable[[bytes, int | None], None]
+    template_log: Path
+    _template: TemplateProcess | None = None
+    _processes: dict[bytes, _Process] = field(default_factory=dict)
+    _orphans: orphans.OrphanReaper = field(default_factory=orphans.OrphanReaper)
+    _restart: asyncio.TimerHandle | None = None
+    _restart_pause_s: float = _FIRST_RESTART_S
+    _stopping: bool = False
+    _closing: set[asyncio.Future[None]] = field(default_factory=set)
+    _reap_timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+
+    def start(self, template: TemplateProcess | None) -> None:
+        orphans.become_subreaper()
+        if template is None:
+            self._start_template()
+        else:
+            self._adopt(template)
+
+    def launch(self, worker_id: bytes) -> None:
+        """The outcome comes as the worker's registration, or as ``on_exit``."""
+        process = self._processes[worker_id] = _Process(worker_id)
+        self._all_gone.clear()
+        try:
+            self._launch(process)
+        except OSError as error:
+            log.error("worker_start_failed", worker_id=worker_id.hex(), reason=str(error))
+            self.output.note(worker_id, f"cannot start a process: {error}")
+            self._loop.call_soon(self._exited, process, None)
+
+    def kill(self, worker_id: bytes) -> None:
+        """SIGKILL; idempotent."""
+        process = self._processes.get(worker_id)
+        if process is None:
+            return
+        if process.pidfd < 0:
+            process.doomed = True
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
+    async def wait_until_gone(self, timeout_s: float) -> None:
+        """Until no launched worker is left, at most ``timeout_s``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._all_gone.wait()
+
+    async def stop(self) -> None:
+        """SIGKILL to whatever is left, then the template; all are reaped."""
+        self._stopping = True
+        for timer in (self._restart, self._reap_timer):
+            if timer is not None:
+                timer.cancel()
+        for worker_id in self._processes:
+            self.kill(worker_id)
+        await self.wait_until_gone(_KILLED_WITHIN_S)
+        if self._template is not None:
+            self._discard_template()
+        if self._closing:
+            await asyncio.wait(self._closing)
+        # Killing a parent makes orphans of its children: until there are none.
+        for _ in range(50):
+            if not self._orphans.kill_and_reap(self._known_pids()):
+                break
+            await asyncio.sleep(0.005)
+        for process in list(self._processes.values()):
+            self._exited(process, None)
+
+    # --- starting ---
+
+    def _launch(self, process: _Process) -> None:
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.output.open(process.worker_id, out_read, err_read)
+            config = self.make_config(process.worker_id)
+            if self._template is None or not self._fork(self._template, process, config, out_write, err_write):
+                self._start_plainly(process, config, out_write, err_write)
+        finally:
+            os.close(out_write)
+            os.close(err_write)
+
+    def _fork(self, template: TemplateProcess, process: _Process, config: WorkerConfig, out: int, err: int) -> bool:
+        try:
+            template.fork(config, out, err)
+        except OSError as error:
+            log.warning("template_does_not_take_work", reason=str(error))
+            if error.errno not in (errno.EAGAIN, errno.EMFILE):
+                self._read_template(template)  # the workers that it has still forked live on
+                self._template_failed(str(error))
+            return False
+        process.answer_timeout = self._loop.call_later(
+            TEMPLATE_TIMEOUT_S, self._template_failed, f"no answer within {TEMPLATE_TIMEOUT_S:g} s"
+        )
+        return True
+
+    def _start_plainly(self, process: _Process, config: WorkerConfig, out: int, err: int) -> None:
+        config_read, config_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            # A document of one or two kilobytes: the pipe takes it whole.
+            os.write(config_write, msgspec.json.encode(config))
+            process.popen = subprocess.Popen(
+                [sys.executable, "-m", "shoal.worker", "--config-fd", str(config_read)],
+                pass_fds=[config_read],
+                env={**os.environ, **config.env, **orphans.mark()},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        finally:
+            os.close(config_read)
+            os.close(config_write)
+        self._watch(process, process.popen.pid)
+
+    def _watch(self, process: _Process, pid: int) -> None:
+        process.pid = pid
+        # It leads a session of its own once it runs.
+        self._orphans.sessions.add(pid)
+        try:
+            process.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            # Dead and reaped already, before it became our child.
+            process.status_timeout = self._loop.call_later(_STATUS_TIMEOUT_S, self._exited, process, None)
+            return
+        self._loop.add_reader(process.pidfd, self._ended, process)
+        if process.doomed:
+            self.kill(process.worker_id)
+
+    # --- ends ---
+
+    def _ended(self, process: _Process) -> None:
+        """The pidfd is readable: the process is dead, its parent has its status."""
+        self._loop.remove_reader(process.pidfd)
+        if process.popen is not None:
+            code = process.popen.wait()
+            self._exited(process, -code if code < 0 else code << 8)
+            return
+        status = _reap(process.pid)
+        if status is not None:
+            self._exited(process, status)
+        else:
+            process.status_timeout = self._loop.call_later(_STATUS_TIMEOUT_S, self._exited, process, None)
+
+    def _exited(self, process: _Process, status: int | None) -> None:
+        if self._processes.pop(process.worker_id, None) is None:
+            return
+        if not self._processes:
+            self._all_gone.set()
+        for timer in (process.answer_timeout, process.status_timeout):
+            if timer is not None:
+                timer.cancel()
+        if process.pidfd >= 0:
+            self._loop.remove_reader(process.pidfd)
+            os.close(process.pidfd)
+        if status is None and process.pid:
+            status = _reap(process.pid)
+        self.output.finish(process.worker_id)
+        self.on_exit(process.worker_id, status)
+        self._reap_soon()
+
+    def _reap_soon(self) -> None:
+        """What the dead process had started is ours now: it ends with it."""
+        if not self._stopping and self._reap_timer is None:
+            self._reap_timer = self._loop.call_later(0.05, self._reap)
+
+    def _reap(self) -> None:
+        self._reap_timer = None
+        if self._template is not None:
+            # A worker that has just become our child is not an orphan: its packet has arrived.
+            self._read_template(self._template)
+        if self._orphans.kill_and_reap(self._known_pids()):
+            self._reap_soon()
+
+    def _known_pids(self) -> set[int]:
+        known = {process.pid for process in self._processes.values()}
+        if self._template is not None:
+            known.add(self._template.pid)
+        return known
+
+    # --- the template ---
+
+    def _start_template(self) -> None:
+        self._restart = None
+        try:
+            template = TemplateProcess.start(self.template_log)
+        except OSError as error:
+            log.error("template_start_failed", reason=str(error))
+            self._restart_later()
+            return
+        self._adopt(template)
+
+    def _adopt(self, template: TemplateProcess) -> None:
+        self._template = template
+        self._orphans.sessions.add(template.pid)
+        self._loop.add_reader(template.control.fileno(), self._read_template, template)
+
+    def _read_template(self, template: TemplateProcess) -> None:
+        try:
+            while (packet := template.receive()) is not None:
+                if isinstance(packet, WorkerForked):
+                    self._forked(packet)
+        except (EOFError, msgspec.DecodeError) as error:
+            self._template_failed(str(error))
+
+    def _forked(self, packet: WorkerForked) -> None:
+        self._restart_pause_s = _FIRST_RESTART_S
+        process = self._processes.get(packet.worker_id)
+        if process is None:
+            # Given up on already; its registration would be refused, but it must not linger until then.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(packet.pid, signal.SIGKILL)
+            self._reap_soon()
+            return
+        if process.answer_timeout is not None:
+            process.answer_timeout.cancel()
+        self._watch(process, packet.pid)
+
+    def _template_failed(self, reason: str) -> None:
+        if self._template is None or self._stopping:
+            return
+        log.warning("template_failed", reason=reason)
+        self._discard_template()
+        for process in list(self._processes.values()):
+            if not process.pid:
+                self.output.note(process.worker_id, f"the worker template failed: {reason}")
+                self._exited(process, None)
+        self._restart_later()
+
+    def _discard_template(self) -> None:
+        assert self._template is not None
+        template, self._template = self._template, None
+        self._loop.remove_reader(template.control.fileno())
+        closing = self._loop.run_in_executor(None, template.close)
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _restart_later(self) -> None:
+        self._restart = self._loop.call_later(self._restart_pause_s, self._start_template)
+        self._restart_pause_s = min(2 * self._restart_pause_s, _MAX_RESTART_S)
+
+
+def _reap(pid: int) -> int | None:
+    """The wait status of a dead child of ours; None = it is not ours (yet)."""
+    with contextlib.suppress(ChildProcessError):
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+        if reaped:
+            return status
+    return None

@@ -1,0 +1,204 @@
+"""Writing rows: each once, in order, the newest version only, and again when the store fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shoal_common.errors import InvalidRequest, Unavailable
+from shoal_common.metadata import MAX_VALUE_BYTES, Entry, Fenced, MetadataStoreError, RevisionConflict
+from shoal_common.service.background import Background
+from shoal_gcs.store import rows as rows_module
+from shoal_gcs.store.rows import Rows, written
+
+
+class ManualStore:
+    """Each write waits until the test lets it through, or fails it."""
+
+    def __init__(self) -> None:
+        self.calls: asyncio.Queue[tuple[str, bytes | None, int | None, asyncio.Future[int]]] = asyncio.Queue()
+        self.entries: list[Entry] = []
+
+    async def scan(self, prefix: str) -> list[Entry]:
+        return self.entries
+
+    async def get(self, key: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.key == key), None)
+
+    async def put(self, key: str, value: bytes, *, expected_revision: int | None = None) -> int:
+        return await self._call(key, value, expected_revision)
+
+    async def delete(self, key: str, *, expected_revision: int | None = None) -> bool:
+        await self._call(key, None, expected_revision)
+        return True
+
+    async def _call(self, key: str, value: bytes | None, expected_revision: int | None) -> int:
+        outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.calls.put_nowait((key, value, expected_revision, outcome))
+        return await outcome
+
+    async def next(self, outcome: int | Exception) -> tuple[str, bytes | None, int | None]:
+        async with asyncio.timeout(10):
+            key, value, expected, future = await self.calls.get()
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+        return key, value, expected
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> ManualStore:
+    monkeypatch.setattr(rows_module, "RETRY_AFTER_S", 0.0)
+    return ManualStore()
+
+
+@pytest.fixture
+async def rows(store: ManualStore) -> AsyncIterator[Rows]:
+    background = Background()
+    yield Rows(store, "/t/", background)  # type: ignore[arg-type]
+    await background.stop()
+
+
+async def test_each_write_compares_the_revision_of_the_one_before(rows: Rows, store: ManualStore) -> None:
+    first = rows.put("a", b"1")
+    assert await store.next(7) == ("/t/a", b"1", 0)
+    await first
+    second = rows.put("a", b"2")
+    assert await store.next(9) == ("/t/a", b"2", 7)
+    await second
+    deleted = rows.delete("a")
+    assert await store.next(0) == ("/t/a", None, 9)
+    await deleted
+    rows.put("a", b"3")
+    assert await store.next(11) == ("/t/a", b"3", 0)
+
+
+async def test_loaded_rows_go_on_from_their_revision(rows: Rows, store: ManualStore) -> None:
+    store.entries = [Entry("/t/a", b"1", 8), Entry("/t/b", b"1", 3)]
+    assert [row.key for row in await rows.load()] == ["a", "b"]
+    rows.put("a", b"2")
+    assert await store.next(9) == ("/t/a", b"2", 8)
+
+
+async def test_versions_that_come_during_a_write_are_written_together(rows: Rows, store: ManualStore) -> None:
+    committed: list[str] = []
+    saves = [rows.put("a", str(i).encode(), lambda i=i: committed.append(str(i))) for i in range(4)]  # type: ignore[misc]
+    assert await store.next(1) == ("/t/a", b"3", 0)
+    await written(saves)
+    assert committed == ["3"], "those before it were never in the store"
+
+
+async def test_a_version_counts_only_when_it_is_in_the_store(rows: Rows, store: ManualStore) -> None:
+    committed: list[str] = []
+    first = rows.put("a", b"1", lambda: committed.append("1"))
+    key, value, _, outcome = await store.calls.get()
+    second = rows.put("a", b"2", lambda: committed.append("2"))
+    assert (key, value, committed, first.done()) == ("/t/a", b"1", [], False)
+    outcome.set_result(1)
+    await first
+    assert (committed, second.done()) == (["1"], False)
+    await store.next(2)
+    await second
+    assert committed == ["1", "2"]
+
+
+async def test_rows_do_not_wait_for_one_another(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    rows.put("b", b"1")
+    assert {(await store.calls.get())[0] for _ in range(2)} == {"/t/a", "/t/b"}
+
+
+async def test_a_failed_write_is_told_and_tried_again(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    await store.next(MetadataStoreError("disk full"))
+    with pytest.raises(Unavailable, match="disk full"):
+        await written([save])
+    assert await store.next(1) == ("/t/a", b"1", 0)
+    later = rows.put("a", b"2")
+    assert await store.next(2) == ("/t/a", b"2", 1)
+    await written([later])
+
+
+async def test_a_failed_write_is_tried_again_by_itself(rows: Rows, store: ManualStore) -> None:
+    committed: list[str] = []
+    rows.put("a", b"1", lambda: committed.append("1"))
+    await store.next(MetadataStoreError("disk full"))
+    assert await store.next(1) == ("/t/a", b"1", 0)
+    await written([rows.delete("b")])
+    assert committed == ["1"]
+
+
+async def test_who_was_overtaken_by_another_gcs_does_not_try_again(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    await store.next(RevisionConflict("/t/a", 0, 5))
+    with pytest.raises(Unavailable, match="another GCS has taken over"):
+        await written([save])
+    assert store.calls.empty()
+
+
+async def test_a_write_that_arrived_though_it_seemed_to_fail_is_taken_for_what_it_is(
+    rows: Rows, store: ManualStore
+) -> None:
+    committed: list[str] = []
+    rows.put("a", b"1", lambda: committed.append("1"))
+    await store.next(MetadataStoreError("no answer"))
+    store.entries = [Entry("/t/a", b"1", 5)]
+    await written([rows.delete("another")])
+    assert committed == ["1"]
+    rows.put("a", b"2")
+    assert await store.next(6) == ("/t/a", b"2", 5)
+
+
+async def test_an_unconfirmed_version_that_arrives_late_is_no_other_gcs(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    await store.next(MetadataStoreError("no answer"))
+    await store.next(RevisionConflict("/t/a", 0, 5))  # it arrived between the look and this write
+    store.entries = [Entry("/t/a", b"1", 5)]
+    later = rows.put("a", b"2")
+    assert await store.next(6) == ("/t/a", b"2", 5)
+    await later
+
+
+async def test_an_unconfirmed_write_does_not_hide_another_gcs(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    await store.next(MetadataStoreError("no answer"))
+    store.entries = [Entry("/t/a", b"of another", 5)]
+    with pytest.raises(Unavailable, match="another GCS has taken over"):
+        await rows.put("a", b"2")
+    assert store.calls.empty()
+
+
+async def test_a_delete_after_an_unconfirmed_write_deletes_what_arrived(rows: Rows, store: ManualStore) -> None:
+    rows.put("a", b"1")
+    await store.next(MetadataStoreError("no answer"))
+    store.entries = [Entry("/t/a", b"1", 5)]
+    deleted = rows.delete("a")
+    assert await store.next(0) == ("/t/a", None, 5)
+    await deleted
+
+
+async def test_a_fenced_gcs_does_not_try_again(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    await store.next(Fenced(3, "its lease has ended"))
+    with pytest.raises(Unavailable, match="another GCS has taken over"):
+        await written([save])
+    assert store.calls.empty()
+
+
+async def test_a_row_that_no_store_takes_is_refused_at_once(rows: Rows, store: ManualStore) -> None:
+    with pytest.raises(InvalidRequest, match="more than 1048576"):
+        rows.put("a", b"x" * (MAX_VALUE_BYTES + 1))
+    assert store.calls.empty()
+
+
+async def test_a_caller_that_gives_up_cancels_no_write(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    caller = asyncio.ensure_future(written([save]))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    await store.next(1)
+    await save

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from shoal_common.placement import bundles
+from shoal_common.placement.resources import ResourceSet
+from shoal_raylet.leases.bundle_reservations import COMMIT_WITHIN_S, BundleReservations
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+
+GROUP, OTHER = b"\x01" * 16, b"\x02" * 16
+ONE = ResourceSet.of({"CPU": 1})
+NODE = ResourceSet.of({"CPU": 4, "disk": 1})
+
+
+@pytest.fixture
+def ledger() -> ResourceLedger:
+    return ResourceLedger(NODE)
+
+
+@pytest.fixture
+def held(ledger: ResourceLedger) -> BundleReservations:
+    return BundleReservations(ledger)
+
+
+def test_prepared_bundles_hold_resources_that_nobody_can_use(held: BundleReservations, ledger: ResourceLedger) -> None:
+    assert held.prepare(GROUP, b"r", {0: ONE, 1: ONE}, 0.0) == {}
+    assert ledger.available == ResourceSet.of({"CPU": 2, "disk": 1})
+    assert ledger.total == NODE
+    assert held.prepare(GROUP, b"r", {0: ONE, 1: ONE}, 0.0) == {}, "a repeat"
+    assert ledger.available["CPU"] == 20_000
+
+
+def test_committed_bundles_are_resources_of_the_node(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.prepare(GROUP, b"r", {0: ONE, 1: ONE}, 0.0)
+    assert held.commit(GROUP, b"r") and held.commit(GROUP, b"r")
+    assert ledger.total.to_units()[f"CPU_group_{GROUP.hex()}"] == 2
+    in_first, in_any = bundles.needed(ONE, GROUP, 0), bundles.needed(ONE, GROUP, None)
+    ledger.allocate(b"a", in_first)
+    assert not ledger.can_hold(in_first), "its bundle is full"
+    assert ledger.can_hold(in_any), "the other one is not"
+    ledger.allocate(b"b", in_any)
+    assert not ledger.can_hold(in_any) and not ledger.can_hold(bundles.needed(ONE, GROUP, 1))
+    assert ledger.can_hold(bundles.needed(ResourceSet(), GROUP, 0)), "what needs nothing is bound to it too"
+    assert not ledger.can_ever_hold(bundles.needed(ResourceSet(), OTHER, None))
+
+
+def test_all_bundles_are_prepared_or_none(held: BundleReservations, ledger: ResourceLedger) -> None:
+    assert held.prepare(GROUP, b"r", {0: ONE, 1: ResourceSet.of({"CPU": 4})}, 0.0) == {"CPU": 1.0}
+    assert ledger.available == NODE
+    assert not held.commit(GROUP, b"r")
+
+
+def test_what_is_given_back_is_the_nodes_again(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.prepare(GROUP, b"r", {0: ONE}, 0.0)
+    held.prepare(GROUP, b"s", {1: ONE}, 0.0)
+    held.prepare(OTHER, b"r", {0: ONE}, 0.0)
+    held.commit(GROUP, b"r")
+    held.give_back(GROUP, b"s")
+    assert ledger.available["CPU"] == 20_000
+    ledger.allocate(b"a", bundles.needed(ONE, GROUP, 0))
+    held.give_back(GROUP, b"")
+    held.give_back(GROUP, b"")
+    assert ledger.total == NODE
+    assert ledger.available["CPU"] == 30_000
+    ledger.release(b"a")
+    assert ledger.available.to_units() == {"CPU": 3, "disk": 1}, "nothing is left of the bundle when its last user ends"
+
+
+def test_what_is_not_committed_in_time_is_given_up(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.prepare(GROUP, b"r", {0: ONE}, 0.0)
+    held.prepare(OTHER, b"r", {0: ONE}, 0.0)
+    held.commit(OTHER, b"r")
+    assert held.next_deadline() == COMMIT_WITHIN_S
+    held.tick(COMMIT_WITHIN_S)
+    assert held.next_deadline() is None
+    assert not held.commit(GROUP, b"r")
+    assert ledger.available["CPU"] == 30_000
+
+
+def test_another_attempt_replaces_one_that_nobody_commits(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.prepare(GROUP, b"r", {0: ResourceSet.of({"CPU": 3})}, 0.0)
+    assert held.prepare(GROUP, b"s", {0: ResourceSet.of({"CPU": 3})}, 1.0) == {}
+    assert not held.commit(GROUP, b"r")
+    assert held.commit(GROUP, b"s")
+    assert held.prepare(GROUP, b"t", {1: ONE}, 2.0) == {}
+    assert ledger.available == ResourceSet.of({"disk": 1}) + bundles.offered(ResourceSet.of({"CPU": 3}), GROUP, 0)
+
+
+def test_a_task_that_waits_in_a_bundle_lends_the_bundles_cpu(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.prepare(GROUP, b"r", {0: ONE}, 0.0)
+    held.commit(GROUP, b"r")
+    in_bundle = bundles.needed(ONE, GROUP, 0)
+    ledger.allocate(b"a", in_bundle)
+    ledger.lend_cpu(b"a")
+    assert ledger.can_hold(in_bundle)
+    ledger.take_back_cpu(b"a")
+    assert not ledger.can_hold(in_bundle)
+    ledger.release(b"a")
+    assert ledger.available == ledger.total - ONE

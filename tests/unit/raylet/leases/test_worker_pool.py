@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import itertools
+
+from shoal_common.channel import frames
+from shoal_raylet.actions import AskWorkerToExit, KillWorker, StartWorker, WorkersUnstartable
+from shoal_raylet.leases.worker_pool import IDLE_EXIT_S, MAX_STARTING, WorkerPool, WorkerState
+
+JOB, OTHER = b"job1", b"job2"
+LEASED, ACTOR = WorkerState.LEASED, WorkerState.ACTOR
+
+
+def make_pool(soft_limit: int = 2, fresh: int = 0, timeout_s: float = 10.0) -> WorkerPool:
+    counter = itertools.count(1)
+    return WorkerPool(soft_limit, fresh, timeout_s, lambda: b"w%d" % next(counter))
+
+
+def start(pool: WorkerPool, count: int, now: float = 0.0) -> list[bytes]:
+    """``count`` registered fresh workers."""
+    started = [a.worker_id for a in pool.balance(count, now) if isinstance(a, StartWorker)]
+    for worker_id in started:
+        pool.registered(worker_id, 100, frames.WorkerAddress(b"n", worker_id, "/path"), now)
+    return started
+
+
+def take(pool: WorkerPool, job: bytes, state: WorkerState = LEASED, env: str = "", now: float = 0.0) -> bytes | None:
+    worker = pool.take(job, env, state, now)
+    return worker.worker_id if worker is not None else None
+
+
+def test_fresh_workers_are_kept_ready() -> None:
+    pool = make_pool(fresh=2)
+    assert start(pool, 0) == [b"w1", b"w2"]
+    assert pool.balance(0, 0.0) == []
+    assert take(pool, JOB) == b"w1"
+    assert pool.balance(0, 0.0) == [StartWorker(b"w3")]
+
+
+def test_a_worker_never_changes_its_job_or_environment() -> None:
+    pool = make_pool()
+    start(pool, 1)
+    assert take(pool, JOB) == b"w1"
+    pool.put_back(b"w1", 1.0)
+    assert take(pool, OTHER) is None
+    assert take(pool, JOB, env="pip") is None
+    assert take(pool, JOB) == b"w1"
+
+
+def test_a_task_gets_the_worker_used_last_and_an_actor_a_fresh_one() -> None:
+    pool = make_pool()
+    start(pool, 3)
+    used = [take(pool, JOB) for _ in range(2)]
+    for worker_id in used:
+        assert worker_id is not None
+        pool.put_back(worker_id, 1.0)
+    assert take(pool, JOB, ACTOR) == b"w3"
+    assert take(pool, JOB) == used[1]
+    assert take(pool, JOB, ACTOR) == used[0]
+
+
+def test_idle_workers_beyond_the_limit_are_asked_to_exit() -> None:
+    pool = make_pool(soft_limit=1)
+    workers = start(pool, 2)
+    assert [take(pool, JOB) for _ in workers] == workers
+    for worker_id in workers:
+        pool.put_back(worker_id, 1.0)
+    assert pool.balance(0, 1.5) == []
+    assert pool.next_deadline(0) == 1.0 + IDLE_EXIT_S
+    assert pool.balance(0, 2.0) == [AskWorkerToExit(b"w1", "idle")]
+    # It is on its way out, and not used again.
+    assert take(pool, JOB) == b"w2"
+    assert take(pool, JOB) is None
+
+
+def test_nobody_is_sent_away_while_somebody_waits() -> None:
+    pool = make_pool(soft_limit=0)
+    start(pool, 1)
+    take(pool, OTHER)
+    pool.put_back(b"w1", 0.0)
+    assert not any(isinstance(action, AskWorkerToExit) for action in pool.balance(1, 9.0))
+
+
+def test_starts_in_parallel_are_bounded() -> None:
+    pool = make_pool()
+    assert len(pool.balance(1000, 0.0)) == MAX_STARTING
+
+
+def test_a_worker_that_does_not_register_is_killed() -> None:
+    pool = make_pool(timeout_s=10.0)
+    pool.balance(1, 0.0)
+    assert pool.next_deadline(1) == 10.0
+    killed, started = pool.balance(1, 10.0)
+    assert isinstance(killed, KillWorker) and "did not register within 10 s" in killed.detail
+    assert started == StartWorker(b"w2")
+
+
+def test_failed_starts_back_off_and_are_told_after_several() -> None:
+    pool = make_pool()
+    now, told = 0.0, []
+    for _ in range(4):
+        (action,) = pool.balance(1, now)
+        assert isinstance(action, StartWorker)
+        pool.gone(action.worker_id)
+        told += pool.start_failed("ImportError", now)
+        assert pool.balance(1, now) == []
+        deadline = pool.next_deadline(1)
+        assert deadline is not None and deadline > now
+        now = deadline
+    assert told == [WorkersUnstartable("ImportError")]
+    assert now > 5.0
+
+
+def test_a_start_that_succeeds_ends_the_backoff() -> None:
+    pool = make_pool()
+    for _ in range(3):
+        pool.start_failed("x", 0.0)
+    pool.balance(1, 10.0)
+    pool.registered(b"w1", 1, None, 10.0)
+    assert pool.start_failed("x", 10.0) == []
+
+
+def test_a_worker_that_ends_is_not_used() -> None:
+    pool = make_pool()
+    start(pool, 2)
+    take(pool, JOB)
+    pool.ending(b"w1", 0.0)
+    pool.put_back(b"w1", 0.0)
+    pool.ending(b"w2", 0.0)
+    assert take(pool, JOB) is None
+    gone = pool.gone(b"w1")
+    assert gone is not None and gone.job_id == JOB
+    assert pool.gone(b"w1") is None

@@ -1,0 +1,396 @@
+"""Calls to one actor: their order, when they are sent, and what becomes of them when the actor restarts or dies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from shoal._core.actors import CONNECTED, DEAD, GATHER_S, RESOLVING, RESTARTING, WINDOW, ActorClient
+from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._wire.peer_frames import TaskPush
+
+ACTOR = b"a" * 16
+
+
+@dataclass
+class RecordingPort:
+    """Remembers what was sent (with the sequence numbers of that moment) and what failed."""
+
+    batches: list[list[TaskRecord]] = field(default_factory=list)
+    sequences: list[int] = field(default_factory=list)
+    failed: list[tuple[TaskRecord, bool]] = field(default_factory=list)
+
+    def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
+        assert client.state == CONNECTED
+        self.batches.append(records)
+        self.sequences.extend(record.push.sequence for record in records)
+
+    def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
+        self.failed.append((record, client.state == DEAD))
+
+    @property
+    def sent(self) -> list[TaskRecord]:
+        return [record for batch in self.batches for record in batch]
+
+
+class Caller:
+    def __init__(self, *, in_order: bool = True, window: int = 1) -> None:
+        self.port = RecordingPort()
+        self.client = ActorClient(ACTOR, self.port, in_order=in_order, window=window)
+        self.calls = 0
+        self.version = 0
+
+    def alive(self, now: float = 0.0) -> None:
+        self.version += 1
+        self.client.on_alive(self.version, b"w" * 16, object(), now)
+
+    def call(self, *, retries: int = 0, unready: int = 0, now: float = 0.0) -> TaskRecord:
+        self.calls += 1
+        push = TaskPush(self.calls.to_bytes(20, "big"), b"", "m", b"")
+        record = TaskRecord(push, FunctionRecord(b"", "m"), [], retries_left=retries, unready=unready)
+        self.waits = self.client.submit(record, now)
+        return record
+
+    def reply(self, record: TaskRecord) -> None:
+        assert self.client.on_reply(record.push.task_id) is record
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+@pytest.fixture
+def connected(caller: Caller) -> Caller:
+    caller.alive()
+    return caller
+
+
+# -- sending -----------------------------------------------------------------------------------------------------
+
+
+def test_calls_wait_until_the_actor_is_found(caller: Caller) -> None:
+    records = [caller.call() for _ in range(3)]
+    assert caller.port.batches == []
+    assert caller.client.pending_calls == 3
+    caller.alive()
+    assert caller.port.batches == [records]
+    assert caller.port.sequences == [1, 2, 3]
+
+
+def test_single_call_is_sent_at_once(connected: Caller) -> None:
+    record = connected.call()
+    assert connected.port.batches == [[record]]
+    assert not connected.waits
+
+
+def test_calls_in_quick_succession_are_gathered(connected: Caller) -> None:
+    first = connected.call(now=1.0)
+    second = connected.call(now=1.0 + GATHER_S / 4)
+    assert connected.waits
+    third = connected.call(now=1.0 + GATHER_S / 2)
+    assert connected.port.batches == [[first]]
+    connected.client.flush(1.0 + GATHER_S / 2)
+    assert connected.port.batches == [[first], [second, third]]
+
+
+def test_later_call_takes_the_gathered_ones_along(connected: Caller) -> None:
+    first = connected.call(now=1.0)
+    second = connected.call(now=1.0 + GATHER_S / 4)
+    third = connected.call(now=1.0 + 2 * GATHER_S)
+    assert not connected.waits
+    assert connected.port.batches == [[first], [second, third]]
+
+
+def test_call_after_all_answers_is_sent_at_once(connected: Caller) -> None:
+    connected.reply(connected.call(now=1.0))
+    connected.call(now=1.0)
+    assert len(connected.port.batches) == 2
+
+
+def test_window_bounds_the_calls_in_flight(connected: Caller) -> None:
+    records = [connected.call() for _ in range(WINDOW + 10)]
+    connected.client.flush(1.0)
+    assert connected.port.sent == records[:WINDOW]
+    for record in records[:4]:
+        connected.reply(record)
+    connected.client.flush(1.0)
+    assert connected.port.sent == records[: WINDOW + 4]
+
+
+def test_window_grows_with_the_concurrency() -> None:
+    caller = Caller(window=3 * WINDOW)
+    caller.alive()
+    for _ in range(7 * WINDOW):
+        caller.call()
+    caller.client.flush(1.0)
+    assert len(caller.port.sent) == 6 * WINDOW
+
+
+def test_answer_nobody_waits_for_is_ignored(connected: Caller) -> None:
+    assert connected.client.on_reply(b"unknown") is None
+
+
+# -- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_call_waits_for_the_arguments_of_earlier_ones(connected: Caller) -> None:
+    first = connected.call(unready=1)
+    second = connected.call()
+    assert connected.port.batches == []
+    first.unready = 0
+    connected.client.flush(1.0)
+    assert connected.port.sent == [first, second]
+
+
+def test_out_of_order_actor_gets_what_is_ready() -> None:
+    caller = Caller(in_order=False)
+    caller.alive()
+    first = caller.call(unready=1)
+    second = caller.call(now=1.0)
+    third = caller.call(unready=1, now=2.0)
+    fourth = caller.call(now=3.0)
+    assert caller.port.sent == [second, fourth]
+    assert list(caller.client.queue) == [first, third]
+    first.unready = third.unready = 0
+    caller.client.flush(4.0)
+    assert caller.port.sent == [second, fourth, first, third]
+
+
+def test_out_of_order_actor_keeps_the_rest_in_order() -> None:
+    """What is behind the window stays behind what only waited for its arguments."""
+    caller = Caller(in_order=False)
+    caller.alive()
+    slow = caller.call(unready=1)
+    records = [caller.call() for _ in range(WINDOW + 5)]
+    caller.client.flush(1.0)
+    assert caller.port.sent == records[:WINDOW]
+    assert list(caller.client.queue) == [slow, *records[WINDOW:]]
+
+
+# -- restart ---------------------------------------------------------------------------------------------------------
+
+
+def test_calls_in_flight_fail_when_the_actor_restarts(connected: Caller) -> None:
+    record = connected.call()
+    connected.client.on_disconnected()
+    assert connected.client.state == RESOLVING
+    assert connected.port.failed == [], "its fate is not known yet"
+    connected.client.on_restarting(2, "cause")
+    assert connected.port.failed == [(record, False)]
+    assert connected.client.cause == "cause"
+    assert connected.client.pending_calls == 0
+
+
+def test_calls_never_sent_wait_for_the_restart(connected: Caller) -> None:
+    connected.client.on_disconnected()
+    record = connected.call()
+    connected.client.on_restarting(2, "cause")
+    assert connected.port.failed == []
+    connected.alive()
+    assert connected.port.sent == [record]
+
+
+def test_retries_go_first_in_their_order_and_with_new_numbers(connected: Caller) -> None:
+    records = [connected.call(retries=2, now=float(i)) for i in range(3)]
+    connected.client.on_disconnected()
+    later = connected.call(retries=2, now=9.0)
+    connected.client.on_restarting(2, "cause")
+    connected.alive()
+    assert connected.port.failed == []
+    assert connected.port.batches[-1] == [*records, later]
+    assert connected.port.sequences[-4:] == [1, 2, 3, 4]
+    assert [record.retries_left for record in records] == [1, 1, 1]
+    assert [record.push.attempt for record in records] == [1, 1, 1]
+    assert (later.retries_left, later.push.attempt) == (2, 0)
+
+
+def test_retries_run_out(connected: Caller) -> None:
+    record = connected.call(retries=1)
+    connected.client.on_disconnected()
+    connected.client.on_restarting(2, "first")
+    connected.alive()
+    connected.client.on_disconnected()
+    connected.client.on_restarting(4, "second")
+    assert connected.port.failed == [(record, False)]
+
+
+def test_unlimited_retries_never_run_out(connected: Caller) -> None:
+    record = connected.call(retries=-1)
+    for version in range(2, 12):
+        connected.client.on_disconnected()
+        connected.client.on_restarting(version, "cause")
+        connected.alive()
+    assert connected.port.failed == []
+    assert record.retries_left == -1
+    assert record.push.attempt == 10
+
+
+def test_call_during_a_restart_fails_or_waits_as_its_retries_say(connected: Caller) -> None:
+    connected.client.on_disconnected()
+    connected.client.on_restarting(2, "cause")
+    at_most_once = connected.call()
+    at_least_once = connected.call(retries=1)
+    assert connected.port.failed == [(at_most_once, False)]
+    connected.alive()
+    assert connected.port.sent == [at_least_once]
+    assert at_least_once.retries_left == 1, "it was never sent before"
+
+
+def test_lost_connection_to_a_living_actor_leaves_an_unknown_fate(connected: Caller) -> None:
+    """The answers may have been lost with the connection: at-most-once calls fail, others are repeated."""
+    once = connected.call(now=0.0)
+    again = connected.call(retries=1, now=1.0)
+    connected.client.on_disconnected()
+    connected.client.on_lost_connection_only()
+    assert connected.port.failed == [(once, False)]
+    connected.alive()
+    assert connected.port.batches[-1] == [again]
+
+
+def test_failed_call_to_be_repeated_goes_behind_what_waits(connected: Caller) -> None:
+    first = connected.call(retries=1, now=0.0)
+    second = connected.call(unready=1, now=1.0)
+    connected.reply(first)
+    connected.client.resubmit(first, 2.0)
+    assert list(connected.client.queue) == [second, first]
+    second.unready = 0
+    connected.client.flush(3.0)
+    assert connected.port.batches[-1] == [second, first]
+
+
+# -- death -----------------------------------------------------------------------------------------------------------
+
+
+def test_death_fails_all_calls_in_order(connected: Caller) -> None:
+    sent = connected.call(retries=-1)
+    waiting = connected.call(unready=1)
+    connected.client.on_dead(2, "cause")
+    assert connected.client.state == DEAD
+    assert connected.port.failed == [(sent, True), (waiting, True)]
+    assert connected.client.pending_calls == 0
+
+
+def test_call_to_a_dead_actor_fails_at_once(caller: Caller) -> None:
+    caller.client.on_dead(1, "cause")
+    record = caller.call(retries=-1)
+    assert caller.port.failed == [(record, True)]
+    assert not caller.waits
+
+
+def test_argument_that_becomes_ready_after_the_death_sends_nothing(connected: Caller) -> None:
+    record = connected.call(unready=1)
+    connected.client.on_dead(2, "cause")
+    record.unready = 0
+    connected.client.flush(1.0)
+    assert connected.port.batches == []
+
+
+# -- any order of events -----------------------------------------------------------------------------------------------
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever happens: every call is answered or fails exactly once, and each incarnation sees the caller's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = ActorClient(ACTOR, self, in_order=True, window=1)
+        self.client.window = 4
+        self.now = 0.0
+        self.version = 0
+        self.submitted: list[TaskRecord] = []
+        self.ended: set[bytes] = set()
+        self.received: list[TaskRecord] = []
+        self.runs: dict[bytes, int] = {}
+        self.allowed: dict[bytes, int] = {}
+
+    def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
+        for record in records:
+            assert record.unready == 0
+            assert record.push.sequence == len(self.received) + 1
+            self.received.append(record)
+            self.runs[record.push.task_id] = self.runs.get(record.push.task_id, 0) + 1
+
+    def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
+        self._end(record)
+
+    def _end(self, record: TaskRecord) -> None:
+        assert record.push.task_id not in self.ended
+        self.ended.add(record.push.task_id)
+
+    @rule(retries=st.sampled_from([0, 0, 1, -1]), ready=st.booleans())
+    def call(self, retries: int, ready: bool) -> None:
+        task_id = len(self.submitted).to_bytes(20, "big")
+        record = TaskRecord(
+            TaskPush(task_id, b"", "m", b""), FunctionRecord(b"", "m"), [], retries_left=retries, unready=int(not ready)
+        )
+        self.submitted.append(record)
+        self.allowed[task_id] = 10**6 if retries < 0 else retries + 1
+        if self.client.submit(record, self.now):
+            self.client.flush(self.now)
+
+    @precondition(lambda self: self.client.queue)
+    @rule(number=st.integers(0, 5))
+    def argument_is_ready(self, number: int) -> None:
+        queue: Any = self.client.queue
+        queue[number % len(queue)].unready = 0
+        self.client.flush(self.now)
+
+    @precondition(lambda self: self.client.state == CONNECTED and self.client.in_flight)
+    @rule(count=st.integers(1, 3))
+    def answer(self, count: int) -> None:
+        for task_id in list(self.client.in_flight)[:count]:
+            record = self.client.on_reply(task_id)
+            assert record is not None
+            self._end(record)
+        self.client.flush(self.now)
+
+    @precondition(lambda self: self.client.state in (RESOLVING, RESTARTING))
+    @rule()
+    def comes_up(self) -> None:
+        if self.client.in_flight:
+            self.client.on_lost_connection_only()
+        self.version += 1
+        self.received = []
+        self.client.on_alive(self.version, b"w", object(), self.now)
+
+    @precondition(lambda self: self.client.state == CONNECTED)
+    @rule(restarts=st.booleans())
+    def goes_down(self, restarts: bool) -> None:
+        self.client.on_disconnected()
+        if restarts:
+            self.version += 1
+            self.client.on_restarting(self.version, "cause")
+
+    @rule(seconds=st.sampled_from([GATHER_S / 3, GATHER_S * 2]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def every_call_is_somewhere(self) -> None:
+        waiting = [record.push.task_id for record in self.client.queue]
+        places = [*waiting, *self.client.in_flight, *self.ended]
+        assert len(places) == len(set(places)) == len(self.submitted)
+        assert len(self.client.in_flight) <= self.client.window
+
+    @invariant()
+    def each_incarnation_sees_the_order_of_submission(self) -> None:
+        numbers = [int.from_bytes(record.push.task_id, "big") for record in self.received]
+        assert numbers == sorted(numbers)
+
+    @invariant()
+    def no_call_runs_more_often_than_allowed(self) -> None:
+        assert all(count <= self.allowed[task_id] for task_id, count in self.runs.items())
+
+    def teardown(self) -> None:
+        self.client.on_dead(self.version + 1, "cause")
+        assert len(self.ended) == len(self.submitted)
+
+
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestAnyOrder = AnyOrder.TestCase

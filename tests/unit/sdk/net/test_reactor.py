@@ -1,0 +1,454 @@
+"""Leader and followers: whoever waits reads the sockets, with real descriptors and threads."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from shoal._net import reactor as reactor_module
+from shoal._net.reactor import Reactor, Waiter, defer_interrupts
+
+#: For waits that end by an event; only a failure takes so long. Seconds.
+LONG = 10.0
+
+
+class Pipe:
+    """A registered descriptor; ``on_event`` runs in the leading thread for each byte."""
+
+    def __init__(self, reactor: Reactor, on_event: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._on_event = on_event
+        self.handled_by: list[int] = []
+        self.read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        reactor.register(self.read_end, self._handle)
+
+    def _handle(self, mask: int) -> None:
+        os.read(self.read_end, 1)
+        self.handled_by.append(threading.get_ident())
+        self._on_event()
+
+    def ring(self) -> None:
+        os.write(self._write_end, b"x")
+
+    def close(self) -> None:
+        self._reactor.unregister(self.read_end)
+        os.close(self.read_end)
+        os.close(self._write_end)
+
+
+class Rig:
+    """A reactor with pipes and waiting threads, all ended by ``close``. Its background thread is not started."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self._pipes: list[Pipe] = []
+        self._threads: list[threading.Thread] = []
+        self._waiters: list[Waiter] = []
+
+    def pipe(self, on_event: Callable[[], None] = lambda: None) -> Pipe:
+        pipe = Pipe(self.reactor, on_event)
+        self._pipes.append(pipe)
+        return pipe
+
+    def ends(self, waiter: Waiter) -> Pipe:
+        """A pipe whose next byte ends the wait."""
+        return self.pipe(lambda: self.reactor.finish(waiter))
+
+    def thread(self, waiter: Waiter) -> threading.Thread:
+        """A thread that waits."""
+        thread = threading.Thread(target=self.reactor.wait, args=(waiter, LONG), daemon=True)
+        self._threads.append(thread)
+        self._waiters.append(waiter)
+        thread.start()
+        return thread
+
+    def leader(self, waiter: Waiter) -> threading.Thread:
+        """A thread that waits, and surely leads."""
+        leads = threading.Event()
+        probe = self.pipe(leads.set)
+        thread = self.thread(waiter)
+        probe.ring()
+        assert leads.wait(LONG)
+        assert probe.handled_by == [thread.ident]
+        return thread
+
+    def follower(self, waiter: Waiter) -> threading.Thread:
+        """A thread that waits while another leads."""
+        before = len(self.reactor._followers)
+        thread = self.thread(waiter)
+        until(lambda: len(self.reactor._followers) > before)
+        return thread
+
+    def close(self) -> None:
+        for waiter in self._waiters:
+            self.reactor.finish(waiter)
+        for thread in self._threads:
+            thread.join(LONG)
+        for pipe in self._pipes:
+            pipe.close()
+        self.reactor.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+# -- one thread ------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_thread_handles_its_own_event(rig: Rig) -> None:
+    waiter = Waiter()
+    pipe = rig.ends(waiter)
+    pipe.ring()
+    assert rig.reactor.wait(waiter, LONG)
+    assert pipe.handled_by == [threading.get_ident()]
+
+
+def test_wait_that_is_done_needs_no_event(rig: Rig) -> None:
+    waiter = Waiter()
+    waiter.finish()
+    assert rig.reactor.wait(waiter)
+
+
+def test_wait_ends_with_its_timeout(rig: Rig) -> None:
+    assert not rig.reactor.wait(Waiter(), 0.001)
+    assert not rig.reactor.wait(Waiter(), 0)
+
+
+def test_wait_for_several_events(rig: Rig) -> None:
+    waiter = Waiter(3)
+    pipes = [rig.pipe(lambda: rig.reactor.count_down(waiter)) for _ in range(3)]
+    for pipe in pipes[:2]:
+        pipe.ring()
+    assert not rig.reactor.wait(waiter, 0.001)
+    assert waiter.remaining == 1
+    pipes[2].ring()
+    assert rig.reactor.wait(waiter, LONG)
+
+
+def test_events_beyond_one_poll_are_handled_too(rig: Rig) -> None:
+    waiter = Waiter(3 * reactor_module.EVENTS_PER_POLL)
+    for _ in range(3 * reactor_module.EVENTS_PER_POLL):
+        rig.pipe(lambda: rig.reactor.count_down(waiter)).ring()
+    assert rig.reactor.wait(waiter, LONG)
+
+
+def test_descriptor_unregistered_by_another_handler_is_left_alone(rig: Rig) -> None:
+    """Both are ready in the same poll; whichever comes first closes the other."""
+    pipes: list[Pipe] = []
+    waiter = Waiter()
+
+    def close_both() -> None:
+        for pipe in pipes:
+            rig.reactor.unregister(pipe.read_end)
+        rig.reactor.finish(waiter)
+
+    pipes += [rig.pipe(close_both), rig.pipe(close_both)]
+    for pipe in pipes:
+        pipe.ring()
+    assert rig.reactor.wait(waiter, LONG)
+    assert len(pipes[0].handled_by) + len(pipes[1].handled_by) == 1
+
+
+def test_poll_now_handles_what_has_arrived_and_does_not_wait(rig: Rig) -> None:
+    pipe = rig.pipe()
+    rig.reactor.poll_now()
+    assert pipe.handled_by == []
+    pipe.ring()
+    rig.reactor.poll_now()
+    assert pipe.handled_by == [threading.get_ident()]
+
+
+def test_every_dispatch_is_followed_by_the_hook(rig: Rig) -> None:
+    """Messages that handlers have gathered go out there."""
+    story: list[str] = []
+    rig.reactor.after_dispatch = lambda: story.append("after")
+    rig.pipe(lambda: story.append("event")).ring()
+    rig.reactor.poll_now()
+    assert story == ["event", "after"]
+
+
+def test_error_of_a_handler_gives_the_lead_away(rig: Rig) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    rig.pipe(fail).ring()
+    with pytest.raises(ZeroDivisionError):
+        rig.reactor.wait(Waiter(), LONG)
+    waiter = Waiter()
+    rig.ends(waiter).ring()
+    assert rig.reactor.wait(waiter, LONG)
+
+
+# -- timers ----------------------------------------------------------------------------------------------------------
+
+
+def test_timers_run_in_the_order_of_their_times(rig: Rig) -> None:
+    waiter = Waiter()
+    story: list[int] = []
+    rig.reactor.call_later(0.003, lambda: rig.reactor.finish(waiter))
+    for number, delay in enumerate([0.002, 0.0, 0.001]):
+        rig.reactor.call_later(delay, lambda number=number: story.append(number))
+    assert rig.reactor.wait(waiter, LONG)
+    assert story == [1, 2, 0]
+
+
+def test_timer_may_set_a_timer(rig: Rig) -> None:
+    waiter = Waiter()
+    rig.reactor.call_later(0, lambda: rig.reactor.call_later(0, lambda: rig.reactor.finish(waiter)))
+    assert rig.reactor.wait(waiter, LONG)
+
+
+def test_timer_of_another_thread_reaches_a_leader_that_polls(rig: Rig) -> None:
+    waiter = Waiter()
+    thread = rig.leader(waiter)
+    rig.reactor.call_later(0, lambda: rig.reactor.finish(waiter))
+    thread.join(LONG)
+    assert not thread.is_alive()
+
+
+def test_timer_set_just_before_the_poll_is_not_overlooked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiter = Waiter()
+    set_once = threading.Lock()
+    epoll = rig.reactor._epoll
+    overslept = []
+
+    def monotonic() -> float:
+        if sys._getframe(1).f_code.co_name == "_poll" and set_once.acquire(False):
+            rig.reactor.call_later(0, lambda: rig.reactor.finish(waiter))  # as another thread would here
+        return time.monotonic()
+
+    def poll(timeout: float, most: int) -> list[tuple[int, int]]:
+        woken = bool(select.select([rig.reactor._wake_fd], [], [], 0)[0])
+        overslept.append(timeout > 0 and not woken)
+        return epoll.poll(0, most)
+
+    monkeypatch.setattr(reactor_module, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(rig.reactor, "_epoll", SimpleNamespace(poll=poll))
+    rig.reactor.wait(waiter, LONG)
+    monkeypatch.undo()
+    assert not any(overslept)
+
+
+# -- several threads -------------------------------------------------------------------------------------------------
+
+
+def test_leader_handles_the_followers_events(rig: Rig) -> None:
+    leading, following = Waiter(), Waiter()
+    leader = rig.leader(leading)
+    pipe = rig.ends(following)
+    follower = rig.follower(following)
+    pipe.ring()
+    follower.join(LONG)
+    assert not follower.is_alive()
+    assert pipe.handled_by == [leader.ident]
+    assert leader.is_alive()
+
+
+def test_leader_that_is_done_makes_a_follower_lead(rig: Rig) -> None:
+    leading, following = Waiter(), Waiter()
+    leader = rig.leader(leading)
+    follower = rig.follower(following)
+    rig.ends(leading).ring()
+    leader.join(LONG)
+    pipe = rig.ends(following)
+    pipe.ring()
+    follower.join(LONG)
+    assert not follower.is_alive()
+    assert pipe.handled_by == [follower.ident]
+
+
+def test_leadership_passes_through_all_followers(rig: Rig) -> None:
+    waiters = [Waiter() for _ in range(4)]
+    threads = [rig.leader(waiters[0])]
+    threads += [rig.follower(waiter) for waiter in waiters[1:]]
+    for waiter, thread in zip(waiters, threads, strict=True):
+        rig.ends(waiter).ring()
+        thread.join(LONG)
+        assert not thread.is_alive()
+
+
+def test_wait_ended_by_another_thread(rig: Rig) -> None:
+    leading, following = Waiter(), Waiter()
+    leader, follower = rig.leader(leading), rig.follower(following)
+    rig.reactor.finish(following)
+    follower.join(LONG)
+    rig.reactor.finish(leading)
+    leader.join(LONG)
+    assert not follower.is_alive()
+    assert not leader.is_alive()
+
+
+def test_follower_keeps_its_timeout(rig: Rig) -> None:
+    rig.leader(Waiter())
+    assert not rig.reactor.wait(Waiter(), 0.001)
+
+
+def test_follower_that_timed_out_is_forgotten(rig: Rig) -> None:
+    """Else it would be promoted in place of one that waits, and a thread that polls would fill the list."""
+    rig.leader(Waiter())
+    for _ in range(3):
+        rig.reactor.wait(Waiter(), 0.001)
+    assert not rig.reactor._followers
+
+
+def test_poll_now_leaves_the_sockets_to_the_leader(rig: Rig) -> None:
+    waiter = Waiter()
+    leader = rig.leader(waiter)
+    handled = threading.Event()
+    pipe = rig.pipe(handled.set)
+    pipe.ring()
+    rig.reactor.poll_now()
+    assert handled.wait(LONG)
+    assert pipe.handled_by == [leader.ident]
+
+
+def test_many_threads_that_wait_at_once(rig: Rig) -> None:
+    """Every thread waits for one answer after another; none is left behind, whoever leads."""
+    rig.reactor.start()
+    rounds = 100
+    finished: list[int] = []
+
+    def run() -> None:
+        waiters: list[Waiter] = []
+        pipe = rig.pipe(lambda: rig.reactor.finish(waiters[-1]))
+        for _ in range(rounds):
+            waiters.append(Waiter())
+            pipe.ring()
+            assert rig.reactor.wait(waiters[-1], LONG)
+        finished.append(len(pipe.handled_by))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(4 * LONG)
+    assert finished == [rounds] * 4
+
+
+# -- the background thread -------------------------------------------------------------------------------------------
+
+
+def test_background_thread_leads_while_nobody_waits(rig: Rig) -> None:
+    handled = threading.Event()
+    pipe = rig.pipe(handled.set)
+    rig.reactor.start()
+    pipe.ring()
+    assert handled.wait(LONG)
+    assert pipe.handled_by != [threading.get_ident()]
+
+
+def test_background_thread_runs_timers(rig: Rig) -> None:
+    fired = threading.Event()
+    rig.reactor.start()
+    rig.reactor.call_later(0.001, fired.set)
+    assert fired.wait(LONG)
+
+
+def test_ticks_go_on_while_another_thread_leads(rig: Rig) -> None:
+    ticks: list[int] = []
+    enough = threading.Event()
+
+    def tick() -> None:
+        ticks.append(threading.get_ident())
+        if len(ticks) >= 3:
+            enough.set()
+
+    leader = rig.leader(Waiter())
+    rig.reactor.on_tick = tick
+    rig.reactor.start()
+    assert enough.wait(LONG)
+    assert leader.ident not in ticks
+
+
+def test_waiting_thread_gets_the_lead_back_from_the_background(rig: Rig) -> None:
+    """After it has woken a thread, the background thread lets that thread lead its next wait."""
+    rig.reactor.start()
+    for _ in range(20):
+        waiter = Waiter()
+        pipe = rig.ends(waiter)
+        pipe.ring()
+        assert rig.reactor.wait(waiter, LONG)
+
+
+def test_stop_ends_the_thread_and_closes_the_descriptors(rig: Rig) -> None:
+    rig.reactor.start()
+    thread = rig.reactor._thread
+    assert thread is not None
+    rig.reactor.stop()
+    assert not thread.is_alive()
+    rig.reactor.wake()  # whoever comes late does no harm
+    rig.reactor.stop()
+
+
+def test_wait_after_the_stop_ends_with_its_timeout_or_its_event(rig: Rig) -> None:
+    rig.reactor.stop()
+    assert not rig.reactor.wait(Waiter(), 0.001)
+    waiter = Waiter()
+    waiter.finish()
+    assert rig.reactor.wait(waiter)
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    defer_interrupts()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_interrupt_does_not_cut_a_handler_in_two(rig: Rig) -> None:
+    story: list[str] = []
+
+    def handler() -> None:
+        signal.raise_signal(signal.SIGINT)
+        story.append("handled to the end")
+
+    rig.pipe(handler).ring()
+    rig.reactor.after_dispatch = lambda: story.append("sent")
+    with pytest.raises(KeyboardInterrupt):
+        rig.reactor.wait(Waiter(), LONG)
+    assert story == ["handled to the end", "sent"]
+    # The lead is free, and the interrupt is over.
+    waiter = Waiter()
+    rig.ends(waiter).ring()
+    assert rig.reactor.wait(waiter, LONG)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_interrupt_elsewhere_is_raised_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_handler_of_the_user_is_left_alone() -> None:
+    def own(signum: int, frame: object) -> None: ...
+
+    before = signal.signal(signal.SIGINT, own)
+    try:
+        defer_interrupts()
+        assert signal.getsignal(signal.SIGINT) is own
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,141 @@
+"""The small public classes: strategies, job configuration, inspection, addresses."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shoal import util
+from shoal._api.options import TaskOptions
+from shoal.job_config import JobConfig
+from shoal.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+NODE = "ab" * 16
+
+
+# -- node affinity ---------------------------------------------------------------------------------------------------
+
+
+def test_node_affinity_is_an_option_and_travels_as_text() -> None:
+    strategy = NodeAffinitySchedulingStrategy(NODE, soft=True)
+    assert TaskOptions.from_kwargs({"scheduling_strategy": strategy}).scheduling_strategy is strategy
+
+
+def test_node_affinity_takes_an_id_as_bytes() -> None:
+    assert NodeAffinitySchedulingStrategy(bytes.fromhex(NODE), False).node_id == NODE
+
+
+@pytest.mark.parametrize("node_id", ["", "nonsense", "abc", "ab" * 15, "ab" * 17, "00" * 16])
+def test_node_affinity_refuses_what_is_no_node(node_id: str) -> None:
+    with pytest.raises(ValueError, match=r"Invalid node_id .*shoal\.nodes"):
+        NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+# -- job configuration -----------------------------------------------------------------------------------------------
+
+
+def test_job_config_defaults() -> None:
+    config = JobConfig()
+    assert (config.metadata, config.ray_namespace, config.runtime_env) == ({}, None, {})
+    assert config.default_actor_lifetime == "non_detached"
+
+
+def test_job_config_setters() -> None:
+    config = JobConfig(metadata={"a": "1"})
+    config.set_metadata("a", "2")
+    config.set_ray_namespace("space")
+    config.set_runtime_env({"env_vars": {"A": "b"}})
+    config.set_default_actor_lifetime("detached")
+    assert (config.metadata, config.ray_namespace) == ({"a": "2"}, "space")
+    assert config.runtime_env == {"env_vars": {"A": "b"}}
+    assert config.default_actor_lifetime == "detached"
+
+
+def test_job_config_refuses() -> None:
+    with pytest.raises(ValueError, match="detached"):
+        JobConfig(default_actor_lifetime="eternal")
+    with pytest.raises(TypeError, match="code search path"):
+        JobConfig(code_search_path="/a:/b")  # type: ignore[arg-type]
+
+
+def test_job_config_from_json() -> None:
+    config = JobConfig.from_json({"ray_namespace": "space", "metadata": {"a": "1"}, "client_job": True})
+    assert (config.ray_namespace, config.metadata) == ("space", {"a": "1"})
+
+
+# -- inspection ------------------------------------------------------------------------------------------------------
+
+
+def inspect(value: Any, **kwargs: Any) -> tuple[bool, dict[tuple[str, ...], Any], str]:
+    report = io.StringIO()
+    good, failures = util.inspect_serializability(value, print_file=report, **kwargs)
+    return good, {failure.path: failure for failure in failures}, report.getvalue()
+
+
+def test_good_value() -> None:
+    good, failures, report = inspect({"a": 1}, name="settings")
+    assert good
+    assert failures == {}
+    assert "settings can be serialized" in report
+
+
+def test_culprit_in_a_closure() -> None:
+    lock = threading.Lock()
+
+    def uses_lock() -> Any:
+        return lock
+
+    good, failures, report = inspect(uses_lock)
+    assert not good
+    failure = failures["uses_lock", "lock"]
+    assert (failure.obj, failure.parent, failure.name) == (lock, uses_lock, "lock")
+    assert "FailTuple(lock [path=uses_lock -> lock" in report
+
+
+def test_all_culprits_are_reported_with_their_paths() -> None:
+    holder = SimpleNamespace(a={"key": [threading.Lock()]}, b=threading.Lock(), c=1)
+    _, failures, _ = inspect(holder, name="holder", depth=4)
+    assert set(failures) == {("holder", "a", "key", "[0]"), ("holder", "b")}
+
+
+def test_depth_limits_the_search() -> None:
+    _, failures, _ = inspect([[[threading.Lock()]]], name="value", depth=1)
+    assert set(failures) == {("value", "[0]")}
+
+
+def test_value_that_is_itself_the_culprit() -> None:
+    lock = threading.Lock()
+    good, failures, _ = inspect(lock)
+    assert not good
+    assert failures["lock",].obj is lock
+    assert failures["lock",].parent is None
+
+
+def test_culprit_inside_a_value_that_contains_itself() -> None:
+    value: list[Any] = [threading.Lock()]
+    value.append(value)
+    _, failures, _ = inspect(value, name="value")
+    assert ("value", "[0]") in failures
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def test_address_of_this_machine() -> None:
+    ipaddress.ip_address(util.get_node_ip_address())
+    assert util.get_node_ip_address("127.0.0.1:80") == "127.0.0.1"
+
+
+# -- imports ---------------------------------------------------------------------------------------------------------
+
+
+def test_import_stays_light() -> None:
+    code = "import shoal, sys; print([name for name in ('grpc', 'numpy', 'multiprocessing') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
