@@ -1,0 +1,49 @@
+"""The last events of a machine that decides, and what caused each: they go along with a defect wherever that is logged.
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        self._story.note("granted", event.lease_id)
+        try:
+            ...
+        except Exception as defect:
+            self._story.explain(defect)
+            raise
+
+They become notes of the exception, which every logger prints with its traceback: whoever logs a defect need not know
+which machine it comes from.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: Events kept per machine.
+LENGTH = 32
+
+
+class Story:
+    """Cheap enough for the way of a call: nothing is formatted before there is a defect."""
+
+    __slots__ = ("_events", "_machine")
+
+    def __init__(self, machine: str, length: int = LENGTH) -> None:
+        """``machine``: its name in the log."""
+        self._machine = machine
+        self._events: deque[tuple[str, object]] = deque(maxlen=length)
+
+    def note(self, event: str, cause: object = "") -> None:
+        """``cause``: an id or a number of what brought the event; it is kept as it is, so nothing large."""
+        self._events.append((event, cause))
+
+    def explain(self, defect: BaseException) -> None:
+        """Add the story to an exception on its way up, once."""
+        text = str(self)
+        if text not in getattr(defect, "__notes__", ()):
+            defect.add_note(text)
+
+    def __str__(self) -> str:
+        events = "; ".join(f"{event} {_short(cause)}".rstrip() for event, cause in self._events)
+        return f"Last events of {self._machine}: {events or 'none'}"
+
+
+def _short(cause: object) -> str:
+    return cause.hex() if isinstance(cause, bytes) else str(cause)
