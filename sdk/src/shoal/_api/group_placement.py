@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from shoal import _context
 from shoal._api.options import PLACEMENT_GROUP_OF_PARENT, ActorOptions, TaskOptions
+from shoal._api.placement_groups import (
+    PlacementGroup,
+    PlacementGroupSchedulingStrategy,
+    get_current_placement_group,
+)
 from shoal_common.placement.strategy import Strategy
-
-if TYPE_CHECKING:
-    from shoal.util.placement_group import PlacementGroup
 
 
 def strategy_of_task(options: TaskOptions, name: str) -> str:
@@ -64,11 +65,9 @@ def _in_group(
 
 def _group_of(options: TaskOptions | ActorOptions) -> tuple[PlacementGroup | None, int, bool]:
     """The group, the index of the bundle (-1 = any), and whether what is created there goes to the group too."""
-    from shoal.util.placement_group import get_current_placement_group
-
-    given: Any = options
+    given: TaskOptions | ActorOptions | PlacementGroupSchedulingStrategy = options
     if options.scheduling_strategy is not None:
-        if type(options.scheduling_strategy).__name__ != "PlacementGroupSchedulingStrategy":
+        if not isinstance(options.scheduling_strategy, PlacementGroupSchedulingStrategy):
             return None, -1, False
         given = options.scheduling_strategy
     captures = given.placement_group_capture_child_tasks

@@ -1,4 +1,4 @@
-"""Placement groups: bundles of resources that are reserved together or not at all; as ``ray.util.placement_group``.
+"""Placement groups: bundles of resources reserved together or not at all; public in ``shoal.util.placement_group``.
 
 A bundle is reserved on one node. Tasks and actors run in it with
 ``scheduling_strategy=PlacementGroupSchedulingStrategy(pg, placement_group_bundle_index=...)``.
@@ -6,14 +6,16 @@ A bundle is reserved on one node. Tasks and actors run in it with
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, exceptions
+from shoal._api.export import Exportable, scheduling_class
 from shoal._core.object_ref import ObjectRef
+from shoal._core.tasks import FunctionRecord
 from shoal._net.gcs_client import INVALID_ARGUMENT, NOT_FOUND, POLL_S
+from shoal._owner.arguments import pack_arguments
 from shoal_common import ids
 from shoal_common.placement.labels import encode_selector, parse_selector
 from shoal_common.placement.resources import ResourceSet
@@ -62,11 +64,12 @@ class PlacementGroup:
     def ready(self) -> ObjectRef[PlacementGroup]:
         """Resolves to this group when all bundles are reserved; ``get`` raises TaskPlacementGroupRemoved once it is
         removed."""
-        from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-        in_group = _ready().options(scheduling_strategy=PlacementGroupSchedulingStrategy(self))
-        ref: ObjectRef[PlacementGroup] = in_group.remote(self)
-        return ref
+        # Straight to the owner, not as a remote function: options name this class, so it knows nothing of them.
+        core = _current.connected()
+        function = FunctionRecord(_READY.exported_id(), _READY.name)
+        queue = core.tasks.queue_of(scheduling_class({}, Strategy(group_id=bytes(self.id)).encode()))
+        no_limit = -1
+        return core.tasks.submit(queue, function, pack_arguments(core, (self,), {}), 1, no_limit, False, 0)[0]
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Whether all bundles are reserved within that time; False at once for a removed group."""
@@ -106,15 +109,30 @@ class PlacementGroup:
         return PlacementGroup, (self.id, self._bundles)
 
 
-@functools.cache
-def _ready() -> Any:
-    """A task that runs when its group is there. Exported once a session."""
-    import shoal
+class PlacementGroupSchedulingStrategy:
+    """Run the task or actor in a bundle of a placement group.
 
-    def placement_group_ready(group: PlacementGroup) -> PlacementGroup:
-        return group
+    ``placement_group_bundle_index``: which bundle; -1 = any with room. ``placement_group_capture_child_tasks``: the
+    tasks and actors that it creates go to the group too, unless they say otherwise; None = as the running task.
+    """
 
-    return shoal.remote(num_cpus=0, max_retries=-1)(placement_group_ready)
+    def __init__(
+        self,
+        placement_group: PlacementGroup | None,
+        placement_group_bundle_index: int = -1,
+        placement_group_capture_child_tasks: bool | None = None,
+    ) -> None:
+        self.placement_group = placement_group
+        self.placement_group_bundle_index = placement_group_bundle_index
+        self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
+
+
+def _placement_group_ready(group: PlacementGroup) -> PlacementGroup:
+    return group
+
+
+#: The task behind ``PlacementGroup.ready``.
+_READY = Exportable(_placement_group_ready, "placement_group_ready")
 
 
 def placement_group(

@@ -1,15 +1,12 @@
-"""Values of the option ``scheduling_strategy`` besides "DEFAULT" and "SPREAD"."""
+"""Values of the option ``scheduling_strategy`` that choose nodes: by id, and by labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shoal_common import ids
 from shoal_common.placement.labels import LabelRule, Selector, canonical_key, check_value
-
-if TYPE_CHECKING:
-    from shoal.util.placement_group import PlacementGroup
 
 
 class NodeAffinitySchedulingStrategy:
@@ -36,24 +33,6 @@ class NodeAffinitySchedulingStrategy:
 
     def __repr__(self) -> str:
         return f"NodeAffinitySchedulingStrategy({self.node_id!r}, soft={self.soft})"
-
-
-class PlacementGroupSchedulingStrategy:
-    """Run the task or actor in a bundle of a placement group.
-
-    ``placement_group_bundle_index``: which bundle; -1 = any with room. ``placement_group_capture_child_tasks``: the
-    tasks and actors that it creates go to the group too, unless they say otherwise; None = as the running task.
-    """
-
-    def __init__(
-        self,
-        placement_group: PlacementGroup | None,
-        placement_group_bundle_index: int = -1,
-        placement_group_capture_child_tasks: bool | None = None,
-    ) -> None:
-        self.placement_group = placement_group
-        self.placement_group_bundle_index = placement_group_bundle_index
-        self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
 
 
 class In:

@@ -1,0 +1,238 @@
+"""What each option of ``@shoal.remote``, ``.options()`` and ``@shoal.method`` accepts.
+
+A rule checks one option by itself; what several options mean together, and what they ask for, is in ``options``. Every
+option is either read by something or refused here with the way out: none is taken and dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from shoal._api.placement_groups import PlacementGroup, PlacementGroupSchedulingStrategy
+from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
+from shoal_common.placement.labels import parse_selector
+from shoal_common.placement.resources import GRAINS
+
+Check = Callable[[str, Any], str | None]
+
+
+def _count(name: str, value: int | None) -> str | None:
+    if value is None or value >= 0:
+        return None
+    return f"The keyword '{name}' only accepts None, 0 or a positive integer."
+
+
+def _count_or_infinite(name: str, value: int | None) -> str | None:
+    if value is None or value >= -1:
+        return None
+    return f"The keyword '{name}' only accepts None, 0, -1 or a positive integer, where -1 represents infinity."
+
+
+def _amount(name: str, value: float | None) -> str | None:
+    if value is None:
+        return None
+    if not value >= 0:  # NaN too
+        return f"The quantity of resource {name} cannot be negative"
+    if value == float("inf"):
+        return f"The quantity of resource {name} must be finite"
+    if value and int(value * GRAINS) == 0:
+        return f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001"
+    return None
+
+
+def _amounts(_: str, resources: Mapping[str, float] | None) -> str | None:
+    resources = resources or {}
+    if "CPU" in resources or "GPU" in resources:
+        return "Use the 'num_cpus' and 'num_gpus' keyword instead of 'CPU' and 'GPU' in 'resources' keyword"
+    if "memory" in resources or "object_store_memory" in resources:
+        return "The resources dictionary must not contain the key 'memory' or 'object_store_memory'; use the keyword"
+    if "bundle" in resources:
+        return "The resources dictionary must not contain the key 'bundle', which placement groups use"
+    for name, value in resources.items():
+        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"'resources' must map names to numbers, but has {name!r}: {value!r}")
+        if problem := _amount(name, value):
+            return problem
+    return None
+
+
+def _num_returns(_: str, value: int | str | None) -> str | None:
+    if value in (None, "dynamic", "streaming"):
+        return None
+    if isinstance(value, int) and value >= 0:
+        return None
+    return (
+        "The keyword 'num_returns' only accepts None, a non-negative integer, "
+        f"'streaming' (for generators), or 'dynamic', but received {value!r}."
+    )
+
+
+def _retry_exceptions(_: str, value: bool | Iterable[Any]) -> str | None:
+    if isinstance(value, bool) or all(isinstance(cls, type) and issubclass(cls, Exception) for cls in value):
+        return None
+    return "retry_exceptions must be either a boolean or a list of exceptions"
+
+
+def _lifetime(_: str, value: str | None) -> str | None:
+    if value in (None, "detached", "non_detached"):
+        return None
+    return f"actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None', but received {value!r}."
+
+
+def _backpressure(name: str, value: int | None) -> str | None:
+    if value is None or value == -1 or value > 0:
+        return None
+    return f"{name}={value} is not allowed. Use a value > 0, or -1 to disable it."
+
+
+def _positive(name: str, value: int | None) -> str | None:
+    return None if value is None or value > 0 else f"{name} must be a positive integer, but received {value}."
+
+
+def _no_object_store_memory(_: str, value: int | None) -> str | None:
+    return None if value is None else "Setting 'object_store_memory' is not implemented for tasks"
+
+
+def _actor_name(_: str, value: str | None) -> str | None:
+    return "Actor name cannot be an empty string." if value == "" else None
+
+
+def _namespace(_: str, value: str | None) -> str | None:
+    return '"" is not a valid namespace. Pass None to use the one of the job.' if value == "" else None
+
+
+def _concurrency_groups(_: str, groups: Mapping[str, int] | list[Any] | None) -> str | None:
+    if groups and isinstance(groups, list):
+        raise TypeError("'concurrency_groups' must map the groups' names to their numbers of threads")
+    for name, threads in dict(groups or {}).items():
+        if not isinstance(name, str) or isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            return f"'concurrency_groups' must map names to positive integers, but has {name!r}: {threads!r}."
+    return None
+
+
+_STRATEGIES = (PlacementGroupSchedulingStrategy, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy)
+
+
+def _scheduling_strategy(name: str, value: Any) -> str | None:
+    if value is None or isinstance(value, _STRATEGIES):
+        return None
+    if not isinstance(value, str):
+        raise TypeError(
+            f"The type of keyword '{name}' must be None, str or a strategy, but received type {type(value)}"
+        )
+    if value in ("DEFAULT", "SPREAD"):
+        return None
+    classes = ", ".join(strategy.__name__ for strategy in _STRATEGIES)
+    return f"Invalid {name} value {value!r}. It must be 'DEFAULT', 'SPREAD', or an instance of {classes}."
+
+
+def _placement_group(name: str, value: Any) -> str | None:
+    if value is None or isinstance(value, str | PlacementGroup):
+        return None
+    raise TypeError(
+        f"The type of keyword '{name}' must be None, str or PlacementGroup, but received type {type(value)}"
+    )
+
+
+def _label_selector(_: str, selector: Mapping[str, str] | None) -> str | None:
+    parse_selector(selector)
+    return None
+
+
+def _fallback_strategy(name: str, strategies: list[Any] | None) -> str | None:
+    for strategy in strategies or []:
+        if not isinstance(strategy, dict):
+            return f"Each element in {name} must be a dictionary."
+        if strategy.keys() != {"label_selector"}:
+            return (
+                f"Each dictionary in {name} must have the key 'label_selector' and no other, but has {list(strategy)}."
+            )
+        if not isinstance(strategy["label_selector"], dict):
+            return 'The value of "label_selector" must be a dictionary.'
+        if problem := _label_selector(name, strategy["label_selector"]):
+            return problem
+    return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """What one option accepts. ``types`` empty: anything."""
+
+    types: tuple[type, ...]
+    check: Check | None = None
+
+    def apply(self, name: str, value: Any) -> None:
+        if self.types and not isinstance(value, self.types):
+            expected = self.types[0] if len(self.types) == 1 else self.types
+            raise TypeError(f"The type of keyword '{name}' must be {expected}, but received type {type(value)}")
+        if self.check and (problem := self.check(name, value)):
+            raise ValueError(problem)
+
+
+_NONE = type(None)
+_INT = (int, _NONE)
+_NUMBER = (float, int, _NONE)
+_STR = (str, _NONE)
+_DICT = (dict, _NONE)
+_BOOL = (bool, _NONE)
+
+COMMON: dict[str, Rule] = {
+    "label_selector": Rule(_DICT, _label_selector),
+    "fallback_strategy": Rule((list, _NONE), _fallback_strategy),
+    "accelerator_type": Rule(_STR),
+    "memory": Rule(_NUMBER, _amount),
+    "name": Rule(_STR),
+    "num_cpus": Rule(_NUMBER, _amount),
+    "num_gpus": Rule(_NUMBER, _amount),
+    "object_store_memory": Rule(_INT, _count),
+    "placement_group": Rule((), _placement_group),
+    "placement_group_bundle_index": Rule((int,)),
+    "placement_group_capture_child_tasks": Rule(_BOOL),
+    "resources": Rule(_DICT, _amounts),
+    "runtime_env": Rule(_DICT),
+    "scheduling_strategy": Rule((), _scheduling_strategy),
+    "enable_task_events": Rule((bool,)),
+    "_labels": Rule(_DICT),
+}
+
+TASK: dict[str, Rule] = {
+    **COMMON,
+    "max_calls": Rule(_INT, _count),
+    "max_retries": Rule(_INT, _count_or_infinite),
+    "num_returns": Rule((int, str, _NONE), _num_returns),
+    "object_store_memory": Rule(_INT, _no_object_store_memory),
+    "retry_exceptions": Rule((bool, list, tuple), _retry_exceptions),
+    "_generator_backpressure_num_objects": Rule(_INT, _backpressure),
+    "_num_objects_per_yield": Rule(_INT, _positive),
+}
+
+ACTOR: dict[str, Rule] = {
+    **COMMON,
+    "concurrency_groups": Rule((list, dict, _NONE), _concurrency_groups),
+    "enable_tensor_transport": Rule(_BOOL),
+    "lifetime": Rule(_STR, _lifetime),
+    "max_concurrency": Rule(_INT, _count),
+    "max_restarts": Rule(_INT, _count_or_infinite),
+    "max_task_retries": Rule(_INT, _count_or_infinite),
+    "max_pending_calls": Rule(_INT, _count_or_infinite),
+    "name": Rule(_STR, _actor_name),
+    "namespace": Rule(_STR, _namespace),
+    "get_if_exists": Rule((bool,)),
+    "allow_out_of_order_execution": Rule(_BOOL),
+    "_actor_generator_backpressure_num_objects": Rule(_INT, _backpressure),
+}
+
+METHOD: dict[str, Rule] = {
+    "num_returns": TASK["num_returns"],
+    "concurrency_group": Rule(_STR),
+    "max_task_retries": Rule(_INT, _count_or_infinite),
+    "retry_exceptions": Rule((bool, list, tuple, _NONE), lambda name, value: _retry_exceptions(name, value or False)),
+    "_generator_backpressure_num_objects": TASK["_generator_backpressure_num_objects"],
+    "_num_objects_per_yield": TASK["_num_objects_per_yield"],
+    "enable_task_events": Rule(_BOOL),
+    "tensor_transport": Rule(_STR),
+    "name": Rule(_STR),
+    "_labels": Rule(_DICT),
+}

@@ -1,0 +1,23 @@
+"""``shoal.util.placement_group``, as Ray's ``ray.util.placement_group``."""
+
+from __future__ import annotations
+
+from shoal._api.placement_groups import (
+    PlacementGroup,
+    PlacementGroupID,
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+
+__all__ = [
+    "PlacementGroup",
+    "PlacementGroupID",
+    "get_current_placement_group",
+    "get_placement_group",
+    "placement_group",
+    "placement_group_table",
+    "remove_placement_group",
+]
