@@ -42,7 +42,8 @@ from shoal_raylet.gateway.targets import GatewayTargets
 from shoal_raylet.leases.actor_placement import ActorPlacement
 from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.resource_ledger import ResourceLedger
-from shoal_raylet.leases.worker_leases import Answer, Place, WorkerLeases
+from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
+from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool
 from shoal_raylet.node import Node
 from shoal_raylet.object_store import ObjectStore
@@ -385,19 +386,19 @@ class RayletApp:
         data: bytes = response.data
         return data
 
-    async def _ask_scheduler(self, question: AskScheduler) -> Answer:
+    async def _ask_scheduler(self, question: AskScheduler) -> SchedulerAnswer:
         strategy = question.strategy
         if strategy.group_id:
             reason = await self._group_states.why_removed(strategy.group_id)
             if reason:
-                return Answer(infeasible=True, reason=reason)
+                return SchedulerAnswer(infeasible=True, reason=reason)
         if strategy.node_id is not None and not strategy.soft:
             # There is nothing to choose, and a scheduler that has just started may not know that node yet.
             node = await self._directory.find(strategy.node_id)
             if node is None or node.state != gcs_pb2.NODE_STATE_ALIVE:
                 reason = f"node {strategy.node_id.hex()} is not alive, and the task may run nowhere else (soft=False)"
-                return Answer(infeasible=True, reason=reason)
-            return Answer((Place(node.node_id, node.host, node.channel_port, question.count),))
+                return SchedulerAnswer(infeasible=True, reason=reason)
+            return SchedulerAnswer((LeasesPlaced(node.node_id, node.host, node.channel_port, question.count),))
         request = scheduler_pb2.PickNodeRequest(
             resources=_amounts(question.resources),
             strategy=strategy.outside_group().encode(),
@@ -406,14 +407,14 @@ class RayletApp:
             count=question.count,
         )
         response = await self._schedulers.pick(request)
-        places: list[Place] = []
+        placed: list[LeasesPlaced] = []
         for placement in response.placements:
             node = await self._directory.find(placement.node_id)
             # A node that the GCS does not know (any more), or that others cannot reach, is none.
             if node is not None and (node.channel_port or node.node_id == self.node_id):
-                places.append(Place(node.node_id, node.host, node.channel_port, placement.count))
+                placed.append(LeasesPlaced(node.node_id, node.host, node.channel_port, placement.count))
         # Bundles that no scheduler has heard of are being made, or moved.
-        return Answer(tuple(places), response.infeasible and not strategy.group_id, response.reason)
+        return SchedulerAnswer(tuple(placed), response.infeasible and not strategy.group_id, response.reason)
 
     async def _publish_lines(self, batch: Batch) -> None:
         source = batch.source

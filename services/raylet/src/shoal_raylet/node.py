@@ -38,7 +38,8 @@ from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.exit_reason import ExitReason, exit_reason
 from shoal_raylet.leases.memory_policy import Victim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
-from shoal_raylet.leases.worker_leases import Answer, WorkerLeases
+from shoal_raylet.leases.scheduler_answer import SchedulerAnswer
+from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.workers.function_cache import FunctionCache
@@ -70,7 +71,7 @@ class Node:
     monitor: MemoryMonitor
     directory: NodeDirectory
     #: Raises: ServiceError when no scheduler answers.
-    ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, Answer]]
+    ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, SchedulerAnswer]]
     #: Called when the load has changed.
     on_change: Callable[[], None]
 
@@ -389,14 +390,14 @@ class Node:
 
     # --- processes ---
 
-    def worker_exited(self, worker_id: bytes, wait_status: int | None) -> None:
+    def worker_exited(self, worker_id: bytes, exit_code: int | None) -> None:
         connection = self._peers.get(worker_id)
         if connection is not None:
             connection.drain()
         now = self._loop.time()
         worker = self.pool.gone(worker_id)
         self.monitor.gone(worker_id)
-        reason = exit_reason(wait_status, self._intents.pop(worker_id, None), self._causes.pop(worker_id, None))
+        reason = exit_reason(exit_code, self._intents.pop(worker_id, None), self._causes.pop(worker_id, None))
         tail = self.output.tail(worker_id)
         if worker is None or self._stopping:
             return
@@ -469,7 +470,7 @@ class Node:
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
 
     async def _ask(self, question: AskScheduler) -> None:
-        answer: Answer | None = None
+        answer: SchedulerAnswer | None = None
         try:
             answer = await self.ask_scheduler(question)
         except ServiceError as error:

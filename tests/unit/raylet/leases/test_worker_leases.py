@@ -10,7 +10,8 @@ from shoal_common.placement.resources import ResourceSet
 from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
 from shoal_raylet.leases.demand import LAST_PAUSE_S, MOVE_AGAIN_S, SPILL_AFTER_S
 from shoal_raylet.leases.resource_ledger import ResourceLedger
-from shoal_raylet.leases.worker_leases import PASSED_OVER_S, QUANTUM_S, Answer, Place, WorkerLeases
+from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
+from shoal_raylet.leases.worker_leases import PASSED_OVER_S, QUANTUM_S, WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool, WorkerState
 
 NODE, OTHER, THIRD = bytes(16), b"\1" * 16, b"\2" * 16
@@ -48,7 +49,7 @@ class Node:
         message = frames.LeaseDemand(key, total, spec, placed)
         return self.leases.demanded(owner, job, message, self.now) + self.dispatch()
 
-    def answer(self, owner: bytes, answer: Answer | None, key: int = 1) -> list[Action]:
+    def answer(self, owner: bytes, answer: SchedulerAnswer | None, key: int = 1) -> list[Action]:
         return self.leases.answered(owner, key, answer, self.now) + self.dispatch()
 
     def dispatch(self) -> list[Action]:
@@ -91,12 +92,12 @@ def asked(actions: list[Action]) -> list[int]:
     return [a.count for a in actions if isinstance(a, AskScheduler)]
 
 
-def to(node_id: bytes, count: int = 1) -> Answer:
-    return Answer((Place(node_id, "10.0.0.2", 7000, count),))
+def to(node_id: bytes, count: int = 1) -> SchedulerAnswer:
+    return SchedulerAnswer((LeasesPlaced(node_id, "10.0.0.2", 7000, count),))
 
 
-def no(reason: str = "x") -> Answer:
-    return Answer(infeasible=True, reason=reason)
+def no(reason: str = "x") -> SchedulerAnswer:
+    return SchedulerAnswer(infeasible=True, reason=reason)
 
 
 def _is(action: Send, kind: type[frames.Message]) -> bool:
@@ -276,7 +277,7 @@ def test_a_class_that_another_node_can_hold_waits() -> None:
     node.demand(b"A", 1, GPU=1)
     for _ in range(5):
         node.pass_time(1.0)
-        assert node.answer(b"A", Answer()) == []
+        assert node.answer(b"A", SchedulerAnswer()) == []
     assert node.leases.queued == 1
 
 
@@ -347,7 +348,8 @@ def test_spilled_leases_count_as_granted(node: Node) -> None:
 def test_several_nodes_share_what_is_spilled(node: Node) -> None:
     node.demand(b"A", 10)
     node.pass_time(SPILL_AFTER_S)
-    answer = Answer((Place(OTHER, "h", 1, 3), Place(NODE, "", 0, 2), Place(THIRD, "h", 1, 1)))
+    placed = (LeasesPlaced(OTHER, "h", 1, 3), LeasesPlaced(NODE, "", 0, 2), LeasesPlaced(THIRD, "h", 1, 1))
+    answer = SchedulerAnswer(placed)
     assert spilled(node.answer(b"A", answer)) == [(OTHER, 3), (THIRD, 1)]
     assert node.leases.queued == 4
 
@@ -358,7 +360,7 @@ def test_a_scheduler_that_knows_no_better_is_asked_less_and_less_often(node: Nod
     while node.now < 10:
         if asked(node.pass_time(0.01)):
             questions += 1
-            node.answer(b"A", Answer())
+            node.answer(b"A", SchedulerAnswer())
     assert 10 <= questions <= 20
 
 
@@ -398,7 +400,7 @@ def test_what_this_node_cannot_hold_goes_elsewhere_at_once(node: Node) -> None:
 
 def test_spread_leases_are_placed_before_any_is_granted(node: Node) -> None:
     assert granted(actions := node.demand(b"A", 3, strategy="SPREAD")) == [] and asked(actions) == [3]
-    actions = node.answer(b"A", Answer((Place(OTHER, "h", 1, 2), Place(NODE, "", 0, 1))))
+    actions = node.answer(b"A", SchedulerAnswer((LeasesPlaced(OTHER, "h", 1, 2), LeasesPlaced(NODE, "", 0, 1))))
     assert spilled(actions) == [(OTHER, 2)] and len(granted(actions)) == 1
     assert asked(node.demand(b"A", 5, strategy="SPREAD")) == [2], "only for what is new"
 
@@ -548,7 +550,7 @@ def test_a_group_that_no_scheduler_knows_of_is_waited_for_and_a_removed_one_is_n
     node.demand(b"A", 1, strategy=IN_GROUP)
     assert refusals(node.answer(b"A", None)) == [], "nobody answers"
     node.pass_time(LAST_PAUSE_S)
-    assert refusals(node.answer(b"A", Answer())) == []
+    assert refusals(node.answer(b"A", SchedulerAnswer())) == []
     node.pass_time(LAST_PAUSE_S)
     (refusal,) = refusals(node.answer(b"A", no("it was removed")))
     assert (refusal.kind, refusal.reason) == (frames.GROUP_REMOVED, "it was removed")

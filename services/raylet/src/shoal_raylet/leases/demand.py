@@ -1,5 +1,6 @@
-"""What one owner wants of one scheduling class: how much is owed, how much of that may be granted here, and when a
-scheduler is asked about the rest. Pure.
+"""What one owner wants of one scheduling class, and the leases that it holds of it. Pure.
+
+How many are owed, how many of those may be granted here, and when a scheduler is asked about the rest.
 
 Scheduling begins at the bottom: a node grants what it can hold. What still waits after a moment may go elsewhere
 (*spillback*), and so does at once what this node must not or can never grant. What a scheduler sends here stays, unless
@@ -9,15 +10,12 @@ it waits for long.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from shoal_common.channel import frames
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_raylet.actions import AskScheduler
-
-if TYPE_CHECKING:
-    from shoal_raylet.leases.worker_leases import Lease
+from shoal_raylet.leases.worker_pool import Worker
 
 #: A demand may wait here this long before a scheduler is asked for another node, in seconds.
 SPILL_AFTER_S = 0.03
@@ -26,6 +24,16 @@ MOVE_AGAIN_S = 1.0
 #: Bounds of the pause before the same is asked again, in seconds.
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    lease_id: bytes
+    demand: Demand
+    worker: Worker
+    granted_at: float
+    #: It was asked back.
+    reclaimed: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import dataclass
+from signal import SIGKILL, Signals
 
 _KILL_HINT = "; if nobody killed it, the system was out of memory (see dmesg)"
 
@@ -16,25 +15,24 @@ class ExitReason:
     detail: str
 
 
-def exit_reason(wait_status: int | None, announced: ExitReason | None, caused: ExitReason | None) -> ExitReason:
-    """``wait_status`` as from ``os.waitpid``, None when nobody could collect it.
+def exit_reason(exit_code: int | None, announced: ExitReason | None, caused: ExitReason | None) -> ExitReason:
+    """``exit_code`` as of ``subprocess``: negative = the signal that killed it; None when nobody could collect it.
 
     ``announced``: what the worker said before it left (``ExitIntent``). ``caused``: why we ended it. A process
     that announced an orderly end and was then killed by a signal of its own crashed all the same.
     """
     if caused is not None:
         return caused
-    if wait_status is not None and os.WIFSIGNALED(wait_status):
-        number = os.WTERMSIG(wait_status)
+    if exit_code is not None and exit_code < 0:
+        number = -exit_code
         try:
-            name = signal.Signals(number).name
+            name = Signals(number).name
         except ValueError:
             name = f"signal {number}"
-        hint = _KILL_HINT if number == signal.SIGKILL else ""
+        hint = _KILL_HINT if number == SIGKILL else ""
         return ExitReason("SYSTEM_ERROR", f"killed by {name}{hint}")
     if announced is not None:
         return announced
-    if wait_status is None:
+    if exit_code is None:
         return ExitReason("SYSTEM_ERROR", "the worker process ended; its exit status is not known")
-    code = os.waitstatus_to_exitcode(wait_status)
-    return ExitReason("SYSTEM_ERROR", f"exited with code {code} (os._exit or sys.exit)")
+    return ExitReason("SYSTEM_ERROR", f"exited with code {exit_code} (os._exit or sys.exit)")

@@ -8,7 +8,7 @@ that does not fit is passed by smaller ones, but only for ``PASSED_OVER_S``: the
 Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
 ``QUANTUM_S`` are asked back from whoever holds more than the one that waits.
 
-Covers the life of a lease. Not: what may be granted here at all, and what is asked of a scheduler (``lease_demand``),
+Covers the life of a lease. Not: what may be granted here at all, and what is asked of a scheduler (``demand``),
 processes (``worker_pool``), amounts (``resource_ledger``).
 """
 
@@ -16,15 +16,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from shoal_common.channel import frames
 from shoal_common.ids import NodeID
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_raylet.actions import Action, KillWorker, Send
-from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand
+from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease
 from shoal_raylet.leases.resource_ledger import ResourceLedger
+from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 
 #: While others wait, a lease may be held this long before it is asked back, in seconds.
@@ -33,36 +33,6 @@ QUANTUM_S = 0.1
 PASSED_OVER_S = 2.0
 #: An actor that found no room reserves it until its creation is tried again, at most this long, in seconds.
 ACTOR_WISH_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a scheduler sends leases."""
-
-    node_id: bytes
-    #: TCP address of that raylet's framed channel; of no use where the node is this one.
-    host: str
-    port: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A scheduler's. ``infeasible``: no node can ever hold the request, or its placement group is removed; and why.
-    Neither that nor places: it waits."""
-
-    places: tuple[Place, ...] = ()
-    infeasible: bool = False
-    reason: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    lease_id: bytes
-    demand: Demand
-    worker: Worker
-    granted_at: float
-    reclaimed: bool = False
 
 
 class WorkerLeases:
@@ -230,7 +200,7 @@ class WorkerLeases:
     def actor_placed(self, actor_id: bytes) -> None:
         self._wishes.pop(actor_id, None)
 
-    def answered(self, owner: bytes, class_key: int, answer: Answer | None, now: float) -> list[Action]:
+    def answered(self, owner: bytes, class_key: int, answer: SchedulerAnswer | None, now: float) -> list[Action]:
         """To ``AskScheduler``; None = nobody answers, so that this node decides by what it knows: itself."""
         demand = self._demands.get((owner, class_key))
         if demand is None:
@@ -239,14 +209,14 @@ class WorkerLeases:
         if answer is None:
             answer = self._own_answer(demand)
         actions: list[Action] = []
-        for place in answer.places:
-            count = min(place.count, demand.owed)
-            if place.node_id == self._node_id:
+        for placed in answer.placed:
+            count = min(placed.count, demand.owed)
+            if placed.node_id == self._node_id:
                 demand.placed = min(demand.placed + count, demand.owed)
             elif count:
                 demand.granted += count
                 actions.append(
-                    Send(owner, frames.LeaseSpillback(class_key, count, place.node_id, place.host, place.port))
+                    Send(owner, frames.LeaseSpillback(class_key, count, placed.node_id, placed.host, placed.port))
                 )
         if not demand.owed:
             self._settled(demand)
@@ -254,14 +224,14 @@ class WorkerLeases:
             actions += self._judge(demand, answer, now)
         return actions
 
-    def _own_answer(self, demand: Demand) -> Answer:
+    def _own_answer(self, demand: Demand) -> SchedulerAnswer:
         if demand.strategy.group_id:
-            return Answer()
+            return SchedulerAnswer()
         if demand.impossible:
-            return Answer(infeasible=True)
-        return Answer(places=(Place(self._node_id, "", 0, demand.owed),))
+            return SchedulerAnswer(infeasible=True)
+        return SchedulerAnswer((LeasesPlaced(self._node_id, "", 0, demand.owed),))
 
-    def _judge(self, demand: Demand, answer: Answer, now: float) -> list[Action]:
+    def _judge(self, demand: Demand, answer: SchedulerAnswer, now: float) -> list[Action]:
         """Some of it can be granted neither here nor, as far as is known, elsewhere."""
         if not answer.infeasible:
             demand.infeasible_since = None

@@ -49,7 +49,8 @@ class _Process:
 
 @dataclass
 class WorkerProcesses:
-    """``on_exit(worker_id, wait_status)`` is called once for each launched worker; status None = not known."""
+    """``on_exit(worker_id, exit_code)`` is called once for each launched worker; the code is as of
+    ``subprocess``, None = not known."""
 
     make_config: Callable[[bytes], WorkerConfig]
     output: WorkerOutput
@@ -192,16 +193,13 @@ class WorkerProcesses:
         """The pidfd is readable: the process is dead, its parent has its status."""
         self._loop.remove_reader(process.pidfd)
         if process.popen is not None:
-            code = process.popen.wait()
-            self._exited(process, -code if code < 0 else code << 8)
-            return
-        status = _reap(process.pid)
-        if status is not None:
-            self._exited(process, status)
+            self._exited(process, process.popen.wait())
+        elif (exit_code := _reap(process.pid)) is not None:
+            self._exited(process, exit_code)
         else:
             process.status_timeout = self._loop.call_later(_STATUS_TIMEOUT_S, self._exited, process, None)
 
-    def _exited(self, process: _Process, status: int | None) -> None:
+    def _exited(self, process: _Process, exit_code: int | None) -> None:
         if self._processes.pop(process.worker_id, None) is None:
             return
         if not self._processes:
@@ -212,10 +210,10 @@ class WorkerProcesses:
         if process.pidfd >= 0:
             self._loop.remove_reader(process.pidfd)
             os.close(process.pidfd)
-        if status is None and process.pid:
-            status = _reap(process.pid)
+        if exit_code is None and process.pid:
+            exit_code = _reap(process.pid)
         self.output.finish(process.worker_id)
-        self.on_exit(process.worker_id, status)
+        self.on_exit(process.worker_id, exit_code)
         self._reap_soon()
 
     def _reap_soon(self) -> None:
@@ -300,9 +298,9 @@ class WorkerProcesses:
 
 
 def _reap(pid: int) -> int | None:
-    """The wait status of a dead child of ours; None = it is not ours (yet)."""
+    """The exit code of a dead child of ours; None = it is not ours (yet)."""
     with contextlib.suppress(ChildProcessError):
         reaped, status = os.waitpid(pid, os.WNOHANG)
         if reaped:
-            return status
+            return os.waitstatus_to_exitcode(status)
     return None
