@@ -78,7 +78,7 @@ def _parent(pid: int) -> int:
 def head_of(driver: int) -> int:
     """The head process of an embedded cluster."""
     # What the head itself is just starting still has its command line.
-    [head] = [pid for pid in descendants(driver) if "shoal.head" in command(pid) and _parent(pid) == driver]
+    [head] = [pid for pid in descendants(driver) if "shoal_head" in command(pid) and _parent(pid) == driver]
     return head
 
 

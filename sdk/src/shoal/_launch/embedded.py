@@ -7,6 +7,7 @@ address in ``cluster.json``, which only this user can read: that is how ``init(a
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import select
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from shoal_common.head_launch import HeadConfig, HeadReady
+
 logger = logging.getLogger("shoal")
 
 #: The head must be ready after so many seconds, and gone so many after it was told to end.
@@ -27,6 +30,8 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 8.0
 #: A Unix socket's path has 107 bytes; a session's files need some 65 of them.
 MAX_ROOT_LENGTH = 40
+#: What ``shoal[local]`` installs.
+_SERVICES = ("shoal_head", "shoal_gcs", "shoal_scheduler", "shoal_raylet", "shoal_objectstore")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -63,8 +68,6 @@ class EmbeddedCluster:
     ) -> Place:
         """Raises: RuntimeError when the services are not installed, or do not start: with the end of their log."""
         check_installed()
-        from shoal.head import HeadConfig, HeadReady
-
         config = HeadConfig(
             token=os.environ.get("SHOAL_AUTH_TOKEN") or uuid.uuid4().hex + uuid.uuid4().hex,
             session_name=self.session_name,
@@ -79,7 +82,7 @@ class EmbeddedCluster:
         )
         config_read, config_write = os.pipe()
         ready_read, ready_write = os.pipe()
-        command = [sys.executable, "-m", "shoal.head", "--config-fd", str(config_read), "--ready-fd", str(ready_write)]
+        command = [sys.executable, "-m", "shoal_head", "--config-fd", str(config_read), "--ready-fd", str(ready_write)]
         try:
             with open(self.directory / "logs" / "head.log", "ab") as log:
                 self._process = subprocess.Popen(
@@ -131,16 +134,12 @@ class EmbeddedCluster:
 
 def check_installed() -> None:
     """Raises: RuntimeError when the services are not."""
-    try:
-        import shoal_gcs  # noqa: F401
-        import shoal_objectstore  # noqa: F401
-        import shoal_raylet  # noqa: F401
-        import shoal_scheduler  # noqa: F401
-    except ImportError as error:
+    missing = [name for name in _SERVICES if importlib.util.find_spec(name) is None]
+    if missing:
         raise RuntimeError(
-            f"This runs the services on this machine, and {error.name} is not installed: "
+            f"This runs the services on this machine, and {', '.join(missing)} is not installed: "
             "pip install 'shoal[local]', or connect to a cluster with shoal.init(address=...)"
-        ) from error
+        )
 
 
 def root_directory(temp_dir: str | None) -> Path:

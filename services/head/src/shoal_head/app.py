@@ -1,4 +1,9 @@
-"""The services of an embedded cluster, wired together in one event loop."""
+"""The services of an embedded cluster, wired together in one event loop.
+
+One process hosts the GCS, the scheduler, the objectstore service and one raylet, on SQLite, the in-process event bus
+and a directory. It is the code of the separate services with other adapters. It listens on loopback only, with a token
+of its own, and ends with its driver, whatever way that ends.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ import structlog
 
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
+from shoal_common.head_launch import HeadConfig, HeadReady
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_common.service import logging as service_logging
 from shoal_gcs.app import GcsApp
@@ -26,10 +32,9 @@ from shoal_scheduler.app import SchedulerApp
 from shoal_scheduler.config import SchedulerConfig
 
 if TYPE_CHECKING:
-    from shoal.head import HeadConfig, HeadReady
     from shoal_raylet.workers.template_process import TemplateProcess
 
-log = structlog.get_logger("shoal.head")
+log = structlog.get_logger("shoal_head")
 
 HOST = "127.0.0.1"
 CLUSTER_ID = "embedded"
@@ -42,8 +47,6 @@ def run_head(config: HeadConfig, template: TemplateProcess, ready: IO[bytes]) ->
 
 
 async def _serve(config: HeadConfig, template: TemplateProcess, ready: IO[bytes]) -> int:
-    from shoal.head import HeadReady
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -159,8 +162,6 @@ class Head:
             raise
 
     def ready(self) -> HeadReady:
-        from shoal.head import HeadReady
-
         assert self._gcs is not None and self._raylet is not None
         return HeadReady(
             gcs_address=self._gcs.address,
