@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shoal_common.channel import frames, tcp
+from shoal_common.channel import codec, frames, tcp
 from shoal_raylet.transfer.chunk_stream import ChunkStream
 
 MIB = 1024 * 1024
@@ -24,7 +24,7 @@ class Source:
         self.stream: ChunkStream
         self.chunks: asyncio.Queue[tuple[bytes, int, bool]] = asyncio.Queue()
         self.lost: asyncio.Queue[str] = asyncio.Queue()
-        self._questions = frames.FrameDecoder(frames.RayletMessage)
+        self._questions = codec.Decoder(frames.RayletMessage)
         self._asked: list[frames.ChunkGet] = []
 
     async def asked(self) -> frames.ChunkGet:

@@ -17,7 +17,7 @@ from support.drivers import Driver
 
 import shoal
 from shoal import exceptions
-from shoal_common.channel import frames, handshake
+from shoal_common.channel import codec, frames, handshake
 from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
 PATIENCE_S = 20
@@ -86,7 +86,7 @@ def read_all(sock):
 
 def reply_to(sock):
     """The one frame that answers a hello, and the descriptors that came along."""
-    decoder = frames.FrameDecoder(frames.HelloReply)
+    decoder = codec.Decoder(frames.HelloReply)
     while True:
         data, fds, _, _ = socket.recv_fds(sock, 65536, 1)
         for fd in fds:
@@ -111,7 +111,7 @@ def reply_to(sock):
 def test_peer_that_would_not_understand(session, changes, words):
     for path in channels(session):
         with connected(path) as sock:
-            sock.sendall(frames.encode_frame(hello(**changes)))
+            sock.sendall(codec.encode_frame(hello(**changes)))
             reply, descriptors = reply_to(sock)
             for word in words:
                 assert word in reply.error
@@ -125,7 +125,7 @@ def test_wrong_token_on_the_channel(session):
     for path in channels(session):
         with connected(path) as sock:
             greeting = hello()
-            sock.sendall(frames.encode_frame(greeting))
+            sock.sendall(codec.encode_frame(greeting))
             reply, _ = reply_to(sock)
             assert reply.error == ""
             # The other side does prove that it has the token, and does not take a wrong proof.
@@ -134,7 +134,7 @@ def test_wrong_token_on_the_channel(session):
                 handshake.check_reply("another token", greeting.nonce, reply)
             proof = handshake.prove("another token", b"connecting", greeting.nonce, reply.nonce)
             # What stands behind a wrong proof is not looked at.
-            sock.sendall(frames.encode_frame(frames.HelloProof(proof)) + frames.encode_frame(frames.FlushLogs(1)))
+            sock.sendall(codec.encode_frame(frames.HelloProof(proof)) + codec.encode_frame(frames.FlushLogs(1)))
             assert read_all(sock) == b""
 
 
@@ -142,9 +142,9 @@ def test_proof_is_not_reflected(session):
     """The proof of one side is no proof for the other."""
     for path in channels(session):
         with connected(path) as sock:
-            sock.sendall(frames.encode_frame(hello()))
+            sock.sendall(codec.encode_frame(hello()))
             reply, _ = reply_to(sock)
-            sock.sendall(frames.encode_frame(frames.HelloProof(reply.proof)))
+            sock.sendall(codec.encode_frame(frames.HelloProof(reply.proof)))
             assert read_all(sock) == b""
 
 
@@ -166,9 +166,9 @@ class Poison:
         b"GET / HTTP/1.1\r\n\r\n",
         b"\xff" * 64,
         b"\0\0\0\0" * 16,
-        frames.LENGTH.pack(frames.MAX_FRAME_BYTES + 1),
-        frames.encode_frame(frames.HelloProof(b"x" * 32)),
-        frames.encode_frame(frames.FlushLogs(1)),
+        codec.LENGTH.pack(codec.MAX_FRAME_BYTES + 1),
+        codec.encode_frame(frames.HelloProof(b"x" * 32)),
+        codec.encode_frame(frames.FlushLogs(1)),
         "pickle",
     ],
     ids=["nothing", "half a frame", "http", "ones", "empty frames", "huge", "proof first", "no hello", "pickle"],
@@ -177,7 +177,7 @@ def test_garbage(session, tmp_path, garbage):
     target = tmp_path / "unpickled"
     if garbage == "pickle":
         body = pickle.dumps(Poison(str(target)))
-        garbage = frames.LENGTH.pack(len(body)) + body
+        garbage = codec.LENGTH.pack(len(body)) + body
     for path in channels(session):
         with connected(path) as sock:
             sock.sendall(garbage)

@@ -16,7 +16,7 @@ import pytest
 
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.channel import frames, handshake
+from shoal_common.channel import codec, frames, handshake
 from shoal_common.errors import NotFound
 from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_common.rpc.server import create_server, serve
@@ -121,7 +121,7 @@ class Driver:
     async def connect(self, **changes: Any) -> Driver:
         await asyncio.to_thread(self._connect, changes)
         self.sock.setblocking(False)
-        self._decoder = frames.FrameDecoder(frames.RayletMessage)
+        self._decoder = codec.Decoder(frames.RayletMessage)
         return self
 
     def _connect(self, changes: dict[str, Any]) -> None:
@@ -140,9 +140,9 @@ class Driver:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE_S)
         self.sock.connect(os.fspath(self._path))
-        self.sock.sendall(frames.encode_frame(hello))
+        self.sock.sendall(codec.encode_frame(hello))
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
-        reply = frames.FrameDecoder(frames.HelloReply).feed(data)[0]
+        reply = codec.Decoder(frames.HelloReply).feed(data)[0]
         if fds:
             self.arena = mmap.mmap(fds[0], reply.arena_size)
             os.close(fds[0])
@@ -152,7 +152,7 @@ class Driver:
             self.close()
             raise
         proof = handshake.prove(self._token, b"connecting", hello.nonce, reply.nonce)
-        self.sock.sendall(frames.encode_frame(frames.HelloProof(proof)))
+        self.sock.sendall(codec.encode_frame(frames.HelloProof(proof)))
 
     def close(self) -> None:
         self.sock.close()
@@ -160,7 +160,7 @@ class Driver:
             self.arena.close()
 
     async def send(self, *messages: frames.Message) -> None:
-        data = b"".join(map(frames.encode_frame, messages))
+        data = b"".join(map(codec.encode_frame, messages))
         await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
     async def expect(self, kind: type[Any]) -> Any:

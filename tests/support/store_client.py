@@ -11,7 +11,7 @@ from typing import Any
 
 from support.clusters import RayletProcess
 
-from shoal_common.channel import frames, handshake
+from shoal_common.channel import codec, frames, handshake
 
 PATIENCE_S = 60.0
 JOB = b"job1"
@@ -30,7 +30,7 @@ class StoreClient:
         self.worker_id = os.urandom(16)
         self._requests = itertools.count(1)
         self._received: list[Any] = []
-        self._decoder = frames.FrameDecoder(frames.RayletMessage)
+        self._decoder = codec.Decoder(frames.RayletMessage)
         hello = frames.Hello(
             version=frames.PROTOCOL_VERSION,
             nonce=handshake.new_nonce(),
@@ -44,9 +44,9 @@ class StoreClient:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE_S)
         self.sock.connect(os.fspath(node.session_dir / "sockets" / f"raylet-{node.node_id[:12]}.sock"))
-        self.sock.sendall(frames.encode_frame(hello))
+        self.sock.sendall(codec.encode_frame(hello))
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
-        (reply,) = frames.FrameDecoder(frames.HelloReply).feed(data)
+        (reply,) = codec.Decoder(frames.HelloReply).feed(data)
         handshake.check_reply(token, hello.nonce, reply)
         self.arena = mmap.mmap(fds[0], reply.arena_size)
         os.close(fds[0])
@@ -66,7 +66,7 @@ class StoreClient:
         self.arena.close()
 
     def send(self, message: Any) -> None:
-        self.sock.sendall(frames.encode_frame(message))
+        self.sock.sendall(codec.encode_frame(message))
 
     def receive(self, kind: type[Any], request: int) -> Any:
         """The answer to a request; what comes before it is kept."""

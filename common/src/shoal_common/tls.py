@@ -192,7 +192,7 @@ class TlsSocket:
                 got += len(part)
             return b"".join(parts)
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | bytearray | memoryview) -> int:
         with self._lock:
             tls = self._connected()
             if not self._established and not self._shake_hands(tls):

@@ -36,7 +36,7 @@ from shoal._executor import (
 )
 from shoal._net.raylets import RayletFrames
 from shoal._wire.peer_frames import PeerMessage
-from shoal_common.channel.frames import FrameDecoder
+from shoal_common.channel.codec import Decoder
 from shoal_common.rpc import client as grpc_channel  # noqa: F401
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked
 from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
@@ -54,7 +54,7 @@ def main() -> None:
     setproctitle.setproctitle("shoal::template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for union in (RayletFrames, PeerMessage):
-        FrameDecoder(union)
+        Decoder(union)
     # Objects made so far are never collected: their pages stay shared with the workers.
     gc.collect()
     gc.freeze()

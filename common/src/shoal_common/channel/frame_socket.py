@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from shoal_common.channel import frames, handshake
+from shoal_common.channel import codec, handshake
 from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message
 from shoal_common.channel.handshake import HandshakeError
 from shoal_common.tls import TlsSocket
@@ -44,7 +44,7 @@ class FrameSocket:
 
     async def read(self, kind: type[M]) -> M:
         """Raises: HandshakeError for anything else, OSError."""
-        while len(self.rest) < frames.LENGTH.size or len(self.rest) < self._frame_end():
+        while len(self.rest) < codec.LENGTH.size or len(self.rest) < self._frame_end():
             try:
                 data = self.sock.recv(_MAX_FRAME_BYTES)
             except BlockingIOError:
@@ -54,7 +54,7 @@ class FrameSocket:
                 raise ConnectionResetError("the other side closed the connection during the handshake")
             self.rest += data
         end = self._frame_end()
-        body, self.rest = self.rest[frames.LENGTH.size : end], self.rest[end:]
+        body, self.rest = self.rest[codec.LENGTH.size : end], self.rest[end:]
         try:
             return msgspec.msgpack.decode(body, type=kind)
         except msgspec.DecodeError as error:
@@ -62,7 +62,7 @@ class FrameSocket:
 
     async def write(self, message: Message) -> None:
         """Raises: OSError."""
-        data = memoryview(frames.encode_frame(message))
+        data = memoryview(codec.encode_frame(message))
         while data:
             try:
                 data = data[self.sock.send(data) :]
@@ -70,10 +70,10 @@ class FrameSocket:
                 await self._wait(self._loop.add_writer, self._loop.remove_writer)
 
     def _frame_end(self) -> int:
-        (length,) = frames.LENGTH.unpack_from(self.rest)
+        (length,) = codec.LENGTH.unpack_from(self.rest)
         if length > _MAX_FRAME_BYTES:
             raise HandshakeError("the other side does not speak Shoal's protocol: is that the right port?")
-        return int(frames.LENGTH.size + length)
+        return int(codec.LENGTH.size + length)
 
     async def _wait(self, add: Any, remove: Any) -> None:
         ready = asyncio.Event()

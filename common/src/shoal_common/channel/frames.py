@@ -1,8 +1,7 @@
 """Every message of the framed channel, which carries what happens once per call or per object.
 
-A frame is a little-endian ``uint32`` length and one msgpack array whose first element is the tag of
-its message. Payloads (pickled arguments, results) are opaque ``bytes``: nobody but the process that runs
-the task or asked for the value unpickles them.
+How they become bytes is in ``codec``. Payloads (pickled arguments, results) are opaque ``bytes``: nobody but the
+process that runs the task or asked for the value unpickles them.
 
 Worker leases go this way too, and not over gRPC: each process holds this channel to its raylet for the object
 store anyway, its end is the owner's end, which revokes the leases, and no worker pays 0.14 s and a dozen threads
@@ -11,20 +10,11 @@ for a gRPC channel before it can submit its first nested task.
 
 from __future__ import annotations
 
-import functools
 import struct
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 PROTOCOL_VERSION = 2
-#: A longer frame is refused as garbage. Inlined arguments stay far below it (10 MiB a message).
-MAX_FRAME_BYTES = 256 * 1024 * 1024
-LENGTH = struct.Struct("<I")
-#: What one read of a socket asks for. Python allocates that much beforehand, and from 128 KiB on glibc maps fresh
-#: memory for it, only to unmap it again: that cost a small call a quarter of its time.
-READ_BYTES = 64 * 1024
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -541,46 +531,3 @@ RayletMessage = (
     | ObjectRead
     | ObjectPart
 )
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def encode_frame(message: Message) -> bytes:
-    """One message as the bytes that go on the wire."""
-    body = _encoder.encode(message)
-    return LENGTH.pack(len(body)) + body
-
-
-@functools.cache
-def _decoder(union: Any) -> Callable[[bytes | memoryview], Any]:
-    """Thread-safe, so all connections share one: it takes a millisecond or two to make."""
-    return msgspec.msgpack.Decoder(union).decode
-
-
-class FrameDecoder:
-    """Cuts a byte stream into messages of one union; does no I/O.
-
-    Raises ``msgspec.DecodeError`` (or ``ValidationError``, its subclass) on what is not a frame; the
-    connection must then be closed, as its boundaries are lost.
-    """
-
-    def __init__(self, union: Any) -> None:
-        self._decode = _decoder(union)
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[Any]:
-        if self._rest:
-            data = self._rest + data
-        messages: list[Any] = []
-        at, end = 0, len(data)
-        view = memoryview(data)
-        while end - at >= 4:
-            (length,) = LENGTH.unpack_from(data, at)
-            if length > MAX_FRAME_BYTES:
-                raise msgspec.DecodeError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-            if end - at - 4 < length:
-                break
-            messages.append(self._decode(view[at + 4 : at + 4 + length]))
-            at += 4 + length
-        self._rest = data[at:] if at < end else b""
-        return messages

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shoal._net.reactor import Reactor
-from shoal_common.channel import frames, handshake, tcp
-from shoal_common.channel.frames import FrameDecoder, Hello, HelloProof, HelloReply, WorkerAddress, encode_frame
+from shoal_common.channel import codec, frames, handshake, tcp
+from shoal_common.channel.codec import Decoder, encode_frame
+from shoal_common.channel.frames import Hello, HelloProof, HelloReply, WorkerAddress
 
 if TYPE_CHECKING:
     from shoal_common.tls import TlsSocket
@@ -82,7 +83,7 @@ class Connection:
         self._sock = sock
         self._fd = sock.fileno()
         self._identity = identity
-        self._decoder = FrameDecoder(union)
+        self._decoder = Decoder(union)
         self._on_messages = on_messages
         self._on_close = on_close
         self._connecting = connecting
@@ -92,7 +93,7 @@ class Connection:
         self._lock = threading.Lock()
         self._out: deque[memoryview] = deque()
         #: What was sent before the handshake has ended.
-        self._held: list[bytes] = []
+        self._held: list[bytes | bytearray] = []
         self._write_error = ""
         self._watching_writes = False
         self._nonce = handshake.new_nonce()
@@ -115,7 +116,7 @@ class Connection:
     def send(self, message: frames.Message) -> None:
         self.send_bytes(encode_frame(message))
 
-    def send_bytes(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes | bytearray) -> None:
         """Queue or send encoded frames, in order. Silently dropped on a closed connection: ``on_close`` tells."""
         if not self.authenticated:
             with self._lock:
@@ -124,7 +125,7 @@ class Connection:
                     return
         self._write(data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         with self._lock:
             if self.closed:
                 return
@@ -187,7 +188,7 @@ class Connection:
             if not mask & ~4:
                 return
         try:
-            data = self._sock.recv(frames.READ_BYTES)
+            data = self._sock.recv(codec.READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -238,7 +239,7 @@ class Connection:
         if error:
             raise handshake.HandshakeError(error)
 
-    def _become_authenticated(self, proof: bytes) -> None:
+    def _become_authenticated(self, proof: bytes | bytearray) -> None:
         with self._lock:
             held = b"".join(self._held)
             self._held.clear()
@@ -280,7 +281,7 @@ def authenticate_blocking(sock: socket.socket, identity: Identity, union: Any) -
         sock.settimeout(handshake.HANDSHAKE_TIMEOUT_S)
         nonce = handshake.new_nonce()
         sock.sendall(encode_frame(identity.hello(nonce)))
-        decoder = FrameDecoder(union)
+        decoder = Decoder(union)
         messages: list[Any] = []
         while not messages:
             data, fds, _, _ = socket.recv_fds(sock, 4096, 1)

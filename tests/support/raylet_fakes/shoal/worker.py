@@ -14,7 +14,7 @@ import traceback
 
 import msgspec
 
-from shoal_common.channel import frames, handshake
+from shoal_common.channel import codec, frames, handshake
 from shoal_common.worker_launch import WorkerConfig
 
 
@@ -24,19 +24,19 @@ class Channel:
     def __init__(self, path: str, token: str, hello: frames.Hello) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(path)
-        self.sock.sendall(frames.encode_frame(hello))
+        self.sock.sendall(codec.encode_frame(hello))
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
         self.arena_fd = fds[0] if fds else -1
-        reply = frames.FrameDecoder(frames.HelloReply).feed(data)[0]
+        reply = codec.Decoder(frames.HelloReply).feed(data)[0]
         self.arena_size = reply.arena_size
         handshake.check_reply(token, hello.nonce, reply)
         proof = handshake.prove(token, b"connecting", hello.nonce, reply.nonce)
         self.send(frames.HelloProof(proof))
-        self._decoder = frames.FrameDecoder(frames.RayletMessage)
+        self._decoder = codec.Decoder(frames.RayletMessage)
         self._received: list[frames.Message] = []
 
     def send(self, message: frames.Message) -> None:
-        self.sock.sendall(frames.encode_frame(message))
+        self.sock.sendall(codec.encode_frame(message))
 
     def receive(self) -> frames.Message:
         while not self._received:

@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from shoal_common.channel import frames, handshake, unix
+from shoal_common.channel import codec, frames, handshake, unix
 from shoal_common.tls import TlsSocket
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class Connection:
         self._host = host
         self._loop = loop
         self._fd = sock.fileno()
-        self._decoder = frames.FrameDecoder(frames.RayletMessage)
+        self._decoder = codec.Decoder(frames.RayletMessage)
         self._early = b""
         self._nonce = handshake.new_nonce()
         self._out: deque[memoryview] = deque()
@@ -79,7 +79,7 @@ class Connection:
         self._closed = False
         self._reads = 0
         #: Answers made while a batch of requests is worked off go out in one write.
-        self._corked: list[bytes] | None = None
+        self._corked: list[bytearray] | None = None
         self._on_frame: Callable[[bytes], None] = self._on_hello
         self._deadline = loop.call_later(handshake.HANDSHAKE_TIMEOUT_S, self.close, "handshake timed out")
         loop.add_reader(self._fd, self._read)
@@ -107,7 +107,7 @@ class Connection:
         """Never blocks; a message to a connection that has ended is dropped."""
         if self._closed:
             return
-        frame = frames.encode_frame(message)
+        frame = codec.encode_frame(message)
         if self._corked is None:
             self._write(frame)
         else:
@@ -152,7 +152,7 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(frames.READ_BYTES)
+            data = self._sock.recv(codec.READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -172,7 +172,7 @@ class Connection:
 
     def _receive(self, data: bytes) -> None:
         received = self._host.received
-        corked: list[bytes] = []
+        corked: list[bytearray] = []
         self._corked = corked
         try:
             for message in self._decoder.feed(data):
@@ -188,7 +188,7 @@ class Connection:
         """Cut single frames: what follows the proof may be any message, and is decoded only after it."""
         self._early += data
         while not self.ready and not self._closed and len(self._early) >= 4:
-            (length,) = frames.LENGTH.unpack_from(self._early)
+            (length,) = codec.LENGTH.unpack_from(self._early)
             if length > _MAX_HANDSHAKE_BYTES:
                 raise handshake.HandshakeError(f"a handshake frame of {length} bytes: not a Shoal process")
             if len(self._early) < 4 + length:
@@ -210,7 +210,7 @@ class Connection:
         host = self._host
         if error:
             self._write(
-                frames.encode_frame(frames.HelloReply(nonce=b"", proof=b"", node_id=b"", worker_id=b"", error=error))
+                codec.encode_frame(frames.HelloReply(nonce=b"", proof=b"", node_id=b"", worker_id=b"", error=error))
             )
             self.close(f"refused: {error}")
             return
@@ -221,13 +221,13 @@ class Connection:
             worker_id=b"",
             arena_size=host.arena_size if self.shares_arena else 0,
         )
-        frame = frames.encode_frame(reply)
+        frame = codec.encode_frame(reply)
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
         if self._send_reply(frame) != len(frame):
             raise handshake.HandshakeError("the handshake's answer did not fit in the socket's buffer")
         self._on_frame = self._on_proof
 
-    def _send_reply(self, frame: bytes) -> int:
+    def _send_reply(self, frame: bytearray) -> int:
         if not self.shares_arena:
             return self._sock.send(frame)
         assert isinstance(self._sock, socket.socket)
@@ -250,7 +250,7 @@ class Connection:
 
     # --- writing ---
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         if not self._out:
             try:
                 sent = self._sock.send(data)

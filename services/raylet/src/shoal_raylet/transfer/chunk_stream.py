@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from shoal_common.channel import frames
+from shoal_common.channel import codec, frames
 from shoal_common.tls import TlsSocket
 from shoal_raylet.transfer.links import LinkLost
 
@@ -49,7 +49,7 @@ class ChunkStream:
         self._on_lost = on_lost
         self._sock: socket.socket | TlsSocket | None = None
         #: What is sent before the connection is made.
-        self._held: list[bytes] = []
+        self._held: list[bytearray] = []
         self._closed = False
         self._requests = itertools.count(1)
         self._expected: dict[int, _Expected] = {}
@@ -104,13 +104,13 @@ class ChunkStream:
         self._send_bytes(held)
 
     def _send(self, message: frames.Message) -> None:
-        frame = frames.encode_frame(message)
+        frame = codec.encode_frame(message)
         if self._sock is None:
             self._held.append(frame)
         elif not self._closed:
             self._send_bytes(frame)
 
-    def _send_bytes(self, data: bytes) -> None:
+    def _send_bytes(self, data: bytes | bytearray) -> None:
         assert self._sock is not None
         try:
             # Questions are tiny and few: a source that leaves a full buffer of them unread does not live any more.
