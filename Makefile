@@ -47,7 +47,8 @@ docs-check: $(STAMP) ## fail when those pages are not what the code says
 	$(BIN)/python docs/generate.py --check
 
 bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's limits
-	$(BIN)/python benchmarks/compare.py; compared=$$?; $(BIN)/python benchmarks/scaling.py && exit $$compared
+	$(BIN)/python benchmarks/compare.py; compared=$$?; $(BIN)/python benchmarks/sweep.py; swept=$$?; \
+	  $(BIN)/python benchmarks/scaling.py && exit $$((compared + swept))
 
 images-local: $(STAMP) ## build all images of compose.yaml without an image registry
 	$(MAKE) --no-print-directory --jobs --file docker/local/Makefile

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import tempfile
 from multiprocessing.connection import Connection
 
 import numpy as np
-from programs import BIG_ARRAY_BYTES, GB, Step
+import sweep_programs
+from programs import BIG_ARRAY_BYTES, GB, MIB, Step
 
 
 def _nothing() -> None:
@@ -61,5 +64,32 @@ def copy_into_faulted_pages() -> Step:
     def step() -> float:
         np.copyto(target, source)
         return BIG_ARRAY_BYTES / GB
+
+    return step
+
+
+def copies(size: int, times: int) -> Step:
+    """So many copies of ``size`` bytes, in memory that has been used before."""
+    source = np.ones(size, dtype=np.uint8)
+    target = np.ones_like(source)
+
+    def step() -> float:
+        for _ in range(times):
+            np.copyto(target, source)
+        return times
+
+    return step
+
+
+def through_the_disk() -> Step:
+    """The bytes that are put into a store which they do not fit into, written to a file and read with ``dd``."""
+    total = sweep_programs.SPILLED_OBJECTS * sweep_programs.SPILLED_BYTES
+
+    def step() -> float:
+        with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+            blocks = ["bs=1M", f"count={total // MIB}"]
+            subprocess.run(["dd", "if=/dev/zero", f"of={file.name}", *blocks], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(["dd", f"if={file.name}", "of=/dev/null", *blocks], check=True, stderr=subprocess.DEVNULL)
+        return total / GB
 
     return step

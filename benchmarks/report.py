@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ray_venv import RAY_VERSION
-from rows import ROWS, START_UP
+from rows import START_UP, Row
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def describe_machine() -> dict[str, str | int | None]:
     }
 
 
-def make_lines(rates: dict[str, dict[str, list[float]]], start_up: dict[str, list[dict[str, float]]]) -> list[Line]:
+def row_lines(rows: Sequence[Row], rates: dict[str, dict[str, list[float]]]) -> list[Line]:
+    """Of the rows that were measured: row key → participant → the rate of each round."""
     lines = []
-    for row in ROWS:
+    for row in rows:
         if row.key not in rates:
             continue
         medians = {name: median(values) for name, values in rates[row.key].items()}
@@ -56,15 +59,20 @@ def make_lines(rates: dict[str, dict[str, list[float]]], start_up: dict[str, lis
         ratio = shoal / ray if shoal and ray else None
         passed = ratio is not None and ratio >= row.times_ray
         required = f"≥ {row.times_ray:g}×"
-        if row.share_of_memcpy:
-            required += f" and ≥ {row.share_of_memcpy:.0%} of memcpy"
-            memcpy = medians.get("memcpy")
-            passed = passed and shoal is not None and memcpy is not None and shoal >= row.share_of_memcpy * memcpy
+        for name, share in row.shares.items():
+            required += f" and ≥ {share:.0%} of {name}"
+            passed = passed and shoal is not None and name in medians and shoal >= share * medians[name]
         beside = ", ".join(
             f"{name} {_figure(value)}" + (f" ({shoal / value:.0%} of it)" if shoal else "")
             for name, value in medians.items()
         )
         lines.append(Line(row.title, row.unit, shoal, ray, ratio, required, row.times_ray, passed, beside))
+    return lines
+
+
+def start_up_lines(start_up: dict[str, list[dict[str, float]]]) -> list[Line]:
+    """Library → the times of each fresh process, in seconds."""
+    lines = []
     for time in START_UP if start_up else ():
         medians = {name: median(run[time.key] for run in runs) for name, runs in start_up.items()}
         shoal, ray = medians.get("shoal"), medians.get("ray")
@@ -74,25 +82,21 @@ def make_lines(rates: dict[str, dict[str, list[float]]], start_up: dict[str, lis
     return lines
 
 
-def write_report(
-    directory: Path,
-    machine: dict[str, str | int | None],
-    rates: dict[str, dict[str, list[float]]],
-    start_up: dict[str, list[dict[str, float]]],
-) -> str:
-    """Write table.md, results.json and chart.png to ``directory``; returns the table."""
-    lines = make_lines(rates, start_up)
-    table = make_table(machine, lines)
-    (directory / "table.md").write_text(table)
-    results = {"machine": machine, "lines": [asdict(line) for line in lines], "rates": rates, "start_up": start_up}
-    (directory / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    draw_chart(directory / "chart.png", lines)
-    return table
+def write_report(directory: Path, table: str, results: str, title: str, lines: list[Line], raw: dict[str, Any]) -> str:
+    """Write the files ``table`` and ``results``, which has the ``raw`` figures too, to ``directory``; returns the
+    table."""
+    machine = describe_machine()
+    text = make_table(title, machine, lines)
+    directory.mkdir(exist_ok=True, parents=True)
+    (directory / table).write_text(text)
+    figures = {"machine": machine, "lines": [asdict(line) for line in lines], **raw}
+    (directory / results).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    return text
 
 
-def make_table(machine: dict[str, str | int | None], lines: list[Line]) -> str:
+def make_table(title: str, machine: dict[str, str | int | None], lines: list[Line]) -> str:
     text = [
-        "# Shoal and Ray, the same programs on the same machine",
+        f"# {title}",
         "",
         f"{machine['cpus']} × {machine['cpu_model']}, {machine['system']}, Python {machine['python']}; "
         f"Shoal {machine['shoal']}, Ray {machine['ray']}, both with `num_cpus=2`. Medians.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import machine
 import programs
@@ -19,12 +20,20 @@ class Row:
     times_ray: float
     #: What else is measured in the same rounds, by name.
     yardsticks: dict[str, Callable[[], Step]] = field(default_factory=dict)
-    #: The share of the yardstick "memcpy" that must be reached as well.
-    share_of_memcpy: float = 0.0
+    #: The share of a yardstick, by its name, that must be reached as well.
+    shares: dict[str, float] = field(default_factory=dict)
+    #: Of the two libraries' ``init()``, where the row needs more than the defaults.
+    init: dict[str, Any] = field(default_factory=dict)
+    #: Measurements; None: as many as the others.
+    rounds: int | None = None
+    #: Before the first measurement: at least so many steps, for at least so many seconds.
+    warm_up_steps: int = 3
+    warm_up_s: float = 0.7
 
     @property
     def key(self) -> str:
-        return self.program.__name__
+        """By which its figures are found, and participants told of it."""
+        return self.title
 
 
 ROWS = (
@@ -42,7 +51,7 @@ ROWS = (
     Row("small get", "gets/s", programs.small_get, 40),
     Row(
         "put of 256 MiB arrays", "GB/s", programs.put_big_arrays, 4,
-        {"memcpy": machine.copy_into_faulted_pages}, share_of_memcpy=0.6,
+        {"memcpy": machine.copy_into_faulted_pages}, shares={"memcpy": 0.6},
     ),
     Row("a task on a 1 MiB array in the store", "tasks/s", programs.task_on_stored_array, 8),
     Row("get of a 1 MiB array", "gets/s", programs.get_stored_array, 20),
