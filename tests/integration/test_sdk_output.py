@@ -396,15 +396,14 @@ def test_lines_of_another_cluster_on_the_same_bus_are_not_shown():
     program = """
         from shoal import _current
         from shoal_common.bus import subjects
-        from shoal_proto.v1 import events_pb2, gcs_pb2
+        from shoal_proto.v1 import events_pb2
 
         ray.init(num_cpus=1)
         core = _current.current()
         for cluster, line in (("another", "theirs"), ("embedded", "ours")):
             batch = events_pb2.LogBatch(job_id=core.job_id, pid=1, name="f", lines=[line])
             subject = subjects.log(cluster, core.job_id, b"n" * 16, b"w" * 16)
-            event = gcs_pb2.Event(subject=subject, data=batch.SerializeToString())
-            core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event))
+            core.gcs.events.publish(subject, batch.SerializeToString())
         ray.shutdown()
     """
     with Driver(program) as driver:

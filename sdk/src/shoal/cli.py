@@ -12,13 +12,14 @@ from typing import Any
 
 from shoal._launch import local_nodes as local
 from shoal._launch.embedded import root_directory
-from shoal._net.gcs_client import ask
+from shoal._net.gcs.client import visiting
 from shoal._session.arguments import GATEWAY_SCHEME
 from shoal._session.session import token_for
 from shoal.exceptions import AuthenticationError
 from shoal_common.auth import DEFAULT_TOKEN_PATH, TOKEN_PATH_VARIABLE, TokenError, load_token, new_token
 from shoal_common.channel.tcp import MAX_PORT
 from shoal_common.placement.resources import GRAINS
+from shoal_common.states import NodeState
 from shoal_common.tls import TlsError
 
 #: A raylet takes 28 s at most to stop: for tasks that run, for its objects, for its processes.
@@ -185,8 +186,6 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from shoal_proto.v1 import gcs_pb2 as pb
-
     address = (
         options.address
         or os.environ.get("SHOAL_ADDRESS")
@@ -197,20 +196,20 @@ def _status(options: argparse.Namespace) -> int:
     if not address:
         raise RuntimeError("nothing was started on this machine: name a cluster with --address=host:port")
     token = token_for(address)
-    nodes = ask(address, token, "Node", "ListNodes", pb.ListNodesRequest()).nodes
-    actors = ask(address, token, "Actor", "ListActors", pb.ListActorsRequest()).actors
+    with visiting(address, token) as gcs:
+        nodes, actors = gcs.nodes.list(), gcs.actors.list()
 
-    living = [node for node in nodes if node.state != pb.NODE_STATE_DEAD]
+    living = [node for node in nodes if node.state is not NodeState.DEAD]
     print(f"Cluster at {address}: {len(living)} nodes alive, {len(nodes) - len(living)} dead")
     for node in sorted(nodes, key=lambda node: (node.state, node.start_unix_ms)):
-        state = pb.NodeState.Name(node.state).removeprefix("NODE_STATE_").lower()
-        detail = f": {node.death_reason}" if node.state == pb.NODE_STATE_DEAD else _usage([node])
+        state = node.state.name.lower()
+        detail = f": {node.death_reason}" if node.state is NodeState.DEAD else _usage([node])
         print(f"  {node.node_id.hex()}  {node.host}  {state}{detail}")
     print(f"Resources used / total{_usage(living)}")
 
     by_state: dict[str, list[Any]] = {}
     for actor in actors:
-        by_state.setdefault(pb.ActorState.Name(actor.state).removeprefix("ACTOR_STATE_").lower(), []).append(actor)
+        by_state.setdefault(actor.state.name.lower(), []).append(actor)
     counts = ", ".join(f"{len(each)} {state}" for state, each in sorted(by_state.items()))
     print(f"Actors: {counts or 'none'}")
     for actor in by_state.get("dead", [])[:10]:

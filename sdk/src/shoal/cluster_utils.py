@@ -19,8 +19,9 @@ from typing import Any
 
 import shoal
 from shoal._launch import local_nodes as local
-from shoal._net.gcs_client import ask
+from shoal._net.gcs.client import visiting
 from shoal_common.auth import TOKEN_VARIABLE
+from shoal_common.states import NodeState
 
 Node = local.LocalNode
 
@@ -119,13 +120,11 @@ class Cluster:
 
         Raises: TimeoutError after ``timeout`` seconds.
         """
-        from shoal_proto.v1 import gcs_pb2
-
         expected = {node.node_id for node in self.list_all_nodes()}
         deadline = time.monotonic() + timeout
         while True:
-            nodes = ask(self.address, self._token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
-            alive = {node.node_id.hex() for node in nodes if node.state != gcs_pb2.NODE_STATE_DEAD}
+            with visiting(self.address, self._token) as gcs:
+                alive = {node.node_id.hex() for node in gcs.nodes.list() if node.state is not NodeState.DEAD}
             if alive == expected:
                 return
             if time.monotonic() > deadline:

@@ -13,7 +13,7 @@ import msgspec
 
 from shoal import _current
 from shoal._executor.executor import Executor
-from shoal._net.gcs_client import GcsClient
+from shoal._net.gcs.client import GcsClient
 from shoal._owner.core_worker import CoreWorker
 from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig

@@ -15,6 +15,7 @@ from shoal._api.options import ActorOptions, MethodOptions
 from shoal._api.signature import Signature, signature_of
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._executor.actor_host import ActorExit
+from shoal._net.gcs.records import ActorSpec
 from shoal._owner.arguments import pack_arguments
 from shoal._wire import actor_creation
 from shoal._wire.actor_creation import ActorCreation
@@ -187,8 +188,6 @@ def _create(
 def _start(
     definition: _ClassDefinition, options: ActorOptions, namespace: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ActorHandle:
-    from shoal_proto.v1 import common_pb2, gcs_pb2
-
     core = _current.current()
     is_async = definition.is_async
     concurrency = options.concurrency(is_async=is_async)
@@ -235,7 +234,7 @@ def _start(
     client = core.actors.client(actor_id, in_order=in_order, concurrency=state.concurrency)
     client.version = -1  # resolved once the GCS knows the actor
     client.creation = record
-    spec = gcs_pb2.ActorSpec(
+    spec = ActorSpec(
         actor_id=actor_id,
         job_id=core.job_id,
         owner_id=core.worker_id,
@@ -245,17 +244,17 @@ def _start(
         detached=detached,
         max_restarts=options.max_restarts or 0,
         class_name=definition.name,
-        placement=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.placement()).grains),
-        held=common_pb2.ResourceAmounts(grains=ResourceSet.of(options.held()).grains),
+        placement=ResourceSet.of(options.placement()),
+        held=ResourceSet.of(options.held()),
         strategy=strategy_of_actor(options, definition.name),
         handle=handle_payload,
     )
 
-    def request() -> gcs_pb2.CreateActorRequest:
-        """Made when the arguments are ready."""
+    def complete() -> ActorSpec:
+        """When the arguments are ready."""
         creation.refs = record.push.refs
         spec.creation = actor_creation.encode(creation)
-        return gcs_pb2.CreateActorRequest(spec=spec)
+        return spec
 
     lifetime = None
     if not detached:
@@ -266,9 +265,9 @@ def _start(
         if record.arguments is not None:
             core.wait([ref for _, _, ref in record.arguments], len(record.arguments), None)
             core.actors.fail_on_bad_argument(client, record)
-        core.actors.create_named(client, request(), options.name, namespace)
+        core.actors.create_named(client, complete())
     else:
-        core.actors.create(client, record, request)
+        core.actors.create(client, record, complete)
     return handle
 
 

@@ -11,7 +11,7 @@ from shoal._api.export import pickled_exceptions
 from shoal._api.options import MethodOptions
 from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
-from shoal._net.gcs_client import NOT_FOUND
+from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
 from shoal_common import ids
 
@@ -201,8 +201,6 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
     Raises: ValueError when there is none, TypeError for what is not a name.
     """
-    from shoal_proto.v1 import gcs_pb2
-
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {type(name).__name__}")
     if not name:
@@ -212,18 +210,14 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     if namespace == "":
         raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
     core = _current.connected()
-    request = gcs_pb2.GetNamedActorRequest(name=name, namespace=namespace or core.namespace)
     try:
-        response = core.gcs.call("Actor", "GetNamedActor", request)
-    except exceptions.RpcError as error:
-        if error.rpc_code == NOT_FOUND:
-            raise ValueError(
-                f"Failed to look up actor with name '{name}'. This could because 1. You are trying to look up a named "
-                "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the "
-                "namespace of the actor."
-            ) from None
-        raise
-    return handle_from_payload(response.handle)
+        return handle_from_payload(core.gcs.actors.named(name, namespace or core.namespace))
+    except NotFound:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}'. This could because 1. You are trying to look up a named "
+            "actor you didn't create. 2. The named actor died. 3. You did not use a namespace matching the "
+            "namespace of the actor."
+        ) from None
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:

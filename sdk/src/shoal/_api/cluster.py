@@ -6,30 +6,26 @@ from typing import Any
 
 from shoal import _current
 from shoal_common.placement.labels import with_ray_names
-from shoal_common.placement.resources import GRAINS
+from shoal_common.states import NodeState
 
 
 def nodes() -> list[dict[str, Any]]:
     """One dictionary per node that ever joined, dead ones too."""
-    from shoal_proto.v1 import gcs_pb2
-
-    core = _current.connected()
-    response = core.gcs.call("Node", "ListNodes", gcs_pb2.ListNodesRequest())
     return [
         {
             "NodeID": node.node_id.hex(),
-            "Alive": node.state in (gcs_pb2.NODE_STATE_ALIVE, gcs_pb2.NODE_STATE_DRAINING),
-            "alive": node.state in (gcs_pb2.NODE_STATE_ALIVE, gcs_pb2.NODE_STATE_DRAINING),
+            "Alive": node.state is not NodeState.DEAD,
+            "alive": node.state is not NodeState.DEAD,
             "NodeManagerAddress": node.host,
             "NodeManagerHostname": node.host,
             "NodeName": node.host,
             "RayletSocketName": node.raylet_path,
-            "Resources": _units(node.total.grains),
-            "Available": _units(node.available.grains),
+            "Resources": node.total.to_units(),
+            "Available": node.available.to_units(),
             "Labels": with_ray_names(node.labels),
             "DeathReasonMessage": node.death_reason,
         }
-        for node in response.nodes
+        for node in _current.connected().gcs.nodes.list()
     ]
 
 
@@ -52,17 +48,10 @@ def _sum(column: str) -> dict[str, float]:
     return total
 
 
-def _units(grains: Any) -> dict[str, float]:
-    return {name: amount / GRAINS for name, amount in grains.items()}
-
-
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """Names of the living named actors of this namespace, or of all as ``{"namespace", "name"}``."""
-    from shoal_proto.v1 import gcs_pb2
-
     core = _current.connected()
-    request = gcs_pb2.ListActorsRequest(named_only=True, namespace="" if all_namespaces else core.namespace)
-    actors = core.gcs.call("Actor", "ListActors", request).actors
+    actors = core.gcs.actors.list(named_only=True, namespace="" if all_namespaces else core.namespace)
     if all_namespaces:
         return [{"name": actor.name, "namespace": actor.namespace} for actor in actors]
     return [actor.name for actor in actors]

@@ -60,8 +60,6 @@ class Exportable:
 
 def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
     """Put a function or class into the function table."""
-    from shoal_proto.v1 import gcs_pb2
-
     data, references = dumps_function(function)
     kind = "actor class" if isinstance(function, type) else "remote function"
     if len(data) > MAX_BYTES:
@@ -79,9 +77,8 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
             stacklevel=4,
         )
     core.pin_for_ever(references)
-    request = gcs_pb2.PutFunctionRequest(job_id=core.job_id, function_id=function_id, data=data)
     try:
-        core.gcs.call("Function", "PutFunction", request)
+        core.gcs.functions.put(core.job_id, function_id, data)
     except exceptions.RpcError as error:
         raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.message}") from error
 

@@ -7,24 +7,25 @@ A bundle is reserved on one node. Tasks and actors run in it with
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from shoal import _context, _current, exceptions
 from shoal._api.export import Exportable, scheduling_class
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord
-from shoal._net.gcs_client import INVALID_ARGUMENT, NOT_FOUND, POLL_S
+from shoal._net.gcs.errors import InvalidArgument, NotFound
+from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
 from shoal._owner.arguments import pack_arguments
 from shoal_common import ids
-from shoal_common.placement.labels import encode_selector, parse_selector
+from shoal_common.placement.labels import Selector, parse_selector
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
+from shoal_common.states import GroupState, PlacementStrategy
 
-if TYPE_CHECKING:
-    from shoal_proto.v1 import gcs_pb2
-
-_STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+_STRATEGIES = tuple(strategy.name for strategy in PlacementStrategy)
+#: One question about a group is held back for so long, in seconds.
+_POLL_S = 30.0
 _EXAMPLE = 'Bundles must be a non-empty list of resource dictionaries. For example: `[{"CPU": 1.0}, {"GPU": 1.0}]`.'
 
 
@@ -73,26 +74,25 @@ class PlacementGroup:
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Whether all bundles are reserved within that time; False at once for a removed group."""
-        from shoal_proto.v1 import gcs_pb2
-
+        groups = _current.connected().gcs.groups
         deadline = time.monotonic() + timeout_seconds
-        info = _ask(self.id)
-        while info is not None and info.state != gcs_pb2.PLACEMENT_GROUP_STATE_CREATED:
+        group = groups.wait(self.id)
+        while group is not None and group.state is not GroupState.CREATED:
             left = deadline - time.monotonic()
-            if left <= 0 or info.state == gcs_pb2.PLACEMENT_GROUP_STATE_REMOVED:
+            if left <= 0 or group.state is GroupState.REMOVED:
                 return False
-            info = _ask(self.id, info.version, min(left, POLL_S))
-        return info is not None
+            group = groups.wait(self.id, group.version, min(left, _POLL_S))
+        return group is not None
 
     @property
     def bundle_specs(self) -> list[dict[str, float]]:
         """Resources of each bundle, in units. Raises: ValueError for a group that was removed long ago."""
         if self._bundles is None:
             assert not self.is_empty, "the empty placement group has no bundles"
-            info = _ask(self.id)
-            if info is None:
+            group = _current.connected().gcs.groups.wait(self.id)
+            if group is None:
                 raise ValueError(f"Placement group {self.id.hex()} does not exist: it was removed long ago.")
-            self._bundles = _bundles(info)
+            self._bundles = _bundles(group.bundles)
         return self._bundles
 
     @property
@@ -150,8 +150,6 @@ def placement_group(
 
     Raises: ValueError for arguments that are wrong, ShoalSystemError when the name is taken.
     """
-    from shoal_proto.v1 import common_pb2, gcs_pb2
-
     _check_bundles(bundles)
     selectors = _selectors(bundles, bundle_label_selector)
     if strategy not in _STRATEGIES:
@@ -162,66 +160,52 @@ def placement_group(
         raise TypeError(f"The name of a placement group must be a str, not {type(name).__name__}.")
     core = _current.connected()
     group_id = PlacementGroupID(ids.new_placement_group_id(ids.JobID(core.job_id)))
-    info = gcs_pb2.PlacementGroupInfo(
+    spec = GroupSpec(
         group_id=group_id,
         job_id=core.job_id,
         owner_id=core.worker_id,
         name=name,
         namespace=core.namespace,
         detached=lifetime == "detached",
-        strategy=gcs_pb2.PlacementStrategy.Value(f"PLACEMENT_STRATEGY_{strategy}"),
-        bundles=[
-            gcs_pb2.BundleInfo(
-                resources=common_pb2.ResourceAmounts(grains=ResourceSet.of(bundle).grains), selector=selector
-            )
-            for bundle, selector in zip(bundles, selectors, strict=True)
-        ],
+        strategy=PlacementStrategy[strategy],
+        bundles=tuple(
+            BundleRecord(ResourceSet.of(bundle), selector) for bundle, selector in zip(bundles, selectors, strict=True)
+        ),
     )
     try:
-        core.gcs.call("PlacementGroup", "CreatePlacementGroup", gcs_pb2.CreatePlacementGroupRequest(group=info))
+        core.gcs.groups.create(spec)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from None
     except exceptions.RpcError as error:
-        if error.rpc_code == INVALID_ARGUMENT:
-            raise ValueError(error.message) from None
         raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.message}") from error
-    return PlacementGroup(group_id, _bundles(info))
+    return PlacementGroup(group_id, _bundles(spec.bundles))
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:
     """Give its bundles back. What runs in them is killed, what waits for them fails. Idempotent."""
-    from shoal_proto.v1 import gcs_pb2
-
     assert placement_group is not None
-    request = gcs_pb2.RemovePlacementGroupRequest(group_id=placement_group.id)
-    _current.connected().gcs.call("PlacementGroup", "RemovePlacementGroup", request)
+    _current.connected().gcs.groups.remove(placement_group.id)
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
     """The group of that name in this namespace. Raises: ValueError when there is none."""
-    from shoal_proto.v1 import gcs_pb2
-
     if not placement_group_name:
         raise ValueError("Please supply a non-empty value to get_placement_group")
     core = _current.connected()
-    request = gcs_pb2.GetNamedPlacementGroupRequest(name=placement_group_name, namespace=core.namespace)
     try:
-        info = core.gcs.call("PlacementGroup", "GetNamedPlacementGroup", request).group
-    except exceptions.RpcError as error:
-        if error.rpc_code == NOT_FOUND:
-            raise ValueError(f"Failed to look up placement group with name: {placement_group_name}") from None
-        raise
-    return PlacementGroup(PlacementGroupID(info.group_id), _bundles(info))
+        group = core.gcs.groups.named(placement_group_name, core.namespace)
+    except NotFound:
+        raise ValueError(f"Failed to look up placement group with name: {placement_group_name}") from None
+    return PlacementGroup(PlacementGroupID(group.group_id), _bundles(group.bundles))
 
 
 def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
     """What the GCS knows of a group ({} when it is forgotten); None = of all groups, by their ids in hexadecimal."""
-    from shoal_proto.v1 import gcs_pb2
-
+    groups = _current.connected().gcs.groups
     if placement_group is not None:
-        info = _ask(placement_group.id)
-        return _row(info) if info is not None else {}
-    request = gcs_pb2.ListPlacementGroupsRequest()
-    groups = _current.connected().gcs.call("PlacementGroup", "ListPlacementGroups", request).groups
-    return {info.group_id.hex(): _row(info) for info in groups}
+        group = groups.wait(placement_group.id)
+        return _row(group) if group is not None else {}
+    return {group.group_id.hex(): _row(group) for group in groups.list()}
 
 
 def get_current_placement_group() -> PlacementGroup | None:
@@ -231,38 +215,18 @@ def get_current_placement_group() -> PlacementGroup | None:
     return PlacementGroup(PlacementGroupID(group_id)) if group_id else None
 
 
-def _ask(group_id: bytes, known_version: int = 0, wait_s: float = 0.0) -> gcs_pb2.PlacementGroupInfo | None:
-    """Its state when that is newer, or after ``wait_s``; None = it is forgotten."""
-    from shoal_proto.v1 import gcs_pb2
-
-    request = gcs_pb2.WaitPlacementGroupRequest(
-        group_id=group_id, known_version=known_version, wait_ms=round(wait_s * 1000)
-    )
-    try:
-        response: gcs_pb2.WaitPlacementGroupResponse = _current.connected().gcs.call(
-            "PlacementGroup", "WaitPlacementGroup", request, timeout=wait_s + 30
-        )
-    except exceptions.RpcError as error:
-        if error.rpc_code == NOT_FOUND:
-            return None
-        raise
-    return response.group
+def _bundles(bundles: Iterable[BundleRecord]) -> list[dict[str, float]]:
+    return [dict(sorted(bundle.resources.to_units().items())) for bundle in bundles]
 
 
-def _bundles(info: gcs_pb2.PlacementGroupInfo) -> list[dict[str, float]]:
-    return [dict(sorted(ResourceSet(bundle.resources.grains).to_units().items())) for bundle in info.bundles]
-
-
-def _row(info: gcs_pb2.PlacementGroupInfo) -> dict[str, Any]:
-    from shoal_proto.v1 import gcs_pb2
-
+def _row(group: GroupRecord) -> dict[str, Any]:
     return {
-        "placement_group_id": info.group_id.hex(),
-        "name": info.name,
-        "bundles": dict(enumerate(_bundles(info))),
-        "bundles_to_node_id": {index: bundle.node_id.hex() for index, bundle in enumerate(info.bundles)},
-        "strategy": gcs_pb2.PlacementStrategy.Name(info.strategy).removeprefix("PLACEMENT_STRATEGY_"),
-        "state": gcs_pb2.PlacementGroupState.Name(info.state).removeprefix("PLACEMENT_GROUP_STATE_"),
+        "placement_group_id": group.group_id.hex(),
+        "name": group.name,
+        "bundles": dict(enumerate(_bundles(group.bundles))),
+        "bundles_to_node_id": {index: bundle.node_id.hex() for index, bundle in enumerate(group.bundles)},
+        "strategy": group.strategy.name,
+        "state": group.state.name,
     }
 
 
@@ -285,10 +249,9 @@ def _is_amount(item: tuple[Any, Any]) -> bool:
     return isinstance(name, str) and isinstance(amount, int | float) and 0 <= amount < float("inf")
 
 
-def _selectors(bundles: list[dict[str, float]], given: list[Mapping[str, str]] | Any) -> list[str]:
-    """The text of each bundle's selector."""
+def _selectors(bundles: list[dict[str, float]], given: list[Mapping[str, str]] | Any) -> list[Selector]:
     if given is None:
-        return [""] * len(bundles)
+        return [()] * len(bundles)
     if not isinstance(given, list) or not all(isinstance(selector, dict) for selector in given):
         raise ValueError(
             "Bundle label selector must be a list of string dictionary label selectors. For example: "
@@ -299,4 +262,4 @@ def _selectors(bundles: list[dict[str, float]], given: list[Mapping[str, str]] |
             f"Invalid bundle label selector {given}. The length of `bundle_label_selector` should equal the length of "
             "`bundles`."
         )
-    return [encode_selector(parse_selector(selector)) for selector in given]
+    return [parse_selector(selector) for selector in given]

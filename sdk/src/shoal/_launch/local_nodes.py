@@ -24,10 +24,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from shoal._launch.embedded import Place, check_installed, root_directory
-from shoal._net.gcs_client import ask
+from shoal._net.gcs.client import visiting
+from shoal._net.gcs.records import NodeRecord
 from shoal._session.arguments import check_amounts, node_resources, store_bytes
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.channel import tcp
+from shoal_common.states import NodeState
 
 logger = logging.getLogger("shoal")
 
@@ -214,9 +216,8 @@ class _Launch:
         self._until(service, lambda: not healthcheck.check(address))
 
     def join(self, gcs_address: str, host: str, options: NodeOptions) -> LocalNode:
-        from shoal_proto.v1 import gcs_pb2
-
-        told = ask(gcs_address, self._token, "Node", "GetCluster", gcs_pb2.GetClusterRequest())
+        with visiting(gcs_address, self._token) as gcs:
+            told = gcs.nodes.cluster()
         if not told.objectstore_addresses:
             raise RuntimeError(
                 f"The GCS at {gcs_address} does not know its objectstore service: start it with --objectstore-addresses"
@@ -254,17 +255,16 @@ class _Launch:
         new.replace(self.directory / _RECORD)
         return node
 
-    def _await_raylet(self, gcs_address: str, node_id: bytes) -> Any:
-        from shoal_proto.v1 import gcs_pb2
+    def _await_raylet(self, gcs_address: str, node_id: bytes) -> NodeRecord:
+        with visiting(gcs_address, self._token) as gcs:
 
-        def joined() -> Any:
-            nodes = ask(gcs_address, self._token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
-            alive = (node for node in nodes if node.state == gcs_pb2.NODE_STATE_ALIVE)
-            return next((node for node in alive if node.node_id == node_id), None)
+            def joined() -> NodeRecord | None:
+                alive = (node for node in gcs.nodes.list() if node.state is NodeState.ALIVE)
+                return next((node for node in alive if node.node_id == node_id), None)
 
-        return self._until("raylet", joined)
+            return self._until("raylet", joined)
 
-    def _until(self, service: str, up: Callable[[], T]) -> T:
+    def _until(self, service: str, up: Callable[[], T | None]) -> T:
         """What ``up`` returns once that is true."""
         began = time.monotonic()
         told = False

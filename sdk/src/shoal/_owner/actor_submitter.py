@@ -14,7 +14,8 @@ from shoal._core.actors import CONNECTED, DEAD, RESOLVING, ActorClient
 from shoal._core.object_ref import ObjectRef
 from shoal._core.objects import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
-from shoal._net.gcs_client import ALREADY_EXISTS
+from shoal._net.gcs.errors import AlreadyExists, ClientClosed, NotFound
+from shoal._net.gcs.records import ActorRecord, ActorSpec
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.task_submitter import (
     POLL_EVERY,
@@ -22,11 +23,11 @@ from shoal._owner.task_submitter import (
     new_record,
 )
 from shoal._wire.peer_frames import ERROR, PushTasks, TaskReply, Value
-from shoal_common.channel.frames import WorkerAddress
+from shoal_common.kinds import ExitKind
+from shoal_common.states import ActorState
 
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
-    from shoal_proto.v1 import gcs_pb2
 
 logger = logging.getLogger("shoal")
 
@@ -80,9 +81,7 @@ class ActorSubmitter:
             entry.on_free = on_free
             return ref
 
-    def create(
-        self, client: ActorClient, record: TaskRecord, request: Callable[[], gcs_pb2.CreateActorRequest]
-    ) -> None:
+    def create(self, client: ActorClient, record: TaskRecord, complete: Callable[[], ActorSpec]) -> None:
         """Register an actor as soon as the references among its arguments are ready; does not wait for either."""
 
         def register(_: TaskRecord) -> None:
@@ -90,9 +89,9 @@ class ActorSubmitter:
             if failed is not None:
                 client.on_dead(client.version, self._bad_argument(client, failed))
                 return
-            self._core.gcs.call_async("Actor", "CreateActor", request(), created)
+            self._core.gcs.actors.begin_create(complete(), created)
 
-        def created(_: object, error: Exception | None) -> None:
+        def created(error: Exception | None) -> None:
             with self._core.lock:
                 if self._core.closed:
                     return
@@ -105,19 +104,19 @@ class ActorSubmitter:
             if await_arguments(self._core, record, register):
                 register(record)
 
-    def create_named(self, client: ActorClient, request: gcs_pb2.CreateActorRequest, name: str, namespace: str) -> None:
+    def create_named(self, client: ActorClient, spec: ActorSpec) -> None:
         """Register an actor and wait until that is done. Raises: ActorAlreadyExistsError."""
         try:
-            self._core.gcs.call("Actor", "CreateActor", request)
+            self._core.gcs.actors.create(spec)
         except exceptions.RpcError as error:
             with self._core.lock:
                 client.on_dead(client.version, _creation_failure(client, error))
-            if error.rpc_code == ALREADY_EXISTS:
+            if isinstance(error, AlreadyExists):
                 raise exceptions.ActorAlreadyExistsError(
-                    f"The name {name} (namespace={namespace}) is already taken. Please use a different name, or get "
-                    f"the existing actor using shoal.get_actor('{name}')."
+                    f"The name {spec.name} (namespace={spec.namespace}) is already taken. Please use a different name, "
+                    f"or get the existing actor using shoal.get_actor('{spec.name}')."
                 ) from None
-            raise exceptions.ShoalSystemError(f"The GCS did not create actor {name}: {error.message}") from error
+            raise exceptions.ShoalSystemError(f"The GCS did not create actor {spec.name}: {error.message}") from error
         with self._core.lock:
             self._registered(client)
 
@@ -155,33 +154,24 @@ class ActorSubmitter:
             self._send_release(client)
 
     def _send_release(self, client: ActorClient) -> None:
-        from shoal_proto.v1 import gcs_pb2
-
-        def done(_: object, error: Exception | None) -> None:
+        def done(error: Exception | None) -> None:
             if error is not None and not self._core.closed:
                 logger.warning("The end of actor %s could not be told to the GCS: %s", client.actor_id.hex(), error)
 
         try:
-            self._core.gcs.call_async(
-                "Actor", "ReleaseActor", gcs_pb2.ReleaseActorRequest(actor_id=client.actor_id), done
-            )
-        except (ValueError, exceptions.LocalRayletDiedError):
-            return  # the channel is closed: the session has ended, and the actor with it
+            self._core.gcs.actors.begin_release(client.actor_id, done)
+        except (ClientClosed, exceptions.LocalRayletDiedError):
+            return  # the session has ended, and the actor with it
 
     def _send_kill(self, client: ActorClient) -> None:
-        from shoal_proto.v1 import gcs_pb2
-
-        def done(_: object, error: Exception | None) -> None:
+        def done(error: Exception | None) -> None:
             if error is not None and not self._core.closed:
                 logger.warning("Actor %s could not be killed: %s", client.actor_id.hex(), error)
 
-        request = gcs_pb2.KillActorRequest(actor_id=client.actor_id, no_restart=True)
-        self._core.gcs.call_async("Actor", "KillActor", request, done)
+        self._core.gcs.actors.begin_kill(client.actor_id, done)
 
     def kill(self, client: ActorClient, no_restart: bool) -> None:
         """Waits until the GCS has taken the order; one that does not know the actor yet gets it later."""
-        from shoal_proto.v1 import gcs_pb2
-
         with self._core.lock:
             if client.creation is not None and not client.registered:
                 if no_restart:
@@ -194,9 +184,7 @@ class ActorSubmitter:
                         ),
                     )
                 return
-        self._core.gcs.call(
-            "Actor", "KillActor", gcs_pb2.KillActorRequest(actor_id=client.actor_id, no_restart=no_restart)
-        )
+        self._core.gcs.actors.kill(client.actor_id, no_restart=no_restart)
         with self._core.lock:
             # Do not push further calls into the dying worker.
             if client.state == CONNECTED:
@@ -207,29 +195,23 @@ class ActorSubmitter:
     def resolve(self, client: ActorClient) -> None:
         """Ask the GCS where the actor is, or what has become of it."""
 
-        def done(response: gcs_pb2.WaitActorResponse | None, error: Exception | None) -> None:
+        def done(actor: ActorRecord | None, error: Exception | None) -> None:
             with self._core.lock:
                 if self._core.closed:
                     return
-                self._on_state(client, response, error)
+                self._on_state(client, actor, error)
 
         try:
-            self._core.gcs.wait_actor(client.actor_id, client.version, done)
-        except (ValueError, exceptions.LocalRayletDiedError):
-            return  # the channel is closed: the session, or the node, has ended
+            self._core.gcs.actors.begin_wait(client.actor_id, client.version, done)
+        except (ClientClosed, exceptions.LocalRayletDiedError):
+            return  # the session, or the node, has ended
 
-    def _on_state(
-        self, client: ActorClient, response: gcs_pb2.WaitActorResponse | None, error: Exception | None
-    ) -> None:
-        from shoal_proto.v1 import gcs_pb2
-
+    def _on_state(self, client: ActorClient, actor: ActorRecord | None, error: Exception | None) -> None:
         if client.state == DEAD:
             return  # killed here while the question was under way
-        if error is not None or response is None:
-            import grpc
-
+        if actor is None:
             # A handle can arrive before its actor is registered; the GCS waits for that before it says so.
-            if isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.NOT_FOUND:
+            if isinstance(error, NotFound):
                 client.on_dead(
                     client.version,
                     exceptions.ActorDiedError(
@@ -239,36 +221,33 @@ class ActorSubmitter:
             else:
                 self._core.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
             return
-        info = response.actor
-        if info.state == gcs_pb2.ACTOR_STATE_DEAD:
+        if actor.state is ActorState.DEAD:
             self._forget_worker(client)
-            client.on_dead(info.version, death_error(info))
-        elif info.state == gcs_pb2.ACTOR_STATE_ALIVE:
-            self._on_alive(client, info)
+            client.on_dead(actor.version, death_error(actor))
+        elif actor.state is ActorState.ALIVE:
+            self._on_alive(client, actor)
         else:
-            if info.state == gcs_pb2.ACTOR_STATE_RESTARTING:
-                client.on_restarting(info.version, unavailable_error(info))
+            if actor.state is ActorState.RESTARTING:
+                client.on_restarting(actor.version, unavailable_error(actor))
             else:
-                client.version = info.version
+                client.version = actor.version
             self.resolve(client)
 
-    def _on_alive(self, client: ActorClient, info: gcs_pb2.ActorInfo) -> None:
-        address = WorkerAddress(
-            info.address.node_id, info.address.worker_id, info.address.path, info.address.host, info.address.port
-        )
+    def _on_alive(self, client: ActorClient, actor: ActorRecord) -> None:
+        address = actor.address
         if client.in_flight:
             same = address.worker_id == client.worker_id
-            client.cause = disconnected_error(info) if same else unavailable_error(info)
+            client.cause = disconnected_error(actor) if same else unavailable_error(actor)
             client.on_lost_connection_only()
         connection = self._core.peers.connect(address)
         if connection is None:
             # Its process has just died and the GCS does not know yet: the next version will tell.
-            client.version = info.version
+            client.version = actor.version
             self._core.reactor.call_later(0.01, lambda: self.resolve(client))
             return
         self._forget_worker(client)
         self._by_worker[address.worker_id] = client
-        client.on_alive(info.version, address.worker_id, connection, time.monotonic())
+        client.on_alive(actor.version, address.worker_id, connection, time.monotonic())
 
     def _forget_worker(self, client: ActorClient) -> None:
         if self._by_worker.get(client.worker_id) is client:
@@ -377,46 +356,44 @@ class ActorSubmitter:
 
 
 def _creation_failure(client: ActorClient, error: Exception) -> Exception:
-    details = getattr(error, "details", lambda: str(error))()
-    return exceptions.ActorDiedError(actor_id=client.actor_id.hex(), reason=f"It was not created: {details}")
+    detail = error.message if isinstance(error, exceptions.RpcError) else str(error)
+    return exceptions.ActorDiedError(actor_id=client.actor_id.hex(), reason=f"It was not created: {detail}")
 
 
-def death_error(info: gcs_pb2.ActorInfo) -> Exception:
+def death_error(actor: ActorRecord) -> Exception:
     """What callers of a dead actor get."""
-    from shoal_proto.v1 import common_pb2
-
-    actor_id = info.actor_id.hex()
-    if info.creation_error:
-        cause = pickle.loads(info.creation_error)
+    actor_id = actor.actor_id.hex()
+    if actor.creation_error:
+        cause = pickle.loads(actor.creation_error)
         if isinstance(cause, exceptions.TaskError):
-            return exceptions.ActorDiedError(cause, actor_id=actor_id, class_name=info.class_name)
-        return exceptions.ActorDiedError(actor_id=actor_id, class_name=info.class_name, reason=str(cause))
-    if info.group_removed:
+            return exceptions.ActorDiedError(cause, actor_id=actor_id, class_name=actor.class_name)
+        return exceptions.ActorDiedError(actor_id=actor_id, class_name=actor.class_name, reason=str(cause))
+    if actor.group_removed:
         return exceptions.ActorPlacementGroupRemoved()
-    if info.unschedulable:
-        return exceptions.ActorUnschedulableError(info.death_reason)
-    if info.exit.kind == common_pb2.EXIT_KIND_NODE_OUT_OF_MEMORY and not info.killed:
-        return exceptions.OutOfMemoryError(f"Actor {info.class_name} was killed: {info.exit.detail}")
+    if actor.unschedulable:
+        return exceptions.ActorUnschedulableError(actor.death_reason)
+    if actor.exit_kind is ExitKind.NODE_OUT_OF_MEMORY and not actor.killed:
+        return exceptions.OutOfMemoryError(f"Actor {actor.class_name} was killed: {actor.exit_detail}")
     return exceptions.ActorDiedError(
         actor_id=actor_id,
-        class_name=info.class_name,
-        name=info.name,
-        namespace=info.namespace,
-        pid=info.pid,
-        reason=info.death_reason,
-        never_started=info.incarnation == 0,
+        class_name=actor.class_name,
+        name=actor.name,
+        namespace=actor.namespace,
+        pid=actor.pid,
+        reason=actor.death_reason,
+        never_started=actor.incarnation == 0,
     )
 
 
-def unavailable_error(info: gcs_pb2.ActorInfo) -> Exception:
-    detail = f" ({info.exit.detail})" if info.exit.detail else ""
+def unavailable_error(actor: ActorRecord) -> Exception:
+    detail = f" ({actor.exit_detail})" if actor.exit_detail else ""
     return exceptions.ActorUnavailableError(
-        f"the worker of this {info.class_name} died{detail}, and it is being restarted", info.actor_id.hex()
+        f"the worker of this {actor.class_name} died{detail}, and it is being restarted", actor.actor_id.hex()
     )
 
 
-def disconnected_error(info: gcs_pb2.ActorInfo) -> Exception:
+def disconnected_error(actor: ActorRecord) -> Exception:
     return exceptions.ActorUnavailableError(
-        f"the connection to this {info.class_name} on node {info.address.node_id.hex()} was lost, and it lives",
-        info.actor_id.hex(),
+        f"the connection to this {actor.class_name} on node {actor.address.node_id.hex()} was lost, and it lives",
+        actor.actor_id.hex(),
     )

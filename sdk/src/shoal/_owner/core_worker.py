@@ -29,7 +29,7 @@ from shoal._core.objects import (
 from shoal._net import connection as channel
 from shoal._net.connection import Connection, Identity
 from shoal._net.dialer import Dialer, DirectDialer
-from shoal._net.gcs_client import GcsClient
+from shoal._net.gcs.client import GcsClient
 from shoal._net.peers import Peers
 from shoal._net.questions import Questions
 from shoal._net.raylets import RayletFrames, Raylets

@@ -11,9 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal import exceptions
+from shoal._net.gcs.errors import ClientClosed
 from shoal_common.bus import subjects
 
 if TYPE_CHECKING:
+    from shoal._net.gcs.events import Subscription
     from shoal._owner.core_worker import CoreWorker
     from shoal_proto.v1 import events_pb2
 
@@ -85,7 +87,7 @@ class LogStream:
         """``cluster_id``: clusters that share a bus number their jobs alike."""
         self._core = core
         self._cluster_id = cluster_id
-        self._stream: Any = None
+        self._stream: Subscription
         self._thread: threading.Thread | None = None
         self._clock: threading.Thread | None = None
         self._finished = threading.Event()
@@ -107,29 +109,26 @@ class LogStream:
                 self._show(self._deduplicator.due(time.monotonic()))
 
     def _follow(self) -> None:
-        import grpc
-
         from shoal_proto.v1 import events_pb2
 
         while True:
             try:
-                for event in self._stream:
-                    if event.subject:
-                        self._take(events_pb2.LogBatch.FromString(event.data))
-            except grpc.RpcError as error:
+                for _, data in self._stream:
+                    self._take(events_pb2.LogBatch.FromString(data))
+            except (exceptions.RpcError, exceptions.AuthenticationError) as error:
                 logger.debug("the stream of the job's output broke: %s", error)
             # Another GCS takes over, unless finish() has cancelled it; its lines of the meantime are in the log files.
             if self._finished.wait(RESUBSCRIBE_S):
                 return
             try:
                 self._stream = self._subscribe()
-            except (exceptions.LocalRayletDiedError, ValueError):
+            except (exceptions.LocalRayletDiedError, ClientClosed):
                 return  # the cluster is gone: the rest of the driver notices that itself
             if self._finished.is_set():
                 self._stream.cancel()
 
-    def _subscribe(self) -> Any:
-        return self._core.gcs.subscribe([subjects.logs_of_job(self._cluster_id, self._core.job_id)])
+    def _subscribe(self) -> Subscription:
+        return self._core.gcs.events.subscribe(subjects.logs_of_job(self._cluster_id, self._core.job_id))
 
     def _take(self, batch: events_pb2.LogBatch) -> None:
         if batch.name == self._marker:
@@ -153,18 +152,15 @@ class LogStream:
 
     def finish(self) -> None:
         """Show what has been printed so far, then stop."""
-        from shoal_proto.v1 import events_pb2, gcs_pb2
+        from shoal_proto.v1 import events_pb2
 
         if not self._core.raylet.closed:
             self._core.flush_logs(DRAIN_S)
             # The stream is in order: behind this marker there is nothing of before.
             batch = events_pb2.LogBatch(name=self._marker)
-            event = gcs_pb2.Event(
-                subject=subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id),
-                data=batch.SerializeToString(),
-            )
+            subject = subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id)
             with contextlib.suppress(exceptions.RpcError):  # the cluster is going: there is nothing more to show
-                self._core.gcs.call("Event", "Publish", gcs_pb2.PublishRequest(event=event), DRAIN_S)
+                self._core.gcs.events.publish(subject, batch.SerializeToString(), DRAIN_S)
             self._drained.wait(DRAIN_S)
         self._finished.set()
         self._stream.cancel()

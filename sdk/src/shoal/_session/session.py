@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from shoal import _current, exceptions
 from shoal._launch.embedded import EmbeddedCluster, Place, running_clusters
 from shoal._launch.local_nodes import running_places
-from shoal._net.gcs_client import ask
+from shoal._net.gcs.client import GcsClient, visiting
 from shoal._session.arguments import GATEWAY_SCHEME, check_amounts, node_resources, store_bytes, system_settings
 from shoal._session.log_stream import LogStream
 from shoal_common import ids
 from shoal_common.channel import tcp
+from shoal_common.states import NodeState
 
 if TYPE_CHECKING:
     from shoal._session.outside import OutsideDriver
@@ -289,8 +290,6 @@ os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, afte
 
 def _find_cluster(address: str) -> Place:
     """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
-    from shoal_proto.v1 import gcs_pb2
-
     if address == "auto":
         here = _clusters_here()
         if not here:
@@ -303,9 +302,10 @@ def _find_cluster(address: str) -> Place:
     if "://" in address or ":" not in address:
         raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'shoal://host', 'auto' or 'local'.")
     token = token_for(address)
-    nodes = ask(address, token, "Node", "ListNodes", gcs_pb2.ListNodesRequest()).nodes
+    with visiting(address, token) as gcs:
+        nodes = gcs.nodes.list()
     for node in nodes:
-        if node.state == gcs_pb2.NODE_STATE_ALIVE and os.path.exists(node.raylet_path):
+        if node.state is NodeState.ALIVE and os.path.exists(node.raylet_path):
             host = node.host if node.channel_port else ""
             return Place(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
@@ -332,13 +332,11 @@ def _given_token() -> str:
 
 
 def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
-    from shoal._net.gcs_client import GcsClient
     from shoal._net.reactor import defer_interrupts
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
     from shoal_common.channel.handshake import HandshakeError
     from shoal_common.tls import Tls
-    from shoal_proto.v1 import gcs_pb2
 
     outside = session.outside
     tls = Tls.from_environ(os.environ) if place.node_host or outside is not None else None
@@ -347,17 +345,13 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
     )
     metadata = getattr(job_config, "metadata", None) or {}
     try:
-        job = gcs.call(
-            "Job",
-            "StartJob",
-            gcs_pb2.StartJobRequest(
-                driver_id=worker_id,
-                namespace=namespace or "",
-                pid=os.getpid(),
-                entrypoint=" ".join(sys.argv)[:1000],
-                metadata=metadata,
-                node_id=bytes.fromhex(place.node_id),
-            ),
+        job = gcs.jobs.start(
+            driver_id=worker_id,
+            node_id=bytes.fromhex(place.node_id),
+            namespace=namespace or "",
+            pid=os.getpid(),
+            entrypoint=" ".join(sys.argv)[:1000],
+            metadata=metadata,
         )
         session.cluster_id = job.cluster_id
         lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
@@ -367,13 +361,7 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
             default_actor_lifetime=lifetime,
             sys_path=[*search, *(_driver_sys_path() if outside is None else ())],
         )
-        gcs.call(
-            "Function",
-            "PutFunction",
-            gcs_pb2.PutFunctionRequest(
-                job_id=job.job_id, function_id=job_settings.key(job.job_id), data=job_settings.encode(settings)
-            ),
-        )
+        gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
         gcs.close()
         raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.message}") from error

@@ -1,0 +1,20 @@
+"""Kinds that travel between processes: one word each, told apart by what it is and never by a message's text."""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitKind(enum.StrEnum):
+    """How a worker process ended. In common.proto the same names stand behind ``EXIT_KIND_``."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    #: It crashed, or was lost with its node.
+    SYSTEM_ERROR = "SYSTEM_ERROR"
+    #: Shoal ended it: it was idle, killed, or not needed any more.
+    INTENDED_SYSTEM_EXIT = "INTENDED_SYSTEM_EXIT"
+    #: The user's code ended it with an error.
+    USER_ERROR = "USER_ERROR"
+    #: The user's code ended it on purpose.
+    INTENDED_USER_EXIT = "INTENDED_USER_EXIT"
+    NODE_OUT_OF_MEMORY = "NODE_OUT_OF_MEMORY"

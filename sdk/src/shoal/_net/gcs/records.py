@@ -1,0 +1,135 @@
+"""What the GCS keeps, as the SDK speaks of it. No protobuf here: the modules beside this one translate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shoal_common.channel.frames import WorkerAddress
+from shoal_common.kinds import ExitKind
+from shoal_common.placement.labels import Selector
+from shoal_common.placement.resources import ResourceSet
+from shoal_common.states import ActorState, GroupState, NodeState, PlacementStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a node that joins is told."""
+
+    cluster_id: str
+    session_name: str
+    scheduler_addresses: tuple[str, ...]
+    objectstore_addresses: tuple[str, ...]
+    nats_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartedJob:
+    job_id: bytes
+    namespace: str
+    cluster_id: str
+    session_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    node_id: bytes
+    state: NodeState
+    host: str
+    #: The Unix socket of its framed channel.
+    raylet_path: str
+    #: The TCP port of it; 0 = none.
+    channel_port: int
+    session_dir: str
+    total: ResourceSet
+    #: At its last heartbeat.
+    available: ResourceSet
+    labels: Mapping[str, str]
+    start_unix_ms: int
+    death_reason: str
+
+
+@dataclass(slots=True)
+class ActorSpec:
+    """What an actor is made from, again after each crash."""
+
+    actor_id: bytes
+    job_id: bytes
+    owner_id: bytes
+    owner_node_id: bytes
+    name: str
+    namespace: str
+    detached: bool
+    #: -1 = no limit.
+    max_restarts: int
+    class_name: str
+    #: Needed to place it.
+    placement: ResourceSet
+    #: Held for life.
+    held: ResourceSet
+    #: As in ``SchedulingClass``.
+    strategy: str
+    #: From which ``get_actor`` builds a handle.
+    handle: bytes
+    #: An encoded ``ActorCreation``; filled in when its arguments are ready.
+    creation: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorRecord:
+    actor_id: bytes
+    state: ActorState
+    #: Grows with every transition.
+    version: int
+    incarnation: int
+    #: Of its process; without a worker id while that is being started.
+    address: WorkerAddress
+    pid: int
+    name: str
+    namespace: str
+    class_name: str
+    #: The constructor's serialized exception; empty = none.
+    creation_error: bytes
+    death_reason: str
+    #: How its last process ended; UNSPECIFIED = none has.
+    exit_kind: ExitKind
+    exit_detail: str
+    killed: bool
+    #: No node could ever hold it.
+    unschedulable: bool
+    #: Its placement group was removed while it had no process.
+    group_removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRecord:
+    resources: ResourceSet
+    #: What the labels of its node must be.
+    selector: Selector = ()
+    #: Where it is reserved; empty = nowhere.
+    node_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """A placement group that is wanted."""
+
+    group_id: bytes
+    job_id: bytes
+    owner_id: bytes
+    name: str
+    namespace: str
+    detached: bool
+    strategy: PlacementStrategy
+    bundles: tuple[BundleRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    group_id: bytes
+    name: str
+    strategy: PlacementStrategy
+    bundles: tuple[BundleRecord, ...]
+    state: GroupState
+    #: Grows with every transition.
+    version: int
