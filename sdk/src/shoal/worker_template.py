@@ -30,10 +30,7 @@ import setproctitle
 
 import shoal  # noqa: F401
 from shoal import worker
-from shoal._executor import (
-    actor_host,  # noqa: F401
-    executor,  # noqa: F401
-)
+from shoal._executor import executor  # noqa: F401
 from shoal._net.raylets import RayletFrames
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel.codec import Decoder

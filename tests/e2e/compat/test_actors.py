@@ -500,6 +500,29 @@ def test_kill_a_reference():
         ray.kill(ray.put(1))
 
 
+def test_method_and_attribute_of_one_name():
+    @ray.remote
+    class A:
+        def __init__(self):
+            self.value = 3
+            self.kind = "an attribute"
+            self.made = "an attribute"
+
+        def value(self):
+            return self.value
+
+        @staticmethod
+        def kind():
+            return "static"
+
+        @classmethod
+        def made(cls):
+            return cls.__name__
+
+    a = A.remote()
+    assert ray.get([a.value.remote(), a.kind.remote(), a.made.remote()]) == [3, "static", "A"]
+
+
 def test_exit_actor():
     @ray.remote
     class A:

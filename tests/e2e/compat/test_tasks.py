@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 
 import numpy as np
 import pytest
-from e2e.compat.target import IS_RAY, QUIET, better_than_ray, eventually, exceptions, new_signal, ray
+from e2e.compat.target import IS_RAY, QUIET, alive, better_than_ray, eventually, exceptions, new_signal, ray
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -117,6 +118,57 @@ def test_wrong_number_of_returns(returned):
     for ref in f.remote():
         with pytest.raises(ValueError, match=f"returned {returned} objects, but num_returns=2"):
             ray.get(ref)
+
+
+def test_what_a_generator_yielded_before_it_raised_is_kept():
+    @ray.remote(num_returns=3, max_retries=0)
+    def some():
+        yield 1
+        yield 2
+        raise ValueError("no third one")
+
+    first, second, third = some.remote()
+    assert ray.get([first, second]) == [1, 2]
+    with pytest.raises(ValueError, match="no third one"):
+        ray.get(third)
+
+
+def test_generator_that_yields_too_few_values():
+    @ray.remote(num_returns=3, max_retries=0)
+    def some():
+        yield 1
+
+    first, second, third = some.remote()
+    assert ray.get(first) == 1
+    for ref in (second, third):
+        with pytest.raises(ValueError, match="returned 1 objects, but num_returns=3"):
+            ray.get(ref)
+
+
+@better_than_ray  # there it is logged in the worker only, or runs for ever
+def test_generator_that_yields_too_many_values():
+    @ray.remote(num_returns=2, max_retries=0)
+    def counts():
+        yield from itertools.count()
+
+    for ref in counts.remote():
+        with pytest.raises(ValueError, match="more than 2 objects, but num_returns=2"):
+            ray.get(ref)
+
+
+def test_generator_that_is_retried(tmp_path):
+    path = tmp_path / "tries"
+
+    @ray.remote(num_returns=2, max_retries=1, retry_exceptions=True)
+    def some():
+        yield [1] * 100_000
+        with open(path, "a") as file:
+            file.write("x")
+        if path.stat().st_size < 2:
+            raise ValueError("again")
+        yield 2
+
+    assert ray.get(some.remote()) == [[1] * 100_000, 2]
 
 
 def test_returns_that_cannot_be_counted():
@@ -594,6 +646,40 @@ def test_max_calls_gives_a_new_process_each_time():
 
     pids = [ray.get(pid.remote()) for _ in range(3)]
     assert len(set(pids)) == 3
+
+
+def test_worker_with_used_up_max_calls_stays_while_what_it_made_is_held():
+    @ray.remote
+    class A:
+        def m(self):
+            return 5
+
+    @ray.remote(num_cpus=0)
+    def five():
+        return 5
+
+    @ray.remote(max_calls=1, max_retries=0)
+    def makes():
+        return os.getpid(), [five.remote(), ray.put(np.full(100_000, 5))]
+
+    @ray.remote(max_calls=1, max_retries=0)
+    def makes_an_actor():
+        return os.getpid(), [A.remote()]
+
+    @ray.remote(max_calls=1)
+    def last():
+        return os.getpid()
+
+    made, refs = ray.get(makes.remote())
+    maker, actors = ray.get(makes_an_actor.remote())
+    pid = ray.get(last.remote())
+    eventually(lambda: not alive(pid), "a worker that began to leave after those is gone")
+    assert ray.get(refs[0], timeout=60) == 5
+    assert ray.get(refs[1], timeout=60)[-1] == 5
+    assert ray.get(actors[0].m.remote(), timeout=60) == 5
+    if not IS_RAY:  # there they may stay for good
+        del refs, actors
+        eventually(lambda: not alive(made) and not alive(maker), "nobody needs them any more")
 
 
 def test_max_calls_of_two():

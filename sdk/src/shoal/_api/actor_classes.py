@@ -14,7 +14,6 @@ from shoal._api.group_placement import strategy_of_actor
 from shoal._api.options import ActorOptions, MethodOptions
 from shoal._api.signature import Signature, signature_of
 from shoal._core.tasks import FunctionRecord, TaskRecord
-from shoal._executor.actor_host import ActorExit
 from shoal._net.gcs.records import ActorSpec
 from shoal._owner.arguments import pack_arguments
 from shoal._wire import actor_creation
@@ -272,14 +271,12 @@ def _start(
 
 
 def exit_actor() -> None:
-    """From inside a method: end this actor. The call, and those that wait, fail with ActorDiedError; exit hooks run.
+    """From inside an actor, in any thread or coroutine of it: end it. The call, and those that wait, fail with
+    ActorDiedError; calls that run in other threads finish, coroutines of an async actor do not; exit hooks run.
 
     Raises: TypeError outside of an actor.
     """
     executor = _current.current().executor
-    if executor is None or executor.actor is None or not _context.process.actor_id:
+    if executor is None or not _context.process.actor_id:
         raise TypeError("exit_actor API is called on a non-actor worker")
-    task = _context.current_task.get()
-    if task is not None:
-        task.exiting = True
-    raise ActorExit("exit_actor() is called")
+    executor.leaving.exit_actor()

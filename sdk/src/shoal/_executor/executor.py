@@ -1,4 +1,4 @@
-"""A worker's other half: it runs the tasks and actor calls that owners push.
+"""A worker's other half: it takes the tasks and actor calls that owners push, has them run, and answers.
 
 Plain tasks, and the calls of an ordinary actor, run one after the other on the main thread, which leads the
 reactor while it has nothing to run. Replies of short tasks are sent together: when the queue is empty, or after
@@ -16,24 +16,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _current, exceptions
-from shoal._core.object_ref import ObjectRef
-from shoal._executor.actor_host import ActorExit, ActorHost
-from shoal._executor.process_end import end_process, kill_descendants
-from shoal._executor.replies import error_reply, result_reply, wrap_error
+from shoal import _context, _current
+from shoal._executor.actor_host import ActorHost
+from shoal._executor.leaving import EXIT_ACTOR, Leaving
+from shoal._executor.loading import Functions
+from shoal._executor.process_end import kill_descendants
+from shoal._executor.run import Runner
 from shoal._net.connection import Connection
 from shoal._net.reactor import Waiter
-from shoal._owner.arguments import load_arguments
-from shoal._values.serialization import loads
-from shoal._wire import actor_creation, job_settings
-from shoal._wire.peer_frames import (
-    STORED,
-    Recalled,
-    TaskPush,
-    TaskReplies,
-    TaskReply,
-)
-from shoal_common import ids
+from shoal._wire import actor_creation
+from shoal._wire.peer_frames import STORED, Recalled, TaskPush, TaskReplies, TaskReply
 from shoal_common.channel import frames
 from shoal_common.placement.resources import GRAINS
 
@@ -42,10 +34,6 @@ if TYPE_CHECKING:
 
 #: Replies are held back to be sent together for so many seconds at most.
 GATHER_S = 0.001
-#: The function table answers, through the raylet, within so many seconds.
-FUNCTION_TABLE_S = 60.0
-#: The raylet's order to end is awaited for so many seconds by a worker that said it leaves.
-LEAVE_S = 2.0
 
 
 class Executor:
@@ -53,12 +41,13 @@ class Executor:
 
     def __init__(self, core: CoreWorker) -> None:
         self._core = core
+        self.leaving = Leaving(core, self)
+        self._functions = Functions(core)
+        self._runner = Runner(core, self._functions, self.leaving)
         self._queue: deque[tuple[bytes, TaskPush]] = deque()
         self._commands: deque[Callable[[], None]] = deque()
         #: The main thread's wait for something to run.
         self._idle: Waiter | None = None
-        self._functions: dict[bytes, Any] = {}
-        self._runs: dict[bytes, int] = {}
         self._replies: dict[bytes, list[TaskReply]] = {}
         self._reply_lock = threading.Lock()
         self._first_reply_at = 0.0
@@ -70,20 +59,24 @@ class Executor:
         self._block_lock = threading.Lock()
         #: The main thread runs a task.
         self._running = False
-        self._leaving = False
         self._holds_cpu = True
-        self.actor: ActorHost | None = None
         self._title = ""
+
+    @property
+    def actor(self) -> ActorHost | None:
+        """The actor in this process, once its constructor has returned."""
+        return self._runner.actor
 
     # -- from peers ---------------------------------------------------------------------------------
 
     def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None:
         caller = connection.peer_worker_id
-        if self.actor is not None and self.actor.takes_calls:
-            self.actor.start_calls(caller, tasks)
+        actor, leaving = self.actor, self.leaving.begun
+        if actor is not None and actor.takes_calls:
+            actor.start_calls(caller, tasks)
             return
-        if (self._blocked and self._running and self.actor is None) or self._leaving:
-            connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=self._leaving))
+        if (self._blocked and self._running and actor is None) or leaving:
+            connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=leaving))
             return
         self._queue.extend([(caller, task) for task in tasks])
         self._prefetch(caller, tasks)
@@ -94,7 +87,7 @@ class Executor:
         wanted: list[tuple[bytes, bytes]] = []
         for task in tasks:
             if task.args_object:
-                wanted.append((task.args_object, self.home_of(caller)))
+                wanted.append((task.args_object, self._runner.home_of(caller)))
             if task.refs is not None:
                 wanted += [(ref.object_id, ref.value.node_id) for ref in task.refs if ref.value.kind == STORED]
         wanted = [(object_id, home) for object_id, home in wanted if home != self._core.node_id]
@@ -131,12 +124,10 @@ class Executor:
             self._assign(message)
         elif kind is frames.CreateActor:
             self._assign(message)
-            self._commands.append(lambda: self._create_actor(message))
-            self._wake()
+            self.command(lambda: self._create_actor(message))
         elif kind is frames.WorkerExit:
             if message.graceful:
-                self._commands.append(lambda: self._leave_gracefully(message.reason))
-                self._wake()
+                self.command(lambda: self.leaving.gracefully(message.reason))
             else:
                 os._exit(0)
 
@@ -158,6 +149,11 @@ class Executor:
         """The node is gone: this process has nothing left to do, and takes its children along."""
         kill_descendants()
         os._exit(1)
+
+    def command(self, what: Callable[[], None]) -> None:
+        """Have the main thread do something when it has ended what it runs."""
+        self._commands.append(what)
+        self._wake()
 
     def _wake(self) -> None:
         idle = self._idle
@@ -186,7 +182,7 @@ class Executor:
                 self.flush_replies()
                 self._known.add(push.name)
             self._running = True
-            reply = self.execute(caller, push)
+            reply = self._run(caller, push)
             self._running = False
             now = time.monotonic()
             with self._reply_lock:
@@ -196,107 +192,25 @@ class Executor:
             if now - self._first_reply_at > GATHER_S:
                 self.flush_replies()
 
-    def execute(self, caller: bytes, push: TaskPush) -> TaskReply:
-        """Run one task or call on this thread, and make its reply."""
-        received: list[ObjectRef[Any]] = []
-        started = time.perf_counter_ns()
-        token = None
-        context: _context.TaskContext | None = None
-        result: Any = None
-        args: Any = ()
-        kwargs: Any = {}
-        try:
-            if self.actor is not None:
-                function = self.actor.method(push.name)
-                task_name = f"{_context.process.actor_class_name}.{push.name}"
-            else:
-                function = self._function(push)
-                task_name = push.name
-                if task_name != self._title:
-                    self.set_title(task_name)
-            context = _context.TaskContext(push.task_id, task_name, push.name, push.attempt)
-            token = _context.current_task.set(context)
-            if push.args or push.args_object or push.refs:
-                args, kwargs = load_arguments(self._core, push, received, self.home_of(caller))
-            result = function(*args, **kwargs)
-            reply = result_reply(self._core, caller, push, result, started)
-        except ActorExit as intent:
-            self.exit_from_actor(intent.reason)
-            raise
-        except SystemExit as error:
-            reply = self._on_system_exit(push, error)
-        except BaseException as error:  # the caller gets whatever the user's code raised
-            reply = error_reply(self._core, self.actor, push, error, started)
-        finally:
-            if token is not None:
-                _context.current_task.reset(token)
-        if context is not None and context.exiting:
-            self.exit_from_actor("exit_actor() is called")  # the user's code has caught it
-            raise ActorExit("exit_actor() is called")
-        if received:
-            result = args = kwargs = None
-            with self._core.lock:
-                reply.borrowed = self._core.borrowing.still_borrowed(received, caller) or None
+    def _run(self, caller: bytes, push: TaskPush) -> TaskReply:
+        if self.actor is None and push.name != self._title:
+            self.set_title(push.name)
+        reply = self._runner.run(caller, push)
+        if reply is None:
+            self.leaving.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
         if push.max_calls:
-            self._count_run(caller, push)
+            self.leaving.count_run(caller, push)
         return reply
 
-    def _function(self, push: TaskPush) -> Any:
-        function = self._functions.get(push.function_id)
-        if function is None:
-            self.ensure_job(push.task_id[: ids.JOB_LENGTH])
-            function = self._functions[push.function_id] = self.load_function(push.function_id)
-        return function
-
-    def load_function(self, function_id: bytes) -> Any:
-        """From the function table. Raises what unpickling raises, with a hint."""
-        answer = self._ask_function_table(function_id)
-        if answer is None or answer.error:
-            reason = f"no answer in {FUNCTION_TABLE_S:g} s" if answer is None else answer.error
-            raise exceptions.ShoalSystemError(
-                f"The function table does not give function {function_id.hex()}: {reason}"
-            )
-        try:
-            return loads(answer.data)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"{error}. The worker could not import what the function needs: install it on every node, or define "
-                "the function in the script itself",
-                name=error.name,
-                path=error.path,
-            ) from error
-
-    def ensure_job(self, job_id: bytes) -> None:
-        """Take on the job's settings before its first code runs here."""
-        core = self._core
-        if core.job_id == job_id:
-            return
-        core.set_job(job_id)
-        answer = self._ask_function_table(job_settings.key(job_id))
-        if answer is None or answer.error:
-            raise exceptions.ShoalSystemError("The settings of the job are not in the function table")
-        settings = job_settings.decode(answer.data)
-        core.namespace = settings.namespace
-        core.default_actor_lifetime = settings.default_actor_lifetime
-        for path in reversed(settings.sys_path):
-            if path not in sys.path:
-                sys.path.insert(0, path)
-
-    def _ask_function_table(self, key: bytes) -> frames.FunctionData | None:
-        """None = no answer."""
-        core = self._core
-        answers = core.questions.ask([core.node_id], lambda number: frames.FunctionGet(number, key), FUNCTION_TABLE_S)
-        return answers[0] if answers else None
-
-    def home_of(self, caller: bytes) -> bytes:
-        """The caller's node, where the objects lie that hold its large arguments."""
-        address = self._core.peers.address_of(caller)
-        return address.node_id if address is not None else self._core.node_id
+    def run_queue(self) -> None:
+        """From the main thread: what has arrived, and nothing else."""
+        while self._queue:
+            caller, push = self._queue.popleft()
+            self.reply_now(caller, [self._run(caller, push)])
 
     # -- replies ------------------------------------------------------------------------------------
 
     def reply_now(self, caller: bytes, replies: list[TaskReply]) -> None:
-        """From an actor's thread or event loop."""
         with self._core.lock:
             self._core.borrowing.send_after_acks(caller, TaskReplies(replies))
 
@@ -334,7 +248,7 @@ class Executor:
         if first:
             self.flush_replies()
             if self.actor is None and self._running:
-                self._hand_back()
+                self.hand_back()
         try:
             yield
         finally:
@@ -344,7 +258,8 @@ class Executor:
                     self._lent = False
                     self._core.raylet.send(frames.Unblocked())
 
-    def _hand_back(self, leaving: bool = False) -> None:
+    def hand_back(self, leaving: bool = False) -> None:
+        """Tasks that have not begun go back to their owners."""
         with self._core.lock:
             by_caller: dict[bytes, list[bytes]] = {}
             while self._queue:
@@ -363,123 +278,17 @@ class Executor:
         process.actor_class_name = creation.class_name
         process.actor_handle = creation.handle
         process.incarnation = message.incarnation
-        error = b""
-        received: list[ObjectRef[Any]] = []
-        made_by = self._core.task_ids.next()
-        context = _context.TaskContext(made_by, f"{creation.class_name}.__init__", "__init__", message.incarnation - 1)
-        token = _context.current_task.set(context)
-        try:
-            self.ensure_job(ids.job_of_actor(ids.ActorID(message.actor_id)))
-            self.set_title(creation.class_name)
-            host = ActorHost(self._core, self, creation)
-            args: Any = ()
-            kwargs: dict[str, Any] = {}
-            if creation.args or creation.args_object or creation.refs:
-                args, kwargs = load_arguments(self._core, creation, received, creation.creator.node_id)
-            host.construct(self.load_function(creation.class_id), args, kwargs)
-            args = kwargs = None  # type: ignore[assignment]
-        except ActorExit as intent:
-            self._exit("INTENDED_USER_EXIT", intent.reason, 0)
-        except BaseException as failure:  # creators and callers get whatever the constructor raised
-            if isinstance(failure, SystemExit):
-                self._on_system_exit(None, failure)
-            error = self._core.pickle_error(
-                wrap_error(self._core, self.actor, f"{creation.class_name}.__init__", failure)
-            )
-        finally:
-            _context.current_task.reset(token)
-        if received:
-            with self._core.lock:
-                self._core.borrowing.register(received)
-            received.clear()
+        self.set_title(creation.class_name)
+        host = ActorHost(self._core, self._runner, self.leaving, creation)
+        error = self._runner.construct(creation, message, host)
         if not error:
-            self.actor = host
             with self._core.lock:
-                early = list(self._queue)
+                self._runner.actor = host
                 if host.takes_calls:
-                    self._queue.clear()
-                    for caller, push in early:
+                    for caller, push in self._queue:
                         host.start_calls(caller, [push])
+                    self._queue.clear()
         self._core.raylet.send(frames.ActorCreated(message.actor_id, message.incarnation, error))
-
-    # -- ends ---------------------------------------------------------------------------------------
-
-    def _count_run(self, caller: bytes, push: TaskPush) -> None:
-        runs = self._runs[push.function_id] = self._runs.get(push.function_id, 0) + 1
-        if runs >= push.max_calls and not self._leaving:
-            self._leaving = True
-            self._core.peers.send(caller, Recalled([], leaving=True))
-            self._hand_back(leaving=True)
-            self._commands.append(self._leave_after_replies)
-
-    def _leave_after_replies(self) -> None:
-        """The owner returns the lease when it has the last reply; then the raylet orders the end."""
-        self.flush_replies()
-        self._core.raylet.send(frames.ExitIntent("INTENDED_USER_EXIT", "max_calls reached"))
-        self._core.reactor.wait(Waiter(), LEAVE_S)
-        self._exit("INTENDED_USER_EXIT", "max_calls reached", 0)
-
-    def _leave_gracefully(self, reason: str) -> None:
-        """The raylet wants this worker gone: what has arrived is still done."""
-        if self.actor is None and (self._core.table.lends() or self._core.actors.owns_living()):
-            # Objects and actors of this process would end with it: it stays until others let go of them.
-            self._core.reactor.call_later(1.0, lambda: self._try_leaving(reason))
-            return
-        if self.actor is not None:
-            if self._queue:
-                self._commands.append(lambda: self._leave_gracefully(reason))
-                self._run_queue()
-                return
-            self.actor.shut_down()
-        self._exit("INTENDED_SYSTEM_EXIT", reason, 0)
-
-    def _try_leaving(self, reason: str) -> None:
-        self._commands.append(lambda: self._leave_gracefully(reason))
-        self._wake()
-
-    def _run_queue(self) -> None:
-        while self._queue:
-            caller, push = self._queue.popleft()
-            self.reply_now(caller, [self.execute(caller, push)])
-
-    def terminate_actor(self) -> None:
-        """``__ray_terminate__``: end after the calls before it."""
-        assert self.actor is not None
-        if self.actor.takes_calls:
-            threading.Thread(target=self._terminate, name="shoal-leave", daemon=True).start()
-        else:
-            self._terminate()
-
-    def _terminate(self) -> None:
-        assert self.actor is not None
-        self.actor.shut_down()
-        self._exit("INTENDED_USER_EXIT", "__ray_terminate__ was called", 0)
-
-    def exit_from_actor(self, reason: str) -> None:
-        """``exit_actor`` was called: calls that run at the same time finish, all others fail."""
-        assert self.actor is not None
-        self.actor.exit_requested = reason
-        if self.actor.takes_calls:
-            threading.Thread(target=self._exit_when_idle, args=(reason,), name="shoal-leave", daemon=True).start()
-        else:
-            self._exit("INTENDED_USER_EXIT", reason, 0)
-
-    def _exit_when_idle(self, reason: str) -> None:
-        assert self.actor is not None
-        self.actor.wait_until_idle()
-        self._exit("INTENDED_USER_EXIT", reason, 0)
-
-    def _on_system_exit(self, push: TaskPush | None, error: SystemExit) -> TaskReply:
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        kind = "INTENDED_USER_EXIT" if code == 0 else "USER_ERROR"
-        self._exit(kind, f"sys.exit({error.code!r}) in {push.name if push else 'the constructor'}", code)
-        raise AssertionError("not reached")
-
-    def _exit(self, kind: str, detail: str, code: int) -> None:
-        """End the process in order: replies out, the raylet told, exit hooks run."""
-        self.flush_replies()
-        self._core.raylet.send(frames.ExitIntent(kind, detail))
-        end_process(code)
 
     # -- looks --------------------------------------------------------------------------------------
 

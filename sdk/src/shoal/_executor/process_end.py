@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from typing import NoReturn
 
 
 def kill_descendants() -> None:
@@ -29,9 +30,9 @@ def kill_descendants() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def end_process(code: int) -> None:
+def end_process(code: int) -> NoReturn:
     """Run exit hooks and leave, without the interpreter's teardown: daemon threads may hold locks."""
-    with contextlib.suppress(Exception):  # a user's exit hook must not keep the process alive
+    with contextlib.suppress(BaseException):  # a user's exit hook must not keep the process alive, nor sys.exit in it
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

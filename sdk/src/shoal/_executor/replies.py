@@ -17,18 +17,28 @@ if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
 
 
-def result_reply(core: CoreWorker, caller: bytes, push: TaskPush, result: Any, started: int) -> TaskReply:
-    """Of a call that returned. Raises: TypeError, ValueError when that is not what ``num_returns`` says."""
+def result_reply(
+    core: CoreWorker, actor: ActorHost | None, caller: bytes, push: TaskPush, result: Any, started: int
+) -> TaskReply:
+    """Of a call that returned. A generator runs here, and when it raises, what it has yielded is kept.
+
+    Raises: TypeError, ValueError when that is not what ``num_returns`` says; what a generator raises that runs again.
+    """
     if push.num_returns == 1:
         serialized = serialize(result, "the return value")
         if not serialized.buffers and not serialized.contained and len(serialized.pickled) <= MAX_INLINE_BYTES:
             return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
         values = [_value(core, caller, push, 0, serialized)]
     else:
+        parts, error = _parts(result, push.num_returns)
+        if error is not None and _retriable(push, error):
+            raise error  # its values will be made again, under the same ids
         values = [
-            _value(core, caller, push, index, serialize(part, "the return value"))
-            for index, part in enumerate(_parts(result, push.num_returns))
+            _value(core, caller, push, index, serialize(part, "the return value")) for index, part in enumerate(parts)
         ]
+        if error is not None:
+            failed = Value(ERROR, core.pickle_error(wrap_error(core, actor, push.name, error)))
+            values += [failed] * (push.num_returns - len(values))
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
 
 
@@ -49,19 +59,20 @@ def error_reply(
     core: CoreWorker, actor: ActorHost | None, push: TaskPush, error: BaseException, started: int
 ) -> TaskReply:
     """Of a call that raised."""
-    wrapped = wrap_error(core, actor, push.name, error)
-    retriable = False
-    if push.retry_exceptions is True:
-        retriable = isinstance(error, Exception)
-    elif push.retry_exceptions:
-        retriable = isinstance(error, loads(push.retry_exceptions))
     return TaskReply(
         push.task_id,
         (time.perf_counter_ns() - started) // 1000,
         ERROR,
-        core.pickle_error(wrapped),
-        retriable=retriable,
+        core.pickle_error(wrap_error(core, actor, push.name, error)),
+        retriable=_retriable(push, error),
     )
+
+
+def _retriable(push: TaskPush, error: BaseException) -> bool:
+    which = push.retry_exceptions
+    if isinstance(which, bool):
+        return which and isinstance(error, Exception)
+    return isinstance(error, loads(which))
 
 
 def wrap_error(core: CoreWorker, actor: ActorHost | None, name: str, error: BaseException) -> Exception:
@@ -77,15 +88,33 @@ def wrap_error(core: CoreWorker, actor: ActorHost | None, name: str, error: Base
     return exceptions.TaskError.from_exception(name, error, **where)
 
 
-def _parts(result: Any, num_returns: int) -> list[Any]:
+def _parts(result: Any, num_returns: int) -> tuple[list[Any], Exception | None]:
+    """What was returned, and the error of an iterator that raised or ended before there were enough values.
+
+    Raises: TypeError (cannot be iterated over), ValueError (another number of values).
+    """
     if num_returns == 0:
-        return []
+        return [], None
     try:
-        parts = list(result)
+        values = iter(result)
     except TypeError:
         raise TypeError(
             f"Task returned a {type(result).__name__} but num_returns={num_returns}: return {num_returns} values"
         ) from None
-    if len(parts) != num_returns:
-        raise ValueError(f"Task returned {len(parts)} objects, but num_returns={num_returns}.")
-    return parts
+    if values is not result and hasattr(result, "__len__") and len(result) != num_returns:
+        raise ValueError(f"Task returned {len(result)} objects, but num_returns={num_returns}.")
+    parts: list[Any] = []
+    try:
+        for part in values:
+            parts.append(part)
+            if len(parts) > num_returns:
+                break
+    except Exception as error:
+        if len(parts) == num_returns:
+            raise  # no value is left to stand for it
+        return parts, error
+    if len(parts) > num_returns:
+        raise ValueError(f"Task returned more than {num_returns} objects, but num_returns={num_returns}.")
+    if len(parts) < num_returns:
+        return parts, ValueError(f"Task returned {len(parts)} objects, but num_returns={num_returns}.")
+    return parts, None

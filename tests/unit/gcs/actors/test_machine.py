@@ -101,7 +101,7 @@ def test_a_crashed_actor_restarts_while_its_budget_lasts(max_restarts: int) -> N
         (ExitKind.SYSTEM_ERROR, True),
         (ExitKind.NODE_OUT_OF_MEMORY, True),
         (ExitKind.INTENDED_SYSTEM_EXIT, True),
-        (ExitKind.USER_ERROR, False),
+        (ExitKind.USER_ERROR, True),
         (ExitKind.INTENDED_USER_EXIT, False),
     ],
 )

@@ -46,10 +46,6 @@ class ExitKind(enum.IntEnum):
     NODE_OUT_OF_MEMORY = 5
 
 
-#: Ends that the actor's own code chose: no restart.
-_OWN_END = frozenset({ExitKind.USER_ERROR, ExitKind.INTENDED_USER_EXIT})
-
-
 @dataclass(frozen=True, slots=True)
 class Exit:
     kind: ExitKind
@@ -386,7 +382,7 @@ def _lose_process(actor: Actor, exit_: Exit, reason: str) -> list[Action]:
     if actor.out_of_scope:
         return [*_die(actor, _OUT_OF_SCOPE), *gone]
     budget = actor.max_restarts < 0 or actor.restarts < actor.max_restarts
-    if exit_.kind in _OWN_END or not budget:
+    if exit_.kind is ExitKind.INTENDED_USER_EXIT or not budget:
         return [*_die(actor, _KILLED if actor.killed else reason), *gone]
     actor.killed = False
     actor.restarts += 1

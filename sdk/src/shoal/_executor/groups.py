@@ -1,0 +1,155 @@
+"""Concurrency groups: where the calls of an actor run that does not run them one by one on the worker's main thread.
+
+Each group has threads of its own, or (async actors) an event loop in a thread of its own, and room for so many calls
+at once; so what blocks in one group does not hold up another. ``""`` is the default group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from shoal._executor.leaving import Leaving
+from shoal._wire.peer_frames import TaskPush, TaskReply
+
+logger = logging.getLogger("shoal")
+
+#: Takes the replies of calls that have ended; none for a call that is not answered.
+Answer = Callable[[bytes, list[TaskReply]], None]
+
+
+class Group(ABC):
+    """One group of an actor. Calls are handed to it in the order of each caller."""
+
+    @abstractmethod
+    def start(self, caller: bytes, pushes: list[TaskPush]) -> None: ...
+
+    @abstractmethod
+    def drop_waiting(self) -> int:
+        """Forget the calls that have not begun; tells how many."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Send the replies that are held back to be sent together."""
+
+
+class ThreadGroup(Group):
+    """``run`` and ``answer`` are called in one of ``limit`` threads."""
+
+    def __init__(
+        self, name: str, limit: int, run: Callable[[bytes, TaskPush], TaskReply | None], answer: Answer
+    ) -> None:
+        self._run = run
+        self._answer = answer
+        self._waiting: queue.SimpleQueue[tuple[bytes, TaskPush]] = queue.SimpleQueue()
+        for number in range(limit):
+            threading.Thread(target=self._serve, name=f"shoal-actor-{name}{number}", daemon=True).start()
+
+    def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
+        for push in pushes:
+            self._waiting.put((caller, push))
+
+    def drop_waiting(self) -> int:
+        dropped = 0
+        while True:
+            try:
+                self._waiting.get_nowait()
+            except queue.Empty:
+                return dropped
+            dropped += 1
+
+    def flush(self) -> None:
+        return  # each call is answered at once
+
+    def _serve(self) -> None:
+        while True:
+            self._call(*self._waiting.get())
+
+    def _call(self, caller: bytes, push: TaskPush) -> None:
+        reply = self._run(caller, push)
+        self._answer(caller, [] if reply is None else [reply])
+
+
+class LoopGroup(Group):
+    """``run`` is a coroutine on this group's event loop. It waits for room: ``limit`` of them may have it."""
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        run: Callable[[bytes, TaskPush, asyncio.Semaphore], Coroutine[Any, Any, TaskReply | None]],
+        answer: Answer,
+        leaving: Leaving,
+    ) -> None:
+        self._run = run
+        self._answer = answer
+        self._leaving = leaving
+        self._room = asyncio.Semaphore(limit)
+        self._loop = asyncio.new_event_loop()
+        #: Strong references: the event loop keeps only weak ones.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outgoing: dict[bytes, list[TaskReply]] = {}
+        self._outgoing_lock = threading.Lock()
+        threading.Thread(target=self._run_loop, name=f"shoal-actor-{name}", daemon=True).start()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """On this group's thread, in the caller's context, between coroutines. Raises what it raises."""
+        done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+        def call() -> None:
+            try:
+                done.put((function(), None))
+            except BaseException as error:  # raised by the caller below
+                done.put((None, error))
+
+        self._loop.call_soon_threadsafe(call, context=contextvars.copy_context())
+        result, error = done.get()
+        if error is not None:
+            raise error
+        return result
+
+    def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
+        self._loop.call_soon_threadsafe(self._start_tasks, caller, pushes)
+
+    def drop_waiting(self) -> int:
+        return 0  # they need not be told apart from those that run: an async actor ends at once
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        while True:
+            try:
+                self._loop.run_forever()
+            except SystemExit as error:
+                self._leaving.exit_as_told(error, "a coroutine in the background")
+            except KeyboardInterrupt:
+                # Raised by a background coroutine. It has ended; the others shall go on.
+                logger.exception("A coroutine in the background of an async actor raised KeyboardInterrupt")
+
+    def _start_tasks(self, caller: bytes, pushes: list[TaskPush]) -> None:
+        for push in pushes:
+            task = self._loop.create_task(self._call(caller, push))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, caller: bytes, push: TaskPush) -> None:
+        reply = await self._run(caller, push, self._room)
+        if reply is None:
+            self._answer(caller, [])
+            return
+        with self._outgoing_lock:
+            if not self._outgoing:
+                self._loop.call_soon(self.flush)
+            self._outgoing.setdefault(caller, []).append(reply)
+
+    def flush(self) -> None:
+        with self._outgoing_lock:
+            outgoing, self._outgoing = self._outgoing, {}
+            # Under the lock, so that two threads that flush keep the order of the replies.
+            for caller, replies in outgoing.items():
+                self._answer(caller, replies)

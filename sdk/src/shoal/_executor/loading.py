@@ -1,0 +1,75 @@
+"""Functions, classes and a job's settings: from the function table into this worker, each once."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from shoal import exceptions
+from shoal._values.serialization import loads
+from shoal._wire import job_settings
+from shoal._wire.peer_frames import TaskPush
+from shoal_common import ids
+from shoal_common.channel import frames
+
+if TYPE_CHECKING:
+    from shoal._owner.core_worker import CoreWorker
+
+#: The function table answers, through the raylet, within so many seconds.
+FUNCTION_TABLE_S = 60.0
+
+
+class Functions:
+    """What this worker has loaded of the function table. Used by the thread that runs the code."""
+
+    def __init__(self, core: CoreWorker) -> None:
+        self._core = core
+        self._loaded: dict[bytes, Any] = {}
+
+    def of(self, push: TaskPush) -> Any:
+        """The function that a task runs. Raises as ``load``."""
+        function = self._loaded.get(push.function_id)
+        if function is None:
+            self.ensure_job(push.task_id[: ids.JOB_LENGTH])
+            function = self._loaded[push.function_id] = self.load(push.function_id)
+        return function
+
+    def load(self, function_id: bytes) -> Any:
+        """A function or class. Raises: ShoalSystemError (not to be had), what unpickling raises, with a hint."""
+        answer = self._ask(function_id)
+        if answer is None or answer.error:
+            reason = f"no answer in {FUNCTION_TABLE_S:g} s" if answer is None else answer.error
+            raise exceptions.ShoalSystemError(
+                f"The function table does not give function {function_id.hex()}: {reason}"
+            )
+        try:
+            return loads(answer.data)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{error}. The worker could not import what the function needs: install it on every node, or define "
+                "the function in the script itself",
+                name=error.name,
+                path=error.path,
+            ) from error
+
+    def ensure_job(self, job_id: bytes) -> None:
+        """Take on the job's settings before its first code runs here. Raises: ShoalSystemError."""
+        core = self._core
+        if core.job_id == job_id:
+            return
+        core.set_job(job_id)
+        answer = self._ask(job_settings.key(job_id))
+        if answer is None or answer.error:
+            raise exceptions.ShoalSystemError("The settings of the job are not in the function table")
+        settings = job_settings.decode(answer.data)
+        core.namespace = settings.namespace
+        core.default_actor_lifetime = settings.default_actor_lifetime
+        for path in reversed(settings.sys_path):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+
+    def _ask(self, key: bytes) -> frames.FunctionData | None:
+        """None = no answer."""
+        core = self._core
+        answers = core.questions.ask([core.node_id], lambda number: frames.FunctionGet(number, key), FUNCTION_TABLE_S)
+        return answers[0] if answers else None

@@ -1,0 +1,154 @@
+"""Running the user's code: a task, an actor's call, or its constructor, on whatever thread or event loop it belongs to.
+
+Each has the same way: its context is set, its arguments are loaded, it runs, its result or error becomes the reply, and
+which of the references that came with the arguments are still held is told. A run that is not answered (None) is one
+after which the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shoal import _context
+from shoal._core.object_ref import ObjectRef
+from shoal._executor.leaving import EXIT_ACTOR, ActorExit
+from shoal._executor.replies import error_reply, result_reply, wrap_error
+from shoal._owner.arguments import load_arguments
+from shoal._wire.actor_creation import ActorCreation
+from shoal._wire.peer_frames import TaskPush, TaskReply
+from shoal_common import ids
+from shoal_common.channel.frames import CreateActor
+
+if TYPE_CHECKING:
+    from shoal._executor.actor_host import ActorHost
+    from shoal._executor.leaving import Leaving
+    from shoal._executor.loading import Functions
+    from shoal._owner.core_worker import CoreWorker
+
+
+class Runner:
+    """Runs what owners push. Thread-safe: an actor's calls may run in several threads."""
+
+    def __init__(self, core: CoreWorker, functions: Functions, leaving: Leaving) -> None:
+        self._core = core
+        self._functions = functions
+        self._leaving = leaving
+        #: The actor in this process, once its constructor has returned; None = it runs tasks.
+        self.actor: ActorHost | None = None
+
+    def run(self, caller: bytes, push: TaskPush) -> TaskReply | None:
+        """A task or call, on this thread."""
+        started = time.perf_counter_ns()
+        received: list[ObjectRef[Any]] = []
+        context = self._context(push)
+        token = _context.current_task.set(context)
+        result: Any = None
+        args: Any = ()
+        kwargs: Any = {}
+        reply: TaskReply | None
+        try:
+            function = self._function(push)
+            if push.args or push.args_object or push.refs:
+                args, kwargs = load_arguments(self._core, push, received, self.home_of(caller))
+            result = function(*args, **kwargs)
+            reply = result_reply(self._core, self.actor, caller, push, result, started)
+        except BaseException as error:  # the caller gets whatever the user's code raised
+            reply = self._failed(push, error, started)
+        finally:
+            _context.current_task.reset(token)
+        if reply is None or context.exiting:
+            return None
+        if received:
+            result = args = kwargs = None
+            self._tell_borrowed(reply, received, caller)
+        return reply
+
+    async def run_coroutine(self, caller: bytes, push: TaskPush, room: asyncio.Semaphore) -> TaskReply | None:
+        """A call of an async actor, on this thread's event loop, as soon as there is room; the method may be a plain
+        one. As ``run``."""
+        started = time.perf_counter_ns()
+        received: list[ObjectRef[Any]] = []
+        context = self._context(push)
+        _context.current_task.set(context)  # its asyncio task has a context of its own
+        result: Any = None
+        args: Any = ()
+        kwargs: Any = {}
+        reply: TaskReply | None
+        try:
+            async with room:
+                method = self._function(push)
+                if push.args or push.args_object or push.refs:
+                    args, kwargs = load_arguments(self._core, push, received, self.home_of(caller))
+                result = method(*args, **kwargs)
+                if inspect.isawaitable(result):
+                    result = await result
+            reply = result_reply(self._core, self.actor, caller, push, result, started)
+        except BaseException as error:  # the caller gets whatever the user's code raised
+            reply = self._failed(push, error, started)
+        if reply is None or context.exiting:
+            return None
+        if received:
+            result = args = kwargs = None
+            self._tell_borrowed(reply, received, caller)
+        return reply
+
+    def construct(self, creation: ActorCreation, message: CreateActor, host: ActorHost) -> bytes:
+        """An actor's constructor. Returns the pickled error, empty when there is none."""
+        received: list[ObjectRef[Any]] = []
+        name = f"{creation.class_name}.__init__"
+        context = _context.TaskContext(self._core.task_ids.next(), name, "__init__", message.incarnation - 1)
+        token = _context.current_task.set(context)
+        error = b""
+        try:
+            self._functions.ensure_job(ids.job_of_actor(ids.ActorID(message.actor_id)))
+            args: Any = ()
+            kwargs: dict[str, Any] = {}
+            if creation.args or creation.args_object or creation.refs:
+                args, kwargs = load_arguments(self._core, creation, received, creation.creator.node_id)
+            host.construct(self._functions.load(creation.class_id), args, kwargs)
+            args = kwargs = None  # type: ignore[assignment]
+            if context.exiting:
+                raise ActorExit(EXIT_ACTOR)  # the user's code has caught it
+        except BaseException as failure:  # creators and callers get whatever the constructor raised
+            if isinstance(failure, ActorExit):
+                self._leaving.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
+            if isinstance(failure, SystemExit):
+                self._leaving.exit_as_told(failure, "the constructor")
+            error = self._core.pickle_error(wrap_error(self._core, self.actor, name, failure))
+        finally:
+            _context.current_task.reset(token)
+        if received:
+            with self._core.lock:
+                self._core.borrowing.register(received)
+            received.clear()
+        return error
+
+    def _context(self, push: TaskPush) -> _context.TaskContext:
+        name = push.name if self.actor is None else f"{self.actor.class_name}.{push.name}"
+        return _context.TaskContext(push.task_id, name, push.name, push.attempt)
+
+    def _function(self, push: TaskPush) -> Callable[..., Any]:
+        if self.actor is not None:
+            return self.actor.method(push.name)
+        function: Callable[..., Any] = self._functions.of(push)
+        return function
+
+    def _failed(self, push: TaskPush, error: BaseException, started: int) -> TaskReply | None:
+        if isinstance(error, ActorExit):
+            return None
+        if isinstance(error, SystemExit):
+            self._leaving.exit_as_told(error, push.name)
+        return error_reply(self._core, self.actor, push, error, started)
+
+    def _tell_borrowed(self, reply: TaskReply, received: list[ObjectRef[Any]], caller: bytes) -> None:
+        with self._core.lock:
+            reply.borrowed = self._core.borrowing.still_borrowed(received, caller) or None
+
+    def home_of(self, caller: bytes) -> bytes:
+        """The caller's node, where the objects lie that hold its large arguments."""
+        address = self._core.peers.address_of(caller)
+        return address.node_id if address is not None else self._core.node_id
