@@ -15,24 +15,25 @@ from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.channel import tcp
 from shoal_common.channel.frames import PROTOCOL_VERSION
-from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
 from shoal_common.placement.labels import labels_of_node
-from shoal_common.placement.resources import GRAINS, OBJECT_STORE_MEMORY, ResourceSet
+from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.lifecycle import STOP_DEADLINE_S
 from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
-from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, scheduler_pb2
-from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub, NodeServiceStub
+from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2
+from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
-from shoal_raylet.actions import AskScheduler
 from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
+from shoal_raylet.channel.connection import Identity
 from shoal_raylet.channel.server import ChannelServer
 from shoal_raylet.cluster.group_states import GroupStates
-from shoal_raylet.cluster.heartbeat import Heartbeats
+from shoal_raylet.cluster.heartbeat import HeartbeatDocument, Heartbeats
+from shoal_raylet.cluster.membership import Membership
 from shoal_raylet.cluster.nodes import NodeDirectory
+from shoal_raylet.cluster.placement_questions import PlacementQuestions
 from shoal_raylet.cluster.reports import GcsReports
 from shoal_raylet.cluster.schedulers import Schedulers
 from shoal_raylet.config import RayletConfig
@@ -42,15 +43,16 @@ from shoal_raylet.gateway.targets import GatewayTargets
 from shoal_raylet.leases.actor_placement import ActorPlacement
 from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.resource_ledger import ResourceLedger
-from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
 from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool
 from shoal_raylet.node import Node
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.index import ObjectIndex
+from shoal_raylet.peers import Peers
 from shoal_raylet.servicer import RayletServicer
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
 from shoal_raylet.workers.output import Batch, WorkerOutput
@@ -61,8 +63,6 @@ log = structlog.get_logger(__name__)
 
 #: How long the GCS may hold an answer back until a function is there, in seconds.
 FUNCTION_WAIT_S = 30.0
-_GCS_TIMEOUT_S = 5.0
-_REGISTER_RETRY_S = 0.1
 #: Last words to the GCS may take this long when the raylet stops, in seconds.
 _FAREWELL_S = 1.0
 #: Fresh workers kept ready on a large node.
@@ -97,23 +97,14 @@ class RayletApp:
         self._template = template
         self._ends_cluster = ends_cluster
         self._incarnation = time.time_ns() // 1_000_000
-        self._made_at = time.monotonic()
         self._running = False
-        #: The GCS has registered this node, and not given it up since.
-        self._joined = False
-        #: Why it cannot go on, once it cannot.
-        self._failure: asyncio.Future[str] | None = None
 
     def _make(self) -> None:
         """All parts; needs the running event loop, touches nothing outside but the arena's memory."""
         config, node_id = self.config, self.node_id
         self._grpc_channels: list[grpc.aio.Channel] = []
         gcs = self._grpc_channel(config.gcs_address, patient=True)
-        self._nodes = NodeServiceStub(gcs)
         self._function_table = FunctionServiceStub(gcs)
-        self._schedulers = Schedulers(
-            {address: self._grpc_channel(address) for address in config.scheduler_addresses}, random.Random()
-        )
         self._blobs = BlobClient(self._grpc_channel(config.objectstore_address))
 
         total = ResourceSet.of(config.total_resources)
@@ -121,28 +112,21 @@ class RayletApp:
         gpu_ids = config.gpu_ids or tuple(map(str, range(total["GPU"] // GRAINS)))
         ledger = ResourceLedger(total, {"GPU": gpu_ids} if gpu_ids else None)
         pool = WorkerPool(cpus, min(cpus, _MAX_FRESH), config.worker_startup_timeout_s, ids.new_worker_id)
-        self._group_states = GroupStates(gcs)
         leases = WorkerLeases(node_id, self.labels, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)
         self._arena = Arena(config.object_store_bytes)
         files = FallbackFiles((config.fallback_dir or config.session_dir) / f"fallback-{node_id.hex()[:12]}")
         index = ObjectIndex(
             self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory), self._incarnation
         )
-        self._heartbeats = Heartbeats(
-            self._bus,
-            subjects.heartbeat(config.cluster_id, node_id),
-            self._make_heartbeat,
-            nodes=lambda: len(self._directory.living()),
+        self._membership = Membership(gcs, node_id, self._incarnation)
+        self._directory = NodeDirectory(self._bus, config.cluster_id, self._membership.list_nodes)
+        self._heartbeat = HeartbeatDocument(node_id, self._incarnation, self.labels, ledger, leases, index)
+        self._heartbeats = Heartbeats(self._bus, config.cluster_id, self._heartbeat, self._directory)
+        schedulers = Schedulers(
+            {address: self._grpc_channel(address) for address in config.scheduler_addresses}, random.Random()
         )
-        # The node sends for the store, and answers whose lines the output reads: each needs the other.
-        self._output = WorkerOutput(config.session_dir / "logs", lambda w: self._node.source_of(w), self._publish_lines)
-        self._directory = NodeDirectory(
-            self._bus,
-            config.cluster_id,
-            self._list_nodes,
-            on_lost=self._node_lost,
-            on_change=lambda: self._node.nodes_changed(),
-        )
+        questions = PlacementQuestions(node_id, self._directory, GroupStates(gcs), schedulers)
+        self._peers = Peers(pool)
         self._store = ObjectStore(
             index,
             self._arena,
@@ -151,20 +135,17 @@ class RayletApp:
             RayletLinks(config.token, config.tls, node_id, self._directory.find),
             ObjectLocations(gcs, node_id),
             self._directory,
-            send=lambda peer, message: self._node.send(peer, message),
+            self._peers,
             on_change=self._heartbeats.changed,
         )
+        self._output = WorkerOutput(config.session_dir / "logs", pool, self._publish_lines)
         self._processes = WorkerProcesses(
             make_config=self._worker_config,
             output=self._output,
-            on_exit=lambda worker_id, status: self._node.worker_exited(worker_id, status),
             template_log=config.session_dir / "logs" / "worker-template.err",
         )
-        self._monitor = MemoryMonitor(
-            pool, config.memory_usage_threshold, lambda victim: self._node.killed_for_memory(victim)
-        )
+        self._monitor = MemoryMonitor(pool, config.memory_usage_threshold)
         self._functions = FunctionCache(self._fetch_function)
-        self._failure = asyncio.get_running_loop().create_future()
         self._node = Node(
             node_id=node_id,
             ledger=ledger,
@@ -172,19 +153,26 @@ class RayletApp:
             pool=pool,
             leases=leases,
             actors=ActorPlacement(ledger, pool),
+            peers=self._peers,
             processes=self._processes,
+            ends=WorkerEnds(pool, self._processes),
             output=self._output,
             store=self._store,
             functions=self._functions,
             reports=GcsReports(gcs, node_id),
             monitor=self._monitor,
             directory=self._directory,
-            ask_scheduler=self._ask_scheduler,
+            ask_scheduler=questions.ask,
             on_change=self._heartbeats.changed,
         )
+        self._directory.tell(on_lost=self._node_lost, on_change=self._node.nodes_changed)
+        self._peers.serve(self._node, {**self._node.handlers, **self._store.handlers}, self._store.exchange)
         tcp_at = (config.host, config.channel_port) if config.channel_port >= 0 else None
         self._channel = ChannelServer(
-            self.channel_path, tcp_at, config.token, config.tls, node_id, self._arena.fd, self._arena.size
+            self.channel_path,
+            tcp_at,
+            Identity(config.token, node_id, self._arena.fd, self._arena.size),
+            config.tls,
         )
         self._gateway: Gateway | None = None
         if config.gateway_port >= 0:
@@ -212,8 +200,7 @@ class RayletApp:
 
     async def failed(self) -> str:
         """Returns when this raylet cannot go on, and why: the cluster has given it up."""
-        assert self._failure is not None
-        return await asyncio.shield(self._failure)
+        return await self._membership.given_up()
 
     @property
     def stop_deadline_s(self) -> float:
@@ -225,7 +212,7 @@ class RayletApp:
         if not self._running:
             return
         self._running = False
-        if self._joined and not self._ends_cluster:
+        if self._membership.joined and not self._ends_cluster:
             await self._leave()
         await self._heartbeats.stop()
         await self._directory.stop()
@@ -252,32 +239,29 @@ class RayletApp:
         config = self.config
         self.host = await self._find_host()
         self._output.start()
-        self._processes.start(self._template)
+        self._processes.start(self._template, self._node.worker_exited)
         if self._gateway is not None:
             self._gateway.listen()
-        self._channel.start(self._node)
+        self._channel.start(self._peers)
         # Workers warm up while this process registers.
         self._node.start()
         self._arena.start_prefault(config.effective_prefault_bytes)
         port = await serve(self._server, config.host, config.port, tls=config.tls)
         self.address = join_address(self.host, port)
-        await self._register()
-        self._joined = True
+        self._heartbeat.raylet_address = self.address
+        await self._membership.register(
+            self._node_info(), config.gcs_address, config.register_timeout_s, advice(config.tls)
+        )
         await self._directory.start()
         self._heartbeats.start()
-        self._monitor.start()
+        self._monitor.start(self._node.killed_for_memory)
         if self._gateway is not None:
             self._gateway.start(self._inside())
 
     async def _leave(self) -> None:
         """Nothing new begins here, what runs may end, and what others need of this node is brought to safety."""
         config = self.config
-        try:
-            with service_errors():
-                request = gcs_pb2.DrainNodeRequest(node_id=self.node_id, reason="the raylet is to stop")
-                await self._nodes.DrainNode(request, timeout=_FAREWELL_S)
-        except ServiceError as error:
-            log.info("node_not_drained", reason=str(error))
+        await self._membership.drain(_FAREWELL_S)
         await self._node.drain(config.drain_s)
         try:
             async with asyncio.timeout(config.hand_over_s):
@@ -296,11 +280,6 @@ class RayletApp:
             gcs_host, _, gcs_port = config.gcs_address.split(",")[0].rpartition(":")
             return await asyncio.to_thread(tcp.local_address, gcs_host, int(gcs_port))
         return await asyncio.to_thread(tcp.resolve, config.host)
-
-    async def _list_nodes(self) -> list[gcs_pb2.NodeInfo]:
-        with service_errors():
-            response = await self._nodes.ListNodes(gcs_pb2.ListNodesRequest(), timeout=_GCS_TIMEOUT_S)
-        return list(response.nodes)
 
     def _inside(self) -> Inside:
         config = self.config
@@ -322,62 +301,17 @@ class RayletApp:
     def _node_lost(self, node: gcs_pb2.NodeInfo) -> None:
         if node.node_id != self.node_id:
             self._node.node_lost(node)
-        elif node.incarnation == self._incarnation and self._running and self._failure is not None:
-            self._joined = False
-            if not self._failure.done():
-                self._failure.set_result(f"the cluster has declared this node dead: {node.death_reason}")
+        elif self._running:
+            self._membership.declared_dead(node)
 
     def _grpc_channel(self, address: str, *, patient: bool = False) -> grpc.aio.Channel:
         channel = aio_channel(address, self.config.token, tls=self.config.tls, patient=patient)
         self._grpc_channels.append(channel)
         return channel
 
-    async def _register(self) -> None:
-        config = self.config
-        info = gcs_pb2.NodeInfo(
-            node_id=self.node_id,
-            host=self.host,
-            raylet_address=self.address,
-            raylet_path=os.fspath(self.channel_path),
-            incarnation=self._incarnation,
-            total=_amounts(self._node.ledger.total),
-            available=_amounts(self._node.ledger.available),
-            labels=self.labels,
-            object_store_bytes=self._arena.size,
-            session_dir=os.fspath(config.session_dir),
-            channel_port=self._channel.port,
-            protocol_version=PROTOCOL_VERSION,
-        )
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + config.register_timeout_s
-        told = False
-        while True:
-            try:
-                with service_errors():
-                    await self._nodes.RegisterNode(gcs_pb2.RegisterNodeRequest(node=info), timeout=_GCS_TIMEOUT_S)
-                return
-            except (Unavailable, DeadlineExceeded) as error:
-                if loop.time() >= deadline:
-                    raise Unavailable(
-                        f"the GCS at {config.gcs_address} did not register this node within "
-                        f"{config.register_timeout_s:g} s: {error}. Is it running, and is the address right? "
-                        f"{advice(config.tls)}"
-                    ) from error
-                if not told:
-                    log.warning("waiting_for_gcs", address=config.gcs_address, reason=str(error))
-                told = True
-                await asyncio.sleep(_REGISTER_RETRY_S)
-
     async def _farewell(self) -> None:
         await self._node.reports.stop(_FAREWELL_S)
-        if not self._joined:
-            return  # the node of this id, if there is one, is another raylet's
-        try:
-            with service_errors():
-                request = gcs_pb2.UnregisterNodeRequest(node_id=self.node_id, reason="the raylet was stopped")
-                await self._nodes.UnregisterNode(request, timeout=_FAREWELL_S)
-        except ServiceError as error:
-            log.info("node_not_unregistered", reason=str(error))
+        await self._membership.unregister(_FAREWELL_S)
 
     async def _fetch_function(self, function_id: bytes) -> bytes:
         request = gcs_pb2.GetFunctionRequest(function_id=function_id, wait_ms=int(FUNCTION_WAIT_S * 1000))
@@ -385,36 +319,6 @@ class RayletApp:
             response = await self._function_table.GetFunction(request, timeout=FUNCTION_WAIT_S + 5)
         data: bytes = response.data
         return data
-
-    async def _ask_scheduler(self, question: AskScheduler) -> SchedulerAnswer:
-        strategy = question.strategy
-        if strategy.group_id:
-            reason = await self._group_states.why_removed(strategy.group_id)
-            if reason:
-                return SchedulerAnswer(infeasible=True, reason=reason)
-        if strategy.node_id is not None and not strategy.soft:
-            # There is nothing to choose, and a scheduler that has just started may not know that node yet.
-            node = await self._directory.find(strategy.node_id)
-            if node is None or node.state != gcs_pb2.NODE_STATE_ALIVE:
-                reason = f"node {strategy.node_id.hex()} is not alive, and the task may run nowhere else (soft=False)"
-                return SchedulerAnswer(infeasible=True, reason=reason)
-            return SchedulerAnswer((LeasesPlaced(node.node_id, node.host, node.channel_port, question.count),))
-        request = scheduler_pb2.PickNodeRequest(
-            resources=_amounts(question.resources),
-            strategy=strategy.outside_group().encode(),
-            asking_node_id=self.node_id,
-            argument_bytes={node_id.hex(): size for node_id, size in question.argument_bytes.items()},
-            count=question.count,
-        )
-        response = await self._schedulers.pick(request)
-        placed: list[LeasesPlaced] = []
-        for placement in response.placements:
-            node = await self._directory.find(placement.node_id)
-            # A node that the GCS does not know (any more), or that others cannot reach, is none.
-            if node is not None and (node.channel_port or node.node_id == self.node_id):
-                placed.append(LeasesPlaced(node.node_id, node.host, node.channel_port, placement.count))
-        # Bundles that no scheduler has heard of are being made, or moved.
-        return SchedulerAnswer(tuple(placed), response.infeasible and not strategy.group_id, response.reason)
 
     async def _publish_lines(self, batch: Batch) -> None:
         source = batch.source
@@ -437,24 +341,20 @@ class RayletApp:
 
     # --- documents ---
 
-    def _make_heartbeat(self) -> events_pb2.Heartbeat:
-        node = self._node
-        store_used = node.store.index.allocator.used
-        available = node.ledger.available - ResourceSet({OBJECT_STORE_MEMORY: store_used * GRAINS})
-        return events_pb2.Heartbeat(
+    def _node_info(self) -> gcs_pb2.NodeInfo:
+        return gcs_pb2.NodeInfo(
             node_id=self.node_id,
-            incarnation=self._incarnation,
-            # Never goes back, as a clock that is corrected does: the heartbeats after that would seem overtaken.
-            sent_unix_ms=self._incarnation + int((time.monotonic() - self._made_at) * 1000),
-            total=_amounts(node.ledger.total),
-            available=_amounts(available),
-            queued_leases=node.leases.queued,
-            mean_task_us=node.leases.mean_task_us,
-            store_bytes=node.store.index.allocator.capacity,
-            store_used_bytes=store_used,
-            labels=self.labels,
+            host=self.host,
             raylet_address=self.address,
-            draining=node.draining,
+            raylet_path=os.fspath(self.channel_path),
+            incarnation=self._incarnation,
+            total=_amounts(self._node.ledger.total),
+            available=_amounts(self._node.ledger.available),
+            labels=self.labels,
+            object_store_bytes=self._arena.size,
+            session_dir=os.fspath(self.config.session_dir),
+            channel_port=self._channel.port,
+            protocol_version=PROTOCOL_VERSION,
         )
 
     def _worker_config(self, worker_id: bytes) -> WorkerConfig:

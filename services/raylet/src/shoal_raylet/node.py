@@ -35,16 +35,18 @@ from shoal_raylet.cluster.reports import GcsReports
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.leases.actor_placement import ActorPlacement, PlacedActor
 from shoal_raylet.leases.bundle_reservations import BundleReservations
-from shoal_raylet.leases.exit_reason import ExitReason, exit_reason
+from shoal_raylet.leases.exit_reason import ExitReason
 from shoal_raylet.leases.memory_policy import Victim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import SchedulerAnswer
 from shoal_raylet.leases.worker_leases import WorkerLeases
-from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
+from shoal_raylet.leases.worker_pool import Worker, WorkerPool
 from shoal_raylet.object_store import ObjectStore
+from shoal_raylet.peers import Handlers, Peers
+from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
-from shoal_raylet.workers.output import Source, WorkerOutput
+from shoal_raylet.workers.output import WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
 
 log = structlog.get_logger(__name__)
@@ -63,7 +65,9 @@ class Node:
     pool: WorkerPool
     leases: WorkerLeases
     actors: ActorPlacement
+    peers: Peers
     processes: WorkerProcesses
+    ends: WorkerEnds
     output: WorkerOutput
     store: ObjectStore
     functions: FunctionCache
@@ -78,15 +82,11 @@ class Node:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer = DeadlineTimer(self._loop, self._schedule)
-        self._peers: dict[bytes, Connection] = {}
-        self._intents: dict[bytes, ExitReason] = {}
-        self._causes: dict[bytes, ExitReason] = {}
         self._background = Background()
         self._stopping = False
-        #: It is about to leave the cluster: what runs may end, nothing begins.
-        self._draining = False
         self._drained = asyncio.Event()
-        self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
+        #: Of messages from processes.
+        self.handlers: Handlers = {
             frames.LeaseDemand: self._lease_demand,
             frames.LeaseReturned: self._lease_returned,
             frames.Blocked: self._blocked,
@@ -102,13 +102,8 @@ class Node:
         """Begin to start workers."""
         self._schedule()
 
-    @property
-    def draining(self) -> bool:
-        return self._draining
-
     async def drain(self, within_s: float) -> None:
         """Grant nothing new, and wait until the tasks that run have ended, or ``within_s`` is over."""
-        self._draining = True
         self._execute(self.leases.drain())
         self._schedule()
         with contextlib.suppress(TimeoutError):
@@ -117,111 +112,44 @@ class Node:
 
     def ending(self) -> tuple[set[bytes], set[bytes]]:
         """The processes, and the jobs, that end with this node."""
-        hellos = [connection.hello for connection in self._peers.values() if connection.hello is not None]
+        hellos = self.peers.hellos()
         processes = {hello.worker_id for hello in hellos if hello.role in ("driver", "worker")}
         return processes, {hello.job_id for hello in hellos if hello.role == "driver"}
 
     async def stop(self, grace_s: float) -> None:
         """End all workers: those that do not exit within ``grace_s`` are left to ``WorkerProcesses.stop``."""
         self._stopping = True
+        self.peers.stop()
         self._timer.cancel()
         for worker_id in list(self.pool.workers):
-            self._causes.setdefault(worker_id, ExitReason("INTENDED_SYSTEM_EXIT", "its node has stopped"))
-            self.send(worker_id, frames.WorkerExit(graceful=True, reason="the node stops"))
-            if worker_id not in self._peers:
+            self.ends.expect(worker_id, ExitReason("INTENDED_SYSTEM_EXIT", "its node has stopped"))
+            self.peers.send(worker_id, frames.WorkerExit(graceful=True, reason="the node stops"))
+            if worker_id not in self.peers:
                 self.processes.kill(worker_id)
         await self.processes.wait_until_gone(grace_s)
         await self._background.stop()
 
-    def send(self, peer: bytes, message: frames.Message) -> None:
-        """A peer that is gone has no use for it."""
-        connection = self._peers.get(peer)
-        if connection is not None:
-            connection.send(message)
+    # --- processes that connect (peers) ---
 
-    def source_of(self, worker_id: bytes) -> Source | None:
-        worker = self.pool.workers.get(worker_id)
-        if worker is None or not worker.job_id:
-            return None
-        return Source(worker.job_id, worker_id, worker.pid, worker.name)
-
-    # --- connections ---
-
-    def refuse(self, hello: frames.Hello, local: bool) -> str:
-        if self._stopping:
-            return "this node is stopping"
-        if hello.role == "owner":
-            return "" if hello.job_id else "an owner must have a job"
-        if hello.role == "raylet" and not local:
-            return ""
-        if hello.worker_id in self._peers:
-            return "a process with this worker id is connected already"
-        if not local:
-            return f"a {hello.role} connects over the Unix socket of its node"
-        if hello.role == "driver":
-            return "" if hello.job_id else "a driver must have a job: call StartJob of the GCS first"
-        if hello.role == "worker":
-            worker = self.pool.workers.get(hello.worker_id)
-            if worker is None or worker.state is not WorkerState.STARTING:
-                return "this worker is not expected (any more): it took too long to start, or its node has restarted"
-            return ""
-        return f"processes with the role {hello.role!r} have no business here"
-
-    def connected(self, connection: Connection) -> None:
-        hello = connection.hello
-        assert hello is not None
-        if reason := self.refuse(hello, connection.local):
-            # The state has changed between its hello and its proof.
-            connection.close(reason)
-            return
-        if hello.role == "raylet":
-            self.store.exchange.connected(connection)
-            return
-        before = self._peers.get(hello.worker_id)
-        self._peers[hello.worker_id] = connection
-        if before is not None:
-            # An owner that comes again has given its earlier connection up, and its leases with it; not its objects.
-            before.close("the owner has connected again")
+    def connected(self, hello: frames.Hello, *, again: bool) -> None:
+        if again:
+            # An owner that comes again has given up its leases with its connection; not its objects.
             self._execute(self.leases.owner_gone(hello.worker_id, self._loop.time()))
         if hello.role == "worker":
             self.monitor.registered(hello.worker_id, hello.pid)
             self.pool.registered(hello.worker_id, hello.pid, hello.address, self._loop.time())
             self._schedule()
 
-    def closed(self, connection: Connection) -> None:
-        hello = connection.hello
-        assert hello is not None
-        if hello.role == "raylet":
-            self.store.exchange.closed(connection)
-            return
-        if self._peers.get(hello.worker_id) is not connection:
-            return
-        del self._peers[hello.worker_id]
-        now = self._loop.time()
+    def closed(self, hello: frames.Hello) -> None:
         self.store.peer_gone(hello.worker_id)
-        self._execute(self.leases.owner_gone(hello.worker_id, now))
+        self._execute(self.leases.owner_gone(hello.worker_id, self._loop.time()))
         if hello.role == "driver":
             kept = {actor.actor_id for actor in self.actors.of_job(hello.job_id) if actor.detached}
             self.end_job(hello.job_id, kept)
             self.reports.job_finished(hello.job_id)
         elif hello.role == "worker":
-            self.pool.ending(hello.worker_id, now)
-            # Its end is told when the process is reaped and the reason is known.
-            self._loop.call_later(_EXIT_GRACE_S, self._kill_lingering, hello.worker_id)
+            self.ends.disconnected(hello.worker_id)
         self._schedule()
-
-    def received(self, connection: Connection, message: frames.Message) -> None:
-        if connection.role == "raylet":
-            self.store.exchange.received(connection, message)
-            return
-        if self.store.handles(message):
-            self.store.received(connection.worker_id, message)
-            return
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            connection.close(f"unexpected message {type(message).__name__}")
-            return
-        handler(connection, message)
 
     # --- messages ---
 
@@ -260,7 +188,7 @@ class Node:
 
     def _exit_intent(self, connection: Connection, message: frames.ExitIntent) -> None:
         kind = message.kind if message.kind in frames.EXIT_KINDS else "SYSTEM_ERROR"
-        self._intents[connection.worker_id] = ExitReason(kind, message.detail)
+        self.ends.announced(connection.worker_id, ExitReason(kind, message.detail))
 
     def _actor_created(self, connection: Connection, message: frames.ActorCreated) -> None:
         self._execute(self.actors.created(connection.worker_id, message.actor_id, message.incarnation, message.error))
@@ -304,14 +232,8 @@ class Node:
             self._schedule()
 
     def node_lost(self, node: gcs_pb2.NodeInfo) -> None:
-        """Whoever holds leases there learns it from its own node, in case the other one still seems to answer."""
         self.store.exchange.node_lost(node.node_id)
-        for connection in list(self._peers.values()):
-            assert connection.hello is not None
-            if connection.role in ("driver", "worker"):
-                connection.send(frames.NodeLost(node.node_id, node.death_reason))
-            elif connection.role == "owner" and connection.hello.node_id == node.node_id:
-                connection.close(f"its node is dead: {node.death_reason}")
+        self.peers.node_lost(node.node_id, node.death_reason)
 
     # --- what the GCS asks (servicer) ---
 
@@ -319,7 +241,7 @@ class Node:
         """Why there is no room for it now, or "": it will be reported. Idempotent by actor and incarnation."""
         if self.actors.is_known(actor.actor_id, actor.incarnation):
             return ""
-        if self._stopping or self._draining:
+        if self._stopping or self.leases.draining:
             return "the node is stopping"
         # The GCS asks for a later incarnation when it did not hear that the earlier one was accepted.
         self._execute(self.actors.stop(actor.actor_id, True, "a later incarnation replaces it", self._loop.time()))
@@ -340,14 +262,14 @@ class Node:
         if actor is not None:
             self._execute(self.actors.stop(actor.actor_id, force, reason, now))
         elif worker_id in self.pool.workers and force:
-            self._kill(worker_id, "INTENDED_SYSTEM_EXIT", reason)
+            self.ends.kill(worker_id, ExitReason("INTENDED_SYSTEM_EXIT", reason))
         elif worker_id in self.pool.workers:
             self._execute([AskWorkerToExit(worker_id, reason)])
         self._schedule()
 
     def prepare_bundles(self, group_id: bytes, reservation: bytes, wanted: Mapping[int, ResourceSet]) -> str:
         """Why there is no room for them now, or ""."""
-        if self._stopping or self._draining:
+        if self._stopping or self.leases.draining:
             return "the node is stopping"
         lacking = self.bundles.prepare(group_id, reservation, wanted, self._loop.time())
         self._schedule()
@@ -380,51 +302,34 @@ class Node:
         kept = {worker.worker_id for worker in self.pool.of_job(job_id) if worker.actor_id in kept_actor_ids}
         for worker in self.pool.of_job(job_id):
             if worker.worker_id not in kept and self.leases.owner_of(worker.worker_id) not in kept:
-                self._kill(worker.worker_id, "INTENDED_SYSTEM_EXIT", reason)
+                self.ends.kill(worker.worker_id, ExitReason("INTENDED_SYSTEM_EXIT", reason))
         self.store.job_ended(job_id, kept)
         self._schedule()
 
     def killed_for_memory(self, victim: Victim) -> None:
-        self._kill(victim.worker_id, "NODE_OUT_OF_MEMORY", victim.detail)
+        self.ends.kill(victim.worker_id, ExitReason("NODE_OUT_OF_MEMORY", victim.detail))
         self._schedule()
 
     # --- processes ---
 
     def worker_exited(self, worker_id: bytes, exit_code: int | None) -> None:
-        connection = self._peers.get(worker_id)
-        if connection is not None:
-            connection.drain()
-        now = self._loop.time()
-        worker = self.pool.gone(worker_id)
+        self.peers.drain(worker_id)
+        ended = self.ends.ended(worker_id, exit_code)
         self.monitor.gone(worker_id)
-        reason = exit_reason(exit_code, self._intents.pop(worker_id, None), self._causes.pop(worker_id, None))
         tail = self.output.tail(worker_id)
-        if worker is None or self._stopping:
+        if ended is None or self._stopping:
             return
+        worker, reason = ended.worker, ended.reason
         if worker.address is None:
             text = f"{reason.detail}. {tail}".strip()
             log.warning("worker_did_not_start", worker_id=worker_id.hex(), reason=text)
-            self._execute(self.pool.start_failed(text, now))
+            self._execute(self.pool.start_failed(text, self._loop.time()))
         else:
             self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail))
             self.actors.worker_lost(worker_id)
             if worker.job_id:
                 self.reports.worker_died(worker, reason)
         self._schedule()
-
-    def _kill_lingering(self, worker_id: bytes) -> None:
-        announced = self._intents.get(worker_id)
-        if announced is not None:
-            self._kill(worker_id, announced.kind, announced.detail)
-        else:
-            self._kill(worker_id, "SYSTEM_ERROR", "it closed its connection to the node and did not exit")
-
-    def _kill(self, worker_id: bytes, kind: str, detail: str) -> None:
-        if worker_id not in self.pool.workers:
-            return
-        self._causes.setdefault(worker_id, ExitReason(kind, detail))
-        self.pool.ending(worker_id, self._loop.time())
-        self.processes.kill(worker_id)
 
     # --- decisions ---
 
@@ -434,7 +339,7 @@ class Node:
         now = self._loop.time()
         self.bundles.tick(now)
         self._execute(self.leases.tick(now))
-        if self._draining:
+        if self.leases.draining:
             if not self.leases.held:
                 self._drained.set()
             self._timer.set(self.leases.next_deadline(now))
@@ -454,13 +359,13 @@ class Node:
         for action in actions:
             match action:
                 case Send(peer, message):
-                    self.send(peer, message)
+                    self.peers.send(peer, message)
                 case StartWorker(worker_id):
                     self.processes.launch(worker_id)
                 case KillWorker(worker_id, kind, detail):
-                    self._kill(worker_id, kind, detail)
+                    self.ends.kill(worker_id, ExitReason(kind, detail))
                 case AskWorkerToExit(worker_id, reason):
-                    self.send(worker_id, frames.WorkerExit(graceful=True, reason=reason))
+                    self.peers.send(worker_id, frames.WorkerExit(graceful=True, reason=reason))
                 case WorkersUnstartable(reason):
                     self._execute(self.leases.workers_unstartable(reason))
                     self._execute(self.actors.workers_unstartable(reason))

@@ -19,6 +19,7 @@ from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.buffers import ObjectBytes
 from shoal_raylet.arena.files import DiskFull, FallbackFiles
 from shoal_raylet.arena.remote_access import RemoteAccess
+from shoal_raylet.channel.connection import Connection
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.objects.entry import (
     CancelFetch,
@@ -37,6 +38,7 @@ from shoal_raylet.objects.entry import (
 )
 from shoal_raylet.objects.errors import file_unusable, spilled_copy_away, spilled_copy_lost
 from shoal_raylet.objects.index import ObjectIndex
+from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.transfer.exchange import FETCH_TIMEOUT_S, Nodes, ObjectExchange
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
@@ -61,7 +63,7 @@ class ObjectStore:
         links: RayletLinks,
         locations: ObjectLocations,
         nodes: Nodes,
-        send: Callable[[bytes, frames.Message], None],
+        peers: Peers,
         on_change: Callable[[], None],
     ) -> None:
         """``on_change`` is called when the number of used bytes has changed."""
@@ -73,7 +75,7 @@ class ObjectStore:
         self._blobs = blobs
         self._locations = locations
         self._node_id = links.node_id
-        self._send = send
+        self._peers = peers
         self._on_change = on_change
         self._used = 0
         #: This node's objects are being handed over, or have been.
@@ -85,12 +87,8 @@ class ObjectStore:
         self._unreadable: dict[bytes, str] = {}
         #: With the other nodes.
         self.exchange = ObjectExchange(index, self._bytes, blobs, links, locations, nodes, self._execute)
-        self._remote = RemoteAccess(index, arena, self._file_thread, send)
-        self._direct: dict[type[frames.Message], Callable[[bytes, Any], None]] = {
-            frames.ObjectWrite: self._remote.write,
-            frames.ObjectRead: self._remote.read,
-        }
-        self._handlers: dict[type[frames.Message], Callable[[bytes, Any], list[StoreAction]]] = {
+        self._remote = RemoteAccess(index, arena, self._file_thread, peers.send)
+        self._deciders: dict[type[frames.Message], Callable[[bytes, Any], list[StoreAction]]] = {
             frames.ObjectCreate: self._create,
             frames.ObjectSeal: lambda peer, m: index.seal(peer, m.object_id, self._loop.time()),
             frames.ObjectAbort: lambda peer, m: index.abort(peer, m.object_id, self._loop.time()),
@@ -102,16 +100,15 @@ class ObjectStore:
             frames.ObjectUnpin: lambda peer, m: index.unpin(peer, m.object_id, self._loop.time()),
             frames.ObjectFree: self._free,
         }
+        #: Of messages from processes.
+        self.handlers: Handlers = {
+            **dict.fromkeys(self._deciders, self._decide),
+            frames.ObjectWrite: lambda c, m: self._remote.write(c.worker_id, m),
+            frames.ObjectRead: lambda c, m: self._remote.read(c.worker_id, m),
+        }
 
-    def handles(self, message: frames.Message) -> bool:
-        return type(message) in self._handlers or type(message) in self._direct
-
-    def received(self, peer: bytes, message: frames.Message) -> None:
-        direct = self._direct.get(type(message))
-        if direct is not None:
-            direct(peer, message)
-            return
-        self._execute(self._handlers[type(message)](peer, message))
+    def _decide(self, connection: Connection, message: frames.Message) -> None:
+        self._execute(self._deciders[type(message)](connection.worker_id, message))
         if type(message) is frames.ObjectSeal:
             self.exchange.sealed(message.object_id)
 
@@ -181,7 +178,7 @@ class ObjectStore:
         for action in actions:
             match action:
                 case Send(peer, message):
-                    self._send(peer, message)
+                    self._peers.send(peer, message)
                 case Spill():
                     self._transfers.spawn(self._spill(action))
                 case Restore():

@@ -42,6 +42,8 @@ class Cluster:
             bus or MemoryBus(),
             "cluster",
             self.list_nodes,
+        )
+        self.directory.tell(
             on_lost=lambda gone: self.lost.append((gone.node_id, gone.incarnation, gone.death_reason)),
             on_change=lambda: None,
         )

@@ -14,6 +14,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -35,15 +36,26 @@ _decode_hello = msgspec.msgpack.Decoder(frames.Hello).decode
 _decode_proof = msgspec.msgpack.Decoder(frames.HelloProof).decode
 
 
-class ChannelHost(Protocol):
-    """What a connection asks of the server that accepted it."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What this raylet proves and tells of itself in handshakes."""
 
     token: str
     node_id: bytes
-    arena_fd: int
-    arena_size: int
+    #: Handed to the processes of the node.
+    arena_fd: int = -1
+    #: In bytes.
+    arena_size: int = 0
 
-    def refuse(self, hello: frames.Hello, local: bool) -> str: ...
+
+class ChannelHandler(Protocol):
+    """What the raylet does with its peers. All calls come from the event loop's thread."""
+
+    def refuse(self, hello: frames.Hello, local: bool) -> str:
+        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
+
+        ``local``: it came over the Unix socket, and so is of this node."""
+
     def connected(self, connection: Connection) -> None: ...
     def received(self, connection: Connection, message: frames.Message) -> None: ...
     def closed(self, connection: Connection) -> None: ...
@@ -55,7 +67,8 @@ class Connection:
     def __init__(
         self,
         sock: socket.socket | TlsSocket,
-        host: ChannelHost,
+        identity: Identity,
+        handler: ChannelHandler,
         loop: asyncio.AbstractEventLoop,
         *,
         local: bool,
@@ -68,7 +81,8 @@ class Connection:
         self.shares_arena = shares_arena
         self.ready = False
         self._sock = sock
-        self._host = host
+        self._identity = identity
+        self._handler = handler
         self._loop = loop
         self._fd = sock.fileno()
         self._decoder = codec.Decoder(frames.RayletMessage)
@@ -86,10 +100,15 @@ class Connection:
 
     @classmethod
     def dialed(
-        cls, sock: socket.socket | TlsSocket, host: ChannelHost, loop: asyncio.AbstractEventLoop, hello: frames.Hello
+        cls,
+        sock: socket.socket | TlsSocket,
+        identity: Identity,
+        handler: ChannelHandler,
+        loop: asyncio.AbstractEventLoop,
+        hello: frames.Hello,
     ) -> Connection:
         """A connection that this raylet has made, its handshake done. ``hello`` is this raylet's own."""
-        connection = cls(sock, host, loop, local=False, shares_arena=False)
+        connection = cls(sock, identity, handler, loop, local=False, shares_arena=False)
         connection._deadline.cancel()
         connection.hello = hello
         connection.ready = True
@@ -134,7 +153,7 @@ class Connection:
                 self.close()
 
     def close(self, reason: str = "") -> None:
-        """Idempotent. Tells the host once, if the handshake had succeeded."""
+        """Idempotent. Tells the handler once, if the handshake had succeeded."""
         if self._closed:
             return
         self._closed = True
@@ -146,7 +165,7 @@ class Connection:
         self._sock.close()
         if reason:
             log.info("channel_closed", role=self.role, worker_id=self.worker_id.hex(), reason=reason)
-        self._host.closed(self)
+        self._handler.closed(self)
 
     # --- reading ---
 
@@ -171,7 +190,7 @@ class Connection:
             self.close(str(error))
 
     def _receive(self, data: bytes) -> None:
-        received = self._host.received
+        received = self._handler.received
         corked: list[bytearray] = []
         self._corked = corked
         try:
@@ -204,10 +223,10 @@ class Connection:
         error = (
             (self._peer_uid_error() if self.local else "")
             or handshake.check_hello(hello)
-            or self._host.refuse(hello, self.local)
+            or self._handler.refuse(hello, self.local)
         )
         self.hello = hello
-        host = self._host
+        identity = self._identity
         if error:
             self._write(
                 codec.encode_frame(frames.HelloReply(nonce=b"", proof=b"", node_id=b"", worker_id=b"", error=error))
@@ -216,10 +235,10 @@ class Connection:
             return
         reply = frames.HelloReply(
             nonce=self._nonce,
-            proof=handshake.answer_hello(host.token, hello, self._nonce),
-            node_id=host.node_id,
+            proof=handshake.answer_hello(identity.token, hello, self._nonce),
+            node_id=identity.node_id,
             worker_id=b"",
-            arena_size=host.arena_size if self.shares_arena else 0,
+            arena_size=identity.arena_size if self.shares_arena else 0,
         )
         frame = codec.encode_frame(reply)
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
@@ -231,15 +250,15 @@ class Connection:
         if not self.shares_arena:
             return self._sock.send(frame)
         assert isinstance(self._sock, socket.socket)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._host.arena_fd]))]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._identity.arena_fd]))]
         return self._sock.sendmsg([frame], rights)
 
     def _on_proof(self, body: bytes) -> None:
         assert self.hello is not None
-        handshake.check_proof(self._host.token, self.hello.nonce, self._nonce, _decode_proof(body))
+        handshake.check_proof(self._identity.token, self.hello.nonce, self._nonce, _decode_proof(body))
         self._deadline.cancel()
         self.ready = True
-        self._host.connected(self)
+        self._handler.connected(self)
 
     def _peer_uid_error(self) -> str:
         assert isinstance(self._sock, socket.socket)

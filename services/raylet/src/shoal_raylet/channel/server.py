@@ -7,32 +7,18 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
-from shoal_common.channel import frames, tcp, unix
+from shoal_common.channel import tcp, unix
 from shoal_common.tls import Tls
-from shoal_raylet.channel.connection import Connection
+from shoal_raylet.channel.connection import ChannelHandler, Connection, Identity
 
 log = structlog.get_logger(__name__)
 
 _ACCEPT_PAUSE_S = 0.5
 #: Longest path of a Unix socket on Linux, without the terminating zero.
 _MAX_PATH = 107
-
-
-class ChannelHandler(Protocol):
-    """What the raylet does with its peers. All calls come from the event loop's thread."""
-
-    def refuse(self, hello: frames.Hello, local: bool) -> str:
-        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
-
-        ``local``: it came over the Unix socket, and so is of this node."""
-
-    def connected(self, connection: Connection) -> None: ...
-    def received(self, connection: Connection, message: frames.Message) -> None: ...
-    def closed(self, connection: Connection) -> None: ...
 
 
 class ChannelServer:
@@ -42,11 +28,8 @@ class ChannelServer:
         self,
         path: Path,
         tcp_at: tuple[str, int] | None,
-        token: str,
+        identity: Identity,
         tls: Tls | None,
-        node_id: bytes,
-        arena_fd: int,
-        arena_size: int,
     ) -> None:
         """``tcp_at``: host and port, 0 = a free one; None = no TCP. ``tls``: by TCP only."""
         if len(os.fsencode(path)) > _MAX_PATH:
@@ -55,11 +38,8 @@ class ChannelServer:
         #: The TCP port, once started; 0 = none.
         self.port = 0
         self._tcp_at = tcp_at
-        self.token = token
+        self._identity = identity
         self._tls = tls
-        self.node_id = node_id
-        self.arena_fd = arena_fd
-        self.arena_size = arena_size
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
 
@@ -90,7 +70,7 @@ class ChannelServer:
 
     def adopt(self, sock: socket.socket) -> None:
         """Serve a driver whose bytes this node's gateway carries. It counts as one of this node, but has no arena."""
-        self._connections.add(Connection(sock, self, self._loop, local=True, shares_arena=False))
+        self._connections.add(Connection(sock, self._identity, self, self._loop, local=True, shares_arena=False))
 
     def close(self) -> None:
         """End all connections and remove the socket."""
@@ -134,11 +114,11 @@ class ChannelServer:
                 with contextlib.suppress(OSError):
                     # Room for a burst of small frames, so that a busy peer rarely makes us queue.
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
-                self._connections.add(Connection(sock, self, self._loop, local=True, shares_arena=True))
+                self._connections.add(Connection(sock, self._identity, self, self._loop, local=True, shares_arena=True))
                 continue
             try:
                 remote = tcp.accepted(sock, self._tls)
             except OSError:  # it is gone already
                 sock.close()
                 continue
-            self._connections.add(Connection(remote, self, self._loop, local=False, shares_arena=False))
+            self._connections.add(Connection(remote, self._identity, self, self._loop, local=False, shares_arena=False))

@@ -33,21 +33,22 @@ class NodeDirectory:
         bus: EventBus,
         cluster_id: str,
         list_nodes: Callable[[], Awaitable[Iterable[gcs_pb2.NodeInfo]]],
-        on_lost: Callable[[gcs_pb2.NodeInfo], None],
-        on_change: Callable[[], None],
     ) -> None:
-        """``list_nodes`` raises ServiceError. ``on_lost`` is told once of each node that is dead or has left and was
-        known before; ``on_change`` after any change."""
+        """``list_nodes`` raises ServiceError."""
         self._bus = bus
         self._subject = subjects.all_nodes(cluster_id)
         self._list_nodes = list_nodes
-        self._on_lost = on_lost
-        self._on_change = on_change
         self._nodes: dict[bytes, gcs_pb2.NodeInfo] = {}
         self._subscription: Subscription | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._reading: asyncio.Task[None] | None = None
         self._read_at = 0.0
+
+    def tell(self, on_lost: Callable[[gcs_pb2.NodeInfo], None], on_change: Callable[[], None]) -> None:
+        """``on_lost`` is told once of each node that is dead or has left and was known before; ``on_change`` after any
+        change. Before ``start``."""
+        self._on_lost = on_lost
+        self._on_change = on_change
 
     async def start(self) -> None:
         """Returns when the list is read; without a bus that answers it is read from time to time.

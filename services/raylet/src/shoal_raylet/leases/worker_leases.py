@@ -85,6 +85,10 @@ class WorkerLeases:
         """Leases that are granted and not returned."""
         return len(self._leases)
 
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
     def drain(self) -> list[Action]:
         """The node leaves: owners are to return their leases when the tasks already pushed are done, and whoever waits
         is sent elsewhere."""

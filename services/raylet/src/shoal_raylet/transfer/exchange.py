@@ -114,7 +114,7 @@ class ObjectExchange:
         self._streams: dict[bytes, ChunkStream] = {}
         self._server = CopyServer(index, object_bytes, self.directory, self._pulls.has, self._loop.time, execute)
         self._reports = Background()
-        self._handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
+        self.handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             **self._server.handlers,
             frames.CopiesFree: self._copies_free,
             frames.CopiesAdopt: self._copies_adopt,
@@ -429,13 +429,6 @@ class ObjectExchange:
 
     def closed(self, connection: Connection) -> None:
         self._server.closed(connection)
-
-    def received(self, connection: Connection, message: frames.Message) -> None:
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            connection.close(f"unexpected message {type(message).__name__}")
-            return
-        handler(connection, message)
 
     # --- objects without a home ---
 

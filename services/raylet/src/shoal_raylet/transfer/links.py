@@ -18,7 +18,7 @@ from shoal_common.channel import frames, handshake, tcp
 from shoal_common.channel.frame_socket import AnySocket, FrameSocket
 from shoal_common.tls import Tls
 from shoal_proto.v1 import gcs_pb2
-from shoal_raylet.channel.connection import Connection
+from shoal_raylet.channel.connection import Connection, Identity
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class RayletLinks:
         node_id: bytes,
         find: Callable[[bytes], Awaitable[gcs_pb2.NodeInfo | None]],
     ) -> None:
-        self.token = token
+        self.identity = Identity(token, node_id)
         self._tls = tls
         self.node_id = node_id
         self._find = find
@@ -75,7 +75,7 @@ class RayletLinks:
             async with asyncio.timeout(tcp.CONNECT_TIMEOUT_S):
                 sock = tcp.dial(node.host, node.channel_port, self._tls)
                 try:
-                    await FrameSocket(sock).introduce(self.token, self.hello(), node_id)
+                    await FrameSocket(sock).introduce(self.identity.token, self.hello(), node_id)
                 except BaseException:
                     sock.close()
                     raise
@@ -117,15 +117,9 @@ class RayletLinks:
 class _Link:
     """One connection, or one on the way: what is sent before is kept until then."""
 
-    # What a connection that accepts asks of its server; this one has been made.
-    arena_fd = -1
-    arena_size = 0
-
     def __init__(self, links: RayletLinks, peer_id: bytes) -> None:
         self._links = links
         self.peer_id = peer_id
-        self.token = links.token
-        self.node_id = links.node_id
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._held: list[frames.Message] = []
@@ -170,12 +164,12 @@ class _Link:
             log.info("raylet_not_reached", node_id=self.peer_id.hex(), reason=str(error))
             self.close(str(error))
             return
-        self._connection = Connection.dialed(sock, self, self._loop, self._links.hello())
+        self._connection = Connection.dialed(sock, self._links.identity, self, self._loop, self._links.hello())
         held, self._held = self._held, []
         for message in held:
             self._connection.send(message)
 
-    # --- the connection's host ---
+    # --- the connection's handler ---
 
     def refuse(self, hello: frames.Hello, local: bool) -> str:
         return "this connection was made by this raylet"

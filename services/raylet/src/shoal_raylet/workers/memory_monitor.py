@@ -17,16 +17,16 @@ INTERVAL_S = 0.25
 
 
 class MemoryMonitor:
-    def __init__(self, pool: WorkerPool, threshold: float, kill: Callable[[Victim], None]) -> None:
+    def __init__(self, pool: WorkerPool, threshold: float) -> None:
         """``threshold``: a share of the node's memory; 1 or more switches the monitor off."""
         self._pool = pool
         self._threshold = threshold
-        self._kill = kill
         self._baselines: dict[bytes, int] = {}
         self._killed: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self, kill: Callable[[Victim], None]) -> None:
+        self._kill = kill
         if self._threshold < 1:
             self._task = asyncio.create_task(self._run(), name="memory monitor")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from shoal_raylet.leases.worker_pool import WorkerPool
 from shoal_raylet.workers.line_splitter import LineSplitter
 
 log = structlog.get_logger(__name__)
@@ -92,16 +93,11 @@ class _Pipe:
 
 
 class WorkerOutput:
-    """``source_of(worker_id)`` names the origin of a line when it is read; None = no job yet, not published."""
+    """The pool names the origin of a line when it is read; what comes before the worker has a job is not published."""
 
-    def __init__(
-        self,
-        logs_dir: Path,
-        source_of: Callable[[bytes], Source | None],
-        publish: Callable[[Batch], Awaitable[None]],
-    ) -> None:
+    def __init__(self, logs_dir: Path, pool: WorkerPool, publish: Callable[[Batch], Awaitable[None]]) -> None:
         self._logs_dir = logs_dir
-        self._source_of = source_of
+        self._pool = pool
         self._publish = publish
         self._loop = asyncio.get_running_loop()
         self._pipes: dict[bytes, list[_Pipe]] = {}
@@ -223,6 +219,12 @@ class WorkerOutput:
             else:
                 self._pending.append(Batch(source, pipe.is_stderr, part))
         self._wake.set()
+
+    def _source_of(self, worker_id: bytes) -> Source | None:
+        worker = self._pool.workers.get(worker_id)
+        if worker is None or not worker.job_id:
+            return None
+        return Source(worker.job_id, worker_id, worker.pid, worker.name)
 
     async def _publish_in_batches(self) -> None:
         while True:

@@ -49,12 +49,10 @@ class _Process:
 
 @dataclass
 class WorkerProcesses:
-    """``on_exit(worker_id, exit_code)`` is called once for each launched worker; the code is as of
-    ``subprocess``, None = not known."""
+    """Belongs to one event loop."""
 
     make_config: Callable[[bytes], WorkerConfig]
     output: WorkerOutput
-    on_exit: Callable[[bytes, int | None], None]
     template_log: Path
     _template: TemplateProcess | None = None
     _processes: dict[bytes, _Process] = field(default_factory=dict)
@@ -70,7 +68,10 @@ class WorkerProcesses:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
 
-    def start(self, template: TemplateProcess | None) -> None:
+    def start(self, template: TemplateProcess | None, on_exit: Callable[[bytes, int | None], None]) -> None:
+        """``on_exit(worker_id, exit_code)`` is called once for each launched worker; the code as of ``subprocess``,
+        None = not known."""
+        self._on_exit = on_exit
         orphans.become_subreaper()
         if template is None:
             self._start_template()
@@ -213,7 +214,7 @@ class WorkerProcesses:
         if exit_code is None and process.pid:
             exit_code = _reap(process.pid)
         self.output.finish(process.worker_id)
-        self.on_exit(process.worker_id, exit_code)
+        self._on_exit(process.worker_id, exit_code)
         self._reap_soon()
 
     def _reap_soon(self) -> None:
