@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from e2e.compat.target import exceptions, ray
+from e2e.compat.target import better_than_ray, exceptions, new_signal, ray
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -160,6 +160,85 @@ def test_undeclared_group_of_a_method():
 
     with pytest.raises((AssertionError, ValueError)):
         A.remote()
+
+
+@better_than_ray  # there the call fails, or is lost
+def test_undeclared_group_of_a_call(grouped):
+    actor = grouped.remote()
+    with pytest.raises(ValueError, match="has only .'compute', 'io'."):
+        actor.name.options(concurrency_group="nonsense").remote()
+    handle = ray.get(ray.put(actor))
+    with pytest.raises(ValueError, match="nonsense"):
+        handle.name.options(concurrency_group="nonsense").remote()
+
+
+def test_size_of_a_group():
+    @ray.remote(concurrency_groups={"io": 2})
+    class A:
+        def __init__(self):
+            self.lock = threading.Lock()
+            self.inside = self.most = 0
+            self.both_in = threading.Barrier(2)
+
+        @ray.method(concurrency_group="io")
+        def enter(self):
+            with self.lock:
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+            self.both_in.wait(30)
+            with self.lock:
+                self.inside -= 1
+            return self.most
+
+    a = A.remote()
+    assert max(ray.get([a.enter.remote() for _ in range(6)], timeout=60)) == 2
+
+
+def test_group_by_the_option_of_a_call(grouped):
+    actor = grouped.remote()
+    names = ray.get([actor.name.options(concurrency_group="compute").remote() for _ in range(5)])
+    assert len(set(names)) == 1
+
+
+@better_than_ray  # there the order is that of the whole actor, and the option is taken
+def test_in_order_execution_with_groups_is_refused(grouped):
+    with pytest.raises(ValueError, match="multi-threaded actors"):
+        grouped.options(allow_out_of_order_execution=False).remote()
+
+
+def test_out_of_order_execution_of_an_ordinary_actor():
+    signal = new_signal()
+
+    @ray.remote
+    class A:
+        def m(self, x):
+            return x
+
+    a = A.options(allow_out_of_order_execution=True).remote()
+    waits = a.m.remote(signal.wait.remote())
+    assert ray.get(a.m.remote(1), timeout=60) == 1
+    ray.get(signal.send.remote())
+    assert ray.get(waits, timeout=60) is None
+
+
+def test_what_blocks_the_loop_of_one_group_does_not_block_the_others():
+    @ray.remote(concurrency_groups={"io": 1})
+    class A:
+        def __init__(self):
+            self.go = threading.Event()
+
+        @ray.method(concurrency_group="io")
+        async def block(self):
+            self.go.wait(30)
+            return "let go"
+
+        async def open(self):
+            self.go.set()
+
+    a = A.remote()
+    blocked = a.block.remote()
+    ray.get(a.open.remote(), timeout=20)
+    assert ray.get(blocked, timeout=20) == "let go"
 
 
 def test_groups_of_an_async_actor():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from shoal import _context, _current, exceptions
-from shoal._api.actor_handles import ActorHandle, HandleState, MethodInfo, encode_state, get_actor
+from shoal._api.actor_handles import ActorHandle, HandleState, MethodInfo, encode_state, get_actor, unknown_group
 from shoal._api.export import Exportable, pickled_exceptions
 from shoal._api.functions import check_streaming
 from shoal._api.group_placement import strategy_of_actor
@@ -193,11 +193,8 @@ def _start(
     groups = options.concurrency_groups or {}
     for name, info in definition.methods.items():
         if info.concurrency_group and info.concurrency_group not in groups:
-            raise ValueError(
-                f"Method {name} of {definition.name} names concurrency group {info.concurrency_group!r}, but the class "
-                f"has only {sorted(groups)}: declare it in @shoal.remote(concurrency_groups=...)"
-            )
-    in_order = concurrency == 1 and not is_async and not options.concurrency_groups
+            raise unknown_group(definition.name, name, info.concurrency_group, list(groups))
+    in_order = concurrency == 1 and not is_async and not groups
     if options.allow_out_of_order_execution:
         in_order = False
     detached = (options.lifetime or core.default_actor_lifetime) == "detached"
@@ -209,7 +206,8 @@ def _start(
         in_order=in_order,
         max_task_retries=options.max_task_retries or 0,
         max_pending_calls=options.max_pending_calls or -1,
-        concurrency=max(concurrency, *(options.concurrency_groups or {"": 1}).values()),
+        concurrency=concurrency + sum(groups.values()),
+        concurrency_groups=list(groups),
     )
     handle_payload = encode_state(state)
     creation = ActorCreation(
@@ -219,7 +217,7 @@ def _start(
         name=options.name or "",
         namespace=namespace,
         max_concurrency=concurrency,
-        concurrency_groups=dict(options.concurrency_groups) if options.concurrency_groups else None,
+        concurrency_groups=dict(groups) or None,
         is_async=is_async,
         handle=handle_payload,
     )

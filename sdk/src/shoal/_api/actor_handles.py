@@ -40,7 +40,10 @@ class HandleState(msgspec.Struct, array_like=True, frozen=True):
     in_order: bool
     max_task_retries: int
     max_pending_calls: int
+    #: Calls that may run at the same time, in all groups together.
     concurrency: int
+    #: Besides the default one.
+    concurrency_groups: list[str]
 
 
 encode_state = msgspec.msgpack.Encoder().encode
@@ -73,8 +76,8 @@ class ActorMethod:
     def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0).
 
-        Raises: TypeError (arguments), PendingCallsLimitExceeded, ActorHandleNotFoundError (handle of an
-        earlier session).
+        Raises: TypeError (arguments), ValueError (a concurrency group that the class has not), PendingCallsLimitExceeded,
+        ActorHandleNotFoundError (handle of an earlier session).
         """
         handle, info = self._handle, self._info
         info.signature.check(args, kwargs)
@@ -93,7 +96,10 @@ class ActorMethod:
             if options.num_returns is not None:
                 streaming = isinstance(options.num_returns, str)
                 num_returns = options.num_returns if isinstance(options.num_returns, int) else 1
-            group = options.concurrency_group or group
+            if options.concurrency_group:
+                group = options.concurrency_group
+                if group not in state.concurrency_groups:
+                    raise unknown_group(state.class_name, self._name, group, state.concurrency_groups)
             retries = retries if options.max_task_retries is None else options.max_task_retries
             if options.retry_exceptions is not None:
                 retry_exceptions = pickled_exceptions(options.retry_exceptions)
@@ -188,6 +194,13 @@ def _restore_handle(state: bytes, lifetime: ObjectRef[Any] | None) -> ActorHandl
 def handle_from_payload(payload: bytes) -> ActorHandle:
     """A handle that does not keep the actor alive."""
     return ActorHandle(_decode(payload), None)
+
+
+def unknown_group(class_name: str, method: str, group: str, groups: list[str]) -> ValueError:
+    return ValueError(
+        f"Method {method} of {class_name} names concurrency group {group!r}, but the class has only {sorted(groups)}: "
+        "declare it in @shoal.remote(concurrency_groups=...)"
+    )
 
 
 def _stale_handle(handle: ActorHandle) -> Exception:

@@ -107,7 +107,9 @@ def _concurrency_groups(_: str, groups: Mapping[str, int] | list[Any] | None) ->
     if groups and isinstance(groups, list):
         raise TypeError("'concurrency_groups' must map the groups' names to their numbers of threads")
     for name, threads in dict(groups or {}).items():
-        if not isinstance(name, str) or isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        if not isinstance(name, str) or not name:
+            return f"'concurrency_groups' must map names to positive integers, but has the name {name!r}."
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             return f"'concurrency_groups' must map names to positive integers, but has {name!r}: {threads!r}."
     return None
 

@@ -211,12 +211,12 @@ class ActorOptions(_PlacedOptions):
         return {name: amount for name, amount in {**default, **self._given()}.items() if amount}
 
     def concurrency(self, *, is_async: bool) -> int:
-        """Calls that may run at the same time.
+        """Calls that may run at the same time, outside of the concurrency groups.
 
-        Raises ``ValueError`` when that is more than one and ``allow_out_of_order_execution=False`` was given.
+        Raises ``ValueError`` when calls may run at the same time and ``allow_out_of_order_execution=False`` was given.
         """
         calls = self.max_concurrency or (DEFAULT_ASYNC_CONCURRENCY if is_async else 1)
-        if self.allow_out_of_order_execution is False and (is_async or calls > 1):
+        if self.allow_out_of_order_execution is False and (is_async or calls > 1 or self.concurrency_groups):
             kind = "async" if is_async else "multi-threaded"
             raise ValueError(
                 f"If you're using {kind} actors, calls can't be executed in order. "

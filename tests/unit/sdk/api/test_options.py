@@ -141,7 +141,7 @@ def test_actor_option_is_refused(kwargs: dict[str, Any], error: type[Exception],
 
 @pytest.mark.parametrize(
     ("groups", "error"),
-    [([1], TypeError), (3, TypeError), ({"io": 0}, ValueError), ({"io": "2"}, ValueError), ({1: 1}, ValueError)],
+    [([1], TypeError), (3, TypeError), ({"io": 0}, ValueError), ({"io": "2"}, ValueError), ({1: 1}, ValueError), ({"": 1}, ValueError)],
 )
 def test_concurrency_groups_are_checked(groups: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="concurrency_groups"):
