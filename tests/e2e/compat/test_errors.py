@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
+import numpy as np
 import pytest
 from e2e.compat.target import IS_RAY, better_than_ray, exceptions, ray
 
@@ -279,3 +280,28 @@ def test_warnings_and_logging_inside_tasks_are_harmless():
         return "done"
 
     assert ray.get(f.remote()) == "done"
+
+
+def test_serializer_that_a_task_registers_for_its_exception():
+    class Refused(OSError):
+        def __init__(self, code):
+            self.code = code
+
+    @ray.remote
+    def fails():
+        ray.util.register_serializer(Refused, serializer=lambda error: error.code, deserializer=Refused)
+        raise Refused(7)
+
+    with pytest.raises(exceptions.RayTaskError) as caught:
+        ray.get(fails.remote())
+    assert isinstance(caught.value, Refused)
+    assert caught.value.cause.code == 7
+
+
+def test_memory_error_of_numpy():
+    @ray.remote
+    def too_big():
+        return np.ones(10**15)
+
+    with pytest.raises(MemoryError):
+        ray.get(too_big.remote())

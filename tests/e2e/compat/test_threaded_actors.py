@@ -165,7 +165,7 @@ def test_undeclared_group_of_a_method():
 @better_than_ray  # there the call fails, or is lost
 def test_undeclared_group_of_a_call(grouped):
     actor = grouped.remote()
-    with pytest.raises(ValueError, match="has only .'compute', 'io'."):
+    with pytest.raises(ValueError, match=r"has only \['compute', 'io'\]"):
         actor.name.options(concurrency_group="nonsense").remote()
     handle = ray.get(ray.put(actor))
     with pytest.raises(ValueError, match="nonsense"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import dataclasses
 import inspect
@@ -23,6 +24,7 @@ from shoal.exceptions import (
     UnserializableException,
     WorkerCrashedError,
 )
+from shoal.util import deregister_serializer, register_serializer
 
 NAMES_OF_RAY = [
     "ActorAlreadyExistsError",
@@ -268,6 +270,43 @@ def test_is_caught_by_the_class_of_the_cause(cause: BaseException) -> None:
         assert caught.cause.__class__ is cause.__class__
         assert caught.args == cause.args or repr(caught.args) == repr(cause.args)
         assert str(caught) == str(here.value)
+
+
+def _builtin_errors() -> list[Exception]:
+    arguments: dict[str, tuple[Any, ...]] = {
+        "ExceptionGroup": ("several", [ValueError("one")]),
+        "UnicodeDecodeError": ("utf-8", b"x", 0, 1, "reason"),
+        "UnicodeEncodeError": ("utf-8", "x", 0, 1, "reason"),
+        "UnicodeTranslateError": ("x", 0, 1, "reason"),
+    }
+    classes = {cls for cls in vars(builtins).values() if isinstance(cls, type) and issubclass(cls, Exception)}
+    return [cls(*arguments.get(cls.__name__, ("text",))) for cls in sorted(classes, key=lambda cls: cls.__name__)]
+
+
+class _Derived(MemoryError):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+@pytest.mark.parametrize("cause", [*_builtin_errors(), _Derived(3)], ids=lambda cause: type(cause).__name__)
+def test_every_error_of_the_interpreter_is_caught_by_its_class(cause: Exception) -> None:
+    error = pickle.loads(pickle.dumps(TaskError("f", "Traceback", cause))).as_instanceof_cause()
+    assert isinstance(error, type(cause))
+    assert repr(error.cause) == repr(cause)
+
+
+def test_serializer_registered_for_an_exception() -> None:
+    class Refused(OSError):
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+    register_serializer(Refused, serializer=lambda error: error.code, deserializer=Refused)
+    try:
+        error = pickle.loads(pickle.dumps(TaskError("f", "Traceback", Refused(7)))).as_instanceof_cause()
+    finally:
+        deregister_serializer(Refused)
+    assert isinstance(error, Refused)
+    assert error.cause.code == 7
 
 
 def test_keeps_what_the_interpreter_stores_in_the_cause() -> None:

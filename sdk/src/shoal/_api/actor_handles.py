@@ -76,8 +76,8 @@ class ActorMethod:
     def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0).
 
-        Raises: TypeError (arguments), ValueError (a concurrency group that the class has not), PendingCallsLimitExceeded,
-        ActorHandleNotFoundError (handle of an earlier session).
+        Raises: TypeError (arguments), ValueError (a concurrency group that the class has not),
+        PendingCallsLimitExceeded, ActorHandleNotFoundError (handle of an earlier session).
         """
         handle, info = self._handle, self._info
         info.signature.check(args, kwargs)

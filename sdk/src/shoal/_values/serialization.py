@@ -45,6 +45,11 @@ def deregister_serializer(cls: type) -> None:
     _custom.pop(cls, None)
 
 
+def has_serializer(cls: type) -> bool:
+    """Whether one is registered for exactly ``cls``."""
+    return cls in _custom
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         _local_modules.notice(obj)
@@ -169,6 +174,16 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
     finally:
         collected.pickled = outer
     return Serialized(file.getvalue(), buffers, contained)
+
+
+def dumps(value: Any) -> bytes:
+    """One pickle, with the registered serializers; references inside are pinned for as long as the job runs.
+
+    Raises: what pickling raises.
+    """
+    file = io.BytesIO()
+    _Pickler(file, protocol=5).dump(value)
+    return file.getvalue()
 
 
 def unpack(data: memoryview | bytes) -> tuple[memoryview, list[memoryview]]:

@@ -123,19 +123,23 @@ def _is_ours(frames: types.TracebackType) -> bool:
 
 def _dump_cause(error: TaskError) -> bytes:
     """The cause, pickled by itself: what fails in it must not take the rest of the error with it."""
-    import cloudpickle  # deferred: errors are imported by every process, pickled by few
+    from shoal._values import serialization  # deferred: it imports what the errors must be importable without
 
     cause = error.cause
     cls = type(cause)
-    plain = cls.__reduce__ is BaseException.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__
+    plain = (
+        cls.__reduce__ is BaseException.__reduce__
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and not serialization.has_serializer(cls)
+    )
     try:
-        data: bytes = cloudpickle.dumps((*cause.__reduce__()[:2], cause.__dict__) if plain else (cause,))
+        data = serialization.dumps((*cause.__reduce__()[:2], cause.__dict__) if plain else (cause,))
     except Exception as failure:
         substitute = ShoalError(
             f"Exception {cls.__module__}.{cls.__qualname__} isn't serializable: {failure}.\n"
             f"Original exception details:\n{error.traceback_str}"
         )
-        data = cloudpickle.dumps((substitute,))
+        data = serialization.dumps((substitute,))
     return data
 
 
@@ -192,7 +196,11 @@ def _instance_of_both(wrapper: type[Any], error: ShoalError, cause: BaseExceptio
     Dual.__name__ = Dual.__qualname__ = f"{wrapper.__name__}({cause_class.__name__})"
     Dual.__module__ = _PUBLIC
     builtin = next(base for base in cause_class.__mro__ if base.__module__ == "builtins")
-    dual = builtin.__new__(Dual, *cause.args)
+    # The one whose layout instances have. Another's __new__ refuses (MemoryError's, which adds nothing to Exception).
+    solid: type = Dual
+    while solid.__module__ != "builtins":
+        solid = solid.__base__  # type: ignore[assignment]
+    dual: Any = solid.__new__(Dual, *cause.args)
     for base in builtin.__mro__[: builtin.__mro__.index(BaseException)]:
         for name, member in vars(base).items():
             if isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):

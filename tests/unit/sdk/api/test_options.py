@@ -141,7 +141,14 @@ def test_actor_option_is_refused(kwargs: dict[str, Any], error: type[Exception],
 
 @pytest.mark.parametrize(
     ("groups", "error"),
-    [([1], TypeError), (3, TypeError), ({"io": 0}, ValueError), ({"io": "2"}, ValueError), ({1: 1}, ValueError), ({"": 1}, ValueError)],
+    [
+        ([1], TypeError),
+        (3, TypeError),
+        ({"io": 0}, ValueError),
+        ({"io": "2"}, ValueError),
+        ({1: 1}, ValueError),
+        ({"": 1}, ValueError),
+    ],
 )
 def test_concurrency_groups_are_checked(groups: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="concurrency_groups"):
@@ -236,6 +243,8 @@ def test_order_cannot_be_kept_by_concurrent_actors() -> None:
         in_order.concurrency(is_async=True)
     with pytest.raises(ValueError, match="using multi-threaded actors"):
         in_order.updated(max_concurrency=2).concurrency(is_async=False)
+    with pytest.raises(ValueError, match="multi-threaded actors"):
+        dataclasses.replace(in_order, concurrency_groups={"io": 1}).concurrency(is_async=False)
 
 
 # --- methods -------------------------------------------------------------------------------------------------
