@@ -230,3 +230,29 @@ def test_detached_actor_outlives_its_creator():
     assert shoal.get(made.pid.remote(), timeout=PATIENCE_S) == pid
     shoal.kill(shoal.get_actor("stays"))
     all_gone([pid])
+
+
+@shoal.remote(num_cpus=0)
+class Late:
+    def __init__(self, argument):
+        pass
+
+    def call(self):
+        return "called"
+
+
+@shoal.remote(num_cpus=0)
+class Maker:
+    def make(self, gate, held):
+        """An actor that waits for an argument; its handle is told to another one."""
+        shoal.get(held.note.remote([Late.remote(gate.pass_through.remote())]))
+        os._exit(1)
+
+
+def test_creator_dies_before_the_actor_could_be_made():
+    held = Record.remote()
+    with pytest.raises(exceptions.ActorDiedError):
+        shoal.get(Maker.remote().make.remote(Gate.remote(), held), timeout=PATIENCE_S)
+    [[late]] = shoal.get(held.notes.remote(1))
+    with pytest.raises(exceptions.ActorDiedError, match="its creator has died before it could be made"):
+        shoal.get(late.call.remote(), timeout=PATIENCE_S)

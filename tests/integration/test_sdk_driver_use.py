@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import queue
 import signal
 import textwrap
 import threading
@@ -26,6 +27,18 @@ PATIENCE_S = 60
 @shoal.remote
 def square(x):
     return x * x
+
+
+class ReadsBack:
+    """Becomes what another object holds when it is unpickled."""
+
+    def __reduce__(self):
+        return shoal.get, (shoal.put("read back"),)
+
+
+@shoal.remote
+def reads_back():
+    return ReadsBack()
 
 
 @shoal.remote(num_cpus=0)
@@ -106,6 +119,51 @@ class TestThreads:
 
 
 # --- asyncio -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("cluster")
+class TestFutures:
+    def test_callbacks_may_wait_for_other_tasks(self):
+        """Some of them for each other, while the main thread waits too."""
+        values = queue.SimpleQueue()
+
+        def then(done):
+            values.put(shoal.get(square.remote(done.result()), timeout=PATIENCE_S))
+
+        for number in range(8):
+            square.remote(number).future().add_done_callback(then)
+        assert shoal.get(square.remote(7), timeout=PATIENCE_S) == 49
+        assert sorted(values.get(timeout=PATIENCE_S) for _ in range(8)) == [number**4 for number in range(8)]
+
+    def test_callback_that_never_returns_holds_up_nobody(self):
+        entered, leave = threading.Event(), threading.Event()
+
+        def stays(done):
+            entered.set()
+            leave.wait()
+
+        shoal.put(1).future().add_done_callback(stays)
+        first = square.remote(2).future()
+        first.add_done_callback(stays)
+        try:
+            assert entered.wait(PATIENCE_S)
+            assert square.remote(3).future().result(PATIENCE_S) == 9
+            with pytest.raises(exceptions.GetTimeoutError):
+                shoal.get(Gate.remote().pass_through.remote(), timeout=0.05)
+        finally:
+            leave.set()
+
+    def test_values_are_unpickled_where_waiting_is_allowed(self):
+        assert reads_back.remote().future().result(PATIENCE_S) == "read back"
+
+    def test_cancelled_future_harms_nobody(self):
+        gate = Gate.remote()
+        waiting = gate.pass_through.remote()
+        future, other = waiting.future(), waiting.future()
+        assert future.cancel()
+        shoal.get(gate.open.remote())
+        assert other.result(PATIENCE_S) is None
+        assert future.cancelled()
 
 
 @pytest.mark.usefixtures("cluster")

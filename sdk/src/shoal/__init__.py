@@ -109,7 +109,7 @@ def put(value: Any) -> ObjectRef[Any]:
 
     Raises: TypeError (an ObjectRef, or not picklable: says which part), ObjectStoreFullError.
     """
-    return _current.connected().put(value)
+    return _current.connected().values.put(value)
 
 
 @overload
@@ -130,7 +130,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     if timeout == -1:
         timeout = None
     if type(object_refs) is ObjectRef:
-        return core.get_one(object_refs, timeout)
+        return core.values.get_one(object_refs, timeout)
     if not isinstance(object_refs, list):
         raise ValueError(
             f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or "
@@ -142,7 +142,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
             f"Attempting to call `get` on the value {wrong}, which is not an shoal.ObjectRef. "
             "Please make sure all elements in the list are ObjectRefs."
         )
-    return core.get_many(object_refs, timeout)
+    return core.values.get_many(object_refs, timeout)
 
 
 def wait(
@@ -172,7 +172,7 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
     if num_returns > len(refs):
         raise ValueError("num_returns cannot be greater than the number of objects provided to shoal.wait")
-    return core.wait(refs, num_returns, timeout)
+    return core.waiting.wait(refs, num_returns, timeout)
 
 
 def get_gpu_ids() -> list[int] | list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
+from typing import NoReturn
 
 
 class TaskContext:
@@ -37,6 +39,8 @@ class ProcessContext:
         self.devices: dict[str, list[str]] = {}
         #: How it was to be placed, as ``SchedulingClass.strategy``.
         self.strategy = ""
+        #: Ends the actor from inside of its code; set by the executor.
+        self.exit_actor: Callable[[], NoReturn] | None = None
 
 
 process = ProcessContext()

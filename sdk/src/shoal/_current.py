@@ -1,16 +1,17 @@
-"""The core worker of this process, if it has one."""
+"""The core worker of this process, if it has one. What stands below ``_owner`` finds it as the ``Holder``."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from shoal import exceptions
-
-if TYPE_CHECKING:
-    from shoal._owner.core_worker import CoreWorker
+from shoal._core.object_ref import register_holder
+from shoal._owner.core_worker import CoreWorker
 
 _current: CoreWorker | None = None
+#: Starts a session; registered by the module that can.
+_starter: Callable[[], object] | None = None
 #: Grows with each session, so that decorated functions know when to export themselves again.
 epoch = 0
 #: Grows with each session too, and whenever what calls were prepared with does not hold any more.
@@ -38,12 +39,17 @@ def was_forked() -> bool:
     return _forked
 
 
+def register_starter(start: Callable[[], object]) -> None:
+    """``start()`` starts a session as ``shoal.init()`` does."""
+    global _starter
+    _starter = start
+
+
 def connected() -> CoreWorker:
     """As ``current``, but starts a session first where none runs (off with SHOAL_ENABLE_AUTO_CONNECT=0)."""
     if _current is None and not _forked and os.environ.get("SHOAL_ENABLE_AUTO_CONNECT", "1") != "0":
-        from shoal._session import session as _session
-
-        _session.init()
+        assert _starter is not None
+        _starter()
     return current()
 
 
@@ -69,4 +75,5 @@ def _after_fork_in_child() -> None:
         core.abandon()
 
 
+register_holder(current)
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -80,7 +80,7 @@ def run(config: WorkerConfig) -> None:
         tls=tls,
     )
     executor = Executor(core)
-    core.executor = executor
+    core.serve(executor)
     _current.set_current(core)
     core.start()
     executor.set_title("IDLE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from e2e.compat.target import alive, eventually, exceptions, ray, submodule
@@ -153,6 +154,29 @@ def test_exceptions_are_retried_when_asked_for(phoenixes, tmp_path):
     actor = phoenixes.remote()
     call = actor.fail_until.options(max_task_retries=3, retry_exceptions=[ValueError])
     assert ray.get(call.remote(path, 2)) == 3
+
+
+def test_repeated_call_runs_before_a_later_one_that_needs_its_value(tmp_path):
+    fail = tmp_path / "fail"
+
+    @ray.remote
+    class A:
+        def first(self, attempt=[]):  # noqa: B006 - remembers the attempts
+            attempt.append(1)
+            if len(attempt) == 1:
+                while not fail.exists():
+                    time.sleep(0.01)
+                raise ValueError("the first time")
+            return 1
+
+        def second(self, value):
+            return value + 1
+
+    actor = A.remote()
+    one = actor.first.options(max_task_retries=1, retry_exceptions=True).remote()
+    two = actor.second.remote(one)
+    fail.touch()
+    assert ray.get([one, two], timeout=60) == [1, 2]
 
 
 def test_retries_declared_by_the_method(tmp_path):

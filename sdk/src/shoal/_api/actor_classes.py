@@ -13,12 +13,11 @@ from shoal._api.functions import check_streaming
 from shoal._api.group_placement import strategy_of_actor
 from shoal._api.options import ActorOptions, MethodOptions
 from shoal._api.signature import Signature, signature_of
-from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._net.gcs.records import ActorSpec
 from shoal._owner.arguments import pack_arguments
 from shoal._wire import actor_creation
 from shoal._wire.actor_creation import ActorCreation
-from shoal._wire.peer_frames import TaskPush
+from shoal._wire.peer_frames import Argument
 from shoal_common import ids
 from shoal_common.placement.resources import ResourceSet
 
@@ -221,16 +220,11 @@ def _start(
         is_async=is_async,
         handle=handle_payload,
     )
-    packed = pack_arguments(core, args, kwargs)
-    # The constructor's arguments live as long as the actor may be restarted: as long as its record here.
-    record = TaskRecord(TaskPush(b"", b"", "__init__", b""), FunctionRecord(b"", "__init__"), [])
+    # The constructor's arguments live as long as the actor may be restarted: the client keeps them.
+    packed = pack_arguments(core.values, args, kwargs)
     if packed is not None:
         creation.args, creation.packed, creation.args_object = packed.data, packed.packed, packed.args_object
-        record.holds, record.arguments = packed.holds, packed.arguments
-
-    client = core.actors.client(actor_id, in_order=in_order, concurrency=state.concurrency)
-    client.version = -1  # resolved once the GCS knows the actor
-    client.creation = record
+    client = core.actors.client(actor_id, in_order=in_order, concurrency=state.concurrency, lifetime=None)
     spec = ActorSpec(
         actor_id=actor_id,
         job_id=core.job_id,
@@ -247,24 +241,16 @@ def _start(
         handle=handle_payload,
     )
 
-    def complete() -> ActorSpec:
-        """When the arguments are ready."""
-        creation.refs = record.push.refs
+    def complete(references: list[Argument] | None) -> ActorSpec:
+        creation.refs = references
         spec.creation = actor_creation.encode(creation)
         return spec
 
-    lifetime = None
-    if not detached:
-        lifetime = core.actors.lifetime_ref(lambda: core.actors.release(client))
-    handle = ActorHandle(state, lifetime)
+    handle = ActorHandle(state, None if detached else core.actors.lifetime_ref(client))
     if options.name:
-        # Whether the name is free must be known now; so the arguments must be, too.
-        if record.arguments is not None:
-            core.wait([ref for _, _, ref in record.arguments], len(record.arguments), None)
-            core.actors.fail_on_bad_argument(client, record)
-        core.actors.create_named(client, complete())
+        core.actors.create_named(client, packed, complete)
     else:
-        core.actors.create(client, record, complete)
+        core.actors.create(client, packed, complete)
     return handle
 
 
@@ -274,7 +260,7 @@ def exit_actor() -> None:
 
     Raises: TypeError outside of an actor.
     """
-    executor = _current.current().executor
-    if executor is None or not _context.process.actor_id:
+    _current.current()  # raises where Shoal does not run
+    if not _context.process.actor_id or _context.process.exit_actor is None:
         raise TypeError("exit_actor API is called on a non-actor worker")
-    executor.leaving.exit_actor()
+    _context.process.exit_actor()

@@ -117,7 +117,7 @@ class ActorMethod:
         refs = core.actors.submit(
             client,
             self._name,
-            pack_arguments(core, args, kwargs),
+            pack_arguments(core.values, args, kwargs),
             num_returns,
             retries,
             retry_exceptions,
@@ -148,7 +148,7 @@ class ActorHandle:
         self._shoal_lifetime = lifetime
         self._shoal_epoch = _current.epoch
         self._shoal_client = _current.current().actors.client(
-            state.actor_id, in_order=state.in_order, concurrency=state.concurrency
+            state.actor_id, in_order=state.in_order, concurrency=state.concurrency, lifetime=lifetime
         )
 
     @property

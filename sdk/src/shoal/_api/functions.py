@@ -95,7 +95,7 @@ class RemoteFunction(Generic[P, R]):
         refs = core.tasks.submit(
             prepared.queue,
             prepared.function,
-            pack_arguments(core, args, kwargs),
+            pack_arguments(core.values, args, kwargs),
             prepared.num_returns,
             prepared.max_retries,
             prepared.retry_exceptions,

@@ -70,7 +70,7 @@ class PlacementGroup:
         function = FunctionRecord(_READY.exported_id(), _READY.name)
         queue = core.tasks.queue_of(scheduling_class({}, Strategy(group_id=bytes(self.id)).encode()))
         no_limit = -1
-        return core.tasks.submit(queue, function, pack_arguments(core, (self,), {}), 1, no_limit, False, 0)[0]
+        return core.tasks.submit(queue, function, pack_arguments(core.values, (self,), {}), 1, no_limit, False, 0)[0]
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Whether all bundles are reserved within that time; False at once for a removed group."""

@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import TaskRecord
+from shoal._wire.value_kinds import PENDING
 
 #: Calls sent and unanswered at most; further ones wait here.
 WINDOW = 2_000
 #: Calls are sent at once when the last sending is so long ago, else collected for the next one. Seconds.
 GATHER_S = 0.0005
 
+UNASKED = "UNASKED"  # a handle of it has come here, and nothing was called yet
+REGISTERING = "REGISTERING"  # made here, and the GCS does not know it yet
 RESOLVING = "RESOLVING"  # where it is, or whether it is up again, is being asked
 CONNECTED = "CONNECTED"
 RESTARTING = "RESTARTING"
@@ -29,34 +33,94 @@ class Port(Protocol):
     def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
         """``client.state`` tells whether it is for good."""
 
+    def resolve(self, client: ActorClient) -> None:
+        """Ask the GCS what there is beyond ``client.version``."""
+
+    def watch_creator(self, client: ActorClient) -> None:
+        """``resolve`` anew when ``client.lifetime`` is no longer pending."""
+
+    def end_lifetime(self, client: ActorClient) -> None:
+        """Its own ``lifetime`` fails: who holds a handle elsewhere may ask for it."""
+
+    def tell_killed(self, client: ActorClient) -> None:
+        """Have the GCS end it, for good."""
+
+    def tell_released(self, client: ActorClient) -> None:
+        """Tell the GCS that the last handle is gone."""
+
 
 class ActorClient:
-    """Not thread-safe: the core's lock protects it."""
+    """Not thread-safe: the process's lock protects it."""
 
-    def __init__(self, actor_id: bytes, port: Port, *, in_order: bool, window: int) -> None:
+    def __init__(
+        self, actor_id: bytes, port: Port, *, in_order: bool, window: int, lifetime: ObjectEntry | None = None
+    ) -> None:
         self.actor_id = actor_id
+        #: Of the reference that counts the handles, which the creator owns; None = these handles do not count. It is
+        #: pending as long as the creator and the actor live.
+        self.lifetime = lifetime
+        self._creator_watched = False
         self._port = port
         self.in_order = in_order
         self.window = max(WINDOW, 2 * window)
-        self.state = RESOLVING
+        self.state = UNASKED
         #: Version of the GCS's record that this follows; 0 = none seen.
         self.version = 0
         self.worker_id = b""
+        #: To its process while CONNECTED, else None.
         self.connection: Any = None
-        #: Submitted and not sent, in order.
+        #: Submitted and not sent, in the order of submission.
         self.queue: deque[TaskRecord] = deque()
-        #: Sent and not answered, in order.
+        #: Sent and not answered, in order. Empty unless CONNECTED, or until the GCS has told what became of the actor.
         self.in_flight: dict[bytes, TaskRecord] = {}
-        self.sequence = 0
+        self._submitted = 0
         self.last_sent = 0.0
-        #: Creator only: the constructor's arguments, kept for restarts; whether the GCS knows the actor; whether the
-        #: last handle is gone; whether it was killed before the GCS knew it.
-        self.killed = False
-        self.creation: TaskRecord | None = None
-        self.registered = False
-        self.released = False
-        #: Why it died or cannot be reached, from the GCS; the port makes the error of it.
+        #: This process made it, and it has handles.
+        self.owned = False
+        #: What its constructor needs, kept for restarts as long as it is owned.
+        self.creation: object = None
+        self._released = False
+        #: Killed before the GCS knew it.
+        self._killed = False
+        #: Why it died or cannot be reached; the port makes the error of it.
         self.cause: Any = None
+
+    # -- its creation, by this process ------------------------------------------------------------------
+
+    def create(self, creation: object) -> None:
+        """It is made here, and the GCS is to be told; ``on_registered`` or ``on_dead`` follows."""
+        self.state = REGISTERING
+        self.owned = True
+        self.creation = creation
+
+    def on_registered(self) -> None:
+        """The GCS knows it now, and what has happened to it meanwhile."""
+        if self._killed:
+            self._port.tell_killed(self)
+            return
+        if self.state == REGISTERING:
+            self.state = RESOLVING
+        if self._released:
+            self._port.tell_released(self)
+        self._port.resolve(self)
+
+    def release(self) -> None:
+        """The last handle is gone."""
+        self.owned = False
+        self.creation = None
+        self._released = True
+        if self.state != REGISTERING and not self._killed:
+            self._port.tell_released(self)
+
+    def kill(self, cause: Any) -> bool:
+        """Before anybody tells the GCS to end it for good: False when that does not know it yet, and is told later."""
+        if self.state != REGISTERING:
+            return True
+        self._killed = True
+        self.on_dead(self.version, cause)
+        return False
+
+    # -- calls --------------------------------------------------------------------------------------------
 
     @property
     def pending_calls(self) -> int:
@@ -70,7 +134,12 @@ class ActorClient:
         if self.state == RESTARTING and record.retries_left == 0:
             self._port.fail_call(self, record)
             return False
+        self._submitted += 1
+        record.push.sequence = self._submitted
         self.queue.append(record)
+        if self.state == UNASKED:
+            self.state = RESOLVING
+            self._port.resolve(self)
         if self.state != CONNECTED:
             return False
         if not self.in_flight or now - self.last_sent >= GATHER_S:
@@ -97,27 +166,50 @@ class ActorClient:
             self.queue.extendleft(reversed(waiting))
         if batch:
             for record in batch:
-                self.sequence += 1
-                record.push.sequence = self.sequence
                 self.in_flight[record.push.task_id] = record
             self.last_sent = now
             self._port.push_calls(self, batch)
 
-    def on_reply(self, task_id: bytes) -> TaskRecord | None:
-        return self.in_flight.pop(task_id, None)
+    def on_reply(self, task_id: bytes, retriable: bool) -> TaskRecord | None:
+        """An answer. The call that has ended with it; None when it is made once more, or was not expected."""
+        record = self.in_flight.pop(task_id, None)
+        if record is None or not (retriable and record.retry()):
+            return record
+        self._put_back(record)
+        return None
 
-    def resubmit(self, record: TaskRecord, now: float) -> None:
-        """A call to be made again, behind what waits."""
-        self.queue.append(record)
-        self.flush(now)
+    def _put_back(self, record: TaskRecord) -> None:
+        """Before all calls that were made after it: one of these may wait for its value."""
+        earlier: list[TaskRecord] = []
+        while self.queue and self.queue[0].push.sequence < record.push.sequence:
+            earlier.append(self.queue.popleft())
+        self.queue.appendleft(record)
+        self.queue.extendleft(reversed(earlier))
+
+    # -- where it is --------------------------------------------------------------------------------------
 
     def on_alive(self, version: int, worker_id: bytes, connection: Any, now: float) -> None:
         self.version = version
         self.worker_id = worker_id
         self.connection = connection
         self.state = CONNECTED
-        self.sequence = 0
         self.flush(now)
+
+    def on_unknown(self, cause: Any) -> None:
+        """The GCS has not heard of it: not yet, if its creator lives; handles may be anywhere before."""
+        if self.lifetime is None or self.lifetime.owner is None or self.lifetime.state != PENDING:
+            self.on_dead(self.version, cause)
+            return
+        if not self._creator_watched:
+            self._creator_watched = True
+            self._port.watch_creator(self)
+        self._port.resolve(self)
+
+    @property
+    def doubtful(self) -> bool:
+        """Nothing says that the GCS will ever know it: it is asked with little patience."""
+        alive = self.lifetime is None or (self._creator_watched and self.lifetime.state == PENDING)
+        return self.version == 0 and not alive
 
     def on_disconnected(self) -> None:
         """The connection ended; the GCS will tell what became of the actor."""
@@ -126,8 +218,10 @@ class ActorClient:
 
     def on_unconnected(self) -> None:
         """The connection never came about: what was sent over it has not arrived, and waits again."""
-        self.queue.extendleft(reversed(self.in_flight.values()))
+        records = list(self.in_flight.values())
         self.in_flight.clear()
+        for record in reversed(records):
+            self._put_back(record)
         # So that the GCS tells where the actor is even if that has not changed.
         self.version -= 1
         self.on_disconnected()
@@ -145,17 +239,16 @@ class ActorClient:
         self._settle_in_flight()
 
     def _settle_in_flight(self) -> None:
-        again: list[TaskRecord] = []
-        for record in list(self.in_flight.values()):
-            if record.retries_left == 0:
-                self._port.fail_call(self, record)
-            else:
-                if record.retries_left > 0:
-                    record.retries_left -= 1
-                record.push.attempt += 1
-                again.append(record)
+        records = list(self.in_flight.values())
         self.in_flight.clear()
-        self.queue.extendleft(reversed(again))
+        again: list[TaskRecord] = []
+        for record in records:
+            if record.retry():
+                again.append(record)
+            else:
+                self._port.fail_call(self, record)
+        for record in reversed(again):
+            self._put_back(record)
 
     def forget_all(self) -> None:
         """Let go of every record."""
@@ -164,12 +257,31 @@ class ActorClient:
         self.creation = None
 
     def on_dead(self, version: int, cause: Any) -> None:
+        """For good. What is said of a dead actor later changes nothing."""
+        if self.state == DEAD:
+            return
         self.version = version
         self.cause = cause
         self.state = DEAD
+        self.connection = None
+        if self.owned:
+            self._port.end_lifetime(self)
+        self.owned = False
         self.creation = None
         records = [*self.in_flight.values(), *self.queue]
         self.in_flight.clear()
         self.queue.clear()
         for record in records:
             self._port.fail_call(self, record)
+
+    def validate(self) -> None:
+        """Asserts what must always hold; for tests."""
+        assert (self.connection is not None) == (self.state == CONNECTED)
+        assert not self.in_flight or self.state in (CONNECTED, RESOLVING)
+        assert not self.queue or self.state != DEAD
+        assert len(self.in_flight) <= self.window
+        numbers = [record.push.sequence for record in self.queue]
+        assert numbers == sorted(set(numbers)), "calls that wait are in the order of submission"
+        for task_id, record in self.in_flight.items():
+            assert record.push.task_id == task_id and not record.unready
+        assert not {record.push.task_id for record in self.queue} & set(self.in_flight)

@@ -1,20 +1,52 @@
-"""``ObjectRef``: a name for a value that exists, or will."""
+"""``ObjectRef``: a name for a value that exists, or will; and the entry behind it.
+
+How references are pickled is told in ``_values.ref_pickling``.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import weakref
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, Protocol, TypeVar
 
-from shoal import _current
+import msgspec
+
+from shoal._wire.value_kinds import PENDING
 from shoal_common import ids
-
-if TYPE_CHECKING:
-    from shoal._core.objects import ObjectEntry
+from shoal_common.channel.frames import WorkerAddress
 
 T = TypeVar("T")
+
+
+class Holder(Protocol):
+    """What references ask of the process that they are in: the core worker, which stands above all that uses them."""
+
+    #: How pickled references name this process as the owner.
+    address_key: bytes
+
+    def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]: ...
+
+    def asyncio_future(self, ref: ObjectRef[Any]) -> Awaitable[Any]: ...
+
+    def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None: ...
+
+    def restore_ref(self, object_id: bytes, owner: bytes) -> ObjectRef[Any]:
+        """``owner``: an ``address_key``."""
+
+
+_find_holder: Callable[[], Holder]
+
+
+def register_holder(find: Callable[[], Holder]) -> None:
+    """``find()`` gives this process's, or raises where Shoal does not run."""
+    global _find_holder
+    _find_holder = find
+
+
+def holder() -> Holder:
+    """Raises: ShoalSystemError where Shoal does not run."""
+    return _find_holder()
 
 
 class ObjectRef(Generic[T]):
@@ -47,8 +79,6 @@ class ObjectRef(Generic[T]):
 
     @classmethod
     def nil(cls) -> ObjectRef[Any]:
-        from shoal._core.objects import ObjectEntry
-
         return ObjectRef(ObjectEntry(b"\0" * ids.OBJECT_LENGTH))
 
     @classmethod
@@ -58,23 +88,14 @@ class ObjectRef(Generic[T]):
 
     def future(self) -> concurrent.futures.Future[T]:
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
-        from shoal._owner import futures
+        return holder().future(self)
 
-        return futures.concurrent_future(_current.current(), self)
-
-    def as_future(self, _internal: bool = False) -> asyncio.Future[T]:
+    def as_future(self, _internal: bool = False) -> Awaitable[T]:
         """An asyncio future of the value, in the running loop; cancelling it does not cancel the task."""
-        from shoal._owner import futures
-
-        return futures.asyncio_future(_current.current(), self)
+        return holder().asyncio_future(self)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.as_future().__await__()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from shoal._values import ref_pickling as _ref_pickling
-
-        return _ref_pickling.reduce(self)
 
     def __copy__(self) -> ObjectRef[T]:
         return self
@@ -96,3 +117,35 @@ class RefTracker(weakref.ref[ObjectRef[Any]]):
     __slots__ = ("object_id",)
 
     object_id: bytes
+
+
+class Watcher(Protocol):
+    """Told once, by the leading thread under the core's lock, when an object is no longer pending."""
+
+    def ready(self, entry: ObjectEntry) -> None: ...
+
+
+class ObjectEntry(msgspec.Struct, gc=False):
+    """What this process knows of one object. Not tracked by the garbage collector: a million of them cost
+    nothing, and they form no cycles (an immutable value cannot contain its own reference)."""
+
+    object_id: bytes
+    #: See ``value_kinds``.
+    state: int = PENDING
+    payload: bytes = b""
+    size: int = 0
+    node_id: bytes = b""
+    tracker: RefTracker | None = None
+    #: None = this process owns it.
+    owner: WorkerAddress | None = None
+    #: Worker ids of the processes that hold it, and how often each has been added; owner only.
+    borrowers: dict[bytes, int] | None = None
+    #: References inside the value, kept alive as long as it.
+    contained: list[ObjectRef[Any]] | None = None
+    watchers: list[Watcher] | None = None
+    #: Borrowed: how often the owner has added us.
+    registered: int = 0
+    #: Borrowed: the value has been asked for.
+    asked: bool = False
+    #: Called when the object is freed (actor handles: the last one is gone).
+    on_free: Callable[[], None] | None = None

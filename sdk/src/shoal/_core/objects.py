@@ -12,61 +12,25 @@ value (small) or where it lies (large), and keeps both until nobody holds a refe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections import deque
+from typing import Any
 
-import msgspec
-
-from shoal._core.object_ref import ObjectRef, RefTracker
+from shoal._core.object_ref import ObjectEntry, ObjectRef, RefTracker
+from shoal._wire.value_kinds import PENDING, STORED
 from shoal_common.channel.frames import WorkerAddress
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024
 
-PENDING = 0
-INLINE = 1  # equals peer_frames.INLINE: ``payload`` is one plain pickle
-PACKED = 2
-STORED = 3  # in the object store of ``node_id``
-ERROR = 4  # ``payload`` is the pickle of an exception
-
-
-class Watcher(Protocol):
-    """Told once, by the leading thread under the core's lock, when an object is no longer pending."""
-
-    def ready(self, entry: ObjectEntry) -> None: ...
-
-
-class ObjectEntry(msgspec.Struct, gc=False):
-    """What this process knows of one object. Not tracked by the garbage collector: a million of them cost
-    nothing, and they form no cycles (an immutable value cannot contain its own reference)."""
-
-    object_id: bytes
-    state: int = PENDING
-    payload: bytes = b""
-    size: int = 0
-    node_id: bytes = b""
-    tracker: RefTracker | None = None
-    #: None = this process owns it.
-    owner: WorkerAddress | None = None
-    #: Worker ids of the processes that hold it, and how often each has been added; owner only.
-    borrowers: dict[bytes, int] | None = None
-    #: References inside the value, kept alive as long as it.
-    contained: list[ObjectRef[Any]] | None = None
-    watchers: list[Watcher] | None = None
-    #: Borrowed: how often the owner has added us.
-    registered: int = 0
-    #: Borrowed: the value has been asked for.
-    asked: bool = False
-    #: Called when the object is freed (actor handles: the last one is gone).
-    on_free: Callable[[], None] | None = None
-
 
 class ObjectTable:
     """All entries of a process. Not thread-safe: the core's lock protects it."""
 
-    def __init__(self, on_gone: Callable[[RefTracker], None]) -> None:
+    def __init__(self) -> None:
         self.entries: dict[bytes, ObjectEntry] = {}
-        self._on_gone = on_gone
+        #: For ``collect``: references that died, told by Python at any moment and from any thread; and objects that
+        #: got their value when nobody here held a reference any more.
+        self.dropped: deque[RefTracker | ObjectEntry] = deque()
 
     def create(self, object_id: bytes) -> tuple[ObjectEntry, ObjectRef[Any]]:
         """A new owned object and its reference."""
@@ -76,7 +40,7 @@ class ObjectTable:
 
     def track(self, entry: ObjectEntry) -> ObjectRef[Any]:
         ref: ObjectRef[Any] = ObjectRef(entry)
-        tracker = RefTracker(ref, self._on_gone)
+        tracker = RefTracker(ref, self.dropped.append)
         tracker.object_id = entry.object_id
         entry.tracker = tracker
         return ref
@@ -96,13 +60,25 @@ class ObjectTable:
         alive = entry.tracker is not None and entry.tracker() is not None
         return self.ref_of(entry), not alive
 
-    def gone(self, tracker: RefTracker) -> ObjectEntry | None:
-        """A reference died. The entry if the object is to be freed now, already out of the table."""
-        entry = self.entries.get(tracker.object_id)
-        if entry is None or entry.tracker is not tracker:
-            return None
-        entry.tracker = None
-        return self._free_if_unused(entry)
+    def collect(self) -> list[ObjectEntry]:
+        """Free what nobody holds any more, also inside of what is freed. Returns, of what has left the table, all of
+        which somebody else is to be told."""
+        freed: list[ObjectEntry] = []
+        while self.dropped:
+            try:
+                dropped = self.dropped.popleft()
+            except IndexError:
+                break  # another thread took the last one
+            entry = self.entries.get(dropped.object_id)
+            if entry is None or (dropped is not entry and dropped is not entry.tracker):
+                continue  # it has a new reference
+            if dropped is not entry:
+                entry.tracker = None
+            if self._free_if_unused(entry) is not None:
+                entry.contained = None  # the trackers of these join the queue
+                if entry.owner is not None or entry.state == STORED or entry.on_free is not None:
+                    freed.append(entry)
+        return freed
 
     def add_borrower(self, object_id: bytes, worker_id: bytes) -> None:
         """Unknown objects are ignored: the borrower's own question for the value tells it."""
@@ -138,14 +114,28 @@ class ObjectTable:
                     freed.append(entry)
         return freed
 
-    def settled(self, entry: ObjectEntry) -> ObjectEntry | None:
-        """A pending object has its value now; if nobody waits for it any more it is freed at once."""
-        return self._free_if_unused(entry)
+    def settled(self, entry: ObjectEntry) -> None:
+        """A pending object has its value now; if nobody waits for it any more, ``collect`` frees it."""
+        if entry.tracker is None:
+            self.dropped.append(entry)
 
     def _free_if_unused(self, entry: ObjectEntry) -> ObjectEntry | None:
         if entry.tracker is not None or entry.borrowers:
             return None
         if entry.state == PENDING and entry.owner is None and entry.on_free is None:
-            return None  # its task is still to report; settled() comes then
+            return None  # its task is still to report, and the entry is dropped then
         self.entries.pop(entry.object_id, None)
         return entry
+
+    def validate(self) -> None:
+        """Asserts what must always hold; for tests."""
+        dropped = {item.object_id for item in self.dropped}
+        for object_id, entry in self.entries.items():
+            assert entry.object_id == object_id
+            assert entry.state == PENDING or entry.watchers is None, "who waits is told"
+            if entry.owner is None:
+                assert not entry.registered and not entry.asked
+            else:
+                assert entry.borrowers is None, "only the owner counts borrowers"
+            if entry.tracker is None and not entry.borrowers and object_id not in dropped:
+                assert entry.state == PENDING and entry.owner is None, "it is kept for its task only"

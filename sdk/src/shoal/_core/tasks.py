@@ -22,8 +22,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shoal._core.object_ref import ObjectRef
-from shoal._core.objects import ObjectEntry
+from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.strategy import Strategy
@@ -36,6 +35,10 @@ MAX_IN_FLIGHT = 512
 MAX_DEMAND = 1_000
 #: A lease that others wait for is returned after so many seconds at most (when its pushed tasks are done).
 QUANTUM_S = 0.1
+
+
+#: Top-level reference arguments: (position, keyword, reference).
+References = list[tuple[int, str, ObjectRef[Any]]]
 
 
 class FunctionRecord(msgspec.Struct, gc=False):
@@ -55,17 +58,26 @@ class TaskRecord(msgspec.Struct, gc=False):
     entries: list[ObjectEntry]
     #: References this task needs alive: arguments, nested ones, the actor's handle.
     holds: list[ObjectRef[Any]] | None = None
+    #: -1 = as often as need be.
     retries_left: int = 0
-    #: Arguments that are still pending.
-    unready: int = 0
+    #: Some of its arguments are still pending.
+    unready: bool = False
     #: Was in flight to a worker that died, so it may be what kills workers: from now on it is pushed by itself.
     suspect: bool = False
     #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
     estimate_us: float = 0.0
-    #: Top-level reference arguments: (position, keyword, reference).
-    arguments: list[tuple[int, str, ObjectRef[Any]]] | None = None
+    references: References | None = None
     #: The queue it belongs to; None for actor calls.
     queue: TaskQueue | None = None
+
+    def retry(self) -> bool:
+        """It has begun and has no value: whether it is to run once more, which is counted then."""
+        if self.retries_left == 0:
+            return False
+        if self.retries_left > 0:
+            self.retries_left -= 1
+        self.push.attempt += 1
+        return True
 
 
 class Source:

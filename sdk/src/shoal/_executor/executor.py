@@ -25,7 +25,8 @@ from shoal._executor.run import Runner
 from shoal._net.connection import Connection
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
-from shoal._wire.peer_frames import STORED, Recalled, TaskPush, TaskReplies, TaskReply
+from shoal._wire.peer_frames import Recalled, TaskPush, TaskReplies, TaskReply
+from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.placement.resources import GRAINS
 
@@ -61,6 +62,7 @@ class Executor:
         self._running = False
         self._holds_cpu = True
         self._title = ""
+        _context.process.exit_actor = self.leaving.exit_actor
 
     @property
     def actor(self) -> ActorHost | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, exceptions
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._values.serialization import Serialized, loads, serialize
-from shoal._wire.peer_frames import ERROR, INLINE, PACKED, STORED, TaskPush, TaskReply, Value
+from shoal._wire.peer_frames import TaskPush, TaskReply, Value
+from shoal._wire.value_kinds import ERROR, INLINE, PACKED, STORED
 from shoal_common import ids
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def result_reply(
             _value(core, caller, push, index, serialize(part, "the return value")) for index, part in enumerate(parts)
         ]
         if error is not None:
-            failed = Value(ERROR, core.pickle_error(wrap_error(core, actor, push.name, error)))
+            failed = Value(ERROR, pickle.dumps(wrap_error(core, actor, push.name, error), 5))
             values += [failed] * (push.num_returns - len(values))
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
 
@@ -48,7 +50,7 @@ def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serializ
         with core.lock:
             contained = core.borrowing.lend(serialized.contained, core.peers.address_of(caller))
     if serialized.size > MAX_INLINE_BYTES:
-        size = core.write_object(ids.object_of_task(ids.TaskID(push.task_id), index), serialized, caller)
+        size = core.values.write(ids.object_of_task(ids.TaskID(push.task_id), index), serialized, caller)
         return Value(STORED, b"", size, core.node_id, contained)
     if serialized.buffers:
         return Value(PACKED, serialized.packed(), contained=contained)
@@ -63,7 +65,7 @@ def error_reply(
         push.task_id,
         (time.perf_counter_ns() - started) // 1000,
         ERROR,
-        core.pickle_error(wrap_error(core, actor, push.name, error)),
+        pickle.dumps(wrap_error(core, actor, push.name, error), 5),
         retriable=_retriable(push, error),
     )
 

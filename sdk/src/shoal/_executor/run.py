@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pickle
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ class Runner:
         try:
             function = self._function(push)
             if push.args or push.args_object or push.refs:
-                args, kwargs = load_arguments(self._core, push, received, self.home_of(caller))
+                args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
             result = function(*args, **kwargs)
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
@@ -82,7 +83,7 @@ class Runner:
             async with room:
                 method = self._function(push)
                 if push.args or push.args_object or push.refs:
-                    args, kwargs = load_arguments(self._core, push, received, self.home_of(caller))
+                    args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
@@ -108,7 +109,7 @@ class Runner:
             args: Any = ()
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:
-                args, kwargs = load_arguments(self._core, creation, received, creation.creator.node_id)
+                args, kwargs = load_arguments(self._core.values, creation, received, creation.creator.node_id)
             host.construct(self._functions.load(creation.class_id), args, kwargs)
             args = kwargs = None  # type: ignore[assignment]
             if context.exiting:
@@ -118,7 +119,7 @@ class Runner:
                 self._leaving.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
             if isinstance(failure, SystemExit):
                 self._leaving.exit_as_told(failure, "the constructor")
-            error = self._core.pickle_error(wrap_error(self._core, self.actor, name, failure))
+            error = pickle.dumps(wrap_error(self._core, self.actor, name, failure), 5)
         finally:
             _context.current_task.reset(token)
         if received:

@@ -7,30 +7,31 @@ import pickle
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
-from shoal._core.actors import CONNECTED, DEAD, RESOLVING, ActorClient
+from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
 from shoal._core.object_ref import ObjectRef
-from shoal._core.objects import ObjectEntry
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.tasks import FunctionRecord, References, TaskRecord
+from shoal._net.gcs.actors import POLL_S, Done
 from shoal._net.gcs.errors import AlreadyExists, ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord, ActorSpec
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
-from shoal._owner.task_submitter import (
-    POLL_EVERY,
-    create_returns,
-    new_record,
-)
-from shoal._wire.peer_frames import ERROR, PushTasks, TaskReply, Value
+from shoal._owner.calls import Calls
+from shoal._owner.waiting import CallbackWatcher, Waiting
+from shoal._wire.peer_frames import Argument, PushTasks, TaskReply
+from shoal._wire.value_kinds import PENDING
 from shoal_common.kinds import ExitKind
 from shoal_common.states import ActorState
 
 if TYPE_CHECKING:
-    from shoal._owner.core_worker import CoreWorker
+    from shoal._owner.process import Process
 
 logger = logging.getLogger("shoal")
 
+#: A handle may arrive before its actor is registered: after so many seconds it matters whether the creator lives.
+UNKNOWN_S = 1.0
 #: Asking the GCS for an actor that cannot be reached is repeated after so many seconds.
 RESOLVE_AGAIN_S = 0.2
 
@@ -38,24 +39,31 @@ RESOLVE_AGAIN_S = 0.2
 class ActorSubmitter:
     """All actors that this process calls. Methods take the core's lock unless they say that the caller holds it."""
 
-    def __init__(self, core: CoreWorker) -> None:
-        self._core = core
+    def __init__(self, process: Process, waiting: Waiting, calls: Calls) -> None:
+        self._process = process
+        self._waiting = waiting
+        self._calls = calls
         #: Kept by handles, by the connection to a living actor, and by what is under way.
         self._clients: weakref.WeakValueDictionary[bytes, ActorClient] = weakref.WeakValueDictionary()
         self._by_worker: dict[bytes, ActorClient] = {}
         #: Clients with calls that wait to be sent together.
         self.dirty: set[ActorClient] = set()
-        self._since_poll = 0
         self._method_functions: dict[str, FunctionRecord] = {}
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def client(self, actor_id: bytes, *, in_order: bool = True, concurrency: int = 1) -> ActorClient:
-        with self._core.lock:
+    def client(
+        self, actor_id: bytes, *, in_order: bool, concurrency: int, lifetime: ObjectRef[Any] | None
+    ) -> ActorClient:
+        """``lifetime``: the reference that counts the handle; None = it does not count."""
+        entry = lifetime._entry if lifetime is not None else None
+        with self._process.lock:
             client = self._clients.get(actor_id)
             if client is None:
-                client = ActorClient(actor_id, self, in_order=in_order, window=concurrency)
+                client = ActorClient(actor_id, self, in_order=in_order, window=concurrency, lifetime=entry)
                 self._clients[actor_id] = client
+            elif client.lifetime is None:
+                client.lifetime = entry
             return client
 
     def on_node_lost(self, error: Exception) -> None:
@@ -72,44 +80,86 @@ class ActorSubmitter:
 
     def owns_living(self) -> bool:
         """Whether actors live that end with this process."""
-        return any(client.creation is not None and client.state != DEAD for client in self._clients.values())
+        return any(client.owned for client in self._clients.values())
 
-    def lifetime_ref(self, on_free: Callable[[], None]) -> ObjectRef[Any]:
-        """The reference whose end is the end of the last handle. It is never resolved."""
-        with self._core.lock:
-            entry, ref = self._core.table.create(self._core.task_ids.next() + b"\0\0\0\0")
-            entry.on_free = on_free
+    def lifetime_ref(self, client: ActorClient) -> ObjectRef[Any]:
+        """The reference whose end is the end of the last handle of an actor made here. It never has a value, and is an
+        error once the actor is dead."""
+        with self._process.lock:
+            entry, ref = self._process.table.create(self._process.new_object_id())
+            entry.on_free = client.release
+            client.lifetime = entry
             return ref
 
-    def create(self, client: ActorClient, record: TaskRecord, complete: Callable[[], ActorSpec]) -> None:
-        """Register an actor as soon as the references among its arguments are ready; does not wait for either."""
+    def create(
+        self,
+        client: ActorClient,
+        packed: PackedArguments | None,
+        complete: Callable[[list[Argument] | None], ActorSpec],
+    ) -> None:
+        """Register an actor as soon as the references among its arguments are ready; does not wait for either.
+        ``complete`` puts their values into the specification."""
 
-        def register(_: TaskRecord) -> None:
-            failed = resolve_arguments(self._core, record)
-            if failed is not None:
-                client.on_dead(client.version, self._bad_argument(client, failed))
-                return
-            self._core.gcs.actors.begin_create(complete(), created)
+        def register() -> None:
+            resolved = self._resolved(client, packed)
+            if isinstance(resolved, Exception):
+                client.on_dead(client.version, resolved)
+            else:
+                self._process.gcs.actors.begin_create(complete(resolved), created)
 
         def created(error: Exception | None) -> None:
-            with self._core.lock:
-                if self._core.closed:
+            with self._process.lock:
+                if self._process.closed:
                     return
                 if error is not None:
                     client.on_dead(client.version, _creation_failure(client, error))
-                    return
-                self._registered(client)
+                else:
+                    client.on_registered()
 
-        with self._core.lock:
-            if await_arguments(self._core, record, register):
-                register(record)
+        references: References = (packed.references if packed is not None else None) or []
+        with self._process.lock:
+            client.create(packed)
+            if await_arguments(self._waiting, references, register):
+                register()
 
-    def create_named(self, client: ActorClient, spec: ActorSpec) -> None:
-        """Register an actor and wait until that is done. Raises: ActorAlreadyExistsError."""
+    def _resolved(self, client: ActorClient, packed: PackedArguments | None) -> list[Argument] | Exception | None:
+        """The constructor's arguments; the actor's death when one is an error."""
+        if packed is None or packed.references is None:
+            return None
+        resolved = resolve_arguments(self._process, packed.references)
+        if isinstance(resolved, list):
+            return resolved
+        cause = pickle.loads(resolved.payload)
+        if isinstance(cause, exceptions.TaskError):
+            return exceptions.ActorDiedError(cause, actor_id=client.actor_id.hex())
+        return exceptions.ActorDiedError(
+            actor_id=client.actor_id.hex(), reason=f"A constructor argument failed: {cause}"
+        )
+
+    def create_named(
+        self,
+        client: ActorClient,
+        packed: PackedArguments | None,
+        complete: Callable[[list[Argument] | None], ActorSpec],
+    ) -> None:
+        """As ``create``, but waits until it is done: whether the name is free must be known, and so must the arguments.
+
+        Raises: ActorAlreadyExistsError, ActorDiedError (an argument is an error), ShoalSystemError.
+        """
+        refs = [ref for _, _, ref in (packed.references if packed is not None else None) or ()]
+        if refs:
+            self._waiting.wait(refs, len(refs), None)
+        with self._process.lock:
+            client.create(packed)
+            resolved = self._resolved(client, packed)
+            if isinstance(resolved, Exception):
+                client.on_dead(client.version, resolved)
+                raise resolved
+        spec = complete(resolved)
         try:
-            self._core.gcs.actors.create(spec)
+            self._process.gcs.actors.create(spec)
         except exceptions.RpcError as error:
-            with self._core.lock:
+            with self._process.lock:
                 client.on_dead(client.version, _creation_failure(client, error))
             if isinstance(error, AlreadyExists):
                 raise exceptions.ActorAlreadyExistsError(
@@ -117,75 +167,21 @@ class ActorSubmitter:
                     f"or get the existing actor using shoal.get_actor('{spec.name}')."
                 ) from None
             raise exceptions.ShoalSystemError(f"The GCS did not create actor {spec.name}: {error.message}") from error
-        with self._core.lock:
-            self._registered(client)
-
-    def fail_on_bad_argument(self, client: ActorClient, record: TaskRecord) -> None:
-        """Raises: ActorDiedError when an argument of the constructor is an error."""
-        with self._core.lock:
-            failed = resolve_arguments(self._core, record)
-            if failed is not None:
-                error = self._bad_argument(client, failed)
-                client.on_dead(client.version, error)
-                raise error
-
-    @staticmethod
-    def _bad_argument(client: ActorClient, failed: ObjectEntry) -> Exception:
-        cause = pickle.loads(failed.payload)
-        if isinstance(cause, exceptions.TaskError):
-            return exceptions.ActorDiedError(cause, actor_id=client.actor_id.hex())
-        return exceptions.ActorDiedError(
-            actor_id=client.actor_id.hex(), reason=f"A constructor argument failed: {cause}"
-        )
-
-    def _registered(self, client: ActorClient) -> None:
-        client.registered = True
-        if client.killed:
-            self._send_kill(client)
-        elif client.released:
-            self._send_release(client)
-        self.resolve(client)
-
-    def release(self, client: ActorClient) -> None:
-        """The last handle of an actor that this process created is gone. Caller holds the lock."""
-        client.released = True
-        client.creation = None
-        if client.registered:
-            self._send_release(client)
-
-    def _send_release(self, client: ActorClient) -> None:
-        def done(error: Exception | None) -> None:
-            if error is not None and not self._core.closed:
-                logger.warning("The end of actor %s could not be told to the GCS: %s", client.actor_id.hex(), error)
-
-        try:
-            self._core.gcs.actors.begin_release(client.actor_id, done)
-        except (ClientClosed, exceptions.LocalRayletDiedError):
-            return  # the session has ended, and the actor with it
-
-    def _send_kill(self, client: ActorClient) -> None:
-        def done(error: Exception | None) -> None:
-            if error is not None and not self._core.closed:
-                logger.warning("Actor %s could not be killed: %s", client.actor_id.hex(), error)
-
-        self._core.gcs.actors.begin_kill(client.actor_id, done)
+        with self._process.lock:
+            client.on_registered()
 
     def kill(self, client: ActorClient, no_restart: bool) -> None:
         """Waits until the GCS has taken the order; one that does not know the actor yet gets it later."""
-        with self._core.lock:
-            if client.creation is not None and not client.registered:
-                if no_restart:
-                    client.killed = True
-                    client.on_dead(
-                        client.version,
-                        exceptions.ActorDiedError(
-                            actor_id=client.actor_id.hex(),
-                            reason="It was killed by shoal.kill() before it was created.",
-                        ),
-                    )
+        early = exceptions.ActorDiedError(
+            actor_id=client.actor_id.hex(), reason="It was killed by shoal.kill() before it was created."
+        )
+        with self._process.lock:
+            if client.state == REGISTERING and not no_restart:
+                return  # there is nothing yet that could be restarted
+            if not client.kill(early):
                 return
-        self._core.gcs.actors.kill(client.actor_id, no_restart=no_restart)
-        with self._core.lock:
+        self._process.gcs.actors.kill(client.actor_id, no_restart=no_restart)
+        with self._process.lock:
             # Do not push further calls into the dying worker.
             if client.state == CONNECTED:
                 self._forget_worker(client)
@@ -196,30 +192,30 @@ class ActorSubmitter:
         """Ask the GCS where the actor is, or what has become of it."""
 
         def done(actor: ActorRecord | None, error: Exception | None) -> None:
-            with self._core.lock:
-                if self._core.closed:
-                    return
-                self._on_state(client, actor, error)
+            with self._process.lock:
+                if not self._process.closed:
+                    self._on_state(client, actor, error)
 
+        wait_s = UNKNOWN_S if client.doubtful else POLL_S
         try:
-            self._core.gcs.actors.begin_wait(client.actor_id, client.version, done)
+            self._process.gcs.actors.begin_wait(client.actor_id, client.version, wait_s, done)
         except (ClientClosed, exceptions.LocalRayletDiedError):
             return  # the session, or the node, has ended
 
     def _on_state(self, client: ActorClient, actor: ActorRecord | None, error: Exception | None) -> None:
-        if client.state == DEAD:
-            return  # killed here while the question was under way
+        if client.state not in (RESOLVING, RESTARTING):
+            return  # killed here, or answered to another question, while this one was under way
         if actor is None:
-            # A handle can arrive before its actor is registered; the GCS waits for that before it says so.
             if isinstance(error, NotFound):
-                client.on_dead(
-                    client.version,
+                client.on_unknown(
                     exceptions.ActorDiedError(
-                        actor_id=client.actor_id.hex(), reason="The GCS does not know this actor (any more)."
-                    ),
+                        actor_id=client.actor_id.hex(),
+                        reason="The GCS does not know this actor: its creator has died before it could be made, or it "
+                        "is dead for so long that it was forgotten.",
+                    )
                 )
             else:
-                self._core.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
+                self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
             return
         if actor.state is ActorState.DEAD:
             self._forget_worker(client)
@@ -239,31 +235,33 @@ class ActorSubmitter:
             same = address.worker_id == client.worker_id
             client.cause = disconnected_error(actor) if same else unavailable_error(actor)
             client.on_lost_connection_only()
-        connection = self._core.peers.connect(address)
+        connection = self._process.peers.connect(address)
         if connection is None:
             # Its process has just died and the GCS does not know yet: the next version will tell.
             client.version = actor.version
-            self._core.reactor.call_later(0.01, lambda: self.resolve(client))
+            self._process.reactor.call_later(0.01, lambda: self.resolve(client))
             return
         self._forget_worker(client)
         self._by_worker[address.worker_id] = client
+        self._calls.expect(address.worker_id, self)
         client.on_alive(actor.version, address.worker_id, connection, time.monotonic())
 
     def _forget_worker(self, client: ActorClient) -> None:
         if self._by_worker.get(client.worker_id) is client:
             del self._by_worker[client.worker_id]
+            self._calls.forget(client.worker_id, self)
 
     def on_worker_disconnected(self, worker_id: bytes) -> None:
         """Caller holds the lock."""
-        client = self._by_worker.pop(worker_id, None)
-        if client is None or client.state != CONNECTED:
+        client = self._by_worker.pop(worker_id)
+        if client.state != CONNECTED:
             return
         if client.connection.authenticated:
             client.on_disconnected()
             self.resolve(client)
         else:
             client.on_unconnected()
-            self._core.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
+            self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
 
     # -- calls --------------------------------------------------------------------------------------
 
@@ -278,32 +276,31 @@ class ActorSubmitter:
         concurrency_group: str,
         hold: ObjectRef[Any] | None,
     ) -> list[ObjectRef[Any]]:
-        core = self._core
+        process, calls = self._process, self._calls
         function = self._method_functions.get(method)
         if function is None:
             function = self._method_functions[method] = FunctionRecord(b"", method)
-        record = new_record(core, function, packed, num_returns, retries, retry_exceptions)
-        push = record.push
+        record = calls.new_record(function, packed, num_returns, retries, retry_exceptions)
         if hold is not None:
             record.holds = [hold] if record.holds is None else [*record.holds, hold]
         if concurrency_group:
-            push.concurrency_group = concurrency_group
-        with core.lock:
-            refs = create_returns(core, record, num_returns)
-            if record.arguments is not None:
-                await_arguments(core, record, lambda _: client.flush(time.monotonic()))
+            record.push.concurrency_group = concurrency_group
+        references = record.references
+        with process.lock:
+            refs = calls.create_returns(record, num_returns)
+            if references is not None:
+                record.unready = not await_arguments(self._waiting, references, partial(self._ready, client, record))
             if client.submit(record, time.monotonic()):
                 if not self.dirty:
-                    core.reactor.call_later(0.001, core.flush)
+                    process.reactor.call_later(0.001, process.flush)
                 self.dirty.add(client)
-            elif client.state == RESOLVING and client.version == 0:
-                client.version = -1  # being asked
-                self.resolve(client)
-        self._since_poll += 1
-        if self._since_poll >= POLL_EVERY:
-            self._since_poll = 0
-            core.reactor.poll_now()
+        calls.submitted()
         return refs
+
+    @staticmethod
+    def _ready(client: ActorClient, record: TaskRecord) -> None:
+        record.unready = False
+        client.flush(time.monotonic())
 
     def flush(self) -> None:
         """Caller holds the lock."""
@@ -313,20 +310,11 @@ class ActorSubmitter:
 
     def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
         """Caller holds the lock."""
-        client = self._by_worker.get(worker_id)
-        if client is None:
-            return
+        client = self._by_worker[worker_id]
         for reply in replies:
-            record = client.on_reply(reply.task_id)
-            if record is None:
-                continue
-            if reply.retriable and record.retries_left != 0:
-                if record.retries_left > 0:
-                    record.retries_left -= 1
-                record.push.attempt += 1
-                client.resubmit(record, time.monotonic())
-            else:
-                self._core.tasks.complete(record, reply, worker_id)
+            record = client.on_reply(reply.task_id, reply.retriable)
+            if record is not None:
+                self._calls.complete(record, reply, worker_id)
         if client.queue:
             client.flush(time.monotonic())
 
@@ -336,23 +324,50 @@ class ActorSubmitter:
         pushes = []
         failures = []
         for record in records:
-            failed = resolve_arguments(self._core, record)
-            if failed is None:
-                pushes.append(record.push)
-            else:
-                del client.in_flight[record.push.task_id]
-                failures.append((record, failed))
+            if record.references is not None:
+                resolved = resolve_arguments(self._process, record.references)
+                if not isinstance(resolved, list):
+                    del client.in_flight[record.push.task_id]
+                    failures.append((record, resolved))
+                    continue
+                record.push.refs = resolved
+            pushes.append(record.push)
         if pushes:
             client.connection.send(PushTasks(pushes))
         # Only now: who waits for a failed call may make the next one, which must not overtake these.
         for record, failed in failures:
-            self._core.tasks.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
+            self._calls.fail_like(record, failed)
 
     def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
         error = client.cause
         if error is None:
             error = exceptions.ActorUnavailableError("The actor's process cannot be reached", client.actor_id.hex())
-        self._core.tasks.fail(record, error)
+        self._calls.fail(record, error)
+
+    def watch_creator(self, client: ActorClient) -> None:
+        assert client.lifetime is not None
+        if client.lifetime.state == PENDING:
+            self._waiting.watch(client.lifetime, CallbackWatcher(partial(self.resolve, client)))
+
+    def end_lifetime(self, client: ActorClient) -> None:
+        if client.lifetime is not None and client.lifetime.state == PENDING:
+            self._waiting.fail(client.lifetime, client.cause)
+
+    def tell_released(self, client: ActorClient) -> None:
+        self._tell(self._process.gcs.actors.begin_release, client, "has no handles any more")
+
+    def tell_killed(self, client: ActorClient) -> None:
+        self._tell(self._process.gcs.actors.begin_kill, client, "is killed")
+
+    def _tell(self, begin: Callable[[bytes, Done], None], client: ActorClient, what: str) -> None:
+        def done(error: Exception | None) -> None:
+            if error is not None and not self._process.closed:
+                logger.warning("That actor %s %s did not reach the GCS: %s", client.actor_id.hex(), what, error)
+
+        try:
+            begin(client.actor_id, done)
+        except (ClientClosed, exceptions.LocalRayletDiedError):
+            return  # the session has ended, and the actor with it
 
 
 def _creation_failure(client: ActorClient, error: Exception) -> Exception:

@@ -6,16 +6,19 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shoal._core.object_ref import ObjectRef
-from shoal._core.objects import ERROR, MAX_INLINE_BYTES, ObjectEntry
-from shoal._core.tasks import TaskRecord
+from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.objects import MAX_INLINE_BYTES
+from shoal._core.tasks import References
+from shoal._owner.values import Values
+from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import PLAIN, loads, loads_packed, serialize
 from shoal._wire.actor_creation import ActorCreation
-from shoal._wire.peer_frames import INLINE, PACKED, Argument, TaskPush, Value
+from shoal._wire.peer_frames import Argument, TaskPush, Value
+from shoal._wire.value_kinds import ERROR, INLINE, PACKED
 
 if TYPE_CHECKING:
-    from shoal._owner.core_worker import CoreWorker
+    from shoal._owner.process import Process
 
 
 # -- the owner ------------------------------------------------------------------------------------------
@@ -24,17 +27,18 @@ if TYPE_CHECKING:
 class PackedArguments:
     """Arguments of one call, serialized."""
 
-    __slots__ = ("args_object", "arguments", "data", "holds", "packed")
+    __slots__ = ("args_object", "data", "holds", "packed", "references")
 
     def __init__(self) -> None:
         self.data = b""
         self.packed = False
         self.args_object = b""
-        self.arguments: list[tuple[int, str, ObjectRef[Any]]] | None = None
+        self.references: References | None = None
+        #: Everything that must live until the call is over.
         self.holds: list[ObjectRef[Any]] | None = None
 
 
-def pack_arguments(core: CoreWorker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PackedArguments | None:
+def pack_arguments(values: Values, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PackedArguments | None:
     """None for no arguments at all. Large ones go to the object store, as one object."""
     if not args and not kwargs:
         return None
@@ -53,10 +57,10 @@ def pack_arguments(core: CoreWorker, args: tuple[Any, ...], kwargs: dict[str, An
             return packed
     serialized = serialize((args, kwargs), "the arguments")
     holds = serialized.contained
-    if packed.arguments is not None:
-        holds = holds + [ref for _, _, ref in packed.arguments]
+    if packed.references is not None:
+        holds = holds + [ref for _, _, ref in packed.references]
     if serialized.size > MAX_INLINE_BYTES:
-        ref = core.put_serialized(serialized)
+        ref = values.put_serialized(serialized)
         packed.data = b""
         packed.args_object = ref._entry.object_id
         holds = [*holds, ref]
@@ -73,7 +77,7 @@ def _take_references(
     packed: PackedArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Replace top-level references by None; the worker puts their values there."""
-    found: list[tuple[int, str, ObjectRef[Any]]] = []
+    found: References = []
     plain_args = list(args)
     for index, value in enumerate(args):
         if type(value) is ObjectRef:
@@ -84,60 +88,53 @@ def _take_references(
         if type(value) is ObjectRef:
             found.append((-1, name, value))
             plain_kwargs[name] = None
-    packed.arguments = found
+    packed.references = found
     return tuple(plain_args), plain_kwargs
 
 
 class _ArgumentWatcher:
-    """A task that waits for its arguments."""
+    """Counts the arguments that a call waits for."""
 
-    __slots__ = ("_ready", "_record")
+    __slots__ = ("_missing", "_ready")
 
-    def __init__(self, record: TaskRecord, ready: Callable[[TaskRecord], None]) -> None:
-        self._record = record
+    def __init__(self, missing: int, ready: Callable[[], None]) -> None:
+        self._missing = missing
         self._ready = ready
 
     def ready(self, entry: ObjectEntry) -> None:
-        self._record.unready -= 1
-        if self._record.unready == 0:
-            self._ready(self._record)
+        self._missing -= 1
+        if self._missing == 0:
+            self._ready()
 
 
-def await_arguments(core: CoreWorker, record: TaskRecord, ready: Callable[[TaskRecord], None]) -> bool:
-    """True when all reference arguments are ready; else ``ready(record)`` comes later. Caller holds the lock."""
-    if record.arguments is None:
-        return True
-    pending = {ref._entry.object_id: ref._entry for _, _, ref in record.arguments if not ref._entry.state}
-    record.unready = len(pending)
+def await_arguments(waiting: Waiting, references: References, ready: Callable[[], None]) -> bool:
+    """True when all are ready; else ``ready()`` comes later. Caller holds the lock."""
+    pending = {ref._entry.object_id: ref._entry for _, _, ref in references if not ref._entry.state}
     if not pending:
         return True
-    watcher = _ArgumentWatcher(record, ready)
+    watcher = _ArgumentWatcher(len(pending), ready)
     for entry in pending.values():
-        core.watch(entry, watcher)
+        waiting.watch(entry, watcher)
     return False
 
 
-def resolve_arguments(core: CoreWorker, record: TaskRecord) -> ObjectEntry | None:
-    """Fill in the values of ready reference arguments; the entry of one that is an error, if any."""
-    if record.arguments is None:
-        return None
+def resolve_arguments(process: Process, references: References) -> list[Argument] | ObjectEntry:
+    """The values of ready references; the entry of one that is an error, if any."""
     resolved = []
-    for position, keyword, ref in record.arguments:
+    for position, keyword, ref in references:
         entry = ref._entry
         if entry.state == ERROR:
             return entry
-        owner = entry.owner or core.address
         value = Value(entry.state, entry.payload, entry.size, entry.node_id)
-        resolved.append(Argument(position, keyword, entry.object_id, owner, value))
-    record.push.refs = resolved
-    return None
+        resolved.append(Argument(position, keyword, entry.object_id, entry.owner or process.address, value))
+    return resolved
 
 
 # -- the worker -----------------------------------------------------------------------------------------
 
 
 def load_arguments(
-    core: CoreWorker, push: TaskPush | ActorCreation, received: list[ObjectRef[Any]], home: bytes
+    values: Values, push: TaskPush | ActorCreation, received: list[ObjectRef[Any]], home: bytes
 ) -> tuple[Any, dict[str, Any]]:
     """The arguments of a call or an actor's creation, whose maker lives on the node ``home``; references met go to
     ``received``."""
@@ -146,7 +143,7 @@ def load_arguments(
         args: Any
         kwargs: dict[str, Any]
         if push.args_object:
-            args, kwargs = core.load_stored(push.args_object, home)
+            args, kwargs = values.load_stored(push.args_object, home)
         elif push.packed:
             args, kwargs = loads_packed(push.args)
         else:
@@ -160,7 +157,7 @@ def load_arguments(
                 elif value.kind == PACKED:
                     loaded = loads_packed(value.payload)
                 else:
-                    loaded = core.load_stored(argument.object_id, value.node_id)
+                    loaded = values.load_stored(argument.object_id, value.node_id)
                 if argument.position >= 0:
                     positional[argument.position] = loaded
                 else:

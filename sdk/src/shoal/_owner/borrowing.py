@@ -13,16 +13,16 @@ Rules:
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
-from shoal._core import objects
-from shoal._core.object_ref import ObjectRef, RefTracker
-from shoal._core.objects import ObjectEntry
+from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._owner.waiting import Waiting
+from shoal._values.ref_pickling import address_of_key, collected
 from shoal._wire.peer_frames import (
-    ERROR,
     AddBorrower,
     BorrowerAdded,
     GetValue,
@@ -31,11 +31,12 @@ from shoal._wire.peer_frames import (
     Value,
     ValueReady,
 )
+from shoal._wire.value_kinds import ERROR, PENDING, STORED
 from shoal_common.channel.frames import Message, WorkerAddress
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
-    from shoal._owner.core_worker import CoreWorker
+    from shoal._owner.process import Process
 
 
 class _RemoteWatcher:
@@ -52,29 +53,43 @@ class _RemoteWatcher:
 
 
 class Borrowing:
-    """The reference protocol of one process. Callers hold the core's lock unless a method says otherwise."""
+    """The reference protocol of one process. Callers hold its lock unless a method says otherwise."""
 
-    def __init__(self, core: CoreWorker) -> None:
-        self._core = core
-        #: References that died, told by the garbage collector at any moment and from any thread.
-        self.gone: deque[RefTracker] = deque()
+    def __init__(self, process: Process, waiting: Waiting) -> None:
+        self._process = process
+        self._waiting = waiting
         self._requests = itertools.count(1)
         self._unacknowledged: dict[int, bytes] = {}
-        self._waiting: deque[tuple[bytes, Message]] = deque()
+        self._after_acks: deque[tuple[bytes, Message]] = deque()
 
     # -- references that arrive -----------------------------------------------------------------------
 
     def restore(self, object_id: bytes, owner: WorkerAddress) -> ObjectRef[Any]:
         """The reference to an object named in a pickle. The caller registers it later if ``owner`` is another."""
-        table = self._core.table
-        if owner.worker_id == self._core.worker_id:
+        table = self._process.table
+        if owner.worker_id == self._process.worker_id:
             entry = table.entries.get(object_id)
             if entry is None:
                 entry = ObjectEntry(object_id)
                 table.entries[object_id] = entry
-                self._core.fail_entry(entry, exceptions.ObjectLostError(object_id.hex()))
+                self._waiting.fail(entry, exceptions.ObjectLostError(object_id.hex()))
             return table.ref_of(entry)
         ref, _ = table.borrow(object_id, owner)
+        return ref
+
+    def unpickled(self, object_id: bytes, owner: bytes) -> ObjectRef[Any]:
+        """The reference that a pickle names; ``owner`` is an ``address_key``. Its owner is told of it here or, within
+        a serialization of ours, by whoever reads that. Takes the lock itself."""
+        entry = self._process.table.entries.get(object_id)
+        ref = entry.tracker() if entry is not None and entry.tracker is not None else None
+        if ref is None:
+            with self._process.lock:
+                ref = self.restore(object_id, address_of_key(owner))
+        if collected.unpickled is not None:
+            collected.unpickled.append(ref)
+        elif ref._entry.owner is not None and not ref._entry.registered:
+            with self._process.lock:
+                self.register([ref])
         return ref
 
     def adopt(self, contained: list[RefWire]) -> list[ObjectRef[Any]]:
@@ -96,11 +111,11 @@ class Borrowing:
                 entry.registered = 1
                 by_owner.setdefault(entry.owner.worker_id, (entry.owner, []))[1].append(entry.object_id)
         for owner, object_ids in by_owner.values():
-            self._add(owner, object_ids, self._core.address)
+            self._add(owner, object_ids, self._process.address)
 
     def _add(self, owner: WorkerAddress, object_ids: list[bytes], borrower: WorkerAddress) -> None:
         request = next(self._requests)
-        connection = self._core.peers.connect(owner)
+        connection = self._process.peers.connect(owner)
         if connection is None:
             return  # the owner is dead: asking for the value will tell
         self._unacknowledged[request] = owner.worker_id
@@ -116,9 +131,9 @@ class Borrowing:
             entry = ref._entry
             owner = entry.owner
             if owner is None:
-                owner = self._core.address
+                owner = self._process.address
                 if receiver is not None and receiver.worker_id != owner.worker_id:
-                    self._core.table.add_borrower(entry.object_id, receiver.worker_id)
+                    self._process.table.add_borrower(entry.object_id, receiver.worker_id)
             elif receiver is not None and receiver.worker_id != owner.worker_id:
                 elsewhere.setdefault(owner.worker_id, (owner, []))[1].append(entry.object_id)
             wires.append(RefWire(entry.object_id, owner))
@@ -152,21 +167,11 @@ class Borrowing:
     # -- the end of references --------------------------------------------------------------------------
 
     def collect(self) -> None:
-        """Free what nobody holds any more."""
-        table = self._core.table
-        freed: list[ObjectEntry] = []
-        while self.gone:
-            try:
-                tracker = self.gone.popleft()
-            except IndexError:
-                break
-            entry = table.gone(tracker)
-            if entry is not None:
-                entry.contained = None  # their trackers join the queue
-                if entry.owner is not None or entry.state == objects.STORED or entry.on_free is not None:
-                    freed.append(entry)
-        if freed:
-            self.release(freed)
+        """Free what nobody holds any more. Takes the lock itself."""
+        with self._process.lock:
+            freed = self._process.table.collect()
+            if freed:
+                self.release(freed)
 
     def release(self, freed: list[ObjectEntry]) -> None:
         """Tell the store and the owners of objects that left the table."""
@@ -176,94 +181,83 @@ class Borrowing:
         for entry in freed:
             entry.contained = None
             if entry.owner is not None:
-                if entry.state == objects.STORED:
-                    self._core.store.uncache([entry.object_id])
+                if entry.state == STORED:
+                    self._process.store.uncache([entry.object_id])
                 if entry.registered:
                     ids, counts = removals.setdefault(entry.owner.worker_id, ([], []))
                     ids.append(entry.object_id)
                     counts.append(entry.registered)
-            elif entry.state == objects.STORED:
+            elif entry.state == STORED:
                 stored.setdefault(entry.node_id, []).append(entry.object_id)
             if entry.on_free is not None:
                 entry.on_free()
         for node_id, object_ids in stored.items():
-            self._core.store.uncache(object_ids)
-            self._core.raylets.free(node_id, object_ids)
+            self._process.store.uncache(object_ids)
+            self._process.raylets.free(node_id, object_ids)
         for worker_id, (ids, counts) in removals.items():
             self.send_after_acks(worker_id, RemoveBorrower(ids, counts))
 
     # -- messages -----------------------------------------------------------------------------------
 
     def send_after_acks(self, worker_id: bytes, message: Message) -> None:
-        if self._unacknowledged or self._waiting:
-            self._waiting.append((worker_id, message))
+        if self._unacknowledged or self._after_acks:
+            self._after_acks.append((worker_id, message))
         else:
-            self._core.peers.send(worker_id, message)
+            self._process.peers.send(worker_id, message)
 
     def on_added(self, message: BorrowerAdded) -> None:
         self._unacknowledged.pop(message.request, None)
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        while self._waiting and not self._unacknowledged:
-            worker_id, message = self._waiting.popleft()
-            self._core.peers.send(worker_id, message)
+        while self._after_acks and not self._unacknowledged:
+            worker_id, message = self._after_acks.popleft()
+            self._process.peers.send(worker_id, message)
 
     def on_add(self, connection: Connection, message: AddBorrower) -> None:
         for object_id in message.object_ids:
-            self._core.table.add_borrower(object_id, message.borrower.worker_id)
+            self._process.table.add_borrower(object_id, message.borrower.worker_id)
         # A connection to the borrower is how its death is noticed.
-        self._core.peers.connect(message.borrower)
+        self._process.peers.connect(message.borrower)
         connection.send(BorrowerAdded(message.request))
 
     def on_remove(self, connection: Connection, message: RemoveBorrower) -> None:
         freed = []
         for object_id, count in zip(message.object_ids, message.counts, strict=True):
-            entry = self._core.table.remove_borrower(object_id, connection.peer_worker_id, count)
+            entry = self._process.table.remove_borrower(object_id, connection.peer_worker_id, count)
             if entry is not None:
                 freed.append(entry)
         self.release(freed)
 
     def on_get(self, connection: Connection, message: GetValue) -> None:
-        entry = self._core.table.entries.get(message.object_id)
+        entry = self._process.table.entries.get(message.object_id)
         if entry is None:
             error = exceptions.ReferenceCountingAssertionError(message.object_id.hex())
-            connection.send(ValueReady(message.object_id, Value(ERROR, self._core.pickle_error(error))))
-        elif entry.state != objects.PENDING:
+            connection.send(ValueReady(message.object_id, Value(ERROR, pickle.dumps(error, 5))))
+        elif entry.state != PENDING:
             self.send_value(connection.peer_worker_id, entry)
         else:
-            self._core.watch(entry, _RemoteWatcher(self, connection.peer_worker_id))
+            self._waiting.watch(entry, _RemoteWatcher(self, connection.peer_worker_id))
 
     def send_value(self, worker_id: bytes, entry: ObjectEntry) -> None:
         contained = None
         if entry.contained:
-            receiver = self._core.peers.address_of(worker_id)
+            receiver = self._process.peers.address_of(worker_id)
             contained = self.lend(entry.contained, receiver)
         value = Value(entry.state, entry.payload, entry.size, entry.node_id, contained)
         self.send_after_acks(worker_id, ValueReady(entry.object_id, value))
 
-    def ask(self, entry: ObjectEntry) -> None:
-        """Ask the owner of a borrowed object for its value, once."""
-        if entry.asked or entry.owner is None or entry.state != objects.PENDING:
-            return
-        entry.asked = True
-        connection = self._core.peers.connect(entry.owner)
-        if connection is None:
-            self._core.fail_entry(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
-        else:
-            connection.send(GetValue(entry.object_id))
-
     def on_value(self, message: ValueReady) -> None:
-        entry = self._core.table.entries.get(message.object_id)
+        entry = self._process.table.entries.get(message.object_id)
         contained = self.adopt(message.value.contained) if message.value.contained else None
-        if entry is not None and entry.state == objects.PENDING:
-            self._core.settle(entry, message.value, contained)
+        if entry is not None and entry.state == PENDING:
+            self._waiting.settle(entry, message.value, contained)
 
     def on_peer_died(self, worker_id: bytes) -> None:
         for request in [r for r, owner in self._unacknowledged.items() if owner == worker_id]:
             del self._unacknowledged[request]
-        self.release(self._core.table.borrower_died(worker_id))
-        for entry in list(self._core.table.entries.values()):
-            if entry.owner is not None and entry.owner.worker_id == worker_id and entry.state == objects.PENDING:
-                self._core.fail_entry(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
+        self.release(self._process.table.borrower_died(worker_id))
+        for entry in list(self._process.table.entries.values()):
+            if entry.owner is not None and entry.owner.worker_id == worker_id and entry.state == PENDING:
+                self._waiting.fail(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
         self._send_waiting()

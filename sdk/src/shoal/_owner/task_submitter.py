@@ -4,83 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
-from shoal._core import objects
 from shoal._core.object_ref import ObjectRef
-from shoal._core.objects import ERROR
 from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
-from shoal._wire.peer_frames import INLINE, PushTasks, Recall, Recalled, TaskPush, TaskReply, Value
+from shoal._owner.calls import Calls
+from shoal._owner.waiting import Waiting
+from shoal._wire.peer_frames import PushTasks, Recall, Recalled, TaskReply
+from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.channel.frames import LeaseDemand, LeaseReturned, SchedulingClass
 
 if TYPE_CHECKING:
-    from shoal._owner.core_worker import CoreWorker
+    from shoal._owner.process import Process
 
 #: An idle lease is returned after so many seconds; at once when somebody waits for it.
 IDLE_LEASE_S = 0.2
-#: A thread that submits without ever waiting looks for answers after so many submissions.
-POLL_EVERY = 32
 #: Arguments of fewer bytes do not matter for where a task runs.
 WORTH_MOVING_BYTES = 1024 * 1024
 #: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
 LOSS_REASON_S = 2.0
 
 
-def new_record(
-    core: CoreWorker,
-    function: FunctionRecord,
-    packed: PackedArguments | None,
-    num_returns: int,
-    retries: int,
-    retry_exceptions: bool | bytes,
-) -> TaskRecord:
-    """A task or actor call about to be submitted."""
-    push = TaskPush(core.task_ids.next(), function.function_id, function.name, b"")
-    record = TaskRecord(push, function, [], retries_left=retries)
-    if packed is not None:
-        push.args = packed.data
-        push.packed = packed.packed
-        push.args_object = packed.args_object
-        record.holds = packed.holds
-        record.arguments = packed.arguments
-    if num_returns != 1:
-        push.num_returns = num_returns
-    if retry_exceptions:
-        push.retry_exceptions = retry_exceptions
-    return record
-
-
-def create_returns(core: CoreWorker, record: TaskRecord, num_returns: int) -> list[ObjectRef[Any]]:
-    """The objects that a record will make. Caller holds the lock. Raises: ShoalSystemError after a shutdown."""
-    if core.closed:
-        raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
-    refs = []
-    for index in range(num_returns):
-        entry, ref = core.table.create(record.push.task_id + index.to_bytes(4, "big"))
-        record.entries.append(entry)
-        refs.append(ref)
-    return refs
-
-
 class TaskSubmitter:
     """The port of the task queues. Callers hold the core's lock except for ``submit``."""
 
-    def __init__(self, core: CoreWorker) -> None:
-        self._core = core
+    def __init__(self, process: Process, waiting: Waiting, calls: Calls) -> None:
+        self._process = process
+        self._waiting = waiting
+        self._calls = calls
         self._queues: dict[SchedulingClass, TaskQueue] = {}
         self._by_key: list[TaskQueue] = []
         self._lease_queue: dict[bytes, TaskQueue] = {}
         self._by_worker: dict[bytes, tuple[TaskQueue, LeasedWorker]] = {}
-        self._since_poll = 0
 
     def queue_of(self, spec: SchedulingClass) -> TaskQueue:
-        with self._core.lock:
+        with self._process.lock:
             queue = self._queues.get(spec)
             if queue is None:
-                queue = TaskQueue(len(self._by_key), spec, self._core.node_id, self)
+                queue = TaskQueue(len(self._by_key), spec, self._process.node_id, self)
                 self._queues[spec] = queue
                 self._by_key.append(queue)
             return queue
@@ -97,30 +62,28 @@ class TaskSubmitter:
         retry_exceptions: bool | bytes,
         max_calls: int,
     ) -> list[ObjectRef[Any]]:
-        core = self._core
-        record = new_record(core, function, packed, num_returns, max_retries, retry_exceptions)
+        process, calls = self._process, self._calls
+        record = calls.new_record(function, packed, num_returns, max_retries, retry_exceptions)
         record.queue = queue
-        push = record.push
         if max_calls:
-            push.max_calls = max_calls
-        with core.lock:
-            refs = create_returns(core, record, num_returns)
-            if core.raylet.closed:
-                self.fail(record, core.node_error)
-            elif record.arguments is None or await_arguments(core, record, self._enqueue):
+            record.push.max_calls = max_calls
+        references = record.references
+        with process.lock:
+            refs = calls.create_returns(record, num_returns)
+            if process.raylet.closed:
+                calls.fail(record, process.node_error)
+            elif references is None or await_arguments(self._waiting, references, partial(self._enqueue, record)):
                 self._enqueue(record)
-        self._since_poll += 1
-        if self._since_poll >= POLL_EVERY:
-            self._since_poll = 0
-            core.reactor.poll_now()
+        calls.submitted()
         return refs
 
     def _enqueue(self, record: TaskRecord) -> None:
-        if record.arguments is not None:
-            failed = resolve_arguments(self._core, record)
-            if failed is not None:
-                self.finish(record, [Value(ERROR, failed.payload)] * len(record.entries))
+        if record.references is not None:
+            resolved = resolve_arguments(self._process, record.references)
+            if not isinstance(resolved, list):
+                self._calls.fail_like(record, resolved)
                 return
+            record.push.refs = resolved
         assert record.queue is not None
         record.queue.add(record)
 
@@ -143,46 +106,52 @@ class TaskSubmitter:
         # To another node all of it is placed; to this one, what another has sent back.
         placed = placed or source is not queue.home
         message = LeaseDemand(queue.key, source.demanded, spec, placed, self._argument_bytes(queue), mean_us)
-        self._core.raylets.send(source.node_id, message)
+        self._process.raylets.send(source.node_id, message)
 
     @staticmethod
     def _argument_bytes(queue: TaskQueue) -> dict[bytes, int] | None:
         """Of the next task: where its large arguments lie."""
-        if not queue.pending or queue.pending[0].arguments is None:
+        if not queue.pending or queue.pending[0].references is None:
             return None
         sizes: dict[bytes, int] = {}
-        for _, _, ref in queue.pending[0].arguments:
+        for _, _, ref in queue.pending[0].references:
             entry = ref._entry
-            if entry.state == objects.STORED:
+            if entry.state == STORED:
                 sizes[entry.node_id] = sizes.get(entry.node_id, 0) + entry.size
         return sizes if sum(sizes.values()) >= WORTH_MOVING_BYTES else None
 
     def give_back(self, worker: LeasedWorker) -> None:
         self._lease_queue.pop(worker.lease_id, None)
-        self._by_worker.pop(worker.worker_id, None)
-        self._core.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker.leaving))
+        self._forget(worker)
+        self._process.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker.leaving))
+
+    def _forget(self, worker: LeasedWorker) -> None:
+        if self._by_worker.get(worker.worker_id, (None, None))[1] is worker:
+            del self._by_worker[worker.worker_id]
+            self._calls.forget(worker.worker_id, self)
 
     # -- from the raylets -------------------------------------------------------------------------------
 
     def on_granted(self, node_id: bytes, message: frames.LeaseGranted) -> None:
         queue = self._by_key[message.class_key]
         source = queue.source(node_id)
-        connection = self._core.peers.connect(message.worker)
+        connection = self._process.peers.connect(message.worker)
         if connection is None:
             # Dead already; the raylet's LeaseLost is on its way, and the demand it satisfied is renewed.
             source.granted += 1
-            self._core.raylets.send(node_id, LeaseReturned(message.lease_id, worker_exits=True))
+            self._process.raylets.send(node_id, LeaseReturned(message.lease_id, worker_exits=True))
             queue.add_front([], time.monotonic())
             return
         now = time.monotonic()
         worker = LeasedWorker(message.lease_id, source, message.worker.worker_id, message.pid, connection, now)
         self._lease_queue[message.lease_id] = queue
         self._by_worker[worker.worker_id] = (queue, worker)
+        self._calls.expect(worker.worker_id, self)
         queue.on_granted(worker, now)
 
     def on_spillback(self, node_id: bytes, message: frames.LeaseSpillback) -> None:
         queue = self._by_key[message.class_key]
-        self._core.raylets.know(message.node_id, message.host, message.port)
+        self._process.raylets.know(message.node_id, message.host, message.port)
         queue.on_spillback(queue.source(node_id), message.count, queue.source(message.node_id))
 
     def on_raylet_lost(self, node_id: bytes, reason: str) -> None:
@@ -204,7 +173,7 @@ class TaskSubmitter:
 
     def _lost(self, queue: TaskQueue, worker: LeasedWorker, cause: Callable[[TaskRecord], Exception]) -> None:
         del self._lease_queue[worker.lease_id]
-        self._by_worker.pop(worker.worker_id, None)
+        self._forget(worker)
         records = queue.on_lost(worker.lease_id)
         connection = worker.connection
         if not connection.authenticated or (len(records) == 1 and connection.undelivered):
@@ -215,24 +184,24 @@ class TaskSubmitter:
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
         queue.add_front(records[1:], time.monotonic())
         for record in records[:1]:
-            self._retry_or_fail(record, cause(record))
+            if record.retry():
+                self._enqueue(record)
+            else:
+                self._calls.fail(record, cause(record))
 
     def on_worker_disconnected(self, worker_id: bytes) -> None:
         """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
-        held = self._by_worker.get(worker_id)
-        if held is None:
-            return
-        queue, worker = held
+        queue, worker = self._by_worker[worker_id]
         worker.blocked = True  # nothing more goes there
         queue.idle.pop(worker.lease_id, None)
 
         def give_up() -> None:
-            with self._core.lock:
+            with self._process.lock:
                 if worker.lease_id in self._lease_queue:
-                    self._core.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker_exits=True))
+                    self._process.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker_exits=True))
                     self.on_lost(frames.LeaseLost(worker.lease_id, "SYSTEM_ERROR", "the connection to it ended"))
 
-        self._core.reactor.call_later(LOSS_REASON_S, give_up)
+        self._process.reactor.call_later(LOSS_REASON_S, give_up)
 
     def on_refused(self, node_id: bytes, message: frames.LeaseRefused) -> None:
         queue = self._by_key[message.class_key]
@@ -247,7 +216,7 @@ class TaskSubmitter:
         else:
             error = exceptions.TaskUnschedulableError(message.reason)
         for record in queue.take_pending():
-            self.fail(record, error)
+            self._calls.fail(record, error)
 
     def on_reclaim(self, message: frames.LeaseReclaim) -> None:
         queue = self._lease_queue.get(message.lease_id)
@@ -268,22 +237,17 @@ class TaskSubmitter:
 
     # -- from the workers -----------------------------------------------------------------------------
 
-    def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> bool:
-        """False when this worker is not leased by us (an actor's replies)."""
-        held = self._by_worker.get(worker_id)
-        if held is None:
-            return False
-        queue, worker = held
+    def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
+        queue, worker = self._by_worker[worker_id]
         for reply in replies:
             record = queue.on_replied(worker, reply.task_id, reply.duration_us)
             if record is None:
                 continue
-            if reply.retriable and record.retries_left != 0:
-                self._again(record)
+            if reply.retriable and record.retry():
+                self._enqueue(record)
             else:
-                self.complete(record, reply, worker_id)
+                self._calls.complete(record, reply, worker_id)
         queue.after_replies(worker, time.monotonic())
-        return True
 
     def on_recalled(self, worker_id: bytes, message: Recalled) -> None:
         held = self._by_worker.get(worker_id)
@@ -292,51 +256,6 @@ class TaskSubmitter:
             queue.on_recalled(
                 worker, message.task_ids, time.monotonic(), blocked=message.blocked, leaving=message.leaving
             )
-
-    # -- the end of a task ------------------------------------------------------------------------------
-
-    def complete(self, record: TaskRecord, reply: TaskReply, worker_id: bytes) -> None:
-        """An answer's values become its objects' values."""
-        core = self._core
-        if reply.borrowed is not None:
-            for object_id in reply.borrowed:
-                core.table.add_borrower(object_id, worker_id)
-        if reply.kind == INLINE:
-            entry = record.entries[0]
-            entry.state = objects.INLINE
-            entry.payload = reply.payload
-            record.holds = None
-            if entry.watchers is not None or entry.tracker is None:
-                core.tell_ready(entry)
-        elif reply.values is not None:
-            self.finish(record, reply.values)
-        else:
-            self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries))
-
-    def finish(self, record: TaskRecord, values: list[Value]) -> None:
-        """The values of a task or call are there."""
-        for entry, value in zip(record.entries, values, strict=True):
-            if entry.state == objects.PENDING:
-                contained = self._core.borrowing.adopt(value.contained) if value.contained else None
-                self._core.settle(entry, value, contained)
-        record.holds = None
-        record.arguments = None
-
-    def fail(self, record: TaskRecord, error: Exception) -> None:
-        """End a task or call with a system error."""
-        self.finish(record, [Value(ERROR, self._core.pickle_error(error))] * len(record.entries))
-
-    def _retry_or_fail(self, record: TaskRecord, error: Exception) -> None:
-        if record.retries_left == 0:
-            self.fail(record, error)
-        else:
-            self._again(record)
-
-    def _again(self, record: TaskRecord) -> None:
-        if record.retries_left > 0:
-            record.retries_left -= 1
-        record.push.attempt += 1
-        self._enqueue(record)
 
 
 def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:

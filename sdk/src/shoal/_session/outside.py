@@ -11,8 +11,8 @@ from shoal import exceptions
 from shoal._launch.embedded import Place, new_session_directory
 from shoal._net.gateway_client import GatewayClient
 from shoal._owner.core_worker import CoreWorker
-from shoal._session import local_modules as _local_modules
 from shoal._session.arguments import GATEWAY_SCHEME
+from shoal._values import local_modules as _local_modules
 from shoal_common.channel.gateway_handshake import DEFAULT_PORT
 from shoal_common.channel.handshake import HandshakeError
 from shoal_common.tls import Tls, advice

@@ -281,6 +281,7 @@ def _forget_in_child() -> None:
     _release_sigterm()
 
 
+_current.register_starter(init)
 atexit.register(shutdown, True)
 os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_forget_in_child)
 

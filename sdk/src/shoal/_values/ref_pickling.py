@@ -6,13 +6,14 @@ references to objects of that owner a pickle holds: so pickle writes it once, an
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import threading
 from typing import Any
 
 import msgspec
 
-from shoal import _current
+from shoal._core import object_ref
 from shoal._core.object_ref import ObjectRef
 from shoal_common.channel.frames import WorkerAddress
 
@@ -37,31 +38,24 @@ def address_key(address: WorkerAddress) -> bytes:
 
 
 @functools.lru_cache(maxsize=4096)
-def _address_of_key(key: bytes) -> WorkerAddress:
+def address_of_key(key: bytes) -> WorkerAddress:
     return _decode_address(key)
 
 
 def reduce(ref: ObjectRef[Any]) -> tuple[Any, ...]:
-    """For ``__reduce__``; the reference is noted, so that whoever sends the pickle counts it."""
-    core = _current.current()
+    """As ``__reduce__``; the reference is noted, so that whoever sends the pickle counts it."""
+    holder = object_ref.holder()
     if collected.pickled is not None:
         collected.pickled.append(ref)
     else:
-        core.pin_for_ever([ref])
+        holder.pin_for_ever([ref])
     entry = ref._entry
-    return restore, (entry.object_id, core.address_key if entry.owner is None else address_key(entry.owner))
+    return restore, (entry.object_id, holder.address_key if entry.owner is None else address_key(entry.owner))
 
 
 def restore(object_id: bytes, owner: bytes) -> ObjectRef[Any]:
     """The reference again; noted, so that its owner is told of the new borrower."""
-    core = _current.current()
-    entry = core.table.entries.get(object_id)
-    if entry is not None and entry.tracker is not None:
-        known = entry.tracker()
-        if known is not None:
-            if collected.unpickled is not None:
-                collected.unpickled.append(known)
-            elif entry.owner is not None and not entry.registered:
-                core.register_ref(known)
-            return known
-    return core.restore_ref(object_id, _address_of_key(owner))
+    return object_ref.holder().restore_ref(object_id, owner)
+
+
+copyreg.pickle(ObjectRef, reduce)

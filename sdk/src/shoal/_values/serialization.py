@@ -20,7 +20,7 @@ from typing import Any
 import cloudpickle
 
 from shoal._core.object_ref import ObjectRef
-from shoal._session import local_modules as _local_modules
+from shoal._values import local_modules as _local_modules
 from shoal._values import ref_pickling as _ref_pickling
 from shoal._values.ref_pickling import collected
 

@@ -6,12 +6,6 @@ import msgspec
 
 from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message, WorkerAddress
 
-#: Kinds of a value on the wire.
-INLINE = 1  # ``payload`` is one plain pickle
-PACKED = 2  # ``payload`` is a pickle with its out-of-band buffers (see shoal._values.serialization)
-STORED = 3  # the value lies in the object store of ``node_id``
-ERROR = 4  # ``payload`` is the pickle of an exception
-
 
 class RefWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
     object_id: bytes
@@ -21,6 +15,7 @@ class RefWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Value(msgspec.Struct, array_like=True, gc=False):
     """One object's value, or where it lies."""
 
+    #: See ``value_kinds``.
     kind: int
     payload: bytes = b""
     size: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 import shoal
 from shoal import _current
 from shoal._core.object_ref import ObjectRef
-from shoal._core.objects import PENDING, STORED
+from shoal._wire.value_kinds import PENDING, STORED
 
 
 def get_local_object_locations(obj_refs: list[ObjectRef[Any]]) -> dict[ObjectRef[Any], dict[str, Any]]:

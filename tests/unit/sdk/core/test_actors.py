@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,19 +12,39 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shoal._core.actors import CONNECTED, DEAD, GATHER_S, RESOLVING, RESTARTING, WINDOW, ActorClient
+from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._wire.peer_frames import TaskPush
+from shoal._wire.value_kinds import ERROR
+from shoal_common.channel.frames import WorkerAddress
 
 ACTOR = b"a" * 16
 
 
-@dataclass
+@dataclass(eq=False)
 class RecordingPort:
     """Remembers what was sent (with the sequence numbers of that moment) and what failed."""
 
     batches: list[list[TaskRecord]] = field(default_factory=list)
     sequences: list[int] = field(default_factory=list)
     failed: list[tuple[TaskRecord, bool]] = field(default_factory=list)
+    #: What the GCS was asked or told, and the other questions, by name.
+    asked: list[str] = field(default_factory=list)
+
+    def resolve(self, client: ActorClient) -> None:
+        self.asked.append("resolve")
+
+    def watch_creator(self, client: ActorClient) -> None:
+        self.asked.append("watch creator")
+
+    def end_lifetime(self, client: ActorClient) -> None:
+        self.asked.append("end lifetime")
+
+    def tell_killed(self, client: ActorClient) -> None:
+        self.asked.append("killed")
+
+    def tell_released(self, client: ActorClient) -> None:
+        self.asked.append("released")
 
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
         assert client.state == CONNECTED
@@ -39,9 +60,9 @@ class RecordingPort:
 
 
 class Caller:
-    def __init__(self, *, in_order: bool = True, window: int = 1) -> None:
+    def __init__(self, *, in_order: bool = True, window: int = 1, lifetime: ObjectEntry | None = None) -> None:
         self.port = RecordingPort()
-        self.client = ActorClient(ACTOR, self.port, in_order=in_order, window=window)
+        self.client = ActorClient(ACTOR, self.port, in_order=in_order, window=window, lifetime=lifetime)
         self.calls = 0
         self.version = 0
 
@@ -49,7 +70,7 @@ class Caller:
         self.version += 1
         self.client.on_alive(self.version, b"w" * 16, object(), now)
 
-    def call(self, *, retries: int = 0, unready: int = 0, now: float = 0.0) -> TaskRecord:
+    def call(self, *, retries: int = 0, unready: bool = False, now: float = 0.0) -> TaskRecord:
         self.calls += 1
         push = TaskPush(self.calls.to_bytes(20, "big"), b"", "m", b"")
         record = TaskRecord(push, FunctionRecord(b"", "m"), [], retries_left=retries, unready=unready)
@@ -57,12 +78,14 @@ class Caller:
         return record
 
     def reply(self, record: TaskRecord) -> None:
-        assert self.client.on_reply(record.push.task_id) is record
+        assert self.client.on_reply(record.push.task_id, False) is record
 
 
 @pytest.fixture
-def caller() -> Caller:
-    return Caller()
+def caller() -> Iterator[Caller]:
+    made = Caller()
+    yield made
+    made.client.validate()
 
 
 @pytest.fixture
@@ -133,17 +156,17 @@ def test_window_grows_with_the_concurrency() -> None:
 
 
 def test_answer_nobody_waits_for_is_ignored(connected: Caller) -> None:
-    assert connected.client.on_reply(b"unknown") is None
+    assert connected.client.on_reply(b"unknown", False) is None
 
 
 # -- order -----------------------------------------------------------------------------------------------------------
 
 
 def test_call_waits_for_the_arguments_of_earlier_ones(connected: Caller) -> None:
-    first = connected.call(unready=1)
+    first = connected.call(unready=True)
     second = connected.call()
     assert connected.port.batches == []
-    first.unready = 0
+    first.unready = False
     connected.client.flush(1.0)
     assert connected.port.sent == [first, second]
 
@@ -151,13 +174,13 @@ def test_call_waits_for_the_arguments_of_earlier_ones(connected: Caller) -> None
 def test_out_of_order_actor_gets_what_is_ready() -> None:
     caller = Caller(in_order=False)
     caller.alive()
-    first = caller.call(unready=1)
+    first = caller.call(unready=True)
     second = caller.call(now=1.0)
-    third = caller.call(unready=1, now=2.0)
+    third = caller.call(unready=True, now=2.0)
     fourth = caller.call(now=3.0)
     assert caller.port.sent == [second, fourth]
     assert list(caller.client.queue) == [first, third]
-    first.unready = third.unready = 0
+    first.unready = third.unready = False
     caller.client.flush(4.0)
     assert caller.port.sent == [second, fourth, first, third]
 
@@ -166,7 +189,7 @@ def test_out_of_order_actor_keeps_the_rest_in_order() -> None:
     """What is behind the window stays behind what only waited for its arguments."""
     caller = Caller(in_order=False)
     caller.alive()
-    slow = caller.call(unready=1)
+    slow = caller.call(unready=True)
     records = [caller.call() for _ in range(WINDOW + 5)]
     caller.client.flush(1.0)
     assert caller.port.sent == records[:WINDOW]
@@ -196,7 +219,7 @@ def test_calls_never_sent_wait_for_the_restart(connected: Caller) -> None:
     assert connected.port.sent == [record]
 
 
-def test_retries_go_first_in_their_order_and_with_new_numbers(connected: Caller) -> None:
+def test_retries_go_first_in_their_order(connected: Caller) -> None:
     records = [connected.call(retries=2, now=float(i)) for i in range(3)]
     connected.client.on_disconnected()
     later = connected.call(retries=2, now=9.0)
@@ -253,15 +276,129 @@ def test_lost_connection_to_a_living_actor_leaves_an_unknown_fate(connected: Cal
     assert connected.port.batches[-1] == [again]
 
 
-def test_failed_call_to_be_repeated_goes_behind_what_waits(connected: Caller) -> None:
+def test_call_to_be_repeated_goes_before_later_ones_which_may_need_its_value(connected: Caller) -> None:
     first = connected.call(retries=1, now=0.0)
-    second = connected.call(unready=1, now=1.0)
-    connected.reply(first)
-    connected.client.resubmit(first, 2.0)
-    assert list(connected.client.queue) == [second, first]
-    second.unready = 0
-    connected.client.flush(3.0)
-    assert connected.port.batches[-1] == [second, first]
+    second = connected.call(unready=True, now=1.0)
+    assert connected.client.on_reply(first.push.task_id, True) is None
+    assert list(connected.client.queue) == [first, second]
+    connected.client.flush(2.0)
+    assert connected.port.batches[-1] == [first]
+    assert (first.retries_left, first.push.attempt) == (0, 1)
+    assert connected.client.on_reply(first.push.task_id, True) is first, "its retries are used up"
+
+
+def test_calls_to_be_repeated_keep_their_order(connected: Caller) -> None:
+    records = [connected.call(retries=1, now=float(i)) for i in range(3)]
+    later = connected.call(unready=True, now=9.0)
+    for record in records:
+        assert connected.client.on_reply(record.push.task_id, True) is None
+    assert list(connected.client.queue) == [*records, later]
+
+
+def test_calls_that_never_arrived_go_back_between_the_others(connected: Caller) -> None:
+    """One that is repeated has a lower number than those sent after it."""
+    first, second = connected.call(retries=1, now=0.0), connected.call(retries=1, now=1.0)
+    connected.client.on_reply(first.push.task_id, True)
+    connected.client.flush(2.0)
+    connected.client.on_unconnected()
+    assert list(connected.client.queue) == [first, second]
+
+
+# -- creation, by this process ---------------------------------------------------------------------------------------
+
+
+def test_first_call_asks_where_the_actor_is_and_the_creators_do_not(caller: Caller) -> None:
+    caller.call()
+    caller.call()
+    assert caller.port.asked == ["resolve"]
+    creator = Caller()
+    creator.client.create("arguments")
+    creator.call()
+    assert creator.port.asked == []
+    creator.client.on_registered()
+    assert creator.port.asked == ["resolve"]
+    creator.client.validate()
+
+
+def test_kill_before_the_registration_fails_calls_at_once_and_is_told_later(caller: Caller) -> None:
+    caller.client.create("arguments")
+    record = caller.call(retries=-1)
+    assert not caller.client.kill("killed")
+    assert caller.port.failed == [(record, True)]
+    assert (caller.client.creation, caller.client.cause) == (None, "killed")
+    assert "killed" not in caller.port.asked
+    caller.client.on_registered()
+    assert caller.port.asked == ["end lifetime", "killed"]
+    assert caller.client.kill("again"), "from now on the GCS is told at once"
+
+
+def test_handles_that_end_before_the_registration_are_told_of_with_it(caller: Caller) -> None:
+    caller.client.create("arguments")
+    assert caller.client.owned
+    caller.client.release()
+    assert (caller.client.owned, caller.client.creation, caller.port.asked) == (False, None, [])
+    caller.client.on_registered()
+    assert caller.port.asked == ["released", "resolve"]
+
+
+def test_handles_that_end_after_a_kill_are_not_told_of(caller: Caller) -> None:
+    caller.client.create("arguments")
+    caller.client.kill("killed")
+    caller.client.release()
+    caller.client.on_registered()
+    assert caller.port.asked == ["end lifetime", "killed"]
+
+
+def test_handles_that_end_later_are_told_of_at_once(caller: Caller) -> None:
+    caller.client.create("arguments")
+    caller.client.on_registered()
+    caller.alive()
+    assert caller.client.creation == "arguments", "for its restarts"
+    caller.client.release()
+    assert caller.port.asked == ["resolve", "released"]
+
+
+def test_creation_that_failed_is_the_cause_of_the_death(caller: Caller) -> None:
+    caller.client.create("arguments")
+    record = caller.call()
+    caller.client.on_dead(0, "bad argument")
+    caller.client.on_dead(0, "what is said later")
+    assert (caller.client.cause, caller.port.failed) == ("bad argument", [(record, True)])
+
+
+def borrowed_handle() -> Caller:
+    creator = WorkerAddress(b"n" * 16, b"creator", "/sock")
+    return Caller(lifetime=ObjectEntry(b"l" * 24, owner=creator))
+
+
+def test_actor_that_is_not_known_yet_is_waited_for_as_long_as_its_creator_lives() -> None:
+    caller = borrowed_handle()
+    record = caller.call()
+    assert caller.client.doubtful, "its creator may be dead already"
+    caller.client.on_unknown("unknown")
+    caller.client.on_unknown("unknown")
+    assert caller.port.asked == ["resolve", "watch creator", "resolve", "resolve"]
+    assert not caller.client.doubtful
+    assert caller.client.lifetime is not None
+    caller.client.lifetime.state = ERROR  # the creator is dead
+    assert caller.client.doubtful, "it may have registered the actor just before"
+    caller.client.on_unknown("unknown")
+    assert caller.port.failed == [(record, True)]
+    assert caller.client.cause == "unknown"
+
+
+def test_actor_that_is_known_is_asked_for_with_patience() -> None:
+    caller = borrowed_handle()
+    caller.call()
+    caller.alive()
+    caller.client.on_disconnected()
+    assert not caller.client.doubtful
+
+
+def test_unknown_actor_whose_handles_do_not_count_is_dead(caller: Caller) -> None:
+    caller.call()
+    caller.client.on_unknown("unknown")
+    assert caller.client.state == DEAD
 
 
 # -- death -----------------------------------------------------------------------------------------------------------
@@ -269,7 +406,7 @@ def test_failed_call_to_be_repeated_goes_behind_what_waits(connected: Caller) ->
 
 def test_death_fails_all_calls_in_order(connected: Caller) -> None:
     sent = connected.call(retries=-1)
-    waiting = connected.call(unready=1)
+    waiting = connected.call(unready=True)
     connected.client.on_dead(2, "cause")
     assert connected.client.state == DEAD
     assert connected.port.failed == [(sent, True), (waiting, True)]
@@ -284,9 +421,9 @@ def test_call_to_a_dead_actor_fails_at_once(caller: Caller) -> None:
 
 
 def test_argument_that_becomes_ready_after_the_death_sends_nothing(connected: Caller) -> None:
-    record = connected.call(unready=1)
+    record = connected.call(unready=True)
     connected.client.on_dead(2, "cause")
-    record.unready = 0
+    record.unready = False
     connected.client.flush(1.0)
     assert connected.port.batches == []
 
@@ -294,11 +431,13 @@ def test_argument_that_becomes_ready_after_the_death_sends_nothing(connected: Ca
 # -- any order of events -----------------------------------------------------------------------------------------------
 
 
-class AnyOrder(RuleBasedStateMachine):
-    """Whatever happens: every call is answered or fails exactly once, and each incarnation sees the caller's order."""
+class AnyOrder(RecordingPort, RuleBasedStateMachine):
+    """Whatever happens: every call is answered or fails exactly once, and each incarnation sees the caller's order, but
+    for what is repeated because it failed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        RuleBasedStateMachine.__init__(self)
+        RecordingPort.__init__(self)
         self.client = ActorClient(ACTOR, self, in_order=True, window=1)
         self.client.window = 4
         self.now = 0.0
@@ -308,12 +447,13 @@ class AnyOrder(RuleBasedStateMachine):
         self.received: list[TaskRecord] = []
         self.runs: dict[bytes, int] = {}
         self.allowed: dict[bytes, int] = {}
+        self.repeated: set[bytes] = set()
 
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
         for record in records:
-            assert record.unready == 0
-            assert record.push.sequence == len(self.received) + 1
-            self.received.append(record)
+            assert not record.unready
+            if record.push.task_id not in self.repeated:
+                self.received.append(record)
             self.runs[record.push.task_id] = self.runs.get(record.push.task_id, 0) + 1
 
     def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
@@ -327,7 +467,7 @@ class AnyOrder(RuleBasedStateMachine):
     def call(self, retries: int, ready: bool) -> None:
         task_id = len(self.submitted).to_bytes(20, "big")
         record = TaskRecord(
-            TaskPush(task_id, b"", "m", b""), FunctionRecord(b"", "m"), [], retries_left=retries, unready=int(not ready)
+            TaskPush(task_id, b"", "m", b""), FunctionRecord(b"", "m"), [], retries_left=retries, unready=not ready
         )
         self.submitted.append(record)
         self.allowed[task_id] = 10**6 if retries < 0 else retries + 1
@@ -338,16 +478,28 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(number=st.integers(0, 5))
     def argument_is_ready(self, number: int) -> None:
         queue: Any = self.client.queue
-        queue[number % len(queue)].unready = 0
+        queue[number % len(queue)].unready = False
         self.client.flush(self.now)
 
     @precondition(lambda self: self.client.state == CONNECTED and self.client.in_flight)
     @rule(count=st.integers(1, 3))
     def answer(self, count: int) -> None:
         for task_id in list(self.client.in_flight)[:count]:
-            record = self.client.on_reply(task_id)
+            record = self.client.on_reply(task_id, False)
             assert record is not None
             self._end(record)
+        self.client.flush(self.now)
+
+    @precondition(lambda self: self.client.state == CONNECTED and self.client.in_flight)
+    @rule(number=st.integers(0, 3))
+    def fails_and_may_be_repeated(self, number: int) -> None:
+        in_flight = list(self.client.in_flight)
+        task_id = in_flight[number % len(in_flight)]
+        record = self.client.on_reply(task_id, True)
+        if record is not None:
+            self._end(record)
+        else:
+            self.repeated.add(task_id)
         self.client.flush(self.now)
 
     @precondition(lambda self: self.client.state in (RESOLVING, RESTARTING))
@@ -376,7 +528,7 @@ class AnyOrder(RuleBasedStateMachine):
         waiting = [record.push.task_id for record in self.client.queue]
         places = [*waiting, *self.client.in_flight, *self.ended]
         assert len(places) == len(set(places)) == len(self.submitted)
-        assert len(self.client.in_flight) <= self.client.window
+        self.client.validate()
 
     @invariant()
     def each_incarnation_sees_the_order_of_submission(self) -> None:

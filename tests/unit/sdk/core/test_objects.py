@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shoal._core.object_ref import ObjectRef, RefTracker
-from shoal._core.objects import INLINE, PENDING, ObjectEntry, ObjectTable
+from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.objects import ObjectTable
+from shoal._wire.value_kinds import INLINE, PENDING, STORED
 from shoal_common.channel.frames import WorkerAddress
 
 OBJECT = b"o" * 24
@@ -22,22 +24,23 @@ class Table:
     """A table whose dead references are collected on request, as the core does it."""
 
     def __init__(self) -> None:
-        self.dead: list[RefTracker] = []
-        self.objects = ObjectTable(self.dead.append)
+        self.objects = ObjectTable()
 
     def collect(self) -> list[ObjectEntry]:
-        """The entries freed because their references died."""
-        freed = []
-        while self.dead:
-            entry = self.objects.gone(self.dead.pop(0))
-            if entry is not None:
-                freed.append(entry)
+        """The entries freed because nobody holds them any more."""
+        before = dict(self.objects.entries)
+        told = self.objects.collect()
+        freed = [entry for object_id, entry in before.items() if object_id not in self.objects.entries]
+        assert set(map(id, told)) <= set(map(id, freed))
+        assert not self.objects.dropped
         return freed
 
 
 @pytest.fixture
-def table() -> Table:
-    return Table()
+def table() -> Iterator[Table]:
+    made = Table()
+    yield made
+    made.objects.validate()
 
 
 def owned(table: Table, *, ready: bool = True) -> tuple[ObjectEntry, ObjectRef[Any]]:
@@ -90,14 +93,16 @@ def test_pending_object_stays_for_its_task(table: Table) -> None:
     del ref
     assert table.collect() == []
     entry.state = INLINE
-    assert table.objects.settled(entry) is entry
+    table.objects.settled(entry)
+    assert table.collect() == [entry]
     assert table.objects.entries == {}
 
 
 def test_settled_object_stays_for_its_reference(table: Table) -> None:
     entry, ref = owned(table, ready=False)
     entry.state = INLINE
-    assert table.objects.settled(entry) is None
+    table.objects.settled(entry)
+    assert table.collect() == []
     assert table.objects.entries == {OBJECT: entry}
     assert ref._entry is entry
 
@@ -108,6 +113,17 @@ def test_object_without_a_task_is_freed_while_pending(table: Table) -> None:
     entry.on_free = lambda: None
     del ref
     assert table.collect() == [entry]
+
+
+def test_only_what_somebody_is_to_be_told_of_is_returned(table: Table) -> None:
+    """An inline object of our own is nowhere else; a stored one lies on a node, with what is inside of it."""
+    inner, inner_ref = table.objects.create(b"i" * 24)
+    inner.state = INLINE
+    entry, ref = owned(table)
+    entry.state, entry.contained = STORED, [inner_ref]
+    del ref, inner_ref
+    assert table.objects.collect() == [entry]
+    assert table.objects.entries == {}
 
 
 # -- objects of others -------------------------------------------------------------------------------------------------
@@ -263,7 +279,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.table.objects.borrower_died(worker)
         self.counts = {key: count for key, count in self.counts.items() if key[1] != worker}
 
-    @precondition(lambda self: self.table.dead)
+    @precondition(lambda self: self.table.objects.dropped)
     @rule()
     def collect(self) -> None:
         for entry in self.table.collect():
@@ -273,11 +289,12 @@ class AnyOrder(RuleBasedStateMachine):
     def what_is_held_is_known(self) -> None:
         held = set(self.refs) | self.pending | {name for (name, _), count in self.counts.items() if count}
         assert held <= set(self.table.objects.entries)
-        if not self.table.dead:
+        if not self.table.objects.dropped:
             assert held == set(self.table.objects.entries)
         for name, ref in self.refs.items():
             assert self.table.objects.ref_of(self.table.objects.entries[name]) is ref
         self.mine = set(self.table.objects.entries)  # a freed name may be used again
+        self.table.objects.validate()
 
 
 AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal._session import local_modules as _local_modules
 from shoal._session.outside import parse_address
+from shoal._values import local_modules as _local_modules
 from shoal._values.serialization import serialize
 
 

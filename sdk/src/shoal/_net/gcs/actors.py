@@ -36,15 +36,20 @@ class Actors:
         self._gcs.call_async("Actor", "CreateActor", _creation(spec), lambda _, error: done(error))
 
     def begin_wait(
-        self, actor_id: bytes, known_version: int, done: Callable[[ActorRecord | None, Exception | None], None]
+        self,
+        actor_id: bytes,
+        known_version: int,
+        wait_s: float,
+        done: Callable[[ActorRecord | None, Exception | None], None],
     ) -> None:
-        """Answered when the actor's version is beyond ``known_version``, or after ``POLL_S``; NotFound is an error."""
-        request = gcs_pb2.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=int(POLL_S * 1000))
+        """Answered when the actor's version is beyond ``known_version``, or after ``wait_s`` seconds, at most
+        ``POLL_S``; NotFound is an error."""
+        request = gcs_pb2.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=int(wait_s * 1000))
 
         def answered(response: gcs_pb2.WaitActorResponse | None, error: Exception | None) -> None:
             done(None if response is None else _record(response.actor), error)
 
-        self._gcs.call_async("Actor", "WaitActor", request, answered, timeout_s=POLL_S + _ANSWER_S)
+        self._gcs.call_async("Actor", "WaitActor", request, answered, timeout_s=wait_s + _ANSWER_S)
 
     def named(self, name: str, namespace: str) -> bytes:
         """The payload of the handle of a living actor. Raises: NotFound."""

@@ -1,0 +1,145 @@
+"""Calls of this owner, of functions and of actors: from the record to the values of its objects."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shoal import exceptions
+from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._owner.arguments import PackedArguments
+from shoal._owner.borrowing import Borrowing
+from shoal._owner.waiting import Waiting
+from shoal._wire.peer_frames import TaskPush, TaskReply, Value
+from shoal._wire.value_kinds import ERROR, INLINE, PENDING
+
+if TYPE_CHECKING:
+    from shoal._owner.process import Process
+
+#: A thread that submits without ever waiting looks for answers after so many submissions.
+POLL_EVERY = 32
+
+
+class Route(Protocol):
+    """Who has calls under way at a worker. Called with the lock."""
+
+    def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None: ...
+
+    def on_worker_disconnected(self, worker_id: bytes) -> None:
+        """It is forgotten already."""
+
+
+class Calls:
+    """Of one process. Callers hold its lock except for ``new_record`` and ``submitted``."""
+
+    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing) -> None:
+        self._process = process
+        self._waiting = waiting
+        self._borrowing = borrowing
+        self._routes: dict[bytes, Route] = {}
+        self._since_poll = 0
+
+    # -- the beginning ----------------------------------------------------------------------------------
+
+    def new_record(
+        self,
+        function: FunctionRecord,
+        packed: PackedArguments | None,
+        num_returns: int,
+        retries: int,
+        retry_exceptions: bool | bytes,
+    ) -> TaskRecord:
+        """One about to be submitted."""
+        push = TaskPush(self._process.task_ids.next(), function.function_id, function.name, b"")
+        record = TaskRecord(push, function, [], retries_left=retries)
+        if packed is not None:
+            push.args = packed.data
+            push.packed = packed.packed
+            push.args_object = packed.args_object
+            record.holds = packed.holds
+            record.references = packed.references
+        if num_returns != 1:
+            push.num_returns = num_returns
+        if retry_exceptions:
+            push.retry_exceptions = retry_exceptions
+        return record
+
+    def create_returns(self, record: TaskRecord, num_returns: int) -> list[ObjectRef[Any]]:
+        """The objects that a record will make. Raises: ShoalSystemError after a shutdown."""
+        if self._process.closed:
+            raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
+        refs = []
+        for index in range(num_returns):
+            entry, ref = self._process.table.create(record.push.task_id + index.to_bytes(4, "big"))
+            record.entries.append(entry)
+            refs.append(ref)
+        return refs
+
+    def submitted(self) -> None:
+        """Now and then, what has been answered is looked at."""
+        self._since_poll += 1
+        if self._since_poll >= POLL_EVERY:
+            self._since_poll = 0
+            self._process.reactor.poll_now()
+
+    # -- the way of replies -----------------------------------------------------------------------------
+
+    def expect(self, worker_id: bytes, route: Route) -> None:
+        """From now on that worker answers to ``route``."""
+        self._routes[worker_id] = route
+
+    def forget(self, worker_id: bytes, route: Route) -> None:
+        """``route`` has nothing under way there any more."""
+        if self._routes.get(worker_id) is route:
+            del self._routes[worker_id]
+
+    def forget_all(self) -> None:
+        self._routes.clear()
+
+    def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
+        """Those of a worker that was given up come too late, and are dropped."""
+        route = self._routes.get(worker_id)
+        if route is not None:
+            route.on_replies(worker_id, replies)
+
+    def on_worker_disconnected(self, worker_id: bytes) -> None:
+        route = self._routes.pop(worker_id, None)
+        if route is not None:
+            route.on_worker_disconnected(worker_id)
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def complete(self, record: TaskRecord, reply: TaskReply, worker_id: bytes) -> None:
+        """An answer's values become its objects' values."""
+        if reply.borrowed is not None:
+            for object_id in reply.borrowed:
+                self._process.table.add_borrower(object_id, worker_id)
+        if reply.kind == INLINE:
+            entry = record.entries[0]
+            entry.state = INLINE
+            entry.payload = reply.payload
+            record.holds = None
+            if entry.watchers is not None or entry.tracker is None:
+                self._waiting.tell_ready(entry)
+        elif reply.values is not None:
+            self.finish(record, reply.values)
+        else:
+            self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries))
+
+    def finish(self, record: TaskRecord, values: list[Value]) -> None:
+        """The values are there."""
+        for entry, value in zip(record.entries, values, strict=True):
+            if entry.state == PENDING:
+                contained = self._borrowing.adopt(value.contained) if value.contained else None
+                self._waiting.settle(entry, value, contained)
+        record.holds = None
+        record.references = None
+
+    def fail(self, record: TaskRecord, error: Exception) -> None:
+        """End it with a system error."""
+        self.finish(record, [Value(ERROR, pickle.dumps(error, 5))] * len(record.entries))
+
+    def fail_like(self, record: TaskRecord, argument: ObjectEntry) -> None:
+        """An argument is an error, and so is everything that is made of it."""
+        self.finish(record, [Value(ERROR, argument.payload)] * len(record.entries))

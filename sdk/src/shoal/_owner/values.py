@@ -1,0 +1,141 @@
+"""Values into objects, and out of them: ``put``, ``get``, and what lies in the object store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from shoal import exceptions
+from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.objects import MAX_INLINE_BYTES
+from shoal._owner.borrowing import Borrowing
+from shoal._owner.waiting import Waiting
+from shoal._values.ref_pickling import collected
+from shoal._values.serialization import Serialized, loads, loads_packed, serialize
+from shoal._wire.value_kinds import ERROR, INLINE, PACKED, PENDING, STORED
+
+if TYPE_CHECKING:
+    from shoal._owner.process import Process
+
+
+class Values:
+    """Of one process. Callers do not hold its lock."""
+
+    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing) -> None:
+        self._process = process
+        self._waiting = waiting
+        self._borrowing = borrowing
+
+    # -- into objects -------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        """As ``shoal.put``."""
+        if isinstance(value, ObjectRef):
+            raise TypeError(
+                "Calling 'put' on an shoal.ObjectRef is not allowed. "
+                "If you really want to do this, you can wrap the ObjectRef in a list and call 'put' on it."
+            )
+        return self.put_serialized(serialize(value, "the put value"))
+
+    def put_serialized(self, serialized: Serialized) -> ObjectRef[Any]:
+        process = self._process
+        object_id = process.new_object_id()
+        if process.table.dropped:
+            self._borrowing.collect()
+        size = serialized.size
+        if size <= MAX_INLINE_BYTES:
+            entry, ref = process.table.create(object_id)
+            if serialized.buffers:
+                entry.state, entry.payload = PACKED, serialized.packed()
+            else:
+                entry.state, entry.payload = INLINE, serialized.pickled
+        else:
+            self.write(object_id, serialized, process.worker_id)
+            entry, ref = process.table.create(object_id)
+            entry.state, entry.size, entry.node_id = STORED, size, process.node_id
+        if serialized.contained:
+            entry.contained = serialized.contained
+        return ref
+
+    def write(self, object_id: bytes, serialized: Serialized, owner: bytes) -> int:
+        """Store a packed value; returns its size in bytes."""
+        store = self._process.store
+        size = serialized.packed_size
+        view = store.create(object_id, size, owner)
+        try:
+            serialized.write_packed(view)
+        except BaseException:
+            store.abort(object_id)
+            raise
+        finally:
+            view.release()
+        store.seal(object_id)
+        return size
+
+    # -- out of them ----------------------------------------------------------------------------------
+
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None = None) -> Any:
+        """As ``shoal.get`` of one."""
+        entry = ref._entry
+        if entry.state == INLINE and entry.contained is None:
+            return loads(entry.payload)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if entry.state == PENDING:
+            self._waiting.until_ready([entry], timeout)
+        return self.value_of(entry, deadline)
+
+    def get_many(self, refs: Sequence[ObjectRef[Any]], timeout: float | None = None) -> list[Any]:
+        """As ``shoal.get`` of a list."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pending = [entry for ref in refs if (entry := ref._entry).state == PENDING]
+        if pending:
+            self._raise_error(refs)
+            self._waiting.until_ready(pending, timeout)
+            self._raise_error(refs)
+        return [
+            loads(entry.payload)
+            if (entry := ref._entry).state == INLINE and entry.contained is None
+            else self.value_of(entry, deadline)
+            for ref in refs
+        ]
+
+    def _raise_error(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Of the first that is one."""
+        failed = next((ref._entry for ref in refs if ref._entry.state == ERROR), None)
+        if failed is not None:
+            self.value_of(failed)
+
+    def value_of(self, entry: ObjectEntry, deadline: float | None = None) -> Any:
+        """The value of a ready object, which has come to this node by ``deadline``, in the time of ``time.monotonic``.
+
+        Raises: what it holds if that is an error; GetTimeoutError.
+        """
+        if entry.contained is None and entry.state != ERROR:
+            return self._load(entry, deadline)
+        outer, collected.unpickled = collected.unpickled, []
+        try:
+            value = self._load(entry, deadline)
+            with self._process.lock:
+                self._borrowing.register(collected.unpickled)
+        finally:
+            collected.unpickled = outer
+        if entry.state == ERROR:
+            raise value.as_instanceof_cause() if isinstance(value, exceptions.TaskError) else value
+        return value
+
+    def _load(self, entry: ObjectEntry, deadline: float | None) -> Any:
+        if entry.state == STORED:
+            return self.load_stored(entry.object_id, entry.node_id, deadline)
+        if entry.state == PACKED:
+            return loads_packed(entry.payload)
+        return loads(entry.payload)
+
+    def load_stored(self, object_id: bytes, home: bytes, deadline: float | None = None) -> Any:
+        """The value of an object in a node's store. A task gives its CPU to others while it comes from another node."""
+        process = self._process
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if home != process.node_id and process.blocking is not None and not process.store.is_here(object_id):
+            with process.blocking():
+                return process.store.load(object_id, home, timeout)
+        return process.store.load(object_id, home, timeout)

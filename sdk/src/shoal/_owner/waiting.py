@@ -1,0 +1,208 @@
+"""Objects become ready, and whoever waits for them is told."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shoal import exceptions
+from shoal._core.object_ref import ObjectEntry, ObjectRef, Watcher
+from shoal._net.reactor import Reactor, Waiter
+from shoal._wire.peer_frames import GetValue, Value
+from shoal._wire.value_kinds import ERROR, PENDING, STORED
+
+if TYPE_CHECKING:
+    from shoal._owner.process import Process
+
+
+class _GetWatcher:
+    """``get`` waits for all, or the first error."""
+
+    __slots__ = ("_reactor", "_waiter")
+
+    def __init__(self, reactor: Reactor, waiter: Waiter) -> None:
+        self._reactor = reactor
+        self._waiter = waiter
+
+    def ready(self, entry: ObjectEntry) -> None:
+        if entry.state == ERROR:
+            self._reactor.finish(self._waiter)
+        else:
+            self._reactor.count_down(self._waiter)
+
+
+class _WaitWatcher(_GetWatcher):
+    """``wait`` waits for so many, errors too."""
+
+    __slots__ = ()
+
+    def ready(self, entry: ObjectEntry) -> None:
+        self._reactor.count_down(self._waiter)
+
+
+class CallbackWatcher:
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+
+    def ready(self, entry: ObjectEntry) -> None:
+        self._callback()
+
+
+class Waiting:
+    """Of one process. Methods that wait are called without its lock, the others with it unless they say otherwise."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    # -- objects become ready -------------------------------------------------------------------------
+
+    def settle(self, entry: ObjectEntry, value: Value, contained: list[ObjectRef[Any]] | None = None) -> None:
+        """A pending object has its value; ``contained``: the references inside."""
+        entry.state, entry.payload, entry.size, entry.node_id = value.kind, value.payload, value.size, value.node_id
+        entry.contained = contained
+        if value.kind == STORED and entry.owner is None:
+            self._process.raylets.open(value.node_id)  # its death ends the object, and this process's end is seen there
+        self.tell_ready(entry)
+
+    def fail(self, entry: ObjectEntry, error: Exception) -> None:
+        """A pending object will not have a value."""
+        entry.state, entry.payload = ERROR, pickle.dumps(error, 5)
+        self.tell_ready(entry)
+
+    def tell_ready(self, entry: ObjectEntry) -> None:
+        watchers = entry.watchers
+        if watchers is not None:
+            entry.watchers = None
+            for watcher in watchers:
+                watcher.ready(entry)
+        self._process.table.settled(entry)
+
+    # -- who waits --------------------------------------------------------------------------------------
+
+    def watch(self, entry: ObjectEntry, watcher: Watcher) -> None:
+        """``entry`` is pending; the owner of a borrowed one is asked."""
+        if entry.watchers is None:
+            entry.watchers = [watcher]
+        else:
+            entry.watchers.append(watcher)
+        if entry.owner is not None:
+            self.ask(entry)
+
+    def ask(self, entry: ObjectEntry) -> None:
+        """Ask the owner of a borrowed object for its value, once."""
+        if entry.asked or entry.owner is None or entry.state != PENDING:
+            return
+        entry.asked = True
+        connection = self._process.peers.connect(entry.owner)
+        if connection is None:
+            self.fail(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
+        else:
+            connection.send(GetValue(entry.object_id))
+
+    def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Call back once the object is ready, perhaps at once; under the lock, which the caller does not hold.
+
+        What the leading thread calls must not wait for anything, and runs no user code.
+        """
+        entry = ref._entry
+        with self._process.lock:
+            if entry.state == PENDING:
+                self.watch(entry, CallbackWatcher(callback))
+            else:
+                callback()
+        self._process.flush()
+
+    def until_ready(self, entries: list[ObjectEntry], timeout: float | None) -> None:
+        """Block until all are ready or one has failed. Raises: GetTimeoutError."""
+        process = self._process
+        if timeout is not None and timeout <= 0:
+            process.flush()
+            process.reactor.poll_now()  # what has arrived counts
+        waiter = Waiter()
+        watcher = _GetWatcher(process.reactor, waiter)
+        try:
+            with process.lock:
+                waiting = self._watch_all(entries, watcher)
+                if not waiting or any(entry.state == ERROR for entry in entries):
+                    return
+                waiter.remaining = len(waiting)
+            if not self.block(waiter, timeout):
+                missing = next((entry for entry in entries if entry.state == PENDING), None)
+                if missing is not None:
+                    raise exceptions.GetTimeoutError(
+                        f"Get timed out: some object(s) not ready ({missing.object_id.hex()} among them)."
+                    )
+        finally:
+            if waiter.remaining > 0:  # an error, the time or an interrupt ended it early
+                with process.lock:
+                    self._unwatch(entries, watcher)
+
+    def wait(
+        self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """As ``shoal.wait``."""
+        process = self._process
+        found = _ready_indices(refs, num_returns)
+        if len(found) < num_returns and (timeout is None or timeout > 0):
+            waiter = Waiter(num_returns - len(found))
+            watcher = _WaitWatcher(process.reactor, waiter)
+            entries: list[ObjectEntry] = []
+            try:
+                with process.lock:
+                    entries = [ref._entry for ref in refs if ref._entry.state == PENDING]
+                    waiter.remaining = num_returns - (len(refs) - len(entries))
+                    waiting = self._watch_all(entries, watcher) if waiter.remaining > 0 else []
+                if waiter.remaining > 0 and waiting:
+                    self.block(waiter, timeout)
+            finally:
+                with process.lock:
+                    self._unwatch(entries, watcher)
+            found = _ready_indices(refs, num_returns)
+        elif len(found) < num_returns:
+            process.flush()
+            process.reactor.poll_now()
+            with process.lock:
+                for ref in refs:
+                    if ref._entry.owner is not None:
+                        self.ask(ref._entry)
+            found = _ready_indices(refs, num_returns)
+        if len(found) == 1:
+            at = found[0]
+            return [refs[at]], refs[:at] + refs[at + 1 :]
+        chosen = set(found)
+        return [refs[i] for i in found], [ref for i, ref in enumerate(refs) if i not in chosen]
+
+    def block(self, waiter: Waiter, timeout: float | None = None) -> bool:
+        """Wait without the lock; a task that blocks lends its CPU meanwhile."""
+        process = self._process
+        process.flush()
+        if process.blocking is not None:
+            with process.blocking():
+                return process.reactor.wait(waiter, timeout)
+        return process.reactor.wait(waiter, timeout)
+
+    def _watch_all(self, entries: list[ObjectEntry], watcher: Watcher) -> list[ObjectEntry]:
+        """Those that are still pending when all have been asked for."""
+        waiting = [entry for entry in entries if entry.state == PENDING]
+        for entry in waiting:
+            self.watch(entry, watcher)
+        return [entry for entry in waiting if entry.state == PENDING]
+
+    @staticmethod
+    def _unwatch(entries: list[ObjectEntry], watcher: Watcher) -> None:
+        for entry in entries:
+            if entry.watchers is not None and watcher in entry.watchers:
+                entry.watchers.remove(watcher)
+
+
+def _ready_indices(refs: list[ObjectRef[Any]], most: int) -> list[int]:
+    found = []
+    for index, ref in enumerate(refs):
+        if ref._entry.state:
+            found.append(index)
+            if len(found) == most:
+                break
+    return found

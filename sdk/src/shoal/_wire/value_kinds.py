@@ -1,0 +1,14 @@
+"""What an object's value is, in its owner's table and on the wire."""
+
+from __future__ import annotations
+
+#: There is none yet; never on the wire.
+PENDING = 0
+#: ``payload`` is one plain pickle.
+INLINE = 1
+#: ``payload`` is a pickle with its out-of-band buffers (see shoal._values.serialization).
+PACKED = 2
+#: It lies in the object store of ``node_id``.
+STORED = 3
+#: ``payload`` is the pickle of an exception.
+ERROR = 4
