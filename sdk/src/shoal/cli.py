@@ -20,6 +20,7 @@ from shoal_common.auth import DEFAULT_TOKEN_PATH, TOKEN_PATH_VARIABLE, TokenErro
 from shoal_common.channel.tcp import MAX_PORT
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import NodeState
+from shoal_common.surroundings import occupy_standard_streams
 from shoal_common.tls import TlsError
 
 #: A raylet takes 28 s at most to stop: for tasks that run, for its objects, for its processes.
@@ -29,6 +30,7 @@ _UNITS = {"memory": 2**30, "object_store_memory": 2**30}
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code; says what went wrong in one line."""
+    occupy_standard_streams()
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)

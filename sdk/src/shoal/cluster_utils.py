@@ -22,6 +22,7 @@ from shoal._launch import local_nodes as local
 from shoal._net.gcs.client import visiting
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.states import NodeState
+from shoal_common.surroundings import environment, interpreter, occupy_standard_streams
 
 Node = local.LocalNode
 
@@ -54,9 +55,12 @@ class Cluster:
         self.address = ""
         self.head_node: Node | None = None
         self.worker_nodes: list[Node] = []
+        occupy_standard_streams()
         self._root = Path(tempfile.mkdtemp(prefix="shoal-c-"))
         self._keeper: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [sys.executable, "-m", "shoal.cluster_utils", str(os.getpid()), str(self._root)], stdin=subprocess.DEVNULL
+            interpreter("shoal.cluster_utils", str(os.getpid()), str(self._root)),
+            stdin=subprocess.DEVNULL,
+            env=environment(),
         )
         self._token_before = os.environ.get(TOKEN_VARIABLE)
         self._token = self._token_before or secrets.token_hex(32)

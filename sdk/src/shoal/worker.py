@@ -15,6 +15,7 @@ from shoal import _current
 from shoal._executor.executor import Executor
 from shoal._net.gcs.client import GcsClient
 from shoal._owner.core_worker import CoreWorker
+from shoal_common.surroundings import take_own_signals
 from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig
 
@@ -96,6 +97,7 @@ def _become_subreaper() -> None:
 
 
 def main() -> None:
+    take_own_signals()
     parser = argparse.ArgumentParser(description="A worker process; started by a raylet only.")
     parser.add_argument("--config-fd", type=int, required=True)
     arguments = parser.parse_args()

@@ -35,6 +35,7 @@ from shoal._net.raylets import RayletFrames
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel.codec import Decoder
 from shoal_common.rpc import client as grpc_channel  # noqa: F401
+from shoal_common.surroundings import take_own_signals
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked
 from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
@@ -45,6 +46,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def main() -> None:
+    take_own_signals()
     parser = argparse.ArgumentParser(description="The template of a raylet's workers; started by a raylet only.")
     parser.add_argument("--control-fd", type=int, required=True)
     control = socket.socket(fileno=parser.parse_args().control_fd)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from typing import TextIO, cast
 
@@ -37,7 +38,7 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
     Every line carries ``service`` and the bound context variables. What goes through the standard
     library's logging (asyncio, the adapters of this package) comes out in the same form.
     """
-    stream = stream or sys.stderr
+    stream = stream or sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     pretty = stream.isatty()
     stream = cast(TextIO, _Unfailing(stream))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ class Functions:
         settings = job_settings.decode(answer.data)
         core.namespace = settings.namespace
         core.default_actor_lifetime = settings.default_actor_lifetime
-        for path in reversed(settings.sys_path):
+        for path in map(os.fsdecode, reversed(settings.sys_path)):
             if path not in sys.path:
                 sys.path.insert(0, path)
 

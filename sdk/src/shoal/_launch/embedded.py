@@ -13,8 +13,8 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -22,9 +22,12 @@ from pathlib import Path
 import msgspec
 
 from shoal_common.head_launch import HeadConfig, HeadReady
+from shoal_common.surroundings import environment, interpreter
 
 logger = logging.getLogger("shoal")
 
+#: Where the services listen.
+LOOPBACK = "127.0.0.1"
 #: The head must be ready after so many seconds, and gone so many after it was told to end.
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 8.0
@@ -68,6 +71,7 @@ class EmbeddedCluster:
     ) -> Place:
         """Raises: RuntimeError when the services are not installed, or do not start: with the end of their log."""
         check_installed()
+        _check_loopback()
         config = HeadConfig(
             token=os.environ.get("SHOAL_AUTH_TOKEN") or uuid.uuid4().hex + uuid.uuid4().hex,
             session_name=self.session_name,
@@ -82,12 +86,13 @@ class EmbeddedCluster:
         )
         config_read, config_write = os.pipe()
         ready_read, ready_write = os.pipe()
-        command = [sys.executable, "-m", "shoal_head", "--config-fd", str(config_read), "--ready-fd", str(ready_write)]
+        command = interpreter("shoal_head", "--config-fd", str(config_read), "--ready-fd", str(ready_write))
         try:
             with open(self.directory / "logs" / "head.log", "ab") as log:
                 self._process = subprocess.Popen(
                     command,
                     pass_fds=[config_read, ready_write],
+                    env=environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -140,6 +145,18 @@ def check_installed() -> None:
             f"This runs the services on this machine, and {', '.join(missing)} is not installed: "
             "pip install 'shoal[local]', or connect to a cluster with shoal.init(address=...)"
         )
+
+
+def _check_loopback() -> None:
+    """Raises: RuntimeError where the services could not reach each other, and would wait for it for half a minute."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=START_TIMEOUT_S).close()
+    except OSError as error:
+        raise RuntimeError(
+            f"The embedded cluster's processes talk over the loopback interface, and {LOOPBACK} cannot be reached: "
+            f"{error}. Bring the interface up (ip link set lo up)"
+        ) from error
 
 
 def root_directory(temp_dir: str | None) -> Path:

@@ -30,6 +30,7 @@ from shoal._session.arguments import check_amounts, node_resources, store_bytes
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.channel import tcp
 from shoal_common.states import NodeState
+from shoal_common.surroundings import environment, interpreter
 
 logger = logging.getLogger("shoal")
 
@@ -192,13 +193,13 @@ class _Launch:
         log = os.fspath(self._log(service))
         inherited = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in environment().items()
             if service == "objectstore" or not name.startswith(_S3_CREDENTIALS)
         }
         # Not subprocess: these processes outlive this one, which need not wait for them.
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-m", f"shoal_{service}", *arguments],
+            interpreter(f"shoal_{service}", *arguments),
             {**inherited, TOKEN_VARIABLE: self._token},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

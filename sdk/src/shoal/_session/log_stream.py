@@ -143,7 +143,9 @@ class LogStream:
     @staticmethod
     def _show(lines: list[tuple[str, bool]]) -> None:
         for text, is_stderr in lines:
-            stream: TextIO = sys.stderr if is_stderr else sys.stdout
+            stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
+            if stream is None:
+                return  # it was closed when the driver started
             try:
                 stream.write(text + "\n")
                 stream.flush()

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from shoal._session.log_stream import LogStream
 from shoal_common import ids
 from shoal_common.channel import tcp
 from shoal_common.states import NodeState
+from shoal_common.surroundings import occupy_standard_streams, readable
 
 if TYPE_CHECKING:
     from shoal._session.outside import OutsideDriver
@@ -140,6 +142,7 @@ def init(
         raise RuntimeError("`allow_multiple` argument is passed to `shoal.init` when the client is not used.")
     if local_mode:
         raise ValueError("local_mode is gone from Ray too: debug a task with breakpoint(), or call the plain function")
+    occupy_standard_streams()
     with _lock:
         global _session
         if is_initialized():
@@ -351,16 +354,16 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
             node_id=bytes.fromhex(place.node_id),
             namespace=namespace or "",
             pid=os.getpid(),
-            entrypoint=" ".join(sys.argv)[:1000],
+            entrypoint=readable(" ".join(sys.argv)[:1000]),
             metadata=metadata,
         )
         session.cluster_id = job.cluster_id
         lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
-        search = [os.path.abspath(path) for path in getattr(job_config, "code_search_path", ())]
+        search = _absolute(getattr(job_config, "code_search_path", ()))
         settings = job_settings.JobSettings(
             namespace=job.namespace,
             default_actor_lifetime=lifetime,
-            sys_path=[*search, *(_driver_sys_path() if outside is None else ())],
+            sys_path=[*search, *(_absolute(sys.path) if outside is None else ())],
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
@@ -415,13 +418,16 @@ def _own_host(place: Place) -> str:
     return place.node_host if ipaddress.ip_address(own).is_loopback else own
 
 
-def _driver_sys_path() -> list[str]:
-    """Where the driver's own modules come from, as the workers must find them."""
-    paths = [os.getcwd() if path == "" else os.path.abspath(path) for path in sys.path]
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
-    if main:
-        paths.insert(0, os.path.dirname(os.path.abspath(main)))
-    return list(dict.fromkeys(paths))
+def _absolute(paths: Iterable[Any]) -> list[bytes]:
+    """Where modules come from, as the workers must find them; each once."""
+    found: dict[bytes, None] = {}
+    for path in paths:
+        # Import hooks may keep other things than strings there. An empty path is the current directory, which may have
+        # been deleted: then nothing comes from it, nor from what lies relative to it.
+        if isinstance(path, str):
+            with contextlib.suppress(FileNotFoundError):
+                found[os.fsencode(os.path.abspath(path))] = None
+    return list(found)
 
 
 def _configure_logging(level: int | str, text_format: str | None) -> None:

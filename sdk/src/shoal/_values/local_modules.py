@@ -7,6 +7,7 @@ always do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
@@ -63,6 +64,7 @@ def _script_directories() -> list[Path]:
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script:
         directories.append(Path(os.path.abspath(script)).parent)
-    if not script or "" in sys.path or os.getcwd() in sys.path:
-        directories.append(Path(os.getcwd()))
+    with contextlib.suppress(FileNotFoundError):  # the current directory has been deleted
+        if not script or "" in sys.path or os.getcwd() in sys.path:
+            directories.append(Path(os.getcwd()))
     return directories

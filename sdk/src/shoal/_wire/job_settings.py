@@ -9,8 +9,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     namespace: str
     #: "detached" or "non_detached": of actors whose options do not say.
     default_actor_lifetime: str
-    #: Where the driver's modules come from, ahead of the workers' own.
-    sys_path: list[str]
+    #: Where the driver's modules come from, ahead of the workers' own. Names of files need not be UTF-8.
+    sys_path: list[bytes]
 
 
 encode = msgspec.msgpack.Encoder().encode

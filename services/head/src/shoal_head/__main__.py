@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 
 from shoal_common.head_launch import HeadConfig
+from shoal_common.surroundings import take_own_signals
 
 
 def main() -> None:
+    take_own_signals()
     parser = argparse.ArgumentParser(description="The embedded cluster of one driver; started by shoal.init().")
     parser.add_argument("--config-fd", type=int, required=True)
     parser.add_argument("--ready-fd", type=int, required=True)

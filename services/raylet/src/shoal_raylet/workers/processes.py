@@ -8,7 +8,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from shoal_common.surroundings import environment, interpreter
 from shoal_common.worker_launch import WorkerConfig, WorkerForked
 from shoal_raylet.workers import orphans
 from shoal_raylet.workers.output import WorkerOutput
@@ -161,9 +161,9 @@ class WorkerProcesses:
             # A document of one or two kilobytes: the pipe takes it whole.
             os.write(config_write, msgspec.json.encode(config))
             process.popen = subprocess.Popen(
-                [sys.executable, "-m", "shoal.worker", "--config-fd", str(config_read)],
+                interpreter("shoal.worker", "--config-fd", str(config_read)),
                 pass_fds=[config_read],
-                env={**os.environ, **config.env, **orphans.mark()},
+                env={**environment(), **config.env, **orphans.mark()},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -10,11 +10,11 @@ import array
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 
+from shoal_common.surroundings import environment, interpreter
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig
 from shoal_raylet.workers import orphans
 
@@ -43,12 +43,12 @@ class TemplateProcess:
         with theirs, open(log_path or os.devnull, "ab") as log:
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "shoal.worker_template", "--control-fd", str(theirs.fileno())],
+                    interpreter("shoal.worker_template", "--control-fd", str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, **orphans.mark()},
+                    env={**environment(), **orphans.mark()},
                     start_new_session=True,
                 )
             except OSError:
