@@ -28,6 +28,7 @@ TASK_REFUSALS = [
     ({"num_cpus": float("nan")}, ValueError, None),
     ({"num_cpus": float("inf")}, (ValueError, OverflowError), None),
     ({"num_gpus": -1}, ValueError, "The quantity of resource num_gpus cannot be negative"),
+    ({"num_gpus": 1.5}, ValueError, "Resource quantities >1 must be whole numbers"),
     ({"num_gpus": "1"}, TypeError, "The type of keyword 'num_gpus' must be"),
     ({"memory": -1}, ValueError, "The quantity of resource memory cannot be negative"),
     ({"memory": "1"}, TypeError, "The type of keyword 'memory' must be"),

@@ -35,9 +35,24 @@ def cpus(resources: ResourceSet) -> ResourceSet:
     return ResourceSet({name: amount for name, amount in grains if name == "CPU" or name.startswith("CPU_group_")})
 
 
+def bundle_name(resource: str, group_id: bytes, index: int | None) -> str:
+    """What ``resource`` is called in this bundle; None = in any one of the group."""
+    return f"{resource}_group_{group_id.hex()}" if index is None else f"{resource}_group_{index}_{group_id.hex()}"
+
+
+def plain(name: str) -> str:
+    """The resource of which this is a bundle's."""
+    return name.rpartition("_group_")[0] or name
+
+
+def in_any_bundle(name: str) -> str:
+    """The same resource in any bundle of that bundle's group; "" = ``name`` is not that of a bundle."""
+    resource, _, bundle = name.rpartition("_group_")
+    return f"{resource}_group_{bundle.rpartition('_')[2]}" if resource else ""
+
+
 def _named(grains: Mapping[str, int], group_id: bytes, index: int | None) -> ResourceSet:
-    group = group_id.hex()
-    names = {f"{name}_group_{group}": amount for name, amount in grains.items()}
+    named = {bundle_name(name, group_id, None): amount for name, amount in grains.items()}
     if index is not None:
-        names |= {f"{name}_group_{index}_{group}": amount for name, amount in grains.items()}
-    return ResourceSet(names)
+        named |= {bundle_name(name, group_id, index): amount for name, amount in grains.items()}
+    return ResourceSet(named)

@@ -42,6 +42,13 @@ def _amount(name: str, value: float | None) -> str | None:
     return None
 
 
+def _gpus(name: str, value: float | None) -> str | None:
+    """A task that runs on a part of a GPU shares it; one and a half cannot be told to it by an id."""
+    if value is not None and 1 < value < float("inf") and value % 1:
+        return f"Resource quantities >1 must be whole numbers: {name}={value}"
+    return _amount(name, value)
+
+
 def _amounts(_: str, resources: Mapping[str, float] | None) -> str | None:
     resources = resources or {}
     if "CPU" in resources or "GPU" in resources:
@@ -187,7 +194,7 @@ COMMON: dict[str, Rule] = {
     "memory": Rule(_NUMBER, _amount),
     "name": Rule(_STR),
     "num_cpus": Rule(_NUMBER, _amount),
-    "num_gpus": Rule(_NUMBER, _amount),
+    "num_gpus": Rule(_NUMBER, _gpus),
     "object_store_memory": Rule(_INT, _count),
     "placement_group": Rule((), _placement_group),
     "placement_group_bundle_index": Rule((int,)),

@@ -238,6 +238,8 @@ def _check_bundles(bundles: Any) -> None:
     for bundle in bundles:
         if not isinstance(bundle, dict) or not all(map(_is_amount, bundle.items())):
             raise ValueError(_EXAMPLE)
+        if (gpus := bundle.get("GPU", 0)) > 1 and gpus % 1:
+            raise ValueError(f"Resource quantities >1 must be whole numbers: GPU: {gpus}")
         if not any(bundle.values()):
             raise ValueError(
                 f"Bundles cannot be an empty dictionary or resources with only 0 values. Bundles: {bundles}"

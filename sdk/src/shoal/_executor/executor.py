@@ -28,6 +28,7 @@ from shoal._wire import actor_creation
 from shoal._wire.peer_frames import Recalled, TaskPush, TaskReplies, TaskReply
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
+from shoal_common.placement import gpus
 from shoal_common.placement.resources import GRAINS
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ class Executor:
         self._holds_cpu = cpus > 0
         if "SHOAL_USER_OMP" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))
-        if "GPU" in devices:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices["GPU"])
+        gpus.show(devices.get("GPU", ()), os.environ)
 
     def on_raylet_lost(self) -> None:
         """The node is gone: this process has nothing left to do, and takes its children along."""

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import canonical_labels
 
 logger = logging.getLogger("shoal")
@@ -29,6 +30,10 @@ def check_amounts(
             raise TypeError(f"{name} must be a number, not {type(value).__name__}")
         if value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
+    if num_gpus is not None:
+        if num_gpus % 1:
+            raise ValueError(f"num_gpus of a node must be a whole number, got {num_gpus}")
+        node_gpu_ids(int(num_gpus), os.environ)
     if object_store_memory is not None:
         if isinstance(object_store_memory, bool) or not isinstance(object_store_memory, int):
             raise TypeError("object_store_memory must be an int, in bytes")

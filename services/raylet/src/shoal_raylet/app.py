@@ -15,10 +15,12 @@ from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.channel import tcp
 from shoal_common.channel.frames import PROTOCOL_VERSION
+from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import labels_of_node
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_common.rpc.server import create_server, join_address, serve
+from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import STOP_DEADLINE_S
 from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
@@ -109,7 +111,10 @@ class RayletApp:
 
         total = ResourceSet.of(config.total_resources)
         cpus = max(1, total["CPU"] // GRAINS)
-        gpu_ids = config.gpu_ids or tuple(map(str, range(total["GPU"] // GRAINS)))
+        try:
+            gpu_ids = config.gpu_ids or node_gpu_ids(total["GPU"] // GRAINS, os.environ)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         ledger = ResourceLedger(total, {"GPU": gpu_ids} if gpu_ids else None)
         pool = WorkerPool(cpus, min(cpus, _MAX_FRESH), config.worker_startup_timeout_s, ids.new_worker_id)
         leases = WorkerLeases(node_id, self.labels, ledger, pool, config.infeasible_grace_s, ids.new_lease_id)

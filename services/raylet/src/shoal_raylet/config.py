@@ -55,7 +55,9 @@ class RayletConfig(BusConfig):
     session_name: str = setting("session", doc="name of the session, for humans")
     session_dir: Path = setting(doc="holds sockets/ and logs/; short, because a Unix socket's path has 107 bytes")
     resources: dict[str, float] = setting({}, doc="resources of this node; without CPU: all of its CPUs")
-    gpu_ids: tuple[str, ...] = setting((), doc="ids of the GPUs; empty = 0 to n - 1")
+    gpu_ids: tuple[str, ...] = setting(
+        (), doc="ids of the GPUs; empty = those that CUDA_VISIBLE_DEVICES names, else 0 to n - 1"
+    )
     labels: dict[str, str] = setting({}, doc="labels of this node")
     worker_env: dict[str, str] = setting({}, doc="further environment variables of the workers")
     fallback_dir: Path | None = setting(

@@ -97,3 +97,72 @@ def test_a_task_that_waits_in_a_bundle_lends_the_bundles_cpu(held: BundleReserva
     assert not ledger.can_hold(in_bundle)
     ledger.release(b"a")
     assert ledger.available == ledger.total - ONE
+
+
+# --- devices ---
+
+
+@pytest.fixture
+def with_gpus() -> ResourceLedger:
+    return ResourceLedger(ResourceSet.of({"GPU": 4}), {"GPU": ["4", "5", "6", "7"]})
+
+
+def gpus(amount: float) -> ResourceSet:
+    return ResourceSet.of({"GPU": amount})
+
+
+def test_what_runs_in_a_bundle_gets_the_devices_of_that_bundle(with_gpus: ResourceLedger) -> None:
+    ledger, held = with_gpus, BundleReservations(with_gpus)
+    assert held.prepare(GROUP, b"r", {0: gpus(1), 1: gpus(2)}, 0.0) == {}
+    assert ledger.allocate(b"outside", gpus(1)).devices == {"GPU": ["7"]}, "what is left of the node"
+    held.commit(GROUP, b"r")
+    second = bundles.needed(gpus(1), GROUP, 1)
+    assert ledger.allocate(b"a", second).devices == {"GPU": ["5"]}
+    assert ledger.allocate(b"b", second).devices == {"GPU": ["6"]}
+    assert not ledger.can_hold(second)
+    ledger.release(b"a")
+    assert ledger.allocate(b"c", second).devices == {"GPU": ["5"]}
+    assert ledger.allocate(b"d", bundles.needed(gpus(1), GROUP, 0)).devices == {"GPU": ["4"]}
+
+
+def test_what_runs_in_any_bundle_gets_devices_that_are_free_in_one(with_gpus: ResourceLedger) -> None:
+    ledger, held = with_gpus, BundleReservations(with_gpus)
+    held.prepare(GROUP, b"r", {0: gpus(1), 1: gpus(1)}, 0.0)
+    held.prepare(OTHER, b"r", {0: gpus(1)}, 0.0)
+    held.commit(GROUP, b"r")
+    held.commit(OTHER, b"r")
+    first, any_one = bundles.needed(gpus(1), GROUP, 0), bundles.needed(gpus(1), GROUP, None)
+    assert ledger.allocate(b"a", any_one).devices == {"GPU": ["4"]}
+    assert not ledger.can_hold(first), "the group has room, the device of its first bundle is taken"
+    assert ledger.allocate(b"b", any_one).devices == {"GPU": ["5"]}
+    assert not ledger.can_hold(any_one), "the third device is another group's"
+    assert ledger.allocate(b"c", bundles.needed(gpus(1), OTHER, None)).devices == {"GPU": ["6"]}
+
+
+def test_bundles_share_a_device_and_so_does_what_runs_in_them(with_gpus: ResourceLedger) -> None:
+    ledger, held = with_gpus, BundleReservations(with_gpus)
+    held.prepare(GROUP, b"r", {0: gpus(0.5), 1: gpus(0.5)}, 0.0)
+    held.commit(GROUP, b"r")
+    for holder, index in ((b"a", 0), (b"b", 0), (b"c", 1)):
+        assert ledger.allocate(holder, bundles.needed(gpus(0.25), GROUP, index)).devices == {"GPU": ["4"]}
+    assert not ledger.can_hold(bundles.needed(gpus(0.25), GROUP, 0)) and ledger.can_hold(gpus(3))
+
+
+def test_devices_of_a_bundle_that_is_gone_are_the_nodes(with_gpus: ResourceLedger) -> None:
+    ledger, held = with_gpus, BundleReservations(with_gpus)
+    held.prepare(GROUP, b"r", {0: gpus(4)}, 0.0)
+    held.commit(GROUP, b"r")
+    ledger.allocate(b"a", bundles.needed(gpus(2), GROUP, 0))
+    held.give_back(GROUP, b"r")
+    assert ledger.allocate(b"b", gpus(4)).devices == {"GPU": ["4", "5", "6", "7"]}
+    held.prepare(OTHER, b"r", {0: ResourceSet()}, 0.0)
+    ledger.release(b"a")
+    assert not ledger.has_devices(gpus(0.1)), "what its last holder gives back was given back already"
+
+
+def test_bundles_whose_amounts_fit_but_not_their_devices_are_refused(with_gpus: ResourceLedger) -> None:
+    ledger, held = with_gpus, BundleReservations(with_gpus)
+    for holder in (b"a", b"b", b"c"):
+        ledger.allocate(holder, gpus(0.6))
+    assert held.prepare(GROUP, b"r", {0: gpus(1), 1: gpus(1)}, 0.0) == {"GPU": 2.0}
+    assert ledger.can_hold(gpus(1)), "nothing of them is held"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from shoal_common.channel import frames
 from shoal_raylet.actions import AskWorkerToExit, KillWorker, StartWorker, WorkersUnstartable
 from shoal_raylet.leases.worker_pool import IDLE_EXIT_S, MAX_STARTING, WorkerPool, WorkerState
@@ -23,8 +25,10 @@ def start(pool: WorkerPool, count: int, now: float = 0.0) -> list[bytes]:
     return started
 
 
-def take(pool: WorkerPool, job: bytes, state: WorkerState = LEASED, env: str = "", now: float = 0.0) -> bytes | None:
-    worker = pool.take(job, env, state, now)
+def take(
+    pool: WorkerPool, job: bytes, state: WorkerState = LEASED, env: str = "", now: float = 0.0, gpus: bool = False
+) -> bytes | None:
+    worker = pool.take(job, env, gpus, state, now)
     return worker.worker_id if worker is not None else None
 
 
@@ -44,6 +48,17 @@ def test_a_worker_never_changes_its_job_or_environment() -> None:
     assert take(pool, OTHER) is None
     assert take(pool, JOB, env="pip") is None
     assert take(pool, JOB) == b"w1"
+
+
+@pytest.mark.parametrize("gpus", [False, True])
+def test_a_worker_runs_with_gpus_or_without_as_it_did_first(gpus: bool) -> None:
+    pool = make_pool()
+    start(pool, 1)
+    assert take(pool, JOB, gpus=gpus) == b"w1"
+    pool.put_back(b"w1", 1.0)
+    assert take(pool, JOB, gpus=not gpus) is None
+    assert take(pool, JOB, ACTOR, gpus=not gpus) is None
+    assert take(pool, JOB, gpus=gpus) == b"w1"
 
 
 def test_a_task_gets_the_worker_used_last_and_an_actor_a_fresh_one() -> None:

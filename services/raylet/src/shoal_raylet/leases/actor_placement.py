@@ -68,7 +68,7 @@ class ActorPlacement:
         """Give workers to those that wait; also the number of workers that were missing."""
         actions: list[Action] = []
         for actor in list(self._waiting.values()):
-            worker = self._pool.take(actor.job_id, "", WorkerState.ACTOR, now)
+            worker = self._pool.take(actor.job_id, "", actor.asked["GPU"] > 0, WorkerState.ACTOR, now)
             if worker is None:
                 continue
             del self._waiting[actor.actor_id]

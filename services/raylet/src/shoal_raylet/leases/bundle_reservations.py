@@ -21,9 +21,14 @@ COMMIT_WITHIN_S = 30.0
 @dataclass(slots=True)
 class _Reservation:
     group_id: bytes
+    reservation_id: bytes
     bundles: Mapping[int, ResourceSet]
     prepared_at: float
     committed: bool = False
+
+    def holder(self, index: int) -> bytes:
+        """As what one of its bundles is known to the ledger."""
+        return self.group_id + self.reservation_id + index.to_bytes(4)
 
 
 class BundleReservations:
@@ -43,10 +48,15 @@ class BundleReservations:
             if other.group_id == group_id and not other.committed and other.bundles.keys() & wanted.keys():
                 self._drop(other_key)
         need = sum(wanted.values(), ResourceSet())
-        if not self._ledger.can_hold(need):
-            return need.missing_from(self._ledger.available) or need.to_units()
-        self._ledger.allocate(group_id + reservation_id, need)
-        self._reservations[key] = _Reservation(group_id, dict(wanted), now)
+        if missing := need.missing_from(self._ledger.available):
+            return missing
+        reservation = _Reservation(group_id, reservation_id, dict(wanted), now)
+        for index, resources in wanted.items():
+            if not self._ledger.has_devices(resources):
+                self._release(reservation)
+                return need.to_units()
+            self._ledger.allocate(reservation.holder(index), resources)
+        self._reservations[key] = reservation
         return {}
 
     def commit(self, group_id: bytes, reservation_id: bytes) -> bool:
@@ -57,6 +67,10 @@ class BundleReservations:
         if not reservation.committed:
             reservation.committed = True
             self._ledger.grow(_offered(reservation))
+            for index in reservation.bundles:
+                allocation = self._ledger.allocation(reservation.holder(index))
+                assert allocation is not None
+                self._ledger.devices.offer(allocation.shares, group_id, index)
         return True
 
     def give_back(self, group_id: bytes, reservation_id: bytes) -> None:
@@ -80,7 +94,13 @@ class BundleReservations:
         reservation = self._reservations.pop(key)
         if reservation.committed:
             self._ledger.shrink(_offered(reservation))
-        self._ledger.release(b"".join(key))
+            for index in reservation.bundles:
+                self._ledger.devices.withdraw(reservation.group_id, index)
+        self._release(reservation)
+
+    def _release(self, reservation: _Reservation) -> None:
+        for index in reservation.bundles:
+            self._ledger.release(reservation.holder(index))
 
 
 def _offered(reservation: _Reservation) -> ResourceSet:

@@ -51,6 +51,8 @@ class Demand:
     at_home: bool
     #: It asks for nothing, so that nothing else bounds the number of its leases.
     free: bool = False
+    #: It asks for some.
+    gpus: bool = False
     total: int = 0
     #: Granted here, or sent elsewhere.
     granted: int = 0

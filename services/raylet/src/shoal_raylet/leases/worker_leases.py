@@ -145,6 +145,7 @@ class WorkerLeases:
             impossible=self._draining or not allowed or not self._ledger.can_ever_hold(resources),
             at_home=chosen and not strategy.spread,
             free=not asked,
+            gpus=asked["GPU"] > 0,
         )
 
     def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
@@ -279,7 +280,7 @@ class WorkerLeases:
                 room -= demand.resources
                 passed.add((demand.owner, demand.class_key))
         while (chosen := self._next(room, passed)) is not None:
-            worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, WorkerState.LEASED, now)
+            worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, chosen.gpus, WorkerState.LEASED, now)
             if worker is None:
                 passed.add((chosen.owner, chosen.class_key))
                 for _ in range(chosen.grantable(self.alone)):

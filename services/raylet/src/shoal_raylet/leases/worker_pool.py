@@ -1,7 +1,9 @@
 """The node's worker processes as the scheduler sees them: who is starting, idle, leased or an actor. Pure.
 
 A worker belongs to one job and one runtime environment from its first use on: functions, modules and
-``sys.path`` of one job must not meet another's. Before that it is *fresh*. Some fresh workers are kept
+``sys.path`` of one job must not meet another's. Neither does one that ran with GPUs run anything without, or the other
+way: what is left in the process (a CUDA context, memory of a GPU) must not be there for the next. Before that it is
+*fresh*. Some fresh workers are kept
 ready, so that the first task of a job and an actor need not wait for a process.
 """
 
@@ -45,6 +47,8 @@ class Worker:
     address: frames.WorkerAddress | None = None
     job_id: bytes = b""
     runtime_env: str = ""
+    #: What it runs is granted some.
+    gpus: bool = False
     #: Name of the scheduling class or actor class it runs or ran last.
     name: str = ""
     actor_id: bytes = b""
@@ -64,8 +68,8 @@ class WorkerPool:
         self.workers: dict[bytes, Worker] = {}
         #: Idle workers without a job, the one that waits longest first.
         self._fresh: dict[bytes, Worker] = {}
-        #: Idle workers by (job, runtime environment), the one used last at the end.
-        self._idle: dict[tuple[bytes, str], dict[bytes, Worker]] = {}
+        #: Idle workers by what they may be used for, the one used last at the end.
+        self._idle: dict[tuple[bytes, str, bool], dict[bytes, Worker]] = {}
         self._starting: dict[bytes, Worker] = {}
         self._failures = 0
         self._start_not_before = 0.0
@@ -79,13 +83,13 @@ class WorkerPool:
         self._start_not_before = 0.0
         self._set_idle(worker, now)
 
-    def take(self, job_id: bytes, runtime_env: str, state: WorkerState, now: float) -> Worker | None:
+    def take(self, job_id: bytes, runtime_env: str, gpus: bool, state: WorkerState, now: float) -> Worker | None:
         """A worker for a task (``LEASED``) or an actor (``ACTOR``); it leaves the idle ones.
 
         A task prefers the worker used last, whose caches are warm; an actor prefers a fresh process, because
         an idle one may own objects, which would end with the actor.
         """
-        own = self._idle.get((job_id, runtime_env))
+        own = self._idle.get((job_id, runtime_env, gpus))
         if own and (state is WorkerState.LEASED or not self._fresh):
             worker = own[next(reversed(own))]
         elif self._fresh:
@@ -93,7 +97,7 @@ class WorkerPool:
         else:
             return None
         self._remove_idle(worker)
-        worker.job_id, worker.runtime_env = job_id, runtime_env
+        worker.job_id, worker.runtime_env, worker.gpus = job_id, runtime_env, gpus
         worker.state, worker.since = state, now
         return worker
 
@@ -176,15 +180,20 @@ class WorkerPool:
     def _set_idle(self, worker: Worker, now: float) -> None:
         worker.state, worker.since = WorkerState.IDLE, now
         if worker.job_id:
-            self._idle.setdefault((worker.job_id, worker.runtime_env), {})[worker.worker_id] = worker
+            self._idle.setdefault(_use(worker), {})[worker.worker_id] = worker
         else:
             self._fresh[worker.worker_id] = worker
 
     def _remove_idle(self, worker: Worker) -> None:
         self._fresh.pop(worker.worker_id, None)
-        key = (worker.job_id, worker.runtime_env)
+        key = _use(worker)
         group = self._idle.get(key)
         if group is not None:
             group.pop(worker.worker_id, None)
             if not group:
                 del self._idle[key]
+
+
+def _use(worker: Worker) -> tuple[bytes, str, bool]:
+    """What it may be used for again."""
+    return worker.job_id, worker.runtime_env, worker.gpus
