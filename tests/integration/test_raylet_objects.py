@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.raylet import MIB, PATIENCE_S, Start, object_id, raylets
@@ -39,8 +40,13 @@ async def test_an_object_is_written_read_and_freed(start: Start) -> None:
     reader.close()
 
 
-async def test_more_data_than_the_store_is_spilled_and_restored(start: Start) -> None:
-    cluster = await start()
+@pytest.mark.parametrize("has_the_directory", [False, True])
+async def test_more_data_than_the_store_is_spilled_and_restored(
+    start: Start, tmp_path: Path, has_the_directory: bool
+) -> None:
+    """Through the objectstore service, or past it by a raylet that has its directory."""
+    own: dict[str, Any] = {"blob_directory": tmp_path / "blobs", "objectstore_address": "127.0.0.1:1"}
+    cluster = await start(**own if has_the_directory else {})
     driver = await cluster.driver()
     contents = {object_id(i): os.urandom(3 * MIB) for i in range(16)}
     for key, data in contents.items():

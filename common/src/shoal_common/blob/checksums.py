@@ -79,8 +79,9 @@ class ManifestBuilder:
 
     def feed(self, chunk: bytes | memoryview) -> None:
         """Raises: InvalidRequest when the blob is longer than its sections."""
-        self._total = zlib.crc32(chunk, self._total)
         self._seen += len(chunk)
+        if len(self._sizes) != 1:  # a section that is the whole blob is summed up once
+            self._total = zlib.crc32(chunk, self._total)
         if not self._sizes:
             return
         view = memoryview(chunk)
@@ -101,7 +102,7 @@ class ManifestBuilder:
             raise InvalidRequest(
                 f"{self._key}: the blob ended after {self._seen} bytes, but its sections have {sum(self._sizes)}"
             )
-        return Manifest(self._sizes, self._sums, self._total)
+        return Manifest(self._sizes, self._sums, self._sums[0] if len(self._sums) == 1 else self._total)
 
     def _close_full_sections(self) -> None:
         while self._left == 0 and len(self._sums) < len(self._sizes):

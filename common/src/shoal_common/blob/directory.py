@@ -1,4 +1,7 @@
-"""``BlobStore`` in a directory, for the embedded profile.
+"""``BlobStore`` in a directory, for clusters without an S3 server.
+
+A raylet that has the directory too writes and reads blobs without the objectstore service (`LocalBlobs`), so several
+stores of several processes may work on one directory.
 
 Nothing is flushed to the device: a spilled object is worth no more than the processes that may want it, and they die
 with the machine.
@@ -11,37 +14,40 @@ import errno
 import itertools
 import os
 import shutil
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
 from shoal_common.blob.file import BlobReader, BlobWriter
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, check_key, check_prefix
-from shoal_common.errors import OutOfDisk
+from shoal_common.errors import Cancelled, OutOfDisk
 
 #: Ends the file name of every blob. No key contains it, so that "a" and "a/b" may both exist.
 _SUFFIX = "%"
 #: Where blobs are written before they are complete; no key begins with a dot.
 _UPLOADS = ".uploads"
+#: How often a blob's directory is made again that others have removed as empty.
+_PUBLISH_ATTEMPTS = 100
+#: Written and summed up, or read and verified, in one go: it is still in the processor's cache the second time.
+_STEP_BYTES = 1024 * 1024
 
 
 class DirectoryBlobStore:
-    """The directory belongs to one store of one process. File I/O runs in the event loop's default executor."""
+    """File I/O runs in the event loop's default executor."""
 
-    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
-        """``min_free_bytes``: a put that would leave less on the file system raises OutOfDisk."""
+    def __init__(self, root: Path, min_free_bytes: int = 0, name: str = "") -> None:
+        """``min_free_bytes``: a put that would leave less on the file system raises OutOfDisk. ``name``: every store
+        that works on the directory at the same time has another one."""
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._uploads = root / f"{_UPLOADS}{name}"
         self._upload_numbers = itertools.count()
-        # Between making a blob's directory and renaming into it, a deletion must not remove it as empty.
-        self._tree_lock = threading.Lock()
-        shutil.rmtree(root / _UPLOADS, ignore_errors=True)  # what a killed predecessor has left
+        shutil.rmtree(self._uploads, ignore_errors=True)  # what a killed predecessor has left
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], section_sizes: Sequence[int] = ()) -> BlobInfo:
         check_key(key)
-        upload = self._root / _UPLOADS / str(next(self._upload_numbers))
+        upload = self._new_upload()
         writer = BlobWriter(upload, ManifestBuilder(key, section_sizes))
         try:
             async for chunk in chunks:
@@ -65,6 +71,41 @@ class DirectoryBlobStore:
         finally:
             await asyncio.shield(asyncio.to_thread(reader.close))
 
+    def put_sections(self, key: str, sections: Sequence[memoryview], may_go_on: Callable[[], bool]) -> BlobInfo:
+        """As ``put``, in the calling thread, which gives up when ``may_go_on`` says no.
+
+        Raises: as ``put``, Cancelled.
+        """
+        check_key(key)
+        upload = self._new_upload()
+        writer = BlobWriter(upload, ManifestBuilder(key, [len(section) for section in sections]))
+        try:
+            for section in sections:
+                for at in range(0, len(section), _STEP_BYTES):
+                    if not may_go_on():
+                        raise Cancelled(f"{key} is not needed any more")
+                    self._append(key, writer, section[at : at + _STEP_BYTES])
+            manifest = self._publish(key, writer, upload)
+        finally:
+            writer.discard()
+        return BlobInfo(key, manifest.size_bytes, manifest.checksum)
+
+    def read_into(self, key: str, target: memoryview, offset: int, may_go_on: Callable[[], bool]) -> None:
+        """As ``get``, in the calling thread: fill ``target``. Raises: as ``get``, Cancelled."""
+        check_key(key)
+        reader = BlobReader(key, self._path(key))
+        try:
+            manifest = reader.manifest()
+            manifest.end_of(key, offset, len(target))
+            checker = RangeChecker(key, manifest.parts(offset, len(target)))
+            filled = 0
+            while filled < len(target):
+                if not may_go_on():
+                    raise Cancelled(f"{key} is not needed any more")
+                filled += reader.read_into(target[filled : filled + _STEP_BYTES], offset + filled, checker)
+        finally:
+            reader.close()
+
     async def delete(self, keys: Sequence[str] = (), prefix: str = "") -> int:
         for key in keys:
             check_key(key)
@@ -78,7 +119,10 @@ class DirectoryBlobStore:
     def _path(self, key: str) -> Path:
         return self._root / (key + _SUFFIX)
 
-    def _append(self, key: str, writer: BlobWriter, chunk: bytes) -> None:
+    def _new_upload(self) -> Path:
+        return self._uploads / str(next(self._upload_numbers))
+
+    def _append(self, key: str, writer: BlobWriter, chunk: bytes | memoryview) -> None:
         with self._out_of_disk(key):
             self._check_free(key, len(chunk))
             writer.append(chunk)
@@ -87,9 +131,15 @@ class DirectoryBlobStore:
         path = self._path(key)
         with self._out_of_disk(key):
             manifest = writer.finish()
-            with self._tree_lock:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                upload.replace(path)
+            # Others delete blobs meanwhile, and then the directories that are empty.
+            for attempt in range(_PUBLISH_ATTEMPTS):
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    upload.replace(path)
+                    break
+                except FileNotFoundError:
+                    if attempt == _PUBLISH_ATTEMPTS - 1:
+                        raise
         return manifest
 
     def _check_free(self, key: str, coming_bytes: int) -> None:
@@ -122,13 +172,12 @@ class DirectoryBlobStore:
         deleted = 0
         for key in keys:
             path = self._path(key)
-            with self._tree_lock:
-                try:
-                    path.unlink()
-                except FileNotFoundError:
-                    continue
-                deleted += 1
-                self._remove_empty(path.parent)
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            deleted += 1
+            self._remove_empty(path.parent)
         return deleted
 
     def _remove_empty(self, directory: Path) -> None:
@@ -136,7 +185,7 @@ class DirectoryBlobStore:
             try:
                 directory.rmdir()
             except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                     return
                 raise
             directory = directory.parent
@@ -154,8 +203,8 @@ class DirectoryBlobStore:
         """Key and file of every blob whose key begins with ``prefix``."""
         top = self._root / prefix.rpartition("/")[0]
         for directory, subdirectories, names in os.walk(top):
-            if directory == str(self._root) and _UPLOADS in subdirectories:
-                subdirectories.remove(_UPLOADS)
+            if directory == str(self._root):
+                subdirectories[:] = [name for name in subdirectories if not name.startswith(_UPLOADS)]
             for name in names:
                 path = Path(directory, name)
                 key = path.relative_to(self._root).as_posix().removesuffix(_SUFFIX)

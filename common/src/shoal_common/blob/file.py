@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
 from shoal_common.blob.footer import TRAILER_BYTES, decode_footer, encode_footer, footer_size
-from shoal_common.errors import NotFound
+from shoal_common.errors import DataLoss, NotFound
 
 
 class BlobWriter:
@@ -26,7 +26,7 @@ class BlobWriter:
         self._file: BinaryIO | None = None
         self._discarded = False
 
-    def append(self, chunk: bytes) -> None:
+    def append(self, chunk: bytes | memoryview) -> None:
         """Raises: InvalidRequest when the blob is longer than its sections, OSError."""
         with self._lock:
             self._manifest.feed(chunk)
@@ -86,6 +86,17 @@ class BlobReader:
             checker.feed(chunk)
             return chunk
 
+    def read_into(self, target: memoryview, offset: int, checker: RangeChecker) -> int:
+        """How many bytes there were. Raises: as ``read``, DataLoss at the end of the file."""
+        with self._lock:
+            if self._file is None or self._closed:
+                raise OSError(f"the read of {self._key} was given up")
+            length = os.preadv(self._file.fileno(), [target], offset)
+            if not length:
+                raise DataLoss(f"{self._key} is damaged: its file ends early")
+            checker.feed(target[:length])
+            return length
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -100,7 +111,7 @@ def _read_manifest(key: str, file: BinaryIO) -> Manifest:
     return decode_footer(key, os.pread(file.fileno(), length, stored_bytes - length), stored_bytes)
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

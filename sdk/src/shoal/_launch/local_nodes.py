@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -140,12 +140,12 @@ def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeO
             **head.gcs,
         )
         launch.spawn("scheduler", host=host, port=ports[1], gcs_address=gcs, nats_address=head.nats)
-        blobs = {"s3_endpoint": head.s3} if head.s3 else {"directory": directory / "blobs"}
-        launch.spawn("objectstore", host=host, port=ports[2], **blobs)
+        blobs: Path | Literal[""] = "" if head.s3 else directory / "blobs"
+        launch.spawn("objectstore", host=host, port=ports[2], s3_endpoint=head.s3, directory=blobs)
         launch.await_service("gcs", gcs)
         launch.await_service("scheduler", scheduler)
         launch.await_service("objectstore", objectstore)
-        return launch.join(gcs, host, node)
+        return launch.join(gcs, host, node, blob_directory=blobs)
     except BaseException:
         launch.abandon()
         raise
@@ -216,7 +216,10 @@ class _Launch:
 
         self._until(service, lambda: not healthcheck.check(address))
 
-    def join(self, gcs_address: str, host: str, options: NodeOptions) -> LocalNode:
+    def join(
+        self, gcs_address: str, host: str, options: NodeOptions, blob_directory: Path | Literal[""] = ""
+    ) -> LocalNode:
+        """``blob_directory``: the objectstore service's, where it keeps the blobs on this machine."""
         with visiting(gcs_address, self._token) as gcs:
             told = gcs.nodes.cluster()
         if not told.objectstore_addresses:
@@ -235,6 +238,7 @@ class _Launch:
             gcs_address=gcs_address,
             scheduler_addresses=",".join(told.scheduler_addresses),
             objectstore_address=told.objectstore_addresses[0],
+            blob_directory=blob_directory,
             nats_address=told.nats_address,
             cluster_id=told.cluster_id,
             session_name=told.session_name,

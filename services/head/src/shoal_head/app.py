@@ -139,6 +139,8 @@ class Head:
                     gcs_address=self._gcs.address,
                     scheduler_addresses=(scheduler.address,),
                     objectstore_address=objectstore.address,
+                    blob_directory=spill_directory,
+                    blob_min_free_bytes=0,
                     cluster_id=CLUSTER_ID,
                     session_name=config.session_name,
                     session_dir=directory,

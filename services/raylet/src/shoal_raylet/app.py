@@ -12,6 +12,8 @@ import structlog
 
 from shoal_common import ids
 from shoal_common.blob.client import BlobClient
+from shoal_common.blob.directory import DirectoryBlobStore
+from shoal_common.blob.local import Blobs, LocalBlobs
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.channel import tcp
 from shoal_common.channel.frames import PROTOCOL_VERSION
@@ -107,7 +109,7 @@ class RayletApp:
         self._grpc_channels: list[grpc.aio.Channel] = []
         gcs = self._grpc_channel(config.gcs_address, patient=True)
         self._function_table = FunctionServiceStub(gcs)
-        self._blobs = BlobClient(self._grpc_channel(config.objectstore_address))
+        self._blobs = self._make_blobs()
 
         total = ResourceSet.of(config.total_resources)
         cpus = max(1, total["CPU"] // GRAINS)
@@ -190,6 +192,13 @@ class RayletApp:
             )
         self._server = create_server(config.token)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, node_id), self._server)
+
+    def _make_blobs(self) -> Blobs:
+        config = self.config
+        if config.blob_directory is None:
+            return BlobClient(self._grpc_channel(config.objectstore_address))
+        name = f"-{self.node_id.hex()}"
+        return LocalBlobs(DirectoryBlobStore(config.blob_directory, config.blob_min_free_bytes, name))
 
     async def start(self) -> None:
         """Raises: OSError (socket or port taken), ServiceError (the GCS refuses the node or does not answer)."""

@@ -28,6 +28,14 @@ class RayletConfig(BusConfig):
         doc="gRPC address of the objectstore service, host:port; a name with an address for each replica, or all of "
         "them with commas"
     )
+    blob_directory: Path | None = setting(
+        None,
+        doc="the directory in which that service keeps its blobs, if this machine has it: the raylet then writes and "
+        "reads the files itself",
+    )
+    blob_min_free_bytes: int = setting(
+        256 * MIB, doc="stop storing when less would stay free on the disk of blob_directory", unit="bytes", minimum=0
+    )
     channel_port: int = setting(
         -1,
         doc="TCP port for the framed channels of other nodes; 0 takes a free one, -1 = none, for a cluster of one node",

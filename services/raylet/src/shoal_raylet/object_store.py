@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from shoal_common.blob.client import BlobClient
+from shoal_common.blob.local import Blobs
 from shoal_common.channel import frames
 from shoal_common.errors import DataLoss, NotFound, ServiceError
 from shoal_common.service.background import Background
@@ -59,7 +59,7 @@ class ObjectStore:
         index: ObjectIndex,
         arena: Arena,
         files: FallbackFiles,
-        blobs: BlobClient,
+        blobs: Blobs,
         links: RayletLinks,
         locations: ObjectLocations,
         nodes: Nodes,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from shoal_common.blob.client import BlobClient
+from shoal_common.blob.local import Blobs
 from shoal_common.channel import frames
 from shoal_common.errors import DataLoss, ServiceError
 from shoal_common.service.background import Background
@@ -92,7 +92,7 @@ class ObjectExchange:
         self,
         index: ObjectIndex,
         object_bytes: ObjectBytes,
-        blobs: BlobClient,
+        blobs: Blobs,
         links: RayletLinks,
         locations: ObjectLocations,
         nodes: Nodes,

@@ -1,0 +1,44 @@
+"""How many bytes go into one message, and ahead of answers.
+
+A message is decoded when the last of its bytes has come. So large arguments and results go in several messages: the
+first is worked on while the next is on its way, and what one side has just written the other reads before it has left
+the processor's cache.
+"""
+
+from __future__ import annotations
+
+from shoal._wire.peer_frames import TaskPush, TaskReply
+
+#: One message of several pushes or replies has at most about so many bytes of arguments or values.
+MESSAGE_BYTES = 256 * 1024
+#: Arguments of the tasks that one worker has and has not answered, at most; a task with more goes alone.
+AHEAD_BYTES = 4 * MESSAGE_BYTES
+
+
+def push_bytes(push: TaskPush) -> int:
+    """Of the arguments that go along."""
+    if push.refs is None:
+        return len(push.args)
+    return len(push.args) + sum(len(argument.value.payload) for argument in push.refs)
+
+
+def reply_bytes(reply: TaskReply) -> int:
+    """Of the values that go along."""
+    if reply.values is None:
+        return len(reply.payload)
+    return sum(len(value.payload) for value in reply.values)
+
+
+def in_messages(pushes: list[TaskPush]) -> list[list[TaskPush]]:
+    """In the same order, as the contents of as few messages as their bytes allow."""
+    if len(pushes) == 1:
+        return [pushes]
+    messages: list[list[TaskPush]] = []
+    begin = size = 0
+    for index, push in enumerate(pushes):
+        size += len(push.args) if push.refs is None else push_bytes(push)
+        if size > MESSAGE_BYTES and index > begin:
+            messages.append(pushes[begin:index])
+            begin, size = index, push_bytes(push)
+    messages.append(pushes[begin:] if begin else pushes)
+    return messages
