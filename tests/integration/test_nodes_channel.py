@@ -13,7 +13,6 @@ from support.processes import eventually
 
 from shoal._net import connection as channel
 from shoal._net.connection import Connection, Identity
-from shoal._net.raylets import RayletFrames
 from shoal._net.reactor import Reactor
 from shoal._wire.peer_frames import GetValue, PeerMessage
 from shoal_common.channel import frames, handshake, tcp
@@ -46,7 +45,7 @@ def identity(token: str, role: str) -> Identity:
 
 def shake_hands(at: tuple[str, int], who: Identity) -> tuple[frames.HelloReply, int]:
     with socket.create_connection(at) as sock:
-        return channel.authenticate_blocking(sock, who, RayletFrames)
+        return channel.authenticate_blocking(sock, who)
 
 
 def test_an_owner_of_another_node_comes_in_without_shared_memory(
@@ -95,12 +94,10 @@ class Side:
         return Connection(
             self.reactor,
             sock,
-            who,
+            who.connecting(expects) if connecting else who.accepting(),
             PeerMessage,
             lambda _, messages: self.received.extend(messages),
             lambda _, reason: self.closed.append(reason),
-            connecting=connecting,
-            expects=expects,
         )
 
 

@@ -37,11 +37,9 @@ async def test_a_wrong_token_is_found_out_by_both_sides(start: Start) -> None:
 
     # A process that does not check the raylet's proof and sends its own all the same.
     impostor = Driver(cluster.raylet.channel_path, token="another token")
-    original, handshake.check_reply = handshake.check_reply, lambda *_: None
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handshake.Connecting, "check", lambda *_: None)
         await impostor.connect()
-    finally:
-        handshake.check_reply = original
     with pytest.raises((EOFError, ConnectionError)):
         await impostor.send(frames.ObjectGet(1, object_id(1)))
         await impostor.expect(frames.ObjectLocated)

@@ -49,7 +49,7 @@ def channels(session):
 def hello(**changes):
     fields = {
         "version": frames.PROTOCOL_VERSION,
-        "nonce": handshake.new_nonce(),
+        "nonce": os.urandom(handshake.NONCE_BYTES),
         "role": "driver",
         "node_id": b"",
         "worker_id": os.urandom(16),
@@ -129,9 +129,7 @@ def test_wrong_token_on_the_channel(session):
             reply, _ = reply_to(sock)
             assert reply.error == ""
             # The other side does prove that it has the token, and does not take a wrong proof.
-            handshake.check_reply(session["token"], greeting.nonce, reply)
-            with pytest.raises(handshake.HandshakeError, match="token"):
-                handshake.check_reply("another token", greeting.nonce, reply)
+            assert reply.proof == handshake.prove(session["token"], b"accepting", greeting.nonce, reply.nonce)
             proof = handshake.prove("another token", b"connecting", greeting.nonce, reply.nonce)
             # What stands behind a wrong proof is not looked at.
             sock.sendall(codec.encode_frame(frames.HelloProof(proof)) + codec.encode_frame(frames.FlushLogs(1)))

@@ -125,34 +125,27 @@ class Driver:
         return self
 
     def _connect(self, changes: dict[str, Any]) -> None:
-        hello = frames.Hello(
-            version=frames.PROTOCOL_VERSION,
-            nonce=handshake.new_nonce(),
-            role="driver",
-            node_id=b"",
-            worker_id=self.worker_id,
-            job_id=JOB,
-            pid=os.getpid(),
-            python=handshake.python_minor(),
-        )
+        hello = handshake.hello("driver", worker_id=self.worker_id, job_id=JOB)
         for name, value in changes.items():
             setattr(hello, name, value)
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE_S)
         self.sock.connect(os.fspath(self._path))
-        self.sock.sendall(codec.encode_frame(hello))
+        side = handshake.Connecting(self._token, hello)
+        self.sock.sendall(side.to_send())
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
-        reply = codec.Decoder(frames.HelloReply).feed(data)[0]
-        if fds:
-            self.arena = mmap.mmap(fds[0], reply.arena_size)
-            os.close(fds[0])
         try:
-            handshake.check_reply(self._token, hello.nonce, reply)
-        except BaseException:
+            side.receive(data)
+        except handshake.HandshakeError:
+            for fd in fds:
+                os.close(fd)
             self.close()
             raise
-        proof = handshake.prove(self._token, b"connecting", hello.nonce, reply.nonce)
-        self.sock.sendall(codec.encode_frame(frames.HelloProof(proof)))
+        assert side.reply is not None
+        if fds:
+            self.arena = mmap.mmap(fds[0], side.reply.arena_size)
+            os.close(fds[0])
+        self.sock.sendall(side.to_send())
 
     def close(self) -> None:
         self.sock.close()

@@ -31,27 +31,18 @@ class StoreClient:
         self._requests = itertools.count(1)
         self._received: list[Any] = []
         self._decoder = codec.Decoder(frames.RayletMessage)
-        hello = frames.Hello(
-            version=frames.PROTOCOL_VERSION,
-            nonce=handshake.new_nonce(),
-            role="driver",
-            node_id=self.node_id,
-            worker_id=self.worker_id,
-            job_id=job_id,
-            pid=os.getpid(),
-            python=handshake.python_minor(),
-        )
+        hello = handshake.hello("driver", node_id=self.node_id, worker_id=self.worker_id, job_id=job_id)
+        side = handshake.Connecting(token, hello)
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE_S)
         self.sock.connect(os.fspath(node.session_dir / "sockets" / f"raylet-{node.node_id[:12]}.sock"))
-        self.sock.sendall(codec.encode_frame(hello))
+        self.sock.sendall(side.to_send())
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
-        (reply,) = codec.Decoder(frames.HelloReply).feed(data)
-        handshake.check_reply(token, hello.nonce, reply)
-        self.arena = mmap.mmap(fds[0], reply.arena_size)
+        side.receive(data)
+        assert side.reply is not None
+        self.arena = mmap.mmap(fds[0], side.reply.arena_size)
         os.close(fds[0])
-        proof = handshake.prove(token, b"connecting", hello.nonce, reply.nonce)
-        self.send(frames.HelloProof(proof))
+        self.sock.sendall(side.to_send())
 
     def __enter__(self) -> StoreClient:
         return self

@@ -31,9 +31,9 @@ import setproctitle
 import shoal  # noqa: F401
 from shoal import worker
 from shoal._executor import executor  # noqa: F401
-from shoal._net.raylets import RayletFrames
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel.codec import Decoder
+from shoal_common.channel.frames import Hello, HelloProof, HelloReply, RayletMessage
 from shoal_common.rpc import client as grpc_channel  # noqa: F401
 from shoal_common.surroundings import take_own_signals
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked
@@ -52,7 +52,7 @@ def main() -> None:
     control = socket.socket(fileno=parser.parse_args().control_fd)
     setproctitle.setproctitle("shoal::template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for union in (RayletFrames, PeerMessage):
+    for union in (RayletMessage, PeerMessage, HelloReply, Hello | HelloProof):
         Decoder(union)
     # Objects made so far are never collected: their pages stay shared with the workers.
     gc.collect()

@@ -9,12 +9,9 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 
 from shoal_common.channel import codec, handshake
-from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message
-from shoal_common.channel.handshake import HandshakeError
+from shoal_common.channel.frames import Hello, Message
+from shoal_common.channel.handshake import Accepting, Connecting, HandshakeError
 from shoal_common.tls import TlsSocket
-
-#: None of these frames is longer.
-_MAX_FRAME_BYTES = 64 * 1024
 
 #: What is written and read without blocking.
 AnySocket: TypeAlias = socket.socket | TlsSocket
@@ -30,50 +27,74 @@ class FrameSocket:
         #: What has come behind the last frame.
         self.rest = b""
 
-    async def introduce(self, token: str, hello: Hello, node_id: bytes = b"") -> None:
-        """The connecting side of the handshake. ``node_id``: who must answer; empty = anybody with the token.
+    async def connect(self, side: Connecting) -> None:
+        """The connecting side of the handshake, to its end. Raises: HandshakeError, OSError."""
+        event = None
+        while event is None:
+            await self._send(side.to_send())
+            event = side.receive(await self._receive())
+        await self._send(side.to_send())
+        self.rest = event.rest
 
-        Raises: HandshakeError, OSError.
-        """
-        await self.write(hello)
-        reply = await self.read(HelloReply)
-        handshake.check_reply(token, hello.nonce, reply)
-        if node_id not in (b"", reply.node_id):
-            raise HandshakeError("another node has its address by now")
-        await self.write(HelloProof(handshake.prove(token, b"connecting", hello.nonce, reply.nonce)))
+    async def introduced(self, side: Accepting) -> Hello:
+        """Who is at the other end; then ``accept`` or ``refuse`` it. Raises: HandshakeError, OSError."""
+        try:
+            while (event := side.receive(await self._receive())) is None:
+                pass
+        finally:
+            await self._send(side.to_send())  # why it was refused
+        assert isinstance(event, handshake.Introduced)
+        return event.hello
+
+    async def accept(self, side: Accepting) -> None:
+        """Answer who has introduced itself, and await its proof. Raises: HandshakeError, OSError."""
+        side.accept()
+        await self._send(side.to_send())
+        while (event := side.receive(await self._receive())) is None:
+            pass
+        assert isinstance(event, handshake.Authenticated)
+        self.rest = event.rest
+
+    async def refuse(self, side: Accepting, reason: str) -> None:
+        """Raises: OSError."""
+        side.refuse(reason)
+        await self._send(side.to_send())
 
     async def read(self, kind: type[M]) -> M:
-        """Raises: HandshakeError for anything else, OSError."""
-        while len(self.rest) < codec.LENGTH.size or len(self.rest) < self._frame_end():
+        """One small frame behind the handshake. Raises: HandshakeError for anything else, OSError."""
+        decoder = codec.Decoder(kind, codec.MAX_HANDSHAKE_FRAME_BYTES)
+        data, self.rest = self.rest, b""
+        try:
+            while not (messages := decoder.feed(data, most=1)):
+                data = await self._receive()
+        except msgspec.DecodeError as error:
+            raise HandshakeError(f"the other side does not follow the handshake: {error}") from error
+        self.rest = decoder.rest
+        message: M = messages[0]
+        return message
+
+    async def write(self, message: Message) -> None:
+        """Raises: OSError."""
+        await self._send(codec.encode_frame(message))
+
+    async def _receive(self) -> bytes:
+        while True:
             try:
-                data = self.sock.recv(_MAX_FRAME_BYTES)
+                data = self.sock.recv(codec.READ_BYTES)
             except BlockingIOError:
                 await self._wait(self._loop.add_reader, self._loop.remove_reader)
                 continue
             if not data:
                 raise ConnectionResetError("the other side closed the connection during the handshake")
-            self.rest += data
-        end = self._frame_end()
-        body, self.rest = self.rest[codec.LENGTH.size : end], self.rest[end:]
-        try:
-            return msgspec.msgpack.decode(body, type=kind)
-        except msgspec.DecodeError as error:
-            raise HandshakeError(f"the other side does not follow the handshake: {error}") from error
+            return data
 
-    async def write(self, message: Message) -> None:
-        """Raises: OSError."""
-        data = memoryview(codec.encode_frame(message))
-        while data:
+    async def _send(self, data: bytes | bytearray) -> None:
+        left = memoryview(data)
+        while left:
             try:
-                data = data[self.sock.send(data) :]
+                left = left[self.sock.send(left) :]
             except BlockingIOError:
                 await self._wait(self._loop.add_writer, self._loop.remove_writer)
-
-    def _frame_end(self) -> int:
-        (length,) = codec.LENGTH.unpack_from(self.rest)
-        if length > _MAX_FRAME_BYTES:
-            raise HandshakeError("the other side does not speak Shoal's protocol: is that the right port?")
-        return int(codec.LENGTH.size + length)
 
     async def _wait(self, add: Any, remove: Any) -> None:
         ready = asyncio.Event()

@@ -17,10 +17,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from shoal_common.channel import handshake
 from shoal_common.channel.frame_socket import FrameSocket
-from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message, WorkerAddress
-from shoal_common.channel.handshake import HandshakeError
+from shoal_common.channel.frames import Hello, Message, WorkerAddress
+from shoal_common.channel.handshake import Accepting, Connecting, HandshakeError
 
 DEFAULT_PORT = 10001
 #: Role of a client in its ``Hello``.
@@ -95,22 +94,19 @@ class Greeting(FrameSocket):
 
     async def request(self, token: str, hello: Hello, session: SessionOpen) -> SessionOpened:
         """The client's side. Raises: HandshakeError (refused, or the other side is no gateway of ours), OSError."""
-        await self.introduce(token, hello)
+        await self.connect(Connecting(token, hello))
         await self.write(session)
         return await self.read(SessionOpened)
 
     async def authenticate(self, token: str, node_id: bytes) -> tuple[Hello, SessionOpen]:
         """The gateway's side, up to what the client wants. Raises: HandshakeError, OSError."""
-        hello = await self.read(Hello)
-        error = handshake.check_hello(hello)
-        if not error and hello.role != ROLE:
+        side = Accepting(token, node_id)
+        hello = await self.introduced(side)
+        if hello.role != ROLE:
             error = f"this is the port for clients, and a {hello.role} connects to its raylet's own"
-        if error:
-            await self.write(HelloReply(b"", b"", b"", b"", error))
+            await self.refuse(side, error)
             raise HandshakeError(error)
-        nonce = handshake.new_nonce()
-        await self.write(HelloReply(nonce, handshake.answer_hello(token, hello, nonce), node_id, b""))
-        handshake.check_proof(token, hello.nonce, nonce, await self.read(HelloProof))
+        await self.accept(side)
         return hello, await self.read(SessionOpen)
 
     async def answer(self, opened: SessionOpened) -> None:

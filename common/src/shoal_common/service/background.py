@@ -21,11 +21,12 @@ class Background:
         """How many run."""
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run ``work`` to its end or to ``stop``; what it raises is a defect and is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def cancel(self) -> None:
         """All that run; ``wait`` tells when they have ended."""

@@ -15,14 +15,11 @@ import msgspec
 from shoal._net.reactor import Reactor
 from shoal_common.channel import codec, frames, handshake, tcp
 from shoal_common.channel.codec import Decoder, encode_frame
-from shoal_common.channel.frames import Hello, HelloProof, HelloReply, WorkerAddress
+from shoal_common.channel.frames import Hello, HelloReply, WorkerAddress
+from shoal_common.channel.handshake import Accepting, Authenticated, Connecting, Introduced
 
 if TYPE_CHECKING:
     from shoal_common.tls import TlsSocket
-
-#: Whoever connects by TCP must have shown the token by then, in seconds. Long, because a process whose Python code is
-#: held up by a C function answers late.
-ACCEPT_TIMEOUT_S = 60.0
 
 
 class Identity:
@@ -38,18 +35,16 @@ class Identity:
         self.job_id = job_id
         self.address = address
 
-    def hello(self, nonce: bytes) -> Hello:
-        return Hello(
-            version=frames.PROTOCOL_VERSION,
-            nonce=nonce,
-            role=self.role,
-            node_id=self.node_id,
-            worker_id=self.worker_id,
-            job_id=self.job_id,
-            pid=os.getpid(),
-            python=handshake.python_minor(),
-            address=self.address,
+    def connecting(self, expects: tuple[bytes, bytes] | None = None) -> Connecting:
+        """This process's side of a connection that it makes."""
+        hello = handshake.hello(
+            self.role, node_id=self.node_id, worker_id=self.worker_id, job_id=self.job_id, address=self.address
         )
+        return Connecting(self.token, hello, expects)
+
+    def accepting(self) -> Accepting:
+        """This process's side of a connection that it accepts."""
+        return Accepting(self.token, self.node_id, self.worker_id)
 
     def with_role(self, role: str) -> Identity:
         identity = copy.copy(self)
@@ -60,54 +55,48 @@ class Identity:
 class Connection:
     """An authenticated connection, or one on the way to it: what is sent before is kept until then.
 
-    ``sock`` may still be connecting. ``expects`` are the node id and the worker id of whom it should reach: a TCP
-    port may have another process by now.
+    ``sock`` may still be connecting. ``side`` is the handshake to come; None = it is over.
 
-    ``on_messages(connection, messages)`` and ``on_close(connection, reason)`` run in the leading thread.
+    ``on_messages(connection, messages)``, ``on_authenticated(connection)`` and ``on_close(connection, reason)`` run in
+    the leading thread.
     """
 
     def __init__(
         self,
         reactor: Reactor,
         sock: socket.socket | TlsSocket,
-        identity: Identity,
+        side: Connecting | Accepting | None,
         union: Any,
         on_messages: Callable[[Connection, list[Any]], None],
         on_close: Callable[[Connection, str], None],
-        *,
-        connecting: bool,
-        authenticated: bool = False,
-        expects: tuple[bytes, bytes] | None = None,
+        on_authenticated: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         self._reactor = reactor
         self._sock = sock
         self._fd = sock.fileno()
-        self._identity = identity
+        self._side = side
         self._decoder = Decoder(union)
         self._on_messages = on_messages
         self._on_close = on_close
-        self._connecting = connecting
-        self._expects = expects
+        self._on_authenticated = on_authenticated
         #: Nobody gets or sends anything but the handshake before this is true.
-        self.authenticated = authenticated
+        self.authenticated = side is None
         self._lock = threading.Lock()
         self._out: deque[memoryview] = deque()
         #: What was sent before the handshake has ended.
         self._held: list[bytes | bytearray] = []
         self._write_error = ""
         self._watching_writes = False
-        self._nonce = handshake.new_nonce()
-        self._peer_nonce = b""
         self.closed = False
         #: The peer was gone already when something was sent.
         self.undelivered = False
-        #: The peer's ids; empty until its side of the handshake has been seen.
-        self.peer_worker_id = expects[1] if expects is not None else b""
+        #: Whom it reaches, as far as that is known.
+        self.peer_worker_id = b""
         self.peer_address: WorkerAddress | None = None
         sock.setblocking(False)
         reactor.register(self._fd, self._on_event)
-        if connecting and not authenticated:
-            self._write(encode_frame(identity.hello(self._nonce)))
+        if isinstance(side, Connecting):
+            self._write(side.to_send())
             if self._out:
                 reactor.call_later(tcp.CONNECT_TIMEOUT_S, self._check_connected)
 
@@ -166,15 +155,6 @@ class Connection:
         if self._out and not self.authenticated:
             self.close(f"no connection within {tcp.CONNECT_TIMEOUT_S:g} s")
 
-    def require_proof(self) -> None:
-        """Close it unless the peer has shown in time that it knows the token."""
-
-        def check() -> None:
-            if not self.authenticated:
-                self.close(f"no handshake within {ACCEPT_TIMEOUT_S:g} s")
-
-        self._reactor.call_later(ACCEPT_TIMEOUT_S, check)
-
     def _watch_writes(self, on: bool) -> None:
         if on != self._watching_writes and not self.closed:
             self._watching_writes = on
@@ -198,48 +178,39 @@ class Connection:
             self.close(self._write_error or "the peer closed the connection")
             return
         try:
-            messages = self._decoder.feed(data)
-            if not self.authenticated:
-                messages = self._shake_hands(messages)
+            messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, data)
         except (msgspec.DecodeError, handshake.HandshakeError) as error:
             self.close(str(error))
             return
         if messages:
             self._on_messages(self, messages)
 
-    def _shake_hands(self, messages: list[Any]) -> list[Any]:
-        """Consumes the handshake frames; returns what came behind them."""
-        while messages and not self.authenticated:
-            message = messages.pop(0)
-            if self._connecting and type(message) is HelloReply:
-                handshake.check_reply(self._identity.token, self._nonce, message)
-                if self._expects is not None and self._expects != (message.node_id, message.worker_id):
-                    raise handshake.HandshakeError("another process has its address by now")
-                self.peer_worker_id = message.worker_id
-                proof = handshake.prove(self._identity.token, b"connecting", self._nonce, message.nonce)
-                self._become_authenticated(encode_frame(HelloProof(proof)))
-            elif not self._connecting and type(message) is Hello and not self._peer_nonce:
-                self._answer(message)
-            elif not self._connecting and type(message) is HelloProof and self._peer_nonce:
-                handshake.check_proof(self._identity.token, self._peer_nonce, self._nonce, message)
-                self._become_authenticated(b"")
-            else:
-                raise handshake.HandshakeError("the peer did not follow the handshake")
-        return messages
+    def _shake_hands(self, side: Connecting | Accepting, data: bytes) -> list[Any]:
+        """Returns what came behind the handshake. Raises: HandshakeError, msgspec.DecodeError."""
+        event: Introduced | Authenticated | None = None
+        try:
+            event = side.receive(data)
+            if isinstance(event, Introduced):
+                assert isinstance(side, Accepting)
+                side.accept()
+        finally:
+            # First, before what was held.
+            answer = side.to_send()
+            if answer and not isinstance(event, Authenticated):
+                self._write(answer)
+        if not isinstance(event, Authenticated):
+            return []
+        peer = side.hello if isinstance(side, Accepting) else side.reply
+        assert peer is not None
+        self.peer_worker_id = peer.worker_id
+        if isinstance(peer, Hello):
+            self.peer_address = peer.address
+        self._side = None
+        self._become_authenticated(answer)
+        self._on_authenticated(self)
+        return self._decoder.feed(event.rest)
 
-    def _answer(self, hello: Hello) -> None:
-        error = handshake.check_hello(hello)
-        self._peer_nonce = hello.nonce
-        self.peer_worker_id = hello.worker_id
-        self.peer_address = hello.address
-        proof = b"" if error else handshake.answer_hello(self._identity.token, hello, self._nonce)
-        reply = HelloReply(self._nonce, proof, self._identity.node_id, self._identity.worker_id, error)
-        with self._lock:
-            self._sock.send(encode_frame(reply))
-        if error:
-            raise handshake.HandshakeError(error)
-
-    def _become_authenticated(self, proof: bytes | bytearray) -> None:
+    def _become_authenticated(self, proof: bytes) -> None:
         with self._lock:
             held = b"".join(self._held)
             self._held.clear()
@@ -273,29 +244,27 @@ class Connection:
         self._sock.close()
 
 
-def authenticate_blocking(sock: socket.socket, identity: Identity, union: Any) -> tuple[HelloReply, int]:
+def authenticate_blocking(sock: socket.socket, identity: Identity) -> tuple[HelloReply, int]:
     """Shake hands with this process's raylet in the calling thread; returns its reply and the arena's descriptor
     (-1 = none). Raises: HandshakeError, OSError; then the socket is closed."""
     arena_fd = -1
     try:
         sock.settimeout(handshake.HANDSHAKE_TIMEOUT_S)
-        nonce = handshake.new_nonce()
-        sock.sendall(encode_frame(identity.hello(nonce)))
-        decoder = Decoder(union)
-        messages: list[Any] = []
-        while not messages:
+        side = identity.connecting()
+        event = None
+        while event is None:
+            sock.sendall(side.to_send())
             data, fds, _, _ = socket.recv_fds(sock, 4096, 1)
             if fds:
                 arena_fd = fds[0]
             if not data:
                 raise handshake.HandshakeError("the raylet closed the connection during the handshake")
-            messages = decoder.feed(data)
-        reply = messages[0]
-        if not isinstance(reply, HelloReply) or len(messages) > 1:
+            event = side.receive(data)
+        sock.sendall(side.to_send())
+        assert side.reply is not None
+        if event.rest:
             raise handshake.HandshakeError("the raylet did not follow the handshake")
-        handshake.check_reply(identity.token, nonce, reply)
-        sock.sendall(encode_frame(HelloProof(handshake.prove(identity.token, b"connecting", nonce, reply.nonce))))
-        return reply, arena_fd
+        return side.reply, arena_fd
     except BaseException:
         sock.close()
         if arena_fd >= 0:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shoal_common.channel import frames, handshake, tcp, unix
+from shoal_common.channel import handshake, tcp, unix
 from shoal_common.channel.frame_socket import AnySocket
 from shoal_common.channel.frames import Hello, WorkerAddress
 from shoal_common.channel.gateway_handshake import (
@@ -218,16 +218,7 @@ class GatewayClient:
         raise problem
 
     def _hello(self) -> Hello:
-        return Hello(
-            version=frames.PROTOCOL_VERSION,
-            nonce=handshake.new_nonce(),
-            role=ROLE,
-            node_id=b"",
-            worker_id=self._worker_id,
-            job_id=b"",
-            pid=os.getpid(),
-            python=handshake.python_minor(),
-        )
+        return handshake.hello(ROLE, worker_id=self._worker_id)
 
     # -- the connection breaks ------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import logging
 import os
 import socket
 import threading
@@ -14,11 +14,20 @@ from shoal._net.connection import Connection, Identity
 from shoal._net.dialer import Dialer
 from shoal._net.reactor import Reactor
 from shoal._wire.peer_frames import PeerMessage
-from shoal_common.channel import tcp, unix
+from shoal_common.channel import unix
+from shoal_common.channel.frame_socket import AnySocket
 from shoal_common.channel.frames import Message, WorkerAddress
+from shoal_common.channel.handshake import Accepting, Connecting
+from shoal_common.channel.listener import Listener
 
 if TYPE_CHECKING:
-    from shoal_common.tls import Tls, TlsSocket
+    from shoal_common.tls import Tls
+
+logger = logging.getLogger("shoal")
+
+#: Whoever connects must have shown the token by then, in seconds. Long, because a process whose Python code is held up
+#: by a C function answers late.
+ACCEPT_TIMEOUT_S = 60.0
 
 
 class Peers:
@@ -44,16 +53,15 @@ class Peers:
         self._identity = identity
         self._lock = lock
         self._dialer = dialer
-        self._tls = tls
         self._on_messages = on_messages
         self._on_gone = on_gone
         self._connections: dict[bytes, Connection] = {}
         #: Every open connection: where both sides connect at once, one of the two is in no other table.
         self._open: set[Connection] = set()
         self._addresses: dict[bytes, WorkerAddress] = {}
-        self._listeners = listeners
-        for listener in listeners:
-            reactor.register(listener.fileno(), functools.partial(self._accept, listener))
+        self._listeners = [
+            Listener(sock, reactor, tls, self._accept, _out_of_descriptors, ACCEPT_TIMEOUT_S) for sock in listeners
+        ]
 
     def connect(self, address: WorkerAddress) -> Connection | None:
         """The connection to a driver or worker, opened if need be; None when it is dead.
@@ -67,7 +75,8 @@ class Peers:
             sock = self._dialer.peer(address)
         except OSError:
             return None
-        connection = self._make(sock, connecting=True, expects=(address.node_id, address.worker_id))
+        connection = self._make(sock, self._identity.connecting((address.node_id, address.worker_id)))
+        connection.peer_worker_id = address.worker_id
         connection.peer_address = address
         self._connections[address.worker_id] = connection
         self._addresses[address.worker_id] = address
@@ -98,38 +107,28 @@ class Peers:
             if connection.peer_address is not None and connection.peer_address.node_id == node_id:
                 connection.close(reason)
 
-    def _make(
-        self, sock: socket.socket | TlsSocket, *, connecting: bool, expects: tuple[bytes, bytes] | None = None
-    ) -> Connection:
+    def _make(self, sock: AnySocket, side: Connecting | Accepting) -> Connection:
         connection = Connection(
-            self._reactor,
-            sock,
-            self._identity,
-            PeerMessage,
-            self._on_messages,
-            self._on_closed,
-            connecting=connecting,
-            expects=expects,
+            self._reactor, sock, side, PeerMessage, self._on_messages, self._on_closed, self._settled
         )
         with self._lock:
             self._open.add(connection)
         return connection
 
-    def _accept(self, listener: socket.socket, mask: int) -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            if sock.family != socket.AF_UNIX:
-                self._make(tcp.accepted(sock, self._tls), connecting=False).require_proof()
-            elif unix.user_of(sock) in (os.getuid(), 0):
-                self._make(sock, connecting=False)
-            else:
+    def _accept(self, sock: AnySocket, peer: str) -> Connection | None:
+        if isinstance(sock, socket.socket) and sock.family == socket.AF_UNIX:
+            if unix.user_of(sock) not in (os.getuid(), 0):
                 sock.close()
+                return None
+        return self._make(sock, self._identity.accepting())
+
+    def _settled(self, connection: Connection) -> None:
+        for listener in self._listeners:
+            listener.settled(connection)
 
     def _on_closed(self, connection: Connection, reason: str) -> None:
         worker_id = connection.peer_worker_id
+        self._settled(connection)
         with self._lock:
             self._open.discard(connection)
             if self._connections.get(worker_id) is connection:
@@ -142,7 +141,7 @@ class Peers:
         for connection in self._open:
             connection.close_quietly()
         for listener in self._listeners:
-            path = listener.getsockname() if listener.family == socket.AF_UNIX else None
+            path = listener.sock.getsockname() if listener.sock.family == socket.AF_UNIX else None
             listener.close()
             if path is not None:
                 with contextlib.suppress(FileNotFoundError):  # the session's directory went first
@@ -153,4 +152,8 @@ class Peers:
         for connection in self._open:
             connection.detach()
         for listener in self._listeners:
-            listener.close()
+            listener.sock.close()  # not the poller's entry, which is the parent's
+
+
+def _out_of_descriptors(error: OSError) -> None:
+    logger.error("No connection can be accepted for now: %s. Raise the limit of open files (ulimit -n).", error)

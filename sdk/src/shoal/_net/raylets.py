@@ -19,7 +19,6 @@ from shoal._net.reactor import Reactor
 from shoal_common.channel import frames
 from shoal_common.channel.frames import Message
 
-RayletFrames = frames.RayletMessage | frames.Hello | frames.HelloReply | frames.HelloProof
 #: What waits for the address of a node, in messages.
 _MAX_WAITING = 10_000
 #: What was freed on another node may not have arrived there when it dies: it is freed again if the death becomes known
@@ -157,12 +156,10 @@ class Raylets:
         connection = self._others[node_id] = Connection(
             self._reactor,
             sock,
-            self._identity.with_role("owner"),
-            RayletFrames,
+            self._identity.with_role("owner").connecting((node_id, b"")),
+            frames.RayletMessage,
             lambda _, messages: self._on_messages(node_id, messages),
             lambda closed, reason: self._on_close(node_id, closed, reason),
-            connecting=True,
-            expects=(node_id, b""),
         )
         return connection
 

@@ -141,6 +141,13 @@ class Reactor:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN | (select.EPOLLOUT if writable else 0))
 
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """As an asyncio loop has it."""
+        self.register(fd, lambda _: callback())
+
+    def remove_reader(self, fd: int) -> None:
+        self.unregister(fd)
+
     def modify(self, fd: int, writable: bool) -> None:
         self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if writable else 0))
 

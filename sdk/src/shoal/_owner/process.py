@@ -20,14 +20,14 @@ from shoal._net.dialer import Dialer, DirectDialer
 from shoal._net.gcs.client import GcsClient
 from shoal._net.peers import Peers
 from shoal._net.questions import Questions
-from shoal._net.raylets import RayletFrames, Raylets
+from shoal._net.raylets import Raylets
 from shoal._net.reactor import Reactor
 from shoal._store.client import StoreClient
 from shoal._store.local import LocalStore
 from shoal._store.remote import RemoteStore
 from shoal._values import ref_pickling
 from shoal_common import ids
-from shoal_common.channel import tcp, unix
+from shoal_common.channel import frames, tcp, unix
 from shoal_common.channel.frames import WorkerAddress
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Process(ABC):
         self.questions = Questions(self.reactor, self.raylets, self.lock)
         try:
             sock = self._dialer.home()
-            reply, arena_fd = channel.authenticate_blocking(sock, self._identity, RayletFrames)
+            reply, arena_fd = channel.authenticate_blocking(sock, self._identity)
         except BaseException:
             self.peers.close()
             raise
@@ -119,12 +119,10 @@ class Process(ABC):
         self.raylet = self.raylets.home = Connection(
             self.reactor,
             sock,
-            self._identity,
-            RayletFrames,
+            None,
+            frames.RayletMessage,
             lambda _, messages: self._on_raylet(node_id, messages),
             self._on_raylet_closed,
-            connecting=True,
-            authenticated=True,
         )
         self.store.attach(self.raylet)
         self._assemble()

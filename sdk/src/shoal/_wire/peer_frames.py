@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message, WorkerAddress
+from shoal_common.channel.frames import Message, WorkerAddress
 
 
 class RefWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -130,16 +130,5 @@ class RemoveBorrower(Message, tag=108):
 
 
 PeerMessage = (
-    Hello
-    | HelloReply
-    | HelloProof
-    | PushTasks
-    | TaskReplies
-    | Recall
-    | Recalled
-    | GetValue
-    | ValueReady
-    | AddBorrower
-    | BorrowerAdded
-    | RemoveBorrower
+    PushTasks | TaskReplies | Recall | Recalled | GetValue | ValueReady | AddBorrower | BorrowerAdded | RemoveBorrower
 )

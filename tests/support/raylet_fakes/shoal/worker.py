@@ -24,14 +24,14 @@ class Channel:
     def __init__(self, path: str, token: str, hello: frames.Hello) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(path)
-        self.sock.sendall(codec.encode_frame(hello))
+        side = handshake.Connecting(token, hello)
+        self.sock.sendall(side.to_send())
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 1)
         self.arena_fd = fds[0] if fds else -1
-        reply = codec.Decoder(frames.HelloReply).feed(data)[0]
-        self.arena_size = reply.arena_size
-        handshake.check_reply(token, hello.nonce, reply)
-        proof = handshake.prove(token, b"connecting", hello.nonce, reply.nonce)
-        self.send(frames.HelloProof(proof))
+        side.receive(data)
+        assert side.reply is not None
+        self.arena_size = side.reply.arena_size
+        self.sock.sendall(side.to_send())
         self._decoder = codec.Decoder(frames.RayletMessage)
         self._received: list[frames.Message] = []
 
@@ -59,15 +59,10 @@ def run(config: WorkerConfig) -> None:
     raylet = Channel(
         config.raylet_path,
         config.token,
-        frames.Hello(
-            version=frames.PROTOCOL_VERSION,
-            nonce=handshake.new_nonce(),
-            role="worker",
+        handshake.hello(
+            "worker",
             node_id=config.node_id,
             worker_id=config.worker_id,
-            job_id=b"",
-            pid=os.getpid(),
-            python=handshake.python_minor(),
             address=frames.WorkerAddress(config.node_id, config.worker_id, path),
         ),
     )

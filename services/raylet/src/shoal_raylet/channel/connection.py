@@ -13,7 +13,6 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,19 +20,29 @@ import msgspec
 import structlog
 
 from shoal_common.channel import codec, frames, handshake, unix
-from shoal_common.tls import TlsSocket
+from shoal_common.channel.frame_socket import AnySocket
+from shoal_common.channel.handshake import Accepting, Authenticated, Introduced
 
 log = structlog.get_logger(__name__)
 
-#: Nothing but Hello and HelloProof comes before authentication, and both are small.
-_MAX_HANDSHAKE_BYTES = 64 * 1024
 #: A peer that lets this much pile up does not read any more: its connection ends.
 MAX_QUEUED_BYTES = 256 * 1024 * 1024
 #: So much goes out in one turn of the loop, a fraction of a millisecond: others want to be served too.
 _STEP_BYTES = 1024 * 1024
 
-_decode_hello = msgspec.msgpack.Decoder(frames.Hello).decode
-_decode_proof = msgspec.msgpack.Decoder(frames.HelloProof).decode
+
+class ChannelHandler(Protocol):
+    """What is done with a peer. All calls come from the event loop's thread."""
+
+    def refuse(self, hello: frames.Hello, local: bool) -> str:
+        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
+
+        ``local``: it came over the Unix socket, and so is of this node."""
+
+    def connected(self, connection: Connection) -> None: ...
+    def received(self, connection: Connection, message: frames.Message) -> None: ...
+    def closed(self, connection: Connection) -> None:
+        """``connection.ready`` tells whether it ever was connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,71 +57,40 @@ class Identity:
     arena_size: int = 0
 
 
-class ChannelHandler(Protocol):
-    """What the raylet does with its peers. All calls come from the event loop's thread."""
-
-    def refuse(self, hello: frames.Hello, local: bool) -> str:
-        """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
-
-        ``local``: it came over the Unix socket, and so is of this node."""
-
-    def connected(self, connection: Connection) -> None: ...
-    def received(self, connection: Connection, message: frames.Message) -> None: ...
-    def closed(self, connection: Connection) -> None: ...
-
-
 class Connection:
     """A driver's, worker's or raylet's end of the channel, as this raylet sees it."""
 
     def __init__(
         self,
-        sock: socket.socket | TlsSocket,
-        identity: Identity,
+        sock: AnySocket,
         handler: ChannelHandler,
         loop: asyncio.AbstractEventLoop,
+        side: Accepting | None,
         *,
-        local: bool,
-        shares_arena: bool,
+        local: bool = False,
+        arena: Identity | None = None,
     ) -> None:
-        """``local``: a Unix socket, by which the kernel tells the peer's user; the arena's descriptor travels by it if
-        ``shares_arena``."""
+        """``side``: the handshake to come; None = this raylet has made the connection, and its handshake is over.
+        ``local``: a Unix socket, by which the kernel tells the peer's user, and the descriptor of its
+        ``arena`` travels, if it gets one."""
         self.hello: frames.Hello | None = None
         self.local = local
-        self.shares_arena = shares_arena
-        self.ready = False
+        self.shares_arena = arena is not None
+        self.ready = side is None
         self._sock = sock
-        self._identity = identity
         self._handler = handler
         self._loop = loop
+        self._side = side
+        self._arena = arena
         self._fd = sock.fileno()
         self._decoder = codec.Decoder(frames.RayletMessage)
-        self._early = b""
-        self._nonce = handshake.new_nonce()
         self._out: deque[memoryview] = deque()
         self._out_bytes = 0
         self._closed = False
         self._reads = 0
         #: Answers made while a batch of requests is worked off go out in one write.
         self._corked: list[bytearray] | None = None
-        self._on_frame: Callable[[bytes], None] = self._on_hello
-        self._deadline = loop.call_later(handshake.HANDSHAKE_TIMEOUT_S, self.close, "handshake timed out")
         loop.add_reader(self._fd, self._read)
-
-    @classmethod
-    def dialed(
-        cls,
-        sock: socket.socket | TlsSocket,
-        identity: Identity,
-        handler: ChannelHandler,
-        loop: asyncio.AbstractEventLoop,
-        hello: frames.Hello,
-    ) -> Connection:
-        """A connection that this raylet has made, its handshake done. ``hello`` is this raylet's own."""
-        connection = cls(sock, identity, handler, loop, local=False, shares_arena=False)
-        connection._deadline.cancel()
-        connection.hello = hello
-        connection.ready = True
-        return connection
 
     @property
     def role(self) -> str:
@@ -153,11 +131,10 @@ class Connection:
                 self.close()
 
     def close(self, reason: str = "") -> None:
-        """Idempotent. Tells the handler once, if the handshake had succeeded."""
+        """Idempotent. Tells the handler once."""
         if self._closed:
             return
         self._closed = True
-        self._deadline.cancel()
         self._loop.remove_reader(self._fd)
         if self._out:
             self._loop.remove_writer(self._fd)
@@ -182,10 +159,10 @@ class Connection:
             self.close()
             return
         try:
-            if self.ready:
+            if self._side is None:
                 self._receive(data)
             else:
-                self._read_handshake(data)
+                self._shake_hands(self._side, data)
         except (msgspec.DecodeError, handshake.HandshakeError) as error:
             self.close(str(error))
 
@@ -203,64 +180,48 @@ class Connection:
             if corked and not self._closed:
                 self._write(b"".join(corked))
 
-    def _read_handshake(self, data: bytes) -> None:
-        """Cut single frames: what follows the proof may be any message, and is decoded only after it."""
-        self._early += data
-        while not self.ready and not self._closed and len(self._early) >= 4:
-            (length,) = codec.LENGTH.unpack_from(self._early)
-            if length > _MAX_HANDSHAKE_BYTES:
-                raise handshake.HandshakeError(f"a handshake frame of {length} bytes: not a Shoal process")
-            if len(self._early) < 4 + length:
-                return
-            body, self._early = self._early[4 : 4 + length], self._early[4 + length :]
-            self._on_frame(body)
-        if self.ready and self._early and not self._closed:
-            rest, self._early = self._early, b""
-            self._receive(rest)
+    def _shake_hands(self, side: Accepting, data: bytes) -> None:
+        """Raises: HandshakeError, msgspec.DecodeError."""
+        try:
+            event = side.receive(data)
+        except handshake.HandshakeError:
+            self._answer(side.to_send())  # why, where that may be said
+            raise
+        if isinstance(event, Introduced):
+            self.hello = event.hello
+            if error := self._peer_uid_error() or self._handler.refuse(event.hello, self.local):
+                side.refuse(error)
+                self._answer(side.to_send())
+                raise handshake.HandshakeError(f"refused: {error}")
+            side.accept(self._arena.arena_size if self._arena is not None else 0)
+            self._answer(side.to_send(), self._arena)
+        elif isinstance(event, Authenticated):
+            self._side = None
+            self.ready = True
+            self._handler.connected(self)
+            if event.rest and not self._closed:
+                self._receive(event.rest)
 
-    def _on_hello(self, body: bytes) -> None:
-        hello = _decode_hello(body)
-        error = (
-            (self._peer_uid_error() if self.local else "")
-            or handshake.check_hello(hello)
-            or self._handler.refuse(hello, self.local)
-        )
-        self.hello = hello
-        identity = self._identity
-        if error:
-            self._write(
-                codec.encode_frame(frames.HelloReply(nonce=b"", proof=b"", node_id=b"", worker_id=b"", error=error))
-            )
-            self.close(f"refused: {error}")
+    def _answer(self, data: bytes, arena: Identity | None = None) -> None:
+        """Raises: HandshakeError."""
+        if not data:
             return
-        reply = frames.HelloReply(
-            nonce=self._nonce,
-            proof=handshake.answer_hello(identity.token, hello, self._nonce),
-            node_id=identity.node_id,
-            worker_id=b"",
-            arena_size=identity.arena_size if self.shares_arena else 0,
-        )
-        frame = codec.encode_frame(reply)
+        try:
+            if arena is None:
+                sent = self._sock.send(data)
+            else:
+                assert isinstance(self._sock, socket.socket)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [arena.arena_fd]))]
+                sent = self._sock.sendmsg([data], rights)
+        except OSError as error:
+            raise handshake.HandshakeError(f"the handshake's answer could not be sent: {error}") from error
         # A fresh socket's buffer takes these few hundred bytes whole, or the peer is not worth serving.
-        if self._send_reply(frame) != len(frame):
+        if sent != len(data):
             raise handshake.HandshakeError("the handshake's answer did not fit in the socket's buffer")
-        self._on_frame = self._on_proof
-
-    def _send_reply(self, frame: bytearray) -> int:
-        if not self.shares_arena:
-            return self._sock.send(frame)
-        assert isinstance(self._sock, socket.socket)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._identity.arena_fd]))]
-        return self._sock.sendmsg([frame], rights)
-
-    def _on_proof(self, body: bytes) -> None:
-        assert self.hello is not None
-        handshake.check_proof(self._identity.token, self.hello.nonce, self._nonce, _decode_proof(body))
-        self._deadline.cancel()
-        self.ready = True
-        self._handler.connected(self)
 
     def _peer_uid_error(self) -> str:
+        if not self.local:
+            return ""
         assert isinstance(self._sock, socket.socket)
         uid = unix.user_of(self._sock)
         if uid in (os.getuid(), 0):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from pathlib import Path
@@ -11,12 +10,14 @@ from pathlib import Path
 import structlog
 
 from shoal_common.channel import tcp, unix
+from shoal_common.channel.frame_socket import AnySocket
+from shoal_common.channel.handshake import Accepting
+from shoal_common.channel.listener import Listener
 from shoal_common.tls import Tls
 from shoal_raylet.channel.connection import ChannelHandler, Connection, Identity
 
 log = structlog.get_logger(__name__)
 
-_ACCEPT_PAUSE_S = 0.5
 #: Longest path of a Unix socket on Linux, without the terminating zero.
 _MAX_PATH = 107
 
@@ -40,7 +41,7 @@ class ChannelServer:
         self._tcp_at = tcp_at
         self._identity = identity
         self._tls = tls
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[Listener] = []
         self._connections: set[Connection] = set()
 
     def start(self, handler: ChannelHandler) -> None:
@@ -52,25 +53,38 @@ class ChannelServer:
         if self._tcp_at is not None:
             # First: a port in use must leave no socket file behind.
             self._listen(tcp.listen(*self._tcp_at))
-            self.port = self._listeners[0].getsockname()[1]
+            self.port = self._listeners[0].sock.getsockname()[1]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._listen(unix.listen(os.fspath(self.path)))
 
     def stop_accepting(self) -> None:
         for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
-            listener.close()
-            if listener.family == socket.AF_UNIX:
+            if listener.sock.family == socket.AF_UNIX:
                 self.path.unlink(missing_ok=True)
+            listener.close()
         self._listeners.clear()
 
-    def _listen(self, listener: socket.socket) -> None:
-        self._listeners.append(listener)
-        self._loop.add_reader(listener.fileno(), self._accept, listener)
+    def _listen(self, sock: socket.socket) -> None:
+        local = sock.family == socket.AF_UNIX
+        self._listeners.append(
+            Listener(
+                sock,
+                self._loop,
+                self._tls,
+                lambda accepted, _: self._serve(accepted, local=local, arena=self._identity if local else None),
+                lambda error: log.error("channel_accept_failed", reason=str(error)),
+            )
+        )
+
+    def _serve(self, sock: AnySocket, *, local: bool, arena: Identity | None) -> Connection:
+        side = Accepting(self._identity.token, self._identity.node_id)
+        connection = Connection(sock, self, self._loop, side, local=local, arena=arena)
+        self._connections.add(connection)
+        return connection
 
     def adopt(self, sock: socket.socket) -> None:
         """Serve a driver whose bytes this node's gateway carries. It counts as one of this node, but has no arena."""
-        self._connections.add(Connection(sock, self._identity, self, self._loop, local=True, shares_arena=False))
+        self._serve(sock, local=True, arena=None)
 
     def close(self) -> None:
         """End all connections and remove the socket."""
@@ -79,9 +93,11 @@ class ChannelServer:
             connection.close()
 
     def connected(self, connection: Connection) -> None:
+        self._settled(connection)
         self._handler.connected(connection)
 
     def closed(self, connection: Connection) -> None:
+        self._settled(connection)
         self._connections.discard(connection)
         if connection.ready:
             self._remove_socket_of(connection)
@@ -93,32 +109,6 @@ class ChannelServer:
         if address is not None and connection.shares_arena and Path(address.path).parent == self.path.parent:
             Path(address.path).unlink(missing_ok=True)
 
-    def _resume_accepting(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                # Out of descriptors: the listener stays readable, so look away for a while instead of spinning.
-                log.error("channel_accept_failed", reason=str(error))
-                self._loop.remove_reader(listener.fileno())
-                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting, listener)
-                return
-            if sock.family == socket.AF_UNIX:
-                sock.setblocking(False)
-                with contextlib.suppress(OSError):
-                    # Room for a burst of small frames, so that a busy peer rarely makes us queue.
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
-                self._connections.add(Connection(sock, self._identity, self, self._loop, local=True, shares_arena=True))
-                continue
-            try:
-                remote = tcp.accepted(sock, self._tls)
-            except OSError:  # it is gone already
-                sock.close()
-                continue
-            self._connections.add(Connection(remote, self._identity, self, self._loop, local=False, shares_arena=False))
+    def _settled(self, connection: Connection) -> None:
+        for listener in self._listeners:
+            listener.settled(connection)

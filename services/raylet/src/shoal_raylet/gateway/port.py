@@ -14,6 +14,7 @@ from shoal_common.channel import tcp
 from shoal_common.channel.frame_socket import AnySocket
 from shoal_common.channel.gateway_handshake import SESSION_ID_BYTES, Greeting, SessionOpen, SessionOpened
 from shoal_common.channel.handshake import HANDSHAKE_TIMEOUT_S, HandshakeError
+from shoal_common.channel.listener import Listener
 from shoal_common.service.background import Background
 from shoal_common.tls import Tls
 from shoal_raylet.gateway.session import GatewaySession, Inside
@@ -22,9 +23,20 @@ log = structlog.get_logger(__name__)
 
 #: Clients at a time.
 MAX_SESSIONS = 512
-#: Connections in the handshake at a time.
-_MAX_GREETINGS = 256
-_ACCEPT_PAUSE_S = 0.5
+
+
+class _Greeting(Greeting):
+    """A client until it has a session."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, sock: AnySocket, peer: str) -> None:
+        super().__init__(sock)
+        self.peer = peer
+
+    def close(self, reason: str) -> None:
+        log.info("client_refused", peer=self.peer, reason=reason)
+        self.task.cancel()
 
 
 class Gateway:
@@ -38,60 +50,46 @@ class Gateway:
         self._token = token
         self._tls = tls
         self._grace_s = grace_s
-        self._listener: socket.socket | None = None
+        self._sock: socket.socket | None = None
+        self._listener: Listener | None = None
         self._sessions: dict[bytes, GatewaySession] = {}
         self._greetings = Background()
 
     def listen(self) -> None:
         """Take the port; clients wait until ``start``. Raises: OSError when it is in use."""
-        self._loop = asyncio.get_running_loop()
-        self._listener = tcp.listen(self._host, self.port)
-        self.port = self._listener.getsockname()[1]
+        self._sock = tcp.listen(self._host, self.port)
+        self.port = self._sock.getsockname()[1]
 
     def start(self, inside: Inside) -> None:
-        assert self._listener is not None
+        assert self._sock is not None
         self._inside = inside
-        self._loop.add_reader(self._listener.fileno(), self._accept)
+        self._listener = Listener(
+            self._sock,
+            asyncio.get_running_loop(),
+            self._tls,
+            self._accept,
+            lambda error: log.error("gateway_accept_failed", reason=str(error)),
+        )
         log.info("gateway_started", host=self._host, port=self.port)
 
     async def stop(self, reason: str) -> None:
         """End all sessions; the clients are told why. Idempotent."""
         if self._listener is not None:
-            self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
-            self._listener = None
+        elif self._sock is not None:
+            self._sock.close()
         await self._greetings.stop()
         await asyncio.gather(*(session.finish(reason) for session in list(self._sessions.values())))
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        while True:
-            try:
-                sock, peer = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                # Out of descriptors: the listener stays readable, so look away for a while instead of spinning.
-                log.error("gateway_accept_failed", reason=str(error))
-                self._loop.remove_reader(self._listener.fileno())
-                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting)
-                return
-            if len(self._greetings) >= _MAX_GREETINGS:
-                sock.close()
-                continue
-            sock.setblocking(False)
-            self._greetings.spawn(self._greet(sock, peer[0]))
+    def _accept(self, sock: AnySocket, peer: str) -> _Greeting:
+        greeting = _Greeting(sock, peer)
+        greeting.task = self._greetings.spawn(self._greet(greeting))
+        return greeting
 
-    def _resume_accepting(self) -> None:
-        if self._listener is not None:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    async def _greet(self, accepted: socket.socket, peer: str) -> None:
-        sock: AnySocket = accepted
+    async def _greet(self, greeting: _Greeting) -> None:
+        sock = greeting.sock
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                sock = tcp.accepted(accepted, self._tls)
-                greeting = Greeting(sock)
                 hello, wanted = await greeting.authenticate(self._token, self._inside.node_id)
                 session = self._find(hello.worker_id, wanted)
                 if isinstance(session, str):
@@ -107,12 +105,15 @@ class Gateway:
                     )
                 )
         except (OSError, HandshakeError) as error:  # a timeout is an OSError too
-            log.info("client_refused", peer=peer, reason=str(error) or "no handshake in time")
+            log.info("client_refused", peer=greeting.peer, reason=str(error) or "no handshake in time")
             sock.close()
             return
         except BaseException:
             sock.close()
             raise
+        finally:
+            if self._listener is not None:
+                self._listener.settled(greeting)
         session.attach(sock, wanted.received, greeting.rest)
 
     def _find(self, worker_id: bytes, wanted: SessionOpen) -> GatewaySession | str:

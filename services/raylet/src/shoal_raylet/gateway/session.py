@@ -17,6 +17,7 @@ from shoal_common.channel import tcp, unix
 from shoal_common.channel.frame_socket import AnySocket
 from shoal_common.channel.frames import WorkerAddress
 from shoal_common.channel.gateway_handshake import Target, ToGcs, ToPath, ToPort, ToRaylet, decode_target
+from shoal_common.channel.listener import Listener
 from shoal_common.channel.tunnel import Tunnel
 from shoal_common.channel.tunnel_sockets import TunnelSockets
 from shoal_common.service.background import Background
@@ -24,8 +25,6 @@ from shoal_common.tls import Tls
 from shoal_raylet.gateway.targets import GatewayTargets
 
 log = structlog.get_logger(__name__)
-
-_ACCEPT_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +57,18 @@ class GatewaySession:
         self._loop = asyncio.get_running_loop()
         self._path = os.fspath(inside.sockets_dir / f"c-{worker_id.hex()[:16]}")
         self._connecting = Background()
-        self._listeners = [unix.listen(self._path)]
+        self._listeners: list[Listener] = []
+        self._listen(unix.listen(self._path))
         port = 0
         if inside.listen_host:
             try:
-                self._listeners.append(tcp.listen(inside.listen_host, 0))
+                self._listen(tcp.listen(inside.listen_host, 0))
             except OSError:
                 self._stop_listening()
                 raise
-            port = self._listeners[1].getsockname()[1]
+            port = self._listeners[1].sock.getsockname()[1]
         #: Where the others in the cluster reach the client.
         self.address = WorkerAddress(inside.node_id, worker_id, self._path, inside.host if port else "", port)
-        for listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
         self._sockets = TunnelSockets(
             Tunnel(client=False, grace_s=grace_s, now=self._loop.time()),
             on_open=self._opened,
@@ -151,33 +149,20 @@ class GatewaySession:
 
     # -- streams to the client ------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.error("client_accept_failed", reason=str(error))
-                self._loop.remove_reader(listener.fileno())
-                self._loop.call_later(_ACCEPT_PAUSE_S, self._resume_accepting, listener)
-                return
-            if sock.family == socket.AF_UNIX:
-                sock.setblocking(False)
-                self._sockets.open(b"", sock)
-                continue
-            try:
-                self._sockets.open(b"", tcp.accepted(sock, self._inside.tls))
-            except OSError:  # it is gone already
-                sock.close()
-
-    def _resume_accepting(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
+    def _listen(self, sock: socket.socket) -> None:
+        self._listeners.append(
+            Listener(
+                sock,
+                self._loop,
+                self._inside.tls,
+                # The client itself asks for the proof.
+                lambda accepted, _: self._sockets.open(b"", accepted),
+                lambda error: log.error("client_accept_failed", reason=str(error)),
+            )
+        )
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
             listener.close()
         self._listeners.clear()
         if os.path.exists(self._path):

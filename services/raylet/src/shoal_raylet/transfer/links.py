@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -16,9 +15,10 @@ import structlog
 
 from shoal_common.channel import frames, handshake, tcp
 from shoal_common.channel.frame_socket import AnySocket, FrameSocket
+from shoal_common.channel.handshake import Connecting
 from shoal_common.tls import Tls
 from shoal_proto.v1 import gcs_pb2
-from shoal_raylet.channel.connection import Connection, Identity
+from shoal_raylet.channel.connection import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class RayletLinks:
         node_id: bytes,
         find: Callable[[bytes], Awaitable[gcs_pb2.NodeInfo | None]],
     ) -> None:
-        self.identity = Identity(token, node_id)
+        self._token = token
         self._tls = tls
         self.node_id = node_id
         self._find = find
@@ -75,7 +75,7 @@ class RayletLinks:
             async with asyncio.timeout(tcp.CONNECT_TIMEOUT_S):
                 sock = tcp.dial(node.host, node.channel_port, self._tls)
                 try:
-                    await FrameSocket(sock).introduce(self.identity.token, self.hello(), node_id)
+                    await FrameSocket(sock).connect(Connecting(self._token, self.hello(), (node_id, b"")))
                 except BaseException:
                     sock.close()
                     raise
@@ -92,16 +92,7 @@ class RayletLinks:
         await asyncio.gather(*(link.dialing for link in links), return_exceptions=True)
 
     def hello(self) -> frames.Hello:
-        return frames.Hello(
-            version=frames.PROTOCOL_VERSION,
-            nonce=handshake.new_nonce(),
-            role="raylet",
-            node_id=self.node_id,
-            worker_id=b"",
-            job_id=b"",
-            pid=os.getpid(),
-            python=handshake.python_minor(),
-        )
+        return handshake.hello("raylet", node_id=self.node_id)
 
     def _link(self, node_id: bytes) -> _Link:
         link = self._links.get(node_id)
@@ -164,7 +155,8 @@ class _Link:
             log.info("raylet_not_reached", node_id=self.peer_id.hex(), reason=str(error))
             self.close(str(error))
             return
-        self._connection = Connection.dialed(sock, self._links.identity, self, self._loop, self._links.hello())
+        self._connection = Connection(sock, self, self._loop, None)
+        self._connection.hello = self._links.hello()
         held, self._held = self._held, []
         for message in held:
             self._connection.send(message)
