@@ -137,7 +137,8 @@ class DirectoryBlobStore:
                     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                     upload.replace(path)
                     break
-                except FileNotFoundError:
+                except (FileNotFoundError, FileExistsError):
+                    # FileExistsError: it was there when mkdir tried, and gone when mkdir looked at what it is.
                     if attempt == _PUBLISH_ATTEMPTS - 1:
                         raise
         return manifest
