@@ -18,7 +18,7 @@ from shoal_common.bus.memory import EventQueue, MemoryBus
 from shoal_common.bus.nats import NatsBus
 from shoal_common.rpc import server as grpc_server
 from shoal_common.rpc.client import aio_channel
-from shoal_gcs.rpc.servicers import EventServicer
+from shoal_gcs.rpc.events import EventServicer
 from shoal_proto.v1.gcs_pb2_grpc import add_EventServiceServicer_to_server
 
 TOKEN = "bus-token"

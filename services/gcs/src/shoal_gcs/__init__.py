@@ -1,1 +1,0 @@
-"""The global control service: nodes, jobs, actors and the function table. All of it lies in the metadata store."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
 from shoal_common.rpc import server as grpc_server
 from shoal_common.service.background import Background
 from shoal_gcs.actors.manager import ActorManager
+from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
+from shoal_gcs.endings import Endings
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.groups.manager import PlacementGroupManager
+from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
@@ -20,8 +21,11 @@ from shoal_gcs.nodes.manager import NodeManager
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.objects.manager import ObjectManager
 from shoal_gcs.peers import Raylets, Schedulers
-from shoal_gcs.rpc import servicers
+from shoal_gcs.rpc.actors import ActorServicer
+from shoal_gcs.rpc.events import EventServicer
 from shoal_gcs.rpc.groups import PlacementGroupServicer
+from shoal_gcs.rpc.jobs import FunctionServicer, JobServicer
+from shoal_gcs.rpc.nodes import NodeServicer
 from shoal_gcs.rpc.objects import ObjectServicer
 from shoal_gcs.store import cluster_config
 from shoal_gcs.store.rows import Rows
@@ -44,34 +48,19 @@ class GcsApp:
         self._node_table = node_table = NodeTable(
             silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept
         )
-        self._job_table = JobTable(finished_kept=config.finished_jobs_kept)
-        self._functions = FunctionTable(store, self._prefix("function"))
+        job_table = JobTable(finished_kept=config.finished_jobs_kept)
+        actor_table = ActorTable(infeasible_grace_s=config.infeasible_grace_s, dead_kept=config.dead_actors_kept)
+        group_table = PlacementGroupTable()
+        self._functions = functions = FunctionTable(store, self._prefix("function"))
+        self._endings = Endings(
+            nodes=node_table,
+            jobs=job_table,
+            functions=functions,
+            blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table),
+            raylets=self._raylets,
+            background=self._background,
+        )
         self._objects = ObjectManager(blob_rows=self._rows("spill"), copy_rows=self._rows("copy"))
-        self._actors = ActorManager(
-            config,
-            rows=self._rows("actor"),
-            spec_rows=self._rows("actor_spec"),
-            jobs=self._job_table,
-            nodes=node_table,
-            raylets=self._raylets,
-            schedulers=self._schedulers,
-            publisher=publisher,
-            background=self._background,
-            on_job_unused=lambda job_id: self._jobs.on_unused(job_id),
-            on_detached_dead=lambda actor_id: self._groups.actor_died(actor_id),
-            is_group_usable=lambda group_id: self._groups.is_usable(group_id),
-        )
-        self._groups = PlacementGroupManager(
-            rows=self._rows("placement_group"),
-            jobs=self._job_table,
-            nodes=node_table,
-            raylets=self._raylets,
-            background=self._background,
-            list_nodes=lambda: self._nodes.list_nodes(),
-            detached_creator=self._actors.detached_actor_of,
-            on_created=self._actors.room_may_be_free,
-            on_removed=self._actors.group_removed,
-        )
         self._nodes = NodeManager(
             config,
             table=node_table,
@@ -80,22 +69,39 @@ class GcsApp:
             publisher=publisher,
             background=self._background,
             on_room=self._room_may_be_free,
-            on_death=self._node_died,
+            on_death=self._endings.node_died,
         )
-        self._jobs = JobManager(
+        self._actors = ActorManager(
             config,
-            table=self._job_table,
-            rows=self._rows("job"),
-            actors=self._actors,
-            groups=self._groups,
-            functions=self._functions,
-            objects=self._objects,
+            table=actor_table,
+            rows=self._rows("actor"),
+            spec_rows=self._rows("actor_spec"),
+            jobs=job_table,
             nodes=node_table,
+            groups=group_table,
             raylets=self._raylets,
-            blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table),
+            schedulers=self._schedulers,
             publisher=publisher,
             background=self._background,
+            on_job_unused=self._endings.job_unused,
+            on_detached_dead=self._endings.detached_actor_died,
         )
+        self._groups = PlacementGroupManager(
+            table=group_table,
+            rows=self._rows("placement_group"),
+            jobs=job_table,
+            nodes=node_table,
+            raylets=self._raylets,
+            background=self._background,
+            list_nodes=self._nodes.list_nodes,
+            detached_creator=self._actors.detached_actor_of,
+            on_created=self._actors.room_may_be_free,
+            on_removed=self._actors.group_removed,
+        )
+        self._jobs = JobManager(
+            config, table=job_table, rows=self._rows("job"), actors=actor_table, publisher=publisher
+        )
+        self._endings.connect(actors=self._actors, groups=self._groups, jobs=self._jobs, objects=self._objects)
 
     @property
     def address(self) -> str:
@@ -111,8 +117,7 @@ class GcsApp:
             await self._groups.load()
             await self._actors.load()
             await self._objects.load(after_deaths=self._node_table.has_dead)
-            await self._jobs.finish_what_was_begun()
-            self._groups.end_orphans(self._actors.is_alive)
+            await self._endings.finish_what_was_begun()
             await self._nodes.listen(self._bus)
             await self._serve()
         except BaseException:
@@ -127,15 +132,15 @@ class GcsApp:
     async def _serve(self) -> None:
         config = self._config
         self._server = grpc_server.create_server(config.token)
-        jobs = servicers.JobServicer(self._jobs, self._job_table, config.cluster_id, config.session_name)
+        jobs = JobServicer(self._jobs, self._endings, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
-        nodes = servicers.NodeServicer(self._nodes, self._actors, self._cluster)
+        nodes = NodeServicer(self._nodes, self._actors, self._cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
-        rpc.add_ActorServiceServicer_to_server(servicers.ActorServicer(self._actors), self._server)
+        rpc.add_ActorServiceServicer_to_server(ActorServicer(self._actors), self._server)
         rpc.add_PlacementGroupServiceServicer_to_server(PlacementGroupServicer(self._groups), self._server)
-        rpc.add_FunctionServiceServicer_to_server(servicers.FunctionServicer(self._functions), self._server)
+        rpc.add_FunctionServiceServicer_to_server(FunctionServicer(self._functions), self._server)
         rpc.add_ObjectServiceServicer_to_server(ObjectServicer(self._objects), self._server)
-        rpc.add_EventServiceServicer_to_server(servicers.EventServicer(self._bus), self._server)
+        rpc.add_EventServiceServicer_to_server(EventServicer(self._bus), self._server)
         port = await grpc_server.serve(self._server, config.host, config.port, tls=config.tls)
         self._address = grpc_server.join_address(config.host, port)
 
@@ -146,11 +151,6 @@ class GcsApp:
         await self._background.stop()
         await self._raylets.close()
         await self._schedulers.close()
-
-    def _node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
-        living = [node.node_id for node in self._node_table.living()]
-        saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason)
-        return saves + self._objects.node_died(node_id, living) + self._jobs.node_died(node_id)
 
     def _room_may_be_free(self) -> None:
         self._groups.room_may_be_free()

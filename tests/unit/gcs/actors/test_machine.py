@@ -8,22 +8,23 @@ from typing import Any
 
 import pytest
 
+from shoal_common.channel.frames import WorkerAddress
+from shoal_common.kinds import ExitKind
+from shoal_common.states import ActorState
 from shoal_gcs.actors.machine import (
     MAX_START_FAILURES,
     Action,
     Actor,
-    ActorState,
     ConstructorFailed,
     Create,
     Event,
     Exit,
-    ExitKind,
     FindPlace,
     GiveUp,
     Kill,
     NodeDied,
     OwnerDied,
-    Place,
+    Placed,
     Refuse,
     Release,
     Save,
@@ -31,7 +32,6 @@ from shoal_gcs.actors.machine import (
     StartFailed,
     StartProcess,
     StopProcess,
-    WorkerAddress,
     WorkerDied,
     WorkerGone,
     handle,
@@ -53,7 +53,7 @@ def actor_in(*events: Event, **spec: Any) -> Actor:
 
 
 WAITING = (Create(),)
-STARTING = (Create(), Place(N1))
+STARTING = (Create(), Placed(N1))
 ALIVE = (*STARTING, Started(1, W1, 11))
 LOST = (*ALIVE, WorkerDied(1, CRASH))
 
@@ -67,7 +67,7 @@ def test_the_whole_way_to_alive() -> None:
     assert actor.state is ActorState.DEPENDENCIES_UNREADY
     assert handle(actor, Create()) == [Save(A), FindPlace(A)]
     assert (actor.state, actor.version) == (ActorState.PENDING_CREATION, 1)
-    assert handle(actor, Place(N1)) == [Save(A), StartProcess(A, N1, 1)]
+    assert handle(actor, Placed(N1)) == [Save(A), StartProcess(A, N1, 1)]
     assert (actor.state, actor.node_id, actor.version) == (ActorState.PENDING_CREATION, N1, 1)
     assert handle(actor, Started(1, W1, 11)) == [Save(A)]
     assert (actor.state, actor.address, actor.pid, actor.version) == (ActorState.ALIVE, W1, 11, 2)
@@ -88,7 +88,7 @@ def test_a_crashed_actor_restarts_while_its_budget_lasts(max_restarts: int) -> N
             return
         assert (actor.state, actor.restarts, actor.incarnation) == (ActorState.RESTARTING, crash, crash + 1)
         assert kinds(actions) == [Save, WorkerGone, FindPlace]
-        handle(actor, Place(N1))
+        handle(actor, Placed(N1))
         handle(actor, Started(crash + 1, W1, 11))
         assert actor.state is ActorState.ALIVE
     assert max_restarts == -1
@@ -135,7 +135,7 @@ def test_a_constructor_that_raises_is_final() -> None:
 
 
 def test_a_constructor_that_raises_on_restart_is_final_too() -> None:
-    actor = actor_in(*LOST, Place(N2), max_restarts=-1)
+    actor = actor_in(*LOST, Placed(N2), max_restarts=-1)
     handle(actor, ConstructorFailed(2, b"error"))
     assert actor.state is ActorState.DEAD
 
@@ -144,14 +144,14 @@ def test_a_node_without_room_costs_nothing() -> None:
     actor = actor_in(*STARTING)
     assert handle(actor, Refuse()) == [Save(A), FindPlace(A, refused=True)]
     assert (actor.incarnation, actor.restarts, actor.node_id) == (1, 0, b"")
-    assert handle(actor, Place(N2)) == [Save(A), StartProcess(A, N2, 1)]
+    assert handle(actor, Placed(N2)) == [Save(A), StartProcess(A, N2, 1)]
 
 
 def test_a_failed_start_makes_a_new_incarnation_and_no_restart() -> None:
     actor = actor_in(*STARTING)
     assert handle(actor, StartFailed(1, "no answer")) == [Save(A), FindPlace(A, delay_s=0.1)]
     assert (actor.incarnation, actor.restarts, actor.state) == (2, 0, ActorState.PENDING_CREATION)
-    handle(actor, Place(N2))
+    handle(actor, Placed(N2))
     stray = handle(actor, Started(1, W1, 11))
     assert kinds(stray) == [StopProcess], "the first process came up after all and must go"
     assert (stray[0].node_id, stray[0].worker_id, stray[0].force) == (N1, W1.worker_id, True)  # type: ignore[union-attr]
@@ -163,7 +163,7 @@ def test_failed_starts_end_with_the_reason() -> None:
     actor = actor_in(*WAITING, max_restarts=-1)
     delays = []
     for attempt in range(1, MAX_START_FAILURES + 1):
-        handle(actor, Place(N1))
+        handle(actor, Placed(N1))
         actions = handle(actor, StartFailed(attempt, "no memory for a process"))
         delays += [action.delay_s for action in actions if isinstance(action, FindPlace)]
     assert actor.state is ActorState.DEAD
@@ -176,11 +176,11 @@ def test_a_successful_start_forgets_the_failed_ones() -> None:
     actor = actor_in(*STARTING, max_restarts=-1)
     for incarnation in range(1, 4 * MAX_START_FAILURES, 2):
         handle(actor, StartFailed(incarnation, "so"))
-        handle(actor, Place(N1))
+        handle(actor, Placed(N1))
         handle(actor, Started(incarnation + 1, W1, 11))
         assert actor.state is ActorState.ALIVE
         handle(actor, WorkerDied(incarnation + 1, CRASH))
-        handle(actor, Place(N1))
+        handle(actor, Placed(N1))
 
 
 def test_a_second_process_of_the_same_incarnation_is_stopped() -> None:
@@ -238,7 +238,7 @@ def test_the_last_handle_of_a_running_actor() -> None:
 def test_the_last_handle_of_an_actor_that_is_not_up_yet(before: tuple[Event, ...]) -> None:
     actor = actor_in(*before, max_restarts=-1)
     assert handle(actor, Release()) == [Save(A)]
-    handle(actor, Place(N1))
+    handle(actor, Placed(N1))
     actions = handle(actor, Started(actor.incarnation, W1, 11))
     assert kinds(actions) == [Save, StopProcess]
     assert actions[1].force is False  # type: ignore[union-attr]
@@ -290,7 +290,7 @@ def test_the_end_of_a_killed_process_is_confirmed_once() -> None:
 
 
 def test_the_end_of_a_killed_process_is_confirmed_also_when_an_earlier_one_crashed() -> None:
-    actor = actor_in(*LOST, Place(N2), Started(2, W2, 12), Kill(no_restart=True), max_restarts=1)
+    actor = actor_in(*LOST, Placed(N2), Started(2, W2, 12), Kill(no_restart=True), max_restarts=1)
     handle(actor, WorkerDied(2, Exit(ExitKind.INTENDED_SYSTEM_EXIT, "killed by request")))
     assert actor.exit == Exit(ExitKind.INTENDED_SYSTEM_EXIT, "killed by request")
     assert resume(actor) == []
@@ -304,7 +304,7 @@ STATES: dict[str, tuple[Event, ...]] = {
     "starting": STARTING,
     "alive": ALIVE,
     "restarting, waiting": LOST,
-    "restarting, starting": (*LOST, Place(N2)),
+    "restarting, starting": (*LOST, Placed(N2)),
     "dead": (*ALIVE, Kill(no_restart=True), WorkerDied(1, CRASH)),
 }
 STALE: list[Event] = [
@@ -315,10 +315,10 @@ STALE: list[Event] = [
 ]
 NOT_FITTING: list[tuple[str, Event]] = [
     *((state, event) for state in STATES for event in STALE),
-    *(("unready", event) for event in (Place(N1), Refuse(), Started(1, W1, 1), Kill(True), Release(), GiveUp("x"))),
+    *(("unready", event) for event in (Placed(N1), Refuse(), Started(1, W1, 1), Kill(True), Release(), GiveUp("x"))),
     *((state, Create()) for state in STATES if state != "unready"),
     *((state, Refuse()) for state in ("waiting", "alive", "restarting, waiting", "dead")),
-    *((state, Place(b"other")) for state in ("starting", "alive", "restarting, starting", "dead")),
+    *((state, Placed(b"other")) for state in ("starting", "alive", "restarting, starting", "dead")),
     *((state, WorkerDied(1, CRASH)) for state in ("waiting", "restarting, waiting", "restarting, starting")),
     *((state, StartFailed(1, "x")) for state in ("waiting", "alive", "restarting, waiting")),
     *((state, Kill(no_restart=False)) for state in STATES if state != "alive"),
@@ -339,7 +339,7 @@ def test_what_does_not_fit_changes_nothing(state: str, event: Event) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_the_version_grows_with_the_state_and_only_then(state: str) -> None:
-    events = [Create(), Place(N1), Refuse(), *STALE, Started(1, W1, 1), WorkerDied(1, CRASH), Release(), Kill(True)]
+    events = [Create(), Placed(N1), Refuse(), *STALE, Started(1, W1, 1), WorkerDied(1, CRASH), Release(), Kill(True)]
     for event in events:
         actor = actor_in(*STATES[state], max_restarts=1)
         before = (actor.state, actor.version)
@@ -357,7 +357,7 @@ def test_the_version_grows_with_the_state_and_only_then(state: str) -> None:
         (STARTING, [StartProcess(A, N1, 1)]),
         (ALIVE, []),
         (LOST, [FindPlace(A)]),
-        ((*LOST, Place(N2)), [StartProcess(A, N2, 2)]),
+        ((*LOST, Placed(N2)), [StartProcess(A, N2, 2)]),
         ((*ALIVE, Release()), [StopProcess(A, N1, W1.worker_id, False, "all handles to the actor went out of scope")]),
         ((*ALIVE, Kill(False)), [StopProcess(A, N1, W1.worker_id, True, "the actor was killed by shoal.kill")]),
         (

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from shoal_gcs.actors.machine import Demand
+from shoal_common.channel.frames import SchedulingClass
 from shoal_gcs.actors.placement_queue import FIRST_PAUSE_S, LAST_PAUSE_S, WINDOW, PlacementQueue
 
-CPU = Demand((("CPU", 10_000),))
-GPU = Demand((("GPU", 10_000),))
+CPU = SchedulingClass("", (("CPU", 10_000),))
+GPU = SchedulingClass("", (("GPU", 10_000),))
 
 
-def filled(count: int, demand: Demand = CPU, grace_s: float = 30.0) -> PlacementQueue:
+def filled(count: int, scheduling_class: SchedulingClass = CPU, grace_s: float = 30.0) -> PlacementQueue:
     queue = PlacementQueue(grace_s)
     for i in range(count):
-        queue.add(b"%03d" % i, demand, now=0.0)
+        queue.add(b"%03d" % i, scheduling_class, now=0.0)
     return queue
 
 
@@ -81,7 +81,7 @@ def test_an_accepted_actor_opens_the_window_again() -> None:
     assert queue.due(1.0) == [b"001", b"002", b"003", b"004"]
 
 
-def test_demands_do_not_wait_for_one_another() -> None:
+def test_classes_do_not_wait_for_one_another() -> None:
     queue = filled(1, GPU)
     queue.due(0.0)
     queue.no_room(b"000", 0.0)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from shoal_common.channel.frames import SchedulingClass, WorkerAddress
 from shoal_common.errors import AlreadyExists
+from shoal_common.kinds import ExitKind
+from shoal_common.states import ActorState
 from shoal_gcs.actors import table as actor_table
 from shoal_gcs.actors.machine import (
     Actor,
-    ActorState,
-    Demand,
     Exit,
-    ExitKind,
     Kill,
     Refuse,
     Release,
@@ -21,13 +21,12 @@ from shoal_gcs.actors.machine import (
     Started,
     StartProcess,
     StopProcess,
-    WorkerAddress,
     WorkerDied,
 )
 from shoal_gcs.actors.table import Action, ActorTable, Forget, JobUnused
 
 DRIVER, JOB, NODE = b"driver", b"job", b"node"
-CPU = Demand((("CPU", 10_000),))
+CPU = SchedulingClass("", (("CPU", 10_000),))
 CRASH = Exit(ExitKind.SYSTEM_ERROR, "killed by SIGKILL")
 
 
@@ -38,7 +37,7 @@ class Actors:
         self.table = ActorTable(infeasible_grace_s=grace_s, dead_kept=dead_kept)
 
     def create(self, actor_id: bytes, owner_id: bytes = DRIVER, **spec: Any) -> list[Action]:
-        spec = {"job_id": JOB, "demand": CPU, **spec}
+        spec = {"job_id": JOB, "scheduling_class": CPU, **spec}
         return self.table.create(Actor(actor_id=actor_id, owner_id=owner_id, **spec), 0.0)
 
     def run(self, actor_id: bytes, owner_id: bytes = DRIVER, **spec: Any) -> bytes:
@@ -51,7 +50,7 @@ class Actors:
         self.table.found(actor_id, NODE, 0.0)
         incarnation = self.table[actor_id].incarnation
         worker_id = actor_id + b"/worker-%d" % incarnation
-        self.table.handle(actor_id, Started(incarnation, WorkerAddress(NODE, worker_id), 1), 0.0)
+        self.table.handle(actor_id, Started(incarnation, WorkerAddress(NODE, worker_id, "/socket"), 1), 0.0)
         return worker_id
 
     def crash(self, actor_id: bytes) -> list[Action]:

@@ -1,25 +1,25 @@
 from __future__ import annotations
 
-from shoal_gcs.objects.table import REPORTS_AGAIN_WITHIN_S, REPORTS_WITHIN_S, Group, ObjectTable, Place
+from shoal_gcs.objects.table import REPORTS_AGAIN_WITHIN_S, REPORTS_WITHIN_S, Batch, Location, LocationTable
 
 A, B, C = b"node-A", b"node-B", b"node-C"
 JOB = b"job1"
 
 
-def blob(name: str, *object_ids: bytes, node_id: bytes = A, job_id: bytes = JOB) -> Group:
+def blob(name: str, *object_ids: bytes, node_id: bytes = A, job_id: bytes = JOB) -> Batch:
     key = f"spill/{name}"
-    objects = {object_id: Place(blob_key=key, offset=10 * i, size=10) for i, object_id in enumerate(object_ids)}
-    return Group(name, job_id, node_id, key, objects)
+    objects = {object_id: Location(blob_key=key, offset=10 * i, size=10) for i, object_id in enumerate(object_ids)}
+    return Batch(name, job_id, node_id, key, objects)
 
 
-def copies(name: str, node_id: bytes, *object_ids: bytes) -> Group:
-    return Group(name, JOB, node_id, "", dict.fromkeys(object_ids, Place(node_id=node_id)))
+def copies(name: str, node_id: bytes, *object_ids: bytes) -> Batch:
+    return Batch(name, JOB, node_id, "", dict.fromkeys(object_ids, Location(node_id=node_id)))
 
 
 def test_a_spilled_object_is_found_in_its_blob() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.add(blob("b", b"x", b"y"))
-    assert table.locate(b"y") == Place(blob_key="spill/b", offset=10, size=10)
+    assert table.locate(b"y") == Location(blob_key="spill/b", offset=10, size=10)
     assert table.locate(b"z") is None
     assert table.forget_blob("b")
     assert not table.forget_blob("b")
@@ -27,10 +27,10 @@ def test_a_spilled_object_is_found_in_its_blob() -> None:
 
 
 def test_a_node_that_has_it_is_better_than_a_blob() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.add(copies("c", B, b"x"))
     table.add(blob("b", b"x"))
-    assert table.locate(b"x") == Place(node_id=B)
+    assert table.locate(b"x") == Location(node_id=B)
     assert table.node_died(B, [C], 0.0)
     place = table.locate(b"x")
     assert place is not None
@@ -38,27 +38,27 @@ def test_a_node_that_has_it_is_better_than_a_blob() -> None:
 
 
 def test_a_report_that_comes_twice_counts_once() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.add(blob("b", b"x"))
     table.add(blob("b", b"x"))
-    assert [group.row_id for group in table.free([b"x"]).groups] == ["b"]
+    assert [group.row_id for group in table.free([b"x"]).batches] == ["b"]
     assert table.locate(b"x") is None
 
 
 def test_the_last_object_takes_its_blob_along() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.add(blob("b", b"x", b"y"))
     table.add(copies("c", B, b"y"))
     freed = table.free([b"x", b"unknown"])
-    assert (freed.groups, freed.copies) == ([], {})
+    assert (freed.batches, freed.copies) == ([], {})
     freed = table.free([b"y"])
-    assert [group.row_id for group in freed.groups] == ["b", "c"]
+    assert [group.row_id for group in freed.batches] == ["b", "c"]
     assert freed.copies == {B: [b"y"]}
     assert not table.jobs()
 
 
 def test_a_job_takes_all_its_rows_along() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.add(blob("b", b"x"))
     table.add(copies("c", B, b"y"))
     table.add(blob("other", b"z", job_id=b"job2"))
@@ -69,7 +69,7 @@ def test_a_job_takes_all_its_rows_along() -> None:
 
 
 def test_after_a_death_all_reports_are_awaited() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     assert table.is_settled(0.0)
     table.node_died(A, [A, B, C], 0.0)
     table.reported(B, A)
@@ -80,7 +80,7 @@ def test_after_a_death_all_reports_are_awaited() -> None:
 
 
 def test_who_dies_too_or_is_silent_is_not_awaited_for_ever() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.node_died(A, [B, C], 0.0)
     table.reported(B, A)
     table.node_died(C, [B], 1.0)
@@ -89,7 +89,7 @@ def test_who_dies_too_or_is_silent_is_not_awaited_for_ever() -> None:
 
 
 def test_what_an_earlier_gcs_did_not_hear_of_is_awaited_too() -> None:
-    table = ObjectTable()
+    table = LocationTable()
     table.taken_over(1.0)
     assert not table.is_settled(REPORTS_AGAIN_WITHIN_S)
     assert table.is_settled(1.0 + REPORTS_AGAIN_WITHIN_S)

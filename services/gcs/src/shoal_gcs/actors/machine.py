@@ -10,40 +10,24 @@ process ended. A (state, event) pair that is not in the table changes nothing: m
 DEPENDENCIES_UNREADY is where a record begins and is never stored: the owner waits for the arguments of the
 constructor before it asks for the actor.
 
-Pure: events in, actions out. Covers one actor; names, owners and many actors are in ``actor_table``, the search for a
+Pure: events in, actions out. Covers one actor; names, owners and many actors are in ``table``, the search for a
 place in ``placement_queue``.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shoal_common.channel.frames import SchedulingClass, WorkerAddress
+from shoal_common.kinds import ExitKind
+from shoal_common.states import ActorState
+
 #: Processes that may fail to start, one after the other, before the actor is given up.
 MAX_START_FAILURES = 10
-
-
-class ActorState(enum.IntEnum):
-    """The numbers are those of ``ActorState`` in gcs.proto."""
-
-    DEPENDENCIES_UNREADY = 1
-    PENDING_CREATION = 2
-    ALIVE = 3
-    RESTARTING = 4
-    DEAD = 5
-
-
-class ExitKind(enum.IntEnum):
-    """How a worker process ended; the numbers are those of ``ExitKind`` in common.proto."""
-
-    UNSPECIFIED = 0
-    SYSTEM_ERROR = 1
-    INTENDED_SYSTEM_EXIT = 2
-    USER_ERROR = 3
-    INTENDED_USER_EXIT = 4
-    NODE_OUT_OF_MEMORY = 5
+#: Needs nothing of a node.
+NOTHING = SchedulingClass("", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +35,6 @@ class Exit:
     kind: ExitKind
     #: For humans, e.g. "killed by SIGSEGV".
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerAddress:
-    """Where the actor's process listens; as ``WorkerAddress`` in common.proto."""
-
-    node_id: bytes
-    worker_id: bytes
-    path: str = ""
-    host: str = ""
-    port: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What an actor needs of a node; actors of equal demand fit equally."""
-
-    #: (name, grains), sorted by name.
-    resources: tuple[tuple[str, int], ...] = ()
-    #: As ``SchedulingClass.strategy``.
-    strategy: str = ""
 
 
 @dataclass(slots=True)
@@ -90,7 +53,8 @@ class Actor:
     detached: bool = False
     #: -1 = no limit.
     max_restarts: int = 0
-    demand: Demand = Demand()
+    #: What it needs of a node, without a name: actors of equal classes fit equally.
+    scheduling_class: SchedulingClass = NOTHING
     #: The placement group in which it runs; empty = in none.
     group_id: bytes = b""
     #: Grows with every actor that is created: the order of creation.
@@ -132,7 +96,7 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placed:
     """The scheduler chose a node."""
 
     node_id: bytes
@@ -209,7 +173,7 @@ class GiveUp:
 
 Event = (
     Create
-    | Place
+    | Placed
     | Refuse
     | Started
     | ConstructorFailed
@@ -303,7 +267,7 @@ def _create(actor: Actor, _event: Create) -> list[Action]:
     return [*_move(actor, ActorState.PENDING_CREATION), FindPlace(actor.actor_id)]
 
 
-def _place(actor: Actor, event: Place) -> list[Action]:
+def _placed(actor: Actor, event: Placed) -> list[Action]:
     if actor.node_id:
         return []
     actor.node_id = event.node_id
@@ -497,7 +461,7 @@ _Rule = Callable[[Any, Any], list[Action]]
 
 #: What stands here twice is what PENDING_CREATION and RESTARTING have in common: both wait for a process.
 _WAITING: dict[type, _Rule] = {
-    Place: _place,
+    Placed: _placed,
     Refuse: _refuse,
     Started: _started,
     ConstructorFailed: _constructor_failed,

@@ -17,13 +17,16 @@ from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted, ServiceError
 from shoal_common.ids import ACTOR_LENGTH
 from shoal_common.metadata import MAX_VALUE_BYTES
+from shoal_common.rpc.values import worker_address
 from shoal_common.service.background import Background
+from shoal_common.states import ActorState
 from shoal_gcs.actors import machine, messages
 from shoal_gcs.actors import table as actor_table
-from shoal_gcs.actors.machine import Actor, ActorState
+from shoal_gcs.actors.machine import Actor
 from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
+from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets, Schedulers, insist
@@ -41,28 +44,31 @@ class ActorManager:
         self,
         config: GcsConfig,
         *,
+        table: ActorTable,
         rows: Rows,
         spec_rows: Rows,
         jobs: JobTable,
         nodes: NodeTable,
+        groups: PlacementGroupTable,
         raylets: Raylets,
         schedulers: Schedulers,
         publisher: EventPublisher,
         background: Background,
         on_job_unused: Callable[[bytes], None],
         on_detached_dead: Callable[[bytes], None],
-        is_group_usable: Callable[[bytes], bool],
     ) -> None:
+        """``on_job_unused``: the last living actor of a job has died."""
         self._cluster_id = config.cluster_id
         self._rows = rows
         self._spec_rows = spec_rows
         self._jobs = jobs
         self._nodes = nodes
+        self._groups = groups
         self._raylets = raylets
         self._schedulers = schedulers
         self._publisher = publisher
         self._background = background
-        self._table = ActorTable(infeasible_grace_s=config.infeasible_grace_s, dead_kept=config.dead_actors_kept)
+        self._table = table
         #: Specs of the living; what the dead were made from is deleted.
         self._specs: dict[bytes, gcs_pb2.ActorSpec] = {}
         #: The oldest first.
@@ -73,7 +79,6 @@ class ActorManager:
         self._scheduler_problem = ""
         self._on_job_unused = on_job_unused
         self._on_detached_dead = on_detached_dead
-        self._is_group_usable = is_group_usable
 
     async def load(self) -> None:
         specs = {row.key: gcs_pb2.ActorSpec.FromString(row.value) for row in await self._spec_rows.load()}
@@ -122,7 +127,7 @@ class ActorManager:
         spec_saved = self._spec_rows.put(spec.actor_id.hex(), spec.SerializeToString())
         if not self._jobs.is_running(spec.job_id) and self._table.of_worker(spec.owner_id) is None:
             actions += self._table.handle(spec.actor_id, machine.OwnerDied("its job has finished"), self._now())
-        if (group_id := self._table[spec.actor_id].group_id) and not self._is_group_usable(group_id):
+        if (group_id := self._table[spec.actor_id].group_id) and not self._groups.is_usable(group_id):
             actions += self._table.handle(spec.actor_id, machine.GroupRemoved(), self._now())
         saves = self._perform(actions)
         await written([spec_saved, *saves])
@@ -185,7 +190,7 @@ class ActorManager:
         elif report.failure:
             event = machine.StartFailed(report.incarnation, report.failure)
         else:
-            event = machine.Started(report.incarnation, messages.worker_address(report.address), report.pid)
+            event = machine.Started(report.incarnation, worker_address(report.address), report.pid)
             if report.actor_id not in self._table:
                 self._stop_unknown(report)
         await self._apply(report.actor_id, event)
@@ -309,9 +314,9 @@ class ActorManager:
         if actor_id not in self._table:
             return  # it died meanwhile and is forgotten already
         actor = self._table[actor_id]
-        demand = actor.demand
-        request = scheduler_pb2.PickNodeRequest(strategy=demand.strategy)
-        request.resources.grains.update(demand.resources)
+        needed = actor.scheduling_class
+        request = scheduler_pb2.PickNodeRequest(strategy=needed.strategy)
+        request.resources.grains.update(needed.resources)
         try:
             answer = await self._schedulers.pick_node(request)
             self._scheduler_problem = ""

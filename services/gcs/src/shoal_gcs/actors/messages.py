@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from shoal_common.ids import JobID
+from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
-from shoal_gcs.actors.machine import Actor, ActorState, Demand, Exit, ExitKind, WorkerAddress
-from shoal_gcs.jobs.table import Job
+from shoal_common.rpc.values import exit_kind, worker_address, worker_address_message, worker_exit_message
+from shoal_common.states import ActorState
+from shoal_gcs.actors.machine import NOTHING, Actor, Exit
 from shoal_proto.v1 import common_pb2, gcs_pb2
 
 
-def worker_address(message: common_pb2.WorkerAddress) -> WorkerAddress:
-    return WorkerAddress(message.node_id, message.worker_id, message.path, message.host, message.port)
-
-
 def worker_exit(message: common_pb2.WorkerExit) -> Exit:
-    return Exit(ExitKind(message.kind), message.detail)
+    return Exit(exit_kind(message), message.detail)
 
 
 def actor_of_spec(spec: gcs_pb2.ActorSpec) -> Actor:
@@ -29,7 +26,7 @@ def actor_of_spec(spec: gcs_pb2.ActorSpec) -> Actor:
         class_name=spec.class_name,
         detached=spec.detached,
         max_restarts=spec.max_restarts,
-        demand=_demand(spec),
+        scheduling_class=_scheduling_class(spec),
         group_id=Strategy.decode(spec.strategy).group_id,
     )
 
@@ -47,7 +44,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         class_name=info.class_name,
         detached=info.detached,
         max_restarts=spec.max_restarts if spec else 0,
-        demand=_demand(spec) if spec else Demand(),
+        scheduling_class=_scheduling_class(spec) if spec else NOTHING,
         group_id=Strategy.decode(spec.strategy).group_id if spec else b"",
         state=ActorState(info.state),
         version=info.version,
@@ -93,50 +90,16 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
         group_removed=actor.group_removed,
         sequence=actor.sequence,
     )
-    at = actor.address
-    if at is not None:
-        info.address.CopyFrom(
-            common_pb2.WorkerAddress(
-                node_id=at.node_id, worker_id=at.worker_id, path=at.path, host=at.host, port=at.port
-            )
-        )
+    if actor.address is not None:
+        info.address.CopyFrom(worker_address_message(actor.address))
     elif actor.node_id:
         info.address.node_id = actor.node_id
     if actor.exit is not None:
-        info.exit.kind = common_pb2.ExitKind.ValueType(actor.exit.kind)
-        info.exit.detail = actor.exit.detail
+        info.exit.CopyFrom(worker_exit_message(actor.exit.kind, actor.exit.detail))
     return info
 
 
-def job_of_row(info: gcs_pb2.JobInfo) -> Job:
-    return Job(
-        job_id=JobID(info.job_id),
-        driver_id=info.driver_id,
-        namespace=info.namespace,
-        pid=info.pid,
-        entrypoint=info.entrypoint,
-        start_unix_ms=info.start_unix_ms,
-        end_unix_ms=info.end_unix_ms,
-        metadata=dict(info.metadata),
-        node_id=info.node_id,
-    )
-
-
-def job_info(job: Job) -> gcs_pb2.JobInfo:
-    return gcs_pb2.JobInfo(
-        job_id=job.job_id,
-        driver_id=job.driver_id,
-        namespace=job.namespace,
-        pid=job.pid,
-        entrypoint=job.entrypoint,
-        start_unix_ms=job.start_unix_ms,
-        end_unix_ms=job.end_unix_ms,
-        metadata=job.metadata,
-        node_id=job.node_id,
-    )
-
-
-def _demand(spec: gcs_pb2.ActorSpec) -> Demand:
+def _scheduling_class(spec: gcs_pb2.ActorSpec) -> SchedulingClass:
     strategy = Strategy.decode(spec.strategy)
     needed = strategy.needed(ResourceSet(spec.placement.grains))
-    return Demand(tuple(sorted(needed.grains.items())), strategy.outside_group().encode())
+    return SchedulingClass("", tuple(sorted(needed.grains.items())), strategy.outside_group().encode())

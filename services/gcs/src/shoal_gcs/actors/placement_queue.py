@@ -1,10 +1,10 @@
 """Actors that need a node, in the order they came, and when to ask the scheduler about them.
 
-Actors of equal demand form a class. While a class finds room, several of its actors are asked for at once; when there
-is none, only its first is asked for again, after a pause that doubles from milliseconds to a quarter of a second, and
-at once when something has changed (``poke``). A thousand waiting actors so cost one question each time. A node that is
-found may still refuse the actor: until the raylet has accepted it, the question is open. What fits nowhere even when
-idle is given up after a grace period, in which a node may join.
+Actors that need the same are of one scheduling class. While a class finds room, several of its actors are asked for at
+once; when there is none, only its first is asked for again, after a pause that doubles from milliseconds to a quarter
+of a second, and at once when something has changed (``poke``). A thousand waiting actors so cost one question each
+time. A node that is found may still refuse the actor: until the raylet has accepted it, the question is open. What fits
+nowhere even when idle is given up after a grace period, in which a node may join.
 
 Pure: takes the time, keeps no clock.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from shoal_gcs.actors.machine import Demand
+from shoal_common.channel.frames import SchedulingClass
 
 #: Open questions for one class.
 WINDOW = 16
@@ -50,56 +50,56 @@ class PlacementQueue:
     def __init__(self, infeasible_grace_s: float) -> None:
         """``infeasible_grace_s``: 0 = give up at once, negative = never."""
         self._grace_s = infeasible_grace_s
-        self._classes: dict[Demand, _Class] = {}
+        self._classes: dict[SchedulingClass, _Class] = {}
         #: All and only the actors in ``_classes``.
-        self._demands: dict[bytes, Demand] = {}
+        self._class_of: dict[bytes, SchedulingClass] = {}
 
     def __contains__(self, actor_id: bytes) -> bool:
-        return actor_id in self._demands
+        return actor_id in self._class_of
 
-    def add(self, actor_id: bytes, demand: Demand, now: float, delay_s: float = 0.0) -> None:
+    def add(self, actor_id: bytes, scheduling_class: SchedulingClass, now: float, delay_s: float = 0.0) -> None:
         """Append an actor. One that waits already keeps its turn; one whose question is open begins anew."""
-        if actor_id in self._demands:
-            if not self._classes[self._demands[actor_id]].waiting[actor_id].asked:
+        if actor_id in self._class_of:
+            if not self._classes[self._class_of[actor_id]].waiting[actor_id].asked:
                 return
             self.discard(actor_id)
-        self._demands[actor_id] = demand
-        self._classes.setdefault(demand, _Class()).waiting[actor_id] = _Waiting(now, now + delay_s)
+        self._class_of[actor_id] = scheduling_class
+        self._classes.setdefault(scheduling_class, _Class()).waiting[actor_id] = _Waiting(now, now + delay_s)
 
     def discard(self, actor_id: bytes) -> None:
         """It needs no node any more; fine when it does not wait."""
-        demand = self._demands.pop(actor_id, None)
-        if demand is not None:
-            self._classes[demand].asked -= self._classes[demand].waiting.pop(actor_id).asked
-            if not self._classes[demand].waiting:
-                del self._classes[demand]
+        scheduling_class = self._class_of.pop(actor_id, None)
+        if scheduling_class is not None:
+            self._classes[scheduling_class].asked -= self._classes[scheduling_class].waiting.pop(actor_id).asked
+            if not self._classes[scheduling_class].waiting:
+                del self._classes[scheduling_class]
 
     def found(self, actor_id: bytes) -> None:
         """There is a node for it, which is asked now."""
-        demand = self._demands.get(actor_id)
-        if demand is not None:
-            self._classes[demand].infeasible_since = None
+        scheduling_class = self._class_of.get(actor_id)
+        if scheduling_class is not None:
+            self._classes[scheduling_class].infeasible_since = None
 
     def accepted(self, actor_id: bytes) -> None:
         """The node has room: the class may go on at full speed."""
-        demand = self._demands.get(actor_id)
-        if demand is not None:
-            self._classes[demand].pauses = 0
+        scheduling_class = self._class_of.get(actor_id)
+        if scheduling_class is not None:
+            self._classes[scheduling_class].pauses = 0
             self.discard(actor_id)
 
     def no_room(self, actor_id: bytes, now: float) -> None:
         """No node has room now, or the one that was found refused it; it keeps its turn."""
-        demand = self._demands.get(actor_id)
-        if demand is not None:
-            self._classes[demand].infeasible_since = None
+        scheduling_class = self._class_of.get(actor_id)
+        if scheduling_class is not None:
+            self._classes[scheduling_class].infeasible_since = None
             self._pause(actor_id, now)
 
     def infeasible(self, actor_id: bytes, now: float) -> list[bytes]:
         """No node could hold it even when idle; returns the actors whose grace is over, which stop waiting."""
-        demand = self._demands.get(actor_id)
-        if demand is None:
+        scheduling_class = self._class_of.get(actor_id)
+        if scheduling_class is None:
             return []
-        group = self._classes[demand]
+        group = self._classes[scheduling_class]
         self._pause(actor_id, now)
         if group.infeasible_since is None:
             group.infeasible_since = now
@@ -141,11 +141,13 @@ class PlacementQueue:
 
     def without_room(self, actor_id: bytes) -> list[bytes]:
         """The actors of its class, when the last answer for it was not a node; else none."""
-        demand = self._demands.get(actor_id)
-        return list(self._classes[demand].waiting) if demand is not None and self._classes[demand].pauses else []
+        scheduling_class = self._class_of.get(actor_id)
+        if scheduling_class is None or not self._classes[scheduling_class].pauses:
+            return []
+        return list(self._classes[scheduling_class].waiting)
 
     def _pause(self, actor_id: bytes, now: float) -> None:
-        group = self._classes[self._demands[actor_id]]
+        group = self._classes[self._class_of[actor_id]]
         group.asked -= group.waiting[actor_id].asked
         group.waiting[actor_id].asked = False
         if group.poked:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from shoal_common.errors import AlreadyExists
+from shoal_common.states import ActorState
 from shoal_gcs.actors import machine
-from shoal_gcs.actors.machine import Actor, ActorState
+from shoal_gcs.actors.machine import Actor
 from shoal_gcs.actors.placement_queue import PlacementQueue
 
 #: Ended workers that are remembered, for actors whose creation arrives after the end of their owner.
@@ -166,7 +167,7 @@ class ActorTable:
 
     def found(self, actor_id: bytes, node_id: bytes, now: float) -> list[Action]:
         self._queue.found(actor_id)
-        return self.handle(actor_id, machine.Place(node_id), now)
+        return self.handle(actor_id, machine.Placed(node_id), now)
 
     def accepted(self, actor_id: bytes) -> None:
         """The raylet has room for it, and starts its process."""
@@ -217,7 +218,7 @@ class ActorTable:
         if refused and actor.actor_id in self._queue:
             self._queue.no_room(actor.actor_id, now)
         else:
-            self._queue.add(actor.actor_id, actor.demand, now, delay_s)
+            self._queue.add(actor.actor_id, actor.scheduling_class, now, delay_s)
 
     def _remember_dead_worker(self, worker_id: bytes) -> None:
         self._by_worker.pop(worker_id, None)

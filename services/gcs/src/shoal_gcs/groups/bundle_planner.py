@@ -7,21 +7,12 @@ STRICT_PACK and STRICT_SPREAD plans whenever there is one, and the others unless
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shoal_common.placement.labels import Selector, unmet
 from shoal_common.placement.resources import ResourceSet
-
-
-class PlacementStrategy(enum.IntEnum):
-    """The numbers are those of ``PlacementStrategy`` in gcs.proto."""
-
-    PACK = 1
-    SPREAD = 2
-    STRICT_PACK = 3
-    STRICT_SPREAD = 4
+from shoal_common.states import PlacementStrategy
 
 
 @dataclass(frozen=True, slots=True)

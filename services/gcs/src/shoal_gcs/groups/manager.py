@@ -17,21 +17,20 @@ import structlog
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ServiceError
 from shoal_common.metadata import MAX_VALUE_BYTES
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.rpc.values import amounts
 from shoal_common.service.background import Background
 from shoal_gcs.groups import table as placement_groups
 from shoal_gcs.groups.bundle_planner import Candidate, plan
 from shoal_gcs.groups.messages import group_info, group_of_row, new_group
-from shoal_gcs.groups.table import GroupState, PlacementGroup, PlacementGroupTable
+from shoal_gcs.groups.table import PlacementGroup, PlacementGroupTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets
 from shoal_gcs.store.rows import Rows, written
-from shoal_proto.v1 import common_pb2, gcs_pb2, raylet_pb2
+from shoal_proto.v1 import gcs_pb2, raylet_pb2
 
 #: A long poll is answered after this time at the latest, in seconds.
 MAX_WAIT_S = 30.0
-#: Removed groups that are remembered.
-REMOVED_KEPT = 1_000
 #: A raylet that does not answer is asked again after so many seconds, as long as its node is not dead.
 ASK_AGAIN_S = 1.0
 #: Of a reservation's id.
@@ -44,6 +43,7 @@ class PlacementGroupManager:
     def __init__(
         self,
         *,
+        table: PlacementGroupTable,
         rows: Rows,
         jobs: JobTable,
         nodes: NodeTable,
@@ -65,7 +65,7 @@ class PlacementGroupManager:
         self._detached_creator = detached_creator
         self._on_created = on_created
         self._on_removed = on_removed
-        self._table = PlacementGroupTable(removed_kept=REMOVED_KEPT)
+        self._table = table
         #: The oldest first.
         self._committed: dict[bytes, gcs_pb2.PlacementGroupInfo] = {}
         #: Set, and replaced, whenever a row has been written.
@@ -137,10 +137,6 @@ class PlacementGroupManager:
         await written(self._perform(self._table.remove(group_id, "remove_placement_group was called")))
 
     # --- what happens elsewhere ---
-
-    def is_usable(self, group_id: bytes) -> bool:
-        """It exists and is not removed."""
-        return group_id in self._table and self._table[group_id].state is not GroupState.REMOVED
 
     def node_died(self, node_id: bytes) -> list[asyncio.Future[None]]:
         """Returns the writes that an answer must wait for."""
@@ -236,7 +232,7 @@ class PlacementGroupManager:
             request = requests.setdefault(
                 node_id, raylet_pb2.PrepareBundlesRequest(group_id=group.group_id, reservation=reservation)
             )
-            resources = common_pb2.ResourceAmounts(grains=group.bundles[index].need.resources.grains)
+            resources = amounts(group.bundles[index].need.resources)
             request.bundles.append(raylet_pb2.Bundle(index=index, resources=resources))
 
         async def prepare(node_id: bytes) -> bool:
@@ -257,7 +253,7 @@ class PlacementGroupManager:
         group_id, node_id, reservation = action.group_id, action.node_id, action.reservation
         request = raylet_pb2.CommitBundlesRequest(group_id=group_id, reservation=reservation)
         await self._until_stored(group_id, saved)
-        while (address := self._nodes.address_of(node_id)) and self.is_usable(group_id):
+        while (address := self._nodes.address_of(node_id)) and self._table.is_usable(group_id):
             try:
                 await self._raylets.commit_bundles(address, request)
             except NotFound:

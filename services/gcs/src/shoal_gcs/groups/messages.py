@@ -5,10 +5,11 @@ from __future__ import annotations
 from shoal_common.errors import InvalidRequest
 from shoal_common.ids import PLACEMENT_GROUP_LENGTH
 from shoal_common.placement.labels import decode_selector, encode_selector
-from shoal_common.placement.resources import ResourceSet
-from shoal_gcs.groups.bundle_planner import Need, PlacementStrategy
-from shoal_gcs.groups.table import Bundle, GroupState, PlacementGroup
-from shoal_proto.v1 import common_pb2, gcs_pb2
+from shoal_common.rpc.values import amounts, resource_set
+from shoal_common.states import GroupState, PlacementStrategy
+from shoal_gcs.groups.bundle_planner import Need
+from shoal_gcs.groups.table import Bundle, PlacementGroup
+from shoal_proto.v1 import gcs_pb2
 
 
 def new_group(info: gcs_pb2.PlacementGroupInfo) -> PlacementGroup:
@@ -17,7 +18,7 @@ def new_group(info: gcs_pb2.PlacementGroupInfo) -> PlacementGroup:
         raise InvalidRequest(
             f"a placement group id has {PLACEMENT_GROUP_LENGTH} bytes, this one has {len(info.group_id)}"
         )
-    if not info.bundles or not all(ResourceSet(bundle.resources.grains) for bundle in info.bundles):
+    if not info.bundles or not all(resource_set(bundle.resources) for bundle in info.bundles):
         raise InvalidRequest("a placement group has at least one bundle, and each bundle some resource")
     try:
         return PlacementGroup(
@@ -57,7 +58,7 @@ def group_info(group: PlacementGroup) -> gcs_pb2.PlacementGroupInfo:
         strategy=gcs_pb2.PlacementStrategy.ValueType(group.strategy),
         bundles=[
             gcs_pb2.BundleInfo(
-                resources=common_pb2.ResourceAmounts(grains=bundle.need.resources.grains),
+                resources=amounts(bundle.need.resources),
                 selector=encode_selector(bundle.need.selector),
                 node_id=bundle.node_id,
                 reservation=bundle.reservation,
@@ -73,4 +74,4 @@ def group_info(group: PlacementGroup) -> gcs_pb2.PlacementGroupInfo:
 
 
 def _need(bundle: gcs_pb2.BundleInfo) -> Need:
-    return Need(ResourceSet(bundle.resources.grains), decode_selector(bundle.selector))
+    return Need(resource_set(bundle.resources), decode_selector(bundle.selector))

@@ -17,7 +17,6 @@ Pure: events and the time in, actions out. Which node takes which bundle is deci
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,21 +24,14 @@ from math import inf
 from operator import attrgetter
 
 from shoal_common.errors import AlreadyExists
-from shoal_gcs.groups.bundle_planner import Need, PlacementStrategy
+from shoal_common.states import GroupState, PlacementStrategy
+from shoal_gcs.groups.bundle_planner import Need
 
+#: Removed groups that are remembered.
+REMOVED_KEPT = 1_000
 #: Bounds of the pause before those that found no room are tried again, in seconds.
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 1.0
-
-
-class GroupState(enum.IntEnum):
-    """The numbers are those of ``PlacementGroupState`` in gcs.proto."""
-
-    PENDING = 1
-    PREPARED = 2
-    CREATED = 3
-    REMOVED = 4
-    RESCHEDULING = 5
 
 
 @dataclass(slots=True)
@@ -130,7 +122,7 @@ Action = Save | Commit | Return | Removed | Forget
 
 
 class PlacementGroupTable:
-    def __init__(self, *, removed_kept: int) -> None:
+    def __init__(self, *, removed_kept: int = REMOVED_KEPT) -> None:
         self._removed_kept = removed_kept
         #: In the order of their creation.
         self._groups: dict[bytes, PlacementGroup] = {}
@@ -161,6 +153,10 @@ class PlacementGroupTable:
     def named(self, namespace: str, name: str) -> PlacementGroup | None:
         group_id = self._by_name.get((namespace, name))
         return None if group_id is None else self._groups[group_id]
+
+    def is_usable(self, group_id: bytes) -> bool:
+        """It exists and is not removed."""
+        return group_id in self._groups and self._groups[group_id].state is not GroupState.REMOVED
 
     def living(self) -> list[PlacementGroup]:
         return [group for group in self._groups.values() if group.state is not GroupState.REMOVED]

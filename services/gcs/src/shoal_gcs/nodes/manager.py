@@ -14,10 +14,11 @@ from shoal_common.errors import AlreadyExists, InvalidRequest, PreconditionFaile
 from shoal_common.ids import NODE_LENGTH
 from shoal_common.placement.resources import OBJECT_STORE_MEMORY
 from shoal_common.service.background import Background
+from shoal_common.states import NodeState
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.nodes import table as node_table
-from shoal_gcs.nodes.table import Node, NodeState, NodeTable
+from shoal_gcs.nodes.table import Node, NodeTable
 from shoal_gcs.peers import Raylets
 from shoal_gcs.store.rows import Rows, written
 from shoal_proto.v1 import events_pb2, gcs_pb2

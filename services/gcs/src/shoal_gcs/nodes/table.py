@@ -9,23 +9,15 @@ Pure: takes the time (monotonic seconds), keeps no clock.
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shoal_common.errors import AlreadyExists, NotFound, PreconditionFailed
+from shoal_common.states import NodeState
 
 #: Seconds between two direct questions to a silent node.
 CHECK_EVERY_S = 1.0
-
-
-class NodeState(enum.IntEnum):
-    """The numbers are those of ``NodeState`` in gcs.proto."""
-
-    ALIVE = 1
-    DRAINING = 2
-    DEAD = 3
 
 
 @dataclass(slots=True)

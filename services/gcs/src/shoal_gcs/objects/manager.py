@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Iterable
 
 from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
-from shoal_common.ids import JOB_LENGTH
-from shoal_gcs.objects.table import Group, ObjectTable, Place
+from shoal_common.ids import ObjectID, job_of_task
+from shoal_gcs.objects.table import Batch, Location, LocationTable
 from shoal_gcs.store.rows import Rows, written
 from shoal_proto.v1 import gcs_pb2
 
@@ -22,7 +22,7 @@ _BLOB_PREFIX = "spill/"
 class ObjectManager:
     def __init__(self, *, blob_rows: Rows, copy_rows: Rows) -> None:
         """Rows are ``<job>/<node>/<blob>``, and ``<job>/<node>/<number>`` of the copies that a node reports."""
-        self._table = ObjectTable()
+        self._table = LocationTable()
         self._blob_rows = blob_rows
         self._copy_rows = copy_rows
         self._numbers = itertools.count(1)
@@ -31,11 +31,11 @@ class ObjectManager:
     async def load(self, *, after_deaths: bool) -> None:
         """``after_deaths``: nodes have died, and an earlier GCS may not have heard from all others what they have."""
         for row in await self._blob_rows.load():
-            self._table.add(_blob_group(row.key, gcs_pb2.ReportSpilledRequest.FromString(row.value)))
+            self._table.add(_blob_batch(row.key, gcs_pb2.ReportSpilledRequest.FromString(row.value)))
         highest = 0
         for row in await self._copy_rows.load():
             copies = gcs_pb2.ReportCopiesRequest.FromString(row.value)
-            self._table.add(_copy_group(row.key, copies.node_id, copies.object_ids))
+            self._table.add(_copy_batch(row.key, copies.node_id, copies.object_ids))
             highest = max(highest, int(row.key.rpartition("/")[2]))
         self._numbers = itertools.count(highest + 1)
         if after_deaths:
@@ -48,7 +48,7 @@ class ObjectManager:
             raise InvalidRequest("a blob has objects, and is named after their job")
         save = self._blob_rows.put(row_id, request.SerializeToString())
         await written([save])
-        self._table.add(_blob_group(row_id, request))
+        self._table.add(_blob_batch(row_id, request))
         self._wake()
 
     async def forget_blob(self, key: str) -> None:
@@ -61,14 +61,14 @@ class ObjectManager:
         """Returns those that nobody needs any more. Raises: Unavailable."""
         by_job: dict[bytes, list[bytes]] = {}
         for object_id in request.object_ids:
-            by_job.setdefault(object_id[:JOB_LENGTH], []).append(object_id)
-        groups = []
+            by_job.setdefault(job_of_task(ObjectID(object_id)), []).append(object_id)
+        batches = []
         for job_id, object_ids in by_job.items():
             row_id = f"{job_id.hex()}/{request.node_id.hex()}/{next(self._numbers)}"
-            groups.append(_copy_group(row_id, request.node_id, object_ids))
-        await written(self._write_rows(groups))
-        for group in groups:
-            self._table.add(group)
+            batches.append(_copy_batch(row_id, request.node_id, object_ids))
+        await written(self._write_rows(batches))
+        for batch in batches:
+            self._table.add(batch)
         if not request.more:
             self._table.reported(request.node_id, request.home_node_id)
         self._wake()
@@ -77,14 +77,14 @@ class ObjectManager:
             await self.free(late)
         return late
 
-    async def locate(self, object_id: bytes, wait_ms: int) -> Place:
+    async def locate(self, object_id: bytes, wait_ms: int) -> Location:
         """Raises: NotFound when it is nowhere, DeadlineExceeded when that is not certain yet."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
         while True:
-            place = self._table.locate(object_id)
-            if place is not None:
-                return place
+            location = self._table.locate(object_id)
+            if location is not None:
+                return location
             now = loop.time()
             if self._table.is_settled(now):
                 raise NotFound(f"no node has object {object_id.hex()}, and it was not spilled")
@@ -101,9 +101,9 @@ class ObjectManager:
     async def free(self, object_ids: Iterable[bytes]) -> gcs_pb2.FreeObjectsResponse:
         """Raises: Unavailable."""
         freed = self._table.free(object_ids)
-        await written(self._delete_rows(freed.groups) + self._write_rows(freed.shrunk))
+        await written(self._delete_rows(freed.batches) + self._write_rows(freed.shrunk))
         return gcs_pb2.FreeObjectsResponse(
-            blob_keys=[group.blob_key for group in freed.groups if group.blob_key],
+            blob_keys=[batch.blob_key for batch in freed.batches if batch.blob_key],
             copies=[gcs_pb2.ObjectCopies(node_id=node_id, object_ids=ids) for node_id, ids in freed.copies.items()],
         )
 
@@ -118,15 +118,15 @@ class ObjectManager:
         """The writes that follow from it."""
         return self._delete_rows(self._table.node_died(node_id, living, asyncio.get_running_loop().time()))
 
-    def _delete_rows(self, groups: list[Group]) -> list[asyncio.Future[None]]:
-        return [(self._blob_rows if group.blob_key else self._copy_rows).delete(group.row_id) for group in groups]
+    def _delete_rows(self, batches: list[Batch]) -> list[asyncio.Future[None]]:
+        return [(self._blob_rows if batch.blob_key else self._copy_rows).delete(batch.row_id) for batch in batches]
 
-    def _write_rows(self, groups: list[Group]) -> list[asyncio.Future[None]]:
+    def _write_rows(self, batches: list[Batch]) -> list[asyncio.Future[None]]:
         return [
-            self._blob_rows.put(group.row_id, _blob_row(group).SerializeToString())
-            if group.blob_key
-            else self._copy_rows.put(group.row_id, _copy_row(group).SerializeToString())
-            for group in groups
+            self._blob_rows.put(batch.row_id, _blob_row(batch).SerializeToString())
+            if batch.blob_key
+            else self._copy_rows.put(batch.row_id, _copy_row(batch).SerializeToString())
+            for batch in batches
         ]
 
     def _wake(self) -> None:
@@ -140,24 +140,24 @@ def _row_of(blob_key: str) -> str:
     return blob_key.removeprefix(_BLOB_PREFIX)
 
 
-def _blob_group(row_id: str, row: gcs_pb2.ReportSpilledRequest) -> Group:
+def _blob_batch(row_id: str, row: gcs_pb2.ReportSpilledRequest) -> Batch:
     objects = {
-        each.object_id: Place(blob_key=row.key, offset=each.offset, size=each.size_bytes) for each in row.objects
+        each.object_id: Location(blob_key=row.key, offset=each.offset, size=each.size_bytes) for each in row.objects
     }
-    return Group(row_id, row.job_id, row.node_id, row.key, objects)
+    return Batch(row_id, row.job_id, row.node_id, row.key, objects)
 
 
-def _blob_row(group: Group) -> gcs_pb2.ReportSpilledRequest:
-    row = gcs_pb2.ReportSpilledRequest(job_id=group.job_id, node_id=group.node_id, key=group.blob_key)
-    for object_id, place in group.objects.items():
-        row.objects.add(object_id=object_id, offset=place.offset, size_bytes=place.size)
+def _blob_row(batch: Batch) -> gcs_pb2.ReportSpilledRequest:
+    row = gcs_pb2.ReportSpilledRequest(job_id=batch.job_id, node_id=batch.node_id, key=batch.blob_key)
+    for object_id, location in batch.objects.items():
+        row.objects.add(object_id=object_id, offset=location.offset, size_bytes=location.size)
     return row
 
 
-def _copy_group(row_id: str, node_id: bytes, object_ids: Iterable[bytes]) -> Group:
-    place = Place(node_id=node_id)
-    return Group(row_id, bytes.fromhex(row_id.partition("/")[0]), node_id, "", dict.fromkeys(object_ids, place))
+def _copy_batch(row_id: str, node_id: bytes, object_ids: Iterable[bytes]) -> Batch:
+    location = Location(node_id=node_id)
+    return Batch(row_id, bytes.fromhex(row_id.partition("/")[0]), node_id, "", dict.fromkeys(object_ids, location))
 
 
-def _copy_row(group: Group) -> gcs_pb2.ReportCopiesRequest:
-    return gcs_pb2.ReportCopiesRequest(node_id=group.node_id, object_ids=group.objects)
+def _copy_row(batch: Batch) -> gcs_pb2.ReportCopiesRequest:
+    return gcs_pb2.ReportCopiesRequest(node_id=batch.node_id, object_ids=batch.objects)

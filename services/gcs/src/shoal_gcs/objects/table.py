@@ -1,7 +1,7 @@
 """Where objects can be had whose home cannot tell any more: in blobs, and as copies that have become the primary ones.
 
-Both come in *groups*, one row each: the objects fused in one blob, or those that one node reports together. A group
-goes with its last object, and with its job; a group of copies also with its node.
+Both come in *batches*, one row each: the objects fused in one blob, or those that one node reports together. A batch
+goes with its last object, and with its job; a batch of copies also with its node.
 
 When a node dies, those that have copies of its objects report them. Until all of them have, or for a while, an object
 that is not found may still turn up.
@@ -25,7 +25,7 @@ FREED_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """A node that has the object, or else a blob."""
 
     node_id: bytes = b""
@@ -35,31 +35,31 @@ class Place:
 
 
 @dataclass(slots=True)
-class Group:
+class Batch:
     row_id: str
     job_id: bytes
     #: The node that wrote the blob, or has the copies.
     node_id: bytes
     #: Empty = copies.
     blob_key: str
-    objects: dict[bytes, Place]
+    objects: dict[bytes, Location]
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    #: Groups that have no objects any more.
-    groups: list[Group]
-    #: Groups that have fewer objects now.
-    shrunk: list[Group]
+    #: Batches that have no objects any more.
+    batches: list[Batch]
+    #: Batches that have fewer objects now.
+    shrunk: list[Batch]
     #: Node id -> the copies there.
     copies: dict[bytes, list[bytes]]
 
 
-class ObjectTable:
+class LocationTable:
     def __init__(self) -> None:
-        self._blobs: dict[str, Group] = {}
-        self._copies: dict[str, Group] = {}
-        self._by_object: dict[bytes, list[Group]] = {}
+        self._blobs: dict[str, Batch] = {}
+        self._copies: dict[str, Batch] = {}
+        self._by_object: dict[bytes, list[Batch]] = {}
         #: Dead node -> the nodes that have not reported yet, and until when they are waited for.
         self._awaited: dict[bytes, tuple[set[bytes], float]] = {}
         self._taking_over_until = 0.0
@@ -70,64 +70,64 @@ class ObjectTable:
         """From an earlier GCS, which may have awaited reports."""
         self._taking_over_until = now + REPORTS_AGAIN_WITHIN_S
 
-    def add(self, group: Group) -> None:
-        """A repeat replaces the group."""
-        groups = self._of_kind(group)
-        if group.row_id in groups:
-            self._remove(groups[group.row_id])
-        groups[group.row_id] = group
-        for object_id in group.objects:
-            self._by_object.setdefault(object_id, []).append(group)
+    def add(self, batch: Batch) -> None:
+        """A repeat replaces the batch."""
+        batches = self._of_kind(batch)
+        if batch.row_id in batches:
+            self._remove(batches[batch.row_id])
+        batches[batch.row_id] = batch
+        for object_id in batch.objects:
+            self._by_object.setdefault(object_id, []).append(batch)
 
     def forget_blob(self, row_id: str) -> bool:
         """Whether it was known."""
-        group = self._blobs.get(row_id)
-        if group is not None:
-            self._remove(group)
-        return group is not None
+        batch = self._blobs.get(row_id)
+        if batch is not None:
+            self._remove(batch)
+        return batch is not None
 
     def jobs(self) -> set[bytes]:
-        return {group.job_id for groups in (self._blobs, self._copies) for group in groups.values()}
+        return {batch.job_id for batches in (self._blobs, self._copies) for batch in batches.values()}
 
-    def locate(self, object_id: bytes) -> Place | None:
+    def locate(self, object_id: bytes) -> Location | None:
         """A node rather than a blob."""
-        places = [group.objects[object_id] for group in self._by_object.get(object_id, ())]
-        return max(places, key=lambda place: bool(place.node_id), default=None)
+        locations = [batch.objects[object_id] for batch in self._by_object.get(object_id, ())]
+        return max(locations, key=lambda location: bool(location.node_id), default=None)
 
     def free(self, object_ids: Iterable[bytes]) -> Freed:
         copies: dict[bytes, list[bytes]] = {}
-        changed: dict[str, Group] = {}
+        changed: dict[str, Batch] = {}
         for object_id in object_ids:
             self._freed[object_id] = None
-            for group in self._by_object.pop(object_id, ()):
-                del group.objects[object_id]
-                changed[group.row_id] = group
-                if not group.blob_key:
-                    copies.setdefault(group.node_id, []).append(object_id)
+            for batch in self._by_object.pop(object_id, ()):
+                del batch.objects[object_id]
+                changed[batch.row_id] = batch
+                if not batch.blob_key:
+                    copies.setdefault(batch.node_id, []).append(object_id)
         while len(self._freed) > FREED_KEPT:
             self._freed.popitem(last=False)
-        empty = [group for group in changed.values() if not group.objects]
-        for group in empty:
-            self._remove(group)
-        return Freed(empty, [group for group in changed.values() if group.objects], copies)
+        empty = [batch for batch in changed.values() if not batch.objects]
+        for batch in empty:
+            self._remove(batch)
+        return Freed(empty, [batch for batch in changed.values() if batch.objects], copies)
 
     def freed_of(self, object_ids: Iterable[bytes]) -> list[bytes]:
         """Those that were freed a while ago."""
         return [object_id for object_id in object_ids if object_id in self._freed]
 
-    def forget_job(self, job_id: bytes) -> list[Group]:
+    def forget_job(self, job_id: bytes) -> list[Batch]:
         return self._remove_all(
-            group for groups in (self._blobs, self._copies) for group in groups.values() if group.job_id == job_id
+            batch for batches in (self._blobs, self._copies) for batch in batches.values() if batch.job_id == job_id
         )
 
     # --- reports after a death ---
 
-    def node_died(self, node_id: bytes, living: Iterable[bytes], now: float) -> list[Group]:
+    def node_died(self, node_id: bytes, living: Iterable[bytes], now: float) -> list[Batch]:
         """The copies that it had."""
         for awaited, _ in self._awaited.values():
             awaited.discard(node_id)
         self._awaited[node_id] = (set(living) - {node_id}, now + REPORTS_WITHIN_S)
-        return self._remove_all(group for group in self._copies.values() if group.node_id == node_id)
+        return self._remove_all(batch for batch in self._copies.values() if batch.node_id == node_id)
 
     def reported(self, node_id: bytes, home: bytes) -> None:
         """A node has told all copies that it had of a dead home's objects."""
@@ -144,19 +144,19 @@ class ObjectTable:
         """The nodes that have not reported yet."""
         return set().union(*(nodes for nodes, _ in self._awaited.values()))
 
-    def _of_kind(self, group: Group) -> dict[str, Group]:
-        return self._blobs if group.blob_key else self._copies
+    def _of_kind(self, batch: Batch) -> dict[str, Batch]:
+        return self._blobs if batch.blob_key else self._copies
 
-    def _remove_all(self, groups: Iterable[Group]) -> list[Group]:
-        removed = list(groups)
-        for group in removed:
-            self._remove(group)
+    def _remove_all(self, batches: Iterable[Batch]) -> list[Batch]:
+        removed = list(batches)
+        for batch in removed:
+            self._remove(batch)
         return removed
 
-    def _remove(self, group: Group) -> None:
-        del self._of_kind(group)[group.row_id]
-        for object_id in group.objects:
-            groups = self._by_object[object_id]
-            groups.remove(group)
-            if not groups:
+    def _remove(self, batch: Batch) -> None:
+        del self._of_kind(batch)[batch.row_id]
+        for object_id in batch.objects:
+            batches = self._by_object[object_id]
+            batches.remove(batch)
+            if not batches:
                 del self._by_object[object_id]

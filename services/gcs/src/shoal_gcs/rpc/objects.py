@@ -29,9 +29,9 @@ class ObjectServicer(rpc.ObjectServiceServicer):
         return pb.ReportCopiesResponse(freed_object_ids=await self._objects.copies(request))
 
     async def LocateObject(self, request: pb.LocateObjectRequest, context: Context) -> pb.LocateObjectResponse:
-        place = await self._objects.locate(request.object_id, request.wait_ms)
+        location = await self._objects.locate(request.object_id, request.wait_ms)
         return pb.LocateObjectResponse(
-            node_id=place.node_id, blob_key=place.blob_key, offset=place.offset, size_bytes=place.size
+            node_id=location.node_id, blob_key=location.blob_key, offset=location.offset, size_bytes=location.size
         )
 
     async def FreeObjects(self, request: pb.FreeObjectsRequest, context: Context) -> pb.FreeObjectsResponse:

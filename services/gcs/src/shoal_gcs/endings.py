@@ -1,0 +1,142 @@
+"""What ends with what: with a node its processes, copies and drivers; with a job its actors, groups, functions, blobs.
+
+Managers tell here what has ended and know nothing of one another's ends. What they return are the writes that an answer
+must wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+import structlog
+
+from shoal_common.ids import JobID
+from shoal_common.metadata import MetadataStoreError
+from shoal_common.service.background import Background
+from shoal_gcs.actors.manager import ActorManager
+from shoal_gcs.groups.manager import PlacementGroupManager
+from shoal_gcs.jobs.blobs import JobBlobs
+from shoal_gcs.jobs.functions import FunctionTable
+from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.table import JobTable
+from shoal_gcs.nodes.table import Node, NodeTable
+from shoal_gcs.objects.manager import ObjectManager
+from shoal_gcs.peers import Raylets, insist
+from shoal_gcs.store.rows import written
+
+#: After a restart the raylets are told again of the jobs that ended at most this long ago, in seconds; longer than the
+#: clocks of two machines with a GCS are apart.
+END_JOB_AGAIN_S = 1_800
+
+_log = structlog.get_logger()
+
+
+class Endings:
+    _actors: ActorManager
+    _groups: PlacementGroupManager
+    _jobs: JobManager
+    _objects: ObjectManager
+
+    def __init__(
+        self,
+        *,
+        nodes: NodeTable,
+        jobs: JobTable,
+        functions: FunctionTable,
+        blobs: JobBlobs,
+        raylets: Raylets,
+        background: Background,
+    ) -> None:
+        self._node_table = nodes
+        self._job_table = jobs
+        self._functions = functions
+        self._blobs = blobs
+        self._raylets = raylets
+        self._background = background
+
+    def connect(
+        self, *, actors: ActorManager, groups: PlacementGroupManager, jobs: JobManager, objects: ObjectManager
+    ) -> None:
+        """Before anything is loaded: the managers are made with this object's methods, and it needs them in turn."""
+        self._actors = actors
+        self._groups = groups
+        self._jobs = jobs
+        self._objects = objects
+
+    # --- nodes ---
+
+    def node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
+        """The drivers there have lost their raylet, if they are not dead themselves: their jobs end."""
+        living = [node.node_id for node in self._node_table.living()]
+        saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason)
+        saves += self._objects.node_died(node_id, living)
+        for job in self._job_table.all():
+            if not job.end_unix_ms and job.node_id == node_id:
+                saves += self._end_job(job.job_id)
+        return saves
+
+    # --- jobs ---
+
+    async def finish_job(self, job_id: bytes) -> None:
+        """Idempotent; nothing for an unknown job. Raises: Unavailable."""
+        await written(self._end_job(job_id))
+
+    def _end_job(self, job_id: bytes) -> list[asyncio.Future[None]]:
+        if job_id not in self._job_table:
+            return []
+        saves = self._jobs.ended(job_id)
+        saves += self._actors.job_finished(job_id)
+        saves += self._groups.job_finished(job_id)
+        self._tell_raylets(JobID(job_id))
+        self.job_unused(job_id)
+        return saves
+
+    def job_unused(self, job_id: bytes) -> None:
+        """The functions of a finished job, and what it spilled, are needed until its last detached actor has died."""
+        if not self._job_table.is_running(job_id) and not self._actors.living_of_job(job_id):
+            self._background.spawn(self._forget_functions(job_id))
+            self._background.spawn(self._blobs.sweep(JobID(job_id)))
+            self._objects.forget_job(job_id)
+
+    def _tell_raylets(self, job_id: JobID) -> None:
+        keep = self._actors.living_of_job(job_id)
+        for node in self._node_table.living():
+            self._background.spawn(self._tell(node, job_id, keep))
+
+    async def _tell(self, node: Node, job_id: JobID, keep: list[bytes]) -> None:
+        problem = await insist(
+            partial(self._node_table.address_of, node.node_id),
+            lambda address: self._raylets.end_job(address, job_id, keep),
+        )
+        if problem is not None:
+            _log.error("job_not_ended", job_id=job_id.hex(), node_id=node.node_id.hex(), error=str(problem))
+
+    async def _forget_functions(self, job_id: bytes) -> None:
+        try:
+            await self._functions.forget_job(job_id)
+        except MetadataStoreError as error:
+            _log.warning("functions_not_forgotten", job_id=job_id.hex(), error=str(error))
+
+    # --- actors ---
+
+    def detached_actor_died(self, actor_id: bytes) -> None:
+        self._groups.actor_died(actor_id)
+
+    # --- what an earlier GCS has left ---
+
+    async def finish_what_was_begun(self) -> None:
+        """After all is loaded: the ends that an earlier GCS may not have carried out."""
+        recent = (time.time() - END_JOB_AGAIN_S) * 1000
+        for job in self._job_table.all():
+            if job.end_unix_ms:
+                self._actors.job_finished(job.job_id)
+                if job.end_unix_ms >= recent:
+                    self._tell_raylets(job.job_id)
+                    self.job_unused(job.job_id)
+            elif job.node_id and not self._node_table.address_of(job.node_id):
+                await self.finish_job(job.job_id)
+        for job_id in await self._functions.jobs() | self._objects.jobs():
+            self.job_unused(job_id)
+        self._groups.end_orphans(self._actors.is_alive)
