@@ -8,13 +8,19 @@
             self._story.explain(defect)
             raise
 
-They become notes of the exception, which every logger prints with its traceback: whoever logs a defect need not know
-which machine it comes from.
+Where each event is a method of its own, `noted` does so around all of it. They become notes of the exception, which
+every logger prints with its traceback: whoever logs a defect need not know which machine it comes from.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Events kept per machine.
 LENGTH = 32
@@ -43,6 +49,22 @@ class Story:
     def __str__(self) -> str:
         events = "; ".join(f"{event} {_short(cause)}".rstrip() for event, cause in self._events)
         return f"Last events of {self._machine}: {events or 'none'}"
+
+
+def noted(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """For a method by which something happens to a machine with a ``_story``; its first argument is the cause."""
+    event = method.__name__
+
+    @functools.wraps(method)
+    def tells(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._story.note(event, args[0] if args else "")
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as defect:
+            self._story.explain(defect)
+            raise
+
+    return tells
 
 
 def _short(cause: object) -> str:

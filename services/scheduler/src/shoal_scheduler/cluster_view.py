@@ -210,6 +210,20 @@ class ClusterView:
         """The nodes that have changed after that change, some of which may be gone; None when that is forgotten."""
         return self._later_than(change) if change >= self._forgotten else None
 
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        assert self._heard == {node_id: node for node_id, node in self._nodes.items() if not node.silent}
+        heard = [node.heard_at for node in self._heard.values()]
+        assert heard == sorted(heard), "the longest unheard first"
+        numbers = list(self._changed.values())
+        assert numbers == sorted(set(numbers)) and all(number <= self._changes for number in numbers)
+        assert self._nodes.keys() <= self._changed.keys()
+        assert self._forgotten <= self._changes
+        for node_id, node in self._nodes.items():
+            assert node.node_id == node_id
+            assert node.queued >= 0
+            assert node.last_spread <= self._spreads
+
     def _later_than(self, change: int) -> Iterable[NodeID]:
         for node_id, changed in reversed(self._changed.items()):
             if changed <= change:

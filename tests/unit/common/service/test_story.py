@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import traceback
 
-from shoal_common.service.story import Story
+import pytest
+
+from shoal_common.service.story import Story, noted
 
 
 def test_a_defect_tells_the_last_events_of_its_machine_oldest_first() -> None:
@@ -22,3 +24,22 @@ def test_a_defect_that_passes_through_a_machine_twice_tells_it_once() -> None:
     for each in (story, story, other):
         each.explain(defect)
     assert defect.__notes__ == ["Last events of inner: began", "Last events of outer: none"]
+
+
+class Machine:
+    def __init__(self) -> None:
+        self._story = Story("the machine")
+
+    @noted
+    def begun(self, number: int, *, fails: bool = False) -> int:
+        if fails:
+            raise ValueError("broken")
+        return number
+
+
+def test_a_method_is_noted_by_its_name_and_first_argument() -> None:
+    machine = Machine()
+    assert machine.begun(1) == 1
+    with pytest.raises(ValueError, match="broken") as caught:
+        machine.begun(2, fails=True)
+    assert caught.value.__notes__ == ["Last events of the machine: begun 1; begun 2"]

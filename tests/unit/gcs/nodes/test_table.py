@@ -138,8 +138,8 @@ def test_only_the_newest_dead_are_remembered() -> None:
 def test_after_a_restart_silence_begins_anew() -> None:
     nodes = table(dead_kept=1)
     stored = [
-        Node(b"old", "", 1, NodeState.DEAD),
-        Node(b"dead", "", 1, NodeState.DEAD),
+        Node(b"old", "", 1, NodeState.DEAD, "silent"),
+        Node(b"dead", "", 1, NodeState.DEAD, "silent"),
         Node(N1, ADDRESS, 1),
     ]
     assert nodes.load(stored, 1000.0) == [Forget(b"old")]

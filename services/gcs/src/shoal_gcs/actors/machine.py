@@ -86,6 +86,18 @@ class Actor:
     #: Processes that failed to start since the last that did. Not stored.
     start_failures: int = 0
 
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        assert self.incarnation >= 1 and 0 <= self.restarts < self.incarnation
+        assert self.address is None or self.address.node_id == self.node_id, "its process runs on its node"
+        if self.state is ActorState.ALIVE:
+            assert self.address is not None, "who is ALIVE can be called"
+        if self.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING):
+            assert self.address is None, "who waits for a process has none"
+        assert self.max_restarts < 0 or self.restarts <= self.max_restarts
+        assert not (self.detached and (self.out_of_scope or self.owner_died)), "detached actors need no handles"
+        assert self.start_failures <= MAX_START_FAILURES
+
 
 # --- events ---
 

@@ -146,6 +146,16 @@ class PlacementQueue:
             return []
         return list(self._classes[scheduling_class].waiting)
 
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        waiting = [(actor_id, key) for key, group in self._classes.items() for actor_id in group.waiting]
+        assert dict(waiting) == self._class_of, "each actor waits in its own class only"
+        assert len(waiting) == len(self._class_of)
+        for group in self._classes.values():
+            assert group.waiting, "a class without actors is gone"
+            assert group.asked == sum(each.asked for each in group.waiting.values()) <= WINDOW
+            assert group.pauses >= 0
+
     def _pause(self, actor_id: bytes, now: float) -> None:
         group = self._classes[self._class_of[actor_id]]
         group.asked -= group.waiting[actor_id].asked

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from shoal_common.errors import AlreadyExists
+from shoal_common.service.story import Story, noted
 from shoal_common.states import ActorState
 from shoal_gcs.actors import machine
 from shoal_gcs.actors.machine import Actor
@@ -43,6 +44,7 @@ Action = machine.Save | machine.StartProcess | machine.StopProcess | Forget | Jo
 class ActorTable:
     def __init__(self, *, infeasible_grace_s: float, dead_kept: int) -> None:
         self._dead_kept = dead_kept
+        self._story = Story("the actor table")
         self._actors: dict[bytes, Actor] = {}
         self._queue = PlacementQueue(infeasible_grace_s)
         #: All and only the living named actors that are not out of scope, by (namespace, name).
@@ -98,6 +100,7 @@ class ActorTable:
             actions += self._settle(actor, machine.resume(actor), now)
         return actions + self._forget_excess()
 
+    @noted
     def create(self, actor: Actor, now: float) -> list[Action]:
         """A repeat for a known actor asks for nothing. Raises: AlreadyExists when a living actor has the name."""
         if actor.actor_id in self._actors:
@@ -120,15 +123,18 @@ class ActorTable:
         actor = self._actors.get(actor_id)
         if actor is None:
             return []
+        self._story.note(type(event).__name__, actor_id)
         actions = self._settle(actor, machine.handle(actor, event), now)
         if isinstance(event, machine.Release | machine.Refuse):
             actions += self._give_up_released(self._queue.without_room(actor_id), now)
         return actions + self._forget_excess()
 
+    @noted
     def worker_died(self, worker_id: bytes, now: float) -> list[Action]:
         """What this worker owned dies."""
         return self._settle(None, [machine.WorkerGone(worker_id)], now) + self._forget_excess()
 
+    @noted
     def node_died(self, node_id: bytes, reason: str, now: float) -> list[Action]:
         """What ran there has died, and the owners there with what they own elsewhere."""
         owners = {actor.owner_id for actor in self._actors.values() if node_id and actor.owner_node_id == node_id}
@@ -137,6 +143,7 @@ class ActorTable:
             actions += self.handle(actor_id, machine.NodeDied(node_id, reason), now)
         return actions
 
+    @noted
     def job_finished(self, job_id: bytes, now: float) -> list[Action]:
         actions: list[Action] = []
         for actor_id in self.living_of_job(job_id):
@@ -144,6 +151,7 @@ class ActorTable:
                 actions += self.handle(actor_id, machine.OwnerDied("its job has finished"), now)
         return actions
 
+    @noted
     def group_removed(self, group_id: bytes, now: float) -> list[Action]:
         """What runs in this placement group, or waits for it, dies."""
         actions: list[Action] = []
@@ -165,6 +173,7 @@ class ActorTable:
         """Room may have become free."""
         self._queue.poke(now)
 
+    @noted
     def found(self, actor_id: bytes, node_id: bytes, now: float) -> list[Action]:
         self._queue.found(actor_id)
         return self.handle(actor_id, machine.Placed(node_id), now)
@@ -173,10 +182,12 @@ class ActorTable:
         """The raylet has room for it, and starts its process."""
         self._queue.accepted(actor_id)
 
+    @noted
     def no_room(self, actor_id: bytes, now: float) -> list[Action]:
         self._queue.no_room(actor_id, now)
         return self._give_up_released(self._queue.without_room(actor_id), now)
 
+    @noted
     def infeasible(self, actor_id: bytes, reason: str, now: float) -> list[Action]:
         actions: list[Action] = []
         for given_up in self._queue.infeasible(actor_id, now):
@@ -225,6 +236,26 @@ class ActorTable:
         self._dead_workers[worker_id] = None
         if len(self._dead_workers) > DEAD_WORKERS_KEPT:
             self._dead_workers.popitem(last=False)
+
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        self._queue.validate()
+        living = {i: actor for i, actor in self._actors.items() if actor.state is not ActorState.DEAD}
+        assert set(self._dead) == self._actors.keys() - living.keys()
+        assert len(self._dead) <= self._dead_kept
+        assert len(self._dead_workers) <= DEAD_WORKERS_KEPT
+        named = {(a.namespace, a.name): i for i, a in living.items() if a.name and not a.out_of_scope}
+        assert self._by_name == named, "a name is taken while its actor lives and has handles"
+        assert self._by_job == _grouped((a.job_id, i) for i, a in living.items())
+        assert self._by_owner == _grouped((a.owner_id, i) for i, a in living.items() if not a.detached)
+        assert self._node_of == {i: actor.node_id for i, actor in self._actors.items() if actor.node_id}
+        assert self._by_node == _grouped((node_id, i) for i, node_id in self._node_of.items())
+        running = {a.address.worker_id: i for i, a in living.items() if a.state is ActorState.ALIVE and a.address}
+        assert self._by_worker == running, "a worker is known as its actor's while that runs"
+        for actor_id, actor in self._actors.items():
+            actor.validate()
+            seeks = actor.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING) and not actor.node_id
+            assert not seeks or actor_id in self._queue, "who has no node waits for one"
 
     def _index(self, actor: Actor) -> list[Action]:
         actor_id = actor.actor_id
@@ -278,6 +309,13 @@ class ActorTable:
 
 def _owner_died(worker_id: bytes) -> machine.OwnerDied:
     return machine.OwnerDied(f"its owner, the worker {worker_id.hex()}, has died")
+
+
+def _grouped(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, set[bytes]]:
+    groups: dict[bytes, set[bytes]] = {}
+    for key, member in pairs:
+        groups.setdefault(key, set()).add(member)
+    return groups
 
 
 def _discard(index: dict[bytes, set[bytes]], key: bytes, member: bytes) -> None:

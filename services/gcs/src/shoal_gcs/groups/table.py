@@ -24,6 +24,7 @@ from math import inf
 from operator import attrgetter
 
 from shoal_common.errors import AlreadyExists
+from shoal_common.service.story import Story, noted
 from shoal_common.states import GroupState, PlacementStrategy
 from shoal_gcs.groups.bundle_planner import Need
 
@@ -124,6 +125,7 @@ Action = Save | Commit | Return | Removed | Forget
 class PlacementGroupTable:
     def __init__(self, *, removed_kept: int = REMOVED_KEPT) -> None:
         self._removed_kept = removed_kept
+        self._story = Story("the table of placement groups")
         #: In the order of their creation.
         self._groups: dict[bytes, PlacementGroup] = {}
         #: All and only the named groups that are not removed, by (namespace, name).
@@ -179,6 +181,7 @@ class PlacementGroupTable:
                 actions += _commit(group)
         return actions + self._forget_excess()
 
+    @noted
     def create(self, group: PlacementGroup) -> list[Action]:
         """A repeat for a known group asks for nothing. Raises: AlreadyExists when a living group has the name."""
         if group.group_id in self._groups:
@@ -194,6 +197,7 @@ class PlacementGroupTable:
         self._index(group)
         return [Save(group.group_id)]
 
+    @noted
     def remove(self, group_id: bytes, reason: str) -> list[Action]:
         """Idempotent; nothing for an unknown group."""
         group = self._groups.get(group_id)
@@ -203,6 +207,7 @@ class PlacementGroupTable:
         actions = self._move(group, GroupState.REMOVED)
         return [*actions, Removed(group_id), *_return(group), *self._forget_excess()]
 
+    @noted
     def job_finished(self, job_id: bytes) -> list[Action]:
         actions: list[Action] = []
         for group in self.living():
@@ -210,6 +215,7 @@ class PlacementGroupTable:
                 actions += self.remove(group.group_id, "its job has finished")
         return actions
 
+    @noted
     def actor_died(self, actor_id: bytes) -> list[Action]:
         actions: list[Action] = []
         for group in self.living():
@@ -218,6 +224,7 @@ class PlacementGroupTable:
                 actions += self.remove(group.group_id, reason)
         return actions
 
+    @noted
     def node_died(self, node_id: bytes) -> list[Action]:
         actions: list[Action] = []
         for group in self._groups.values():
@@ -253,9 +260,11 @@ class PlacementGroupTable:
             self._pause_s = FIRST_PAUSE_S
             self._next_round_at = max(now, self._last_round_at + FIRST_PAUSE_S)
 
+    @noted
     def no_room(self, group_id: bytes, now: float) -> None:
         self._end_turn(group_id, now)
 
+    @noted
     def prepared(self, group_id: bytes, reservation: bytes, plan: Mapping[int, bytes], now: float) -> list[Action]:
         """The raylets have reserved ``plan``. Nothing for a group that was removed meanwhile: what is reserved for it
         is to be given back."""
@@ -270,6 +279,7 @@ class PlacementGroupTable:
             return [Save(group_id), *_commit(group)]
         return [*self._move(group, GroupState.PREPARED), *_commit(group)]
 
+    @noted
     def committed(self, group_id: bytes, node_id: bytes, reservation: bytes) -> list[Action]:
         group = self._groups.get(group_id)
         if group is None or group.state is GroupState.REMOVED:
@@ -281,6 +291,7 @@ class PlacementGroupTable:
             return self._move(group, GroupState.CREATED)
         return []
 
+    @noted
     def lost(self, group_id: bytes, node_id: bytes, reservation: bytes) -> list[Action]:
         """The raylet does not have what it was to commit."""
         group = self._groups.get(group_id)
@@ -289,10 +300,28 @@ class PlacementGroupTable:
         lost = [bundle for bundle in group.bundles if (bundle.node_id, bundle.reservation) == (node_id, reservation)]
         return self._lose(group, lost) if lost else []
 
+    @noted
     def returned(self, group_id: bytes, node_id: bytes) -> list[Action]:
         """The raylet has given up all that it held for a removed group."""
         group = self._groups.get(group_id)
         return self._leave_node(group, node_id) if group is not None else []
+
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        living = {group.group_id: group for group in self.living()}
+        assert set(self._removed) == self._groups.keys() - living.keys()
+        assert self._by_name == {(g.namespace, g.name): i for i, g in living.items() if g.name}
+        assert self._homeless == {i for i, group in living.items() if group.homeless}
+        assert self._untried <= self._homeless
+        assert not self._placing or self._placing in self._groups
+        for group in self._groups.values():
+            for bundle in group.bundles:
+                assert bool(bundle.node_id) == bool(bundle.reservation), "what is reserved has an id"
+                assert bundle.node_id or not bundle.committed, "what is usable is somewhere"
+            if group.state in (GroupState.PREPARED, GroupState.CREATED):
+                assert not group.homeless, "all of its bundles have a node"
+            if group.state is GroupState.CREATED:
+                assert group.strategy is not PlacementStrategy.STRICT_PACK or len(set(group.placed.values())) == 1
 
     # --- what follows ---
 

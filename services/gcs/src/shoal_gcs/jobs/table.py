@@ -82,6 +82,14 @@ class JobTable:
         self[job_id].end_unix_ms = now_unix_ms
         return True
 
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        ids = [int.from_bytes(job_id, "big") for job_id in self._jobs]
+        assert ids == sorted(set(ids)) and max(ids, default=self._last) == self._last
+        assert all(job.job_id == job_id for job_id, job in self._jobs.items())
+        drivers = [job.driver_id for job in self._jobs.values() if not job.end_unix_ms]
+        assert len(drivers) == len(set(drivers)), "a driver has one job at a time"
+
     def forget_excess(self, in_use: Callable[[bytes], bool]) -> list[Job]:
         """Forget the oldest finished jobs beyond the bound; those in use (by detached actors) stay."""
         finished = [job for job in self._jobs.values() if job.end_unix_ms]

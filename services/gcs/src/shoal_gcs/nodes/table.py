@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shoal_common.errors import AlreadyExists, NotFound, PreconditionFailed
+from shoal_common.service.story import Story, noted
 from shoal_common.states import NodeState
 
 #: Seconds between two direct questions to a silent node.
@@ -82,6 +83,7 @@ class NodeTable:
         """``silence_s``: without a heartbeat until the raylet is asked; ``checks``: unanswered until it is dead."""
         self._silence_s = silence_s
         self._checks = checks
+        self._story = Story("the node table")
         self._dead_kept = dead_kept
         self._nodes: dict[bytes, Node] = {}
         self._dead: OrderedDict[bytes, None] = OrderedDict()
@@ -114,6 +116,7 @@ class NodeTable:
                 self._dead[node.node_id] = None
         return self._forget_excess()
 
+    @noted
     def register(self, node_id: bytes, incarnation: int, raylet_address: str, now: float) -> list[Action]:
         """A raylet announces itself; a repeat asks for nothing.
 
@@ -153,6 +156,7 @@ class NodeTable:
         node.failed_checks = 0
         return True
 
+    @noted
     def drain(self, node_id: bytes, reason: str) -> list[Action]:
         """A node is about to leave. Raises: NotFound when it is unknown or dead."""
         node = self._nodes.get(node_id)
@@ -163,6 +167,7 @@ class NodeTable:
         node.state = NodeState.DRAINING
         return [Drains(node_id, reason)]
 
+    @noted
     def unregister(self, node_id: bytes, reason: str) -> list[Action]:
         """A node leaves on purpose."""
         node = self._nodes.get(node_id)
@@ -179,6 +184,7 @@ class NodeTable:
                 actions.append(CheckHealth(node.node_id, node.incarnation, node.raylet_address))
         return actions
 
+    @noted
     def checked(self, node_id: bytes, incarnation: int, problem: str, now: float) -> list[Action]:
         """The outcome of a direct question; ``problem`` empty = it lives."""
         node = self._nodes.get(node_id)
@@ -202,6 +208,15 @@ class NodeTable:
     def next_deadline(self) -> float | None:
         """When ``tick`` may have something to do."""
         return min((self._next_check(node) for node in self.living() if not node.checking), default=None)
+
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        assert set(self._dead) == {i for i, node in self._nodes.items() if node.state is NodeState.DEAD}
+        assert len(self._dead) <= self._dead_kept
+        for node_id, node in self._nodes.items():
+            assert node.node_id == node_id
+            assert bool(node.death_reason) == (node.state is NodeState.DEAD), "who is dead died of something"
+            assert node.state is NodeState.DEAD or node.failed_checks < self._checks
 
     def _next_check(self, node: Node) -> float:
         return node.check_at if node.failed_checks else node.seen_at + self._silence_s

@@ -144,6 +144,19 @@ class LocationTable:
         """The nodes that have not reported yet."""
         return set().union(*(nodes for nodes, _ in self._awaited.values()))
 
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        by_object: dict[bytes, list[str]] = {}
+        for is_blob, batches in ((True, self._blobs), (False, self._copies)):
+            for row_id, batch in batches.items():
+                assert (batch.row_id, bool(batch.blob_key)) == (row_id, is_blob)
+                assert batch.objects, "a batch goes with its last object"
+                for object_id in batch.objects:
+                    by_object.setdefault(object_id, []).append(row_id)
+        indexed = {i: sorted(batch.row_id for batch in batches) for i, batches in self._by_object.items()}
+        assert indexed == {object_id: sorted(row_ids) for object_id, row_ids in by_object.items()}
+        assert len(self._freed) <= FREED_KEPT
+
     def _of_kind(self, batch: Batch) -> dict[str, Batch]:
         return self._blobs if batch.blob_key else self._copies
 
