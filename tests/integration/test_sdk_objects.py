@@ -166,8 +166,9 @@ def test_many_writers_at_once():
     assert results == [[digest(block(number * 10 + i, 3 * MIB)) for i in range(10)] for number in range(8)]
 
 
-def test_spilling_to_a_directory_of_ones_own(tmp_path):
-    start(object_spilling_directory=str(tmp_path / "spill"))
+@pytest.mark.parametrize("argument", ["object_spilling_directory", "_object_spilling_directory"])
+def test_spilling_to_a_directory_of_ones_own(tmp_path, argument):
+    start(**{argument: str(tmp_path / "spill")})
     refs = [shoal.put(block(number)) for number in range(20)]
     assert any((tmp_path / "spill").rglob("*"))
     assert digest(shoal.get(refs[0], timeout=PATIENCE_S)) == digest(block(0))

@@ -48,6 +48,21 @@ def test_prefix_names_the_function_and_its_process():
     assert line == f"(talk pid={pid}) hello"
 
 
+def test_output_is_not_shown_when_not_wanted():
+    done = run(
+        """
+        @ray.remote
+        def talk():
+            print("hello")
+
+        ray.get(talk.remote())
+        print("done")
+    """,
+        log_to_driver=False,
+    )
+    assert done.stdout == "done\n"
+
+
 def test_streams_stay_apart():
     done = run("""
         @ray.remote

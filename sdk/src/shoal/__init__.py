@@ -32,6 +32,7 @@ from shoal._api.functions import RemoteFunction
 from shoal._api.options import ActorOptions, TaskOptions
 from shoal._core.object_ref import ObjectRef
 from shoal._session.session import init, is_initialized, shutdown
+from shoal._values.numbers import plain
 from shoal.runtime_context import get_runtime_context
 
 __version__ = "0.1.0"
@@ -127,8 +128,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     ActorDiedError, …; ValueError or TypeError for what is not a ref.
     """
     core = _current._current or _current.connected()
-    if timeout == -1:
-        timeout = None
+    if timeout is not None:
+        timeout = None if timeout == -1 else plain(timeout)
     if type(object_refs) is ObjectRef:
         return core.values.get_one(object_refs, timeout)
     if not isinstance(object_refs, list):
@@ -159,8 +160,11 @@ def wait(
         raise TypeError("wait() expected a list of shoal.ObjectRef, got a single shoal.ObjectRef")
     if not isinstance(refs, list):
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got {type(refs)}")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
+    if timeout is not None:
+        timeout = plain(timeout)
+        if timeout < 0:
+            raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
+    num_returns = plain(num_returns)
     if set(map(type, refs)) - {ObjectRef}:
         wrong = next(ref for ref in refs if type(ref) is not ObjectRef)
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got list containing {type(wrong)}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Self
+
+from shoal._not_implemented import RUNTIME_ENV, refuse
 
 
 class JobConfig:
     """``ray_namespace``: of its named actors (None = one of its own). ``default_actor_lifetime``: "non_detached" or
     "detached". ``metadata``: free text by key, kept with the job. ``code_search_path``: directories that workers
-    add to ``sys.path``. ``jvm_options`` has no effect: there are no Java workers.
+    add to ``sys.path``.
 
-    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime).
+    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime; ``runtime_env`` and
+    ``jvm_options``, which are not implemented).
     """
 
     def __init__(
@@ -25,6 +29,7 @@ class JobConfig:
     ) -> None:
         if not isinstance(code_search_path or [], (list, tuple)):
             raise TypeError(f"The type of code search path is incorrect: {type(code_search_path)}")
+        refuse("jvm_options", jvm_options, (None, []), "there are no Java workers")
         self.jvm_options = jvm_options or []
         self.code_search_path = list(code_search_path or [])
         self.metadata = metadata or {}
@@ -40,7 +45,9 @@ class JobConfig:
         self.ray_namespace = ray_namespace
 
     def set_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> None:
-        self.runtime_env = runtime_env or {}
+        """Raises: ValueError, as there are none yet."""
+        refuse("runtime_env", runtime_env, (None, {}), RUNTIME_ENV)
+        self.runtime_env: Mapping[str, Any] = {}
 
     def set_default_actor_lifetime(self, default_actor_lifetime: str) -> None:
         """Raises: ValueError."""
@@ -50,6 +57,12 @@ class JobConfig:
 
     @classmethod
     def from_json(cls, job_config_json: Mapping[str, Any]) -> Self:
-        """From a dictionary of the constructor's arguments; other keys are ignored."""
-        names = ("jvm_options", "code_search_path", "runtime_env", "metadata", "ray_namespace")
-        return cls(**{name: job_config_json[name] for name in names if name in job_config_json})
+        """From a dictionary of the constructor's arguments, and ``client_job``, which Ray's clients send along.
+
+        Raises: ValueError for other keys; as the constructor.
+        """
+        given = {key: value for key, value in job_config_json.items() if key != "client_job"}
+        names = inspect.signature(cls).parameters
+        if unknown := sorted(given.keys() - names.keys()):
+            raise ValueError(f"A job's configuration has no {', '.join(unknown)}; it has {', '.join(names)}.")
+        return cls(**given)

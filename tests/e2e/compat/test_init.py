@@ -6,9 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
-from e2e.compat.target import IS_RAY, MODULE, QUIET, alive, better_than_ray, eventually, exceptions, ray, run, script
+from e2e.compat.target import (
+    IS_RAY,
+    MODULE,
+    QUIET,
+    alive,
+    better_than_ray,
+    eventually,
+    exceptions,
+    ray,
+    run,
+    script,
+    submodule,
+)
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 PREFIX = "RAY" if IS_RAY else "SHOAL"
@@ -21,6 +34,16 @@ def test_context_returned_by_init():
     assert context.address_info["address"].rpartition(":")[2].isdigit()
     assert context.python_version == ".".join(map(str, sys.version_info[:3]))
     assert hasattr(context, "dashboard_url")
+
+
+@better_than_ray  # where it is a mapping with a deprecation warning
+def test_context_is_a_mapping():
+    context = ray.init(num_cpus=1, **QUIET)
+    assert "node_id" in context
+    assert "nonsense" not in context
+    assert context.get("nonsense") is None
+    assert context["address"] == context.get("address") == context.address_info["address"]
+    assert dict(context.items()) == dict(zip(context.keys(), context.values(), strict=True)) == context.address_info
 
 
 def test_context_manager():
@@ -62,6 +85,7 @@ def test_shutdown_is_idempotent():
         ({"address": "127.0.0.1:1", "resources": {"x": 1}}, ValueError, "num_cpus|resources"),
         ({"address": "127.0.0.1:1", "object_store_memory": 10**9}, ValueError, "object_store_memory"),
         ({"allow_multiple": True}, RuntimeError, None),
+        ({"job_config": 1}, TypeError, "job_config|JobConfig"),
         ({"namespace": 1}, TypeError, "namespace"),
         ({"resources": {"CPU": 2}}, (ValueError, AssertionError), None),
         ({"num_cpus": -1}, ValueError, None),
@@ -82,6 +106,53 @@ def test_resources():
     total = ray.cluster_resources()
     assert (total["CPU"], total["x"]) == (3, 2)
     assert total["object_store_memory"] == 200 * 1024 * 1024
+
+
+def test_store_size_as_a_float():
+    ray.init(num_cpus=1, object_store_memory=100e6, **QUIET)
+    assert ray.cluster_resources()["object_store_memory"] == 100_000_000
+    assert ray.get(ray.put(bytes(10**6))) == bytes(10**6)
+
+
+def test_memory_of_the_node():
+    ray.init(num_cpus=1, _memory=123_000_000, **QUIET)
+    assert ray.cluster_resources()["memory"] == 123_000_000
+
+
+def test_temporary_directory():
+    with tempfile.TemporaryDirectory(prefix="t") as directory:  # pytest's own are too long for the path of a socket
+        context = ray.init(num_cpus=1, _temp_dir=directory, **QUIET)
+        assert context["session_dir"].startswith(directory)
+        ray.shutdown()
+
+
+def test_temporary_directory_must_be_absolute():
+    with pytest.raises(ValueError, match="absolute"):
+        ray.init(num_cpus=1, _temp_dir="relative", **QUIET)
+
+
+def test_job_config():
+    config = submodule("job_config").JobConfig(ray_namespace="of the config", default_actor_lifetime="detached")
+    ray.init(num_cpus=1, job_config=config, **QUIET)
+    assert ray.get_runtime_context().namespace == "of the config"
+
+    @ray.remote
+    class Detached:
+        def ping(self):
+            return "alive"
+
+    ray.get(Detached.options(name="d").remote().ping.remote())  # and its handle is gone
+    assert ray.get(ray.get_actor("d").ping.remote(), timeout=60) == "alive"
+
+
+def test_logging():
+    """In processes of their own: what a session sets up stays."""
+    show = "import logging; log = logging.getLogger(ray.__name__); print(log.level, len(log.handlers))"
+    args = "num_cpus=1, include_dashboard=False, log_to_driver=False"
+    plain = run("-c", script(f"ray.init({args}, logging_level='DEBUG', logging_format='FORMAT %(message)s')\n{show}"))
+    assert plain.splitlines()[-1] == "10 1"
+    untouched = run("-c", script(f"ray.init({args}, configure_logging=False, logging_level='DEBUG')\n{show}"))
+    assert not untouched.splitlines()[-1].startswith("10 ")
 
 
 def test_default_resources():
@@ -228,18 +299,20 @@ def test_wrong_address():
     assert "refused:" in output
 
 
-def test_no_cluster_to_be_found(tmp_path):
-    output = run(
-        "-c",
-        script("""
-            try:
-                ray.init(address="auto", **QUIET)
-            except ConnectionError:
-                print("refused")
-        """),
-        # Other programs on this machine may have clusters, and leave word of them below the usual one.
-        env={"TMPDIR": str(tmp_path)},
-    )
+def test_no_cluster_to_be_found():
+    # Other programs on this machine may have clusters, and leave word of them below the usual directory. The path of
+    # tmp_path would be too long for sockets.
+    with tempfile.TemporaryDirectory(prefix="t") as directory:
+        output = run(
+            "-c",
+            script("""
+                try:
+                    ray.init(address="auto", **QUIET)
+                except ConnectionError:
+                    print("refused")
+            """),
+            env={f"{PREFIX}_TMPDIR": directory},
+        )
     assert "refused" in output
 
 

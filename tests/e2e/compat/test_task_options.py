@@ -83,7 +83,6 @@ def test_task_option_refused(options, error, message):
         {"name": ""},
         {"scheduling_strategy": "SPREAD"},
         {"label_selector": {"a": "!in(b, c)", "d": "e"}},
-        {"_labels": {"a": "b"}},
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from e2e.compat.target import ray, submodule
+from e2e.compat.target import IS_RAY, better_than_ray, exceptions, ray, submodule
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -116,9 +116,40 @@ def test_closed_pool(pool_class):
 
 def test_terminated_pool(pool_class):
     pool = pool_class(1)
-    pool.apply_async(time.sleep, (1000,))
+    one = pool.apply_async(time.sleep, (1000,))
+    several = pool.map_async(time.sleep, [1000] * 5, chunksize=2)
+    ordered = pool.imap(time.sleep, [1000] * 3)
+    unordered = pool.imap_unordered(time.sleep, [1000] * 3)
     pool.terminate()
     pool.join()
+    for result in (one, several):
+        with pytest.raises(exceptions.RayError):
+            result.get(timeout=60)
+    if IS_RAY:
+        return  # its iterators wait for ever
+    for results in (ordered, unordered):
+        with pytest.raises(exceptions.TaskCancelledError, match="pool was terminated"):
+            results.next(timeout=60)
+        with pytest.raises(StopIteration):
+            results.next(timeout=60)
+
+
+def test_names_that_go_with_the_pool():
+    module = submodule("util.multiprocessing")
+    assert module.TimeoutError is multiprocessing.TimeoutError
+    queue = module.JoinableQueue()
+    queue.put(1)
+    assert queue.get(timeout=60) == 1
+    queue.task_done()
+    queue.join()
+    queue.close()
+    queue.join_thread()
+
+
+@better_than_ray  # which says nothing
+def test_context_of_a_pool_is_refused(pool_class):
+    with pytest.raises(ValueError, match=r"context=.* is not implemented"):
+        pool_class(1, context=multiprocessing.get_context("spawn"))
 
 
 @pytest.mark.parametrize("processes", [0, -1, 100])

@@ -91,8 +91,10 @@ class ActorMethod:
         retries = state.max_task_retries if info.max_task_retries is None else info.max_task_retries
         retry_exceptions = info.retry_exceptions
         streaming = info.is_generator
+        task_name = ""
         options = self._options
         if options is not None:
+            task_name = options.name or ""
             if options.num_returns is not None:
                 streaming = isinstance(options.num_returns, str)
                 num_returns = options.num_returns if isinstance(options.num_returns, int) else 1
@@ -123,6 +125,7 @@ class ActorMethod:
             retry_exceptions,
             group,
             handle._shoal_lifetime,
+            task_name,
         )
         if num_returns == 1:
             return refs[0]

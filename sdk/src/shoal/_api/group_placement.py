@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from shoal import _context
-from shoal._api.options import PLACEMENT_GROUP_OF_PARENT, ActorOptions, TaskOptions
+from shoal._api.option_rules import PLACEMENT_GROUP_OF_PARENT
+from shoal._api.options import ActorOptions, TaskOptions
 from shoal._api.placement_groups import (
     PlacementGroup,
     PlacementGroupSchedulingStrategy,

@@ -12,9 +12,15 @@ from typing import Any
 
 from shoal._api.placement_groups import PlacementGroup, PlacementGroupSchedulingStrategy
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
+from shoal._not_implemented import RUNTIME_ENV, refusal
+from shoal._values.numbers import plain, plain_amounts
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.resources import GRAINS
 
+#: The value of ``placement_group`` when it was not given; None means "in none, whatever the parent is in".
+PLACEMENT_GROUP_OF_PARENT = "default"
+
+#: Takes the option's name and value; says what is wrong.
 Check = Callable[[str, Any], str | None]
 
 
@@ -65,6 +71,11 @@ def _amounts(_: str, resources: Mapping[str, float] | None) -> str | None:
     return None
 
 
+def _not_implemented(instead: str, *harmless: Any) -> Rule:
+    """Refuses all values but None and ``harmless``, which ask for nothing."""
+    return Rule((), lambda name, value: refusal(name, value, (None, *harmless), instead), kept=False)
+
+
 def _num_returns(_: str, value: int | str | None) -> str | None:
     if value in (None, "dynamic", "streaming"):
         return None
@@ -89,13 +100,15 @@ def _lifetime(_: str, value: str | None) -> str | None:
 
 
 def _backpressure(name: str, value: int | None) -> str | None:
-    if value is None or value == -1 or value > 0:
+    if value is None or value == -1:
         return None
+    if value > 0:
+        return refusal(name, value, (), "it limits a generator whose results are streamed, which is not there yet")
     return f"{name}={value} is not allowed. Use a value > 0, or -1 to disable it."
 
 
-def _positive(name: str, value: int | None) -> str | None:
-    return None if value is None or value > 0 else f"{name} must be a positive integer, but received {value}."
+def _runtime_env(name: str, value: Mapping[str, Any] | None) -> str | None:
+    return refusal(name, value, (None, {}), RUNTIME_ENV)
 
 
 def _no_object_store_memory(_: str, value: int | None) -> str | None:
@@ -138,8 +151,10 @@ def _scheduling_strategy(name: str, value: Any) -> str | None:
 
 
 def _placement_group(name: str, value: Any) -> str | None:
-    if value is None or isinstance(value, str | PlacementGroup):
+    if value is None or isinstance(value, PlacementGroup) or value == PLACEMENT_GROUP_OF_PARENT:
         return None
+    if isinstance(value, str):
+        return f"Invalid {name} value {value!r}. It must be None, {PLACEMENT_GROUP_OF_PARENT!r} or a PlacementGroup."
     raise TypeError(
         f"The type of keyword '{name}' must be None, str or PlacementGroup, but received type {type(value)}"
     )
@@ -167,17 +182,25 @@ def _fallback_strategy(name: str, strategies: list[Any] | None) -> str | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rule:
-    """What one option accepts. ``types`` empty: anything."""
+    """What one option accepts."""
 
+    #: Empty: anything.
     types: tuple[type, ...]
     check: Check | None = None
+    #: Numbers of other libraries become Python's.
+    convert: Callable[[Any], Any] = plain
+    #: False: the values that are accepted ask for nothing, so nothing is kept of them.
+    kept: bool = True
 
-    def apply(self, name: str, value: Any) -> None:
+    def apply(self, name: str, value: Any) -> Any:
+        """The value to keep. Raises: TypeError, ValueError."""
+        value = self.convert(value)
         if self.types and not isinstance(value, self.types):
             expected = self.types[0] if len(self.types) == 1 else self.types
             raise TypeError(f"The type of keyword '{name}' must be {expected}, but received type {type(value)}")
         if self.check and (problem := self.check(name, value)):
             raise ValueError(problem)
+        return value
 
 
 _NONE = type(None)
@@ -186,6 +209,10 @@ _NUMBER = (float, int, _NONE)
 _STR = (str, _NONE)
 _DICT = (dict, _NONE)
 _BOOL = (bool, _NONE)
+
+_LABELS = _not_implemented("nothing shows labels of tasks and actors yet. Give it a name", {})
+_PER_YIELD = _not_implemented("it belongs to generators whose results are streamed, which are not there yet", 1)
+_TENSOR_TRANSPORT = "tensors travel through the object store. Leave it out"
 
 COMMON: dict[str, Rule] = {
     "label_selector": Rule(_DICT, _label_selector),
@@ -199,11 +226,12 @@ COMMON: dict[str, Rule] = {
     "placement_group": Rule((), _placement_group),
     "placement_group_bundle_index": Rule((int,)),
     "placement_group_capture_child_tasks": Rule(_BOOL),
-    "resources": Rule(_DICT, _amounts),
-    "runtime_env": Rule(_DICT),
+    "resources": Rule(_DICT, _amounts, plain_amounts),
+    "runtime_env": Rule(_DICT, _runtime_env, kept=False),
     "scheduling_strategy": Rule((), _scheduling_strategy),
-    "enable_task_events": Rule((bool,)),
-    "_labels": Rule(_DICT),
+    # No events of tasks are recorded yet, as False asks for; True is the default and asks for nothing more.
+    "enable_task_events": Rule((bool,), kept=False),
+    "_labels": _LABELS,
 }
 
 TASK: dict[str, Rule] = {
@@ -213,14 +241,14 @@ TASK: dict[str, Rule] = {
     "num_returns": Rule((int, str, _NONE), _num_returns),
     "object_store_memory": Rule(_INT, _no_object_store_memory),
     "retry_exceptions": Rule((bool, list, tuple), _retry_exceptions),
-    "_generator_backpressure_num_objects": Rule(_INT, _backpressure),
-    "_num_objects_per_yield": Rule(_INT, _positive),
+    "_generator_backpressure_num_objects": Rule(_INT, _backpressure, kept=False),
+    "_num_objects_per_yield": _PER_YIELD,
 }
 
 ACTOR: dict[str, Rule] = {
     **COMMON,
     "concurrency_groups": Rule((list, dict, _NONE), _concurrency_groups),
-    "enable_tensor_transport": Rule(_BOOL),
+    "enable_tensor_transport": _not_implemented(_TENSOR_TRANSPORT, False),
     "lifetime": Rule(_STR, _lifetime),
     "max_concurrency": Rule(_INT, _count),
     "max_restarts": Rule(_INT, _count_or_infinite),
@@ -230,7 +258,7 @@ ACTOR: dict[str, Rule] = {
     "namespace": Rule(_STR, _namespace),
     "get_if_exists": Rule((bool,)),
     "allow_out_of_order_execution": Rule(_BOOL),
-    "_actor_generator_backpressure_num_objects": Rule(_INT, _backpressure),
+    "_actor_generator_backpressure_num_objects": Rule(_INT, _backpressure, kept=False),
 }
 
 METHOD: dict[str, Rule] = {
@@ -240,8 +268,8 @@ METHOD: dict[str, Rule] = {
     "retry_exceptions": Rule((bool, list, tuple, _NONE), lambda name, value: _retry_exceptions(name, value or False)),
     "_generator_backpressure_num_objects": TASK["_generator_backpressure_num_objects"],
     "_num_objects_per_yield": TASK["_num_objects_per_yield"],
-    "enable_task_events": Rule(_BOOL),
-    "tensor_transport": Rule(_STR),
+    "enable_task_events": Rule(_BOOL, kept=False),
+    "tensor_transport": _not_implemented(_TENSOR_TRANSPORT, "object_store"),
     "name": Rule(_STR),
-    "_labels": Rule(_DICT),
+    "_labels": _LABELS,
 }

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from shoal._api.option_rules import ACTOR, METHOD, TASK, Rule
+from shoal._api.option_rules import ACTOR, METHOD, PLACEMENT_GROUP_OF_PARENT, TASK, Rule
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 from shoal_common.ids import NodeID
 from shoal_common.placement.labels import parse_selector
@@ -18,8 +18,6 @@ from shoal_common.placement.strategy import Strategy
 
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_ASYNC_CONCURRENCY = 1000
-#: The value of ``placement_group`` when it was not given; None means "in none, whatever the parent is in".
-PLACEMENT_GROUP_OF_PARENT = "default"
 #: An accelerator type is a resource of which a node of that type has 1; a task takes this much of it.
 ACCELERATOR_TYPE_PREFIX = "accelerator_type:"
 ACCELERATOR_TYPE_SHARE = 0.001
@@ -49,14 +47,16 @@ class _Options:
     @classmethod
     def _checked(cls, kwargs: Mapping[str, Any], in_options: bool) -> dict[str, Any]:
         """The fields to set, validated."""
+        fields = {}
         for name, value in kwargs.items():
             rule = cls._rules.get(name)
             if rule is None:
                 raise cls._unknown(name, in_options)
-            rule.apply(name, value)
+            accepted = rule.apply(name, value)
+            if rule.kept:
+                fields[name] = accepted
             if in_options and name in cls._fixed:
                 raise ValueError(f"Setting '{name}' is not supported in '.options()'.")
-        fields = dict(kwargs)
         if "resources" in fields:
             fields["custom_resources"] = fields.pop("resources")
         if isinstance(fields.get("retry_exceptions"), list):
@@ -86,11 +86,8 @@ class _PlacedOptions(_Options):
     placement_group_capture_child_tasks: bool | None = None
     #: The option ``resources``.
     custom_resources: Mapping[str, float] | None = None
-    runtime_env: Mapping[str, Any] | None = None
     #: None, "DEFAULT", "SPREAD" or an instance of a strategy class.
     scheduling_strategy: Any = None
-    enable_task_events: bool = True
-    _labels: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.placement_group not in (PLACEMENT_GROUP_OF_PARENT, None) and self.scheduling_strategy is not None:
@@ -146,8 +143,6 @@ class TaskOptions(_PlacedOptions):
     num_returns: int | str | None = None
     #: Whether an exception of the user's code is retried; a tuple: which ones.
     retry_exceptions: bool | tuple[type[Exception], ...] = False
-    _generator_backpressure_num_objects: int | None = None
-    _num_objects_per_yield: int | None = 1
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any], *, in_options: bool = False) -> Self:
@@ -172,7 +167,6 @@ class ActorOptions(_PlacedOptions):
 
     #: Group name -> number of threads (or of calls at once, in an async actor).
     concurrency_groups: Mapping[str, int] | None = None
-    enable_tensor_transport: bool | None = None
     #: "detached", or None and "non_detached": it ends with its creator.
     lifetime: str | None = None
     #: None = 1, or 1000 for an async actor.
@@ -185,7 +179,6 @@ class ActorOptions(_PlacedOptions):
     namespace: str | None = None
     get_if_exists: bool = False
     allow_out_of_order_execution: bool | None = None
-    _actor_generator_backpressure_num_objects: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,11 +231,6 @@ class MethodOptions(_Options):
     max_task_retries: int | None = None
     retry_exceptions: bool | tuple[type[Exception], ...] | None = None
     name: str | None = None
-    enable_task_events: bool | None = None
-    tensor_transport: str | None = None
-    _labels: Mapping[str, str] | None = None
-    _generator_backpressure_num_objects: int | None = None
-    _num_objects_per_yield: int | None = None
 
     @classmethod
     def _checked(cls, kwargs: Mapping[str, Any], in_options: bool) -> dict[str, Any]:

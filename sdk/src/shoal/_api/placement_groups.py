@@ -17,6 +17,7 @@ from shoal._core.tasks import FunctionRecord
 from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
 from shoal._owner.arguments import pack_arguments
+from shoal._values.numbers import plain, plain_amounts
 from shoal_common import ids
 from shoal_common.placement.labels import Selector, parse_selector
 from shoal_common.placement.resources import ResourceSet
@@ -75,7 +76,7 @@ class PlacementGroup:
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Whether all bundles are reserved within that time; False at once for a removed group."""
         groups = _current.connected().gcs.groups
-        deadline = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + plain(timeout_seconds)
         group = groups.wait(self.id)
         while group is not None and group.state is not GroupState.CREATED:
             left = deadline - time.monotonic()
@@ -123,7 +124,7 @@ class PlacementGroupSchedulingStrategy:
         placement_group_capture_child_tasks: bool | None = None,
     ) -> None:
         self.placement_group = placement_group
-        self.placement_group_bundle_index = placement_group_bundle_index
+        self.placement_group_bundle_index: int = plain(placement_group_bundle_index)
         self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
 
 
@@ -150,6 +151,8 @@ def placement_group(
 
     Raises: ValueError for arguments that are wrong, ShoalSystemError when the name is taken.
     """
+    if isinstance(bundles, list):
+        bundles = [plain_amounts(bundle) for bundle in bundles]
     _check_bundles(bundles)
     selectors = _selectors(bundles, bundle_label_selector)
     if strategy not in _STRATEGIES:

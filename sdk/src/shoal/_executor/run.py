@@ -129,7 +129,7 @@ class Runner:
         return error
 
     def _context(self, push: TaskPush) -> _context.TaskContext:
-        name = push.name if self.actor is None else f"{self.actor.class_name}.{push.name}"
+        name = push.name if self.actor is None else push.task_name or f"{self.actor.class_name}.{push.name}"
         return _context.TaskContext(push.task_id, name, push.name, push.attempt)
 
     def _function(self, push: TaskPush) -> Callable[..., Any]:

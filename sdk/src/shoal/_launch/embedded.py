@@ -160,9 +160,20 @@ def _check_loopback() -> None:
 
 
 def root_directory(temp_dir: str | None) -> Path:
-    """Where this user's sessions live. Raises: PermissionError when somebody else made it."""
+    """Where this user's sessions live: ``temp_dir``, else below SHOAL_TMPDIR, TMPDIR or /tmp.
+
+    Raises: PermissionError when somebody else made it, ValueError for a ``temp_dir`` that is relative or too long.
+    """
+    if temp_dir and not os.path.isabs(temp_dir):
+        raise ValueError(f"_temp_dir must be an absolute path, not {temp_dir!r}")
+    if temp_dir and len(temp_dir) > MAX_ROOT_LENGTH:
+        raise ValueError(
+            f"_temp_dir={temp_dir!r} is too long: the paths of sockets below it have to fit into 107 bytes. Choose one "
+            f"of at most {MAX_ROOT_LENGTH} characters."
+        )
     # Not tempfile.gettempdir(): once the disk is full that is another directory, and nothing that runs would be found.
-    root = Path(temp_dir) if temp_dir else Path(os.environ.get("TMPDIR") or "/tmp") / f"shoal-{os.getuid()}"
+    above = os.environ.get("SHOAL_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    root = Path(temp_dir) if temp_dir else Path(above) / f"shoal-{os.getuid()}"
     if len(str(root)) > MAX_ROOT_LENGTH:
         root = Path("/tmp") / f"shoal-{os.getuid()}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -86,8 +86,8 @@ class NodeOptions(msgspec.Struct, frozen=True):
     num_gpus: float | None = None
     resources: dict[str, float] | None = None
     #: Bytes, both.
-    memory: int | None = None
-    object_store_memory: int | None = None
+    memory: float | None = None
+    object_store_memory: float | None = None
     labels: dict[str, str] | None = None
     #: For clients outside of the cluster; None: none.
     gateway_port: int | None = None

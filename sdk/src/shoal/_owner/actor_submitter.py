@@ -275,6 +275,7 @@ class ActorSubmitter:
         retry_exceptions: bool | bytes,
         concurrency_group: str,
         hold: ObjectRef[Any] | None,
+        task_name: str = "",
     ) -> list[ObjectRef[Any]]:
         process, calls = self._process, self._calls
         function = self._method_functions.get(method)
@@ -285,6 +286,8 @@ class ActorSubmitter:
             record.holds = [hold] if record.holds is None else [*record.holds, hold]
         if concurrency_group:
             record.push.concurrency_group = concurrency_group
+        if task_name:
+            record.push.task_name = task_name
         references = record.references
         with process.lock:
             refs = calls.create_returns(record, num_returns)

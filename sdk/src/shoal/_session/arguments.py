@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shoal._not_implemented import RUNTIME_ENV, refuse
+from shoal._values.numbers import plain, plain_amounts
 from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import canonical_labels
 
@@ -20,23 +23,58 @@ MAX_STORE_BYTES = 200 * 1000**3
 MIN_STORE_BYTES = 75 * 1024 * 1024
 
 
+#: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change.
+PRIVATE = ("_memory", "_temp_dir", "_system_config", "_object_spilling_directory", "allow_multiple")
+
+_NO_DASHBOARD = "there is no dashboard yet, `shoal status` shows the cluster. Pass include_dashboard=False"
+_NO_ISOLATION = "what the nodes' services need is not reserved for them. Leave it out"
+#: Arguments of Ray's ``init`` for what Shoal does not have: the values that ask for nothing, and what to do instead.
+NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "local_mode": ((False, None), "debug a task with breakpoint(), or call the plain function"),
+    "runtime_env": ((None, {}), RUNTIME_ENV),
+    "include_dashboard": ((None, False), _NO_DASHBOARD),
+    "dashboard_host": (("127.0.0.1", "localhost"), _NO_DASHBOARD),
+    "dashboard_port": ((None,), _NO_DASHBOARD),
+    "logging_config": ((None,), "use logging_level and logging_format"),
+    "enable_resource_isolation": ((False,), _NO_ISOLATION),
+    "system_reserved_cpu": ((None,), _NO_ISOLATION),
+    "system_reserved_memory": ((None,), _NO_ISOLATION),
+    "_node_ip_address": ((None, "127.0.0.1", "localhost"), "use `shoal start --node-ip-address`"),
+    "_node_name": ((None,), "give the node labels"),
+    "_driver_object_store_memory": ((None,), "a driver shares its node's store: set object_store_memory"),
+    "_metrics_export_port": ((None,), "there are no metrics yet. Leave it out"),
+    "_tracing_startup_hook": ((None,), "there is no tracing yet. Leave it out"),
+    "_redis_username": ((None,), "there is no Redis here. Leave it out"),
+    "_redis_password": ((None,), "there is no Redis here. Leave it out"),
+    "_plasma_directory": ((None,), "shared memory needs no directory here. Leave it out"),
+    "_enable_object_reconstruction": ((None, False), "lost objects are not computed again yet. Leave it out"),
+}
+
+
+def check_implemented(given: Mapping[str, Any]) -> None:
+    """Raises: RuntimeError for an argument that Ray has not either, ValueError for what is not implemented."""
+    if unknown := sorted(name for name in given if name not in PRIVATE and name not in NOT_IMPLEMENTED):
+        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+    for name, value in given.items():
+        if name.startswith("dashboard_") and given.get("include_dashboard") is False:
+            continue  # where the dashboard would be that is not wanted
+        if name in NOT_IMPLEMENTED:
+            refuse(name, value, *NOT_IMPLEMENTED[name])
+
+
 def check_amounts(
     num_cpus: Any, num_gpus: Any, resources: Any, memory: Any, object_store_memory: Any, labels: Any
 ) -> None:
+    """Raises: TypeError, ValueError for what no node can have."""
     for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus), ("memory", memory)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+        if value is not None:
+            _check_amount(name, value)
     if num_gpus is not None:
         if num_gpus % 1:
             raise ValueError(f"num_gpus of a node must be a whole number, got {num_gpus}")
         node_gpu_ids(int(num_gpus), os.environ)
     if object_store_memory is not None:
-        if isinstance(object_store_memory, bool) or not isinstance(object_store_memory, int):
-            raise TypeError("object_store_memory must be an int, in bytes")
+        _check_amount("object_store_memory", object_store_memory)
         if object_store_memory < MIN_STORE_BYTES:
             raise ValueError(
                 "Attempting to cap object store memory usage at "
@@ -48,13 +86,19 @@ def check_amounts(
         for name, amount in resources.items():
             if name in ("CPU", "GPU", "memory", "object_store_memory"):
                 raise ValueError(f"Use num_cpus, num_gpus, object_store_memory instead of resources[{name!r}]")
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)):
-                raise TypeError(f"resources[{name!r}] must be a number")
-            if amount < 0:
-                raise ValueError(f"resources[{name!r}] must not be negative, got {amount}")
+            _check_amount(f"resources[{name!r}]", amount)
             if amount >= 1 and amount != int(amount):
                 raise ValueError(f"Resource quantities >1 must be whole numbers: resources[{name!r}] is {amount}")
     canonical_labels(labels or {})
+
+
+def _check_amount(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(plain(value), (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not value >= 0:  # NaN too
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if value == float("inf"):
+        raise ValueError(f"{name} must be finite")
 
 
 def _available_memory() -> int:
@@ -70,9 +114,9 @@ def _available_memory() -> int:
     return available
 
 
-def store_bytes(object_store_memory: int | None) -> int:
+def store_bytes(object_store_memory: float | None) -> int:
     if object_store_memory is not None:
-        return object_store_memory
+        return int(object_store_memory)
     return max(min(int(_available_memory() * 0.3), MAX_STORE_BYTES), MIN_STORE_BYTES)
 
 
@@ -80,18 +124,18 @@ def node_resources(
     num_cpus: float | None,
     num_gpus: float | None,
     resources: dict[str, float] | None,
-    memory: int | None,
-    object_store_memory: int | None,
+    memory: float | None,
+    object_store_memory: float | None,
     *,
     host: str = "127.0.0.1",
     head: bool = True,
 ) -> dict[str, float]:
     """All resources of a node, in units and bytes; None: what the machine has."""
-    amounts = dict(resources or {})
-    amounts["CPU"] = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
+    amounts: dict[str, float] = plain_amounts(resources or {})
+    amounts["CPU"] = len(os.sched_getaffinity(0)) if num_cpus is None else plain(num_cpus)
     if num_gpus:
-        amounts["GPU"] = num_gpus
-    amounts["memory"] = memory if memory is not None else int(_available_memory() * 0.7)
+        amounts["GPU"] = plain(num_gpus)
+    amounts["memory"] = int(memory) if memory is not None else int(_available_memory() * 0.7)
     amounts["object_store_memory"] = store_bytes(object_store_memory)
     amounts[f"node:{host}"] = 1.0
     if head:

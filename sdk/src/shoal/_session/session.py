@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,16 @@ from shoal import _current, exceptions
 from shoal._launch.embedded import EmbeddedCluster, Place, running_clusters
 from shoal._launch.local_nodes import running_places
 from shoal._net.gcs.client import GcsClient, visiting
-from shoal._session.arguments import GATEWAY_SCHEME, check_amounts, node_resources, store_bytes, system_settings
+from shoal._session.arguments import (
+    GATEWAY_SCHEME,
+    check_amounts,
+    check_implemented,
+    node_resources,
+    store_bytes,
+    system_settings,
+)
 from shoal._session.log_stream import LogStream
+from shoal.job_config import JobConfig
 from shoal_common import ids
 from shoal_common.channel import tcp
 from shoal_common.states import NodeState
@@ -36,8 +44,8 @@ _session: _Session | None = None
 _forking = threading.local()
 
 
-class Context:
-    """What ``init`` returns. A context manager: leaving it shuts the session down."""
+class Context(Mapping[str, Any]):
+    """What ``init`` returns: a read-only mapping of addresses. A context manager: leaving it shuts the session down."""
 
     dashboard_url: str | None = None
 
@@ -50,6 +58,12 @@ class Context:
 
     def __getitem__(self, key: str) -> Any:
         return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
 
     def __enter__(self) -> Context:
         return self
@@ -85,17 +99,17 @@ def is_initialized() -> bool:
 def init(
     address: str | None = None,
     *,
-    num_cpus: int | None = None,
-    num_gpus: int | None = None,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
     resources: dict[str, float] | None = None,
     labels: dict[str, str] | None = None,
-    object_store_memory: int | None = None,
+    object_store_memory: float | None = None,
     local_mode: bool = False,
     ignore_reinit_error: bool = False,
     include_dashboard: bool | None = None,
     dashboard_host: str = "127.0.0.1",
     dashboard_port: int | None = None,
-    job_config: Any = None,
+    job_config: JobConfig | None = None,
     configure_logging: bool = True,
     logging_level: int | str = logging.INFO,
     logging_format: str | None = None,
@@ -117,31 +131,27 @@ def init(
     node on this machine the driver attaches, or "shoal://host:port" of a gateway for a driver anywhere else.
 
     Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
-    AuthenticationError (wrong token), ValueError (wrong argument, or resources given while connecting).
+    AuthenticationError (wrong token), ValueError (wrong argument, resources given while connecting, or what Shoal does
+    not do yet: see ``arguments.NOT_IMPLEMENTED``).
     """
-    private = {
-        "_memory",
-        "_temp_dir",
-        "_node_ip_address",
-        "_system_config",
-        "_node_name",
-        "_driver_object_store_memory",
-        "_metrics_export_port",
-        "_tracing_startup_hook",
-        "_redis_username",
-        "_redis_password",
-        "_plasma_directory",
-        "_object_spilling_directory",
-        "_enable_object_reconstruction",
-        "allow_multiple",
-    }
-    unknown = sorted(set(kwargs) - private)
-    if unknown:
-        raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
+    check_implemented(
+        {
+            "local_mode": local_mode,
+            "runtime_env": runtime_env,
+            "include_dashboard": include_dashboard,
+            "dashboard_host": dashboard_host,
+            "dashboard_port": dashboard_port,
+            "logging_config": logging_config,
+            "enable_resource_isolation": enable_resource_isolation,
+            "system_reserved_cpu": system_reserved_cpu,
+            "system_reserved_memory": system_reserved_memory,
+            **kwargs,
+        }
+    )
     if kwargs.get("allow_multiple"):
         raise RuntimeError("`allow_multiple` argument is passed to `shoal.init` when the client is not used.")
-    if local_mode:
-        raise ValueError("local_mode is gone from Ray too: debug a task with breakpoint(), or call the plain function")
+    if job_config is not None and not isinstance(job_config, JobConfig):
+        raise TypeError(f"job_config must be a shoal.job_config.JobConfig, not {type(job_config).__name__}")
     occupy_standard_streams()
     with _lock:
         global _session
@@ -158,8 +168,9 @@ def init(
             raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
         if namespace == "":
             raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
-        if job_config is not None and namespace is None:
-            namespace = getattr(job_config, "ray_namespace", None)
+        job_config = job_config or JobConfig()
+        if namespace is None:
+            namespace = job_config.ray_namespace
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
@@ -188,6 +199,9 @@ def init(
                     "resources": resources,
                     "labels": labels,
                     "object_store_memory": object_store_memory,
+                    "object_spilling_directory": object_spilling_directory,
+                    "_object_spilling_directory": kwargs.get("_object_spilling_directory"),
+                    "_memory": kwargs.get("_memory"),
                     "_system_config": kwargs.get("_system_config"),
                 }
                 from_environment = address is None and bool(os.environ.get("SHOAL_ADDRESS"))
@@ -335,7 +349,7 @@ def _given_token() -> str:
     return os.environ.get("SHOAL_AUTH_TOKEN", "").strip() or written
 
 
-def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: Any) -> None:
+def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: JobConfig) -> None:
     from shoal._net.reactor import defer_interrupts
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
@@ -347,7 +361,6 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
     gcs = GcsClient(
         place.gcs_address, place.token, tls, patience_s=outside.opened.grace_s if outside is not None else 0.0
     )
-    metadata = getattr(job_config, "metadata", None) or {}
     try:
         job = gcs.jobs.start(
             driver_id=worker_id,
@@ -355,11 +368,11 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
             namespace=namespace or "",
             pid=os.getpid(),
             entrypoint=readable(" ".join(sys.argv)[:1000]),
-            metadata=metadata,
+            metadata=job_config.metadata,
         )
         session.cluster_id = job.cluster_id
-        lifetime = getattr(job_config, "default_actor_lifetime", "non_detached")
-        search = _absolute(getattr(job_config, "code_search_path", ()))
+        lifetime = job_config.default_actor_lifetime
+        search = _absolute(job_config.code_search_path)
         settings = job_settings.JobSettings(
             namespace=job.namespace,
             default_actor_lifetime=lifetime,

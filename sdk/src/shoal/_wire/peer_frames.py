@@ -59,6 +59,8 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     concurrency_group: str = ""
     #: Workers exit after so many runs of the function; 0 = never.
     max_calls: int = 0
+    #: Actor calls: what the option ``name`` calls this one; empty = as its class and method.
+    task_name: str = ""
 
 
 class TaskReply(msgspec.Struct, array_like=True, gc=False):

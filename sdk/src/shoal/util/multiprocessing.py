@@ -1,4 +1,7 @@
-"""``Pool``: the standard library's pool of processes, with actors on the cluster as the processes."""
+"""``Pool``: the standard library's pool of processes, with actors on the cluster as the processes.
+
+As in the standard library an error ends the chunk of ``map`` and ``imap`` in which it happened.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,15 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from multiprocessing import JoinableQueue, TimeoutError
 from typing import Any
 
 import shoal
 from shoal import exceptions
 from shoal._api.actor_handles import ActorHandle
+from shoal._not_implemented import refuse
+
+__all__ = ["JoinableQueue", "Pool", "TimeoutError"]
 
 
 class Pool(multiprocessing.pool.ThreadPool):
@@ -20,9 +27,10 @@ class Pool(multiprocessing.pool.ThreadPool):
 
     ``processes`` defaults to the cluster's CPUs. ``maxtasksperchild``: an actor is replaced after so many chunks of
     work, None = never. ``ray_address``: of the cluster to connect to where Shoal is not running yet.
-    ``ray_remote_args``: options of the actors; without any they hold no CPU. ``context`` has no effect.
+    ``ray_remote_args``: options of the actors; without any they hold no CPU.
 
-    Raises: ValueError (more processes than CPUs, bad numbers), TypeError, ActorDiedError (``initializer`` failed).
+    Raises: ValueError (more processes than CPUs, bad numbers, a ``context``: actors are not started by one), TypeError,
+    ActorDiedError (``initializer`` failed).
     """
 
     def __init__(
@@ -37,6 +45,7 @@ class Pool(multiprocessing.pool.ThreadPool):
     ) -> None:
         # For __del__, in case that something raises before the base class has begun.
         self._state = multiprocessing.pool.INIT
+        refuse("context", context, (None,), "actors are started by the cluster. Use shoal.init() to say of which")
         if not shoal.is_initialized():
             local = ray_address == "local" or (ray_address is None and not os.environ.get("SHOAL_ADDRESS"))
             shoal.init(ray_address, num_cpus=processes if local else None)
@@ -58,6 +67,25 @@ class Pool(multiprocessing.pool.ThreadPool):
             self.terminate()
             raise
 
+    def terminate(self) -> None:
+        """End the actors and what they run. Results that are still to come are TaskCancelledError; the standard
+        library's never come, and ``get`` waits for ever."""
+        super().terminate()
+        error = exceptions.TaskCancelledError(error_message="Its pool was terminated before it had finished.")
+        for result in list(self._cache.values()):  # type: ignore[attr-defined]
+            _fail(result, error)
+
+
+def _fail(result: Any, error: Exception) -> None:
+    """End a pending result of the standard library's pool, of whose threads none runs any more."""
+    if isinstance(result, multiprocessing.pool.IMapIterator):
+        result._set(result._index, (False, error))  # type: ignore[attr-defined]
+        if result._length != result._index:  # type: ignore[attr-defined]
+            result._set_length(result._index)  # type: ignore[attr-defined]
+        return
+    while not result.ready():  # once for every chunk that is missing
+        result._set(0, (False, error))
+
 
 class _Worker(threading.Thread):
     """A thread of this process that hands one chunk of work after another to an actor of its own."""
@@ -74,6 +102,7 @@ class _Worker(threading.Thread):
         self._start_actor = functools.partial(shoal.remote(_PoolActor).options(**options).remote, args[2], args[3])
         self._max_tasks: int | None = args[4]
         self.actor: ActorHandle = self._start_actor()
+        self._terminated = False
 
     def run(self) -> None:
         done = 0
@@ -86,7 +115,7 @@ class _Worker(threading.Thread):
                 outcome = False, error
             done += 1
             died = isinstance(outcome[1], exceptions.ActorDiedError) and not outcome[0]
-            if (died or done == self._max_tasks) and shoal.is_initialized():
+            if (died or done == self._max_tasks) and shoal.is_initialized() and not self._terminated:
                 self.actor = self._start_actor()  # the old one ends with its last handle
                 done = 0
             self._results.put((job, index, outcome))
@@ -94,6 +123,7 @@ class _Worker(threading.Thread):
 
     def terminate(self) -> None:
         """End the actor, and so the work it does."""
+        self._terminated = True
         if shoal.is_initialized():
             try:
                 shoal.kill(self.actor)

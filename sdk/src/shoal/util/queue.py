@@ -9,6 +9,7 @@ from typing import Any
 
 import shoal
 from shoal._api.actor_handles import ActorHandle
+from shoal._values.numbers import plain
 
 
 class Empty(queue.Empty):
@@ -27,7 +28,9 @@ class Queue:
 
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
         self.maxsize = maxsize
-        self.actor: ActorHandle | None = shoal.remote(_QueueActor).options(**(actor_options or {})).remote(maxsize)
+        self.actor: ActorHandle | None = (
+            shoal.remote(_QueueActor).options(**(actor_options or {})).remote(plain(maxsize))
+        )
 
     def __len__(self) -> int:
         return self.size()
@@ -84,6 +87,7 @@ class Queue:
 
     def get_nowait_batch(self, num_items: int) -> list[Any]:
         """Take so many items, or none. Raises: Empty (not enough), TypeError, ValueError (negative number)."""
+        num_items = plain(num_items)
         if not isinstance(num_items, int):
             raise TypeError("Argument 'num_items' must be an int")
         if num_items < 0:
@@ -114,7 +118,8 @@ def _seconds(block: bool, timeout: float | None) -> float | None:
         return 0
     if timeout is not None and timeout < 0:
         raise ValueError("'timeout' must be a non-negative number")
-    return timeout
+    seconds: float | None = plain(timeout)
+    return seconds
 
 
 class _QueueActor:

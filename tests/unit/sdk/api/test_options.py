@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shoal._api.options import ActorOptions, MethodOptions, TaskOptions
+from shoal._api.placement_groups import PlacementGroup
 
 NAN, INF = float("nan"), float("inf")
 
@@ -29,13 +31,16 @@ ACCEPTED_BY_TASKS: list[dict[str, Any]] = [
     {"name": ""},
     {"scheduling_strategy": "SPREAD"},
     {"scheduling_strategy": None},
-    {"runtime_env": {"env_vars": {"A": "1"}}},
+    {"runtime_env": {}},
+    {"runtime_env": None},
     {"label_selector": {"region": "in(a, b)", "zone": "!c", "example.com/type": "d", "any": ""}},
     {"fallback_strategy": [{"label_selector": {"region": "a"}}]},
     {"enable_task_events": False},
-    {"_labels": {"a": "b"}},
+    {"_labels": {}},
     {"placement_group": None},
-    {"_generator_backpressure_num_objects": 1},
+    {"placement_group": "default"},
+    {"_generator_backpressure_num_objects": -1},
+    {"_num_objects_per_yield": 1},
 ]
 
 REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -68,9 +73,10 @@ REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"name": 1}, TypeError, "The type of keyword 'name' must be"),
     ({"scheduling_strategy": 1}, TypeError, "The type of keyword 'scheduling_strategy' must be"),
     ({"scheduling_strategy": "RANDOM"}, ValueError, "Invalid scheduling_strategy value 'RANDOM'"),
+    ({"placement_group": "pg"}, ValueError, "Invalid placement_group value 'pg'"),
     ({"placement_group": 1}, TypeError, "The type of keyword 'placement_group' must be"),
     (
-        {"placement_group": "pg", "scheduling_strategy": "SPREAD"},
+        {"placement_group": PlacementGroup.empty(), "scheduling_strategy": "SPREAD"},
         ValueError,
         "The placement_group option is deprecated",
     ),
@@ -161,7 +167,7 @@ def test_what_the_decorator_fixes_cannot_be_overridden() -> None:
     with pytest.raises(ValueError, match="Setting 'concurrency_groups' is not supported"):
         ActorOptions.from_kwargs({}).updated(concurrency_groups={"io": 2})
     with pytest.raises(ValueError, match="Setting '_num_objects_per_yield' is not supported"):
-        MethodOptions.from_kwargs({}).updated(_num_objects_per_yield=2)
+        MethodOptions.from_kwargs({}).updated(_num_objects_per_yield=1)
 
 
 def test_options_override_the_decorator_one_by_one() -> None:
@@ -175,6 +181,16 @@ def test_options_override_the_decorator_one_by_one() -> None:
 
 def test_name_from_the_decorator_satisfies_get_if_exists() -> None:
     assert ActorOptions.from_kwargs({"name": "a"}).updated(get_if_exists=True).name == "a"
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    options = TaskOptions.from_kwargs(
+        {"num_cpus": np.float32(0.5), "max_retries": np.int64(2), "resources": {"x": np.int64(3)}}
+    )
+    assert [type(options.num_cpus), type(options.max_retries)] == [float, int]
+    assert options.resources() == {"CPU": 0.5, "x": 3}
+    with pytest.raises(TypeError, match="must map names to numbers"):
+        TaskOptions.from_kwargs({"resources": {"x": np.array([1])}})
 
 
 # --- resources ---------------------------------------------------------------------------------------------

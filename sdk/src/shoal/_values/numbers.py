@@ -1,0 +1,23 @@
+"""Numbers as users give them: Python's own, and those of numpy and the like, which come out of arrays all the time."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """The int or float that a number of any library is; whatever is no number comes back as it is."""
+    kind = type(value)
+    if kind is int or kind is float or kind is bool or value is None:
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return value
+
+
+def plain_amounts(amounts: Any) -> Any:
+    """A dictionary with its values' numbers plain; whatever is no dictionary comes back as it is."""
+    return {name: plain(amount) for name, amount in amounts.items()} if isinstance(amounts, dict) else amounts
