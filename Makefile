@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(STAMP) ## run the AutoML service on a cluster of this machine
 
 test: $(STAMP) ## run all tests
 	$(BIN)/pytest
+
+test-all: ## run unit, contract and a part of integration on each installed Python, 3.11 to 3.14
+	tests/every-python
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

@@ -1,7 +1,8 @@
-"""Real etcd, NATS and MinIO servers as processes of the tests: on free ports of loopback, their data in a directory.
+"""Real etcd, NATS and MinIO servers of the tests: on free ports of loopback, their data in a directory.
 
-Where a server is not installed its tests fail in CI (the variable CI is set there) and are skipped elsewhere, so that
-`make test` works on a machine with Python and make alone: embedded clusters need none of them.
+They run on this machine, or in containers (`support.server_hosts`). Where neither can be had their tests fail in CI
+(the variable CI is set there) and are skipped elsewhere, so that `make test` works on a machine with Python and make
+alone: embedded clusters need none of them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 import socket
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,30 +25,22 @@ import urllib3
 from aetcd import rpc
 from minio import Minio, MinioAdmin
 from minio.credentials import StaticProvider
-from support.processes import eventually, stopped
+from support.processes import eventually
+from support.server_hosts import BUILT, host
 
 from shoal_common.blob.s3 import S3Settings
 from shoal_common.tls import Tls
-
-_BUILT = ".cache/images/servers"
-#: Debian puts servers into sbin, which is not on everybody's path.
-_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", _BUILT])
 
 
 class Server:
     """One server. It keeps its port and its data when it is killed and started again."""
 
-    def __init__(self, executable: str, install: str, directory: Path) -> None:
-        path = shutil.which(executable, path=_PATH)
-        if path is None:
-            reason = f"{executable} is not installed, which these tests need: {install}"
-            if os.environ.get("CI"):
-                pytest.fail(reason)
-            pytest.skip(reason)
-        self._executable = path
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, executable: str, service: str, install: str, directory: Path, tls: Tls | None = None) -> None:
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
+        reads = [Path(file) for file in (tls.cert, tls.key, tls.ca)] if tls else []
+        self._host = host(executable, service, install, directory, reads)
+        self._executable = executable
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
 
@@ -69,39 +60,25 @@ class Server:
         self.wait_until_ready()
 
     def launch(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            # A test run that is killed takes its servers along.
-            command = ["setpriv", "--pdeathsig", "KILL", "--", self._executable, *self.arguments()]
-            environment = {**os.environ, **self.environment()}
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self._host.launch(self.arguments(), self.environment())
 
     def wait_until_ready(self) -> None:
         eventually(self._ready_or_dead, f"{self._executable} answers on {self.address}")
 
     def kill(self) -> None:
-        """As ``kill -9``, also of a process that is stopped."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        """As ``kill -9``, also of one that is stopped."""
+        self._host.kill()
 
     def stop(self) -> None:
         """It hangs: connections stay open and nothing answers."""
-        pid = self._pid()
-        os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: stopped(pid), f"{self._executable} is stopped")
+        self._host.stop()
 
     def resume(self) -> None:
-        os.kill(self._pid(), signal.SIGCONT)
-
-    def _pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        self._host.resume()
 
     def _ready_or_dead(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            pytest.fail(f"{self._executable} has ended:\n" + (self.directory / "log").read_text()[-3000:])
+        if why := self._host.why_ended():
+            pytest.fail(f"{self._executable} has ended:\n{why}")
         return self.ready()
 
 
@@ -109,7 +86,7 @@ class EtcdServer(Server):
     """With ``tls`` it serves by that certificate, and asks clients for one of the same authority."""
 
     def __init__(self, directory: Path, tls: Tls | None = None) -> None:
-        super().__init__("etcd", "apt-get install etcd-server", directory)
+        super().__init__("etcd", "etcd-1", "apt-get install etcd-server", directory, tls)
         self._tls = tls
         self._scheme = "http" if tls is None else "https"
         self.peer = f"http://127.0.0.1:{free_port()}"
@@ -224,7 +201,7 @@ class NatsServer(Server):
     """With ``tls`` as `EtcdServer`."""
 
     def __init__(self, directory: Path, token: str, tls: Tls | None = None) -> None:
-        super().__init__("nats-server", "apt-get install nats-server", directory)
+        super().__init__("nats-server", "nats", "apt-get install nats-server", directory, tls)
         self._configuration = self.directory / "nats.conf"
         lines = [f"host: 127.0.0.1\nport: {self.port}", f'authorization {{ token: "{token}" }}']
         if tls is not None:
@@ -249,7 +226,7 @@ class MinioServer(Server):
     SECRET_KEY = "tests-secret-key"
 
     def __init__(self, directory: Path, tls: Tls | None = None) -> None:
-        super().__init__("minio", f"make -f docker/local/Makefile {_BUILT}/minio", directory)
+        super().__init__("minio", "minio", f"make -f docker/local/Makefile {BUILT}/minio", directory)
         self._console_port = free_port()
         self._tls = tls
         certificates = self.directory / "certificates"

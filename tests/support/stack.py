@@ -25,11 +25,12 @@ import urllib3
 from minio import Minio
 from support.drivers import Driver
 from support.processes import eventually
+from support.server_hosts import ROOT
 from support.servers import free_port
+from testcontainers.compose import DockerCompose
 
 from shoal_common.tls import VARIABLES
 
-ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docker" / "local-images.env"
 #: Bringing up, scaling and taking down end within this time, in seconds.
 COMPOSE_TIMEOUT_S = 240.0
@@ -68,29 +69,37 @@ def build_images() -> None:
 class Stack:
     """One deployment, apart from all others of this machine: its project is named after this checkout."""
 
-    def __init__(self, client: docker.DockerClient, *, certificates: Path | None = None) -> None:
-        """``certificates``: everything speaks TLS, with those of this folder, which docker/make-certs has made."""
+    def __init__(self, client: docker.DockerClient, directory: Path, *, certificates: Path | None = None) -> None:
+        """``directory`` takes a file of settings. ``certificates``: everything speaks TLS, with those of this folder,
+        which docker/make-certs has made."""
         self.client = client
         self.certificates = certificates
         self.project = f"shoal-{'tls' if certificates else 'test'}-{zlib.crc32(os.fsencode(ROOT)):08x}"
-        self.gateway_port = free_port()
         files = ["compose.yaml", "compose.tls.yaml"] if certificates else ["compose.yaml"]
-        self._command = ["docker", "compose", "--env-file", str(IMAGES)]
-        self._environment = {
-            **os.environ,
-            "COMPOSE_FILE": os.pathsep.join(str(ROOT / file) for file in files),
+        settings = {
             "COMPOSE_PROJECT_NAME": self.project,
             "SHOAL_CERTS": str(certificates or ""),
-            "SHOAL_GATEWAY_PORT": str(self.gateway_port),
+            "SHOAL_GATEWAY_PORT": str(free_port()),
             "SHOAL_RAYLET_OBJECT_STORE_BYTES": str(256 << 20),
         }
+        # In a file and not in the environment, which testcontainers does not pass on from anywhere but this process.
+        file = directory / f"{self.project}.env"
+        file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self._env_files = [str(IMAGES), str(file)]
+        self._testcontainers = DockerCompose(ROOT, compose_file_name=files, env_file=self._env_files)
+        #: What starts each command of Compose on this deployment.
+        self._command = self._testcontainers.docker_compose_command()
 
     @contextlib.contextmanager
     def deployed(self, **replicas: int) -> Iterator[Stack]:
         """It runs, as after ``up``. Afterwards nothing of it is left."""
         try:
             self.down()  # of a run that was killed
-            self.up(**replicas)
+            if replicas:
+                self.up(**replicas)
+            else:
+                self._testcontainers.start()
+            self.gateway_port = self._testcontainers.get_service_port("gateway", 10001)
             yield self
         finally:
             self.down()
@@ -99,16 +108,21 @@ class Stack:
 
     def compose(self, *arguments: str, timeout: float = COMPOSE_TIMEOUT_S) -> str:
         """``docker compose`` with these arguments; its standard output. Fails with all that it printed."""
-        return _run([*self._command, *arguments], self._environment, timeout)
+        return _run([*self._command, *arguments], dict(os.environ), timeout)
 
     def run_script(self, script: str, directory: Path) -> None:
         """Runs it in a directory where ``docker compose`` means this deployment."""
-        environment = {**self._environment, "COMPOSE_ENV_FILES": str(IMAGES)}
+        files = self._testcontainers.compose_file_name or []
+        environment = {
+            **os.environ,
+            "COMPOSE_FILE": os.pathsep.join(str(ROOT / file) for file in files),
+            "COMPOSE_ENV_FILES": ",".join(self._env_files),
+        }
         _run(["bash", "-euc", script], environment, COMPOSE_TIMEOUT_S, directory)
 
     def up(self, **replicas: int) -> None:
         """Returns once all are healthy, so many of these services and as many of the others as compose.yaml says; also
-        brings back what has been stopped or killed."""
+        brings back what has been stopped or killed. ``DockerCompose`` of testcontainers has no ``--scale``."""
         scale = [word for service, number in replicas.items() for word in ("--scale", f"{service}={number}")]
         self.compose("up", "--detach", "--wait", "--no-build", *scale)
 
@@ -146,7 +160,7 @@ class Stack:
         """A program in a driver's container, to talk with; its container is gone afterwards."""
         name = f"{self.project}-driver-{secrets.token_hex(4)}"
         run = [*self._command, "run", "--rm", "--no-deps", "-T", "--name", name, "driver", "python"]
-        with Driver(code, env=self._environment, python=run) as driver:
+        with Driver(code, env=dict(os.environ), python=run) as driver:
             yield driver
             for container in self.client.containers.list(all=True, filters={"name": name}):
                 container.remove(force=True)
@@ -162,9 +176,12 @@ class Stack:
 
     def read(self, service: str, path: str) -> str:
         """A file as a container of this service sees it."""
-        code, output = self.running(service)[0].exec_run(["cat", path])
-        assert code == 0, output
-        return str(output.decode()).strip()
+        output, _, _ = self._testcontainers.exec_in_container(["cat", path], service)
+        return output.strip()
+
+    def logs(self, *services: str) -> str:
+        """What these services, or all, have printed."""
+        return "".join(self._testcontainers.get_logs(*services))
 
     def address(self, service: str, network: str = "default") -> str:
         """Where this machine reaches a container of this service."""
@@ -186,12 +203,12 @@ class Stack:
         inside = ["nsenter", "--target", str(container.attrs["State"]["Pid"]), "--net", "iptables"]
         rules = [[chain, way, host, "--jump", "DROP"] for host in hosts for chain, way in _WAYS]
         for rule in rules:
-            _run([*inside, "--insert", *rule], self._environment, 30)
+            _run([*inside, "--insert", *rule], dict(os.environ), 30)
         try:
             yield
         finally:
             for rule in rules:
-                _run([*inside, "--delete", *rule], self._environment, 30)
+                _run([*inside, "--delete", *rule], dict(os.environ), 30)
 
     def active_gcs(self) -> Any:
         """The one that leads, as shard 0 of etcd says it: the id of its container is its host's name."""

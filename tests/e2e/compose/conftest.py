@@ -24,9 +24,9 @@ def client() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def stack(client: docker.DockerClient) -> Iterator[Stack]:
+def stack(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole deployment with three raylets, for all tests of this folder."""
-    with Stack(client).deployed() as stack:
+    with Stack(client, tmp_path_factory.mktemp("stack")).deployed() as stack:
         yield stack
 
 

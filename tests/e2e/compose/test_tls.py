@@ -46,7 +46,9 @@ def make_certificates(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def secured(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
-    with Stack(client, certificates=certificates).deployed(gcs=1, scheduler=1, objectstore=1, raylet=1) as stack:
+    with Stack(client, certificates.parent, certificates=certificates).deployed(
+        gcs=1, scheduler=1, objectstore=1, raylet=1
+    ) as stack:
         yield stack
 
 
@@ -132,6 +134,6 @@ def test_raylets_spill_to_minio_and_restore_from_it_themselves(secured: Stack) -
         eventually(lambda: secured.spilled(job), "something is spilled")
         driver.tell("read")
         assert driver.report()["values"] == list(range(6))
-        logs = "".join(raylet.logs().decode() for raylet in secured.running("raylet") + secured.running("gateway"))
+        logs = secured.logs("raylet", "gateway")
         assert '"event": "service_started"' in logs
         assert "direct_transfer_failed" not in logs
