@@ -23,8 +23,11 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt $(wildcard commo
 demo: $(STAMP) ## run the AutoML service on a cluster of this machine
 	$(BIN)/python examples/automl/main.py
 
-test: $(STAMP) ## run all tests
-	$(BIN)/pytest
+# Most tests wait for processes: three at a time keep two cores busy. TESTS=tests/unit runs a part.
+WORKERS ?= 3
+TESTS ?=
+test: $(STAMP) ## run all tests, several files side by side
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
 
 test-all: ## run unit, contract and a part of integration on each installed Python, 3.11 to 3.14
 	tests/every-python
