@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run side by side, the tests of a file stay together, for the clusters they share; so do all that need containers."""
+    """Side by side, the tests of a file stay together, for the clusters they share; so do all that need containers."""
     for item in items:
         folder = item.path.parent
         item.add_marker(pytest.mark.xdist_group("compose" if folder.name == "compose" else str(item.path)))

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.clusters import ProcessCluster
 from support.drivers import Driver
 
+#: Each task writes the letter of its job at the end of one file: the order in which tasks of both jobs end.
 _JOB = """
 ray.init(logging_level="ERROR", log_to_driver=False)
 
 @ray.remote
-def work():
+def work(letter, path):
     time.sleep(0.01)
-    return time.time()
+    with open(path, "a") as file:
+        file.write(letter)
 
-ray.get([work.remote() for _ in range(8)])
+ray.get([work.remote("", os.devnull) for _ in range(8)])
 report(ready=True)
-command()
-report(ended=sorted(ray.get([work.remote() for _ in range(1000)])))
+letter, path = command().split()
+ray.get([work.remote(letter, path) for _ in range(1000)])
+report(done=True)
 """
 
 
@@ -34,14 +37,20 @@ def two_nodes(cluster: ProcessCluster) -> None:
 
 
 @pytest.mark.parametrize("nodes", [one_node, two_nodes])
-def test_two_jobs_get_the_same_share(nodes: Callable[[ProcessCluster], None]) -> None:
+def test_two_jobs_get_the_same_share(nodes: Callable[[ProcessCluster], None], tmp_path: Path) -> None:
     with ProcessCluster() as cluster:
         nodes(cluster)
         with Driver(_JOB, env=cluster.environment) as one, Driver(_JOB, env=cluster.environment) as other:
             for job in (one, other):
                 job.report()
+            ended = tmp_path / "ended"
+            for letter, job in zip("ab", (one, other), strict=True):
+                job.tell(f"{letter} {ended}")
             for job in (one, other):
-                job.tell("go")
-            first, second = sorted((job.report()["ended"] for job in (one, other)), key=max)
-        done = bisect.bisect(second, first[-1])
-        assert 0.45 <= done / (done + len(first)) <= 0.55, f"{done} of one job's tasks when the other's 1,000 had ended"
+                job.report()
+        order = ended.read_text()
+        assert sorted(order) == ["a"] * 1000 + ["b"] * 1000
+        # While both had something to do: the second begins a moment after the first.
+        both = order[max(map(order.index, "ab")) : min(map(order.rindex, "ab"))]
+        assert len(both) > 1000
+        assert 0.45 <= both.count("a") / len(both) <= 0.55, f"of {len(both)} tasks {both.count('a')} were of one job"

@@ -25,6 +25,7 @@ class TcpProxy:
         self._held = False
         self._refusing = False
         self._cut_after: int | None = None
+        self._hold_after: int | None = None
         self._lock = threading.Lock()
         self._stopped = False
         self._selector = selectors.DefaultSelector()
@@ -57,6 +58,14 @@ class TcpProxy:
         """Nothing gets through any more, in no direction, and nobody is told: a network that swallows packets."""
         self._held = True
 
+    def hold_after(self, size: int) -> None:
+        """Hold when so many more bytes have been forwarded, once."""
+        self._hold_after = size
+
+    @property
+    def holds(self) -> bool:
+        return self._held
+
     def heal(self) -> None:
         """New connections get through. What was held is lost, as its connections are."""
         self.cut()
@@ -79,6 +88,11 @@ class TcpProxy:
                         self._selector.unregister(sock)
                     elif sock in self._pairs:
                         size = self._forward(sock)
+                        if self._hold_after is not None:
+                            self._hold_after -= size
+                            if self._hold_after <= 0:
+                                self._hold_after = None
+                                self._held = True
                         if self._cut_after is not None:
                             left = (self._cut_after if left is None else left) - size
                             if left <= 0:

@@ -5,35 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.stack import ROOT, Stack
-
-#: What a run prints, apart from the figures that differ from run to run.
-EXPECTED = {
-    "squares.py": "squares: [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]",
-    "many_tiny_tasks.py": "they add up to 9,999,900,000",
-    "parallel_sleeps.py": "4 seconds of sleep in",
-    "wait_loop.py": "finished in this order:",
-    "numpy_dependencies.py": "product of four 500x500 matrices, trace",
-    "counter_actors.py": "three counters: [1, 101, 201]",
-    "map_reduce.py": "The most frequent:",
-    "tree_reduce.py": "64 partial sums added in 6 levels: 2,047,968,000",
-    "named_actor.py": "on the blackboard: Ada was here, Edsger was here, Grace was here",
-}
+from support.examples import EXAMPLES, OUTPUTS, check_output
+from support.stack import Stack
 
 
-@pytest.mark.parametrize("example", EXPECTED)
+@pytest.mark.parametrize("example", OUTPUTS)
 def test_a_driver_inside_the_network(stack: Stack, example: str) -> None:
-    assert EXPECTED[example] in stack.drive("python", example)
+    check_output(example, stack.drive("python", example))
 
 
-@pytest.mark.parametrize("example", EXPECTED)
+@pytest.mark.parametrize("example", OUTPUTS)
 def test_a_driver_outside(stack: Stack, example: str) -> None:
-    assert EXPECTED[example] in stack.drive_from_outside(ROOT / "examples" / example)
+    check_output(example, stack.drive_from_outside(EXAMPLES / example))
 
 
 def test_the_automl_service_from_outside(stack: Stack, tmp_path: Path) -> None:
     plot = tmp_path / "scores.png"
-    text = stack.drive_from_outside(ROOT / "examples" / "automl" / "main.py", "--plot", plot, timeout=300)
+    text = stack.drive_from_outside(EXAMPLES / "automl" / "main.py", "--plot", plot, timeout=300)
     assert "on 6 CPUs" in text
     assert plot.stat().st_size > 1000
 
