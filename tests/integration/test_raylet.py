@@ -11,11 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
-from support.raylet import MIB, PATIENCE_S, TOKEN, Driver, Start, is_running, object_id, raylets, tell
+from support.raylet import JOB, MIB, PATIENCE_S, TOKEN, Driver, Start, is_running, object_id, raylets, tell
 
+from shoal_common.bus import subjects
 from shoal_common.channel import frames, handshake
 from shoal_common.placement.resources import GRAINS
 from shoal_common.rpc.client import aio_channel
+from shoal_gcs.jobs.functions import FunctionTable
 from shoal_proto.v1 import events_pb2, gcs_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub
 
@@ -77,15 +79,26 @@ async def test_garbage_ends_the_connection_and_nothing_else(start: Start) -> Non
 # --- the node ---
 
 
-async def test_functions_are_fetched_once(start: Start) -> None:
+async def test_functions_are_fetched_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[bytes] = []
+    get = FunctionTable.get
+
+    async def counted(table: FunctionTable, function_id: bytes, wait_ms: int) -> bytes:
+        fetched.append(function_id)
+        return await get(table, function_id, 0)
+
+    monkeypatch.setattr(FunctionTable, "get", counted)
     cluster = await start()
     driver = await cluster.driver()
-    await driver.send(*(frames.FunctionGet(request, b"function") for request in range(5)))
+    known, unknown = JOB + b"k" * 16, JOB + b"u" * 16
+    put = gcs_pb2.PutFunctionRequest(job_id=JOB, function_id=known, data=b"pickle")
+    await cluster.gcs.functions.PutFunction(put)
+    await driver.send(*(frames.FunctionGet(request, known) for request in range(5)))
     answers = [await driver.expect(frames.FunctionData) for _ in range(5)]
     assert {answer.data for answer in answers} == {b"pickle"}
-    assert cluster.gcs.fetches == 1
-    await driver.send(frames.FunctionGet(9, b"unknown"))
-    assert "no such function" in (await driver.expect(frames.FunctionData)).error
+    assert fetched == [known]
+    await driver.send(frames.FunctionGet(9, unknown))
+    assert f"function {unknown.hex()} is not known" in (await driver.expect(frames.FunctionData)).error
     driver.close()
 
 
@@ -143,7 +156,8 @@ async def test_a_stop_ends_everything_and_says_goodbye(start: Start) -> None:
     await asyncio.sleep(0)
     await cluster.raylet.stop()
     assert not is_running(granted.pid)
-    await cluster.gcs.wait_for(gcs_pb2.UnregisterNodeRequest)
+    (node,) = (await cluster.gcs.nodes.ListNodes(gcs_pb2.ListNodesRequest())).nodes
+    assert node.state == gcs_pb2.NODE_STATE_DEAD
     await busy
     with pytest.raises((EOFError, ConnectionError)):
         await driver.expect(frames.LeaseLost)
@@ -152,19 +166,25 @@ async def test_a_stop_ends_everything_and_says_goodbye(start: Start) -> None:
 
 async def test_it_runs_as_a_process_of_its_own(start: Start, tmp_path: Path) -> None:
     cluster = await start()
+    events: asyncio.Queue[events_pb2.NodeEvent] = asyncio.Queue()
+    await cluster.bus.subscribe(
+        subjects.node("test", b"\xab" * 16),
+        lambda _, data: events.put_nowait(events_pb2.NodeEvent.FromString(data)),
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "shoal_raylet",
-        *("--gcs-address", cluster.gcs_address, "--scheduler-addresses", cluster.gcs_address),
-        *("--objectstore-address", cluster.gcs_address, "--cluster-id", "test"),
+        *("--gcs-address", cluster.gcs.app.address, "--scheduler-addresses", cluster.scheduler.address),
+        *("--objectstore-address", cluster.gcs.app.address, "--cluster-id", "test"),
         *("--session-dir", str(tmp_path / "o"), "--object-store-bytes", str(MIB)),
         *("--node-id", "ab" * 16, "--resources", '{"CPU": 1}'),
         env={**os.environ, "SHOAL_AUTH_TOKEN": TOKEN},
         stderr=asyncio.subprocess.PIPE,
     )
-    registered = await cluster.gcs.wait_for(gcs_pb2.RegisterNodeRequest, lambda r: r.node.node_id == b"\xab" * 16)
-    driver = await Driver(Path(registered.node.raylet_path), worker_id=b"own-driver-00000").connect()
+    async with asyncio.timeout(PATIENCE_S):
+        node = (await events.get()).node
+    driver = await Driver(Path(node.raylet_path), worker_id=b"own-driver-00000").connect()
     granted = await driver.lease()
     process.terminate()
     _, log = await process.communicate()

@@ -14,7 +14,10 @@ from support.raylet import JOB, MIB, PATIENCE_S, Start, is_running, object_id, r
 
 from shoal_common.channel import frames
 from shoal_common.errors import ResourceExhausted
+from shoal_common.ids import JobID, new_actor_id
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, raylet_pb2
+
+CPU = common_pb2.ResourceAmounts(grains={"CPU": 10_000})
 
 
 @pytest.fixture
@@ -71,9 +74,7 @@ async def test_a_lost_lease_names_the_reason(start: Start, statements: str, kind
     lost = await driver.expect(frames.LeaseLost)
     assert (lost.lease_id, lost.kind) == (granted.lease_id, kind)
     assert detail in lost.detail
-    report = await cluster.gcs.wait_for(gcs_pb2.ReportWorkerDeathRequest)
-    assert report.worker_id == granted.worker.worker_id
-    assert detail in report.exit.detail
+    await cluster.until_gcs_knows_of_end(granted.worker.worker_id)
     await cluster.until(lambda stats: stats.available.grains["CPU"] == 20_000)
     driver.close()
 
@@ -84,7 +85,7 @@ async def test_an_infeasible_class_is_refused_with_what_is_missing(start: Start)
     await driver.demand(1, (("GPU", 10_000),))
     refused = await driver.expect(frames.LeaseRefused)
     assert refused.kind == "infeasible"
-    assert "1 GPU" in refused.reason and "node 00ff is closest" in refused.reason
+    assert "lacks 1 GPU" in refused.reason and cluster.raylet.node_id.hex() in refused.reason
     driver.close()
 
 
@@ -129,42 +130,36 @@ async def test_idle_workers_beyond_the_cpus_exit(start: Start) -> None:
 
 async def test_an_actor_is_started_and_its_end_reported(start: Start) -> None:
     cluster = await start()
-    await cluster.start_actor(b"actor", held=common_pb2.ResourceAmounts(grains={"CPU": 10_000}))
-    started = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest)
-    assert (started.actor_id, started.incarnation, started.failure) == (b"actor", 1, "")
-    assert is_running(started.pid) and started.address.path
+    actor_id = await cluster.create_actor(held=CPU)
+    actor = await cluster.gcs.until(actor_id, gcs_pb2.ACTOR_STATE_ALIVE)
+    assert (actor.incarnation, actor.address.node_id) == (1, cluster.raylet.node_id)
+    assert is_running(actor.pid) and actor.address.path
     assert (await cluster.stats()).available.grains["CPU"] == 10_000
     async with cluster.stub() as stub:
-        await stub.StopWorker(raylet_pb2.StopWorkerRequest(actor_id=b"actor", force=True, reason="ray.kill"))
-    report = await cluster.gcs.wait_for(gcs_pb2.ReportWorkerDeathRequest)
-    assert (report.actor_id, report.incarnation) == (b"actor", 1)
-    assert (report.exit.kind, report.exit.detail) == (common_pb2.EXIT_KIND_INTENDED_SYSTEM_EXIT, "ray.kill")
+        await stub.StopWorker(raylet_pb2.StopWorkerRequest(actor_id=actor_id, force=True, reason="ray.kill"))
+    dead = await cluster.gcs.until(actor_id, gcs_pb2.ACTOR_STATE_DEAD)
+    assert (dead.exit.kind, dead.exit.detail) == (common_pb2.EXIT_KIND_INTENDED_SYSTEM_EXIT, "ray.kill")
     assert (await cluster.stats()).available.grains["CPU"] == 20_000
 
 
 async def test_a_later_incarnation_replaces_the_earlier_one(start: Start) -> None:
     cluster = await start()
-    held = common_pb2.ResourceAmounts(grains={"CPU": 10_000})
-    await cluster.start_actor(b"actor", held=held)
-    first = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest)
+    actor_id = await cluster.create_actor(held=CPU, max_restarts=1)
+    first = await cluster.gcs.until(actor_id, gcs_pb2.ACTOR_STATE_ALIVE)
     with pytest.raises(ResourceExhausted, match="an earlier incarnation has not ended yet"):
-        await cluster.start_actor(b"actor", held=held, incarnation=2)
-    await cluster.gcs.wait_for(gcs_pb2.ReportWorkerDeathRequest)
+        await cluster.start_actor(actor_id, incarnation=2, held=CPU)
+    # The GCS hears of the first one's end, and asks for the second.
+    second = await cluster.gcs.until(actor_id, gcs_pb2.ACTOR_STATE_ALIVE, incarnation=2)
     assert not is_running(first.pid)
-    await cluster.start_actor(b"actor", held=held, incarnation=2)
-    second = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest, lambda report: report.incarnation == 2)
     assert is_running(second.pid)
     assert (await cluster.stats()).available.grains["CPU"] == 10_000
 
 
 async def test_a_constructor_that_raises_or_crashes(start: Start) -> None:
     cluster = await start()
-    await cluster.start_actor(b"raises", b"raise")
-    await cluster.start_actor(b"crashes", b"crash")
-    started = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest)
-    assert (started.actor_id, started.creation_error) == (b"raises", b"ValueError")
-    crash = await cluster.gcs.wait_for(gcs_pb2.ReportWorkerDeathRequest, lambda r: r.actor_id == b"crashes")
-    assert "exited with code 5" in crash.exit.detail
+    raises, crashes = await cluster.create_actor(b"raise"), await cluster.create_actor(b"crash")
+    assert (await cluster.gcs.until(raises, gcs_pb2.ACTOR_STATE_DEAD)).creation_error == b"ValueError"
+    assert "exited with code 5" in (await cluster.gcs.until(crashes, gcs_pb2.ACTOR_STATE_DEAD)).exit.detail
 
 
 async def test_an_actor_without_room_is_refused_and_the_room_set_aside(start: Start) -> None:
@@ -172,14 +167,15 @@ async def test_an_actor_without_room_is_refused_and_the_room_set_aside(start: St
     driver = await cluster.driver()
     await driver.demand(2)
     granted = await driver.expect(frames.LeaseGranted)
-    placement = common_pb2.ResourceAmounts(grains={"CPU": 10_000})
+    actor_id = new_actor_id(JobID(JOB))
     with pytest.raises(ResourceExhausted, match="free"):
-        await cluster.start_actor(b"actor", placement=placement)
+        await cluster.start_actor(actor_id, placement=CPU)
     reclaim = await driver.expect(frames.LeaseReclaim)
     assert reclaim.lease_id == granted.lease_id
     await driver.send(frames.LeaseReturned(granted.lease_id))
     await cluster.until(lambda stats: stats.available.grains["CPU"] == 10_000)
-    await cluster.start_actor(b"actor", placement=placement)
+    await cluster.create_actor(actor_id=actor_id)
+    await cluster.gcs.until(actor_id, gcs_pb2.ACTOR_STATE_ALIVE)
     # It holds nothing for life, so the task has its turn now.
     await driver.expect(frames.LeaseGranted)
     driver.close()
@@ -205,7 +201,7 @@ async def test_what_workers_print_is_published_under_its_name(start: Start) -> N
     assert batches[0].pid == granted.pid and batches[0].job_id == JOB
     os.kill(granted.pid, signal.SIGKILL)
     await until_gone(granted.pid)
-    await cluster.gcs.wait_for(gcs_pb2.ReportWorkerDeathRequest)
+    await cluster.until_gcs_knows_of_end(granted.worker.worker_id)
     logs = cluster.directory / "logs"
     assert (logs / f"worker-{granted.worker.worker_id.hex()}.err").read_text() == "oops\n"
     driver.close()
@@ -278,13 +274,10 @@ async def test_the_end_of_a_driver_is_the_end_of_its_job(start: Start) -> None:
     )
     children = Path(f"/proc/{granted.pid}/task/{granted.pid}/children").read_text().split()
     await driver.put(object_id(1), bytes(MIB))
-    await cluster.start_actor(b"actor")
-    await cluster.start_actor(b"detached", detached=True)
-    actor = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest, lambda r: r.actor_id == b"actor")
-    detached = await cluster.gcs.wait_for(gcs_pb2.ReportActorStartedRequest, lambda r: r.actor_id == b"detached")
+    ids = [await cluster.create_actor(), await cluster.create_actor(detached=True)]
+    actor, detached = [await cluster.gcs.until(actor_id, gcs_pb2.ACTOR_STATE_ALIVE) for actor_id in ids]
     driver.close()
-    finished = await cluster.gcs.wait_for(gcs_pb2.FinishJobRequest)
-    assert finished.job_id == JOB
+    assert "its job has finished" in (await cluster.gcs.until(ids[0], gcs_pb2.ACTOR_STATE_DEAD)).death_reason
     assert len(children) == 3
     for pid in (granted.pid, actor.pid, *map(int, children)):
         await until_gone(pid)

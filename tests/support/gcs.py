@@ -135,12 +135,23 @@ class FakeScheduler(Fake, scheduler_pb2_grpc.SchedulerServiceServicer):
 
 
 class RestartableGcs:
-    """A GCS that can be stopped and started again on the same store, and the fakes that it calls."""
+    """A real GCS that can be stopped and started again on the same store, and the fakes that it calls."""
 
-    def __init__(self, path: Path, *fakes: Fake) -> None:
+    def __init__(self, path: Path, *fakes: Fake, bus: MemoryBus | None = None, **settings: Any) -> None:
+        """``bus``: for others besides; it stays its maker's to close."""
         self.path = path
         self.fakes = list(fakes)
-        self.config = GcsConfig(token=TOKEN, port=0, cluster_id=CLUSTER, session_name="the-session", silence_s=600.0)
+        self.shared_bus = bus
+        self.config = GcsConfig(
+            **{
+                "token": TOKEN,
+                "port": 0,
+                "cluster_id": CLUSTER,
+                "session_name": "the-session",
+                "silence_s": 600.0,
+                **settings,
+            }
+        )
 
     async def __aenter__(self) -> Self:
         for fake in self.fakes:
@@ -156,7 +167,7 @@ class RestartableGcs:
     async def start_gcs(self, **settings: Any) -> None:
         self.config = replace(self.config, **settings)
         self.store = SqliteMetadataStore(self.path)
-        self.bus = MemoryBus()
+        self.bus = self.shared_bus or MemoryBus()
         self.app = GcsApp(self.config, self.store, self.bus)
         await self.app.start()
         self.channel = aio_channel(self.app.address, TOKEN)
@@ -170,12 +181,63 @@ class RestartableGcs:
     async def stop_gcs(self) -> None:
         await self.channel.close()
         await self.app.stop()
-        await self.bus.close()
+        if self.shared_bus is None:
+            await self.bus.close()
         await self.store.close()
 
     async def restart_gcs(self, **settings: Any) -> None:
         await self.stop_gcs()
         await self.start_gcs(**settings)
+
+    async def start_job(self, namespace: str = "space", driver_id: bytes = DRIVER, node_id: bytes = b"") -> bytes:
+        request = pb.StartJobRequest(driver_id=driver_id, namespace=namespace, pid=7, node_id=node_id)
+        answer = await self.jobs.StartJob(request)
+        job_id: bytes = answer.job_id
+        return job_id
+
+    async def create(self, job_id: bytes, owner_id: bytes = DRIVER, **spec: Any) -> bytes:
+        actor_id = spec.pop("actor_id", None) or new_actor_id(JobID(job_id))
+        await self.actors.CreateActor(
+            pb.CreateActorRequest(
+                spec=pb.ActorSpec(
+                    **{
+                        "actor_id": actor_id,
+                        "job_id": job_id,
+                        "owner_id": owner_id,
+                        "class_name": "Counter",
+                        "placement": common_pb2.ResourceAmounts(grains={"CPU": 10_000}),
+                        "creation": b"creation",
+                        "handle": b"handle",
+                        **spec,
+                    }
+                )
+            )
+        )
+        return actor_id
+
+    async def actor(self, actor_id: bytes, known_version: int = 0, wait_ms: int = 0) -> pb.ActorInfo:
+        request = pb.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=wait_ms)
+        with service_errors():
+            return (await self.actors.WaitActor(request)).actor  # type: ignore[no-any-return]
+
+    async def until(self, actor_id: bytes, state: pb.ActorState.ValueType, incarnation: int = 0) -> pb.ActorInfo:
+        """At least in that incarnation."""
+        async with asyncio.timeout(30):
+            info = await self.actor(actor_id, 0, 5_000)
+            while info.state != state or info.incarnation < incarnation:
+                info = await self.actor(actor_id, info.version, 5_000)
+            return info
+
+    async def kill(self, actor_id: bytes, no_restart: bool = True) -> None:
+        with service_errors():
+            await self.actors.KillActor(pb.KillActorRequest(actor_id=actor_id, no_restart=no_restart))
+
+    async def finish(self, job_id: bytes) -> None:
+        await self.jobs.FinishJob(pb.FinishJobRequest(job_id=job_id))
+
+    async def node(self, node_id: bytes) -> pb.NodeInfo:
+        nodes = (await self.nodes.ListNodes(pb.ListNodesRequest())).nodes
+        return next(node for node in nodes if node.node_id == node_id)  # type: ignore[no-any-return]
 
     async def beat(self, node_id: bytes, free: int, sent_unix_ms: int = 1) -> None:
         """A heartbeat of a node of 4 CPUs, of which so many grains are free."""
@@ -200,33 +262,9 @@ class Cluster(RestartableGcs):
     async def start_gcs(self, **settings: Any) -> None:
         await super().start_gcs(**{"scheduler_addresses": (self.scheduler.address,), **settings})
 
-    async def start_job(self, namespace: str = "space", driver_id: bytes = DRIVER, node_id: bytes = b"") -> bytes:
-        request = pb.StartJobRequest(driver_id=driver_id, namespace=namespace, pid=7, node_id=node_id)
-        answer = await self.jobs.StartJob(request)
-        job_id: bytes = answer.job_id
-        return job_id
-
     async def join(self, raylet: FakeRaylet | None = None, incarnation: int = 1) -> None:
         info = (raylet or self.raylet).info(incarnation)
         await self.nodes.RegisterNode(pb.RegisterNodeRequest(node=info))
-
-    async def create(self, job_id: bytes, owner_id: bytes = DRIVER, **spec: Any) -> bytes:
-        actor_id = new_actor_id(JobID(job_id))
-        await self.actors.CreateActor(
-            pb.CreateActorRequest(
-                spec=pb.ActorSpec(
-                    actor_id=actor_id,
-                    job_id=job_id,
-                    owner_id=owner_id,
-                    class_name="Counter",
-                    placement=common_pb2.ResourceAmounts(grains={"CPU": 10_000}),
-                    creation=b"creation",
-                    handle=b"handle",
-                    **spec,
-                )
-            )
-        )
-        return actor_id
 
     async def run(self, job_id: bytes, owner_id: bytes = DRIVER, **spec: Any) -> tuple[bytes, bytes]:
         """An actor that runs on the first node; returns its id and its worker's."""
@@ -250,34 +288,11 @@ class Cluster(RestartableGcs):
             )
         )
 
-    async def actor(self, actor_id: bytes, known_version: int = 0, wait_ms: int = 0) -> pb.ActorInfo:
-        request = pb.WaitActorRequest(actor_id=actor_id, known_version=known_version, wait_ms=wait_ms)
-        with service_errors():
-            return (await self.actors.WaitActor(request)).actor  # type: ignore[no-any-return]
-
-    async def until(self, actor_id: bytes, state: pb.ActorState.ValueType) -> pb.ActorInfo:
-        async with asyncio.timeout(30):
-            info = await self.actor(actor_id, 0, 5_000)
-            while info.state != state:
-                info = await self.actor(actor_id, info.version, 5_000)
-            return info
-
     async def named(self, name: str, namespace: str = "space") -> pb.GetNamedActorResponse:
         with service_errors():
             return await self.actors.GetNamedActor(  # type: ignore[no-any-return]
                 pb.GetNamedActorRequest(name=name, namespace=namespace)
             )
-
-    async def kill(self, actor_id: bytes, no_restart: bool = True) -> None:
-        with service_errors():
-            await self.actors.KillActor(pb.KillActorRequest(actor_id=actor_id, no_restart=no_restart))
-
-    async def finish(self, job_id: bytes) -> None:
-        await self.jobs.FinishJob(pb.FinishJobRequest(job_id=job_id))
-
-    async def node(self, node_id: bytes) -> pb.NodeInfo:
-        nodes = (await self.nodes.ListNodes(pb.ListNodesRequest())).nodes
-        return next(node for node in nodes if node.node_id == node_id)  # type: ignore[no-any-return]
 
 
 @asynccontextmanager

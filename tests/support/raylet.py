@@ -1,4 +1,4 @@
-"""A real raylet on real sockets, with fake workers (raylet_fakes/), a fake GCS and a fake scheduler."""
+"""A real raylet on real sockets, with a real GCS and scheduler in this process, and fake workers (raylet_fakes/)."""
 
 from __future__ import annotations
 
@@ -13,105 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gcs import TOKEN, RestartableGcs
 
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
 from shoal_common.channel import codec, frames, handshake
-from shoal_common.errors import NotFound
 from shoal_common.rpc.client import aio_channel, service_errors
-from shoal_common.rpc.server import create_server, serve
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
-from shoal_proto.v1 import common_pb2, gcs_pb2, gcs_pb2_grpc, raylet_pb2, scheduler_pb2, scheduler_pb2_grpc
+from shoal_proto.v1 import common_pb2, gcs_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub
 from shoal_raylet.app import RayletApp
 from shoal_raylet.config import RayletConfig
+from shoal_scheduler.app import SchedulerApp
+from shoal_scheduler.config import SchedulerConfig
 
-TOKEN = "token-of-the-test"
-JOB = b"job1"
+#: The first job of a cluster, which is that of ``Driver``.
+JOB = b"\0\0\0\1"
+DRIVER = b"driver-000000000"
 ONE_CPU = (("CPU", 10_000),)
 MIB = 1024 * 1024
 PATIENCE_S = 20.0
 
 
-class FakeGcs(
-    gcs_pb2_grpc.NodeServiceServicer,
-    gcs_pb2_grpc.ActorServiceServicer,
-    gcs_pb2_grpc.JobServiceServicer,
-    gcs_pb2_grpc.FunctionServiceServicer,
-    gcs_pb2_grpc.ObjectServiceServicer,
-    scheduler_pb2_grpc.SchedulerServiceServicer,
-):
-    """Records what it is told; ``wait_for`` waits until it was."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.functions = {b"function": b"pickle"}
-        self.fetches = 0
-        self._news = asyncio.Condition()
-
-    async def _tell(self, request: Any) -> None:
-        async with self._news:
-            self.told.append(request)
-            self._news.notify_all()
-
-    async def wait_for(self, kind: type[Any], matches: Callable[[Any], bool] = lambda _: True) -> Any:
-        def found() -> list[Any]:
-            return [request for request in self.told if isinstance(request, kind) and matches(request)]
-
-        async with asyncio.timeout(PATIENCE_S), self._news:
-            await self._news.wait_for(found)
-        return found()[0]
-
-    async def RegisterNode(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.RegisterNodeResponse()
-
-    async def ListNodes(self, request: Any, context: Any) -> Any:
-        return gcs_pb2.ListNodesResponse()
-
-    async def UnregisterNode(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.UnregisterNodeResponse()
-
-    async def ReportWorkerDeath(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.ReportWorkerDeathResponse()
-
-    async def ReportActorStarted(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.ReportActorStartedResponse()
-
-    async def FinishJob(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.FinishJobResponse()
-
-    async def GetFunction(self, request: Any, context: Any) -> Any:
-        self.fetches += 1
-        if request.function_id not in self.functions:
-            raise NotFound("no such function")
-        return gcs_pb2.GetFunctionResponse(data=self.functions[request.function_id])
-
-    async def ReportSpilled(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.ReportSpilledResponse()
-
-    async def ForgetSpilled(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.ForgetSpilledResponse()
-
-    async def DrainNode(self, request: Any, context: Any) -> Any:
-        await self._tell(request)
-        return gcs_pb2.DrainNodeResponse()
-
-    async def PickNode(self, request: Any, context: Any) -> Any:
-        return scheduler_pb2.PickNodeResponse(infeasible=True, reason="node 00ff is closest and lacks 1 GPU")
-
-
 class Driver:
     """The owner's end of the framed channel."""
 
-    def __init__(self, path: Path, token: str = TOKEN, worker_id: bytes = b"driver-000000000") -> None:
+    def __init__(self, path: Path, token: str = TOKEN, worker_id: bytes = DRIVER) -> None:
         self._path = path
         self._token = token
         self.worker_id = worker_id
@@ -244,8 +172,8 @@ async def until_gone(pid: int) -> None:
 
 @dataclasses.dataclass
 class Cluster:
-    gcs: FakeGcs
-    gcs_address: str
+    gcs: RestartableGcs
+    scheduler: SchedulerApp
     raylet: RayletApp
     bus: MemoryBus
     directory: Path
@@ -268,15 +196,23 @@ class Cluster:
             with service_errors():
                 yield RayletServiceStub(channel)
 
-    async def start_actor(self, actor_id: bytes, creation: bytes = b"", incarnation: int = 1, **spec: Any) -> None:
+    async def start_actor(self, actor_id: bytes, incarnation: int = 1, **spec: Any) -> None:
+        """By asking the raylet, as a GCS does that has forgotten what it asked before."""
         request = raylet_pb2.StartActorRequest(
-            spec=gcs_pb2.ActorSpec(
-                actor_id=actor_id, job_id=spec.pop("job_id", JOB), class_name="A", creation=creation, **spec
-            ),
-            incarnation=incarnation,
+            spec=gcs_pb2.ActorSpec(actor_id=actor_id, job_id=JOB, class_name="A", **spec), incarnation=incarnation
         )
         async with self.stub() as stub:
             await stub.StartActor(request)
+
+    async def create_actor(self, creation: bytes = b"", **spec: Any) -> bytes:
+        """By asking the GCS, which finds a node for it."""
+        return await self.gcs.create(JOB, DRIVER, creation=creation, **spec)
+
+    async def until_gcs_knows_of_end(self, worker_id: bytes) -> None:
+        """Of a worker: what it owns dies, although no node has room for it."""
+        no_room = common_pb2.ResourceAmounts(grains={"GPU": 10_000})
+        owned = await self.gcs.create(JOB, worker_id, placement=no_room)
+        assert (await self.gcs.until(owned, gcs_pb2.ACTOR_STATE_DEAD)).owner_died
 
     def processes(self) -> list[int]:
         """Everything that runs and belongs to this raylet's session."""
@@ -299,16 +235,14 @@ async def raylets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     async with contextlib.AsyncExitStack() as stack:
 
         async def begin(blob_store: Any = None, **settings: Any) -> Cluster:
-            gcs = FakeGcs()
-            server = create_server(TOKEN)
-            gcs_pb2_grpc.add_NodeServiceServicer_to_server(gcs, server)
-            gcs_pb2_grpc.add_ActorServiceServicer_to_server(gcs, server)
-            gcs_pb2_grpc.add_JobServiceServicer_to_server(gcs, server)
-            gcs_pb2_grpc.add_FunctionServiceServicer_to_server(gcs, server)
-            gcs_pb2_grpc.add_ObjectServiceServicer_to_server(gcs, server)
-            scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(gcs, server)
-            gcs_address = f"127.0.0.1:{await serve(server, '127.0.0.1', 0)}"
-            stack.push_async_callback(server.stop, None)
+            bus = MemoryBus()
+            scheduler = SchedulerApp(SchedulerConfig(token=TOKEN, port=0, cluster_id="test"), bus)
+            await scheduler.start()
+            stack.push_async_callback(scheduler.stop)
+            gcs = RestartableGcs(
+                directory / "gcs.sqlite", bus=bus, cluster_id="test", scheduler_addresses=(scheduler.address,)
+            )
+            await stack.enter_async_context(gcs)
             blob_directory = directory / "blobs"
             blobs = ObjectStoreApp(
                 ObjectStoreConfig(token=TOKEN, port=0, directory=blob_directory),
@@ -319,8 +253,8 @@ async def raylets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
             config = RayletConfig(
                 **{
                     "token": TOKEN,
-                    "gcs_address": gcs_address,
-                    "scheduler_addresses": (gcs_address,),
+                    "gcs_address": gcs.app.address,
+                    "scheduler_addresses": (scheduler.address,),
                     "objectstore_address": blobs.address,
                     "cluster_id": "test",
                     "session_dir": directory,
@@ -329,10 +263,10 @@ async def raylets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
                     **settings,
                 }
             )
-            bus = MemoryBus()
             raylet = RayletApp(config, bus, ends_cluster=True)
             await raylet.start()
-            cluster = Cluster(gcs, gcs_address, raylet, bus, directory)
+            cluster = Cluster(gcs, scheduler, raylet, bus, directory)
+            assert await gcs.start_job(driver_id=DRIVER, node_id=raylet.node_id) == JOB
 
             async def end() -> None:
                 await raylet.stop()
