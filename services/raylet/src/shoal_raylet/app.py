@@ -279,7 +279,7 @@ class RayletApp:
         await self._node.drain(config.drain_s)
         try:
             async with asyncio.timeout(config.hand_over_s):
-                await self._store.hand_over(*self._node.ending())
+                await self._store.hand_over(self._node.ending())
         except TimeoutError:
             log.error("objects_not_handed_over", reason=f"hand_over_s = {config.hand_over_s:g} was not enough")
 

@@ -42,6 +42,7 @@ from shoal_raylet.leases.scheduler_answer import SchedulerAnswer
 from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool
 from shoal_raylet.object_store import ObjectStore
+from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
@@ -110,11 +111,10 @@ class Node:
             async with asyncio.timeout(within_s):
                 await self._drained.wait()
 
-    def ending(self) -> tuple[set[bytes], set[bytes]]:
-        """The processes, and the jobs, that end with this node."""
+    def ending(self) -> Ending:
         hellos = self.peers.hellos()
         processes = {hello.worker_id for hello in hellos if hello.role in ("driver", "worker")}
-        return processes, {hello.job_id for hello in hellos if hello.role == "driver"}
+        return Ending(processes, {hello.job_id for hello in hellos if hello.role == "driver"})
 
     async def stop(self, grace_s: float) -> None:
         """End all workers: those that do not exit within ``grace_s`` are left to ``WorkerProcesses.stop``."""

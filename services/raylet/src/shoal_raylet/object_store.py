@@ -23,6 +23,7 @@ from shoal_raylet.channel.connection import Connection
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.objects.entry import (
     CancelFetch,
+    Changed,
     CopyGone,
     DeleteBlob,
     Deleted,
@@ -38,6 +39,7 @@ from shoal_raylet.objects.entry import (
 )
 from shoal_raylet.objects.errors import file_unusable, spilled_copy_away, spilled_copy_lost
 from shoal_raylet.objects.index import ObjectIndex
+from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.transfer.exchange import FETCH_TIMEOUT_S, Nodes, ObjectExchange
 from shoal_raylet.transfer.links import RayletLinks
@@ -109,8 +111,6 @@ class ObjectStore:
 
     def _decide(self, connection: Connection, message: frames.Message) -> None:
         self._execute(self._deciders[type(message)](connection.worker_id, message))
-        if type(message) is frames.ObjectSeal:
-            self.exchange.sealed(message.object_id)
 
     def peer_gone(self, peer: bytes) -> None:
         """A process's connection ended: its pins, and the objects it owned.
@@ -124,20 +124,20 @@ class ObjectStore:
     def job_ended(self, job_id: bytes, surviving_owners: set[bytes]) -> None:
         self._execute(self.index.job_ended(job_id, surviving_owners, self._loop.time()))
 
-    async def hand_over(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> None:
+    async def hand_over(self, ending: Ending) -> None:
         """This node leaves the cluster: what others may still need goes to nodes that have copies, or else to blobs.
 
-        Owners and jobs that end with this node need nothing after that. Whatever keeps objects from being spilled is
+        Whatever keeps objects from being spilled is
         waited out: the caller says how long.
         """
         self._leaving = True
         await self._transfers.wait()  # what is being spilled, and is not in the end, is among the rest
-        left = await self.exchange.hand_over(ending_owners, ending_jobs)
+        left = await self.exchange.hand_over(ending)
         while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
             if not await self._spill(self.index.save(left)):
                 await asyncio.sleep(BLOBS_AGAIN_S)
         # Of what was deleted so far the GCS has not heard, and without this node it is the one that deletes the blobs.
-        shrunk = self.index.shrunk(ending_owners, ending_jobs)
+        shrunk = self.index.shrunk(ending)
         await asyncio.gather(*(self._tell_shrunk(key, kept) for key, kept in shrunk))
         await self._transfers.wait()
 
@@ -179,6 +179,8 @@ class ObjectStore:
             match action:
                 case Send(peer, message):
                     self._peers.send(peer, message)
+                case Changed(object_id):
+                    self.exchange.changed(object_id)
                 case Spill():
                     self._transfers.spawn(self._spill(action))
                 case Restore():

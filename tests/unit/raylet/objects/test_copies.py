@@ -8,6 +8,7 @@ from shoal_common.channel import frames
 from shoal_raylet.actions import Send
 from shoal_raylet.objects.entry import (
     CancelFetch,
+    Changed,
     CopyGone,
     Deleted,
     Entry,
@@ -19,6 +20,7 @@ from shoal_raylet.objects.entry import (
     StoreAction,
 )
 from shoal_raylet.objects.index import MAX_PREFETCHES, ObjectIndex
+from shoal_raylet.objects.leaving import Ending
 
 HERE, HOME = bytes(16), b"home" * 4
 A, B, OWNER = b"process-A", b"process-B", b"owner"
@@ -41,6 +43,8 @@ class Store:
         self.locates: list[Entry] = []
         self.fetches: list[Entry] = []
         self.happened: list[StoreAction] = []
+        #: Of which whoever waits elsewhere was told to ask again.
+        self.changed: list[bytes] = []
 
     def run(self, actions: list[StoreAction]) -> list[Any]:
         """The messages among the actions; the rest is noted."""
@@ -53,6 +57,8 @@ class Store:
                     self.locates.append(entry)
                 case Fetch(entry):
                     self.fetches.append(entry)
+                case Changed(object_id):
+                    self.changed.append(object_id)
                 case _:
                     self.happened.append(action)
         return messages
@@ -105,6 +111,23 @@ def test_whoever_asks_waits_until_the_copy_is_here() -> None:
     assert store.locate(8) == []
     assert store.fetch() == [frames.ObjectLocated(1, 0, 8 * KIB), frames.ObjectLocated(2, 0, 8 * KIB)]
     assert store.get(1) == [frames.ObjectLocated(3, 0, 8 * KIB)]
+
+
+def test_nodes_that_wait_for_an_object_hear_when_it_is_here_or_will_never_be() -> None:
+    store = Store()
+    for number in (1, 2):
+        store.get(number)
+        store.locate(8)
+    assert store.changed == []
+    store.fetch()
+    assert store.changed == [oid(1)]
+    store.run(store.index.not_fetched(store.fetches.pop(), "ObjectLostError: x", store.now))
+    assert set(store.changed[1:]) == {oid(2)}
+    store.changed.clear()
+    store.put(3, 8)
+    assert store.changed == [oid(3)]
+    store.run(store.index.free([oid(3)], store.now))
+    assert store.changed == [oid(3), oid(3)]
 
 
 def test_an_object_of_this_node_is_not_looked_for() -> None:
@@ -270,13 +293,13 @@ def test_a_leaving_node_saves_what_others_need_and_nothing_else() -> None:
     store.put(1, 8, A)
     store.put(2, 8, B)
     store.copy(3, 8)
-    left = store.index.only_here({A}, set())
+    left = store.index.only_here(Ending({A}, set()))
     assert [entry.object_id for entry in left] == [oid(2)]
-    assert store.index.only_here({A}, {b"job1"}) == []
+    assert store.index.only_here(Ending({A}, {b"job1"})) == []
     spill = store.index.save(left)
-    assert store.index.only_here({A}, set()) == [], "it is on its way"
+    assert store.index.only_here(Ending({A}, set())) == [], "it is on its way"
     store.run(store.index.spilled(spill.key, "", 0.0))
-    assert store.index.only_here({A}, set()) == []
+    assert store.index.only_here(Ending({A}, set())) == []
 
 
 def test_the_end_of_an_asking_process_leaves_the_copy_to_others() -> None:

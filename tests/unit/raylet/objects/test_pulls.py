@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
+from shoal_raylet.objects.entry import Changed
 from shoal_raylet.objects.pulls import (
     CHUNK_BYTES,
     MAX_BYTES_UNDER_WAY,
@@ -29,6 +31,8 @@ class Pulls:
         #: What each source owes, oldest first.
         self.owed: dict[bytes, list[AskChunk]] = {}
         self.happened: list[PullAction] = []
+        #: How often whoever waits for parts of an object was told to ask again.
+        self.changed: Counter[bytes] = Counter()
 
     def run(self, actions: list[PullAction]) -> None:
         for action in actions:
@@ -37,6 +41,8 @@ class Pulls:
                     self.owed.setdefault(source, []).append(action)
                 case EndChunks(source, object_id):
                     self.owed[source] = [ask for ask in self.owed.get(source, []) if ask.object_id != object_id]
+                case Changed(object_id):
+                    self.changed[object_id] += 1
                 case _:
                     self.happened.append(action)
 

@@ -9,6 +9,7 @@ arena holds only objects over 100 KiB: some ten thousand extents at most.
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 
 #: Every object starts at a multiple of this: a cache line, and enough for any numpy dtype.
 ALIGNMENT = 64
@@ -76,6 +77,12 @@ class Allocator:
     def extents(self) -> list[tuple[int, int]]:
         """The free extents as (start, end), ascending."""
         return list(zip(self._starts, self._ends, strict=True))
+
+    def validate(self) -> None:
+        extents = self.extents()
+        assert all(0 <= start < end <= self.capacity for start, end in extents)
+        assert all(end < start for (_, end), (start, _) in pairwise(extents)), "extents that touch are one"
+        assert self._free == sum(end - start for start, end in extents)
 
     def _take(self, i: int, start: int, end: int) -> None:
         before, after = self._starts[i] < start, end < self._ends[i]

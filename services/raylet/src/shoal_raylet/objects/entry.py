@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from shoal_common.ids import JOB_LENGTH
 from shoal_raylet.actions import Send
 
 
@@ -40,6 +41,10 @@ class Entry:
     #: Fetched ahead, and nobody has read it yet.
     unread: bool = False
     uncache_sent: bool = False
+
+    @property
+    def job_id(self) -> bytes:
+        return self.object_id[:JOB_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,13 @@ class CopyGone:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """It can be read now, or more of it, or never: who waits for that asks again."""
+
+    object_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Deleted:
     """A primary copy is no more: the others are not needed either."""
 
@@ -133,5 +145,6 @@ StoreAction = (
     | Fetch
     | CancelFetch
     | CopyGone
+    | Changed
     | Deleted
 )

@@ -8,7 +8,8 @@ spilled.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import KeysView
+from collections.abc import Iterator, KeysView
+from itertools import chain
 
 from shoal_raylet.objects.entry import Entry
 
@@ -43,6 +44,14 @@ class IdleObjects:
         else:
             self._spillable[entry] = None
 
+    def __iter__(self) -> Iterator[Entry]:
+        return chain(self._evictable, self._unread, self._spillable)
+
     def discard(self, entry: Entry) -> None:
         for objects in (self._evictable, self._unread, self._spillable):
             objects.pop(entry, None)
+
+    def validate(self) -> None:
+        assert all(entry.unread and entry.home for entry in self._unread)
+        assert all(not entry.unread and (entry.blob is not None or entry.home) for entry in self._evictable)
+        assert all(entry.blob is None and not entry.home for entry in self._spillable)

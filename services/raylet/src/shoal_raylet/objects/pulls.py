@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from shoal_raylet.objects.entry import Changed
+
 CHUNK_BYTES = 4 * 1024 * 1024
 #: Chunks of one object that one source owes at most.
 WINDOW_CHUNKS = 4
@@ -61,7 +63,7 @@ class SourcesWanted:
     object_id: bytes
 
 
-PullAction = AskChunk | EndChunks | HangUp | Pulled | SourcesWanted
+PullAction = AskChunk | EndChunks | HangUp | Changed | Pulled | SourcesWanted
 
 
 @dataclass(slots=True, eq=False)
@@ -148,7 +150,7 @@ class PullManager:
         for at in pull.owed[source]:
             pull.owed[source][at] = now
         if len(pull.arrived) * CHUNK_BYTES < pull.size:
-            return self._ask(now)
+            return [Changed(object_id), *self._ask(now)]
         self._forget(pull)
         actions: list[PullAction] = [EndChunks(node, object_id) for node in pull.owed]
         return [*actions, Pulled(object_id), *self._ask(now)]

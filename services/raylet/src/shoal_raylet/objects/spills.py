@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shoal_raylet.objects.entry import Entry, Spill
+from shoal_raylet.objects.pins import SELF
 
 #: Objects are fused into blobs of about this size, in bytes; a quarter of a small store.
 BATCH_BYTES = 100 * 1024 * 1024
@@ -74,3 +75,9 @@ class Spills:
         if error:
             self._not_before = now + RETRY_S
         return self._under_way.pop(key)
+
+    def validate(self) -> None:
+        for key, entries in self._under_way.items():
+            assert entries, f"blob {key} is empty"
+            assert all(SELF in entry.pins for entry in entries), f"what goes into blob {key} may move meanwhile"
+            assert len({entry.job_id for entry in entries}) == 1, f"blob {key} is of several jobs"

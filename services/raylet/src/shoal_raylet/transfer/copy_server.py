@@ -61,8 +61,8 @@ class CopyServer:
             self._keep_waiting(object_id, lambda c, _: c is not connection)
         self._execute(self._index.peer_gone(reader, self._now()))
 
-    def settle(self, object_id: bytes) -> None:
-        """Its state has changed: answer those who wait for that."""
+    def changed(self, object_id: bytes) -> None:
+        """Answer those who wait for that."""
         for connection, question in self._waiting.pop(object_id, ()):
             if connection in self._readers:
                 self.handlers[type(question)](connection, question)

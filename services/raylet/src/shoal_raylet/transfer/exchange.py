@@ -24,9 +24,10 @@ from shoal_raylet.arena.buffers import ObjectBytes
 from shoal_raylet.channel.connection import Connection
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.objects.directory import ObjectDirectory
-from shoal_raylet.objects.entry import Entry, StoreAction
+from shoal_raylet.objects.entry import Changed, Entry, StoreAction
 from shoal_raylet.objects.errors import fetch_timed_out, file_unusable, lost_with_home, spilled_copy_lost
 from shoal_raylet.objects.index import ObjectIndex
+from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.objects.pulls import AskChunk, EndChunks, HangUp, PullAction, Pulled, PullManager, SourcesWanted
 from shoal_raylet.transfer.chunk_stream import ChunkStream
 from shoal_raylet.transfer.copy_server import CopyServer, node_of
@@ -171,13 +172,12 @@ class ObjectExchange:
         for object_id in object_ids:
             for node_id in self.directory.forget(object_id):
                 holders.setdefault(node_id, []).append(object_id)
-            self._server.settle(object_id)
         for node_id, ids in holders.items():
             self._links.tell(node_id, frames.CopiesFree(ids))
 
-    def sealed(self, object_id: bytes) -> None:
-        """An object that was being written is readable."""
-        self._server.settle(object_id)
+    def changed(self, object_id: bytes) -> None:
+        """Nodes that wait for it are answered, or wait on."""
+        self._server.changed(object_id)
 
     def free(self, object_ids: list[bytes], home: bytes) -> None:
         """The owner needs these no more, whose home is another node."""
@@ -186,11 +186,11 @@ class ObjectExchange:
         else:
             self._reports.spawn(self._free_orphans(object_ids))
 
-    async def hand_over(self, ending_owners: set[bytes], ending_jobs: set[bytes]) -> list[Entry]:
+    async def hand_over(self, ending: Ending) -> list[Entry]:
         """This node leaves the cluster: copies elsewhere become primary. The objects that have none are returned."""
         left: list[Entry] = []
         by_holder: dict[bytes, list[Entry]] = {}
-        for entry in self._index.only_here(ending_owners, ending_jobs):
+        for entry in self._index.only_here(ending):
             holders = [node for node in self.directory.complete_copies(entry.object_id) if self._nodes.get(node)]
             if holders:
                 by_holder.setdefault(holders[0], []).append(entry)
@@ -236,7 +236,6 @@ class ObjectExchange:
             raise
         else:
             self._execute(self._index.fetched(entry, self._loop.time()))
-            self._server.settle(entry.object_id)
             if self._nodes.get(entry.home) is not None:
                 self._links.tell(entry.home, frames.CopyMade(entry.object_id))
             elif not entry.deleted:
@@ -247,7 +246,6 @@ class ObjectExchange:
     def _end_fetch(self, entry: Entry, error: str) -> None:
         self._links.tell(entry.home, frames.CopiesGone([entry.object_id]))
         self._execute(self._index.not_fetched(entry, error, self._loop.time()))
-        self._server.settle(entry.object_id)
 
     async def _bring(self, entry: Entry, fetch: _Fetch) -> None:
         """Raises: FetchFailed."""
@@ -382,6 +380,8 @@ class ObjectExchange:
                 case HangUp(source):
                     log.info("source_given_up", node_id=source.hex())
                     self._hang_up(source)
+                case Changed(object_id):
+                    self._server.changed(object_id)
                 case Pulled(object_id):
                     self._set_outcome(object_id, True)
                 case SourcesWanted(object_id):
@@ -413,7 +413,6 @@ class ObjectExchange:
         now = self._loop.time()
         if has_it:
             self._run(self._pulls.arrived(source, object_id, offset, now))
-            self._server.settle(object_id)
         else:
             self._run(self._pulls.refused(source, object_id, now))
 

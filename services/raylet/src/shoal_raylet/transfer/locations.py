@@ -10,7 +10,6 @@ from typing import Any
 import grpc.aio
 
 from shoal_common.errors import DeadlineExceeded, NotFound, Unavailable
-from shoal_common.ids import JOB_LENGTH
 from shoal_common.rpc.client import retrying, service_errors
 from shoal_common.rpc.retry import RetryPolicy
 from shoal_proto.v1 import gcs_pb2
@@ -36,7 +35,7 @@ class ObjectLocations:
 
     async def spilled(self, key: str, entries: Sequence[Entry]) -> None:
         """These objects are in one blob; said again, others are not needed any more."""
-        request = gcs_pb2.ReportSpilledRequest(job_id=entries[0].object_id[:JOB_LENGTH], node_id=self._node_id, key=key)
+        request = gcs_pb2.ReportSpilledRequest(job_id=entries[0].job_id, node_id=self._node_id, key=key)
         for entry in entries:
             request.objects.add(
                 object_id=entry.object_id, owner_id=entry.owner, offset=entry.blob_offset, size_bytes=entry.size
