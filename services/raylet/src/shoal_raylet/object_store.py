@@ -40,8 +40,10 @@ from shoal_raylet.objects.entry import (
 from shoal_raylet.objects.errors import file_unusable, spilled_copy_away, spilled_copy_lost
 from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.objects.leaving import Ending
+from shoal_raylet.objects.search import FETCH_TIMEOUT_S
 from shoal_raylet.peers import Handlers, Peers
-from shoal_raylet.transfer.exchange import FETCH_TIMEOUT_S, Nodes, ObjectExchange
+from shoal_raylet.transfer.exchange import ObjectExchange
+from shoal_raylet.transfer.fetcher import Nodes
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
 
@@ -132,7 +134,7 @@ class ObjectStore:
         """
         self._leaving = True
         await self._transfers.wait()  # what is being spilled, and is not in the end, is among the rest
-        left = await self.exchange.hand_over(ending)
+        left = await self.exchange.homes.hand_over(ending)
         while left := [entry for entry in left if entry.blob is None and not entry.deleted]:
             if not await self._spill(self.index.save(left)):
                 await asyncio.sleep(BLOBS_AGAIN_S)
@@ -166,7 +168,7 @@ class ObjectStore:
 
     def _free(self, peer: bytes, message: frames.ObjectFree) -> list[StoreAction]:
         if message.home and message.home != self._node_id:
-            self.exchange.free(message.object_ids, message.home)
+            self.exchange.homes.free(message.object_ids, message.home)
             return []
         return self.index.free(message.object_ids, self._loop.time())
 
@@ -192,19 +194,19 @@ class ObjectStore:
                 case RemoveFile(path):
                     self._transfers.spawn(self._remove_file(path))
                 case Locate(entry):
-                    self.exchange.locate(entry)
+                    self.exchange.fetcher.locate(entry)
                 case Hurry(entry):
-                    self.exchange.hurry(entry)
+                    self.exchange.fetcher.hurry(entry)
                 case Fetch(entry):
-                    self.exchange.room_made(entry)
+                    self.exchange.fetcher.room_made(entry)
                 case CancelFetch(entry):
-                    self.exchange.cancel(entry)
+                    self.exchange.fetcher.cancel(entry)
                 case CopyGone(home, object_id):
-                    self.exchange.copy_gone(home, object_id)
+                    self.exchange.homes.copy_gone(home, object_id)
                 case Deleted(object_id):
                     deleted.append(object_id)
         if deleted:
-            self.exchange.deleted(deleted)
+            self.exchange.homes.deleted(deleted)
         self._timer.set(self.index.next_deadline())
         used = self.index.allocator.used
         if used != self._used:
@@ -270,7 +272,7 @@ class ObjectStore:
 
     def _problem(self, object_id: bytes) -> str:
         """What keeps an object from coming here, as far as it is known; "" = nothing does."""
-        return self._unreadable.get(object_id) or self.exchange.problem(object_id)
+        return self._unreadable.get(object_id) or self.exchange.fetcher.problem(object_id)
 
     async def _delete_blob(self, key: str) -> None:
         try:

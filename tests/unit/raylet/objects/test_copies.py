@@ -80,7 +80,7 @@ class Store:
 
     def fetch(self) -> list[Any]:
         """The first that is under way has come."""
-        return self.run(self.index.fetched(self.fetches.pop(0), self.now))
+        return self.run(self.index.fetched(self.fetches.pop(0), HOME, self.now))
 
     def copy(self, number: int, kib: int) -> None:
         """A copy that was read, and is not pinned."""

@@ -190,8 +190,9 @@ class ObjectIndex:
             return self._delete(entry)
         return self._room.wait_ahead(entry, waiting, now)
 
-    def fetched(self, entry: Entry, now: float) -> list[StoreAction]:
-        """The copy is complete."""
+    def fetched(self, entry: Entry, home: bytes, now: float) -> list[StoreAction]:
+        """The copy is complete. ``home``: where it was found in the end."""
+        entry.home = home
         entry.arriving = False
         actions: list[StoreAction] = [Changed(entry.object_id)]
         if not entry.deleted:
