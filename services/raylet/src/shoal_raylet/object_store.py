@@ -1,4 +1,4 @@
-"""The local object store: does what ``object_index`` decides, in the arena, on disk, with the objectstore service."""
+"""The local object store: does what ``objects.index`` decides, in the arena, on disk, with the objectstore service."""
 
 from __future__ import annotations
 

@@ -131,6 +131,12 @@ class ActorPlacement:
     def of_job(self, job_id: bytes) -> list[PlacedActor]:
         return [actor for actor in self._actors.values() if actor.job_id == job_id]
 
+    def validate(self) -> None:
+        for actor_id, actor in self._actors.items():
+            assert self._ledger.allocation(actor_id) is not None, "an actor that holds nothing"
+            assert (actor_id in self._waiting) == (not actor.worker_id), "it waits for a worker, or has one"
+        assert self._waiting.keys() <= self._actors.keys()
+
     def _forget(self, actor: PlacedActor) -> None:
         del self._actors[actor.actor_id]
         self._waiting.pop(actor.actor_id, None)

@@ -90,6 +90,10 @@ class BundleReservations:
             (r.prepared_at + COMMIT_WITHIN_S for r in self._reservations.values() if not r.committed), default=None
         )
 
+    def validate(self) -> None:
+        for key in self._reservations:
+            assert self._ledger.allocation(b"".join(key)) is not None, "a reservation that holds nothing"
+
     def _drop(self, key: tuple[bytes, bytes]) -> None:
         reservation = self._reservations.pop(key)
         if reservation.committed:

@@ -67,6 +67,18 @@ class Devices:
             picked += [Share(bundles.plain(kind), device, part, pool) for pool, device in fitting[:count]]
         return picked
 
+    def validate(self, held: Iterable[Share]) -> None:
+        """``held``: all shares of all holders."""
+        taken: dict[tuple[int, str], int] = {}
+        for share in held:
+            at = id(share.pool), share.device
+            taken[at] = taken.get(at, 0) + share.grains
+        for name, pool in self._pools.items():
+            for device, free in pool.items():
+                assert free >= 0, f"{name} {device} is shared out twice"
+                whole = free + taken.get((id(pool), device), 0)
+                assert name != bundles.plain(name) or whole == GRAINS, f"a part of {name} {device} is lost"
+
     def _pools_of(self, name: str, resources: ResourceSet) -> list[_Pool]:
         """Where the devices for this resource come from. What runs in a certain bundle asks for the group's too: those
         are the same devices."""

@@ -91,3 +91,9 @@ class ResourceLedger:
         if allocation is not None and allocation.lent:
             allocation.lent = False
             self.available -= bundles.cpus(allocation.resources)
+
+    def validate(self) -> None:
+        held = sum((allocation.resources for allocation in self._held.values()), ResourceSet())
+        lent = sum((bundles.cpus(a.resources) for a in self._held.values() if a.lent), ResourceSet())
+        assert (self.total - held + lent).grains == self.available.grains, "what is free, and what nobody holds"
+        self.devices.validate(share for allocation in self._held.values() for share in allocation.shares)

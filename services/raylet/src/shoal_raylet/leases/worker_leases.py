@@ -463,6 +463,25 @@ class WorkerLeases:
         demand.settled()
         self._waiting.pop((demand.owner, demand.class_key), None)
 
+    # --- for tests ---
+
+    def validate(self) -> None:
+        for lease_id, lease in self._leases.items():
+            assert lease.demand.held.get(lease_id) is lease, "a lease that its demand does not know"
+            assert self._by_worker.get(lease.worker.worker_id) is lease
+            assert self._ledger.allocation(lease.worker.worker_id) is not None, "a lease that holds nothing"
+        assert len(self._by_worker) == len(self._leases)
+        assert sum(len(demand.held) for demand in self._demands.values()) == len(self._leases)
+        held_cpu: Counter[bytes] = Counter()
+        for lease in self._leases.values():
+            held_cpu[lease.demand.job_id] += lease.demand.resources["CPU"]
+        assert +held_cpu == Counter(self._held_cpu), "a job's share is what it holds"
+        for key, demand in self._demands.items():
+            assert (demand.owner, demand.class_key) == key
+            assert (key in self._waiting) == (demand.owed > 0), "it waits while something is owed"
+            assert 0 <= demand.placed <= demand.owed
+        assert self._waiting.keys() <= self._demands.keys()
+
 
 def _amounts(units: dict[str, float]) -> str:
     return ", ".join(f"{value:g} {name}" for name, value in sorted(units.items())) or "nothing"

@@ -193,6 +193,20 @@ class WorkerPool:
             if not group:
                 del self._idle[key]
 
+    # --- for tests ---
+
+    def validate(self) -> None:
+        idle = {worker_id for group in self._idle.values() for worker_id in group} | self._fresh.keys()
+        by_state = {state: {i for i, worker in self.workers.items() if worker.state is state} for state in WorkerState}
+        assert self._starting.keys() == by_state[WorkerState.STARTING]
+        assert idle == by_state[WorkerState.IDLE], "idle workers, and those that can be taken"
+        for worker_id, worker in self.workers.items():
+            assert worker.worker_id == worker_id
+        for use, group in self._idle.items():
+            assert group, "an empty group is forgotten"
+            assert all(_use(worker) == use for worker in group.values())
+        assert all(not worker.job_id for worker in self._fresh.values()), "a fresh worker has seen no job"
+        assert len(self._starting) <= MAX_STARTING
 
 def _use(worker: Worker) -> tuple[bytes, str, bool]:
     """What it may be used for again."""

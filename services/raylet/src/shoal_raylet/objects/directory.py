@@ -97,3 +97,10 @@ class ObjectDirectory:
         """The object is deleted: all nodes that have a copy, or are getting one."""
         copies = self._objects.pop(object_id, None)
         return list(copies.holders) if copies is not None else []
+
+    def validate(self) -> None:
+        for copies in self._objects.values():
+            for node, holder in copies.holders.items():
+                assert node != self._node_id, "this node's own is no copy"
+                assert not (holder.complete and holder.sources), "who has all, reads from nobody"
+                assert not any(copies.waits_for(source, node) for source in holder.sources), "nodes wait for each other"

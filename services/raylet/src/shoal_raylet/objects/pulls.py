@@ -240,3 +240,18 @@ class PullManager:
     def _forget(self, pull: _Pull) -> None:
         for pulls in (self._pulls, self._urgent, self._ahead):
             pulls.pop(pull.object_id, None)
+
+    def validate(self) -> None:
+        owed: Counter[bytes] = Counter()
+        under_way = 0
+        for object_id, pull in self._pulls.items():
+            assert pull.object_id == object_id
+            asked = [offset for chunks in pull.owed.values() for offset in chunks]
+            for source, chunks in pull.owed.items():
+                owed[source] += len(chunks)
+            under_way += sum(map(pull.length, asked))
+            chunks_of_it = [*pull.todo, *asked, *pull.arrived]
+            assert sorted(chunks_of_it) == list(range(0, pull.size, CHUNK_BYTES)), "a chunk is lost, or asked twice"
+            assert not pull.todo or object_id in self._urgent or object_id in self._ahead, "chunks nobody will ask for"
+        assert +owed == self._owed_by and self._heard.keys() == self._owed_by.keys()
+        assert under_way == self._bytes_under_way

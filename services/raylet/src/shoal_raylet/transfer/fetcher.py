@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from shoal_common.blob.client import BlobClient
+from shoal_common.blob.local import Blobs
 from shoal_common.channel import frames
 from shoal_common.errors import DataLoss, ServiceError
 from shoal_proto.v1 import gcs_pb2
@@ -83,7 +83,7 @@ class Fetcher:
         self,
         index: ObjectIndex,
         object_bytes: ObjectBytes,
-        blobs: BlobClient,
+        blobs: Blobs,
         links: RayletLinks,
         locations: ObjectLocations,
         nodes: Nodes,

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from shoal_common.blob.client import BlobClient
+from shoal_common.blob.local import Blobs
 from shoal_common.channel import frames
 from shoal_common.errors import ServiceError
 from shoal_common.service.background import Background
@@ -35,7 +35,7 @@ class Homes:
         self,
         index: ObjectIndex,
         directory: ObjectDirectory,
-        blobs: BlobClient,
+        blobs: Blobs,
         links: RayletLinks,
         locations: ObjectLocations,
         nodes: Nodes,
