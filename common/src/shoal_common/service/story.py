@@ -24,6 +24,8 @@ R = TypeVar("R")
 
 #: Events kept per machine.
 LENGTH = 32
+#: Of one cause, in characters.
+MAX_TEXT = 80
 
 
 class Story:
@@ -67,5 +69,19 @@ def noted(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any,
     return tells
 
 
+def explained(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """For a method of such a machine that is called so often that noting it would push what happens out."""
+
+    @functools.wraps(method)
+    def tells(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as defect:
+            self._story.explain(defect)
+            raise
+
+    return tells
+
+
 def _short(cause: object) -> str:
-    return cause.hex() if isinstance(cause, bytes) else str(cause)
+    return cause.hex() if isinstance(cause, bytes) else str(cause)[:MAX_TEXT]

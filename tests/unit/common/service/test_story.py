@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from shoal_common.service.story import Story, noted
+from shoal_common.service.story import MAX_TEXT, Story, explained, noted
 
 
 def test_a_defect_tells_the_last_events_of_its_machine_oldest_first() -> None:
@@ -36,6 +36,13 @@ class Machine:
             raise ValueError("broken")
         return number
 
+    @noted
+    def named(self, name: str) -> None: ...
+
+    @explained
+    def decide(self) -> None:
+        raise KeyError("x")
+
 
 def test_a_method_is_noted_by_its_name_and_first_argument() -> None:
     machine = Machine()
@@ -43,3 +50,12 @@ def test_a_method_is_noted_by_its_name_and_first_argument() -> None:
     with pytest.raises(ValueError, match="broken") as caught:
         machine.begun(2, fails=True)
     assert caught.value.__notes__ == ["Last events of the machine: begun 1; begun 2"]
+
+
+def test_what_only_follows_from_what_happens_tells_it_and_is_not_noted() -> None:
+    machine = Machine()
+    machine.named("x" * 1000)
+    for _ in range(2):
+        with pytest.raises(KeyError) as caught:
+            machine.decide()
+        assert caught.value.__notes__ == [f"Last events of the machine: named {'x' * MAX_TEXT}"]

@@ -9,9 +9,10 @@ from shoal_common.placement import bundles
 from shoal_common.placement.resources import ResourceSet
 from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
 from shoal_raylet.leases.demand import LAST_PAUSE_S, MOVE_AGAIN_S, SPILL_AFTER_S
+from shoal_raylet.leases.reclaiming import QUANTUM_S
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
-from shoal_raylet.leases.worker_leases import PASSED_OVER_S, QUANTUM_S, WorkerLeases
+from shoal_raylet.leases.worker_leases import PASSED_OVER_S, WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool, WorkerState
 
 NODE, OTHER, THIRD = bytes(16), b"\1" * 16, b"\2" * 16

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from shoal_common.channel import frames
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
+from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, ReportActorStarted, Send
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.worker_pool import WorkerPool, WorkerState
@@ -37,6 +38,7 @@ class PlacedActor:
 
 class ActorPlacement:
     def __init__(self, ledger: ResourceLedger, pool: WorkerPool) -> None:
+        self._story = Story("actors on this node")
         self._ledger = ledger
         self._pool = pool
         self._actors: dict[bytes, PlacedActor] = {}
@@ -61,9 +63,12 @@ class ActorPlacement:
 
     def accept(self, actor: PlacedActor) -> None:
         """Hold its resources and queue it for a worker. The caller has asked ``is_known`` and ``has_room``."""
+        # Not ``noted``: the story would keep what its constructor is given.
+        self._story.note("accept", actor.actor_id)
         self._ledger.allocate(actor.actor_id, actor.held)
         self._actors[actor.actor_id] = self._waiting[actor.actor_id] = actor
 
+    @explained
     def dispatch(self, now: float) -> tuple[list[Action], int]:
         """Give workers to those that wait; also the number of workers that were missing."""
         actions: list[Action] = []
@@ -87,6 +92,7 @@ class ActorPlacement:
             actions.append(Send(worker.worker_id, message))
         return actions, len(self._waiting)
 
+    @noted
     def created(self, worker_id: bytes, actor_id: bytes, incarnation: int, error: bytes) -> list[Action]:
         actor = self._actors.get(actor_id)
         if actor is None or actor.worker_id != worker_id or actor.incarnation != incarnation:
@@ -97,6 +103,7 @@ class ActorPlacement:
             return [report, AskWorkerToExit(worker_id, "the actor's constructor raised")]
         return [report]
 
+    @noted
     def stop(self, actor_id: bytes, force: bool, reason: str, now: float) -> list[Action]:
         """End it; force = at once, else its pending calls finish first. Idempotent."""
         actor = self._actors.get(actor_id)
@@ -110,6 +117,7 @@ class ActorPlacement:
             return [KillWorker(actor.worker_id, "INTENDED_SYSTEM_EXIT", reason)]
         return [AskWorkerToExit(actor.worker_id, reason)]
 
+    @noted
     def worker_lost(self, worker_id: bytes) -> None:
         """Its worker's process ended; the resources are free again."""
         for actor in self._actors.values():
@@ -117,6 +125,7 @@ class ActorPlacement:
                 self._forget(actor)
                 return
 
+    @noted
     def workers_unstartable(self, reason: str) -> list[Action]:
         failed = list(self._waiting.values())
         for actor in failed:
@@ -124,6 +133,7 @@ class ActorPlacement:
         failure = f"worker processes do not start on this node: {reason}"
         return [ReportActorStarted(actor.actor_id, actor.incarnation, b"", failure=failure) for actor in failed]
 
+    @noted
     def group_removed(self, group_id: bytes, reason: str, now: float) -> list[Action]:
         actors = [a for a in self._actors.values() if Strategy.decode(a.strategy).group_id == group_id]
         return [action for actor in actors for action in self.stop(actor.actor_id, True, reason, now)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from shoal_common.placement import bundles
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 
 #: Between prepare and commit, in seconds; a GCS that takes over from another one does so in less.
@@ -33,10 +34,12 @@ class _Reservation:
 
 class BundleReservations:
     def __init__(self, ledger: ResourceLedger) -> None:
+        self._story = Story("bundles on this node")
         self._ledger = ledger
         #: By group and reservation id.
         self._reservations: dict[tuple[bytes, bytes], _Reservation] = {}
 
+    @noted
     def prepare(
         self, group_id: bytes, reservation_id: bytes, wanted: Mapping[int, ResourceSet], now: float
     ) -> dict[str, float]:
@@ -59,6 +62,7 @@ class BundleReservations:
         self._reservations[key] = reservation
         return {}
 
+    @noted
     def commit(self, group_id: bytes, reservation_id: bytes) -> bool:
         """Make them usable; False = they are not held here (any more). Idempotent."""
         reservation = self._reservations.get((group_id, reservation_id))
@@ -73,12 +77,14 @@ class BundleReservations:
                 self._ledger.devices.offer(allocation.shares, group_id, index)
         return True
 
+    @noted
     def give_back(self, group_id: bytes, reservation_id: bytes) -> None:
         """An empty ``reservation_id``: all of the group. Idempotent."""
         for key in list(self._reservations):
             if key[0] == group_id and reservation_id in (b"", key[1]):
                 self._drop(key)
 
+    @explained
     def tick(self, now: float) -> None:
         """Give up what has waited for too long."""
         for key, reservation in list(self._reservations.items()):
@@ -91,8 +97,9 @@ class BundleReservations:
         )
 
     def validate(self) -> None:
-        for key in self._reservations:
-            assert self._ledger.allocation(b"".join(key)) is not None, "a reservation that holds nothing"
+        for reservation in self._reservations.values():
+            for index in reservation.bundles:
+                assert self._ledger.allocation(reservation.holder(index)) is not None, "a bundle that holds nothing"
 
     def _drop(self, key: tuple[bytes, bytes]) -> None:
         reservation = self._reservations.pop(key)

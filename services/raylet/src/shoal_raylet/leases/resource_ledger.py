@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shoal_common.placement import bundles
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.service.story import Story, noted
 from shoal_raylet.leases.devices import Devices, Share, give_back, take
 
 
@@ -31,17 +32,20 @@ class ResourceLedger:
 
     def __init__(self, total: ResourceSet, devices: Mapping[str, Sequence[str]] | None = None) -> None:
         """``devices``: ids of the resources that come as devices, e.g. ``{"GPU": ["0", "1"]}``."""
+        self._story = Story("the resource ledger")
         self.total = total
         #: ``total`` less everything held and not lent. CPU may be negative: a worker that wakes takes it on credit.
         self.available = total
         self.devices = Devices(devices or {})
         self._held: dict[bytes, Allocation] = {}
 
+    @noted
     def grow(self, resources: ResourceSet) -> None:
         """The node has more: a bundle was committed."""
         self.total += resources
         self.available += resources
 
+    @noted
     def shrink(self, resources: ResourceSet) -> None:
         """The node has less; what holders still have of it vanishes when they release it."""
         self.total -= resources
@@ -59,6 +63,7 @@ class ResourceLedger:
     def allocation(self, holder: bytes) -> Allocation | None:
         return self._held.get(holder)
 
+    @noted
     def allocate(self, holder: bytes, resources: ResourceSet) -> Allocation:
         """Raises: ValueError when the holder has an allocation, or the devices do not suffice."""
         shares = self.devices.pick(resources)
@@ -69,6 +74,7 @@ class ResourceLedger:
         self.available -= resources
         return allocation
 
+    @noted
     def release(self, holder: bytes) -> None:
         """Idempotent."""
         allocation = self._held.pop(holder, None)
@@ -78,6 +84,7 @@ class ResourceLedger:
         given_back = allocation.resources
         self.available += given_back - bundles.cpus(given_back) if allocation.lent else given_back
 
+    @noted
     def lend_cpu(self, holder: bytes) -> None:
         """The holder waits: others may use its CPU, and only that (a GPU's memory stays occupied). Idempotent."""
         allocation = self._held.get(holder)
@@ -85,6 +92,7 @@ class ResourceLedger:
             allocation.lent = True
             self.available += bundles.cpus(allocation.resources)
 
+    @noted
     def take_back_cpu(self, holder: bytes) -> None:
         """It runs on at once, if need be on credit: making it queue for its own CPU could deadlock. Idempotent."""
         allocation = self._held.get(holder)

@@ -21,14 +21,14 @@ from shoal_common.channel import frames
 from shoal_common.ids import NodeID
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
+from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, KillWorker, Send
 from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease
+from shoal_raylet.leases.reclaiming import QUANTUM_S, to_reclaim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 
-#: While others wait, a lease may be held this long before it is asked back, in seconds.
-QUANTUM_S = 0.1
 #: How long smaller demands may pass one that does not fit, in seconds.
 PASSED_OVER_S = 2.0
 #: An actor that found no room reserves it until its creation is tried again, at most this long, in seconds.
@@ -46,6 +46,7 @@ class WorkerLeases:
         new_lease_id: Callable[[], bytes],
     ) -> None:
         """``infeasible_grace_s``: how long a class that no node can hold may wait; 0 = not at all, -1 = for ever."""
+        self._story = Story("worker leases")
         self._node_id = NodeID(node_id)
         self._labels = labels
         #: No other node can be reached: what this one can hold need not be asked about.
@@ -89,6 +90,7 @@ class WorkerLeases:
     def draining(self) -> bool:
         return self._draining
 
+    @noted
     def drain(self) -> list[Action]:
         """The node leaves: owners are to return their leases when the tasks already pushed are done, and whoever waits
         is sent elsewhere."""
@@ -103,6 +105,7 @@ class WorkerLeases:
 
     # --- events ---
 
+    @noted
     def demanded(self, owner: bytes, job_id: bytes, message: frames.LeaseDemand, now: float) -> list[Action]:
         """Raises: ValueError when the first demand of a class comes without its spec, InvalidRequest for an unknown
         strategy."""
@@ -148,6 +151,7 @@ class WorkerLeases:
             gpus=asked["GPU"] > 0,
         )
 
+    @noted
     def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
         """Unknown leases are ignored: the worker's death may have crossed the return on the way."""
         lease = self._leases.get(lease_id)
@@ -159,6 +163,7 @@ class WorkerLeases:
         else:
             self._pool.put_back(lease.worker.worker_id, now)
 
+    @noted
     def worker_lost(self, worker_id: bytes, kind: str, detail: str) -> list[Action]:
         lease = self._by_worker.get(worker_id)
         if lease is None:
@@ -166,6 +171,7 @@ class WorkerLeases:
         self._end(lease)
         return [Send(lease.demand.owner, frames.LeaseLost(lease.lease_id, kind, detail))]
 
+    @noted
     def owner_gone(self, owner: bytes, now: float) -> list[Action]:
         """Its connection ended: nobody will collect what the workers do for it, so they end too."""
         actions: list[Action] = []
@@ -179,12 +185,14 @@ class WorkerLeases:
                 actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", detail))
         return actions
 
+    @noted
     def bundles_changed(self) -> None:
         """Bundles of placement groups came or went: what must run in them may be possible here now, or not any more."""
         for demand in self._demands.values():
             if demand.strategy.group_id and demand.strategy.allows(self._node_id, self._labels):
                 demand.impossible = self._draining or not self._ledger.can_ever_hold(demand.resources)
 
+    @noted
     def group_removed(self, group_id: bytes, reason: str, now: float) -> list[Action]:
         """What runs in this placement group ends, and what waits for it here is refused."""
         actions: list[Action] = []
@@ -198,13 +206,16 @@ class WorkerLeases:
                 actions.append(self._refuse(demand, frames.GROUP_REMOVED, reason))
         return actions
 
+    @noted
     def actor_waits(self, actor_id: bytes, need: ResourceSet, now: float) -> None:
         """An actor found no room: it is set aside for it until the GCS tries again."""
         self._wishes[actor_id] = (need, now)
 
+    @noted
     def actor_placed(self, actor_id: bytes) -> None:
         self._wishes.pop(actor_id, None)
 
+    @noted
     def answered(self, owner: bytes, class_key: int, answer: SchedulerAnswer | None, now: float) -> list[Action]:
         """To ``AskScheduler``; None = nobody answers, so that this node decides by what it knows: itself."""
         demand = self._demands.get((owner, class_key))
@@ -254,6 +265,7 @@ class WorkerLeases:
         reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
         return [self._refuse(demand, "infeasible", reason)]
 
+    @noted
     def workers_unstartable(self, reason: str) -> list[Action]:
         """Everybody who waits for a worker that cannot be started is told why."""
         return [
@@ -264,6 +276,7 @@ class WorkerLeases:
 
     # --- decisions ---
 
+    @explained
     def dispatch(self, now: float) -> tuple[list[Action], int]:
         """Grant what can be granted; also the number of workers that were missing for more."""
         actions: list[Action] = []
@@ -293,6 +306,7 @@ class WorkerLeases:
             actions += self._grant(chosen, worker, now)
         return actions, wanted
 
+    @explained
     def tick(self, now: float) -> list[Action]:
         """Ask leases back, and a scheduler about what waits for too long."""
         for actor_id in [a for a, (_, since) in self._wishes.items() if now - since >= ACTOR_WISH_S]:
@@ -389,39 +403,13 @@ class WorkerLeases:
     def _reclaim(
         self, need: ResourceSet, count: int, job_id: bytes, waiting: Demand | None, now: float
     ) -> list[Action]:
-        """Ask back up to ``count`` leases that would help, until nobody holds more than the one that waits.
-
-        Shares are counted in leases: between jobs by all that a job holds, within a job by scheduling class.
-        """
         lacking = need.missing_from(self._ledger.available)
         if not lacking:
             return []
-        by_job = Counter(lease.demand.job_id for lease in self._leases.values() if not lease.reclaimed)
-        by_demand = Counter(id(lease.demand) for lease in self._leases.values() if not lease.reclaimed)
-        helpful = [
-            lease
-            for lease in self._leases.values()
-            if lease.demand is not waiting
-            and any(lease.demand.resources[name] for name in lacking)
-            and not self._is_blocked(lease)
-        ]
-        helpful.sort(key=lambda lease: (-by_job[lease.demand.job_id], -by_demand[id(lease.demand)]))
-        asked = sum(lease.reclaimed for lease in helpful)
-        actions: list[Action] = []
-        for lease in helpful:
-            if lease.reclaimed or now - lease.granted_at < QUANTUM_S or asked >= count:
-                continue
-            theirs, ours = by_job[lease.demand.job_id], by_job[job_id]
-            if lease.demand.job_id == job_id:
-                theirs, ours = by_demand[id(lease.demand)], by_demand[id(waiting)]
-            # What was asked back will be ours.
-            if waiting is None or theirs > ours + asked:
-                lease.reclaimed = True
-                asked += 1
-                by_job[lease.demand.job_id] -= 1
-                by_demand[id(lease.demand)] -= 1
-                actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)))
-        return actions
+        asked = to_reclaim(list(self._leases.values()), self._is_blocked, lacking, count, job_id, waiting, now)
+        for lease in asked:
+            lease.reclaimed = True
+        return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in asked]
 
     def _ask_if_due(self, demand: Demand, now: float) -> list[Action]:
         at = demand.ask_at(self.alone)

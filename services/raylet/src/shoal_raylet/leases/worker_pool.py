@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from shoal_common.channel import frames
+from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, StartWorker, WorkersUnstartable
 
 #: Processes that may be starting at the same time; more would only slow each other down.
@@ -60,6 +61,7 @@ class WorkerPool:
         self, soft_limit: int, fresh_target: int, startup_timeout_s: float, new_worker_id: Callable[[], bytes]
     ) -> None:
         """``soft_limit``: idle workers of jobs that are kept. ``fresh_target``: fresh workers kept ready."""
+        self._story = Story("the worker pool")
         self._soft_limit = soft_limit
         self._fresh_target = fresh_target
         self._startup_timeout_s = startup_timeout_s
@@ -76,6 +78,7 @@ class WorkerPool:
 
     # --- events ---
 
+    @noted
     def registered(self, worker_id: bytes, pid: int, address: frames.WorkerAddress | None, now: float) -> None:
         worker = self._starting.pop(worker_id)
         worker.pid, worker.address = pid, address
@@ -83,6 +86,7 @@ class WorkerPool:
         self._start_not_before = 0.0
         self._set_idle(worker, now)
 
+    @noted
     def take(self, job_id: bytes, runtime_env: str, gpus: bool, state: WorkerState, now: float) -> Worker | None:
         """A worker for a task (``LEASED``) or an actor (``ACTOR``); it leaves the idle ones.
 
@@ -101,12 +105,14 @@ class WorkerPool:
         worker.state, worker.since = state, now
         return worker
 
+    @noted
     def put_back(self, worker_id: bytes, now: float) -> None:
         """A worker lease ended and its worker is well."""
         worker = self.workers.get(worker_id)
         if worker is not None and worker.state is WorkerState.LEASED:
             self._set_idle(worker, now)
 
+    @noted
     def ending(self, worker_id: bytes, now: float) -> None:
         """It was killed, or its connection ended; it is not used again. Idempotent."""
         worker = self.workers.get(worker_id)
@@ -116,6 +122,7 @@ class WorkerPool:
         self._starting.pop(worker_id, None)
         worker.state, worker.since = WorkerState.ENDING, now
 
+    @noted
     def gone(self, worker_id: bytes) -> Worker | None:
         """Its process ended. Answers the worker as it was, None if it is not known."""
         worker = self.workers.pop(worker_id, None)
@@ -124,6 +131,7 @@ class WorkerPool:
             self._starting.pop(worker_id, None)
         return worker
 
+    @noted
     def start_failed(self, reason: str, now: float) -> list[Action]:
         """A process ended before it registered."""
         self._failures += 1
@@ -136,6 +144,7 @@ class WorkerPool:
 
     # --- decisions ---
 
+    @explained
     def balance(self, wanted: int, now: float) -> list[Action]:
         """Start what is missing (``wanted`` takes found no worker), end what is too much or too slow."""
         actions: list[Action] = []
@@ -207,6 +216,7 @@ class WorkerPool:
             assert all(_use(worker) == use for worker in group.values())
         assert all(not worker.job_id for worker in self._fresh.values()), "a fresh worker has seen no job"
         assert len(self._starting) <= MAX_STARTING
+
 
 def _use(worker: Worker) -> tuple[bytes, str, bool]:
     """What it may be used for again."""

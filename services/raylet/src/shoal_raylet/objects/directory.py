@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from shoal_common.service.story import Story, noted
+
 #: A node that so many others read the same object from is busy: the next asker goes elsewhere if it can.
 MAX_READERS = 2
 #: Complete copies that one asker reads from at the same time.
@@ -45,9 +47,11 @@ class _Copies:
 
 class ObjectDirectory:
     def __init__(self, node_id: bytes) -> None:
+        self._story = Story("the object directory")
         self._node_id = node_id
         self._objects: dict[bytes, _Copies] = {}
 
+    @noted
     def locate(self, object_id: bytes, asker: bytes, without: list[bytes], *, here: bool, blob: bool) -> list[bytes]:
         """From whom ``asker`` shall read, the least busy first; it is a coming source from now on.
 
@@ -74,6 +78,7 @@ class ObjectDirectory:
         copies.holders[asker] = _Holder(sources=frozenset(sources))
         return sources
 
+    @noted
     def completed(self, object_id: bytes, node_id: bytes) -> None:
         copies = self._objects.get(object_id)
         if copies is not None:
@@ -85,6 +90,7 @@ class ObjectDirectory:
         if copies is not None and copies.holders.pop(node_id, None) is not None and not copies.holders:
             del self._objects[object_id]
 
+    @noted
     def node_lost(self, node_id: bytes) -> None:
         for object_id in list(self._objects):
             self.gone(object_id, node_id)
@@ -93,6 +99,7 @@ class ObjectDirectory:
         copies = self._objects.get(object_id)
         return [node for node, holder in copies.holders.items() if holder.complete] if copies is not None else []
 
+    @noted
     def forget(self, object_id: bytes) -> list[bytes]:
         """The object is deleted: all nodes that have a copy, or are getting one."""
         copies = self._objects.pop(object_id, None)

@@ -42,6 +42,9 @@ class Entry:
     unread: bool = False
     uncache_sent: bool = False
 
+    def __str__(self) -> str:
+        return f"object {self.object_id.hex()}"
+
     @property
     def job_id(self) -> bytes:
         return self.object_id[:JOB_LENGTH]

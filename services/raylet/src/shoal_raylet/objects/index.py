@@ -13,6 +13,7 @@ of another that was fetched ahead and has not been read.
 from __future__ import annotations
 
 from shoal_common.channel import frames
+from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Send
 from shoal_raylet.objects.allocator import Allocator
 from shoal_raylet.objects.entry import (
@@ -46,6 +47,7 @@ class ObjectIndex:
     ) -> None:
         """``capacity`` in bytes. ``full_grace_s``: how long to wait for room without any progress, in seconds;
         ``fallback_dir``: where the files lie for what finds none. Blobs of another ``incarnation`` may still exist."""
+        self._story = Story("the object index")
         self.allocator = Allocator(capacity)
         spills = Spills(capacity, node_id, incarnation)
         self._room = Room(self.allocator, spills, full_grace_s, fallback_dir, self._place, self._evict)
@@ -71,6 +73,7 @@ class ObjectIndex:
 
     # --- requests of processes ---
 
+    @noted
     def create(
         self, peer: bytes, request: int, object_id: bytes, size: int, owner: bytes, now: float
     ) -> list[StoreAction]:
@@ -82,6 +85,7 @@ class ObjectIndex:
         waiting = Waiting(object_id, size, now, peer, request, owner)
         return actions + self._room.wait(waiting, now)
 
+    @noted
     def seal(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         entry = self._entries.get(object_id)
         if entry is None or entry.creator != peer or entry.sealed:
@@ -91,6 +95,7 @@ class ObjectIndex:
         self._room.unpin(entry, peer, actions)
         return actions + self._room.serve(now)
 
+    @noted
     def abort(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         entry = self._entries.get(object_id)
         if entry is None or entry.creator != peer or entry.sealed:
@@ -98,6 +103,7 @@ class ObjectIndex:
         actions = self._delete(entry)
         return actions + self._end_creation_of_dying(peer, object_id, now)
 
+    @noted
     def get(self, peer: bytes, request: int, object_id: bytes, home: bytes, now: float) -> list[StoreAction]:
         """``home``: the node that has the primary copy; empty = this one."""
         entry = self._entries.get(object_id)
@@ -119,6 +125,7 @@ class ObjectIndex:
         entry.arriving = True
         return self._room.wait(Waiting(object_id, entry.size, now, entry=entry), now)
 
+    @noted
     def end_get(self, peer: bytes, request: int, object_id: bytes, problem: str) -> list[StoreAction]:
         """It waits no longer; what it waits for still comes here. ``problem``: what keeps it away, or ""."""
         entry = self._entries.get(object_id)
@@ -127,6 +134,7 @@ class ObjectIndex:
         entry.getters.remove((peer, request))
         return [Send(peer, frames.ObjectLocated(request, 0, 0, get_timed_out(problem)))]
 
+    @noted
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> list[StoreAction]:
         """Objects with their homes, of which those that are not here are fetched ahead."""
         actions: list[StoreAction] = []
@@ -138,6 +146,7 @@ class ObjectIndex:
             actions.append(Locate(entry))
         return actions
 
+    @noted
     def unpin(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
         """Unknown pins are ignored: the object's end may have crossed the message on the way."""
         for entry in self._candidates(object_id):
@@ -156,6 +165,7 @@ class ObjectIndex:
         entry = self._entries.get(object_id)
         return [*([entry] if entry is not None else []), *self._room.pins.dying(object_id)]
 
+    @noted
     def free(self, object_ids: list[bytes], now: float) -> list[StoreAction]:
         return self._delete_all([e for e in map(self._entries.get, object_ids) if e is not None], now)
 
@@ -176,6 +186,7 @@ class ObjectIndex:
             self._room.pin(entry, peer)
         return True
 
+    @noted
     def located(self, entry: Entry, size: int, owner: bytes, now: float) -> list[StoreAction]:
         """The copy can be had: it needs room now."""
         if entry.deleted:
@@ -190,6 +201,7 @@ class ObjectIndex:
             return self._delete(entry)
         return self._room.wait_ahead(entry, waiting, now)
 
+    @noted
     def fetched(self, entry: Entry, home: bytes, now: float) -> list[StoreAction]:
         """The copy is complete. ``home``: where it was found in the end."""
         entry.home = home
@@ -203,6 +215,7 @@ class ObjectIndex:
         self._room.unpin(entry, SELF, actions)
         return actions + self._room.serve(now)
 
+    @noted
     def not_fetched(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
         """The copy could not be had, or is not wanted any more. ``error`` as in ``ObjectLocated``."""
         entry.arriving = False
@@ -218,6 +231,7 @@ class ObjectIndex:
         """Complete copies of objects whose home is another node."""
         return [entry for entry in self._entries.values() if entry.home and entry.sealed]
 
+    @noted
     def adopt(self, entry: Entry) -> None:
         """The home is gone, or going: the copy is the primary one now."""
         entry.home = b""
@@ -238,6 +252,7 @@ class ObjectIndex:
 
     # --- ends of processes and jobs ---
 
+    @noted
     def peer_gone(self, peer: bytes, now: float) -> list[StoreAction]:
         """Its pins end, and what it had not sealed is dropped."""
         actions: list[StoreAction] = []
@@ -252,9 +267,11 @@ class ObjectIndex:
                 self._room.unpin(entry, peer, actions)
         return actions + self._room.serve(now)
 
+    @noted
     def owner_gone(self, owner: bytes, now: float) -> list[StoreAction]:
         return self._delete_all(list(self._by_owner.get(owner, ())), now)
 
+    @noted
     def job_ended(self, job_id: bytes, surviving_owners: set[bytes], now: float) -> list[StoreAction]:
         """Delete the job's objects, but not those of its detached actors."""
         ended = [
@@ -264,10 +281,12 @@ class ObjectIndex:
 
     # --- results of I/O ---
 
+    @noted
     def spilled(self, key: str, error: str, now: float) -> list[StoreAction]:
         """A blob was written, or not (``error``)."""
         return self._room.spilled(key, error, now)
 
+    @noted
     def restored(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
         """``error``: why its blob cannot be read, as ``ObjectLocated.error``."""
         entry.arriving = False
@@ -283,6 +302,7 @@ class ObjectIndex:
             self._room.drop_bytes(entry, actions)
         return actions + self._room.serve(now)
 
+    @noted
     def file_made(self, path: str, error: str, disk_full: bool) -> list[StoreAction]:
         """A file was made, or not: ``error`` says why."""
         waiting = self._room.file_made(path)
@@ -301,6 +321,7 @@ class ObjectIndex:
 
     # --- time ---
 
+    @explained
     def tick(self, now: float) -> list[StoreAction]:
         return self._room.tick(now)
 

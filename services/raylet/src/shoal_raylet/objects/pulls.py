@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.objects.entry import Changed
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -83,6 +84,7 @@ class _Pull:
 
 class PullManager:
     def __init__(self) -> None:
+        self._story = Story("the pulls")
         self._pulls: dict[bytes, _Pull] = {}
         #: Pulls with chunks that nobody has been asked for, in the order in which they are served.
         self._urgent: dict[bytes, _Pull] = {}
@@ -112,6 +114,7 @@ class PullManager:
 
     # --- events ---
 
+    @noted
     def begin(self, object_id: bytes, size: int, sources: list[bytes], urgent: bool, now: float) -> list[PullAction]:
         """An object of 0 bytes is pulled at once."""
         if not size:
@@ -121,12 +124,14 @@ class PullManager:
         (self._urgent if urgent else self._ahead)[object_id] = pull
         return self.add_sources(object_id, sources, now)
 
+    @noted
     def add_sources(self, object_id: bytes, sources: list[bytes], now: float) -> list[PullAction]:
         pull = self._pulls[object_id]
         for source in sources:
             pull.owed.setdefault(source, {})
         return self._ask(now)
 
+    @noted
     def hurry(self, object_id: bytes) -> None:
         """Somebody waits for it now."""
         pull = self._ahead.pop(object_id, None)
@@ -138,6 +143,7 @@ class PullManager:
         if source in self._heard:
             self._heard[source] = now
 
+    @noted
     def arrived(self, source: bytes, object_id: bytes, offset: int, now: float) -> list[PullAction]:
         """A chunk is complete. One that is not expected any more is ignored."""
         pull = self._pulls.get(object_id)
@@ -155,6 +161,7 @@ class PullManager:
         actions: list[PullAction] = [EndChunks(node, object_id) for node in pull.owed]
         return [*actions, Pulled(object_id), *self._ask(now)]
 
+    @noted
     def refused(self, source: bytes, object_id: bytes, now: float) -> list[PullAction]:
         """The source does not have the object (any more). If it has sent some of it before, it holds that until the end
         is told."""
@@ -163,6 +170,7 @@ class PullManager:
             return []
         return [EndChunks(source, object_id), *self._give_up(pull, source), *self._ask(now)]
 
+    @noted
     def source_lost(self, source: bytes, now: float) -> list[PullAction]:
         """The connection to it has ended."""
         actions: list[PullAction] = []
@@ -171,6 +179,7 @@ class PullManager:
                 actions += self._give_up(pull, source)
         return actions + self._ask(now)
 
+    @noted
     def cancel(self, object_id: bytes, now: float) -> list[PullAction]:
         pull = self._pulls.get(object_id)
         if pull is None:
@@ -181,6 +190,7 @@ class PullManager:
         self._forget(pull)
         return [*(EndChunks(source, object_id) for source in pull.owed), *self._ask(now)]
 
+    @explained
     def tick(self, now: float) -> list[PullAction]:
         silent = [source for source, at in self._heard.items() if now >= at + SOURCE_STALL_S]
         actions: list[PullAction] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shoal_common.service.story import Story, noted
 from shoal_raylet.objects.errors import fetch_timed_out, lost_with_home
 
 #: A search that gets no further for so long fails, in seconds.
@@ -152,6 +153,7 @@ class Search:
 
     def __init__(self, home: bytes, node_id: bytes, now: float) -> None:
         """``node_id``: this node's, which does not have it."""
+        self._story = Story("a search")
         #: The node that has the primary copy, as far as is known.
         self.home = home
         #: Why the last try did not succeed; empty = nothing is known to keep the object away.
@@ -169,6 +171,7 @@ class Search:
         self._progress_at = now
         self._pause_s = FIRST_PAUSE_S
 
+    @noted
     def handle(self, event: SearchEvent, now: float) -> SearchAction:
         match event:
             case Begin():
