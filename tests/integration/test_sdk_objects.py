@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -41,7 +42,12 @@ def digest(array: np.ndarray) -> str:
 
 def spilled(context) -> int:
     """Bytes in the session's spill directory."""
-    return sum(path.stat().st_size for path in (Path(context["session_dir"]) / "spill").rglob("*") if path.is_file())
+    total = 0
+    for directory, _, names in os.walk(Path(context["session_dir"]) / "spill"):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # complete, or deleted, meanwhile
+                total += os.stat(os.path.join(directory, name)).st_size
+    return total
 
 
 # --- more than fits ------------------------------------------------------------------------------------------------

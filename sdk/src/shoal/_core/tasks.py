@@ -6,7 +6,8 @@ How much is pushed to a worker ahead of its answers adapts to how long the funct
 - an idle worker gets its first task at once, alone;
 - while it is busy, what arrives is kept, and goes out as one batch when the worker has run half of what it
   had (so the batch size follows the load by itself);
-- a worker never gets more than about ``AHEAD_US`` of work ahead; of a function never timed, one task.
+- a worker never gets more than about ``AHEAD_US`` of work or ``AHEAD_BYTES`` of arguments ahead; of a function never
+  timed, one task.
 
 Running ahead must not hold work back: when a worker has nothing to do while another one still has tasks that have
 not begun, these are recalled; a worker that blocks in ``get`` hands its own back.
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from shoal._core.batches import AHEAD_BYTES, push_bytes
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
@@ -66,6 +68,8 @@ class TaskRecord(msgspec.Struct, gc=False):
     suspect: bool = False
     #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
     estimate_us: float = 0.0
+    #: Its share of ``LeasedWorker.ahead_bytes``.
+    size: int = 0
     references: References | None = None
     #: The queue it belongs to; None for actor calls.
     queue: TaskQueue | None = None
@@ -107,6 +111,7 @@ class LeasedWorker:
     """A worker this owner may push tasks to."""
 
     __slots__ = (
+        "ahead_bytes",
         "ahead_us",
         "blocked",
         "connection",
@@ -134,6 +139,8 @@ class LeasedWorker:
         self.in_flight: dict[bytes, TaskRecord] = {}
         #: Estimated run time of ``in_flight``.
         self.ahead_us = 0.0
+        #: Bytes of their arguments.
+        self.ahead_bytes = 0
         #: Waits in ``get``: gets nothing more until it answers.
         self.blocked = False
         #: Ends after what it runs now: gets nothing more.
@@ -196,6 +203,8 @@ class TaskQueue:
 
     def add(self, record: TaskRecord) -> None:
         """A task whose arguments are ready."""
+        push = record.push
+        record.size = len(push.args) if push.refs is None else push_bytes(push)
         if self.idle and not self.pending:
             _, worker = self.idle.popitem()
             self._start(worker, [record])
@@ -242,6 +251,7 @@ class TaskQueue:
         function = record.function
         mean = function.mean_us
         worker.ahead_us -= record.estimate_us
+        worker.ahead_bytes -= record.size
         function.mean_us = duration_us + 1.0 if mean == 0.0 else mean + 0.2 * (duration_us - mean)
         return record
 
@@ -264,6 +274,7 @@ class TaskQueue:
             record = worker.in_flight.pop(task_id, None)
             if record is not None:
                 worker.ahead_us -= record.estimate_us
+                worker.ahead_bytes -= record.size
                 records.append(record)
         if blocked:
             worker.blocked = True
@@ -328,16 +339,19 @@ class TaskQueue:
             in_flight[record.push.task_id] = record
             record.estimate_us = record.function.mean_us
             worker.ahead_us += record.estimate_us
+            worker.ahead_bytes += record.size
         self._port.push(worker, records)
 
     def _refill(self, worker: LeasedWorker, now: float) -> None:
         if worker.blocked or worker.leaving or (worker.reclaim_at is not None and now >= worker.reclaim_at):
             return
         in_flight = len(worker.in_flight)
-        if in_flight and (worker.ahead_us > AHEAD_US / 2 or in_flight > MAX_IN_FLIGHT // 2):
+        if in_flight and (
+            worker.ahead_us > AHEAD_US / 2 or in_flight > MAX_IN_FLIGHT // 2 or worker.ahead_bytes > AHEAD_BYTES // 2
+        ):
             return
         batch: list[TaskRecord] = []
-        ahead = worker.ahead_us
+        ahead, ahead_bytes = worker.ahead_us, worker.ahead_bytes
         pending = self.pending
         # With several workers, the last tasks are shared out instead of all going to the first that asks; those to be
         # spread, among the leases on their way too.
@@ -349,10 +363,12 @@ class TaskQueue:
             # Replies are gathered, so of several tasks in flight nobody knows which have begun when the worker dies.
             # What may run only once must not be among them, nor what is suspected of the death.
             alone = mean == 0.0 or record.retries_left == 0 or record.suspect
-            if (alone or ahead + mean > AHEAD_US) and (in_flight or batch):
+            full = ahead + mean > AHEAD_US or ahead_bytes + record.size > AHEAD_BYTES
+            if (alone or full) and (in_flight or batch):
                 break
             batch.append(pending.popleft())
             ahead += mean
+            ahead_bytes += record.size
             if alone:
                 break
         if batch:
@@ -412,4 +428,6 @@ class TaskQueue:
         """Asserts what must always hold; for tests."""
         for lease_id, worker in self.idle.items():
             assert not worker.in_flight and self.workers.get(lease_id) is worker
+        for worker in self.workers.values():
+            assert worker.ahead_bytes == sum(record.size for record in worker.in_flight.values())
         assert self.outstanding or not self.pending

@@ -1,8 +1,8 @@
 """A worker's other half: it takes the tasks and actor calls that owners push, has them run, and answers.
 
 Plain tasks, and the calls of an ordinary actor, run one after the other on the main thread, which leads the
-reactor while it has nothing to run. Replies of short tasks are sent together: when the queue is empty, or after
-a millisecond; the background thread sees to it that none waits behind a long task.
+reactor while it has nothing to run. Replies of short tasks are sent together: when the queue is empty, after a
+millisecond, or when they fill a message; the background thread sees to it that none waits behind a long task.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current
+from shoal._core.batches import MESSAGE_BYTES, reply_bytes
 from shoal._executor.actor_host import ActorHost
 from shoal._executor.leaving import EXIT_ACTOR, Leaving
 from shoal._executor.loading import Functions
@@ -53,6 +54,7 @@ class Executor:
         self._replies: dict[bytes, list[TaskReply]] = {}
         self._reply_lock = threading.Lock()
         self._first_reply_at = 0.0
+        self._reply_bytes = 0
         #: Functions and methods that have run here.
         self._known: set[str] = set()
         #: Threads of the user's code that wait for objects; whether the CPU is lent for them.
@@ -189,9 +191,10 @@ class Executor:
             now = time.monotonic()
             with self._reply_lock:
                 self._replies.setdefault(caller, []).append(reply)
+                self._reply_bytes += reply_bytes(reply)
                 if not self._first_reply_at:
                     self._first_reply_at = now
-            if now - self._first_reply_at > GATHER_S:
+            if now - self._first_reply_at > GATHER_S or self._reply_bytes >= MESSAGE_BYTES:
                 self.flush_replies()
 
     def _run(self, caller: bytes, push: TaskPush) -> TaskReply:
@@ -222,6 +225,7 @@ class Executor:
         with self._reply_lock:
             replies, self._replies = self._replies, {}
             self._first_reply_at = 0.0
+            self._reply_bytes = 0
             # Under the lock, so that two flushing threads keep the order of the replies.
             for caller, batch in replies.items():
                 self.reply_now(caller, batch)

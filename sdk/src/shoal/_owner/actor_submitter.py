@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
+from shoal._core.batches import in_messages
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, References, TaskRecord
 from shoal._net.gcs.actors import POLL_S, Done
@@ -335,8 +336,8 @@ class ActorSubmitter:
                     continue
                 record.push.refs = resolved
             pushes.append(record.push)
-        if pushes:
-            client.connection.send(PushTasks(pushes))
+        for message in in_messages(pushes) if pushes else ():
+            client.connection.send(PushTasks(message))
         # Only now: who waits for a failed call may make the next one, which must not overtake these.
         for record, failed in failures:
             self._calls.fail_like(record, failed)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
+from shoal._core.batches import in_messages
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
@@ -90,7 +91,8 @@ class TaskSubmitter:
     # -- port of the queues -----------------------------------------------------------------------------
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
-        worker.connection.send(PushTasks([record.push for record in records]))
+        for pushes in in_messages([record.push for record in records]):
+            worker.connection.send(PushTasks(pushes))
 
     def recall(self, worker: LeasedWorker, count: int) -> None:
         worker.connection.send(Recall(count))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from shoal._core.batches import AHEAD_BYTES
 from shoal._core.tasks import (
     AHEAD_US,
     MAX_DEMAND,
@@ -63,11 +64,11 @@ class Owner:
         self.tasks = 0
         self.leases = 0
 
-    def submit(self, function: FunctionRecord, count: int = 1) -> list[TaskRecord]:
+    def submit(self, function: FunctionRecord, count: int = 1, argument_bytes: int = 0) -> list[TaskRecord]:
         records = []
         for _ in range(count):
             self.tasks += 1
-            push = TaskPush(self.tasks.to_bytes(20, "big"), b"", function.name, b"")
+            push = TaskPush(self.tasks.to_bytes(20, "big"), b"", function.name, bytes(argument_bytes))
             record = TaskRecord(push, function, [], retries_left=3)
             records.append(record)
             self.queue.add(record)
@@ -160,6 +161,33 @@ def test_worker_never_has_more_than_the_limit_of_work_ahead(owner: Owner) -> Non
     owner.submit(timed(AHEAD_US / 10), 100)
     owner.reply(worker, duration_us=AHEAD_US // 10)
     assert owner.port.batches_of(worker) == [1, 10]
+
+
+def test_worker_never_has_more_than_the_limit_of_arguments_ahead(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 100, argument_bytes=AHEAD_BYTES // 10)
+    owner.reply(worker)
+    assert owner.port.batches_of(worker) == [1, 10]
+    owner.reply(worker, 4)
+    assert owner.port.batches_of(worker) == [1, 10]
+    owner.reply(worker)
+    assert owner.port.batches_of(worker) == [1, 10, 5]
+
+
+def test_arguments_over_the_limit_go_alone(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 3, argument_bytes=2 * AHEAD_BYTES)
+    owner.reply(worker)
+    assert owner.port.batches_of(worker) == [1, 1]
+
+
+def test_handed_back_arguments_make_room_for_others(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.submit(timed(10), 21, argument_bytes=AHEAD_BYTES // 10)
+    owner.reply(worker)
+    owner.hand_back(worker, 9)
+    owner.reply(worker)
+    assert owner.port.batches_of(worker) == [1, 10, 10]
 
 
 def test_long_tasks_go_one_at_a_time(owner: Owner) -> None:
