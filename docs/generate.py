@@ -32,6 +32,11 @@ identity for mutual TLS: `SHOAL_TLS_CA`, `SHOAL_TLS_CERT` and `SHOAL_TLS_KEY` na
 ones), the same for services, drivers and health checks; without them the cluster speaks without TLS.
 """
 
+FILES = """Its files, and those of `shoal start`, are in `shoal-<uid>` below `SHOAL_TMPDIR`, else `TMPDIR`, else `/tmp`;
+`init(_temp_dir="/...")` names another place for those of its own cluster. The path is absolute and has at most 40
+bytes, as those of Unix sockets are short.
+"""
+
 
 def main() -> int:
     text = page()
@@ -59,7 +64,7 @@ def page() -> str:
             f"{(config.__doc__ or '').strip()} `python -m shoal_{config.SERVICE}`\n",
             _table(own, f"SHOAL_{config.SERVICE.upper()}_"),
         ]
-    parts += ["## An embedded cluster\n", "`init(_system_config={...})`, or the environment.\n", _embedded()]
+    parts += ["## An embedded cluster\n", "`init(_system_config={...})`, or the environment.\n", _embedded(), FILES]
     return "\n".join(parts)
 
 

@@ -10,7 +10,7 @@ from support.drivers import Driver
 from support.processes import all_gone, descendants
 
 import shoal
-from shoal import exceptions
+from shoal import cli, exceptions
 from shoal.cluster_utils import Cluster
 from shoal.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 
@@ -29,6 +29,23 @@ def cluster() -> Iterator[Cluster]:
 @shoal.remote
 def where() -> str:
     return shoal.get_runtime_context().get_node_id()
+
+
+def test_programs_of_this_machine_find_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.add_node(num_cpus=2)
+    assert cluster.head_node is not None
+    for address in (None, "auto"):
+        context = shoal.init(address)
+        assert (context["gcs_address"], context["node_id"]) == (cluster.address, cluster.head_node.node_id)
+        assert shoal.cluster_resources()["CPU"] == 3
+        shoal.shutdown()
+    monkeypatch.delenv("SHOAL_AUTH_TOKEN")  # of whoever is no child of this process
+    with Driver("report(address=ray.init()['gcs_address'])") as other:
+        assert other.report() == {"address": cluster.address}
+        assert other.wait() == 0
+    assert cli.main(["stop"]) == 0, "what `shoal start` has made, and nothing else"
+    monkeypatch.setenv("SHOAL_AUTH_TOKEN", cluster.head_node.cluster.token)
+    cluster.wait_for_nodes()
 
 
 def test_nodes_come_and_go(cluster: Cluster) -> None:

@@ -34,6 +34,24 @@ def lines(text: str) -> list[tuple[str, str]]:
     return [(match["name"], match["text"]) for line in text.splitlines() if (match := PREFIXED.match(line))]
 
 
+def test_a_session_says_once_where_its_cluster_is():
+    say = {"logging_level": "info", "logging_format": "SAID %(levelname)s %(message)s"}
+    done = run(
+        f"""
+        address = ray.get_runtime_context().gcs_address
+        print(address)
+        other = "import shoal; shoal.init(" + repr(address) + ", **{say})"
+        subprocess.run([sys.executable, "-c", other], check=True)
+        """,
+        **say,
+    )
+    address = done.stdout.strip()
+    assert done.stderr.splitlines() == [
+        f"SAID INFO Started a Shoal cluster on this machine, at {address}.",
+        f"SAID INFO Connecting to the Shoal cluster at {address}.",
+    ]
+
+
 def test_prefix_names_the_function_and_its_process():
     done = run("""
         @ray.remote

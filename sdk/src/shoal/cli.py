@@ -7,16 +7,23 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from shoal._launch import local_nodes as local
-from shoal._launch.embedded import root_directory
+from shoal._launch.daemons import await_end
+from shoal._launch.directories import root_directory
 from shoal._net.gcs.client import visiting
-from shoal._session.arguments import GATEWAY_SCHEME
-from shoal._session.session import token_for
+from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, token_for
 from shoal.exceptions import AuthenticationError
-from shoal_common.auth import DEFAULT_TOKEN_PATH, TOKEN_PATH_VARIABLE, TokenError, load_token, new_token
+from shoal_common.auth import (
+    DEFAULT_TOKEN_PATH,
+    TOKEN_PATH_VARIABLE,
+    TokenError,
+    find_token,
+    load_token,
+    new_token,
+    token_path,
+)
 from shoal_common.channel.tcp import MAX_PORT
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import NodeState
@@ -103,13 +110,13 @@ def _start(options: argparse.Namespace) -> int:
         )
     node = local.NodeOptions(**{name: getattr(options, name) for name in local.NodeOptions.__struct_fields__})
     local.check(node)
-    root = root_directory(None)
+    root = root_directory()
     if options.head:
         running = next(
             (each for each in local.recorded_nodes() if each.head and len(each.dead()) < len(each.daemons)), None
         )
         if running is not None:
-            where = running.place.gcs_address or "an address not known yet"
+            where = running.cluster.gcs_address or "an address not known yet"
             raise RuntimeError(f"a head runs here already, at {where}: run `shoal stop` first")
         head = local.HeadOptions(
             **{name: value for name in ("port", "etcd", "nats", "s3") if (value := getattr(options, name)) is not None}
@@ -129,8 +136,8 @@ def _start(options: argparse.Namespace) -> int:
 
 def _token() -> str:
     """The cluster's; a new one is written where `load_token` looks for it."""
-    path = Path.home() / DEFAULT_TOKEN_PATH
-    if TOKEN_PATH_VARIABLE not in os.environ and "SHOAL_AUTH_TOKEN" not in os.environ and not path.exists():
+    path = token_path(os.environ)
+    if TOKEN_PATH_VARIABLE not in os.environ and not find_token(os.environ):
         path.parent.mkdir(mode=0o700, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(new_token() + "\n")
@@ -139,20 +146,20 @@ def _token() -> str:
 
 
 def _explain(node: local.LocalNode, gateway_port: int | None) -> None:
-    place = node.place
-    print(f"Node {place.node_id} runs at {place.node_host}; its logs are in {node.directory / 'logs'}.")
+    cluster = node.cluster
+    print(f"Node {cluster.node_id} runs at {cluster.node_host}; its logs are in {node.directory / 'logs'}.")
     if node.head:
-        if place.node_host.startswith("127."):
+        if cluster.node_host.startswith("127."):
             print(
                 "It listens on this machine only: other machines can join a head with --node-ip-address=<its address>."
             )
         print(f"Another machine joins, with the same token in ~/{DEFAULT_TOKEN_PATH}, by")
-        print(f"    shoal start --address={place.gcs_address}")
+        print(f"    shoal start --address={cluster.gcs_address}")
     print("A program on this machine connects by")
-    print(f'    shoal.init(address="auto")        or SHOAL_ADDRESS={place.gcs_address}')
+    print(f'    shoal.init(address="auto")        or SHOAL_ADDRESS={cluster.gcs_address}')
     if gateway_port:
         print("A program anywhere else connects, with the same token, by")
-        print(f'    shoal.init("shoal://{place.node_host}:{gateway_port}")')
+        print(f'    shoal.init("shoal://{cluster.node_host}:{gateway_port}")')
     print("`shoal status` shows the cluster, `shoal stop` ends what was started on this machine.")
 
 
@@ -163,7 +170,7 @@ def _block(node: local.LocalNode) -> int:
     signal.signal(signal.SIGTERM, leave)
     try:
         sys.stdout.flush()
-        local.await_end(node)
+        await_end(node.daemons)
         for daemon in node.dead():
             log = node.directory / "logs" / f"{daemon.service}.log"
             print(f"The {daemon.service} has ended:\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
@@ -190,8 +197,8 @@ def _stop(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     address = (
         options.address
-        or os.environ.get("SHOAL_ADDRESS")
-        or next((place.gcs_address for place in local.running_places()), "")
+        or os.environ.get(ADDRESS_VARIABLE)
+        or next((cluster.gcs_address for cluster in local.running_clusters()), "")
     )
     if address.startswith(GATEWAY_SCHEME):
         raise ValueError(f"{address} is a gateway, for drivers: name the GCS with --address=host:port")

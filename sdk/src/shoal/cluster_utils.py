@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import shoal
 from shoal._launch import local_nodes as local
+from shoal._launch.daemons import await_pid
+from shoal._launch.directories import new_cluster_directory
 from shoal._net.gcs.client import visiting
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.states import NodeState
@@ -56,7 +57,7 @@ class Cluster:
         self.head_node: Node | None = None
         self.worker_nodes: list[Node] = []
         occupy_standard_streams()
-        self._root = Path(tempfile.mkdtemp(prefix="shoal-c-"))
+        self._root = new_cluster_directory()
         self._keeper: subprocess.Popen[bytes] | None = subprocess.Popen(
             interpreter("shoal.cluster_utils", str(os.getpid()), str(self._root)),
             stdin=subprocess.DEVNULL,
@@ -94,7 +95,7 @@ class Cluster:
         if self.head_node is None:
             head = local.HeadOptions(port=0, gcs=_GCS_FLAGS)
             self.head_node = local.start_head(self._root, self._token, _HOST, head, options)
-            self.address = self.head_node.place.gcs_address
+            self.address = self.head_node.cluster.gcs_address
             return self.head_node
         node = local.start_node(self._root, self._token, self.address, _HOST, options)
         self.worker_nodes.append(node)
@@ -156,7 +157,7 @@ def _keep(owner: int, root: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C is for the owner
     if os.getppid() == owner:
-        local.await_pid(owner)
+        await_pid(owner)
     local.stop(local.recorded_nodes(root), grace_s=None)
     shutil.rmtree(root, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """Services that run on this machine as processes of their own: what ``shoal start`` and ``Cluster`` make.
 
 Each node has a directory. Its ``node.json``, which only this user can read, says where the node is and which processes
-belong to it, each by its pid and the time of its start: so nothing else is ever ended.
+belong to it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import json
 import logging
 import os
 import secrets
-import select
 import shutil
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,10 +20,13 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from shoal._launch.embedded import Place, check_installed, root_directory
+from shoal._launch.cluster_address import ClusterAddress
+from shoal._launch.daemons import Daemon, end, start
+from shoal._launch.directories import root_directory
+from shoal._launch.embedded import check_installed
+from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
 from shoal._net.gcs.client import visiting
 from shoal._net.gcs.records import NodeRecord
-from shoal._session.arguments import check_amounts, node_resources, store_bytes
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.channel import tcp
 from shoal_common.states import NodeState
@@ -47,33 +47,21 @@ _S3_CREDENTIALS = "SHOAL_S3_"
 T = TypeVar("T")
 
 
-class Daemon(msgspec.Struct, frozen=True):
-    """One process."""
-
-    service: str
-    pid: int
-    #: When it started, in clock ticks since the machine did: no other process has this and the pid.
-    started: int
-
-    def alive(self) -> bool:
-        return _start_of(self.pid) == self.started
-
-
 class LocalNode(msgspec.Struct, frozen=True):
     """One raylet of this machine, and on a head the services beside it."""
 
-    place: Place
+    cluster: ClusterAddress
     head: bool
     daemons: tuple[Daemon, ...]
 
     @property
     def node_id(self) -> str:
         """Hexadecimal."""
-        return self.place.node_id
+        return self.cluster.node_id
 
     @property
     def directory(self) -> Path:
-        return Path(self.place.session_dir)
+        return Path(self.cluster.session_dir)
 
     def dead(self) -> list[Daemon]:
         return [daemon for daemon in self.daemons if not daemon.alive()]
@@ -190,26 +178,20 @@ class _Launch:
 
     def spawn(self, service: str, **flags: Any) -> None:
         arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in flags.items() if value != ""]
-        log = os.fspath(self._log(service))
         inherited = {
             name: value
             for name, value in environment().items()
             if service == "objectstore" or not name.startswith(_S3_CREDENTIALS)
         }
-        # Not subprocess: these processes outlive this one, which need not wait for them.
-        pid = os.posix_spawn(
-            sys.executable,
-            interpreter(f"shoal_{service}", *arguments),
-            {**inherited, TOKEN_VARIABLE: self._token},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
+        self._daemons.append(
+            start(
+                service,
+                interpreter(f"shoal_{service}", *arguments),
+                {**inherited, TOKEN_VARIABLE: self._token},
+                self._log(service),
+            )
         )
-        self._daemons.append(Daemon(service, pid, _start_of(pid) or 0))
-        self._record(Place("", "", "", os.fspath(self.directory), ""))
+        self._record(ClusterAddress("", "", "", os.fspath(self.directory), ""))
 
     def await_service(self, service: str, address: str) -> None:
         from shoal_common.service import healthcheck
@@ -248,12 +230,12 @@ class _Launch:
             object_store_bytes=store_bytes(options.object_store_memory),
         )
         raylet = self._await_raylet(gcs_address, bytes.fromhex(node_id))
-        place = Place(gcs_address, raylet.raylet_path, node_id, os.fspath(self.directory), self._token, host)
-        return self._record(place)
+        cluster = ClusterAddress(gcs_address, raylet.raylet_path, node_id, os.fspath(self.directory), self._token, host)
+        return self._record(cluster)
 
-    def _record(self, place: Place) -> LocalNode:
+    def _record(self, cluster: ClusterAddress) -> LocalNode:
         """From the first process on, so that all can be ended when this one is killed meanwhile."""
-        node = LocalNode(place, self._head, tuple(self._daemons))
+        node = LocalNode(cluster, self._head, tuple(self._daemons))
         new = self.directory / "new"
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(msgspec.json.encode(node))
@@ -300,26 +282,35 @@ class _Launch:
         return "\n".join(lines) or "it has logged nothing"
 
     def abandon(self) -> None:
-        _end(self._daemons, grace_s=5.0)
+        end(self._daemons, grace_s=5.0)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def recorded_nodes(root: Path | None = None) -> list[LocalNode]:
-    """What was started on this machine by this user and not stopped, dead or alive; the last one first."""
+    """What was started on this machine by this user and not stopped, dead or alive; the last one first. ``root``: of a
+    cluster that is made for tests; None: by ``shoal start``."""
+    return _read((root or root_directory()).glob(f"node_*/{_RECORD}"))
+
+
+def running_clusters() -> list[ClusterAddress]:
+    """Where a driver of this machine can attach: those of ``shoal start``, then those that are made for tests; of each
+    kind the last one started first."""
+    for_tests = _read(root_directory().glob(f"cluster_*/node_*/{_RECORD}"))
+    nodes = [*recorded_nodes(), *(node for node in for_tests if node.head)]
+    return [
+        node.cluster
+        for node in nodes
+        if node.node_id and any(daemon.service == "raylet" and daemon.alive() for daemon in node.daemons)
+    ]
+
+
+def _read(records: Iterable[Path]) -> list[LocalNode]:
+    """The last one written first."""
     nodes = []
-    for path in (root or root_directory(None)).glob(f"node_*/{_RECORD}"):
+    for path in records:
         with contextlib.suppress(OSError, msgspec.DecodeError):  # it is just being written, or removed
             nodes.append((path.stat().st_mtime, msgspec.json.decode(path.read_bytes(), type=LocalNode)))
     return [node for _time, node in sorted(nodes, key=lambda item: item[0], reverse=True)]
-
-
-def running_places() -> list[Place]:
-    """Where a driver of this machine can attach; the last one started first."""
-    return [
-        node.place
-        for node in recorded_nodes()
-        if node.node_id and any(daemon.service == "raylet" and daemon.alive() for daemon in node.daemons)
-    ]
 
 
 def stop(nodes: Sequence[LocalNode], grace_s: float | None) -> list[Daemon]:
@@ -329,71 +320,10 @@ def stop(nodes: Sequence[LocalNode], grace_s: float | None) -> list[Daemon]:
     """
     raylets = [daemon for node in nodes for daemon in node.daemons if daemon.service == "raylet"]
     others = [daemon for node in nodes for daemon in node.daemons if daemon.service != "raylet"]
-    forced = [*_end(raylets, grace_s), *_end(others, grace_s)]
+    forced = [*end(raylets, grace_s), *end(others, grace_s)]
     for node in nodes:
         shutil.rmtree(node.directory, ignore_errors=True)
     return forced
-
-
-def await_end(node: LocalNode) -> None:
-    """Returns when one of its processes has ended."""
-    with contextlib.ExitStack() as stack:
-        handles = [handle for _daemon, handle in _handles(stack, node.daemons)]
-        if len(handles) == len(node.daemons):
-            select.select(handles, [], [])
-
-
-def await_pid(pid: int) -> None:
-    """Returns when this process has ended."""
-    with contextlib.suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        select.select([handle], [], [])
-        os.close(handle)
-
-
-def _end(daemons: Iterable[Daemon], grace_s: float | None) -> list[Daemon]:
-    forced: list[Daemon] = []
-    with contextlib.ExitStack() as stack:
-        running = {handle: daemon for daemon, handle in _handles(stack, daemons)}
-        for handle in running if grace_s is not None else ():
-            _send(handle, signal.SIGTERM)
-        deadline = time.monotonic() + (grace_s or 0.0)
-        while running:
-            patience = None if forced else max(0.0, deadline - time.monotonic())
-            ended, _, _ = select.select(list(running), [], [], patience)
-            if not ended:
-                forced += running.values()
-                for handle in running:
-                    _send(handle, signal.SIGKILL)
-            for handle in ended:
-                with contextlib.suppress(ChildProcessError):  # it was started by another process, which reaps it
-                    os.waitpid(running[handle].pid, os.WNOHANG)
-                del running[handle]
-    return forced
-
-
-def _handles(stack: contextlib.ExitStack, daemons: Iterable[Daemon]) -> Iterable[tuple[Daemon, int]]:
-    """Those that live, with a pidfd each: from here on another process that gets the same pid is out of question."""
-    for daemon in daemons:
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(daemon.pid)
-            stack.callback(os.close, handle)
-            if daemon.alive():
-                yield daemon, handle
-
-
-def _send(handle: int, signum: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(handle, signum)
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when it is gone or waits to be reaped."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _free_port(host: str) -> int:

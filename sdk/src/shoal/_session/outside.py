@@ -8,10 +8,11 @@ import shutil
 import urllib.parse
 
 from shoal import exceptions
-from shoal._launch.embedded import Place, new_session_directory
+from shoal._launch.cluster_address import ClusterAddress
+from shoal._launch.directories import new_session_directory
 from shoal._net.gateway_client import GatewayClient
 from shoal._owner.core_worker import CoreWorker
-from shoal._session.arguments import GATEWAY_SCHEME
+from shoal._session.address import GATEWAY_SCHEME
 from shoal._values import local_modules as _local_modules
 from shoal_common.channel.gateway_handshake import DEFAULT_PORT
 from shoal_common.channel.handshake import HandshakeError
@@ -59,7 +60,7 @@ class OutsideDriver:
             self.close()
             raise
         self.opened = opened
-        self.place = Place(self.client.gcs_address, "", opened.node_id.hex(), opened.session_dir, token)
+        self.cluster = ClusterAddress(self.client.gcs_address, "", opened.node_id.hex(), opened.session_dir, token)
         _local_modules.send_by_value()
 
     def serves(self, core: CoreWorker) -> None:

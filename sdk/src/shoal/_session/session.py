@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ipaddress
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,22 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import _current, exceptions
-from shoal._launch.embedded import EmbeddedCluster, Place, running_clusters
-from shoal._launch.local_nodes import running_places
-from shoal._net.gcs.client import GcsClient, visiting
-from shoal._session.arguments import (
-    GATEWAY_SCHEME,
-    check_amounts,
-    check_implemented,
-    node_resources,
-    store_bytes,
-    system_settings,
-)
+from shoal._launch.cluster_address import ClusterAddress
+from shoal._launch.embedded import EmbeddedCluster
+from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
+from shoal._net.gcs.client import GcsClient
+from shoal._session import signals
+from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluster, given_token, own_host, target_of
+from shoal._session.arguments import check_implemented, system_settings
+from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
 from shoal.job_config import JobConfig
 from shoal_common import ids
-from shoal_common.channel import tcp
-from shoal_common.states import NodeState
 from shoal_common.surroundings import occupy_standard_streams, readable
 
 if TYPE_CHECKING:
@@ -40,8 +33,6 @@ logger = logging.getLogger("shoal")
 
 _lock = threading.RLock()
 _session: _Session | None = None
-#: Of a thread that forks, ``unheld``: SIGTERM was not blocked before.
-_forking = threading.local()
 
 
 class Context(Mapping[str, Any]):
@@ -88,7 +79,6 @@ class _Session:
         self.logs: LogStream | None = None
         self.cluster_id = ""
         self.context: Context | None = None
-        self.sigterm: Any = None
         self.log_level = logger.level
 
 
@@ -173,25 +163,24 @@ def init(
             namespace = job_config.ray_namespace
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
-        target = os.environ.get("SHOAL_ADDRESS") if address in (None, "auto") else address
-        if address is None and not target and running_places():
-            target = "auto"
+        target = target_of(address)
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
         worker_id = ids.new_worker_id()
         if configure_logging:
-            _configure_logging(logging_level, logging_format)
+            configure_logger(logging_level, logging_format)
         try:
-            if target in (None, "", "local") and address != "auto":
+            if not target:
                 session.cluster = EmbeddedCluster(kwargs.get("_temp_dir"))
-                place = session.cluster.start(
+                cluster = session.cluster.start(
                     resources=node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
                     object_store_bytes=store_bytes(object_store_memory),
                     labels=labels or {},
                     spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
                     settings=settings,
                 )
+                logger.info("Started a Shoal cluster on this machine, at %s.", cluster.gcs_address)
             else:
                 given = {
                     "num_cpus": num_cpus,
@@ -204,7 +193,7 @@ def init(
                     "_memory": kwargs.get("_memory"),
                     "_system_config": kwargs.get("_system_config"),
                 }
-                from_environment = address is None and bool(os.environ.get("SHOAL_ADDRESS"))
+                from_environment = address is None and bool(os.environ.get(ADDRESS_VARIABLE))
                 for name, value in given.items():
                     if value is not None and from_environment:
                         # A program that was written for a cluster of its own shall run on any.
@@ -214,31 +203,33 @@ def init(
                             f"When connecting to an existing cluster, {name} must not be provided: the cluster has "
                             "its own."
                         )
-                if target is not None and target.startswith(GATEWAY_SCHEME):
+                if target.startswith(GATEWAY_SCHEME):
                     from shoal._session.outside import OutsideDriver
 
-                    session.outside = OutsideDriver(target, _given_token(), worker_id, kwargs.get("_temp_dir"))
-                    place = session.outside.place
+                    session.outside = OutsideDriver(target, given_token(), worker_id, kwargs.get("_temp_dir"))
+                    cluster = session.outside.cluster
                 else:
-                    place = _find_cluster(target or "auto")
-            _connect(session, place, worker_id, namespace, job_config)
+                    cluster = find_cluster(target)
+                where = session.outside.address if session.outside is not None else cluster.gcs_address
+                logger.info("Connecting to the Shoal cluster at %s.", where)
+            _connect(session, cluster, worker_id, namespace, job_config)
         except BaseException:
             shutdown()
             raise
         if log_to_driver:
             session.logs = LogStream(_current.current(), session.cluster_id)
             session.logs.start()
-        _install_signal_handlers(session)
+        signals.install()
         context = Context(
             {
-                "address": session.outside.address if session.outside is not None else place.gcs_address,
-                "gcs_address": place.gcs_address,
-                "node_ip_address": place.node_host or "127.0.0.1",
-                "raylet_socket_name": place.raylet_path,
-                "object_store_address": place.raylet_path,
-                "session_dir": place.session_dir,
-                "temp_dir": str(Path(place.session_dir).parent),
-                "node_id": place.node_id,
+                "address": session.outside.address if session.outside is not None else cluster.gcs_address,
+                "gcs_address": cluster.gcs_address,
+                "node_ip_address": cluster.node_host or "127.0.0.1",
+                "raylet_socket_name": cluster.raylet_path,
+                "object_store_address": cluster.raylet_path,
+                "session_dir": cluster.session_dir,
+                "temp_dir": str(Path(cluster.session_dir).parent),
+                "node_id": cluster.node_id,
                 "webui_url": None,
             }
         )
@@ -263,8 +254,7 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             core.close()
             _current.set_current(None)
         logger.setLevel(session.log_level)
-        if threading.current_thread() is threading.main_thread():
-            _restore_signal_handlers(session)
+        signals.restore()
         if session.driver_socket is not None:
             session.driver_socket.unlink(missing_ok=True)
         if session.outside is not None:
@@ -273,83 +263,20 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             session.cluster.stop()
 
 
-def _hold_sigterm() -> None:
-    """SIGTERM waits while the thread forks: the child still has its parent's handler then, and Python ignores an
-    exception of a handler that runs among the hooks of a fork.
-    """
-    _forking.unheld = _session is not None and not (
-        {signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    )
-
-
-def _release_sigterm() -> None:
-    if _forking.unheld:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
 def _forget_in_child() -> None:
-    """A forked child must not end its parent's cluster when it exits, and ends by SIGTERM as if there were no session:
-    an exception in its place is lost where Python ignores those, and whoever terminates the child waits for ever.
-    """
+    """A forked child must not end its parent's cluster when it exits."""
     global _session
-    session, _session = _session, None
-    if session is not None:
-        _restore_signal_handlers(session)
-    _release_sigterm()
+    _session = None
 
 
 _current.register_starter(init)
 atexit.register(shutdown, True)
-os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
-# -- joining --------------------------------------------------------------------------------------------
-
-
-def _find_cluster(address: str) -> Place:
-    """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
-    if address == "auto":
-        here = _clusters_here()
-        if not here:
-            raise ConnectionError(
-                "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
-            )
-        return here[0]
-    if address.startswith("ray://"):
-        raise ValueError(f"{address} is an address of Ray's client: connect to a gateway, shoal://host:port, instead")
-    if "://" in address or ":" not in address:
-        raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'shoal://host', 'auto' or 'local'.")
-    token = token_for(address)
-    with visiting(address, token) as gcs:
-        nodes = gcs.nodes.list()
-    for node in nodes:
-        if node.state is NodeState.ALIVE and os.path.exists(node.raylet_path):
-            host = node.host if node.channel_port else ""
-            return Place(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
-    raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
-
-
-def _clusters_here() -> list[Place]:
-    """Those that ``shoal start`` has made on this machine come before those of other drivers; the last one first."""
-    return [*running_places(), *running_clusters()]
-
-
-def token_for(address: str) -> str:
-    """The token of the cluster whose GCS is there: the environment's, else this machine's record, else the file's."""
-    known = next((place.token for place in _clusters_here() if place.gcs_address == address), "")
-    return os.environ.get("SHOAL_AUTH_TOKEN") or known or _given_token() or "no token was given"
-
-
-def _given_token() -> str:
-    """The environment's, else the file's; "" = neither."""
-    path = Path(os.environ.get("SHOAL_AUTH_TOKEN_PATH") or Path.home() / ".shoal" / "auth_token")
-    written = ""
-    with contextlib.suppress(OSError):
-        written = path.read_text().strip()
-    return os.environ.get("SHOAL_AUTH_TOKEN", "").strip() or written
-
-
-def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str | None, job_config: JobConfig) -> None:
+def _connect(
+    session: _Session, cluster: ClusterAddress, worker_id: bytes, namespace: str | None, job_config: JobConfig
+) -> None:
     from shoal._net.reactor import defer_interrupts
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
@@ -357,14 +284,14 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
     from shoal_common.tls import Tls
 
     outside = session.outside
-    tls = Tls.from_environ(os.environ) if place.node_host or outside is not None else None
+    tls = Tls.from_environ(os.environ) if cluster.node_host or outside is not None else None
     gcs = GcsClient(
-        place.gcs_address, place.token, tls, patience_s=outside.opened.grace_s if outside is not None else 0.0
+        cluster.gcs_address, cluster.token, tls, patience_s=outside.opened.grace_s if outside is not None else 0.0
     )
     try:
         job = gcs.jobs.start(
             driver_id=worker_id,
-            node_id=bytes.fromhex(place.node_id),
+            node_id=bytes.fromhex(cluster.node_id),
             namespace=namespace or "",
             pid=os.getpid(),
             entrypoint=readable(" ".join(sys.argv)[:1000]),
@@ -381,22 +308,22 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
         gcs.close()
-        raise ConnectionError(f"The GCS at {place.gcs_address} did not start a job: {error.message}") from error
-    host = _own_host(place)
+        raise ConnectionError(f"The GCS at {cluster.gcs_address} did not start a job: {error.message}") from error
+    host = own_host(cluster)
     if outside is None:
-        session.driver_socket = Path(place.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
+        session.driver_socket = Path(cluster.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
     try:
         core = CoreWorker(
             role="driver",
-            token=place.token,
+            token=cluster.token,
             job_id=job.job_id,
             worker_id=worker_id,
-            node_id=bytes.fromhex(place.node_id),
-            raylet_path=place.raylet_path,
+            node_id=bytes.fromhex(cluster.node_id),
+            raylet_path=cluster.raylet_path,
             gcs=gcs,
             socket_path=str(session.driver_socket) if outside is None else outside.client.peers_path,
             session_name=job.session_name,
-            session_dir=place.session_dir,
+            session_dir=cluster.session_dir,
             namespace=job.namespace,
             host=host or "127.0.0.1",
             listen_host=host,
@@ -409,26 +336,13 @@ def _connect(session: _Session, place: Place, worker_id: bytes, namespace: str |
         raise exceptions.AuthenticationError(f"{error}.") from error
     except OSError as error:
         gcs.close()
-        raise ConnectionError(f"The raylet at {place.raylet_path} cannot be reached: {error}") from error
+        raise ConnectionError(f"The raylet at {cluster.raylet_path} cannot be reached: {error}") from error
     if outside is not None:
         outside.serves(core)
     core.default_actor_lifetime = lifetime
     _current.set_current(core)
     defer_interrupts()
     core.start()
-
-
-def _own_host(place: Place) -> str:
-    """The address by which other nodes reach this driver; "" where there are none.
-
-    It need not be its node's: the driver may run in another container, and share only the node's sockets. The address
-    towards the GCS tells, unless the GCS is on this machine: then the node is too.
-    """
-    if not place.node_host:
-        return ""
-    host, _, port = place.gcs_address.split(",")[0].rpartition(":")
-    own = tcp.local_address(host, int(port))
-    return place.node_host if ipaddress.ip_address(own).is_loopback else own
 
 
 def _absolute(paths: Iterable[Any]) -> list[bytes]:
@@ -441,30 +355,3 @@ def _absolute(paths: Iterable[Any]) -> list[bytes]:
             with contextlib.suppress(FileNotFoundError):
                 found[os.fsencode(os.path.abspath(path))] = None
     return list(found)
-
-
-def _configure_logging(level: int | str, text_format: str | None) -> None:
-    logger.setLevel(level.upper() if isinstance(level, str) else level)
-    if not logger.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(
-            logging.Formatter(text_format or "%(asctime)s\t%(levelname)s %(filename)s:%(lineno)s -- %(message)s")
-        )
-        logger.addHandler(handler)
-
-
-def _install_signal_handlers(session: _Session) -> None:
-    """SIGTERM ends the driver through ``sys.exit``, so that exit hooks run (as Ray does)."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    session.sigterm = signal.signal(signal.SIGTERM, _exit_on_signal)
-
-
-def _restore_signal_handlers(session: _Session) -> None:
-    """Unless the program has installed its own meanwhile."""
-    if session.sigterm is not None and signal.getsignal(signal.SIGTERM) is _exit_on_signal:
-        signal.signal(signal.SIGTERM, session.sigterm)
-
-
-def _exit_on_signal(signum: int, frame: Any) -> None:
-    sys.exit(signum)

@@ -1,0 +1,89 @@
+"""Which cluster ``init`` connects to: its address, and the token for it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+from shoal import exceptions
+from shoal._launch import embedded, local_nodes
+from shoal._launch.cluster_address import ClusterAddress
+from shoal._net.gcs.client import visiting
+from shoal_common.auth import TokenError, find_token
+from shoal_common.channel import tcp
+from shoal_common.states import NodeState
+
+#: Of the addresses of gateways.
+GATEWAY_SCHEME = "shoal://"
+ADDRESS_VARIABLE = "SHOAL_ADDRESS"
+
+
+def target_of(address: str | None) -> str:
+    """What ``init(address)`` connects to: "auto", "host:port", a gateway; "" = a cluster of its own."""
+    if address == "local":
+        return ""
+    named = os.environ.get(ADDRESS_VARIABLE, "") if address in (None, "auto") else address
+    if named in (None, "", "local"):
+        return "auto" if address == "auto" or (address is None and not named and local_nodes.running_clusters()) else ""
+    return named
+
+
+def find_cluster(address: str) -> ClusterAddress:
+    """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
+    if address == "auto":
+        here = _clusters_here()
+        if not here:
+            raise ConnectionError(
+                "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
+            )
+        return here[0]
+    if address.startswith("ray://"):
+        raise ValueError(f"{address} is an address of Ray's client: connect to a gateway, shoal://host:port, instead")
+    if "://" in address or ":" not in address:
+        raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'shoal://host', 'auto' or 'local'.")
+    token = token_for(address)
+    with visiting(address, token) as gcs:
+        nodes = gcs.nodes.list()
+    for node in nodes:
+        if node.state is NodeState.ALIVE and os.path.exists(node.raylet_path):
+            host = node.host if node.channel_port else ""
+            return ClusterAddress(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
+    raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
+
+
+def _clusters_here() -> list[ClusterAddress]:
+    """Those that outlive drivers come before those of other drivers."""
+    return [*local_nodes.running_clusters(), *embedded.running_clusters()]
+
+
+def token_for(address: str) -> str:
+    """The token of the cluster whose GCS is there: the environment's, else this machine's record, else the file's.
+
+    "" = there is none, which the cluster refuses. Raises: AuthenticationError when what there is cannot be used.
+    """
+    if not os.environ.get("SHOAL_AUTH_TOKEN"):
+        known = next((cluster.token for cluster in _clusters_here() if cluster.gcs_address == address), "")
+        if known:
+            return known
+    return given_token()
+
+
+def given_token() -> str:
+    """The environment's, else the file's; "" = there is none. Raises: AuthenticationError when it cannot be used."""
+    try:
+        return find_token(os.environ)
+    except TokenError as error:
+        raise exceptions.AuthenticationError(f"{error}.") from None
+
+
+def own_host(cluster: ClusterAddress) -> str:
+    """The address by which other nodes reach this driver; "" where there are none.
+
+    It need not be its node's: the driver may run in another container, and share only the node's sockets. The address
+    towards the GCS tells, unless the GCS is on this machine: then the node is too.
+    """
+    if not cluster.node_host:
+        return ""
+    host, _, port = cluster.gcs_address.split(",")[0].rpartition(":")
+    own = tcp.local_address(host, int(port))
+    return cluster.node_host if ipaddress.ip_address(own).is_loopback else own

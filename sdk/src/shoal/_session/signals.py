@@ -1,0 +1,62 @@
+"""SIGTERM in a driver: it ends through ``sys.exit``, so that exit hooks run, as Ray does.
+
+A forked child ends by SIGTERM as if there were no session: an exception in its place is lost where Python ignores
+those, and whoever terminates the child waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+#: What SIGTERM did before ``install``; None = it is not installed.
+_before: Any = None
+#: Of a thread that forks, ``unheld``: SIGTERM was not blocked before.
+_forking = threading.local()
+
+
+def install() -> None:
+    """On the main thread; on others nothing happens, as Python allows handlers there alone."""
+    global _before
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _exit)
+        if before is not _exit:  # of a session that ended on another thread
+            _before = before
+
+
+def restore() -> None:
+    """Unless the program has installed its own meanwhile. On the main thread, as ``install``."""
+    global _before
+    if threading.current_thread() is threading.main_thread():
+        before, _before = _before, None
+        if before is not None and signal.getsignal(signal.SIGTERM) is _exit:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit(signum: int, frame: Any) -> None:
+    sys.exit(signum)
+
+
+def _hold() -> None:
+    """SIGTERM waits while the thread forks: the child still has its parent's handler then, and Python ignores an
+    exception of a handler that runs among the hooks of a fork.
+    """
+    _forking.unheld = _before is not None and not (
+        {signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    )
+
+
+def _release() -> None:
+    if _forking.unheld:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _restore_in_child() -> None:
+    restore()
+    _release()
+
+
+os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_restore_in_child)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from shoal import exceptions
+from shoal._launch.cluster_address import ClusterAddress
+from shoal._session import address
+
+RUNNING = ClusterAddress("10.0.0.1:1", "", "", "", "its token")
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "running", "target"),
+    [
+        (None, None, False, ""),
+        (None, None, True, "auto"),
+        (None, "h:1", True, "h:1"),
+        (None, "local", True, ""),
+        (None, "auto", False, "auto"),
+        ("local", "h:1", True, ""),
+        ("auto", None, False, "auto"),
+        ("auto", "h:1", True, "h:1"),
+        ("auto", "local", False, "auto"),
+        ("g:2", "h:1", True, "g:2"),
+        ("", "h:1", False, ""),
+    ],
+)
+def test_what_init_connects_to(
+    given: str | None, variable: str | None, running: bool, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOAL_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("SHOAL_ADDRESS", variable)
+    monkeypatch.setattr(address.local_nodes, "running_clusters", lambda: [RUNNING] if running else [])
+    assert address.target_of(given) == target
+
+
+def test_the_token_of_the_environment_comes_first_then_this_machines_then_the_files(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("of the file")
+    monkeypatch.setattr(address, "_clusters_here", lambda: [RUNNING])
+    monkeypatch.setenv("SHOAL_AUTH_TOKEN_PATH", str(path))
+    monkeypatch.delenv("SHOAL_AUTH_TOKEN", raising=False)
+    assert address.token_for(RUNNING.gcs_address) == "its token"
+    assert address.token_for("10.0.0.2:1") == "of the file"
+    path.unlink()
+    with pytest.raises(exceptions.AuthenticationError, match="no cluster token"):
+        address.token_for("10.0.0.2:1")
+    monkeypatch.setenv("SHOAL_AUTH_TOKEN", "of the environment")
+    assert address.token_for(RUNNING.gcs_address) == "of the environment"
+
+
+def test_without_any_token_the_cluster_is_asked_without(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "_clusters_here", list)
+    for name in ("SHOAL_AUTH_TOKEN", "SHOAL_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert address.token_for("10.0.0.2:1") == ""
