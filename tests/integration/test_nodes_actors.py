@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -93,3 +94,17 @@ def test_the_end_of_an_actor_elsewhere_is_told(nodes: tuple[RayletProcess, Rayle
 def test_the_driver_is_told_which_nodes_there_are(nodes: tuple[RayletProcess, RayletProcess]) -> None:
     assert {node["NodeID"] for node in shoal.nodes() if node["Alive"]} == {node.node_id for node in nodes}
     assert shoal.cluster_resources()["CPU"] == 2
+
+
+def test_garbage_is_collected_here_for_what_waits_on_another_node(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    """The driver's only cycle holds the actor, and who waits for the actor's resource waits over there."""
+    gc.disable()
+    try:
+        holder = Counter.options(resources={"second": 1}).remote()
+        cycle: list[object] = [holder]
+        cycle.append(cycle)
+        assert shoal.get(holder.add.remote()) == 1
+        del holder, cycle
+        assert shoal.get(Counter.options(resources={"second": 1}).remote().add.remote(), timeout=60) == 1
+    finally:
+        gc.enable()

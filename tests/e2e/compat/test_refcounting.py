@@ -321,3 +321,25 @@ def test_thousand_references_in_one_object():
     del refs
     gc.collect()
     assert sum(ray.get(ray.get(box))) == 499_500
+
+
+def test_a_handle_in_a_cycle_of_references_does_not_hold_its_cpus_for_ever():
+    """The garbage collector alone finds it; it runs when something waits for resources."""
+
+    @ray.remote(num_cpus=4)
+    class Holder:
+        def ping(self):
+            return 1
+
+    gc.disable()
+    try:
+        for _ in range(2):
+            holder = Holder.remote()
+            cycle = [holder]
+            cycle.append(cycle)
+            assert ray.get(holder.ping.remote(), timeout=60) == 1
+            del holder, cycle
+        task = ray.remote(num_cpus=4)(lambda: 2)
+        assert ray.get(task.remote(), timeout=60) == 2
+    finally:
+        gc.enable()

@@ -33,6 +33,11 @@ def log(cluster: str, job_id: bytes, node_id: bytes, worker_id: bytes) -> str:
     return f"shoal.{cluster}.log.{job_id.hex()}.{node_id.hex()}.{worker_id.hex()}"
 
 
+def garbage(cluster: str, node_id: bytes) -> str:
+    """Carries nothing: something waits on this node for what only actors hold, so that garbage is to be collected."""
+    return f"shoal.{cluster}.garbage.{node_id.hex()}"
+
+
 def all_heartbeats(cluster: str) -> str:
     return f"shoal.{cluster}.heartbeat.*"
 
@@ -47,6 +52,10 @@ def all_actors(cluster: str) -> str:
 
 def all_jobs(cluster: str) -> str:
     return f"shoal.{cluster}.job.*"
+
+
+def all_garbage(cluster: str) -> str:
+    return f"shoal.{cluster}.garbage.*"
 
 
 def logs_of_job(cluster: str, job_id: bytes) -> str:

@@ -279,6 +279,11 @@ class NodeLost(Message, tag=30):
     reason: str
 
 
+class CollectGarbage(Message, tag=31):
+    """Raylet -> process: something in the cluster waits for what only actors hold. A handle that nobody can reach any
+    more, in a cycle of references, may be what keeps one of them alive."""
+
+
 # --- local object store: process <-> raylet --------------------------------------------------------
 
 
@@ -506,6 +511,7 @@ RayletMessage = (
     | NodeFind
     | NodeFound
     | NodeLost
+    | CollectGarbage
     | ObjectCreate
     | ObjectCreated
     | ObjectSeal

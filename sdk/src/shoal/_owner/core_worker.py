@@ -17,6 +17,7 @@ from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.calls import Calls
 from shoal._owner.futures import Futures
+from shoal._owner.garbage import GarbageCollection
 from shoal._owner.process import Process
 from shoal._owner.task_submitter import TaskSubmitter
 from shoal._owner.values import Values
@@ -69,6 +70,7 @@ class CoreWorker(Process):
         self.tasks = TaskSubmitter(self, self.waiting, self._calls)
         self.actors = ActorSubmitter(self, self.waiting, self._calls)
         self._futures = Futures(self.waiting, self.values)
+        self._garbage = GarbageCollection()
         self._executor: Executor | None = None
         self._next_tick = 0.0
         borrowing, calls, tasks, store, questions = self.borrowing, self._calls, self.tasks, self.store, self.questions
@@ -95,6 +97,7 @@ class CoreWorker(Process):
             frames.LeaseReclaim: lambda _, message: tasks.on_reclaim(message),
             frames.NodeFound: lambda _, message: self.raylets.on_found(message),
             frames.NodeLost: lambda _, message: self._on_node_lost(message),
+            frames.CollectGarbage: lambda _, __: self._garbage.begin(),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
         }

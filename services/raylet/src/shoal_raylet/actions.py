@@ -68,4 +68,19 @@ class ReportActorStarted:
     failure: str = ""
 
 
-Action = Send | StartWorker | KillWorker | AskWorkerToExit | WorkersUnstartable | AskScheduler | ReportActorStarted
+@dataclass(frozen=True, slots=True)
+class CollectGarbage:
+    """Something waits for what only actors hold: have the cluster's drivers and workers let go of those that nobody can
+    reach any more."""
+
+
+Action = (
+    Send
+    | StartWorker
+    | KillWorker
+    | AskWorkerToExit
+    | WorkersUnstartable
+    | AskScheduler
+    | ReportActorStarted
+    | CollectGarbage
+)

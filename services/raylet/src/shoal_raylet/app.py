@@ -33,6 +33,7 @@ from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
 from shoal_raylet.channel.connection import Identity
 from shoal_raylet.channel.server import ChannelServer
+from shoal_raylet.cluster.garbage import GarbageCalls
 from shoal_raylet.cluster.group_states import GroupStates
 from shoal_raylet.cluster.heartbeat import HeartbeatDocument, Heartbeats
 from shoal_raylet.cluster.membership import Membership
@@ -134,6 +135,7 @@ class RayletApp:
         )
         questions = PlacementQuestions(node_id, self._directory, GroupStates(gcs), schedulers)
         self._peers = Peers(pool)
+        self._garbage = GarbageCalls(self._bus, config.cluster_id, node_id, self._peers.collect_garbage)
         self._store = ObjectStore(
             index,
             self._arena,
@@ -169,6 +171,7 @@ class RayletApp:
             reports=GcsReports(gcs, node_id),
             monitor=self._monitor,
             directory=self._directory,
+            garbage=self._garbage,
             ask_scheduler=questions.ask,
             on_change=self._heartbeats.changed,
         )
@@ -229,6 +232,7 @@ class RayletApp:
         if self._membership.joined and not self._ends_cluster:
             await self._leave()
         await self._heartbeats.stop()
+        await self._garbage.stop()
         await self._directory.stop()
         await self._monitor.stop()
         if self._gateway is not None:
@@ -268,6 +272,7 @@ class RayletApp:
         )
         await self._directory.start()
         self._heartbeats.start()
+        self._garbage.start()
         self._monitor.start(self._node.killed_for_memory)
         if self._gateway is not None:
             self._gateway.start(self._inside())

@@ -23,6 +23,7 @@ from shoal_raylet.actions import (
     Action,
     AskScheduler,
     AskWorkerToExit,
+    CollectGarbage,
     KillWorker,
     ReportActorStarted,
     Send,
@@ -30,6 +31,7 @@ from shoal_raylet.actions import (
     WorkersUnstartable,
 )
 from shoal_raylet.channel.connection import Connection
+from shoal_raylet.cluster.garbage import GarbageCalls
 from shoal_raylet.cluster.nodes import NodeDirectory
 from shoal_raylet.cluster.reports import GcsReports
 from shoal_raylet.deadline import DeadlineTimer
@@ -75,6 +77,7 @@ class Node:
     reports: GcsReports
     monitor: MemoryMonitor
     directory: NodeDirectory
+    garbage: GarbageCalls
     #: Raises: ServiceError when no scheduler answers.
     ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, SchedulerAnswer]]
     #: Called when the load has changed.
@@ -271,7 +274,10 @@ class Node:
         """Why there is no room for them now, or ""."""
         if self._stopping or self.leases.draining:
             return "the node is stopping"
-        lacking = self.bundles.prepare(group_id, reservation, wanted, self._loop.time())
+        now = self._loop.time()
+        lacking = self.bundles.prepare(group_id, reservation, wanted, now)
+        if lacking:
+            self._execute(self.leases.waits_in_vain([sum(wanted.values(), ResourceSet())], now))
         self._schedule()
         return f"the node lacks {lacking}" if lacking else ""
 
@@ -371,6 +377,8 @@ class Node:
                     self._execute(self.actors.workers_unstartable(reason))
                 case AskScheduler():
                     self._background.spawn(self._ask(action))
+                case CollectGarbage():
+                    self.garbage.wanted()
                 case ReportActorStarted():
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
 

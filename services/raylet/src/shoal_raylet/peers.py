@@ -70,6 +70,10 @@ class Peers:
         """Of all processes."""
         return [connection.hello for connection in self._connections.values() if connection.hello is not None]
 
+    def collect_garbage(self) -> None:
+        for connection in self._connections.values():
+            connection.send(frames.CollectGarbage())
+
     def node_lost(self, node_id: bytes, reason: str) -> None:
         """Whoever holds leases there learns it from its own node, in case the other one still seems to answer."""
         for connection in list(self._connections.values()):

@@ -7,11 +7,12 @@ import pytest
 from shoal_common.channel import frames
 from shoal_common.placement import bundles
 from shoal_common.placement.resources import ResourceSet
-from shoal_raylet.actions import Action, AskScheduler, KillWorker, Send
+from shoal_raylet.actions import Action, AskScheduler, CollectGarbage, KillWorker, Send
 from shoal_raylet.leases.demand import LAST_PAUSE_S, MOVE_AGAIN_S, SPILL_AFTER_S
 from shoal_raylet.leases.reclaiming import QUANTUM_S
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
+from shoal_raylet.leases.starvation import PATIENCE_S
 from shoal_raylet.leases.worker_leases import PASSED_OVER_S, WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool, WorkerState
 
@@ -580,3 +581,31 @@ def test_a_bundle_that_leaves_the_node_takes_its_waiting_tasks_along() -> None:
     node.leases.bundles_changed()
     assert asked(node.pass_time(0.0)) == [1]
     assert spilled(node.answer(b"B", to(OTHER))) == [(OTHER, 1)]
+
+
+def collected(actions: list[Action]) -> bool:
+    return any(isinstance(action, CollectGarbage) for action in actions)
+
+
+def test_garbage_is_collected_when_a_task_waits_for_what_an_actor_holds() -> None:
+    node = Node(CPU=1)
+    node.ledger.allocate(b"actor", ResourceSet.of({"CPU": 1}))
+    assert not collected(node.demand(b"A", 1))
+    assert not collected(node.pass_time(PATIENCE_S / 2)), "who waits for a moment does not starve"
+    assert collected(node.pass_time(PATIENCE_S / 2))
+    assert not collected(node.pass_time(PATIENCE_S)), "not time and again"
+
+
+def test_garbage_is_not_collected_for_who_waits_for_a_lease() -> None:
+    node = Node(CPU=1)
+    node.demand(b"A", 1)
+    node.demand(b"B", 1)
+    assert not any(collected(node.pass_time(PATIENCE_S)) for _ in range(20))
+
+
+def test_garbage_is_collected_for_an_actor_at_once() -> None:
+    node = Node(CPU=1)
+    need = ResourceSet.of({"CPU": 1})
+    node.ledger.allocate(b"actor", need)
+    node.leases.actor_waits(b"other actor", need, node.now)
+    assert collected(node.pass_time(0.0))

@@ -15,18 +15,19 @@ processes (``worker_pool``), amounts (``resource_ledger``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from shoal_common.channel import frames
 from shoal_common.ids import NodeID
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
-from shoal_raylet.actions import Action, KillWorker, Send
+from shoal_raylet.actions import Action, CollectGarbage, KillWorker, Send
 from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease
 from shoal_raylet.leases.reclaiming import QUANTUM_S, to_reclaim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
+from shoal_raylet.leases.starvation import PATIENCE_S, Starvation
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 
 #: How long smaller demands may pass one that does not fit, in seconds.
@@ -64,6 +65,7 @@ class WorkerLeases:
         self._held_cpu: dict[bytes, int] = {}
         #: Actors that found no room, with what they need and when.
         self._wishes: dict[bytes, tuple[ResourceSet, float]] = {}
+        self._starvation = Starvation()
         #: A class that needs nothing is bounded by this number of leases at a time instead.
         self._free_limit = max(8, 4 * ledger.total["CPU"] // 10_000)
 
@@ -319,7 +321,14 @@ class WorkerLeases:
                 actions += self._reclaim(demand.resources, grantable, demand.job_id, demand, now)
         for need, _ in self._wishes.values():
             actions += self._reclaim(need, 1, b"", None, now)
-        return actions
+        waiting = [d for d in self._waiting.values() if d.grantable(self.alone) and now - d.waiting_since >= PATIENCE_S]
+        needs = [*(need for need, _ in self._wishes.values()), *(demand.resources for demand in waiting)]
+        return actions + self.waits_in_vain(needs, now)
+
+    def waits_in_vain(self, needs: Iterable[ResourceSet], now: float) -> list[Action]:
+        """These find no room now."""
+        starve = self._starvation.found(needs, self._ledger.total, self._coming, now)
+        return [CollectGarbage()] if starve else []
 
     def next_deadline(self, now: float) -> float | None:
         """When ``tick`` may have something to do if nothing happens before; while somebody waits, as quanta end."""
@@ -410,6 +419,11 @@ class WorkerLeases:
         for lease in asked:
             lease.reclaimed = True
         return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in asked]
+
+    def _coming(self) -> ResourceSet:
+        """What is free, and what leases give back some day."""
+        leased = (lease.demand.resources for lease in self._leases.values() if not self._is_blocked(lease))
+        return sum(leased, self._ledger.available)
 
     def _ask_if_due(self, demand: Demand, now: float) -> list[Action]:
         at = demand.ask_at(self.alone)
