@@ -147,7 +147,7 @@ def test_actor_with_threads_killed():
     calls = [victim.wait_at.remote(gate) for _ in range(4)]
     pid = shoal.get(Victim.remote().pid.remote())
     shoal.get(gate.arrived.remote(4))
-    [pid] = [p for p in _pids_of("Victim") if p != pid]
+    [pid] = [p for p in _pids_of("Victim.wait_at") if p != pid]
     os.kill(pid, signal.SIGKILL)
     for call in calls:
         with pytest.raises(exceptions.ActorDiedError, match="SIGKILL"):

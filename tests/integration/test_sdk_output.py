@@ -330,6 +330,99 @@ os._exit(0)
     assert "WELL" in done.stderr
 
 
+# --- what a task does to the streams ---------------------------------------------------------------------------------
+
+
+SPOILERS = {
+    "close": "{0}.close()",
+    "close the buffer": "{0}.buffer.close()",
+    "detach": "{0}.detach()",
+    "replace": "{0} = open(os.devnull, 'w')",
+    "replace by a closed one": "{0} = open(os.devnull, 'w'); {0}.close()",
+    "replace by nothing": "{0} = None",
+    "close the descriptor": "os.close({1})",
+    # Looked for from time to time only.
+    "redirect the descriptor": "os.dup2(os.open(os.devnull, os.O_WRONLY), {1}); time.sleep(0.05)",
+}
+
+
+@pytest.mark.parametrize(("stream", "fd"), [("stdout", 1), ("stderr", 2)])
+def test_a_task_spoils_the_streams_for_itself_only(stream, fd):
+    done = run(
+        f"""
+        @ray.remote
+        def spoil(how):
+            exec("import os, sys, time; " + how)
+            return os.getpid()
+
+        @ray.remote
+        def talk(text):
+            print(text, file=sys.{stream})
+            return os.getpid()
+
+        pids = set()
+        for name, how in {SPOILERS!r}.items():
+            pids.add(ray.get(spoil.remote(how.format("sys.{stream}", {fd}))))
+            pids.add(ray.get(talk.remote("after " + name)))
+        assert len(pids) == 1, pids
+        """,
+        num_cpus=1,
+    )
+    said = [(name, text) for name, text in lines(getattr(done, stream)) if text.startswith("after")]
+    assert said == [("talk", f"after {name}") for name in SPOILERS]
+
+
+def test_an_actor_keeps_what_it_made_of_the_streams():
+    done = run("""
+        import io
+
+        @ray.remote
+        class Redirected:
+            def __init__(self):
+                sys.stdout = io.StringIO()
+
+            def talk(self):
+                print("kept")
+
+            def said(self):
+                return sys.stdout.getvalue()
+
+        actor = Redirected.remote()
+        ray.get([actor.talk.remote() for _ in range(2)])
+        assert ray.get(actor.said.remote()) == "kept\\nkept\\n"
+    """)
+    assert "kept" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("return f'Numbered({self.number})'", "Numbered(3)"),
+        ("return 'two\\nlines'", "two lines"),
+        ("raise ValueError('broken')", "Named"),
+        ("return self.missing", "Named"),
+        ("return 7", "Named"),
+    ],
+)
+def test_prefix_is_what_an_actors_repr_says(body, name):
+    done = run(f"""
+        @ray.remote
+        class Named:
+            def __init__(self):
+                print("begins")
+                self.number = 3
+
+            def __repr__(self):
+                {body}
+
+            def talk(self):
+                print("hello")
+
+        ray.get(Named.remote().talk.remote())
+    """)
+    assert lines(done.stdout) == [("Named", "begins"), (name, "hello")]
+
+
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
@@ -342,13 +435,54 @@ class TestProcesses:
 
         assert shoal.get(my_function.remote()) == "shoal::my_function"
 
-    def test_title_is_the_actors_class(self):
+    def test_title_is_the_tasks_name_option(self):
         @shoal.remote
+        def my_function():
+            return command(os.getpid())
+
+        assert shoal.get(my_function.options(name="my name").remote()) == "shoal::my name"
+
+    @pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}, {"concurrency_groups": {"io": 1}}], ids=repr)
+    def test_title_is_the_actors_class_and_method(self, options):
         class MyActor:
+            def __init__(self):
+                self.first = command(os.getpid())
+
             def title(self):
                 return command(os.getpid())
 
-        assert shoal.get(MyActor.remote().title.remote()).startswith("shoal::MyActor")
+            def title_of_the_constructor(self):
+                return self.first
+
+        actor = shoal.remote(**options)(MyActor).remote() if options else shoal.remote(MyActor).remote()
+        assert shoal.get(actor.title_of_the_constructor.remote()) == "shoal::MyActor.__init__"
+        assert shoal.get(actor.title.remote()) == "shoal::MyActor.title"
+        assert shoal.get(actor.title.options(name="my name").remote()) == "shoal::my name"
+
+    def test_title_of_an_async_actor(self):
+        @shoal.remote
+        class MyActor:
+            async def title(self):
+                return command(os.getpid()), shoal.get_runtime_context().get_task_name()
+
+        actor = MyActor.remote()
+        assert shoal.get(actor.title.remote()) == ("shoal::MyActor.title", "MyActor.title")
+        assert shoal.get(actor.title.options(name="my name").remote()) == ("shoal::my name", "my name")
+
+    def test_title_while_nothing_runs(self):
+        @shoal.remote
+        class MyActor:
+            def pid(self):
+                return os.getpid()
+
+        @shoal.remote
+        def my_pid():
+            return os.getpid()
+
+        actor = MyActor.remote()
+        pid, other = shoal.get([actor.pid.remote(), my_pid.remote()])
+        eventually(lambda: command(pid) == "shoal::MyActor", "the actor is idle")
+        eventually(lambda: command(other) == "shoal::IDLE", "the worker is idle")
 
     def test_title_of_an_idle_worker(self):
         @shoal.remote(num_cpus=0)

@@ -6,12 +6,11 @@ import argparse
 import faulthandler
 import os
 import signal
-import sys
-from typing import Any
 
 import msgspec
 
 from shoal import _current
+from shoal._executor.appearance import Appearance
 from shoal._executor.executor import Executor
 from shoal._net.gcs.client import GcsClient
 from shoal._owner.core_worker import CoreWorker
@@ -22,35 +21,6 @@ from shoal_common.worker_launch import WorkerConfig
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-class _NamedStream:
-    """Standard output or error of a worker: says whose lines follow before the first line after a change.
-
-    The raylet prefixes lines with that name. Tasks that print nothing cost no system call.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._name = ""
-        self._announced = ""
-
-    def announce(self, name: str) -> None:
-        self._name = name
-
-    def write(self, text: str) -> int:
-        if self._name != self._announced:
-            self._announced = self._name
-            self._stream.write(f"\x01shoal-name:{self._name}\n")
-        written: int = self._stream.write(text)
-        return written
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def run(config: WorkerConfig) -> None:
     """Be a worker until the process ends; does not return."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
@@ -59,10 +29,7 @@ def run(config: WorkerConfig) -> None:
     if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in config.env:
         os.environ["SHOAL_USER_OMP"] = "1"
     os.environ.update(config.env)
-    # Opened anew: the template's own streams remember the file that it wrote to.
-    for fd, name in ((1, "stdout"), (2, "stderr")):
-        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - open as long as the process
-        setattr(sys, name, _NamedStream(stream))
+    appearance = Appearance()  # streams opened anew: the template's own remember the file that it wrote to
     tls = Tls.from_environ(os.environ)
     core = CoreWorker(
         role="worker",
@@ -80,11 +47,11 @@ def run(config: WorkerConfig) -> None:
         listen_host=config.listen_host,
         tls=tls,
     )
-    executor = Executor(core)
+    executor = Executor(core, appearance)
     core.serve(executor)
     _current.set_current(core)
     core.start()
-    executor.set_title("IDLE")
+    appearance.rest()
     executor.run()
 
 

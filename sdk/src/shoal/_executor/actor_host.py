@@ -74,6 +74,15 @@ class ActorHost:
         except Exception:  # a broken __repr__ must not hide the error it would decorate
             return self.class_name
 
+    def log_name(self) -> str:
+        """What stands before the lines it prints: what its __repr__ says, if it has one."""
+        shown: Any = type(self.instance).__repr__
+        return self.class_name if shown is object.__repr__ else self.describe()
+
+    def is_idle(self) -> bool:
+        """No call runs in a group."""
+        return not self._unanswered
+
     def method(self, name: str) -> Callable[..., Any]:
         """Raises: AttributeError."""
         method = self._methods.get(name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import _context, _current
 from shoal._core.batches import MESSAGE_BYTES, reply_bytes
 from shoal._executor.actor_host import ActorHost
+from shoal._executor.appearance import Appearance
 from shoal._executor.leaving import EXIT_ACTOR, Leaving
 from shoal._executor.loading import Functions
 from shoal._executor.process_end import kill_descendants
@@ -42,11 +42,12 @@ GATHER_S = 0.001
 class Executor:
     """Queues, runs and answers. ``on_*`` run in the leading thread under the core's lock."""
 
-    def __init__(self, core: CoreWorker) -> None:
+    def __init__(self, core: CoreWorker, appearance: Appearance) -> None:
         self._core = core
+        self._appearance = appearance
         self.leaving = Leaving(core, self)
         self._functions = Functions(core)
-        self._runner = Runner(core, self._functions, self.leaving)
+        self._runner = Runner(core, self._functions, self.leaving, appearance)
         self._queue: deque[tuple[bytes, TaskPush]] = deque()
         self._commands: deque[Callable[[], None]] = deque()
         #: The main thread's wait for something to run.
@@ -64,7 +65,6 @@ class Executor:
         #: The main thread runs a task.
         self._running = False
         self._holds_cpu = True
-        self._title = ""
         _context.process.exit_actor = self.leaving.exit_actor
 
     @property
@@ -189,6 +189,8 @@ class Executor:
             reply = self._run(caller, push)
             self._running = False
             now = time.monotonic()
+            if self.actor is None:
+                self._appearance.restore_streams(now)
             with self._reply_lock:
                 self._replies.setdefault(caller, []).append(reply)
                 self._reply_bytes += reply_bytes(reply)
@@ -198,8 +200,6 @@ class Executor:
                 self.flush_replies()
 
     def _run(self, caller: bytes, push: TaskPush) -> TaskReply:
-        if self.actor is None and push.name != self._title:
-            self.set_title(push.name)
         reply = self._runner.run(caller, push)
         if reply is None:
             self.leaving.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
@@ -230,8 +230,10 @@ class Executor:
             for caller, batch in replies.items():
                 self.reply_now(caller, batch)
 
-    def flush_stale(self) -> None:
-        """From the background thread: what has waited too long behind a task that turned out to be long."""
+    def on_tick(self) -> None:
+        """From the background thread: sends what has waited too long behind a task that turned out to be long."""
+        if self._idle is not None and (self.actor is None or self.actor.is_idle()):
+            self._appearance.rest()
         if self._replies and time.monotonic() - self._first_reply_at > GATHER_S:
             self.flush_replies()
 
@@ -284,31 +286,15 @@ class Executor:
         process.actor_class_name = creation.class_name
         process.actor_handle = creation.handle
         process.incarnation = message.incarnation
-        self.set_title(creation.class_name)
+        self._appearance.become(creation.class_name)
         host = ActorHost(self._core, self._runner, self.leaving, creation)
         error = self._runner.construct(creation, message, host)
         if not error:
             with self._core.lock:
                 self._runner.actor = host
+                self._appearance.announce(host.log_name())
                 if host.takes_calls:
                     for caller, push in self._queue:
                         host.start_calls(caller, [push])
                     self._queue.clear()
         self._core.raylet.send(frames.ActorCreated(message.actor_id, message.incarnation, error))
-
-    # -- looks --------------------------------------------------------------------------------------
-
-    def set_title(self, name: str) -> None:
-        self._title = name
-        import setproctitle
-
-        setproctitle.setproctitle(f"shoal::{name}")
-        announce_name(name)
-
-
-def announce_name(name: str) -> None:
-    """Tell the raylet, which reads this process's output, whose lines follow."""
-    for stream in (sys.stdout, sys.stderr):
-        announce = getattr(stream, "announce", None)
-        if announce is not None:
-            announce(name)

@@ -26,6 +26,7 @@ from shoal_common.channel.frames import CreateActor
 
 if TYPE_CHECKING:
     from shoal._executor.actor_host import ActorHost
+    from shoal._executor.appearance import Appearance
     from shoal._executor.leaving import Leaving
     from shoal._executor.loading import Functions
     from shoal._owner.core_worker import CoreWorker
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 class Runner:
     """Runs what owners push. Thread-safe: an actor's calls may run in several threads."""
 
-    def __init__(self, core: CoreWorker, functions: Functions, leaving: Leaving) -> None:
+    def __init__(self, core: CoreWorker, functions: Functions, leaving: Leaving, appearance: Appearance) -> None:
         self._core = core
+        self._appearance = appearance
         self._functions = functions
         self._leaving = leaving
         #: The actor in this process, once its constructor has returned; None = it runs tasks.
@@ -101,6 +103,7 @@ class Runner:
         """An actor's constructor. Returns the pickled error, empty when there is none."""
         received: list[ObjectRef[Any]] = []
         name = f"{creation.class_name}.__init__"
+        self._appearance.show(name)
         context = _context.TaskContext(self._core.task_ids.next(), name, "__init__", message.incarnation - 1)
         token = _context.current_task.set(context)
         error = b""
@@ -129,7 +132,13 @@ class Runner:
         return error
 
     def _context(self, push: TaskPush) -> _context.TaskContext:
-        name = push.name if self.actor is None else push.task_name or f"{self.actor.class_name}.{push.name}"
+        """Of a task or call that begins now, which shows in how the process looks."""
+        actor = self.actor
+        name = push.name if actor is None else push.task_name or f"{actor.class_name}.{push.name}"
+        if name != self._appearance.title:
+            self._appearance.show(name)
+            if actor is None:
+                self._appearance.announce(name)
         return _context.TaskContext(push.task_id, name, push.name, push.attempt)
 
     def _function(self, push: TaskPush) -> Callable[..., Any]:

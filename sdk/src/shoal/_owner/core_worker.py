@@ -52,7 +52,7 @@ class Executor(Protocol):
 
     def on_raylet_lost(self) -> None: ...
 
-    def flush_stale(self) -> None:
+    def on_tick(self) -> None:
         """Time has passed; without the lock."""
 
     def blocking(self) -> AbstractContextManager[None]:
@@ -210,7 +210,7 @@ class CoreWorker(Process):
         if self.table.dropped:
             self.borrowing.collect()
         if self._executor is not None:
-            self._executor.flush_stale()
+            self._executor.on_tick()
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + 0.05

@@ -1,0 +1,159 @@
+"""What a worker shows of what it runs: its title in the list of processes, and the name before the lines it prints.
+
+Standard output and error belong to the worker, not to its tasks: what one has closed or replaced is as before when the
+next one begins. An actor's are its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+import threading
+from typing import Any, TextIO
+
+import setproctitle
+
+#: Whether descriptors 1 and 2 are what they were is looked at when so many seconds have passed; a task that breaks them
+#: and ends sooner is found by who prints next.
+LOOK_EVERY_S = 0.01
+#: The name before a line has so many characters at most.
+_LONGEST_NAME = 200
+_STANDARD = (1, 2)
+
+
+class _NamedStream:
+    """Standard output or error of a worker: says whose lines follow before the first line after a change.
+
+    The raylet prefixes lines with that name. Tasks that print nothing cost no system call.
+    """
+
+    def __init__(self, stream: TextIO, descriptors: _Descriptors) -> None:
+        self._stream = stream
+        self._descriptors = descriptors
+        self._name = ""
+        self._announced = ""
+
+    def announce(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        if self._name != self._announced:
+            self._announced = self._name
+            self._write(f"\x01shoal-name:{self._name}\n")
+        return self._write(text)
+
+    def _write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            # An earlier task has closed the descriptor. The text waits in the stream's buffer.
+            self._descriptors.restore()
+            self._stream.flush()
+            return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def is_open(self) -> bool:
+        try:
+            return not self._stream.closed
+        except ValueError:
+            return False  # detached from its buffer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Descriptors:
+    """1 and 2 as they are now, kept under other numbers."""
+
+    def __init__(self) -> None:
+        self._kept = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in _STANDARD}
+        self._files = {fd: self._file(fd) for fd in _STANDARD}
+
+    @staticmethod
+    def _file(fd: int) -> tuple[int, int] | None:
+        """Which file it is; None = closed."""
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def restore(self) -> None:
+        for fd, file in self._files.items():
+            if self._file(fd) != file:
+                os.dup2(self._kept[fd], fd)
+
+
+class Appearance:
+    """One per worker, made before anything else opens descriptors."""
+
+    def __init__(self) -> None:
+        self._descriptors = _Descriptors()
+        sys.stdout = self._out = self._open(1)
+        sys.stderr = self._err = self._open(2)
+        self._name = ""
+        self._look_at = 0.0
+        #: The title now, and while nothing runs.
+        self.title = ""
+        self._resting = "IDLE"
+        self._title_lock = threading.Lock()
+
+    def _open(self, fd: int) -> _NamedStream:
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - open as long as the process
+        return _NamedStream(stream, self._descriptors)
+
+    # -- the title ----------------------------------------------------------------------------------
+
+    def show(self, title: str) -> None:
+        """What runs now; it costs some microseconds, so look at ``title`` first."""
+        with self._title_lock:
+            self.title = title
+            setproctitle.setproctitle(f"shoal::{title}")
+
+    def rest(self) -> None:
+        """Nothing runs. Told by the background thread, so that calls one after the other pay nothing for it."""
+        if self.title != self._resting:
+            self.show(self._resting)
+
+    def become(self, class_name: str) -> None:
+        """The worker is an actor from now on."""
+        self._resting = class_name
+        self.announce(class_name)
+
+    # -- the streams --------------------------------------------------------------------------------
+
+    def announce(self, name: str) -> None:
+        """Whose lines follow."""
+        self._name = "".join(c if c.isprintable() else " " for c in name[:_LONGEST_NAME])
+        self._out.announce(self._name)
+        self._err.announce(self._name)
+
+    def restore_streams(self, now: float) -> None:
+        """After a task. ``now`` as of ``time.monotonic``."""
+        out, err = self._out, self._err
+        if sys.stdout is not out or sys.stderr is not err or not out.is_open() or not err.is_open():
+            self._restore_objects()
+        elif now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY_S
+        self._descriptors.restore()
+
+    def _restore_objects(self) -> None:
+        for now in (sys.stdout, sys.stderr):
+            if now is not self._out and now is not self._err:
+                with contextlib.suppress(Exception):  # it is the task's, and may be anything
+                    now.flush()
+        if not self._out.is_open():
+            self._out = self._open(1)
+        if not self._err.is_open():
+            self._err = self._open(2)
+        sys.stdout, sys.stderr = self._out, self._err
+        self.announce(self._name)
