@@ -702,10 +702,15 @@ def test_exiting_worker_loses_no_queued_task():
 # --- one CPU ---------------------------------------------------------------------------------------------------
 
 
-def test_no_deadlock_on_one_cpu():
+@pytest.fixture
+def one_cpu():
     ray.shutdown()
     ray.init(num_cpus=1, **QUIET)
+    yield
+    ray.shutdown()
 
+
+def test_no_deadlock_on_one_cpu(one_cpu):
     @ray.remote
     def leaf(i):
         return i
@@ -714,7 +719,40 @@ def test_no_deadlock_on_one_cpu():
     def root(i):
         return sum(ray.get([leaf.remote(i), leaf.remote(i)]))
 
-    try:
-        assert ray.get([root.remote(i) for i in range(5)], timeout=90) == [0, 2, 4, 6, 8]
-    finally:
-        ray.shutdown()
+    assert ray.get([root.remote(i) for i in range(5)], timeout=90) == [0, 2, 4, 6, 8]
+
+
+def test_waiting_for_a_task_of_others_lends_the_cpu(one_cpu):
+    signal = new_signal()
+
+    @ray.remote
+    def leaf(_):
+        return 1
+
+    @ray.remote
+    def reads(box):
+        return ray.get(box[0]) + ray.get(box[0])
+
+    @ray.remote
+    def waits(box):
+        ready, _ = ray.wait(box)
+        return ray.get(ready[0])
+
+    # It cannot run before the tasks that wait for it have begun.
+    late = leaf.remote(signal.wait.remote())
+    waiting = [reads.remote([late]), waits.remote([late])]
+    signal.send.remote()
+    assert ray.get(waiting, timeout=90) == [2, 1]
+
+
+@pytest.mark.parametrize("value", [7, [1] * 500_000], ids=["inline", "stored"])
+def test_getting_what_is_there_keeps_the_cpu(one_cpu, value):
+    @ray.remote
+    def reads(box):
+        for _ in range(5):
+            ready, _ = ray.wait(box)
+            assert ray.get(ready[0]) == value
+        return os.getpid()
+
+    box = [ray.put(value)]
+    assert len(set(ray.get([reads.remote(box) for _ in range(8)], timeout=90))) == 1

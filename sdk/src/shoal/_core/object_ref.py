@@ -147,5 +147,7 @@ class ObjectEntry(msgspec.Struct, gc=False):
     registered: int = 0
     #: Borrowed: the value has been asked for.
     asked: bool = False
+    #: Borrowed: its owner has said that there was no value yet.
+    unmade: bool = False
     #: Called when the object is freed (actor handles: the last one is gone).
     on_free: Callable[[], None] | None = None

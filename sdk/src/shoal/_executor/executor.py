@@ -58,9 +58,12 @@ class Executor:
         self._reply_bytes = 0
         #: Functions and methods that have run here.
         self._known: set[str] = set()
-        #: Threads of the user's code that wait for objects; whether the CPU is lent for them.
+        #: Threads of the user's code that wait for objects; whether they have waited for long, and the CPU is lent.
         self._blocked = 0
+        self._waits_long = False
         self._lent = False
+        #: Counts the times when at least one waits.
+        self._wait_number = 0
         self._block_lock = threading.Lock()
         #: The main thread runs a task.
         self._running = False
@@ -80,7 +83,7 @@ class Executor:
         if actor is not None and actor.takes_calls:
             actor.start_calls(caller, tasks)
             return
-        if (self._blocked and self._running and actor is None) or leaving:
+        if (self._waits_long and self._running and actor is None) or leaving:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=leaving))
             return
         self._queue.extend([(caller, task) for task in tasks])
@@ -240,31 +243,49 @@ class Executor:
     # -- blocking -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def blocking(self) -> Iterator[None]:
-        """Around a wait of user code in any thread: replies go out, tasks not begun go back, the CPU is lent.
+    def blocking(self, lend_after: float) -> Iterator[None]:
+        """Around a wait of user code in any thread: replies go out, and tasks not begun go back and the CPU is lent
+        when it lasts longer than ``lend_after`` seconds.
 
         Ray lends it for the main thread only; then a task that waits for its own threads, which wait for other
         tasks, can hold the CPU that those need. Lending too early costs a moment of two tasks on one CPU.
         """
         with self._block_lock:
             self._blocked += 1
-            first = self._blocked == 1
-            lent = first and self._holds_cpu
-            if lent:
-                self._core.raylet.send(frames.Blocked())
-                self._lent = True
-        if first:
-            self.flush_replies()
-            if self.actor is None and self._running:
-                self.hand_back()
+            if self._blocked == 1:
+                self._wait_number += 1
+            number = self._wait_number
+        self.flush_replies()
+        if lend_after:
+            self._core.reactor.call_later(lend_after, lambda: self._lend_cpu_in(number))
+        else:
+            self.lend_cpu()
         try:
             yield
         finally:
             with self._block_lock:
                 self._blocked -= 1
-                if not self._blocked and self._lent:
-                    self._lent = False
-                    self._core.raylet.send(frames.Unblocked())
+                if not self._blocked:
+                    self._waits_long = False
+                    if self._lent:
+                        self._lent = False
+                        self._core.raylet.send(frames.Unblocked())
+
+    def _lend_cpu_in(self, number: int) -> None:
+        if number == self._wait_number:
+            self.lend_cpu()
+
+    def lend_cpu(self) -> None:
+        """Whoever waits, does so for what others are to do."""
+        with self._block_lock:
+            if not self._blocked or self._waits_long:
+                return
+            self._waits_long = True
+            if self._holds_cpu:
+                self._core.raylet.send(frames.Blocked())
+                self._lent = True
+        if self.actor is None and self._running:
+            self.hand_back()
 
     def hand_back(self, leaving: bool = False) -> None:
         """Tasks that have not begun go back to their owners."""

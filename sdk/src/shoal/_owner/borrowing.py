@@ -29,6 +29,7 @@ from shoal._wire.peer_frames import (
     RefWire,
     RemoveBorrower,
     Value,
+    ValuePending,
     ValueReady,
 )
 from shoal._wire.value_kinds import ERROR, PENDING, STORED
@@ -237,6 +238,7 @@ class Borrowing:
         elif entry.state != PENDING:
             self.send_value(connection.peer_worker_id, entry)
         else:
+            connection.send(ValuePending(message.object_id))
             self._waiting.watch(entry, _RemoteWatcher(self, connection.peer_worker_id))
 
     def send_value(self, worker_id: bytes, entry: ObjectEntry) -> None:
@@ -246,6 +248,14 @@ class Borrowing:
             contained = self.lend(entry.contained, receiver)
         value = Value(entry.state, entry.payload, entry.size, entry.node_id, contained)
         self.send_after_acks(worker_id, ValueReady(entry.object_id, value))
+
+    def on_pending(self, message: ValuePending) -> None:
+        """Who waits for it here waits for somebody else's work."""
+        entry = self._process.table.entries.get(message.object_id)
+        if entry is not None:
+            entry.unmade = True
+        if self._process.lend_cpu is not None:
+            self._process.lend_cpu()
 
     def on_value(self, message: ValueReady) -> None:
         entry = self._process.table.entries.get(message.object_id)

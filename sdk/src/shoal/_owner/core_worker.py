@@ -32,6 +32,7 @@ from shoal._wire.peer_frames import (
     RemoveBorrower,
     TaskPush,
     TaskReplies,
+    ValuePending,
     ValueReady,
 )
 from shoal._wire.value_kinds import ERROR, PENDING
@@ -55,8 +56,11 @@ class Executor(Protocol):
     def on_tick(self) -> None:
         """Time has passed; without the lock."""
 
-    def blocking(self) -> AbstractContextManager[None]:
+    def blocking(self, lend_after: float) -> AbstractContextManager[None]:
         """As ``Process.blocking``."""
+
+    def lend_cpu(self) -> None:
+        """As ``Process.lend_cpu``."""
 
 
 class CoreWorker(Process):
@@ -79,6 +83,7 @@ class CoreWorker(Process):
             TaskReplies: lambda peer, message: calls.on_replies(peer.peer_worker_id, message.replies),
             Recalled: lambda peer, message: tasks.on_recalled(peer.peer_worker_id, message),
             GetValue: borrowing.on_get,
+            ValuePending: lambda _, message: borrowing.on_pending(message),
             ValueReady: lambda _, message: borrowing.on_value(message),
             AddBorrower: borrowing.on_add,
             BorrowerAdded: lambda _, message: borrowing.on_added(message),
@@ -108,6 +113,7 @@ class CoreWorker(Process):
         """This process is a worker. Before ``start``."""
         self._executor = executor
         self.blocking = executor.blocking
+        self.lend_cpu = executor.lend_cpu
         self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message.tasks)
         self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
 

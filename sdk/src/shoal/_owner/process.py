@@ -81,7 +81,9 @@ class Process(ABC):
         self.node_error: Exception = exceptions.LocalRayletDiedError()
         self.closed = False
         #: A worker's: around a wait of user code (see ``Executor.blocking``).
-        self.blocking: Callable[[], AbstractContextManager[None]] | None = None
+        self.blocking: Callable[[float], AbstractContextManager[None]] | None = None
+        #: A worker's: whoever waits now waits for long (see ``Executor.lend_cpu``).
+        self.lend_cpu: Callable[[], None] | None = None
         #: References pickled outside of Shoal's own messages: nobody counts those, so they live as long as the job.
         self.pinned_for_ever: list[Any] = []
         self.lock = threading.RLock()

@@ -18,6 +18,9 @@ from shoal._wire.value_kinds import ERROR, INLINE, PACKED, PENDING, STORED
 if TYPE_CHECKING:
     from shoal._owner.process import Process
 
+#: A node's raylet has answered by then if it has a copy of an object from elsewhere, in seconds.
+COPY_IS_HERE_S = 0.02
+
 
 class Values:
     """Of one process. Callers do not hold its lock."""
@@ -132,10 +135,11 @@ class Values:
         return loads(entry.payload)
 
     def load_stored(self, object_id: bytes, home: bytes, deadline: float | None = None) -> Any:
-        """The value of an object in a node's store. A task gives its CPU to others while it comes from another node."""
+        """The value of an object in a node's store. A task gives its CPU to others while it comes from another node,
+        but not while it reads what has come already."""
         process = self._process
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         if home != process.node_id and process.blocking is not None and not process.store.is_here(object_id):
-            with process.blocking():
+            with process.blocking(COPY_IS_HERE_S):
                 return process.store.load(object_id, home, timeout)
         return process.store.load(object_id, home, timeout)

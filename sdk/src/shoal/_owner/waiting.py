@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from shoal._owner.process import Process
 
 
+#: An owner that can answer has answered by then, in seconds.
+OWNER_ANSWERS_S = 0.1
+
+
 class _GetWatcher:
     """``get`` waits for all, or the first error."""
 
@@ -129,7 +133,7 @@ class Waiting:
                 if not waiting or any(entry.state == ERROR for entry in entries):
                     return
                 waiter.remaining = len(waiting)
-            if not self.block(waiter, timeout):
+            if not self.block(waiter, timeout, waiting):
                 missing = next((entry for entry in entries if entry.state == PENDING), None)
                 if missing is not None:
                     raise exceptions.GetTimeoutError(
@@ -156,7 +160,7 @@ class Waiting:
                     waiter.remaining = num_returns - (len(refs) - len(entries))
                     waiting = self._watch_all(entries, watcher) if waiter.remaining > 0 else []
                 if waiter.remaining > 0 and waiting:
-                    self.block(waiter, timeout)
+                    self.block(waiter, timeout, waiting)
             finally:
                 with process.lock:
                     self._unwatch(entries, watcher)
@@ -175,12 +179,13 @@ class Waiting:
         chosen = set(found)
         return [refs[i] for i in found], [ref for i, ref in enumerate(refs) if i not in chosen]
 
-    def block(self, waiter: Waiter, timeout: float | None = None) -> bool:
-        """Wait without the lock; a task that blocks lends its CPU meanwhile."""
+    def block(self, waiter: Waiter, timeout: float | None, entries: list[ObjectEntry]) -> bool:
+        """Wait for ``entries`` without the lock. A task that does so lends its CPU, unless all that it waits for is the
+        word of other owners, which may have had the values for long."""
         process = self._process
         process.flush()
         if process.blocking is not None:
-            with process.blocking():
+            with process.blocking(OWNER_ANSWERS_S if all(map(_may_be_made, entries)) else 0.0):
                 return process.reactor.wait(waiter, timeout)
         return process.reactor.wait(waiter, timeout)
 
@@ -196,6 +201,10 @@ class Waiting:
         for entry in entries:
             if entry.watchers is not None and watcher in entry.watchers:
                 entry.watchers.remove(watcher)
+
+
+def _may_be_made(entry: ObjectEntry) -> bool:
+    return entry.owner is not None and not entry.unmade
 
 
 def _ready_indices(refs: list[ObjectRef[Any]], most: int) -> list[int]:

@@ -111,6 +111,12 @@ class ValueReady(Message, tag=105):
     value: Value
 
 
+class ValuePending(Message, tag=109):
+    """Owner -> borrower: asked for the value, there is none yet. ``ValueReady`` follows when there is."""
+
+    object_id: bytes
+
+
 class AddBorrower(Message, tag=106):
     """-> owner: ``borrower`` holds these objects. Answered by ``BorrowerAdded``."""
 
@@ -132,5 +138,14 @@ class RemoveBorrower(Message, tag=108):
 
 
 PeerMessage = (
-    PushTasks | TaskReplies | Recall | Recalled | GetValue | ValueReady | AddBorrower | BorrowerAdded | RemoveBorrower
+    PushTasks
+    | TaskReplies
+    | Recall
+    | Recalled
+    | GetValue
+    | ValuePending
+    | ValueReady
+    | AddBorrower
+    | BorrowerAdded
+    | RemoveBorrower
 )
