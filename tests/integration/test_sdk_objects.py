@@ -64,6 +64,24 @@ def test_five_times_the_store_by_put():
     eventually(lambda: spilled(context) == 0, "spilled objects that nobody needs are deleted")
 
 
+def test_what_is_read_in_order_pushes_out_what_was_read_and_not_what_comes_next():
+    context = start()
+    refs = [shoal.put(block(number)) for number in range(50)]
+    before = spilled(context)
+    for ref in refs:
+        shoal.get(ref, timeout=PATIENCE_S)
+    # The first ones need room, and nothing has been read yet that could make it: one blob, or two.
+    assert spilled(context) - before <= 2 * 24 * MIB + MIB
+
+
+def test_a_list_of_spilled_objects_is_read_at_once():
+    start()
+    refs = [shoal.put(block(number)) for number in range(30)]
+    for first in (0, 8, 24):
+        arrays = shoal.get(refs[first : first + 6], timeout=PATIENCE_S)
+        assert [digest(array) for array in arrays] == [digest(block(first + number)) for number in range(6)]
+
+
 def test_five_times_the_store_by_results():
     start()
 

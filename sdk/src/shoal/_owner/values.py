@@ -96,6 +96,13 @@ class Values:
             self._raise_error(refs)
             self._waiting.until_ready(pending, timeout)
             self._raise_error(refs)
+        stored = [entry for ref in refs if (entry := ref._entry).state == STORED]
+        if len(stored) > 1:
+            # All at once, what comes from other nodes or out of blobs; else each would wait for the one before.
+            store = self._process.store
+            away = [(entry.object_id, entry.node_id) for entry in stored if not store.is_here(entry.object_id)]
+            if away:
+                store.prefetch(away)
         return [
             loads(entry.payload)
             if (entry := ref._entry).state == INLINE and entry.contained is None

@@ -82,7 +82,7 @@ class StoreClient(ABC):
         """``load`` would ask nobody."""
 
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
-        """These, each with its home, will be loaded soon: begin to bring them to this node."""
+        """These, each with its home, will be loaded soon: begin to bring them to this node, or out of their blobs."""
         self._raylet.send(ObjectPrefetch(objects))
 
     @abstractmethod

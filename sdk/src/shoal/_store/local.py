@@ -19,8 +19,11 @@ from shoal._store.client import StoreClient
 from shoal._values.serialization import loads, unpack
 from shoal_common.channel.frames import ObjectSeal, ObjectUnpin
 
-#: Pins kept although no value uses them, so that the next ``get`` asks nobody.
+#: Pins kept although no value uses them, so that the next ``get`` asks nobody: at most so many, of objects that take
+#: such a share of the arena together. With large ones the question costs nothing beside what is done with them, and the
+#: arena would be full of what only looks as if it were in use.
 MAX_CACHED_PINS = 256
+CACHED_SHARE = 1 / 8
 
 
 class _PinTracker(weakref.ref[Any]):
@@ -51,6 +54,8 @@ class LocalStore(StoreClient):
         self._pins: dict[bytes, _PinTracker] = {}
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
+        self._cached_sizes: dict[bytes, int] = {}
+        self._cache_lock = threading.Lock()
         #: All of them, by their own id: one that nobody refers to never fires, and threads that read an object at the
         #: same time pin it more than once.
         self._trackers: dict[int, _PinTracker] = {}
@@ -93,12 +98,24 @@ class LocalStore(StoreClient):
             array = tracker() if tracker is not None else None
             if array is None:
                 array = self._pin(object_id, home, timeout)
-            parts = unpack(memoryview(array).cast("B").toreadonly())
-            if len(self._cached) >= MAX_CACHED_PINS:
-                self._cached.pop(next(iter(self._cached)), None)
-            self._cached[object_id] = parts
+            view = memoryview(array).cast("B").toreadonly()
+            parts = unpack(view)
+            self._cache(object_id, parts, view.nbytes)
         pickled, buffers = parts
         return loads(pickled, buffers=buffers)
+
+    def _cache(self, object_id: bytes, parts: tuple[memoryview, list[memoryview]], size: int) -> None:
+        """Keeps it instead of those that were read first."""
+        with self._cache_lock:
+            sizes, limit = self._cached_sizes, int(self._arena_size * CACHED_SHARE)
+            total = sum(sizes.values()) + size
+            while sizes and (total > limit or len(sizes) >= MAX_CACHED_PINS):
+                oldest = next(iter(sizes))
+                total -= sizes.pop(oldest)
+                self._cached.pop(oldest, None)
+            if total <= limit:
+                self._cached[object_id] = parts
+                sizes[object_id] = size
 
     def is_here(self, object_id: bytes) -> bool:
         """This process has it pinned, so that ``load`` asks nobody."""
@@ -126,8 +143,10 @@ class LocalStore(StoreClient):
 
     def uncache(self, object_ids: list[bytes]) -> None:
         """Let go of pins that no value uses."""
-        for object_id in object_ids:
-            self._cached.pop(object_id, None)
+        with self._cache_lock:
+            for object_id in object_ids:
+                self._cached.pop(object_id, None)
+                self._cached_sizes.pop(object_id, None)
         self.release_unpinned()
 
     def release_unpinned(self) -> None:
@@ -147,6 +166,7 @@ class LocalStore(StoreClient):
     def close(self) -> None:
         """Give the mapping up; views that still live keep it until they go."""
         self._cached.clear()
+        self._cached_sizes.clear()
         self._arena = None
         if self._arena_fd >= 0:
             os.close(self._arena_fd)

@@ -100,7 +100,7 @@ class ObjectStore:
             frames.ObjectGetEnd: lambda peer, m: index.end_get(
                 peer, m.request, m.object_id, self._problem(m.object_id)
             ),
-            frames.ObjectPrefetch: lambda peer, m: index.prefetch(m.objects),
+            frames.ObjectPrefetch: lambda peer, m: index.prefetch(m.objects, self._loop.time()),
             frames.ObjectUnpin: lambda peer, m: index.unpin(peer, m.object_id, self._loop.time()),
             frames.ObjectFree: self._free,
         }

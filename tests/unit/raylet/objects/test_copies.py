@@ -72,7 +72,7 @@ class Store:
         return self.run(self.index.get(peer, self.requests, oid(number), HOME, self.now))
 
     def prefetch(self, *numbers: int) -> None:
-        self.run(self.index.prefetch([(oid(number), HOME) for number in numbers]))
+        self.run(self.index.prefetch([(oid(number), HOME) for number in numbers], self.now))
 
     def locate(self, kib: int) -> list[Any]:
         """The home answers about what was asked first."""

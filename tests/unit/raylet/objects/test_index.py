@@ -75,6 +75,13 @@ class Store:
         self.requests += 1
         return self.run(self.index.get(peer, self.requests, oid(number), b"", self.now))
 
+    def prefetch(self, *numbers: int) -> list[Any]:
+        return self.run(self.index.prefetch([(oid(number), b"") for number in numbers], self.now))
+
+    def restoring(self) -> list[int]:
+        """The numbers of the objects that are being restored."""
+        return [int.from_bytes(restore.entry.object_id[len(JOB) :], "big") for restore in self.restores]
+
     def unpin(self, number: int, peer: bytes = A) -> list[Any]:
         return self.run(self.index.unpin(peer, oid(number), self.now))
 
@@ -242,6 +249,82 @@ def test_a_spilled_object_is_restored_for_whoever_asks() -> None:
     located = store.finish_restore()
     assert [message.size for message in located] == [40 * 1024] * 2
     assert store.index.restored_bytes == 40 * 1024
+
+
+def full_store() -> Store:
+    """1 to 4 lie in blobs only, 5 to 8 in memory only; each is a quarter of it."""
+    store = Store()
+    for number in range(1, 9):
+        created = store.create(number, 16)
+        while not created:
+            created = store.finish_spill()
+        store.run(store.index.seal(A, oid(number), store.now))
+    return store
+
+
+def test_who_reads_in_the_order_of_spilling_finds_the_next_ones_restored_ahead() -> None:
+    store = full_store()
+    store.get(1)
+    store.finish_spill()  # of 5, which makes room
+    assert store.restoring() == [1]
+    store.finish_restore()
+    store.unpin(1)
+    assert store.restoring() == [2]
+    store.finish_restore()
+    (located,) = store.get(2)
+    assert not located.error
+    store.unpin(2)
+    assert store.restoring() == [3]
+    # Now that somebody waits for it, it is no longer ahead.
+    assert store.get(3) == []
+    (located,) = store.finish_restore()
+    assert not located.error
+
+
+def test_who_reads_in_another_order_has_nothing_restored_ahead() -> None:
+    store = full_store()
+    store.get(3)
+    store.finish_spill()
+    store.finish_restore()
+    store.unpin(3)
+    assert store.restores == []
+
+
+def test_what_is_asked_for_ahead_is_restored_several_at_a_time_and_takes_no_room_from_others() -> None:
+    store = full_store()
+    store.prefetch(1, 2, 3, 99)
+    assert store.restores == [] and store.spills == []
+    store.free(7, 8)
+    assert store.restoring() == [1, 2]
+    store.finish_restore()
+    store.finish_restore()
+    # What nobody has read yet does not make room for the third.
+    store.prefetch(3)
+    assert store.restores == []
+    store.get(1)
+    store.unpin(1)
+    assert store.restoring() == [3]
+
+
+def test_what_is_freed_is_not_restored_ahead() -> None:
+    store = full_store()
+    store.prefetch(1, 2)
+    store.free(1)
+    store.free(8)
+    assert store.restoring() == [2]
+    store.free(2)
+    store.finish_restore()
+    assert store.used_kib == 48
+
+
+def test_what_cannot_be_restored_ahead_is_tried_again_for_whoever_asks() -> None:
+    store = full_store()
+    store.prefetch(1)
+    store.free(8)
+    store.finish_restore("the disk fails")
+    assert store.get(1) == []
+    (located,) = store.finish_restore()
+    assert not located.error
 
 
 def test_memory_whose_object_lies_in_a_blob_is_taken_without_writing_again() -> None:
@@ -586,6 +669,10 @@ class IndexMachine(RuleBasedStateMachine):
     def get(self, number: int, peer: bytes) -> None:
         self.asked[self.store.requests + 1] = (oid(number), peer, 0)
         self.note(self.store.get(number, peer))
+
+    @rule(number=NUMBERS, following=NUMBERS)
+    def prefetch(self, number: int, following: int) -> None:
+        self.note(self.store.prefetch(number, following))
 
     @rule(data=st.data())
     def unpin(self, data: st.DataObject) -> None:

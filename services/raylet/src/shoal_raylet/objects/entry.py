@@ -36,9 +36,11 @@ class Entry:
     getters: list[tuple[bytes, int]] = field(default_factory=list)
     blob: Blob | None = None
     blob_offset: int = 0
+    #: Its place in the order in which objects were spilled; 0 = it was not.
+    spilled_as: int = 0
     #: Its bytes are looked for, wait for room, or are on their way here.
     arriving: bool = False
-    #: Fetched ahead, and nobody has read it yet.
+    #: Fetched or restored ahead, and nobody has read it yet.
     unread: bool = False
     uncache_sent: bool = False
 

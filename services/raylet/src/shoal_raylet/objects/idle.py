@@ -52,6 +52,6 @@ class IdleObjects:
             objects.pop(entry, None)
 
     def validate(self) -> None:
-        assert all(entry.unread and entry.home for entry in self._unread)
+        assert all(entry.unread and (entry.home or entry.blob is not None) for entry in self._unread)
         assert all(not entry.unread and (entry.blob is not None or entry.home) for entry in self._evictable)
         assert all(entry.blob is None and not entry.home for entry in self._spillable)

@@ -54,7 +54,7 @@ class ObjectIndex:
         self._node_id = node_id
         self._entries: dict[bytes, Entry] = {}
         self._by_owner: dict[bytes, set[Entry]] = {}
-        #: Copies that are being looked for or fetched although nobody waits for them yet.
+        #: What is being looked for, fetched or restored although nobody waits for it yet.
         self._ahead: set[Entry] = set()
         self.restored_bytes = 0
 
@@ -114,16 +114,17 @@ class ObjectIndex:
             entry.getters.append((peer, request))
             return [Locate(entry)]
         if entry.sealed and entry.offset is not None and not entry.arriving:
-            entry.unread = False
+            was_ahead, entry.unread = entry.unread, False
             self._room.pin(entry, peer)
-            return [Send(peer, frames.ObjectLocated(request, entry.offset, entry.size, path=entry.path))]
+            located = Send(peer, frames.ObjectLocated(request, entry.offset, entry.size, path=entry.path))
+            return [located, *self._read_on(entry, now)] if was_ahead else [located]
         entry.getters.append((peer, request))
         if entry in self._ahead:
-            return self._hurry(entry, now)
+            return self._hurry(entry, now) + self._read_on(entry, now)
         if not entry.sealed or entry.arriving:
             return []
         entry.arriving = True
-        return self._room.wait(Waiting(object_id, entry.size, now, entry=entry), now)
+        return self._room.wait(Waiting(object_id, entry.size, now, entry=entry), now) + self._read_on(entry, now)
 
     @noted
     def end_get(self, peer: bytes, request: int, object_id: bytes, problem: str) -> list[StoreAction]:
@@ -135,15 +136,17 @@ class ObjectIndex:
         return [Send(peer, frames.ObjectLocated(request, 0, 0, get_timed_out(problem)))]
 
     @noted
-    def prefetch(self, objects: list[tuple[bytes, bytes]]) -> list[StoreAction]:
-        """Objects with their homes, of which those that are not here are fetched ahead."""
+    def prefetch(self, objects: list[tuple[bytes, bytes]], now: float) -> list[StoreAction]:
+        """Objects with their homes: those that are not here are fetched ahead, and spilled ones restored."""
         actions: list[StoreAction] = []
         for object_id, home in objects:
-            if object_id in self._entries or home in (b"", self._node_id) or len(self._ahead) >= MAX_PREFETCHES:
-                continue
-            entry = self._expect(object_id, home)
-            self._ahead.add(entry)
-            actions.append(Locate(entry))
+            entry = self._entries.get(object_id)
+            if entry is not None:
+                actions += self._restore_ahead(entry, now)
+            elif home not in (b"", self._node_id) and len(self._ahead) < MAX_PREFETCHES:
+                entry = self._expect(object_id, home)
+                self._ahead.add(entry)
+                actions.append(Locate(entry))
         return actions
 
     @noted
@@ -290,6 +293,8 @@ class ObjectIndex:
     def restored(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
         """``error``: why its blob cannot be read, as ``ObjectLocated.error``."""
         entry.arriving = False
+        entry.unread = entry in self._ahead and not error
+        self._ahead.discard(entry)
         actions: list[StoreAction] = []
         if error:
             actions += self._fail_getters(entry, error)
@@ -338,7 +343,23 @@ class ObjectIndex:
     def _hurry(self, entry: Entry, now: float) -> list[StoreAction]:
         """Somebody waits for it now."""
         self._ahead.discard(entry)
-        return [Hurry(entry), *self._room.hurry(entry, now)]
+        hurry: list[StoreAction] = [Hurry(entry)] if entry.home else []
+        return hurry + self._room.hurry(entry, now)
+
+    def _restore_ahead(self, entry: Entry, now: float) -> list[StoreAction]:
+        """If only its blob holds it, and nobody has asked for it yet."""
+        if entry.blob is None or entry.offset is not None or entry.arriving or len(self._ahead) >= MAX_PREFETCHES:
+            return []
+        if not self._room.fits(entry.size):
+            return []  # it would become a file, which is not worth it before somebody waits for it
+        entry.arriving = True
+        self._ahead.add(entry)
+        return self._room.wait_ahead(entry, Waiting(entry.object_id, entry.size, now, entry=entry), now)
+
+    def _read_on(self, entry: Entry, now: float) -> list[StoreAction]:
+        """A spilled object is read: what is probably next is restored ahead."""
+        following = self._room.spilled_order.after(entry)
+        return [action for entry in following for action in self._restore_ahead(entry, now)]
 
     def _delete_all(self, entries: list[Entry], now: float) -> list[StoreAction]:
         actions: list[StoreAction] = []
@@ -426,4 +447,5 @@ class ObjectIndex:
         assert all(entry.owner == owner and self._entries[entry.object_id] is entry for owner, entry in owned)
         unlocated = [entry for entry in self._entries.values() if entry not in self._by_owner.get(entry.owner, ())]
         assert all(entry.arriving and entry.home for entry in unlocated), "an object without an owner"
-        assert all(entry.home and not entry.sealed and not entry.deleted for entry in self._ahead)
+        assert all(entry.arriving and not entry.deleted and not entry.getters for entry in self._ahead)
+        assert all(entry.home and not entry.sealed for entry in self._ahead if entry.blob is None)

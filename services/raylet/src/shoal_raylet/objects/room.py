@@ -17,6 +17,7 @@ from shoal_raylet.objects.entry import Blob, DeleteBlob, Entry, RemoveFile, Spil
 from shoal_raylet.objects.errors import StoreUse, no_room
 from shoal_raylet.objects.idle import IdleObjects
 from shoal_raylet.objects.pins import SELF, Pins, ask_to_uncache
+from shoal_raylet.objects.read_ahead import SpilledOrder
 from shoal_raylet.objects.room_queue import RoomQueue, Waiting
 from shoal_raylet.objects.spills import MAX_SPILLS, Spills
 
@@ -37,11 +38,12 @@ class Room:
         self.spills = spills
         self.pins = Pins()
         self.spilled_bytes = 0
+        self.spilled_order = SpilledOrder()
         self._place = place
         self._evict = evict
         self._idle = IdleObjects()
         self._queue = RoomQueue(full_grace_s, fallback_dir)
-        #: Copies that are fetched ahead and wait for room, behind the queue.
+        #: What is fetched or restored ahead and waits for room, behind the queue.
         self._ahead: dict[Entry, Waiting] = {}
         #: The grace is over, and no arena memory has become free since: who finds no room need not wait for it again.
         self._stuck = False
@@ -166,6 +168,7 @@ class Room:
             self.drop_bytes(entry, actions)
         blob, entry.blob = entry.blob, None
         if blob is not None:
+            self.spilled_order.discard(entry)
             blob.live -= 1
             self.spilled_bytes -= entry.size
             if not blob.live:
@@ -193,6 +196,7 @@ class Room:
             for entry in entries:
                 if not entry.deleted:
                     entry.blob = blob
+                    self.spilled_order.add(entry)
                     blob.live += 1
                     self.spilled_bytes += entry.size
             if not blob.live:
@@ -274,5 +278,6 @@ class Room:
             if entry.blob is not None:
                 blobs.setdefault(entry.blob, []).append(entry)
         assert all(blob.live == len(each) for blob, each in blobs.items()), "a blob counts wrongly"
+        self.spilled_order.validate({entry for each in blobs.values() for entry in each})
         assert self.spilled_bytes == sum(entry.size for each in blobs.values() for entry in each)
         assert not self._queue or self.next_deadline() is not None or self.spills, "who waits, waits for ever"
