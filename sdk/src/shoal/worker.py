@@ -14,6 +14,7 @@ from shoal._executor.appearance import Appearance
 from shoal._executor.executor import Executor
 from shoal._net.gcs.client import GcsClient
 from shoal._owner.core_worker import CoreWorker
+from shoal._session import signals
 from shoal_common.surroundings import take_own_signals
 from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig
@@ -50,6 +51,7 @@ def run(config: WorkerConfig) -> None:
     executor = Executor(core, appearance)
     core.serve(executor)
     _current.set_current(core)
+    signals.install(executor.leaving.on_sigterm)
     core.start()
     appearance.rest()
     executor.run()

@@ -7,6 +7,7 @@ a worker of tasks alive; nothing keeps an actor.
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,6 +30,10 @@ EXIT_ACTOR = "exit_actor() is called"
 
 class ActorExit(BaseException):
     """Raised by ``exit_actor``; not an Exception, so that user code does not catch it by accident."""
+
+
+class _Terminated(SystemExit):
+    """SIGTERM has come while the user's code runs in the main thread: it is unwound."""
 
 
 class Leaving:
@@ -113,8 +118,20 @@ class Leaving:
 
     # -- the end ------------------------------------------------------------------------------------
 
+    def on_sigterm(self, signum: int, frame: object) -> None:
+        """A crash like any other to whoever waits for this process, but exit hooks run, and what runs in the main
+        thread is unwound, and may use ``get`` meanwhile. What it does after catching that is still answered."""
+        self._executor.command(self._exit_killed)
+        if _context.current_task.get() is not None:
+            raise _Terminated
+
+    def _exit_killed(self) -> NoReturn:
+        self.exit("SYSTEM_ERROR", "killed by SIGTERM", 128 + signal.SIGTERM)
+
     def exit_as_told(self, error: SystemExit, where: str) -> NoReturn:
         """``sys.exit`` ends the process; with a code that means failure, an actor is restarted as after a crash."""
+        if isinstance(error, _Terminated):
+            self._exit_killed()
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         kind = "INTENDED_USER_EXIT" if code == 0 else "USER_ERROR"
         self.exit(kind, f"sys.exit({error.code!r}) in {where}", code)

@@ -1,4 +1,4 @@
-"""SIGTERM in a driver: it ends through ``sys.exit``, so that exit hooks run, as Ray does.
+"""SIGTERM in a driver or worker: it ends through an exception, so that exit hooks run, as in Ray.
 
 A forked child ends by SIGTERM as if there were no session: an exception in its place is lost where Python ignores
 those, and whoever terminates the child waits for ever.
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 #: What SIGTERM did before ``install``; None = it is not installed.
@@ -18,12 +19,21 @@ _before: Any = None
 _forking = threading.local()
 
 
-def install() -> None:
-    """On the main thread; on others nothing happens, as Python allows handlers there alone."""
-    global _before
+def _exit(signum: int, frame: Any) -> None:
+    sys.exit(signum)
+
+
+_handler: Callable[[int, Any], None] = _exit
+
+
+def install(handler: Callable[[int, Any], None] | None = None) -> None:
+    """On the main thread; on others nothing happens, as Python allows handlers there alone. ``handler``: None = it
+    raises SystemExit."""
+    global _before, _handler
+    _handler = handler or _exit
     if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _exit)
-        if before is not _exit:  # of a session that ended on another thread
+        before = signal.signal(signal.SIGTERM, _handler)
+        if before is not _handler:  # of a session that ended on another thread
             _before = before
 
 
@@ -32,12 +42,8 @@ def restore() -> None:
     global _before
     if threading.current_thread() is threading.main_thread():
         before, _before = _before, None
-        if before is not None and signal.getsignal(signal.SIGTERM) is _exit:
+        if before is not None and signal.getsignal(signal.SIGTERM) is _handler:
             signal.signal(signal.SIGTERM, before)
-
-
-def _exit(signum: int, frame: Any) -> None:
-    sys.exit(signum)
 
 
 def _hold() -> None:
