@@ -45,6 +45,14 @@ class WorkersUnstartable:
 
 
 @dataclass(frozen=True, slots=True)
+class ManyWorkers:
+    """So many worker processes are alive, ``actors`` of them for actors: worth a warning to the drivers."""
+
+    count: int
+    actors: int
+
+
+@dataclass(frozen=True, slots=True)
 class AskScheduler:
     """Where shall ``count`` leases of a class go, each of its own? Answered with ``WorkerLeases.answered``."""
 
@@ -80,6 +88,7 @@ Action = (
     | KillWorker
     | AskWorkerToExit
     | WorkersUnstartable
+    | ManyWorkers
     | AskScheduler
     | ReportActorStarted
     | CollectGarbage

@@ -25,6 +25,7 @@ from shoal_raylet.actions import (
     AskWorkerToExit,
     CollectGarbage,
     KillWorker,
+    ManyWorkers,
     ReportActorStarted,
     Send,
     StartWorker,
@@ -375,12 +376,23 @@ class Node:
                 case WorkersUnstartable(reason):
                     self._execute(self.leases.workers_unstartable(reason))
                     self._execute(self.actors.workers_unstartable(reason))
+                case ManyWorkers(count, actors):
+                    self._warn_of_many_workers(count, actors)
                 case AskScheduler():
                     self._background.spawn(self._ask(action))
                 case CollectGarbage():
                     self.garbage.wanted()
                 case ReportActorStarted():
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
+
+    def _warn_of_many_workers(self, count: int, actors: int) -> None:
+        log.warning("many_workers", count=count, actors=actors)
+        text = (
+            f"{count} worker processes are alive on node {self.node_id.hex()}, {actors} of them for actors, and each "
+            "takes memory of its own. Fewer actors, or tasks that do not wait in get() for their own tasks, need fewer"
+        )
+        for job_id in {worker.job_id for worker in self.pool.workers.values() if worker.job_id}:
+            self.output.tell(job_id, self.node_id, text)
 
     async def _ask(self, question: AskScheduler) -> None:
         answer: SchedulerAnswer | None = None

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from shoal_common.channel import frames
-from shoal_raylet.actions import AskWorkerToExit, KillWorker, StartWorker, WorkersUnstartable
-from shoal_raylet.leases.worker_pool import IDLE_EXIT_S, MAX_STARTING, WorkerPool, WorkerState
+from shoal_raylet.actions import AskWorkerToExit, KillWorker, ManyWorkers, StartWorker, WorkersUnstartable
+from shoal_raylet.leases.worker_pool import IDLE_EXIT_S, MANY, MAX_STARTING, WorkerPool, WorkerState
 
 JOB, OTHER = b"job1", b"job2"
 LEASED, ACTOR = WorkerState.LEASED, WorkerState.ACTOR
@@ -145,3 +145,18 @@ def test_a_worker_that_ends_is_not_used() -> None:
     gone = pool.gone(b"w1")
     assert gone is not None and gone.job_id == JOB
     assert pool.gone(b"w1") is None
+
+
+def test_many_workers_are_told_once_and_twice_as_many_again() -> None:
+    pool = make_pool(soft_limit=1)
+    told: list[ManyWorkers] = []
+    while len(pool.workers) < 3 * MANY:
+        for action in pool.balance(1, 0.0):
+            if isinstance(action, ManyWorkers):
+                told.append(action)
+            else:
+                assert isinstance(action, StartWorker)
+                pool.registered(action.worker_id, 1, frames.WorkerAddress(b"n", action.worker_id, "/path"), 0.0)
+                assert take(pool, JOB, ACTOR) == action.worker_id
+    assert [action.count for action in told] == [MANY, 2 * MANY]
+    assert told[0].actors == MANY - 1, "the last one has just been started"

@@ -15,12 +15,15 @@ from enum import Enum
 
 from shoal_common.channel import frames
 from shoal_common.service.story import Story, explained, noted
-from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, StartWorker, WorkersUnstartable
+from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, ManyWorkers, StartWorker, WorkersUnstartable
 
 #: Processes that may be starting at the same time; more would only slow each other down.
 MAX_STARTING = 16
 #: An idle worker beyond the soft limit is asked to exit after this long, in seconds.
 IDLE_EXIT_S = 1.0
+#: So many workers are worth a warning, and twice as many another one: for each CPU, and in all.
+MANY_PER_CPU = 16
+MANY = 64
 #: Failed starts in a row after which whoever waits for a worker is told.
 MAX_START_FAILURES = 4
 _FIRST_BACKOFF_S = 0.1
@@ -73,6 +76,8 @@ class WorkerPool:
         #: Idle workers by what they may be used for, the one used last at the end.
         self._idle: dict[tuple[bytes, str, bool], dict[bytes, Worker]] = {}
         self._starting: dict[bytes, Worker] = {}
+        #: How many are told as many next.
+        self._warn_at = max(MANY, MANY_PER_CPU * soft_limit)
         self._failures = 0
         self._start_not_before = 0.0
 
@@ -159,6 +164,10 @@ class WorkerPool:
                 worker = Worker(self._new_worker_id(), WorkerState.STARTING, now)
                 self.workers[worker.worker_id] = self._starting[worker.worker_id] = worker
                 actions.append(StartWorker(worker.worker_id))
+        if len(self.workers) >= self._warn_at:
+            actors = sum(worker.state is WorkerState.ACTOR for worker in self.workers.values())
+            actions.append(ManyWorkers(len(self.workers), actors))
+            self._warn_at = 2 * len(self.workers)
         for worker in self._surplus(wanted):
             if now - worker.since >= IDLE_EXIT_S:
                 self._remove_idle(worker)

@@ -145,6 +145,11 @@ class WorkerOutput:
         """The last lines of its standard error; forgets them."""
         return "\n".join(self._tails.pop(worker_id, ()))
 
+    def tell(self, job_id: bytes, node_id: bytes, line: str) -> None:
+        """The driver of a job shows this as a line of the raylet's own."""
+        self._add_batch(Source(job_id, node_id, os.getpid(), "raylet"), is_stderr=True, lines=[line])
+        self._wake.set()
+
     async def flush(self) -> None:
         """Publish everything that has been printed so far."""
         for worker_id in list(self._pipes):
@@ -206,19 +211,21 @@ class WorkerOutput:
         if pipe.name:
             source = dataclasses.replace(source, name=pipe.name)
         for start in range(0, len(lines), MAX_BATCH_LINES):
-            part = lines[start : start + MAX_BATCH_LINES]
-            self._pending_lines += len(part)
-            last = self._pending[-1] if self._pending else None
-            if (
-                last is not None
-                and last.source == source
-                and last.is_stderr == pipe.is_stderr
-                and len(last.lines) + len(part) <= MAX_BATCH_LINES
-            ):
-                last.lines += part
-            else:
-                self._pending.append(Batch(source, pipe.is_stderr, part))
+            self._add_batch(source, pipe.is_stderr, lines[start : start + MAX_BATCH_LINES])
         self._wake.set()
+
+    def _add_batch(self, source: Source, is_stderr: bool, lines: list[str]) -> None:
+        self._pending_lines += len(lines)
+        last = self._pending[-1] if self._pending else None
+        if (
+            last is not None
+            and last.source == source
+            and last.is_stderr == is_stderr
+            and len(last.lines) + len(lines) <= MAX_BATCH_LINES
+        ):
+            last.lines += lines
+        else:
+            self._pending.append(Batch(source, is_stderr, lines))
 
     def _source_of(self, worker_id: bytes) -> Source | None:
         worker = self._pool.workers.get(worker_id)
