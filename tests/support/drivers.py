@@ -63,6 +63,11 @@ class Driver:
             self.output.append(line)
         raise AssertionError("the driver ended without a report:\n" + "".join(self.output))
 
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
     def tell(self, command: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(command + "\n")

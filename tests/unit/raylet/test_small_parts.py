@@ -60,6 +60,16 @@ def test_a_line_without_an_end_is_cut() -> None:
     assert splitter.end() == []
 
 
+def test_the_start_of_a_line_can_be_taken_without_cutting_a_character() -> None:
+    splitter = LineSplitter()
+    assert splitter.feed("done\nüber €".encode()[:-1]) == ["done"]
+    assert splitter.part() == "über "
+    assert splitter.unfinished == b"\xe2\x82"
+    assert splitter.part() == ""
+    assert splitter.feed(b"\xac uro\n") == ["€ uro"]
+    assert splitter.feed(b"\xff\xff") == [] and splitter.part() == "\ufffd\ufffd"
+
+
 def test_bytes_that_are_not_text_do_not_stop_anything() -> None:
     assert LineSplitter().feed(b"\xff\n") == ["\ufffd"]
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import sys
 import threading
 from typing import Any, TextIO
@@ -35,6 +36,8 @@ class _NamedStream:
         self._descriptors = descriptors
         self._name = ""
         self._announced = ""
+        #: The start of a line waits in the buffer, which is written with the end of the line.
+        self.unfinished = False
 
     def announce(self, name: str) -> None:
         self._name = name
@@ -43,7 +46,18 @@ class _NamedStream:
         if self._name != self._announced:
             self._announced = self._name
             self._write(f"\x01shoal-name:{self._name}\n")
-        return self._write(text)
+        self.unfinished = False  # nobody else flushes while this thread writes
+        written = self._write(text)
+        self.unfinished = not text.endswith("\n")
+        return written
+
+    def flush_unfinished(self, wait: bool) -> None:
+        """``wait``: until the pipe takes it."""
+        if self.unfinished:
+            with contextlib.suppress(OSError, ValueError):  # closed by the task: what it printed last is its own
+                if wait or select.select([], [self._stream], [], 0)[1]:
+                    self.unfinished = False
+                    self._stream.flush()
 
     def _write(self, text: str) -> int:
         try:
@@ -135,6 +149,12 @@ class Appearance:
         self._name = "".join(c if c.isprintable() else " " for c in name[:_LONGEST_NAME])
         self._out.announce(self._name)
         self._err.announce(self._name)
+
+    def flush_streams(self, wait: bool) -> None:
+        """What was printed without a newline, a prompt or a progress bar, is to be seen too. ``wait``: while the pipes
+        take nothing more; the background thread must not."""
+        self._out.flush_unfinished(wait)
+        self._err.flush_unfinished(wait)
 
     def restore_streams(self, now: float) -> None:
         """After a task. ``now`` as of ``time.monotonic``."""

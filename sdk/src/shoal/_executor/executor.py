@@ -194,6 +194,7 @@ class Executor:
             now = time.monotonic()
             if self.actor is None:
                 self._appearance.restore_streams(now)
+            self._appearance.flush_streams(wait=True)
             with self._reply_lock:
                 self._replies.setdefault(caller, []).append(reply)
                 self._reply_bytes += reply_bytes(reply)
@@ -237,6 +238,7 @@ class Executor:
         """From the background thread: sends what has waited too long behind a task that turned out to be long."""
         if self._idle is not None and (self.actor is None or self.actor.is_idle()):
             self._appearance.rest()
+        self._appearance.flush_streams(wait=False)
         if self._replies and time.monotonic() - self._first_reply_at > GATHER_S:
             self.flush_replies()
 

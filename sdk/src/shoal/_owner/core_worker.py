@@ -190,12 +190,12 @@ class CoreWorker(Process):
             self.questions.give_up()
         self.gcs.abandon(error)
 
-    def flush_logs(self, timeout: float) -> None:
+    def flush_logs(self, timeout: float) -> bool:
         """Every node with which this process had to do publishes what its workers have printed; returns when all have
-        answered, or after ``timeout`` seconds."""
+        answered, or after ``timeout`` seconds: False then."""
         with self.lock:
             nodes = {self.node_id} | self.raylets.nodes() | self.peers.nodes()
-        self.questions.ask(nodes, frames.FlushLogs, timeout)
+        return len(self.questions.ask(nodes, frames.FlushLogs, timeout)) == len(nodes)
 
     # -- housekeeping ---------------------------------------------------------------------------------
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import sys
 import threading
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal import exceptions
@@ -23,8 +24,13 @@ logger = logging.getLogger("shoal")
 
 #: Lines with the same pattern from other processes are held back for so long, then told as a count.
 AGGREGATION_S = 5.0
-#: How long ``finish`` waits for what the workers printed last.
-DRAIN_S = 1.0
+#: Patterns that are remembered; beyond, the oldest is told before its time.
+MAX_PATTERNS = 10_000
+#: ``finish`` waits for what the workers printed last until nothing has come for so long, and for so long at most.
+STALL_S = 1.0
+DRAIN_S = 60.0
+#: The threads end within so many seconds.
+END_S = 1.0
 #: Pause before a stream that broke is opened again, in seconds.
 RESUBSCRIBE_S = 0.2
 #: How often counts that are due are looked for.
@@ -42,8 +48,9 @@ class Deduplicator:
 
     def __init__(self, window_s: float = AGGREGATION_S) -> None:
         self._window_s = window_s
-        #: Pattern -> [source of the first line, time it began, repeats, last line, its prefix, is_stderr].
-        self._seen: dict[str, list[Any]] = {}
+        #: Pattern -> [source of the first line, time it began, repeats, last line, its prefix, is_stderr], the one that
+        #: began first in front.
+        self._seen: OrderedDict[str, list[Any]] = OrderedDict()
 
     def add(self, source: bytes, prefix: str, line: str, is_stderr: bool, now: float) -> list[tuple[str, bool]]:
         """The lines to show for one that came; (text, is_stderr)."""
@@ -53,6 +60,8 @@ class Deduplicator:
         if known is None or (known[0] == source and not known[2]):
             if known is None and line.strip():
                 self._seen[pattern] = [source, now, 0, line, prefix, is_stderr]
+                if len(self._seen) > MAX_PATTERNS:
+                    shown.extend(_summary(*self._seen.popitem(last=False)[1][2:]))
             shown.append((f"{prefix} {line}", is_stderr))
         else:
             known[2] += 1
@@ -61,11 +70,9 @@ class Deduplicator:
 
     def due(self, now: float) -> list[tuple[str, bool]]:
         """Counts whose time has come."""
-        shown = []
-        for pattern, (_, began, repeats, line, prefix, is_stderr) in list(self._seen.items()):
-            if now - began >= self._window_s:
-                del self._seen[pattern]
-                shown.extend(_summary(repeats, line, prefix, is_stderr))
+        shown: list[tuple[str, bool]] = []
+        while self._seen and now - self._seen[next(iter(self._seen))][1] >= self._window_s:
+            shown.extend(_summary(*self._seen.popitem(last=False)[1][2:]))
         return shown
 
     def flush(self) -> list[tuple[str, bool]]:
@@ -83,9 +90,11 @@ def _summary(repeats: int, line: str, prefix: str, is_stderr: bool) -> list[tupl
 class LogStream:
     """Follows this job's output events and writes them to the driver's stdout and stderr."""
 
-    def __init__(self, core: CoreWorker, cluster_id: str) -> None:
-        """``cluster_id``: clusters that share a bus number their jobs alike."""
+    def __init__(self, core: CoreWorker, cluster_id: str, logs_dir: str) -> None:
+        """``cluster_id``: clusters that share a bus number their jobs alike. ``logs_dir``: of a node, has all that its
+        workers print; empty = it ends with this session."""
         self._core = core
+        self._logs_dir = logs_dir
         self._cluster_id = cluster_id
         self._stream: Subscription
         self._thread: threading.Thread | None = None
@@ -93,6 +102,8 @@ class LogStream:
         self._finished = threading.Event()
         self._deduplicator = Deduplicator()
         self._drained = threading.Event()
+        #: Batches that have come.
+        self._taken = 0
         self._lock = threading.Lock()
         self._marker = f"drained {core.worker_id.hex()}"
 
@@ -127,6 +138,31 @@ class LogStream:
             if self._finished.is_set():
                 self._stream.cancel()
 
+    def _drain(self) -> bool:
+        """Show what the workers have printed so far; False = not all of it has come."""
+        from shoal_proto.v1 import events_pb2
+
+        deadline = time.monotonic() + DRAIN_S
+
+        def comes_in(what: Callable[[float], bool]) -> bool:
+            """As long as lines come, ``what`` is worth waiting for."""
+            taken = -1
+            while taken != self._taken and time.monotonic() < deadline:
+                taken = self._taken
+                if what(STALL_S):
+                    return True
+            return False
+
+        comes_in(self._core.flush_logs)
+        # The stream is in order: behind this marker there is nothing of before.
+        batch = events_pb2.LogBatch(name=self._marker)
+        subject = subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id)
+        try:
+            self._core.gcs.events.publish(subject, batch.SerializeToString(), STALL_S)
+        except exceptions.RpcError:
+            return False
+        return comes_in(self._drained.wait)
+
     def _subscribe(self) -> Subscription:
         return self._core.gcs.events.subscribe(subjects.logs_of_job(self._cluster_id, self._core.job_id))
 
@@ -134,6 +170,7 @@ class LogStream:
         if batch.name == self._marker:
             self._drained.set()
             return
+        self._taken += 1
         prefix = f"({batch.name or 'worker'} pid={batch.pid})"
         now = time.monotonic()
         with self._lock:
@@ -153,21 +190,17 @@ class LogStream:
                 return  # the driver has closed its output
 
     def finish(self) -> None:
-        """Show what has been printed so far, then stop."""
-        from shoal_proto.v1 import events_pb2
-
-        if not self._core.raylet.closed:
-            self._core.flush_logs(DRAIN_S)
-            # The stream is in order: behind this marker there is nothing of before.
-            batch = events_pb2.LogBatch(name=self._marker)
-            subject = subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id)
-            with contextlib.suppress(exceptions.RpcError):  # the cluster is going: there is nothing more to show
-                self._core.gcs.events.publish(subject, batch.SerializeToString(), DRAIN_S)
-            self._drained.wait(DRAIN_S)
+        """Show what has been printed so far, then stop. Says when that is not all."""
+        if not self._core.raylet.closed and not self._drain():
+            where = (
+                f"all of it is in {self._logs_dir} of the nodes" if self._logs_dir else "the rest ends with the cluster"
+            )
+            with self._lock:
+                self._show([(f"(shoal) Not all that the workers printed has arrived: {where}.", True)])
         self._finished.set()
         self._stream.cancel()
         for thread in (self._thread, self._clock):
             if thread is not None:
-                thread.join(timeout=DRAIN_S)
+                thread.join(timeout=END_S)
         with self._lock:
             self._show(self._deduplicator.flush())

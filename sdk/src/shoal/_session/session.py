@@ -217,7 +217,11 @@ def init(
             shutdown()
             raise
         if log_to_driver:
-            session.logs = LogStream(_current.current(), session.cluster_id)
+            session.logs = LogStream(
+                _current.current(),
+                session.cluster_id,
+                os.path.join(cluster.session_dir, "logs") if session.cluster is None else "",
+            )
             session.logs.start()
         signals.install()
         context = Context(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 #: A longer line is cut: a worker that prints without newlines must not fill the raylet's memory.
 MAX_LINE_BYTES = 64 * 1024
 
@@ -17,6 +19,17 @@ class LineSplitter:
             lines.append(self._rest[:MAX_LINE_BYTES])
             self._rest = self._rest[MAX_LINE_BYTES:]
         return [text for line in lines for text in _texts(line)]
+
+    @property
+    def unfinished(self) -> bytes:
+        """The start of a line whose end has not come."""
+        return self._rest
+
+    def part(self) -> str:
+        """Takes it, as far as it is text: the start of a cut character stays. The rest of the line is a line then."""
+        text, taken = codecs.utf_8_decode(self._rest, "replace", False)
+        self._rest = self._rest[taken:]
+        return text
 
     def end(self) -> list[str]:
         """The last line, if it did not end in a newline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ log = structlog.get_logger(__name__)
 BATCH_S = 0.05
 #: Lines in one published batch at most.
 MAX_BATCH_LINES = 1000
+#: The start of a line is published as a line when its end has not come within so many seconds.
+UNFINISHED_S = 0.5
 #: While this many lines wait to be published, the pipes are not read: a worker that floods waits in ``print``.
 MAX_PENDING_LINES = 20_000
 #: A log file that grows over this is renamed to ``….1``, replacing an older one, in bytes.
@@ -59,8 +62,9 @@ class _LogFile:
         self._fd = -1
         self._size = 0
 
-    def write(self, lines: list[str]) -> None:
-        data = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+    def write(self, lines: list[str], ended: bool) -> None:
+        """``ended``: the last one, too, ends in a newline."""
+        data = "\n".join([*lines, ""] if ended else lines).encode(errors="replace")
         try:
             if self._fd < 0:
                 self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -90,6 +94,9 @@ class _Pipe:
     paused: bool = False
     #: What the worker called itself last; empty = not yet.
     name: str = ""
+    #: Until the start of a line is published.
+    unfinished: asyncio.TimerHandle | None = None
+    part_published: bool = False
 
 
 class WorkerOutput:
@@ -134,7 +141,7 @@ class WorkerOutput:
         """The process has ended: read the rest. Its descendants may hold the pipes, but are not waited for."""
         for pipe in self._pipes.pop(worker_id, ()):
             if pipe.fd >= 0:
-                self._read(pipe, limit=2 * MAX_PENDING_LINES)
+                self._read(pipe, limit=sys.maxsize)  # a pipe holds no more than is read at once
             self._close(pipe)
 
     def note(self, worker_id: bytes, line: str) -> None:
@@ -152,9 +159,14 @@ class WorkerOutput:
 
     async def flush(self) -> None:
         """Publish everything that has been printed so far."""
-        for worker_id in list(self._pipes):
-            self.drain(worker_id)
-        await self._publish_pending()
+        # Twice: what a pipe holds that was not read for a while, because too much was pending, is read when that is
+        # published. A pipe holds less than is read of it at once.
+        for _ in range(2):
+            for worker_id in list(self._pipes):
+                self.drain(worker_id)
+                for pipe in self._pipes[worker_id]:
+                    self._add_unfinished(pipe)
+            await self._publish_pending()
 
     async def stop(self) -> None:
         if self._publisher is not None:
@@ -177,12 +189,33 @@ class WorkerOutput:
             if not data:
                 self._close(pipe)
                 return
-            self._add(pipe, pipe.splitter.feed(data))
+            lines = pipe.splitter.feed(data)
+            if pipe.part_published and lines:
+                pipe.part_published = False
+                if not lines[0]:  # all of that line has been published, the file still lacks its end
+                    pipe.file.write(lines[:1], ended=True)
+                    del lines[0]
+            self._add(pipe, lines)
+            if pipe.splitter.unfinished and pipe.unfinished is None:
+                pipe.unfinished = self._loop.call_later(UNFINISHED_S, self._add_unfinished, pipe)
+
+    def _add_unfinished(self, pipe: _Pipe) -> None:
+        """A prompt, a progress bar: published as a line, and so is the rest when it comes; the file has it in one."""
+        if pipe.unfinished is not None:
+            pipe.unfinished.cancel()
+            pipe.unfinished = None
+        # Not our own mark, which is no text of the worker's.
+        if pipe.fd >= 0 and not pipe.splitter.unfinished.startswith(_NAME_MARK[:1].encode()):
+            if text := pipe.splitter.part():
+                pipe.part_published = True
+                self._keep(pipe, [text], ended=False)
 
     def _close(self, pipe: _Pipe) -> None:
         if pipe.fd < 0:
             return
         self._add(pipe, pipe.splitter.end())
+        if pipe.unfinished is not None:
+            pipe.unfinished.cancel()
         self._loop.remove_reader(pipe.fd)
         os.close(pipe.fd)
         pipe.fd = -1
@@ -199,10 +232,10 @@ class WorkerOutput:
                 part.append(line)
         self._keep(pipe, part)
 
-    def _keep(self, pipe: _Pipe, lines: list[str]) -> None:
+    def _keep(self, pipe: _Pipe, lines: list[str], ended: bool = True) -> None:
         if not lines:
             return
-        pipe.file.write(lines)
+        pipe.file.write(lines, ended)
         if pipe.is_stderr and pipe.worker_id in self._tails:
             self._tails[pipe.worker_id].extend(lines)
         source = self._source_of(pipe.worker_id)
