@@ -319,6 +319,80 @@ def test_interrupted_while_it_submits_and_collects():
         assert driver.wait() == 0
 
 
+def test_exceptions_out_of_handlers_at_any_byte_code():
+    """Time limits, say. The strikes are spread over all that one round of calls, puts and waits does in Shoal."""
+    program = """
+        class Late(Exception):
+            pass
+
+        def late(*_):
+            raise Late
+
+        signal.signal(signal.SIGALRM, late)
+        ray.init(num_cpus=2, logging_level="ERROR")
+
+        @ray.remote
+        def same(x):
+            return x
+
+        @ray.remote(num_cpus=0)
+        class Same:
+            def call(self, x):
+                return x
+
+        actor = Same.remote()
+
+        def round(number):
+            refs = [same.remote(number), actor.call.remote(number)]
+            refs.append(actor.call.remote(same.remote(ray.put(number))))
+            large = ray.put(bytes(200_000))
+            ray.wait(refs, num_returns=2, timeout=60)
+            assert len(ray.get(large, timeout=60)) == 200_000
+            return ray.get(refs, timeout=60)
+
+        passed = strike_at = 0
+
+        def trace(frame, event, arg):
+            if not frame.f_globals.get("__name__", "").startswith("shoal"):
+                return None
+            frame.f_trace_opcodes = True
+            return at_opcode
+
+        def at_opcode(frame, event, arg):
+            global passed
+            if event == "opcode":
+                passed += 1
+                if passed == strike_at:
+                    signal.raise_signal(signal.SIGALRM)
+            return at_opcode
+
+        def struck_round(at):
+            global passed, strike_at
+            passed, strike_at = 0, at
+            sys.settrace(trace)
+            try:
+                round(at)
+            except Late:
+                return True
+            finally:
+                sys.settrace(None)
+            return False
+
+        round(0)
+        assert not struck_round(-1)
+        length, strikes = passed, 0
+        for at in range(1, length, length // ROUNDS):
+            strikes += struck_round(at)
+            assert round(at) == [at] * 3, at
+        ray.shutdown()
+        report(strikes=strikes)
+    """.replace("ROUNDS", "300")
+    with Driver(program) as driver:
+        # The number of byte codes of a round varies with what has arrived when.
+        assert driver.report()["strikes"] > 200, driver.text
+        assert driver.wait() == 0
+
+
 def test_users_own_handler_is_kept():
     program = """
         seen = []

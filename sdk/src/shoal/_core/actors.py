@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import TaskRecord
 from shoal._wire.value_kinds import PENDING
+from shoal_common.service.story import Story, noted
 
 #: Calls sent and unanswered at most; further ones wait here.
 WINDOW = 2_000
@@ -61,6 +62,7 @@ class ActorClient:
         self.lifetime = lifetime
         self._creator_watched = False
         self._port = port
+        self._story = Story(f"the calls of actor {actor_id.hex()}")
         self.in_order = in_order
         self.window = max(WINDOW, 2 * window)
         self.state = UNASKED
@@ -89,10 +91,12 @@ class ActorClient:
 
     def create(self, creation: object) -> None:
         """It is made here, and the GCS is to be told; ``on_registered`` or ``on_dead`` follows."""
+        self._story.note("create")
         self.state = REGISTERING
         self.owned = True
         self.creation = creation
 
+    @noted
     def on_registered(self) -> None:
         """The GCS knows it now, and what has happened to it meanwhile."""
         if self._killed:
@@ -104,6 +108,7 @@ class ActorClient:
             self._port.tell_released(self)
         self._port.resolve(self)
 
+    @noted
     def release(self) -> None:
         """The last handle is gone."""
         self.owned = False
@@ -112,6 +117,7 @@ class ActorClient:
         if self.state != REGISTERING and not self._killed:
             self._port.tell_released(self)
 
+    @noted
     def kill(self, cause: Any) -> bool:
         """Before anybody tells the GCS to end it for good: False when that does not know it yet, and is told later."""
         if self.state != REGISTERING:
@@ -188,6 +194,7 @@ class ActorClient:
 
     # -- where it is --------------------------------------------------------------------------------------
 
+    @noted
     def on_alive(self, version: int, worker_id: bytes, connection: Any, now: float) -> None:
         self.version = version
         self.worker_id = worker_id
@@ -195,6 +202,7 @@ class ActorClient:
         self.state = CONNECTED
         self.flush(now)
 
+    @noted
     def on_unknown(self, cause: Any) -> None:
         """The GCS has not heard of it: not yet, if its creator lives; handles may be anywhere before."""
         if self.lifetime is None or self.lifetime.owner is None or self.lifetime.state != PENDING:
@@ -211,11 +219,13 @@ class ActorClient:
         alive = self.lifetime is None or (self._creator_watched and self.lifetime.state == PENDING)
         return self.version == 0 and not alive
 
+    @noted
     def on_disconnected(self) -> None:
         """The connection ended; the GCS will tell what became of the actor."""
         self.connection = None
         self.state = RESOLVING
 
+    @noted
     def on_unconnected(self) -> None:
         """The connection never came about: what was sent over it has not arrived, and waits again."""
         records = list(self.in_flight.values())
@@ -226,6 +236,7 @@ class ActorClient:
         self.version -= 1
         self.on_disconnected()
 
+    @noted
     def on_restarting(self, version: int, cause: Any) -> None:
         """Its last incarnation is gone, another will come. Calls in flight that may not be repeated fail now; those
         never sent wait for it."""
@@ -234,6 +245,7 @@ class ActorClient:
         self.state = RESTARTING
         self._settle_in_flight()
 
+    @noted
     def on_lost_connection_only(self) -> None:
         """The actor lives on, or has restarted already: what was in flight has an unknown fate."""
         self._settle_in_flight()
@@ -256,6 +268,7 @@ class ActorClient:
         self.in_flight.clear()
         self.creation = None
 
+    @noted
     def on_dead(self, version: int, cause: Any) -> None:
         """For good. What is said of a dead actor later changes nothing."""
         if self.state == DEAD:
@@ -276,12 +289,17 @@ class ActorClient:
 
     def validate(self) -> None:
         """Asserts what must always hold; for tests."""
-        assert (self.connection is not None) == (self.state == CONNECTED)
-        assert not self.in_flight or self.state in (CONNECTED, RESOLVING)
-        assert not self.queue or self.state != DEAD
-        assert len(self.in_flight) <= self.window
-        numbers = [record.push.sequence for record in self.queue]
-        assert numbers == sorted(set(numbers)), "calls that wait are in the order of submission"
-        for task_id, record in self.in_flight.items():
-            assert record.push.task_id == task_id and not record.unready
-        assert not {record.push.task_id for record in self.queue} & set(self.in_flight)
+        try:
+            assert (self.connection is not None) == (self.state == CONNECTED)
+            assert not self.in_flight or self.state in (CONNECTED, RESOLVING)
+            assert not self.queue or self.state != DEAD
+            assert not self.creation or self.owned
+            assert len(self.in_flight) <= self.window
+            numbers = [record.push.sequence for record in self.queue]
+            assert numbers == sorted(set(numbers)), "calls that wait are in the order of submission"
+            for task_id, record in self.in_flight.items():
+                assert record.push.task_id == task_id and not record.unready
+            assert not {record.push.task_id for record in self.queue} & set(self.in_flight)
+        except AssertionError as broken:
+            self._story.explain(broken)
+            raise

@@ -35,8 +35,13 @@ class ObjectTable:
     def create(self, object_id: bytes) -> tuple[ObjectEntry, ObjectRef[Any]]:
         """A new owned object and its reference."""
         entry = ObjectEntry(object_id)
-        self.entries[object_id] = entry
-        return entry, self.track(entry)
+        return entry, self.add(entry)
+
+    def add(self, entry: ObjectEntry) -> ObjectRef[Any]:
+        """A new object; its reference."""
+        ref = self.track(entry)
+        self.entries[entry.object_id] = entry
+        return ref
 
     def track(self, entry: ObjectEntry) -> ObjectRef[Any]:
         ref: ObjectRef[Any] = ObjectRef(entry)

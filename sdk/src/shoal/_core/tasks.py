@@ -28,6 +28,7 @@ from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.strategy import Strategy
+from shoal_common.service.story import Story, noted
 
 #: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
 AHEAD_US = 8_000
@@ -176,9 +177,10 @@ class TaskQueue:
         #: What comes after a pause is to find its place anew: an idle lease would pin it to the node it is on.
         self._spreads = Strategy.decode(spec.strategy).spread
         self._port = port
+        self._story = Story(f"task queue {key}")
         self.pending: deque[TaskRecord] = deque()
         self.workers: dict[bytes, LeasedWorker] = {}
-        #: All and only workers with nothing in flight that are not blocked.
+        #: All and only workers with nothing in flight to which something may be pushed.
         self.idle: dict[bytes, LeasedWorker] = {}
         self.home = Source(node_id)
         #: Other nodes, as far as leases were or are asked there.
@@ -222,6 +224,7 @@ class TaskQueue:
         self._adjust_demand()
 
     def on_granted(self, worker: LeasedWorker, now: float) -> None:
+        self._story.note("on_granted", worker.lease_id)
         worker.source.granted += 1
         self.workers[worker.lease_id] = worker
         if self.pending:
@@ -232,6 +235,7 @@ class TaskQueue:
 
     def on_spillback(self, source: Source, count: int, to: Source) -> None:
         """A raylet sends the owner on to another one for so many leases."""
+        self._story.note("on_spillback", to.node_id)
         source.granted += count
         if self.backlog:
             to.ask_for(count)
@@ -240,6 +244,7 @@ class TaskQueue:
     def on_raylet_lost(self, source: Source) -> list[LeasedWorker]:
         """A node is gone, and so are its leases, each to be ended with ``on_lost``; what was asked there is asked
         elsewhere then."""
+        self._story.note("on_raylet_lost", source.node_id)
         self.elsewhere.pop(source.node_id, None)
         return [worker for worker in self.workers.values() if worker.source is source]
 
@@ -267,6 +272,7 @@ class TaskQueue:
     def on_recalled(
         self, worker: LeasedWorker, task_ids: list[bytes], now: float, *, blocked: bool = False, leaving: bool = False
     ) -> None:
+        self._story.note("on_recalled", worker.lease_id)
         worker.recalling = False
         worker.leaving = worker.leaving or leaving
         records = []
@@ -284,6 +290,7 @@ class TaskQueue:
             worker.blocked = False
             self.after_replies(worker, now)
 
+    @noted
     def on_lost(self, lease_id: bytes) -> list[TaskRecord]:
         """A leased worker is gone; its unanswered tasks, oldest (the only one that can have begun) first."""
         worker = self.workers.pop(lease_id, None)
@@ -292,6 +299,13 @@ class TaskQueue:
         self.idle.pop(lease_id, None)
         return list(worker.in_flight.values())
 
+    @noted
+    def on_disconnected(self, lease_id: bytes) -> None:
+        """Nothing more goes to this worker; ``on_lost`` follows, with the reason."""
+        self.workers[lease_id].blocked = True
+        self.idle.pop(lease_id, None)
+
+    @noted
     def on_reclaim(self, lease_id: bytes, now: float) -> None:
         """Others wait for this lease."""
         worker = self.workers.get(lease_id)
@@ -307,11 +321,13 @@ class TaskQueue:
             if now - worker.idle_since >= idle_s:
                 self._return(worker)
 
+    @noted
     def return_idle(self) -> None:
         """Another class of this owner waits for resources."""
         for worker in list(self.idle.values()):
             self._return(worker)
 
+    @noted
     def take_pending(self) -> list[TaskRecord]:
         """All waiting tasks, which are to fail."""
         records = list(self.pending)
@@ -329,6 +345,7 @@ class TaskQueue:
 
     def refused(self, source: Source) -> None:
         """The raylet forgot the demand it refused."""
+        self._story.note("refused", source.node_id)
         source.demanded = source.granted
 
     # -- decisions ------------------------------------------------------------------------------------
@@ -426,8 +443,21 @@ class TaskQueue:
 
     def validate(self) -> None:
         """Asserts what must always hold; for tests."""
-        for lease_id, worker in self.idle.items():
-            assert not worker.in_flight and self.workers.get(lease_id) is worker
-        for worker in self.workers.values():
-            assert worker.ahead_bytes == sum(record.size for record in worker.in_flight.values())
-        assert self.outstanding or not self.pending
+        try:
+            for lease_id, worker in self.idle.items():
+                assert self.workers.get(lease_id) is worker
+                assert not worker.in_flight and not worker.blocked and not worker.leaving
+            for lease_id, worker in self.workers.items():
+                assert worker.lease_id == lease_id
+                assert len(worker.in_flight) <= MAX_IN_FLIGHT
+                assert worker.ahead_bytes == sum(record.size for record in worker.in_flight.values())
+                assert worker.in_flight or worker.blocked or lease_id in self.idle
+                for task_id, record in worker.in_flight.items():
+                    assert record.push.task_id == task_id
+            places = [record.push.task_id for record in self.pending]
+            places += [task_id for worker in self.workers.values() for task_id in worker.in_flight]
+            assert len(places) == len(set(places)), "a task is in one place"
+            assert self.outstanding or not self.pending
+        except AssertionError as broken:
+            self._story.explain(broken)
+            raise

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import os
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal_common.channel import codec, frames, handshake, tcp
 from shoal_common.channel.codec import Decoder, encode_frame
@@ -81,7 +81,7 @@ class Connection:
         self._on_authenticated = on_authenticated
         #: Nobody gets or sends anything but the handshake before this is true.
         self.authenticated = side is None
-        self._lock = threading.Lock()
+        self._lock = GuardedLock()
         self._out: deque[memoryview] = deque()
         #: What was sent before the handshake has ended.
         self._held: list[bytes | bytearray] = []

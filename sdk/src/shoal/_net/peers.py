@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shoal._net.connection import Connection, Identity
 from shoal._net.dialer import Dialer
+from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel import unix
@@ -41,7 +41,7 @@ class Peers:
         self,
         reactor: Reactor,
         identity: Identity,
-        lock: threading.RLock,
+        lock: GuardedLock,
         dialer: Dialer,
         listeners: list[socket.socket],
         tls: Tls | None,

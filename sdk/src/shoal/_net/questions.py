@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Collection
 from typing import Any
 
+from shoal._net.interrupts import GuardedLock
 from shoal._net.raylets import Raylets
 from shoal._net.reactor import Reactor, Waiter
 from shoal_common.channel.frames import FunctionData, LogsFlushed, Message
@@ -15,7 +15,7 @@ from shoal_common.channel.frames import FunctionData, LogsFlushed, Message
 class Questions:
     """Thread-safe; callers of ``on_answer`` and ``give_up`` hold the core's lock."""
 
-    def __init__(self, reactor: Reactor, raylets: Raylets, lock: threading.RLock) -> None:
+    def __init__(self, reactor: Reactor, raylets: Raylets, lock: GuardedLock) -> None:
         self._reactor = reactor
         self._raylets = raylets
         self._lock = lock

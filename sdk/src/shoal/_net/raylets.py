@@ -7,7 +7,6 @@ this process's end, and this process of the node's.
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 from shoal._net.connection import Connection, Identity
 from shoal._net.dialer import Dialer
+from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal_common.channel import frames
 from shoal_common.channel.frames import Message
@@ -38,7 +38,7 @@ class Raylets:
         self,
         reactor: Reactor,
         identity: Identity,
-        lock: threading.RLock,
+        lock: GuardedLock,
         dialer: Dialer,
         on_messages: Callable[[bytes, list[Any]], None],
         on_lost: Callable[[bytes, str], None],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import pickle
 import time
 from collections.abc import Callable
@@ -37,6 +38,13 @@ from shoal._wire.peer_frames import (
 )
 from shoal._wire.value_kinds import ERROR, PENDING
 from shoal_common.channel import frames
+
+logger = logging.getLogger("shoal")
+
+
+def _log_defect(message: Any, source: str) -> None:
+    """Of one message, by which the others must not suffer."""
+    logger.exception("A defect in Shoal while it handled %s %s; it goes on", type(message).__name__, source)
 
 
 class Executor(Protocol):
@@ -148,7 +156,10 @@ class CoreWorker(Process):
         with self.lock:
             self.peers.known(connection)
             for message in messages:
-                handlers[type(message)](connection, message)
+                try:
+                    handlers[type(message)](connection, message)
+                except Exception:
+                    _log_defect(message, f"from {connection.peer_worker_id.hex()}")
 
     def _on_peer_gone(self, worker_id: bytes) -> None:
         if self.closed:
@@ -164,7 +175,10 @@ class CoreWorker(Process):
         handlers = self._from_raylet
         with self.lock:
             for message in messages:
-                handlers[type(message)](node_id, message)
+                try:
+                    handlers[type(message)](node_id, message)
+                except Exception:
+                    _log_defect(message, f"from node {node_id.hex()}")
 
     def _on_node_lost(self, message: frames.NodeLost) -> None:
         reason = f"it was declared dead: {message.reason}"

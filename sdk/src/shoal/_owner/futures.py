@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shoal._core.object_ref import ObjectRef
+from shoal._net.interrupts import GuardedLock
 from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
 from shoal._wire.value_kinds import PENDING
@@ -26,7 +27,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = GuardedLock()
         self._count = 0
         #: Threads without work, less the jobs that wait.
         self._free = 0

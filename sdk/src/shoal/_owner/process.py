@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from shoal._net import connection as channel
 from shoal._net.connection import Connection, Identity
 from shoal._net.dialer import Dialer, DirectDialer
 from shoal._net.gcs.client import GcsClient
+from shoal._net.interrupts import GuardedLock
 from shoal._net.peers import Peers
 from shoal._net.questions import Questions
 from shoal._net.raylets import Raylets
@@ -86,7 +86,7 @@ class Process(ABC):
         self.lend_cpu: Callable[[], None] | None = None
         #: References pickled outside of Shoal's own messages: nobody counts those, so they live as long as the job.
         self.pinned_for_ever: list[Any] = []
-        self.lock = threading.RLock()
+        self.lock = GuardedLock()
         self.reactor = Reactor()
         self.table = ObjectTable()
         listener = tcp.listen(listen_host, 0) if listen_host else None

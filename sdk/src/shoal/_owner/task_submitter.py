@@ -194,8 +194,7 @@ class TaskSubmitter:
     def on_worker_disconnected(self, worker_id: bytes) -> None:
         """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
         queue, worker = self._by_worker[worker_id]
-        worker.blocked = True  # nothing more goes there
-        queue.idle.pop(worker.lease_id, None)
+        queue.on_disconnected(worker.lease_id)
 
         def give_up() -> None:
             with self._process.lock:

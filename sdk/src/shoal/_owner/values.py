@@ -48,32 +48,31 @@ class Values:
             self._borrowing.collect()
         size = serialized.size
         if size <= MAX_INLINE_BYTES:
-            entry, ref = process.table.create(object_id)
             if serialized.buffers:
-                entry.state, entry.payload = PACKED, serialized.packed()
+                entry = ObjectEntry(object_id, PACKED, serialized.packed())
             else:
-                entry.state, entry.payload = INLINE, serialized.pickled
+                entry = ObjectEntry(object_id, INLINE, serialized.pickled)
         else:
             self.write(object_id, serialized, process.worker_id)
-            entry, ref = process.table.create(object_id)
-            entry.state, entry.size, entry.node_id = STORED, size, process.node_id
+            entry = ObjectEntry(object_id, STORED, b"", size, process.node_id)
         if serialized.contained:
             entry.contained = serialized.contained
-        return ref
+        return process.table.add(entry)
 
     def write(self, object_id: bytes, serialized: Serialized, owner: bytes) -> int:
         """Store a packed value; returns its size in bytes."""
         store = self._process.store
         size = serialized.packed_size
-        view = store.create(object_id, size, owner)
         try:
-            serialized.write_packed(view)
-        except BaseException:
+            view = store.create(object_id, size, owner)
+            try:
+                serialized.write_packed(view)
+            finally:
+                view.release()
+            store.seal(object_id)
+        except BaseException:  # an interrupt too, at whatever moment
             store.abort(object_id)
             raise
-        finally:
-            view.release()
-        store.seal(object_id)
         return size
 
     # -- out of them ----------------------------------------------------------------------------------

@@ -181,8 +181,13 @@ class Waiting:
 
     def block(self, waiter: Waiter, timeout: float | None, entries: list[ObjectEntry]) -> bool:
         """Wait for ``entries`` without the lock. A task that does so lends its CPU, unless all that it waits for is the
-        word of other owners, which may have had the values for long."""
+        word of other owners, which may have had the values for long. Raises: ShoalSystemError with the lock."""
         process = self._process
+        if process.lock.held():
+            raise exceptions.ShoalSystemError(
+                "get() and wait() cannot be called here: this code runs in the middle of a change to Shoal's tables, "
+                "perhaps as the finalizer (__del__) of an object that was collected just now"
+            )
         process.flush()
         if process.blocking is not None:
             with process.blocking(OWNER_ANSWERS_S if all(map(_may_be_made, entries)) else 0.0):

@@ -281,7 +281,6 @@ os.register_at_fork(after_in_child=_forget_in_child)
 def _connect(
     session: _Session, cluster: ClusterAddress, worker_id: bytes, namespace: str | None, job_config: JobConfig
 ) -> None:
-    from shoal._net.reactor import defer_interrupts
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
     from shoal_common.channel.handshake import HandshakeError
@@ -345,7 +344,6 @@ def _connect(
         outside.serves(core)
     core.default_actor_lifetime = lifetime
     _current.set_current(core)
-    defer_interrupts()
     core.start()
 
 

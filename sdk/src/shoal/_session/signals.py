@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from shoal._net import interrupts
+
 #: What SIGTERM did before ``install``; None = it is not installed.
 _before: Any = None
 #: Of a thread that forks, ``unheld``: SIGTERM was not blocked before.
@@ -32,14 +34,16 @@ def install(handler: Callable[[int, Any], None] | None = None) -> None:
     global _before, _handler
     _handler = handler or _exit
     if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _handler)
+        before = interrupts.plain(signal.signal(signal.SIGTERM, _handler))
         if before is not _handler:  # of a session that ended on another thread
             _before = before
+    interrupts.take_over()
 
 
 def restore() -> None:
     """Unless the program has installed its own meanwhile. On the main thread, as ``install``."""
     global _before
+    interrupts.give_back()
     if threading.current_thread() is threading.main_thread():
         before, _before = _before, None
         if before is not None and signal.getsignal(signal.SIGTERM) is _handler:

@@ -20,18 +20,21 @@ from shoal_common.channel.frames import (
     ObjectLocated,
     ObjectPrefetch,
     ObjectUncache,
+    ObjectUnpin,
 )
 
 
 class Question:
     """One that is on its way to the raylet."""
 
-    __slots__ = ("box", "request", "waiter")
+    __slots__ = ("box", "request", "undo", "waiter")
 
     def __init__(self, request: int) -> None:
         self.request = request
         self.waiter = Waiter()
         self.box: list[Any] = []
+        #: Nobody waits any more: takes back what the answer gives.
+        self.undo: Message | None = None
 
 
 class StoreClient(ABC):
@@ -99,7 +102,8 @@ class StoreClient(ABC):
 
     def _ask_for_room(self, object_id: bytes, size: int, owner: bytes) -> ObjectCreated:
         """Raises: ObjectStoreFullError, OutOfDiskError."""
-        answer: ObjectCreated = self._ask(lambda request: ObjectCreate(request, object_id, size, owner))
+        question = self._question(lambda request: ObjectCreate(request, object_id, size, owner))
+        answer: ObjectCreated = self._answer(question, ObjectAbort(object_id))
         if answer.error:
             raise store_error(answer.error, object_id)
         return answer
@@ -107,18 +111,16 @@ class StoreClient(ABC):
     def _locate(self, object_id: bytes, home: bytes, timeout: float | None) -> ObjectLocated:
         """Pins the object. Raises: as ``load``, LocalRayletDiedError."""
         question = self._question(lambda request: ObjectGet(request, object_id, home))
-        if timeout is not None and not self._reactor.wait(question.waiter, timeout):
+        undo = ObjectUnpin(object_id)
+        if timeout is not None and not self._wait(question, undo, timeout):
             # The answer may be on its way, and has pinned the object then.
             self._raylet.send(ObjectGetEnd(question.request, object_id))
-        located: ObjectLocated = self._answer(question)
+        located: ObjectLocated = self._answer(question, undo)
         if located.error:
             raise store_error(located.error, object_id)
         return located
 
     # -- answers ------------------------------------------------------------------------------------
-
-    def _ask(self, make: Callable[[int], Message]) -> Any:
-        return self._answer(self._question(make))
 
     def _question(self, make: Callable[[int], Message]) -> Question:
         request = next(self._requests)
@@ -128,16 +130,35 @@ class StoreClient(ABC):
             self.on_raylet_lost(self._node_error)  # it was gone before the question was noted
         return question
 
-    def _answer(self, question: Question) -> Any:
+    def _answer(self, question: Question, undo: Message | None = None) -> Any:
         """Raises: LocalRayletDiedError when none will come."""
-        self._reactor.wait(question.waiter)
+        self._wait(question, undo)
         if not question.box:
             raise self._node_error.with_traceback(None)
         return question.box[0]
 
+    def _wait(self, question: Question, undo: Message | None, timeout: float | None = None) -> bool:
+        """``undo``: takes back what the answer gives, in case the wait is interrupted (by Ctrl-C, a time limit)."""
+        try:
+            return self._reactor.wait(question.waiter, timeout)
+        except BaseException:
+            question.undo = undo
+            self._take_back(question)
+            raise
+
+    def _take_back(self, question: Question) -> None:
+        try:
+            answer = question.box.pop()
+        except IndexError:
+            return  # it has not come yet, or another thread is at it
+        if question.undo is not None and not answer.error:
+            self._raylet.send(question.undo)
+
     def on_answer(self, answer: Any) -> None:
         question = self._questions.pop(answer.request)
         question.box.append(answer)
+        if question.undo is not None:
+            self._take_back(question)
         self._reactor.finish(question.waiter)
 
     def on_uncache(self, message: ObjectUncache) -> None:

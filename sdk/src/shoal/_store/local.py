@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import threading
 import weakref
 from collections import deque
 from typing import Any
 
 from shoal import exceptions
+from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal._store.client import StoreClient
 from shoal._values.serialization import loads, unpack
@@ -50,7 +50,7 @@ class LocalStore(StoreClient):
         self._arena_size = arena_size
         self._worker_id = worker_id
         self._arena: mmap.mmap | None = None
-        self._map_lock = threading.Lock()
+        self._map_lock = GuardedLock()
         self._pins: dict[bytes, _PinTracker] = {}
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}

@@ -6,11 +6,11 @@ What is read is a copy in this process, kept while a value uses it, and for a wh
 from __future__ import annotations
 
 import ctypes
-import threading
 import weakref
 from collections import deque
 from typing import Any
 
+from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal._store.client import Question, StoreClient, store_error
 from shoal._values.serialization import loads, unpack
@@ -42,7 +42,7 @@ class RemoteStore(StoreClient):
         #: Object id -> its size, and its pickle and buffers, as views that keep the copy; the oldest first.
         self._cached: dict[bytes, tuple[int, tuple[memoryview, list[memoryview]]]] = {}
         self._cached_bytes = 0
-        self._lock = threading.Lock()
+        self._lock = GuardedLock()
 
     # -- writing ------------------------------------------------------------------------------------
 

@@ -170,7 +170,10 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
     except RecursionError:
         raise
     except Exception as error:
-        raise _explain(value, what, error) from error
+        failures = find_unserializable(value)
+        if not failures:
+            raise  # it can be pickled: this came from elsewhere, as out of a handler of a signal
+        raise _explain(value, what, error, failures) from error
     finally:
         collected.pickled = outer
     return Serialized(file.getvalue(), buffers, contained)
@@ -217,9 +220,8 @@ def dumps_function(function: Any) -> tuple[bytes, list[ObjectRef[Any]]]:
 # -- what cannot be pickled, and where it is ---------------------------------------------------------------
 
 
-def _explain(value: Any, what: str, error: Exception) -> TypeError:
+def _explain(value: Any, what: str, error: Exception, failures: list[tuple[str, Any]]) -> TypeError:
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
-    failures = find_unserializable(value)
     lines = [f"Could not serialize {what} {name}: {type(error).__name__}: {error}"]
     for path, culprit in failures:
         lines.append(f"  {path} is {_short(culprit)}, which cannot be pickled")

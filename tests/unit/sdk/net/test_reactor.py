@@ -13,8 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from shoal import exceptions
+from shoal._net import interrupts
 from shoal._net import reactor as reactor_module
-from shoal._net.reactor import Reactor, Waiter, defer_interrupts
+from shoal._net.interrupts import GuardedLock
+from shoal._net.reactor import Reactor, Waiter
 
 #: For waits that end by an event; only a failure takes so long. Seconds.
 LONG = 10.0
@@ -184,18 +187,6 @@ def test_every_dispatch_is_followed_by_the_hook(rig: Rig) -> None:
     rig.pipe(lambda: story.append("event")).ring()
     rig.reactor.poll_now()
     assert story == ["event", "after"]
-
-
-def test_error_of_a_handler_gives_the_lead_away(rig: Rig) -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    rig.pipe(fail).ring()
-    with pytest.raises(ZeroDivisionError):
-        rig.reactor.wait(Waiter(), LONG)
-    waiter = Waiter()
-    rig.ends(waiter).ring()
-    assert rig.reactor.wait(waiter, LONG)
 
 
 # -- timers ----------------------------------------------------------------------------------------------------------
@@ -407,28 +398,68 @@ def test_wait_after_the_stop_ends_with_its_timeout_or_its_event(rig: Rig) -> Non
     assert rig.reactor.wait(waiter)
 
 
-# -- Ctrl-C ----------------------------------------------------------------------------------------------------------
+def test_a_handler_cannot_wait_for_what_only_it_could_bring(rig: Rig) -> None:
+    raised: list[Exception] = []
+
+    def handler() -> None:
+        try:
+            rig.reactor.wait(Waiter(), LONG)
+        except exceptions.ShoalSystemError as error:
+            raised.append(error)
+
+    rig.pipe(handler).ring()
+    rig.reactor.poll_now()
+    assert len(raised) == 1
+
+
+def test_a_handler_that_fails_ends_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        raise KeyError("a defect")
+
+    waiter = Waiter()
+    rig.pipe(fails).ring()
+    rig.reactor.call_later(0.0, fails)
+    rig.ends(waiter).ring()
+    rig.reactor.after_dispatch = fails
+    assert rig.reactor.wait(waiter, LONG)
+    rig.reactor.poll_now()
+    assert len(caplog.records) >= 3
+    assert all(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)
+
+
+# -- handlers of signals -----------------------------------------------------------------------------------------------
+
+
+class Struck(Exception):
+    pass
 
 
 @pytest.fixture
-def interrupts() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    defer_interrupts()
+def handler() -> Iterator[None]:
+    """Of SIGUSR1; it raises."""
+
+    def strike(signum: int, frame: object) -> None:
+        raise Struck
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    interrupts.take_over()
     yield
-    signal.signal(signal.SIGINT, before)
+    interrupts.give_back()
+    assert signal.getsignal(signal.SIGUSR1) is strike
+    signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.usefixtures("interrupts")
-def test_interrupt_does_not_cut_a_handler_in_two(rig: Rig) -> None:
+@pytest.mark.usefixtures("handler")
+def test_what_is_read_is_handled_to_the_end(rig: Rig) -> None:
     story: list[str] = []
 
-    def handler() -> None:
-        signal.raise_signal(signal.SIGINT)
+    def on_event() -> None:
+        signal.raise_signal(signal.SIGUSR1)
         story.append("handled to the end")
 
-    rig.pipe(handler).ring()
+    rig.pipe(on_event).ring()
     rig.reactor.after_dispatch = lambda: story.append("sent")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Struck):
         rig.reactor.wait(Waiter(), LONG)
     assert story == ["handled to the end", "sent"]
     # The lead is free, and the interrupt is over.
@@ -437,18 +468,87 @@ def test_interrupt_does_not_cut_a_handler_in_two(rig: Rig) -> None:
     assert rig.reactor.wait(waiter, LONG)
 
 
-@pytest.mark.usefixtures("interrupts")
-def test_interrupt_elsewhere_is_raised_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+@pytest.mark.usefixtures("handler")
+@pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
+def test_a_wait_is_cut_short(rig: Rig, leads: bool) -> None:
+    if not leads:
+        rig.leader(Waiter())
+    timer = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    timer.start()
+    with pytest.raises(Struck):
+        rig.reactor.wait(Waiter(), LONG)
+    timer.join()
 
 
-def test_handler_of_the_user_is_left_alone() -> None:
-    def own(signum: int, frame: object) -> None: ...
+@pytest.mark.usefixtures("handler")
+def test_under_a_lock_it_waits_for_the_end_of_the_outermost() -> None:
+    lock, other = GuardedLock(), GuardedLock()
+    story = []
+    with pytest.raises(Struck):
+        with other:
+            with lock, lock:
+                signal.raise_signal(signal.SIGUSR1)
+                story.append("inner")
+            story.append("outer")
+    assert story == ["inner", "outer"]
+    assert not lock.held() and not other.held()
 
-    before = signal.signal(signal.SIGINT, own)
+
+@pytest.mark.usefixtures("handler")
+def test_another_threads_lock_holds_up_nothing() -> None:
+    lock = GuardedLock()
+    held, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            leave.wait(LONG)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
     try:
-        defer_interrupts()
-        assert signal.getsignal(signal.SIGINT) is own
+        assert held.wait(LONG)
+        with pytest.raises(Struck):
+            signal.raise_signal(signal.SIGUSR1)
     finally:
-        signal.signal(signal.SIGINT, before)
+        leave.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_handler_that_is_set_later_is_found_in_time(rig: Rig) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda signum, frame: seen.append(signum))
+    try:
+        for _ in range(20):
+            rig.reactor.wait(Waiter(), 0.0)
+        with GuardedLock():
+            signal.raise_signal(signal.SIGUSR2)
+            assert seen == []
+        assert seen == [signal.SIGUSR2]
+        interrupts.give_back()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_handler_may_wait(rig: Rig) -> None:
+    """While its thread leads, nobody else reads."""
+    waiter, outer = Waiter(), Waiter()
+    pipes = [rig.ends(waiter), rig.ends(outer)]
+    waited = []
+
+    def wait(signum: int, frame: object) -> None:
+        pipes[0].ring()
+        waited.append(rig.reactor.wait(waiter, LONG))
+        pipes[1].ring()
+
+    signal.signal(signal.SIGUSR2, wait)
+    try:
+        timer = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR2))
+        timer.start()
+        assert rig.reactor.wait(outer, LONG)
+        timer.join()
+        assert waited == [True]
+    finally:
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)

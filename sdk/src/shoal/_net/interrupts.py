@@ -1,0 +1,156 @@
+"""Handlers of signals run where an exception out of them harms nothing.
+
+Python runs them in the main thread, between any two byte codes, and whatever they raise (Ctrl-C, time limits by
+SIGALRM, SIGTERM) ends the function that it hits. In the middle of a change to Shoal's state that would lose a message
+or a lease, and whoever waits for it waits for ever. So while the main thread holds one of Shoal's locks, or reads the
+sockets for all, a handler is only noted, and runs as soon as that is over; in a wait it runs at once.
+
+That costs the way of a call next to nothing: who holds what is asked when a signal comes. Not covered: exceptions
+that a debugger or a library puts into a thread (``PyThreadState_SetAsyncExc``).
+
+For this a handler is replaced by one that calls it. The rejected ways: patching ``signal.signal``, which misses whoever
+imported it before; blocking signals by ``pthread_sigmask``, two system calls each time, and another thread of the
+user's lets them through; leaving the main thread out of it, two thread switches for each call made alone.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any]
+
+#: Those whose handlers may raise. SIGALRM is looked at in each wait, the others in turn.
+_OTHERS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGXCPU,
+)
+_ALARM = signal.SIGALRM
+#: Without the conversion to an enumeration, which costs more than the look.
+_handler_of = _signal.getsignal
+
+
+class _Deferred:
+    """In place of a handler: calls it, at once or when it may."""
+
+    __slots__ = ("handler",)
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if busy():
+            noted.append((self.handler, signum, frame))
+        else:
+            self.handler(signum, frame)
+
+
+#: What has come while the main thread was busy.
+noted: list[tuple[Handler, int, FrameType | None]] = []
+_locks: weakref.WeakSet[GuardedLock] = weakref.WeakSet()
+_on = False
+_turn = 0
+main_thread = threading.main_thread().ident
+#: The main thread is in the reactor, and does not sleep there.
+in_reactor = False
+
+
+class GuardedLock(_thread.RLock):  # type: ignore[misc]
+    """A reentrant lock; no handler runs while the main thread holds it."""
+
+    def __init__(self) -> None:
+        _locks.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+        if noted:
+            deliver()
+
+    def held(self) -> bool:
+        """By this thread."""
+        return bool(self._is_owned())  # type: ignore[attr-defined]
+
+
+def busy() -> bool:
+    """Asked in the main thread: whether an exception would cut something in two."""
+    return in_reactor or any(lock.held() for lock in _locks)
+
+
+def deliver() -> None:
+    """Run what was noted, unless this thread is another one, or still busy. Raises: whatever the handlers raise."""
+    while noted and threading.get_ident() == main_thread and not busy():
+        handler, signum, frame = noted.pop(0)
+        handler(signum, frame)
+
+
+# -- which handlers ---------------------------------------------------------------------------------------------
+
+
+def take_over() -> None:
+    """From now on, until ``give_back``: the handlers that there are, and those that come."""
+    global _on
+    _on = True
+    if threading.get_ident() == main_thread:
+        for signum in (_ALARM, *_OTHERS):
+            _take(signum)
+
+
+def give_back() -> None:
+    global _on
+    _on = False
+    if threading.get_ident() != main_thread:
+        return
+    for signum in (_ALARM, *_OTHERS):
+        handler = _handler_of(signum)
+        if type(handler) is _Deferred:
+            signal.signal(signum, plain(handler))
+
+
+def plain(handler: Any) -> Any:
+    """The user's, where ``handler`` stands for it."""
+    return handler.handler if type(handler) is _Deferred else handler
+
+
+def look() -> None:
+    """At some handlers, in the main thread: the user may have set new ones."""
+    global _turn
+    if _on:
+        if type(_handler_of(_ALARM)) is not _Deferred:
+            _take(_ALARM)
+        _turn = (_turn + 1) % len(_OTHERS)
+        if type(_handler_of(_OTHERS[_turn])) is not _Deferred:
+            _take(_OTHERS[_turn])
+
+
+def _take(signum: int) -> None:
+    handler = _handler_of(signum)
+    if callable(handler) and type(handler) is not _Deferred:
+        signal.signal(signum, _Deferred(handler))
+
+
+def _after_fork_in_child() -> None:
+    """The locks may be held by threads that the child does not have; its own handlers run at once."""
+    global main_thread, in_reactor
+    main_thread = threading.get_ident()
+    in_reactor = False
+    _locks.clear()
+    noted.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
