@@ -142,9 +142,10 @@ class TestFutures:
             entered.set()
             leave.wait()
 
-        shoal.put(1).future().add_done_callback(stays)
-        first = square.remote(2).future()
-        first.add_done_callback(stays)
+        gate = Gate.remote()
+        for _ in range(3):
+            gate.pass_through.remote().future().add_done_callback(stays)
+        shoal.get(gate.open.remote())
         try:
             assert entered.wait(PATIENCE_S)
             assert square.remote(3).future().result(PATIENCE_S) == 9
@@ -580,6 +581,7 @@ class TestAfterShutdown:
             "large": shoal.put(b"x" * 1_000_000),
             "result": square.remote(2),
             "bound": square.options(num_cpus=0.5),
+            "pending": Gate.remote().pass_through.remote(),
         }
         shoal.get([counter.add.remote(), left["result"]])
         shoal.shutdown()
@@ -614,13 +616,25 @@ class TestAfterShutdown:
             use(left)
         assert not shoal.is_initialized()
 
-    def test_old_things_in_a_new_session(self, left):
+    def test_old_references_in_a_new_session(self, left):
+        """Values, and what was pending at the end, wherever they are given."""
         shoal.init(num_cpus=1, logging_level="ERROR")
-        for ref in (left["small"], left["large"], left["result"]):
-            with pytest.raises((exceptions.ShoalError, ValueError)):
-                shoal.get(ref, timeout=PATIENCE_S)
-            with pytest.raises((exceptions.ShoalError, ValueError)):
-                shoal.get(square.remote(ref), timeout=PATIENCE_S)
+        uses = [
+            lambda ref: shoal.get(ref, timeout=PATIENCE_S),
+            lambda ref: shoal.get([shoal.put(1), ref], timeout=PATIENCE_S),
+            lambda ref: shoal.wait([ref], timeout=PATIENCE_S),
+            lambda ref: square.remote(ref),
+            lambda ref: square.remote(x=ref),
+            lambda ref: square.remote([{"deep": ref}]),
+            lambda ref: shoal.put([ref]),
+            lambda ref: Counter.remote().add.remote(ref),
+            lambda ref: ref.future().result(PATIENCE_S),
+            lambda ref: asyncio.run(_await(ref)),
+        ]
+        for name in ("small", "large", "result", "pending"):
+            for use in uses:
+                with pytest.raises(ValueError, match="belongs to a session that was shut down"):
+                    use(left[name])
         assert shoal.get(left["bound"].remote(3)) == 9
 
     def test_references_may_go_at_any_time(self, left):

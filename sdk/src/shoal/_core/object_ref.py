@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from shoal._wire.value_kinds import PENDING
+from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common import ids
 from shoal_common.channel.frames import WorkerAddress
 
@@ -49,6 +49,20 @@ def holder() -> Holder:
     return _find_holder()
 
 
+class EarlierSessionError(ValueError):
+    """A reference is used in a later session than its own."""
+
+    def __init__(self, object_id: str) -> None:
+        super().__init__(object_id)
+        self.object_id = object_id
+
+    def __str__(self) -> str:
+        return (
+            f"ObjectRef({self.object_id}) belongs to a session that was shut down: its value is gone. "
+            "Make the object again in this session"
+        )
+
+
 class ObjectRef(Generic[T]):
     """A reference to an object. There is one instance per object in a process, so that identity is equality.
 
@@ -66,6 +80,11 @@ class ObjectRef(Generic[T]):
 
     def hex(self) -> str:
         return self._entry.object_id.hex()
+
+    def _check_session(self) -> None:
+        """Raises: EarlierSessionError (a ValueError) for one whose session is over."""
+        if self._entry.state == ENDED:
+            raise EarlierSessionError(self.hex())
 
     def task_id(self) -> ids.TaskID:
         """Of the task that makes the object; for ``put`` an id of its own."""

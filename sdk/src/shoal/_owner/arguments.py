@@ -81,11 +81,13 @@ def _take_references(
     plain_args = list(args)
     for index, value in enumerate(args):
         if type(value) is ObjectRef:
+            value._check_session()
             found.append((index, "", value))
             plain_args[index] = None
     plain_kwargs = dict(kwargs)
     for name, value in kwargs.items():
         if type(value) is ObjectRef:
+            value._check_session()
             found.append((-1, name, value))
             plain_kwargs[name] = None
     packed.references = found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import pickle
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -36,7 +35,7 @@ from shoal._wire.peer_frames import (
     ValuePending,
     ValueReady,
 )
-from shoal._wire.value_kinds import ERROR, PENDING
+from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common.channel import frames
 
 logger = logging.getLogger("shoal")
@@ -246,12 +245,12 @@ class CoreWorker(Process):
                 return
             self.closed = True
             error = exceptions.ShoalSystemError("shoal.shutdown() was called while this was pending")
-            for entry in list(self.table.entries.values()):
+            entries = list(self.table.entries.values())
+            for entry in entries:
                 if entry.state == PENDING:
                     self.waiting.fail(entry, error)
-                else:
-                    lost = exceptions.ObjectLostError(entry.object_id.hex())
-                    entry.state, entry.payload, entry.contained = ERROR, pickle.dumps(lost, 5), None
+            for entry in entries:  # also of objects that nobody waited for: references may outlive this
+                entry.state, entry.payload, entry.contained = ENDED, b"", None
             self.store.on_raylet_lost(exceptions.LocalRayletDiedError())
             self.questions.give_up()
             # Records and queues name each other, and records are unknown to the garbage collector.

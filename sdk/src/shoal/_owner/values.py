@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
-from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.object_ref import EarlierSessionError, ObjectEntry, ObjectRef
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import Serialized, loads, loads_packed, serialize
-from shoal._wire.value_kinds import ERROR, INLINE, PACKED, PENDING, STORED
+from shoal._wire.value_kinds import ENDED, ERROR, INLINE, PACKED, PENDING, STORED
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -118,7 +118,7 @@ class Values:
     def value_of(self, entry: ObjectEntry, deadline: float | None = None) -> Any:
         """The value of a ready object, which has come to this node by ``deadline``, in the time of ``time.monotonic``.
 
-        Raises: what it holds if that is an error; GetTimeoutError.
+        Raises: what it holds if that is an error; GetTimeoutError; ValueError for one of an earlier session.
         """
         if entry.contained is None and entry.state != ERROR:
             return self._load(entry, deadline)
@@ -138,6 +138,10 @@ class Values:
             return self.load_stored(entry.object_id, entry.node_id, deadline)
         if entry.state == PACKED:
             return loads_packed(entry.payload)
+        if entry.state == ENDED:
+            if self._process.closed:  # it has been waited for since before
+                raise exceptions.ShoalSystemError("shoal.shutdown() was called while this was pending")
+            raise EarlierSessionError(entry.object_id.hex())
         return loads(entry.payload)
 
     def load_stored(self, object_id: bytes, home: bytes, deadline: float | None = None) -> Any:

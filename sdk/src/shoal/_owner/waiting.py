@@ -147,7 +147,7 @@ class Waiting:
     def wait(
         self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
-        """As ``shoal.wait``."""
+        """As ``shoal.wait``. Raises: ValueError for a reference of an earlier session."""
         process = self._process
         found = _ready_indices(refs, num_returns)
         if len(found) < num_returns and (timeout is None or timeout > 0):
@@ -216,6 +216,7 @@ def _ready_indices(refs: list[ObjectRef[Any]], most: int) -> list[int]:
     found = []
     for index, ref in enumerate(refs):
         if ref._entry.state:
+            ref._check_session()
             found.append(index)
             if len(found) == most:
                 break

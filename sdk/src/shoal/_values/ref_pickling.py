@@ -43,7 +43,11 @@ def address_of_key(key: bytes) -> WorkerAddress:
 
 
 def reduce(ref: ObjectRef[Any]) -> tuple[Any, ...]:
-    """As ``__reduce__``; the reference is noted, so that whoever sends the pickle counts it."""
+    """As ``__reduce__``; the reference is noted, so that whoever sends the pickle counts it.
+
+    Raises: EarlierSessionError.
+    """
+    ref._check_session()
     holder = object_ref.holder()
     if collected.pickled is not None:
         collected.pickled.append(ref)

@@ -19,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from shoal._core.object_ref import ObjectRef
+from shoal._core.object_ref import EarlierSessionError, ObjectRef
 from shoal._values import local_modules as _local_modules
 from shoal._values import ref_pickling as _ref_pickling
 from shoal._values.ref_pickling import collected
@@ -150,7 +150,8 @@ def _address(view: memoryview) -> int:
 def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) -> Serialized:
     """``out_of_band=False`` puts large buffers into the pickle too.
 
-    Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled."""
+    Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled; ValueError for a
+    reference of an earlier session."""
     if type(value) in PLAIN:
         return Serialized(pickle.dumps(value, 5), [], [])
     buffers: list[memoryview] = []
@@ -167,7 +168,7 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
     try:
         file = io.BytesIO()
         _Pickler(file, protocol=5, buffer_callback=keep_out_of_band if out_of_band else None).dump(value)
-    except RecursionError:
+    except (RecursionError, EarlierSessionError):
         raise
     except Exception as error:
         failures = find_unserializable(value)

@@ -12,3 +12,5 @@ PACKED = 2
 STORED = 3
 #: ``payload`` is the pickle of an exception.
 ERROR = 4
+#: The session is over in which the object was known here; never on the wire.
+ENDED = 5
