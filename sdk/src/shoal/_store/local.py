@@ -55,7 +55,7 @@ class LocalStore(StoreClient):
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
         self._cached_sizes: dict[bytes, int] = {}
-        self._cache_lock = threading.Lock()
+        self._cache_lock = GuardedLock()
         #: All of them, by their own id: one that nobody refers to never fires, and threads that read an object at the
         #: same time pin it more than once.
         self._trackers: dict[int, _PinTracker] = {}
