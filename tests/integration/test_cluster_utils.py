@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from support.drivers import Driver
-from support.processes import all_gone, descendants
+from support.processes import all_gone, descendants, eventually
 
 import shoal
 from shoal import cli, exceptions
-from shoal.cluster_utils import Cluster
+from shoal.cluster_utils import NOT_IMPLEMENTED, Cluster
 from shoal.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 
 
@@ -92,6 +92,26 @@ def test_a_node_lost_without_a_word_is_noticed(cluster: Cluster) -> None:
         cluster.remove_node(node)
 
 
+def test_a_node_of_its_own_environment_and_address(cluster: Cluster) -> None:
+    node = cluster.add_node(
+        num_cpus=0, resources={"there": 1}, env_vars={"OF_THE_NODE": "yes"}, node_ip_address="127.0.0.2"
+    )
+    assert node.unique_id == node.node_id
+
+    @shoal.remote(num_cpus=0, resources={"there": 1})
+    def environment() -> tuple[str | None, str]:
+        return os.environ.get("OF_THE_NODE"), shoal.get_runtime_context().get_node_id()
+
+    shoal.init(cluster.address)
+    assert shoal.get(environment.remote(), timeout=60) == ("yes", node.node_id)
+    addresses = {each["NodeID"]: each["NodeManagerAddress"] for each in shoal.nodes()}
+    assert addresses[node.node_id] == "127.0.0.2"
+    node.kill_raylet()
+    assert [daemon.service for daemon in node.dead()] == ["raylet"]
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.wait_for_nodes()
+
+
 def test_waiting_for_nodes_has_an_end(cluster: Cluster) -> None:
     node = cluster.add_node()
     cluster.worker_nodes.remove(node)
@@ -105,6 +125,9 @@ def test_arguments_are_checked(cluster: Cluster) -> None:
         cluster.add_node(num_disks=1)
     with pytest.raises(ValueError, match="num_cpus"):
         cluster.add_node(num_cpus=-1)
+    for name in NOT_IMPLEMENTED:
+        with pytest.raises(ValueError, match=f"{name}=1 is not implemented by Shoal: [a-z]"):
+            cluster.add_node(**{name: 1})
     with pytest.raises(ValueError, match="initialize_head"):
         Cluster(head_node_args={"num_cpus": 1})
     assert len(cluster.list_all_nodes()) == 1
@@ -124,4 +147,4 @@ def test_it_ends_with_the_process_that_made_it() -> None:
         pids |= {child for pid in pids for child in descendants(pid)}
         driver.process.kill()
         all_gone(pids, within=30)
-    assert not os.path.exists(facts["root"])
+    eventually(lambda: not os.path.exists(facts["root"]), "the files of the cluster are gone")

@@ -38,7 +38,7 @@ class Actor:
 
 MET: list[dict[str, Any]] = [
     {"label_selector": {"zone": "a"}},
-    {"label_selector": {"zone": "in(a, b)", "shoal.io/market-type": "!on-demand"}},
+    {"label_selector": {"zone": "in(a, b)", "ray.io/market-type": "!on-demand"}},
     {"label_selector": {"zone": "b"}, "fallback_strategy": [{"label_selector": {"zone": "!b"}}]},
     {"label_selector": {"zone": "a"}, "scheduling_strategy": "SPREAD"},
     {"scheduling_strategy": NodeLabelSchedulingStrategy({"zone": In("a"), "gpu": DoesNotExist()}, soft={"x": In("y")})},
@@ -67,14 +67,10 @@ def test_without_such_a_node_it_fails_and_says_what_is_missing(options: dict[str
         shoal.get(Actor.options(**options).remote().runs.remote())
 
 
-def test_labels_are_shown_under_both_names() -> None:
+def test_labels_are_those_given_and_the_id() -> None:
     labels = shoal.get_runtime_context().get_node_labels()
     node = shoal.get_runtime_context().get_node_id()
-    assert labels == {
-        "zone": "a",
-        **dict.fromkeys(("ray.io/market-type", "shoal.io/market-type"), "spot"),
-        **dict.fromkeys(("ray.io/node-id", "shoal.io/node-id"), node),
-    }
+    assert labels == {"zone": "a", "ray.io/market-type": "spot", "ray.io/node-id": node}
 
 
 @pytest.mark.parametrize("labels", [{"-a": "b"}, {"a": "b c"}, {"ray.io/node-id": "a"}, {"a": 1}])

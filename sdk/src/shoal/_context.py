@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class TaskContext:
     """One running task or actor call; a driver's code runs without one."""
 
-    __slots__ = ("attempt", "exiting", "function_name", "task_id", "task_name")
+    __slots__ = ("attempt", "exiting", "function", "function_name", "task_id", "task_name")
 
     def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int) -> None:
         self.task_id = task_id
         self.task_name = task_name
         self.function_name = function_name
         self.attempt = attempt
+        #: What runs; None until it is loaded.
+        self.function: Any = None
         #: It has called ``exit_actor``: whatever it does after catching that, it is not answered.
         self.exiting = False
 
@@ -32,6 +34,9 @@ class ProcessContext:
         self.actor_id = b""
         self.actor_name = ""
         self.actor_class_name = ""
+        #: Its key in the function table, and what that gave.
+        self.actor_class_id = b""
+        self.actor_class: type | None = None
         self.actor_handle: bytes = b""
         self.incarnation = 0
         #: Granted resources in units.

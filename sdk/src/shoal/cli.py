@@ -108,7 +108,9 @@ def _start(options: argparse.Namespace) -> int:
         raise ValueError(
             f"--node-ip-address={options.node_ip_address} is no address by which others reach this machine"
         )
-    node = local.NodeOptions(**{name: getattr(options, name) for name in local.NodeOptions.__struct_fields__})
+    node = local.NodeOptions(
+        **{name: getattr(options, name) for name in local.NodeOptions.__struct_fields__ if name in options}
+    )
     local.check(node)
     root = root_directory()
     if options.head:

@@ -21,6 +21,7 @@ from shoal._launch import local_nodes as local
 from shoal._launch.daemons import await_pid
 from shoal._launch.directories import new_cluster_directory
 from shoal._net.gcs.client import visiting
+from shoal._not_implemented import RUNTIME_ENV, refuse
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.states import NodeState
 from shoal_common.surroundings import environment, interpreter, occupy_standard_streams
@@ -33,6 +34,19 @@ DEFAULT_NODE_ARGS = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 150 * 
 _GCS_FLAGS = {"silence_s": 1, "checks": 2}
 _HOST = "127.0.0.1"
 _STOP_GRACE_S = 20.0
+
+
+#: Arguments that a node of Ray's takes: what to do instead.
+NOT_IMPLEMENTED = {
+    "node_name": "give the node labels",
+    "temp_dir": "the files of all nodes are below one directory: set SHOAL_TMPDIR before",
+    "object_spilling_directory": "the cluster's objectstore service spills: set SHOAL_TMPDIR before",
+    "ray_client_server_port": "pass gateway_port, for drivers with shoal://",
+    "include_dashboard": "there is no dashboard yet. Leave it out",
+    "dashboard_port": "there is no dashboard yet. Leave it out",
+    "metrics_export_port": "there are no metrics yet. Leave it out",
+    "runtime_env": RUNTIME_ENV,
+}
 
 
 class Cluster:
@@ -84,20 +98,28 @@ class Cluster:
     def add_node(self, wait: bool = True, **node_args: Any) -> Node:
         """Start a node; the first one is the head. It is in the cluster when this returns, whatever ``wait`` says.
 
-        ``node_args``: num_cpus, num_gpus, resources, labels, memory, object_store_memory (bytes).
-        Raises: TypeError for others, ValueError for amounts out of range, RuntimeError when it does not start.
+        ``node_args``: num_cpus, num_gpus, resources, labels, memory, object_store_memory (bytes), env_vars (of what
+        runs there), node_ip_address (of this machine, 127.0.0.2 for example), gateway_port.
+        Raises: TypeError for others, ValueError for amounts out of range and for what only nodes of Ray have,
+        RuntimeError when it does not start.
         """
-        unknown = sorted(node_args.keys() - set(local.NodeOptions.__struct_fields__))
+        for name in NOT_IMPLEMENTED.keys() & node_args.keys():
+            refuse(name, node_args.pop(name), (None, False), NOT_IMPLEMENTED[name])
+        host = node_args.pop("node_ip_address", None) or _HOST
+        known = local.NodeOptions.__struct_fields__
+        unknown = sorted(node_args.keys() - set(known))
         if unknown:
-            raise TypeError(f"unknown arguments of a node: {', '.join(unknown)}")
+            raise TypeError(
+                f"unknown arguments of a node: {', '.join(unknown)}. It takes node_ip_address, {', '.join(known)}"
+            )
         options = local.NodeOptions(**{**DEFAULT_NODE_ARGS, **node_args})
         local.check(options)
         if self.head_node is None:
             head = local.HeadOptions(port=0, gcs=_GCS_FLAGS)
-            self.head_node = local.start_head(self._root, self._token, _HOST, head, options)
+            self.head_node = local.start_head(self._root, self._token, host, head, options)
             self.address = self.head_node.cluster.gcs_address
             return self.head_node
-        node = local.start_node(self._root, self._token, self.address, _HOST, options)
+        node = local.start_node(self._root, self._token, self.address, host, options)
         self.worker_nodes.append(node)
         return node
 

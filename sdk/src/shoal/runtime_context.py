@@ -6,11 +6,16 @@ from typing import Any
 
 from shoal import _context, _current
 from shoal._api.group_placement import captured
+from shoal._api.placement_groups import PlacementGroupID
+from shoal_common import ids
 from shoal_common.placement.strategy import Strategy
+
+#: Of accelerators, under the names of their resources. Only GPUs are handed out.
+_FAMILIES = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN")
 
 
 class RuntimeContext:
-    """Ids are hexadecimal strings; those that do not apply are None."""
+    """``get_…_id()`` are hexadecimal strings, ``…_id`` ids; those that do not apply are None."""
 
     def get_job_id(self) -> str:
         return _current.current().job_id.hex()
@@ -31,8 +36,14 @@ class RuntimeContext:
         return task.task_name if task is not None else None
 
     def get_task_function_name(self) -> str | None:
+        """``module.function``, of an actor's call ``module.Class.method``; None in a driver."""
         task = _context.current_task.get()
-        return task.function_name if task is not None else None
+        if task is None:
+            return None
+        if (cls := _context.process.actor_class) is not None:
+            return f"{cls.__module__}.{cls.__qualname__}.{task.function_name}"
+        function = task.function
+        return f"{function.__module__}.{getattr(function, '__qualname__', task.function_name)}"
 
     def get_attempt_number(self) -> int | None:
         task = _context.current_task.get()
@@ -44,6 +55,32 @@ class RuntimeContext:
     def get_actor_name(self) -> str | None:
         """None outside of actors, "" for an unnamed one."""
         return _context.process.actor_name if _context.process.actor_id else None
+
+    @property
+    def job_id(self) -> ids.JobID:
+        return ids.JobID(_current.current().job_id)
+
+    @property
+    def node_id(self) -> ids.NodeID:
+        return ids.NodeID(_current.current().node_id)
+
+    @property
+    def worker_id(self) -> ids.WorkerID:
+        return ids.WorkerID(_current.current().worker_id)
+
+    @property
+    def task_id(self) -> ids.TaskID | None:
+        task = _context.current_task.get()
+        return ids.TaskID(task.task_id) if task is not None and task.task_id else None
+
+    @property
+    def actor_id(self) -> ids.ActorID | None:
+        return ids.ActorID(_context.process.actor_id) if _context.process.actor_id else None
+
+    @property
+    def current_placement_group_id(self) -> PlacementGroupID | None:
+        group_id = Strategy.decode(_context.process.strategy).group_id
+        return PlacementGroupID(group_id) if group_id else None
 
     def get_placement_group_id(self) -> str | None:
         """Of the group in which the running task or actor is."""
@@ -87,9 +124,12 @@ class RuntimeContext:
         return False
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
-        ids: dict[str, list[str]] = {"GPU": []}
-        ids.update(_context.process.devices)
-        return ids
+        """Of the devices granted to the running task or actor, by family; empty lists where it has none."""
+        return {**{family: [] for family in _FAMILIES}, **_context.process.devices}
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """As ``get_accelerator_ids``."""
+        return self.get_accelerator_ids()
 
     def get_node_labels(self) -> dict[str, str]:
         from shoal._api import cluster as _cluster

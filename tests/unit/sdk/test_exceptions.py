@@ -9,11 +9,13 @@ import inspect
 import logging
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shoal import exceptions
+from shoal._values.task_error import error_of_dependent
 from shoal.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -349,7 +351,7 @@ def test_degrades_to_task_error(cause: BaseException, caplog: pytest.LogCaptureF
     error = raised(cause)
     with caplog.at_level(logging.WARNING):
         assert error.as_instanceof_cause() is error
-    assert "cannot be subclassed" in caplog.text
+    assert "can't be subclassed" in caplog.text
     assert error.cause is cause
 
 
@@ -380,6 +382,74 @@ def test_message_shows_chained_causes() -> None:
     assert "ZeroDivisionError: inner" in message
     assert "direct cause" in message
     assert message.endswith("RuntimeError: outer")
+
+
+def test_frames_of_shoal_itself_are_not_shown() -> None:
+    """Neither around the user's code, nor where an error passed through ``get``, nor in the errors behind it."""
+    namespace: dict[str, Any] = {}
+    ours = str(Path(exceptions.__file__).parent / "somewhere.py")
+    exec(compile("def through(call): return call()", ours, "exec"), namespace)
+
+    def users() -> None:
+        try:
+            namespace["through"](lambda: 1 / 0)
+        except ZeroDivisionError as error:
+            raise RuntimeError("outer") from error
+
+    try:
+        namespace["through"](users)
+    except RuntimeError as error:
+        text = TaskError.from_exception("f", error).traceback_str
+    assert "somewhere.py" not in text
+    assert "in users" in text
+    assert "in <lambda>" in text
+    assert "ZeroDivisionError: division by zero" in text
+
+
+def test_error_that_only_shoal_raised_shows_its_last_frame() -> None:
+    namespace: dict[str, Any] = {}
+    ours = str(Path(exceptions.__file__).parent / "somewhere.py")
+    exec(compile("def inner(): raise ValueError('x')\ndef outer(): inner()", ours, "exec"), namespace)
+    try:
+        namespace["outer"]()
+    except ValueError as error:
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        text = TaskError.from_exception("f", error).traceback_str
+    assert ("in outer" in text, "in inner" in text) == (False, True)
+
+
+def test_chain_of_causes_that_is_a_circle_has_an_end() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert "first" in TaskError.from_exception("f", first).traceback_str
+
+
+def test_error_of_an_argument_names_the_task_that_needed_it() -> None:
+    producer = raised(ValueError("no luck"))
+    consumer = pickle.loads(error_of_dependent("consumer", pickle.dumps(producer)))
+    last = pickle.loads(error_of_dependent("last", pickle.dumps(consumer))).as_instanceof_cause()
+    assert isinstance(last, ValueError)
+    assert str(last).startswith(
+        "shoal::last()\n  At least one of the input arguments for this task could not be computed"
+    )
+    assert (
+        str(last).index("shoal::last()") < str(last).index("shoal::consumer()") < str(last).index("shoal::f() (pid=42")
+    )
+    assert str(last).endswith("ValueError: no luck")
+
+
+@pytest.mark.parametrize(
+    "error", [WorkerCrashedError("killed by SIGKILL"), raised(ValueError("x" * 100_000))], ids=["system", "large"]
+)
+def test_errors_that_go_on_as_they_are(error: ShoalError) -> None:
+    pickled = pickle.dumps(error)
+    assert error_of_dependent("consumer", pickled) is pickled
+
+
+def test_dual_instance_by_the_name_of_ray() -> None:
+    assert isinstance(raised(ValueError("x")).make_dual_exception_instance(), ValueError)
+    with pytest.raises(TypeError, match="Final is final"):
+        raised(Final("x")).make_dual_exception_instance()
 
 
 def test_error_through_several_tasks_keeps_the_first_cause() -> None:

@@ -1,7 +1,6 @@
 """Labels of nodes, and the selectors by which tasks and actors choose among them.
 
-Keys and values have Kubernetes' syntax. What Ray calls ``ray.io/…`` is ``shoal.io/…`` here; either name works, on
-nodes and in selectors.
+Keys and values have Kubernetes' syntax. Keys that mean something to the cluster begin with ``ray.io/``, as Ray's do.
 """
 
 from __future__ import annotations
@@ -12,10 +11,15 @@ from dataclasses import dataclass
 
 from shoal_common.ids import NodeID
 
-PREFIX = "shoal.io/"
-RAY_PREFIX = "ray.io/"
 #: Every node has it: its id in hexadecimal. Nobody may set it.
-NODE_ID = PREFIX + "node-id"
+NODE_ID = "ray.io/node-id"
+#: Labels that a node has by default: environment variable of whoever starts it -> key.
+FROM_ENVIRONMENT = {
+    "SHOAL_NODE_MARKET_TYPE": "ray.io/market-type",
+    "SHOAL_NODE_TYPE_NAME": "ray.io/node-group",
+    "SHOAL_NODE_REGION": "ray.io/availability-region",
+    "SHOAL_NODE_ZONE": "ray.io/availability-zone",
+}
 
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
 _KEY = re.compile(rf"(?:(?=[^/]{{1,253}}/){_NAME}(?:\.{_NAME})*/)?{_NAME}")
@@ -23,11 +27,10 @@ _VALUE = re.compile(rf"(?:{_NAME})?")
 _CONDITION = re.compile(rf"(!?)(?:in\(({_NAME}(?:, ?{_NAME})*)\)|((?:{_NAME})?))")
 
 
-def canonical_key(key: str) -> str:
+def check_key(key: str) -> None:
     """Raises: ValueError when it is not a label's key."""
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise ValueError(f"Invalid label key `{key}`. It must be [prefix/]name, of letters, digits, '-', '_' and '.'.")
-    return PREFIX + key.removeprefix(RAY_PREFIX) if key.startswith(RAY_PREFIX) else key
 
 
 def check_value(value: str) -> None:
@@ -39,25 +42,25 @@ def check_value(value: str) -> None:
         )
 
 
-def canonical_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Labels that somebody gave a node. Raises: ValueError for a bad key or value, and for the id of a node."""
-    canonical = {canonical_key(key): value for key, value in labels.items()}
-    for value in canonical.values():
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Of labels that somebody gave a node. Raises: ValueError for a bad key or value, and for the id of a node."""
+    for key, value in labels.items():
+        check_key(key)
         check_value(value)
-    if NODE_ID in canonical:
+    if NODE_ID in labels:
         raise ValueError(f"The label {NODE_ID} must not be given: every node sets it itself.")
-    return canonical
+
+
+def given_labels(labels: Mapping[str, str] | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Those that a node is started with: ``labels``, and what the environment says beside them."""
+    default = {key: environ[variable] for variable, key in FROM_ENVIRONMENT.items() if environ.get(variable)}
+    return {**default, **(labels or {})}
 
 
 def labels_of_node(node_id: NodeID, given: Mapping[str, str]) -> dict[str, str]:
-    """All labels of a node: those it was ``given``, and its own. Raises: as ``canonical_labels``."""
-    return {**canonical_labels(given), NODE_ID: node_id.hex()}
-
-
-def with_ray_names(labels: Mapping[str, str]) -> dict[str, str]:
-    """For programs that look labels up under the names that Ray gives them."""
-    ray = {RAY_PREFIX + key.removeprefix(PREFIX): value for key, value in labels.items() if key.startswith(PREFIX)}
-    return {**labels, **ray}
+    """All labels of a node: those it was ``given``, and its own. Raises: as ``check_labels``."""
+    check_labels(given)
+    return {**given, NODE_ID: node_id.hex()}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,7 +81,8 @@ class LabelRule:
             raise ValueError(f"Invalid label selector value `{condition}`. It must be v, !v, in(a, b) or !in(a, b).")
         negation, several, one = match.groups()
         values = [one] if several is None else re.split(", ?", several)
-        return cls(canonical_key(key), tuple(sorted(set(values))), bool(negation))
+        check_key(key)
+        return cls(key, tuple(sorted(set(values))), bool(negation))
 
     @classmethod
     def parse(cls, text: str) -> LabelRule:
@@ -86,7 +90,9 @@ class LabelRule:
         key, equals, condition = text.partition("=")
         if equals:
             return cls.of(key, condition)
-        return cls(canonical_key(key.removeprefix("!")), (), key.startswith("!"))
+        bare = key.removeprefix("!")
+        check_key(bare)
+        return cls(bare, (), key.startswith("!"))
 
     def meets(self, labels: Mapping[str, str]) -> bool:
         value = labels.get(self.key)

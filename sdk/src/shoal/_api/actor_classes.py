@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from shoal import _context, _current, exceptions
 from shoal._api.actor_handles import ActorHandle, HandleState, MethodInfo, encode_state, get_actor, unknown_group
-from shoal._api.export import Exportable, pickled_exceptions
+from shoal._api.export import Exportable, no_graphs, pickled_exceptions
 from shoal._api.functions import check_streaming
 from shoal._api.group_placement import strategy_of_actor
 from shoal._api.options import ActorOptions, MethodOptions
@@ -45,8 +46,21 @@ def method(*args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable
     return decorate
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActorClassMetadata:
+    """What libraries ask an actor class, as ``__ray_metadata__``."""
+
+    #: The class itself.
+    modified_class: type
+    class_name: str
+
+
 class ActorClass(Generic[C]):
-    """A class whose instances are actors: ``.remote(...)`` starts one; ``.options(...)`` changes options."""
+    """A class whose instances are actors: ``.remote(...)`` starts one; ``.options(...)`` changes options.
+
+    Its other attributes are those of the class itself: constants, static and class methods. They are looked up in this
+    process, also inside the actor.
+    """
 
     def __init__(self, definition: _ClassDefinition, options: ActorOptions) -> None:
         self._definition = definition
@@ -54,6 +68,27 @@ class ActorClass(Generic[C]):
         self.__doc__ = definition.doc
         self.__name__ = self.__qualname__ = definition.name
         self.__module__ = definition.module
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_definition":  # asked of whatever is pickled, copied or inspected
+            raise AttributeError(name)
+        definition = self._definition
+        try:
+            return getattr(definition.itself(), name)
+        except AttributeError:
+            raise AttributeError(
+                f"The class {definition.name} has no attribute {name!r}", name=name, obj=self
+            ) from None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._definition.methods, *dir(self._definition.target or object)})
+
+    def __repr__(self) -> str:
+        return f"ActorClass({self._definition.name})"
+
+    @property
+    def __ray_metadata__(self) -> ActorClassMetadata:
+        return ActorClassMetadata(self._definition.itself(), self._definition.name)
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         # The name of the new class comes with the call that follows; _NoSubclass has it in __init_subclass__.
@@ -77,6 +112,15 @@ class ActorClass(Generic[C]):
         """
         return _create(self._definition, self._options, args, kwargs)
 
+    def _remote(
+        self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> ActorHandle:
+        """``options`` and ``remote`` at once."""
+        return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        raise no_graphs(self._definition.name)
+
     def __reduce__(self) -> tuple[Any, ...]:
         d = self._definition
         return _restore_class, (d.exported_id(), d.name, d.module, d.constructor, d.methods, d.is_async, self._options)
@@ -88,7 +132,7 @@ class _NoSubclass:
     def __init_subclass__(cls) -> None:
         raise exceptions.ActorClassInheritanceException(
             f"Attempted to define subclass '{cls.__name__}' of an actor class. Inheriting from actor classes is not "
-            "supported: inherit from the plain class, and put @shoal.remote on the subclasses only."
+            "currently supported. You can inherit from a plain base class, and put @shoal.remote on the derived class."
         )
 
 

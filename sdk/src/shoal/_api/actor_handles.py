@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from shoal import _current, exceptions
-from shoal._api.export import pickled_exceptions
+from shoal._api.export import no_graphs, pickled_exceptions
 from shoal._api.options import MethodOptions
 from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
@@ -131,6 +132,15 @@ class ActorMethod:
             return refs[0]
         return refs or None  # type: ignore[return-value]
 
+    def _remote(
+        self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> ObjectRef[Any]:
+        """``options`` and ``remote`` at once."""
+        return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        raise no_graphs(self._name)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_method, (self._handle, self._name, self._options)
 
@@ -208,19 +218,19 @@ def unknown_group(class_name: str, method: str, group: str, groups: list[str]) -
 
 def _stale_handle(handle: ActorHandle) -> Exception:
     return exceptions.ActorHandleNotFoundError(
-        f"Actor handle {handle!r} belongs to an earlier session: create the actor again after shoal.init()."
+        f"ActorHandle objects are not valid across Shoal sessions: {handle!r} was made before shoal.shutdown()."
     )
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """The handle of a named actor in ``namespace`` (default: this job's).
 
-    Raises: ValueError when there is none, TypeError for what is not a name.
+    Raises: ValueError when there is none, and for no name; TypeError for what is not a name.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {type(name).__name__}")
     if not name:
         raise ValueError("Please supply a non-empty value to get_actor")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
     if namespace is not None and not isinstance(namespace, str):
         raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
     if namespace == "":

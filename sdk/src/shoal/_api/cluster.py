@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from shoal import _current
-from shoal_common.placement.labels import with_ray_names
 from shoal_common.states import NodeState
 
 
@@ -22,7 +21,7 @@ def nodes() -> list[dict[str, Any]]:
             "RayletSocketName": node.raylet_path,
             "Resources": node.total.to_units(),
             "Available": node.available.to_units(),
-            "Labels": with_ray_names(node.labels),
+            "Labels": dict(node.labels),
             "DeathReasonMessage": node.death_reason,
         }
         for node in _current.connected().gcs.nodes.list()

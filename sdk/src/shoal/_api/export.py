@@ -7,8 +7,8 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from shoal import _current, exceptions
-from shoal._values.serialization import dumps_function, serialize
+from shoal import _context, _current, exceptions
+from shoal._values.serialization import dumps_function, loads, serialize
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.resources import ResourceSet
 
@@ -34,6 +34,8 @@ class Exportable:
         #: Session whose id this is; session in which the export has ended (another thread may be at it).
         self.epoch = self.exported = -1
         self.function_id = b""
+        #: Where ``target`` is None: what the function table gave.
+        self._fetched: Any = None
 
     def exported_id(self) -> bytes:
         """Its key in this session, exporting it if need be; re-entered when it refers to itself.
@@ -56,6 +58,24 @@ class Exportable:
                     raise
                 self.exported = self.epoch
         return self.function_id
+
+    def itself(self) -> Any:
+        """The function or class; out of the function table where it came from another process.
+
+        Raises: RpcError, what unpickling raises.
+        """
+        if self.target is not None:
+            return self.target
+        if self._fetched is None:
+            process = _context.process
+            # The class of the actor that runs here must not be made a second time: it may have changed.
+            mine = self.function_id == process.actor_class_id
+            self._fetched = process.actor_class if mine else _fetch(self.function_id)
+        return self._fetched
+
+
+def _fetch(function_id: bytes) -> Any:
+    return loads(_current.connected().gcs.functions.get(function_id))
 
 
 def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> None:
@@ -95,3 +115,11 @@ def pickled_exceptions(retry: bool | tuple[type[Exception], ...] | None) -> bool
     if retry is None or isinstance(retry, bool):
         return bool(retry)
     return serialize(retry, "retry_exceptions", out_of_band=False).pickled
+
+
+def no_graphs(name: str) -> NotImplementedError:
+    """What ``bind`` raises."""
+    return NotImplementedError(
+        f"{name}.bind() makes a node of a graph that is run later, which Shoal does not have yet. Call {name}.remote() "
+        "and hand its ref on as an argument: the calls then run in the same order."
+    )

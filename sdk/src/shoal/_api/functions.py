@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from shoal import _current
 from shoal._api import export as _export
-from shoal._api.export import Exportable
+from shoal._api.export import Exportable, no_graphs
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._api.signature import Signature, signature_of
@@ -51,11 +51,11 @@ class RemoteFunction(Generic[P, R]):
         self._definition = definition
         self._options = options
         self._prepared: _Prepared | None = None
-        self.remote: Callable[P, ObjectRef[R]] = self._remote
+        self.remote: Callable[P, ObjectRef[R]] = self._submit
         if wrapped is not None:
             functools.update_wrapper(self, wrapped)
             # ``help(f.remote)`` shows the function's own signature and docstring.
-            self.remote = functools.wraps(wrapped)(lambda *args, **kwargs: self._remote(*args, **kwargs))
+            self.remote = functools.wraps(wrapped)(lambda *args, **kwargs: self._submit(*args, **kwargs))
 
     @classmethod
     def of(cls, function: Callable[P, R], options: TaskOptions) -> RemoteFunction[P, R]:
@@ -82,7 +82,16 @@ class RemoteFunction(Generic[P, R]):
         """
         return RemoteFunction(self._definition, self._options.updated(**options), self._definition.target)
 
-    def _remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def _remote(
+        self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> ObjectRef[R]:
+        """``options`` and ``remote`` at once."""
+        return self.options(**options)._submit(*(args or ()), **(kwargs or {}))
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        raise no_graphs(self._definition.name)
+
+    def _submit(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0).
 
         Raises: TypeError when the arguments do not fit the signature or cannot be pickled.

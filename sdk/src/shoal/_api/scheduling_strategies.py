@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal_common import ids
-from shoal_common.placement.labels import LabelRule, Selector, canonical_key, check_value
+from shoal_common.placement.labels import LabelRule, Selector, check_key, check_value
 
 
 class NodeAffinitySchedulingStrategy:
@@ -89,5 +89,6 @@ def _rules(name: str, conditions: Mapping[str, Any] | None) -> Selector:
                 f"not {condition!r}."
             )
         values = tuple(sorted(set(condition.values))) if isinstance(condition, In) else ()
-        rules.append(LabelRule(canonical_key(key), values, negated=isinstance(condition, NotIn | DoesNotExist)))
+        check_key(key)
+        rules.append(LabelRule(key, values, negated=isinstance(condition, NotIn | DoesNotExist)))
     return tuple(sorted(rules))

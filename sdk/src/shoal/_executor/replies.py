@@ -83,10 +83,13 @@ def wrap_error(core: CoreWorker, actor: ActorHost | None, name: str, error: Base
         task = _context.current_task.get()
         return exceptions.TaskCancelledError(task.task_id.hex() if task is not None else None)
     where: dict[str, Any] = {"ip": core.host, "pid": os.getpid()}
+    process = _context.process
+    if process.actor_id:
+        where["actor_id"] = process.actor_id.hex()
+        where["actor_repr"] = process.actor_class_name
     if actor is not None:
-        name = f"{_context.process.actor_class_name}.{name}"
+        name = f"{process.actor_class_name}.{name}"
         where["actor_repr"] = actor.describe()
-        where["actor_id"] = _context.process.actor_id.hex()
     return exceptions.TaskError.from_exception(name, error, **where)
 
 

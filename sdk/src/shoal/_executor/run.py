@@ -54,7 +54,7 @@ class Runner:
         kwargs: Any = {}
         reply: TaskReply | None
         try:
-            function = self._function(push)
+            function = context.function = self._function(push)
             if push.args or push.args_object or push.refs:
                 args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
             result = function(*args, **kwargs)
@@ -83,7 +83,7 @@ class Runner:
         reply: TaskReply | None
         try:
             async with room:
-                method = self._function(push)
+                method = context.function = self._function(push)
                 if push.args or push.args_object or push.refs:
                     args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
                 result = method(*args, **kwargs)
@@ -113,7 +113,9 @@ class Runner:
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:
                 args, kwargs = load_arguments(self._core.values, creation, received, creation.creator.node_id)
-            host.construct(self._functions.load(creation.class_id), args, kwargs)
+            cls = self._functions.load(creation.class_id)
+            _context.process.actor_class_id, _context.process.actor_class = creation.class_id, cls
+            host.construct(cls, args, kwargs)
             args = kwargs = None  # type: ignore[assignment]
             if context.exiting:
                 raise ActorExit(EXIT_ACTOR)  # the user's code has caught it

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +29,7 @@ from shoal._net.gcs.client import visiting
 from shoal._net.gcs.records import NodeRecord
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.channel import tcp
+from shoal_common.placement.labels import given_labels
 from shoal_common.states import NodeState
 from shoal_common.surroundings import environment, interpreter
 
@@ -59,9 +60,16 @@ class LocalNode(msgspec.Struct, frozen=True):
         """Hexadecimal."""
         return self.cluster.node_id
 
+    #: Ray's other name for it.
+    unique_id = node_id
+
     @property
     def directory(self) -> Path:
         return Path(self.cluster.session_dir)
+
+    def kill_raylet(self) -> None:
+        """End the raylet at once, as by a loss of power; what else is on the node goes with it. Returns when it has."""
+        end([daemon for daemon in self.daemons if daemon.service == "raylet"], grace_s=None)
 
     def dead(self) -> list[Daemon]:
         return [daemon for daemon in self.daemons if not daemon.alive()]
@@ -79,12 +87,17 @@ class NodeOptions(msgspec.Struct, frozen=True):
     labels: dict[str, str] | None = None
     #: For clients outside of the cluster; None: none.
     gateway_port: int | None = None
+    #: Environment of its raylet, and so of the tasks there, beside that of this process.
+    env_vars: dict[str, str] | None = None
 
 
 def check(options: NodeOptions) -> None:
     """Raises: ValueError, TypeError for what no node can have."""
     amounts = (options.num_cpus, options.num_gpus, options.resources, options.memory, options.object_store_memory)
     check_amounts(*amounts, options.labels)
+    for name, value in (options.env_vars or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env_vars must map names to texts, but has {name!r}: {value!r}")
 
 
 class HeadOptions(msgspec.Struct, frozen=True):
@@ -176,7 +189,7 @@ class _Launch:
         self._head = head
         self._daemons: list[Daemon] = []
 
-    def spawn(self, service: str, **flags: Any) -> None:
+    def spawn(self, service: str, *, env_vars: Mapping[str, str] | None = None, **flags: Any) -> None:
         arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in flags.items() if value != ""]
         inherited = {
             name: value
@@ -187,7 +200,7 @@ class _Launch:
             start(
                 service,
                 interpreter(f"shoal_{service}", *arguments),
-                {**inherited, TOKEN_VARIABLE: self._token},
+                {**inherited, **(env_vars or {}), TOKEN_VARIABLE: self._token},
                 self._log(service),
             )
         )
@@ -212,6 +225,7 @@ class _Launch:
         amounts = (options.num_cpus, options.num_gpus, options.resources, options.memory, options.object_store_memory)
         self.spawn(
             "raylet",
+            env_vars=options.env_vars,
             host=host,
             port=0,
             channel_port=0,
@@ -225,7 +239,7 @@ class _Launch:
             cluster_id=told.cluster_id,
             session_name=told.session_name,
             session_dir=self.directory,
-            labels=options.labels or {},
+            labels=given_labels(options.labels, os.environ),
             resources=node_resources(*amounts, host=host, head=self._head),
             object_store_bytes=store_bytes(options.object_store_memory),
         )

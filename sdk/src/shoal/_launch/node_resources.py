@@ -9,7 +9,7 @@ from typing import Any
 
 from shoal._values.numbers import plain, plain_amounts
 from shoal_common.placement.gpus import node_gpu_ids
-from shoal_common.placement.labels import canonical_labels
+from shoal_common.placement.labels import check_labels, given_labels
 
 MAX_STORE_BYTES = 200 * 1000**3
 MIN_STORE_BYTES = 75 * 1024 * 1024
@@ -42,7 +42,7 @@ def check_amounts(
             _check_amount(f"resources[{name!r}]", amount)
             if amount >= 1 and amount != int(amount):
                 raise ValueError(f"Resource quantities >1 must be whole numbers: resources[{name!r}] is {amount}")
-    canonical_labels(labels or {})
+    check_labels(given_labels(labels, os.environ))
 
 
 def _check_amount(name: str, value: Any) -> None:

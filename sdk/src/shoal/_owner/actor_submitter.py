@@ -21,6 +21,7 @@ from shoal._net.gcs.records import ActorRecord, ActorSpec
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls
 from shoal._owner.waiting import CallbackWatcher, Waiting
+from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import Argument, PushTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.kinds import ExitKind
@@ -130,7 +131,7 @@ class ActorSubmitter:
         resolved = resolve_arguments(self._process, packed.references)
         if isinstance(resolved, list):
             return resolved
-        cause = pickle.loads(resolved.payload)
+        cause = pickle.loads(error_of_dependent("__init__", resolved.payload))
         if isinstance(cause, exceptions.TaskError):
             return exceptions.ActorDiedError(cause, actor_id=client.actor_id.hex())
         return exceptions.ActorDiedError(
@@ -173,9 +174,7 @@ class ActorSubmitter:
 
     def kill(self, client: ActorClient, no_restart: bool) -> None:
         """Waits until the GCS has taken the order; one that does not know the actor yet gets it later."""
-        early = exceptions.ActorDiedError(
-            actor_id=client.actor_id.hex(), reason="It was killed by shoal.kill() before it was created."
-        )
+        early = exceptions.ActorDiedError(actor_id=client.actor_id.hex(), reason="It was killed by shoal.kill().")
         with self._process.lock:
             if client.state == REGISTERING and not no_restart:
                 return  # there is nothing yet that could be restarted
@@ -399,6 +398,7 @@ def death_error(actor: ActorRecord) -> Exception:
         name=actor.name,
         namespace=actor.namespace,
         pid=actor.pid,
+        ip=actor.address.host,
         reason=actor.death_reason,
         never_started=actor.incarnation == 0,
     )
@@ -407,7 +407,7 @@ def death_error(actor: ActorRecord) -> Exception:
 def unavailable_error(actor: ActorRecord) -> Exception:
     detail = f" ({actor.exit_detail})" if actor.exit_detail else ""
     return exceptions.ActorUnavailableError(
-        f"the worker of this {actor.class_name} died{detail}, and it is being restarted", actor.actor_id.hex()
+        f"The actor is restarting, as the worker of this {actor.class_name} died{detail}", actor.actor_id.hex()
     )
 
 

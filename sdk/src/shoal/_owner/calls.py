@@ -11,6 +11,7 @@ from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._owner.arguments import PackedArguments
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import Waiting
+from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import ERROR, INLINE, PENDING
 
@@ -142,4 +143,5 @@ class Calls:
 
     def fail_like(self, record: TaskRecord, argument: ObjectEntry) -> None:
         """An argument is an error, and so is everything that is made of it."""
-        self.finish(record, [Value(ERROR, argument.payload)] * len(record.entries))
+        payload = error_of_dependent(record.push.name, argument.payload)
+        self.finish(record, [Value(ERROR, payload)] * len(record.entries))

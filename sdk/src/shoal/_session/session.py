@@ -24,6 +24,7 @@ from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
 from shoal.job_config import JobConfig
 from shoal_common import ids
+from shoal_common.placement.labels import given_labels
 from shoal_common.surroundings import occupy_standard_streams, readable
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def init(
                 cluster = session.cluster.start(
                     resources=node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
                     object_store_bytes=store_bytes(object_store_memory),
-                    labels=labels or {},
+                    labels=given_labels(labels, os.environ),
                     spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
                     settings=settings,
                 )

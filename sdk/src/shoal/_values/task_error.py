@@ -20,6 +20,12 @@ from typing import Any, ClassVar
 _log = logging.getLogger("shoal.exceptions")
 #: Where users find the classes: tracebacks and pickles name it.
 _PUBLIC = "shoal.exceptions"
+#: Frames of files below it are not shown to users.
+_SHOAL = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+INPUT_FAILED = "  At least one of the input arguments for this task could not be computed:"
+#: A larger error is handed on as it is to the tasks that need what it stands for.
+MAX_REPEATED_BYTES = 64 * 1024
 
 
 class ShoalError(Exception):
@@ -72,8 +78,9 @@ class TaskError(ShoalError):
         self.traceback_str = traceback_str
         self.cause: BaseException = cause.cause if isinstance(cause, TaskError) else cause
         self.proctitle = proctitle or f"shoal::{function_name}"
-        self.pid = pid or os.getpid()
-        self.ip = ip or "127.0.0.1"
+        #: 0: it has not run anywhere.
+        self.pid = os.getpid() if pid is None else pid
+        self.ip = "127.0.0.1" if ip is None else ip
         self.actor_repr = actor_repr
         #: Hex, None outside actors.
         self.actor_id = actor_id
@@ -81,10 +88,7 @@ class TaskError(ShoalError):
     @classmethod
     def from_exception(cls, function_name: str, error: BaseException, **where: Any) -> TaskError:
         """Wraps ``error`` in the process that caught it; ``where`` are the constructor's further arguments."""
-        frames = error.__traceback__
-        while frames is not None and _is_ours(frames):
-            frames = frames.tb_next
-        return cls(function_name, "".join(traceback.format_exception(type(error), error, frames)), error, **where)
+        return cls(function_name, _text_of(error), error, **where)
 
     def as_instanceof_cause(self) -> TaskError:
         """This error as an instance of the cause's class too, with the cause's attributes.
@@ -94,19 +98,24 @@ class TaskError(ShoalError):
         if isinstance(self, type(self.cause)):
             return self
         try:
-            dual: TaskError = _instance_of_both(TaskError, self, self.cause)
+            return self.make_dual_exception_instance()
         except Exception as error:
             _log.warning(
-                "%s cannot be subclassed (%s): catch this error as TaskError, its ``cause`` is the original",
+                "User exception type %s in TaskError can't be subclassed! This exception is raised as TaskError only. "
+                "You can use its `cause` to access the user exception. Failure in subclassing: %s",
                 type(self.cause).__qualname__,
                 error,
             )
             return self
+
+    def make_dual_exception_instance(self) -> TaskError:
+        """An instance of the cause's class and of TaskError. Raises: TypeError and more where that cannot be."""
+        dual: TaskError = _instance_of_both(TaskError, self, self.cause)
         return dual
 
     def _message(self) -> str:
         actor = f", actor_id={self.actor_id}, repr={self.actor_repr}" if self.actor_repr else ""
-        header = f"{self.proctitle}() (pid={self.pid}, ip={self.ip}{actor})"
+        header = f"{self.proctitle}()" + (f" (pid={self.pid}, ip={self.ip}{actor})" if self.pid else "")
         lines = self.traceback_str.strip("\n").split("\n")
         shown = [header if line.startswith("Traceback ") else line for line in lines]
         return "\n".join(shown if header in shown else [header, *shown])
@@ -116,9 +125,34 @@ class TaskError(ShoalError):
         return _load_task_error, (_dump_cause(self), state)
 
 
-def _is_ours(frames: types.TracebackType) -> bool:
-    name = frames.tb_frame.f_globals.get("__name__", "")
-    return isinstance(name, str) and (name == "shoal" or name.startswith("shoal."))
+def error_of_dependent(function_name: str, pickled: bytes) -> bytes:
+    """The error of a task one of whose arguments is ``pickled``, an error: names both.
+
+    An error that is none of the user's code, or very large, stays as it is: it tells enough, or goes to many.
+    """
+    if len(pickled) > MAX_REPEATED_BYTES:
+        return pickled
+    error = pickle.loads(pickled)
+    if not isinstance(error, TaskError):
+        return pickled
+    text = f"{INPUT_FAILED}\n{_PUBLIC}.{type(error).__name__}: {error}"
+    return pickle.dumps(TaskError(function_name, text, error.cause, pid=0, ip=""), 5)
+
+
+def _text_of(error: BaseException) -> str:
+    """The traceback, with those of the errors behind it, and without the frames of Shoal itself."""
+    whole = traceback.TracebackException(type(error), error, error.__traceback__)
+    unseen, seen = [whole], set()
+    while unseen:
+        part = unseen.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        users = [frame for frame in part.stack if not frame.filename.startswith(_SHOAL)]
+        part.stack[:] = users or part.stack[-1:]
+        behind = [part.__cause__, part.__context__, *(part.exceptions or () if hasattr(part, "exceptions") else ())]
+        unseen += [each for each in behind if each is not None]
+    return "".join(whole.format())
 
 
 def _dump_cause(error: TaskError) -> bytes:

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from shoal_common.errors import InvalidRequest
 from shoal_common.ids import NodeID
-from shoal_common.placement.labels import LabelRule, canonical_labels, labels_of_node, parse_selector, unmet
+from shoal_common.placement.labels import LabelRule, check_labels, given_labels, labels_of_node, parse_selector, unmet
 from shoal_common.placement.strategy import Strategy
 
 A, B = NodeID(b"a" * 16), NodeID(b"b" * 16)
 
-KEYS = st.sampled_from(["zone", "gpu", "a.b/c", "shoal.io/node-id"])
+KEYS = st.sampled_from(["zone", "gpu", "a.b/c", "ray.io/node-id"])
 VALUES = st.sampled_from(["", "a", "b", "in", "x.y-z_1"])
 RULES = st.one_of(
     st.builds(lambda key, value, negated: LabelRule(key, (value,), negated), KEYS, VALUES, st.booleans()),
@@ -84,11 +84,27 @@ def test_order_and_spaces_make_no_other_strategy() -> None:
     assert one.encode() == other.encode() == ";a=in(x,y)&b=z"
 
 
-def test_every_node_has_its_id_and_rays_names_work() -> None:
+def test_every_node_has_its_id_and_what_it_was_given() -> None:
     labels = labels_of_node(A, {"ray.io/market-type": "spot", "zone": "a"})
-    assert labels == {"shoal.io/node-id": A.hex(), "shoal.io/market-type": "spot", "zone": "a"}
-    for prefix in ("ray.io", "shoal.io"):
-        assert not unmet(parse_selector({f"{prefix}/node-id": A.hex(), f"{prefix}/market-type": "spot"}), labels)
+    assert labels == {"ray.io/node-id": A.hex(), "ray.io/market-type": "spot", "zone": "a"}
+    assert not unmet(parse_selector({"ray.io/node-id": A.hex(), "ray.io/market-type": "spot"}), labels)
+
+
+def test_labels_of_the_environment() -> None:
+    environ = {
+        "SHOAL_NODE_MARKET_TYPE": "spot",
+        "SHOAL_NODE_TYPE_NAME": "small",
+        "SHOAL_NODE_REGION": "north",
+        "SHOAL_NODE_ZONE": "",
+        "HOME": "/root",
+    }
+    assert given_labels({"zone": "a", "ray.io/market-type": "on-demand"}, environ) == {
+        "zone": "a",
+        "ray.io/market-type": "on-demand",
+        "ray.io/node-group": "small",
+        "ray.io/availability-region": "north",
+    }
+    assert given_labels(None, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +122,7 @@ def test_every_node_has_its_id_and_rays_names_work() -> None:
 )
 def test_bad_labels_are_refused(labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"[lL]abel"):
-        canonical_labels(labels)
+        check_labels(labels)
 
 
 @pytest.mark.parametrize("condition", ["in()", "!", "a b", "!!a", "in(a", "*", "a&b", "a|b", "in(a;b)"])

@@ -31,7 +31,7 @@ NODE = "0a" * 16
         ({"scheduling_strategy": NodeAffinitySchedulingStrategy(NODE, soft=True)}, f"node?:{NODE}"),
         (
             {"label_selector": {"zone": "in(b, a)", "ray.io/market-type": "!spot"}},
-            ";shoal.io/market-type=!spot&zone=in(a,b)",
+            ";ray.io/market-type=!spot&zone=in(a,b)",
         ),
         ({"label_selector": {"zone": ""}}, ";zone="),
         (

@@ -51,3 +51,9 @@ class Functions:
         """Idempotent: an id stands for the same bytes for ever."""
         request = gcs_pb2.PutFunctionRequest(job_id=job_id, function_id=function_id, data=data)
         self._gcs.call("Function", "PutFunction", request)
+
+    def get(self, function_id: bytes) -> bytes:
+        """Raises: NotFound."""
+        request = gcs_pb2.GetFunctionRequest(function_id=function_id)
+        response: gcs_pb2.GetFunctionResponse = self._gcs.call("Function", "GetFunction", request)
+        return response.data
