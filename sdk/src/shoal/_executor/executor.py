@@ -68,12 +68,9 @@ class Executor:
         #: The main thread runs a task.
         self._running = False
         self._holds_cpu = True
+        #: The actor in this process, once its constructor has returned.
+        self.actor: ActorHost | None = None
         _context.process.exit_actor = self.leaving.exit_actor
-
-    @property
-    def actor(self) -> ActorHost | None:
-        """The actor in this process, once its constructor has returned."""
-        return self._runner.actor
 
     # -- from peers ---------------------------------------------------------------------------------
 
@@ -314,7 +311,7 @@ class Executor:
         error = self._runner.construct(creation, message, host)
         if not error:
             with self._core.lock:
-                self._runner.actor = host
+                self._runner.actor = self.actor = host
                 self._appearance.announce(host.log_name())
                 if host.takes_calls:
                     for caller, push in self._queue:

@@ -18,7 +18,7 @@ from shoal._wire.peer_frames import Recalled, TaskPush
 from shoal_common.channel import frames
 
 if TYPE_CHECKING:
-    from shoal._executor.executor import Executor
+    from shoal._executor.ports import MainThread
     from shoal._owner.core_worker import CoreWorker
 
 #: A worker that said it leaves ends so many seconds later: its owner has the last reply by then.
@@ -39,7 +39,7 @@ class _Terminated(SystemExit):
 class Leaving:
     """One per worker."""
 
-    def __init__(self, core: CoreWorker, executor: Executor) -> None:
+    def __init__(self, core: CoreWorker, executor: MainThread) -> None:
         self._core = core
         self._executor = executor
         #: Nothing more is taken on; what comes goes back.

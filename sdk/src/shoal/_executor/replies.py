@@ -15,12 +15,12 @@ from shoal._wire.value_kinds import ERROR, INLINE, PACKED, STORED
 from shoal_common import ids
 
 if TYPE_CHECKING:
-    from shoal._executor.actor_host import ActorHost
+    from shoal._executor.ports import Actor
     from shoal._owner.core_worker import CoreWorker
 
 
 def result_reply(
-    core: CoreWorker, actor: ActorHost | None, caller: bytes, push: TaskPush, result: Any, started: int
+    core: CoreWorker, actor: Actor | None, caller: bytes, push: TaskPush, result: Any, started: int
 ) -> TaskReply:
     """Of a call that returned. A generator runs here, and when it raises, what it has yielded is kept.
 
@@ -57,9 +57,7 @@ def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serializ
     return Value(INLINE, serialized.pickled, contained=contained)
 
 
-def error_reply(
-    core: CoreWorker, actor: ActorHost | None, push: TaskPush, error: BaseException, started: int
-) -> TaskReply:
+def error_reply(core: CoreWorker, actor: Actor | None, push: TaskPush, error: BaseException, started: int) -> TaskReply:
     """Of a call that raised."""
     return TaskReply(
         push.task_id,
@@ -77,7 +75,7 @@ def _retriable(push: TaskPush, error: BaseException) -> bool:
     return isinstance(error, loads(which))
 
 
-def wrap_error(core: CoreWorker, actor: ActorHost | None, name: str, error: BaseException) -> Exception:
+def wrap_error(core: CoreWorker, actor: Actor | None, name: str, error: BaseException) -> Exception:
     """What the caller's ``get`` raises: a TaskError; an interrupted task counts as cancelled (as in Ray)."""
     if isinstance(error, KeyboardInterrupt):
         task = _context.current_task.get()

@@ -25,10 +25,10 @@ from shoal_common import ids
 from shoal_common.channel.frames import CreateActor
 
 if TYPE_CHECKING:
-    from shoal._executor.actor_host import ActorHost
     from shoal._executor.appearance import Appearance
     from shoal._executor.leaving import Leaving
     from shoal._executor.loading import Functions
+    from shoal._executor.ports import Actor
     from shoal._owner.core_worker import CoreWorker
 
 
@@ -41,7 +41,7 @@ class Runner:
         self._functions = functions
         self._leaving = leaving
         #: The actor in this process, once its constructor has returned; None = it runs tasks.
-        self.actor: ActorHost | None = None
+        self.actor: Actor | None = None
 
     def run(self, caller: bytes, push: TaskPush) -> TaskReply | None:
         """A task or call, on this thread."""
@@ -99,7 +99,7 @@ class Runner:
             self._tell_borrowed(reply, received, caller)
         return reply
 
-    def construct(self, creation: ActorCreation, message: CreateActor, host: ActorHost) -> bytes:
+    def construct(self, creation: ActorCreation, message: CreateActor, host: Actor) -> bytes:
         """An actor's constructor. Returns the pickled error, empty when there is none."""
         received: list[ObjectRef[Any]] = []
         name = f"{creation.class_name}.__init__"

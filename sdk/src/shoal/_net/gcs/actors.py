@@ -11,7 +11,7 @@ from shoal_common.states import ActorState
 from shoal_proto.v1 import gcs_pb2
 
 if TYPE_CHECKING:
-    from shoal._net.gcs.client import GcsClient
+    from shoal._net.gcs.calling import Calling
 
 #: One long poll, in seconds.
 POLL_S = 30.0
@@ -25,7 +25,7 @@ Done = Callable[[Exception | None], None]
 class Actors:
     """See ``client`` for what all methods raise. Those with ``done`` return at once."""
 
-    def __init__(self, gcs: GcsClient) -> None:
+    def __init__(self, gcs: Calling) -> None:
         self._gcs = gcs
 
     def create(self, spec: ActorSpec) -> None:

@@ -11,14 +11,14 @@ from shoal._net.gcs.errors import ClientClosed, error_of
 from shoal_proto.v1 import gcs_pb2
 
 if TYPE_CHECKING:
-    from shoal._net.gcs.client import GcsClient
+    from shoal._net.gcs.calling import Calling
 
 
 class Subscription:
     """Iterates over (subject, data) until it is cancelled or breaks with its GCS: what happens before the next one is
     missed. Iterating raises `RpcError` when it broke."""
 
-    def __init__(self, gcs: GcsClient, patterns: Sequence[str]) -> None:
+    def __init__(self, gcs: Calling, patterns: Sequence[str]) -> None:
         self._address = gcs.address
         try:
             self._call = gcs.stub("Event").Subscribe(gcs_pb2.SubscribeRequest(patterns=patterns))
@@ -40,7 +40,7 @@ class Subscription:
 class Events:
     """See ``client`` for what all methods raise."""
 
-    def __init__(self, gcs: GcsClient) -> None:
+    def __init__(self, gcs: Calling) -> None:
         self._gcs = gcs
 
     def publish(self, subject: str, data: bytes, timeout_s: float | None = None) -> None:

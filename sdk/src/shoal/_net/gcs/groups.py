@@ -12,7 +12,7 @@ from shoal_common.states import GroupState, PlacementStrategy
 from shoal_proto.v1 import gcs_pb2
 
 if TYPE_CHECKING:
-    from shoal._net.gcs.client import GcsClient
+    from shoal._net.gcs.calling import Calling
 
 #: How much longer than a long poll its answer may take, in seconds.
 _ANSWER_S = 30.0
@@ -21,7 +21,7 @@ _ANSWER_S = 30.0
 class Groups:
     """See ``client`` for what all methods raise."""
 
-    def __init__(self, gcs: GcsClient) -> None:
+    def __init__(self, gcs: Calling) -> None:
         self._gcs = gcs
 
     def create(self, spec: GroupSpec) -> None:

@@ -9,13 +9,13 @@ from shoal._net.gcs.records import StartedJob
 from shoal_proto.v1 import gcs_pb2
 
 if TYPE_CHECKING:
-    from shoal._net.gcs.client import GcsClient
+    from shoal._net.gcs.calling import Calling
 
 
 class Jobs:
     """See ``client`` for what all methods raise."""
 
-    def __init__(self, gcs: GcsClient) -> None:
+    def __init__(self, gcs: Calling) -> None:
         self._gcs = gcs
 
     def start(
@@ -44,7 +44,7 @@ class Jobs:
 class Functions:
     """See ``client`` for what all methods raise."""
 
-    def __init__(self, gcs: GcsClient) -> None:
+    def __init__(self, gcs: Calling) -> None:
         self._gcs = gcs
 
     def put(self, job_id: bytes, function_id: bytes, data: bytes) -> None:

@@ -10,13 +10,13 @@ from shoal_common.states import NodeState
 from shoal_proto.v1 import gcs_pb2
 
 if TYPE_CHECKING:
-    from shoal._net.gcs.client import GcsClient
+    from shoal._net.gcs.calling import Calling
 
 
 class Nodes:
     """See ``client`` for what all methods raise."""
 
-    def __init__(self, gcs: GcsClient) -> None:
+    def __init__(self, gcs: Calling) -> None:
         self._gcs = gcs
 
     def cluster(self) -> Cluster:

@@ -1,0 +1,43 @@
+"""What the parts of a worker ask of those that are built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Actor(Protocol):
+    """The actor of this worker (see ``actor_host.ActorHost``)."""
+
+    class_name: str
+    is_async: bool
+    takes_calls: bool
+
+    def construct(self, cls: type, args: Any, kwargs: dict[str, Any]) -> None: ...
+
+    def describe(self) -> str: ...
+
+    def method(self, name: str) -> Callable[..., Any]: ...
+
+    def close(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def wait_until_answered(self) -> None: ...
+
+    def shut_down(self) -> None: ...
+
+
+class MainThread(Protocol):
+    """The worker's main loop (see ``executor.Executor``)."""
+
+    @property
+    def actor(self) -> Actor | None: ...
+
+    def command(self, what: Callable[[], None]) -> None: ...
+
+    def hand_back(self, leaving: bool = False) -> None: ...
+
+    def flush_replies(self) -> None: ...
+
+    def run_queue(self) -> None: ...
