@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from shoal import exceptions
 from shoal._core.object_ref import register_holder
-from shoal._owner.core_worker import CoreWorker
+
+if TYPE_CHECKING:  # `import shoal` must not pay for all that a session needs
+    from shoal._owner.core_worker import CoreWorker
 
 _current: CoreWorker | None = None
 #: Starts a session; registered by the module that can.

@@ -50,8 +50,8 @@ class EmbeddedCluster:
         labels: dict[str, str],
         spill_dir: str,
         settings: dict[str, float],
-    ) -> ClusterAddress:
-        """Raises: RuntimeError when the services are not installed, or do not start: with the end of their log."""
+    ) -> None:
+        """Begin to. Raises: RuntimeError when the services are not installed, or cannot reach each other."""
         check_installed()
         _check_loopback()
         config = HeadConfig(
@@ -85,17 +85,17 @@ class EmbeddedCluster:
             os.close(ready_write)
         with os.fdopen(config_write, "wb") as file:
             file.write(msgspec.json.encode(config))
-        # While the head starts: what this driver will need of gRPC.
-        from shoal_common.rpc import client as grpc_channel  # noqa: F401
-        from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
+        self._token, self._ready = config.token, os.fdopen(ready_read, "rb")
 
-        with os.fdopen(ready_read, "rb") as file:
+    def await_ready(self) -> ClusterAddress:
+        """Raises: RuntimeError when the services do not start: with the end of their log."""
+        with self._ready as file:
             readable, _, _ = select.select([file], [], [], START_TIMEOUT_S)
             line = file.readline() if readable else b""
         ready = msgspec.json.decode(line, type=HeadReady) if line else HeadReady(error="it ended without a word")
         if ready.error:
             raise RuntimeError(f"The embedded cluster did not start: {ready.error}\n{self._tail_of_log()}")
-        address = ClusterAddress(ready.gcs_address, ready.raylet_path, ready.node_id, str(self.directory), config.token)
+        address = ClusterAddress(ready.gcs_address, ready.raylet_path, ready.node_id, str(self.directory), self._token)
         with os.fdopen(os.open(self.directory / "cluster.json", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(msgspec.json.encode(address))
         return address

@@ -174,13 +174,15 @@ def init(
         try:
             if not target:
                 session.cluster = EmbeddedCluster(kwargs.get("_temp_dir"))
-                cluster = session.cluster.start(
+                session.cluster.start(
                     resources=node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
                     object_store_bytes=store_bytes(object_store_memory),
                     labels=given_labels(labels, os.environ),
                     spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
                     settings=settings,
                 )
+                _import_parts()
+                cluster = session.cluster.await_ready()
                 logger.info("Started a Shoal cluster on this machine, at %s.", cluster.gcs_address)
             else:
                 given = {
@@ -346,6 +348,13 @@ def _connect(
     core.default_actor_lifetime = lifetime
     _current.set_current(core)
     core.start()
+
+
+def _import_parts() -> None:
+    """What a session needs and ``import shoal`` must not pay for: while the head starts this costs no time."""
+    from shoal._owner import core_worker  # noqa: F401
+    from shoal_common.rpc import client  # noqa: F401
+    from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
 
 def _absolute(paths: Iterable[Any]) -> list[bytes]:
