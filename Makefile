@@ -27,7 +27,7 @@ demo: $(STAMP) ## run the AutoML service on a cluster of this machine
 WORKERS ?= 3
 TESTS ?=
 test: $(STAMP) ## run all tests, several files side by side
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --durations 25 $(TESTS)
 
 test-all: ## run unit, contract and a part of integration on each installed Python, 3.11 to 3.14
 	tests/every-python
