@@ -65,7 +65,7 @@ def test_texts(args: tuple[Any, ...], kwargs: dict[str, Any], text: str) -> None
 
 
 def test_keyword_for_a_positional_parameter_says_so() -> None:
-    with pytest.raises(TypeError, match=r"'a' parameter is positional only|missing a required positional-only|got some positional-only arguments"):
+    with pytest.raises(TypeError, match=r"positional[- ]only"):
         signature_of(positional_only).check((), {"a": 1})
 
 
