@@ -23,6 +23,7 @@ LOOK_EVERY_S = 0.01
 #: The name before a line has so many characters at most.
 _LONGEST_NAME = 200
 _STANDARD = (1, 2)
+_CLOSERS = frozenset(("buffer", "close", "detach"))
 
 
 class _NamedStream:
@@ -38,6 +39,8 @@ class _NamedStream:
         self._announced = ""
         #: The start of a line waits in the buffer, which is written with the end of the line.
         self.unfinished = False
+        #: Somebody got hold of what can close it.
+        self.touched = False
 
     def announce(self, name: str) -> None:
         self._name = name
@@ -81,6 +84,8 @@ class _NamedStream:
             return False  # detached from its buffer
 
     def __getattr__(self, name: str) -> Any:
+        if name in _CLOSERS:
+            self.touched = True
         return getattr(self._stream, name)
 
 
@@ -159,10 +164,12 @@ class Appearance:
     def restore_streams(self, now: float) -> None:
         """After a task. ``now`` as of ``time.monotonic``."""
         out, err = self._out, self._err
-        if sys.stdout is not out or sys.stderr is not err or not out.is_open() or not err.is_open():
+        same = sys.stdout is out and sys.stderr is err
+        if same and now < self._look_at and not out.touched and not err.touched:
+            return  # after most tasks: a look at the streams themselves costs a microsecond
+        if not same or not out.is_open() or not err.is_open():
             self._restore_objects()
-        elif now < self._look_at:
-            return
+        out.touched = err.touched = False
         self._look_at = now + LOOK_EVERY_S
         self._descriptors.restore()
 
