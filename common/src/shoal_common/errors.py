@@ -102,6 +102,8 @@ ERRORS: tuple[type[ServiceError], ...] = (
     Cancelled,
     InternalError,
 )
+#: The service may never have heard of the call.
+NO_ANSWER = (Unavailable, DeadlineExceeded)
 _BY_NAME = {error.__name__: error for error in ERRORS}
 # Reversed, so that the first class of a status wins where two share it.
 _BY_STATUS = {error.status: error for error in reversed(ERRORS)}

@@ -14,14 +14,14 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import grpc
 import grpc.aio
 
 from shoal_common import auth
 from shoal_common.errors import ERROR_METADATA_KEY, ServiceError, Unavailable, error_class
-from shoal_common.rpc.retry import RetryPolicy
+from shoal_common.rpc.retry import USUAL, RetryPolicy
 from shoal_common.rpc.target import grpc_target
 from shoal_common.tls import Tls
 
@@ -131,22 +131,57 @@ def service_error(error: grpc.RpcError) -> ServiceError:
     return error_class(error.code().name, str(name))(error.details() or "")
 
 
+@overload
 async def retrying(
-    call: Callable[[], Awaitable[T]], policy: RetryPolicy | None = None, rng: random.Random | None = None
-) -> T:
-    """Repeat an idempotent call while the service is `Unavailable`, within ``policy``; other errors end it at once.
+    call: Callable[[], Awaitable[T]],
+    policy: RetryPolicy = ...,
+    *,
+    on: tuple[type[ServiceError], ...] = ...,
+    failed: Callable[[ServiceError], None] | None = ...,
+    rng: random.Random | None = ...,
+) -> T: ...
 
-    ``call`` raises service errors (see `service_errors`). Raises: what the last try raised.
+
+@overload
+async def retrying(
+    call: Callable[[], Awaitable[T]],
+    policy: RetryPolicy = ...,
+    *,
+    until: Callable[[], bool],
+    on: tuple[type[ServiceError], ...] = ...,
+    failed: Callable[[ServiceError], None] | None = ...,
+    rng: random.Random | None = ...,
+) -> T | None: ...
+
+
+async def retrying(
+    call: Callable[[], Awaitable[T]],
+    policy: RetryPolicy = USUAL,
+    *,
+    until: Callable[[], bool] = lambda: False,
+    on: tuple[type[ServiceError], ...] = (Unavailable,),
+    failed: Callable[[ServiceError], None] | None = None,
+    rng: random.Random | None = None,
+) -> T | None:
+    """Repeat an idempotent call within ``policy`` while it raises one of ``on``; other errors end it at once.
+
+    ``call`` raises service errors (see `service_errors`). ``until`` is asked before each try: once it is true nothing
+    is left to do, and None is returned. ``failed`` is told of each error after which there is another try.
+
+    Raises: what the last try raised.
     """
-    pauses = (policy or RetryPolicy()).pauses(rng or random.Random())
-    while True:
+    pauses = policy.pauses(rng or random.Random())
+    while not until():
         try:
             return await call()
-        except Unavailable:
+        except on as error:
             pause = next(pauses, None)
             if pause is None:
                 raise
+            if failed is not None:
+                failed(error)
             await asyncio.sleep(pause)
+    return None
 
 
 class _Details(NamedTuple):

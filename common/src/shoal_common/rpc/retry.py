@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ class RetryPolicy:
     better, but could use up all tries before a channel connects again, which it attempts every 1.2 s at the latest.
     """
 
-    #: Tries in all, the first included.
-    attempts: int = 7
+    #: Tries in all, the first included; None = no end.
+    attempts: int | None = 7
     #: Bound of the first pause, in seconds.
     initial_s: float = 0.1
     #: Bound of any pause, in seconds.
@@ -25,6 +26,10 @@ class RetryPolicy:
     def pauses(self, rng: random.Random) -> Iterator[float]:
         """The pauses between the tries, in seconds; one fewer than ``attempts``."""
         bound = self.initial_s
-        for _ in range(self.attempts - 1):
+        for _ in itertools.count() if self.attempts is None else range(self.attempts - 1):
             yield rng.uniform(bound / 2, bound)
             bound = min(bound * 2, self.maximum_s)
+
+
+#: Of a call that says nothing else.
+USUAL = RetryPolicy()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
 from shoal_common.rpc import server as grpc_server
+from shoal_common.rpc.client import aio_channel
+from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.service.background import Background
 from shoal_gcs.actors.manager import ActorManager
 from shoal_gcs.actors.table import ActorTable
@@ -20,7 +24,7 @@ from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.manager import NodeManager
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.objects.manager import ObjectManager
-from shoal_gcs.peers import Raylets, Schedulers
+from shoal_gcs.peers import Raylets
 from shoal_gcs.rpc.actors import ActorServicer
 from shoal_gcs.rpc.events import EventServicer
 from shoal_gcs.rpc.groups import PlacementGroupServicer
@@ -43,7 +47,10 @@ class GcsApp:
         self._cluster = cluster_config.cluster_config(config)
         self._background = Background()
         self._raylets = Raylets(config.token, config.tls)
-        self._schedulers = Schedulers(config.token, config.tls, config.scheduler_addresses)
+        self._scheduler_channels = {
+            address: aio_channel(address, config.token, tls=config.tls) for address in config.scheduler_addresses
+        }
+        schedulers = Schedulers(self._scheduler_channels)
         publisher = EventPublisher(bus, self._background)
         self._node_table = node_table = NodeTable(
             silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept
@@ -80,7 +87,7 @@ class GcsApp:
             nodes=node_table,
             groups=group_table,
             raylets=self._raylets,
-            schedulers=self._schedulers,
+            schedulers=schedulers,
             publisher=publisher,
             background=self._background,
             on_job_unused=self._endings.job_unused,
@@ -150,7 +157,7 @@ class GcsApp:
         await self._nodes.stop()
         await self._background.stop()
         await self._raylets.close()
-        await self._schedulers.close()
+        await asyncio.gather(*(channel.close() for channel in self._scheduler_channels.values()))
 
     def _room_may_be_free(self) -> None:
         self._groups.room_may_be_free()

@@ -1,4 +1,4 @@
-"""The services that the GCS calls: raylets and schedulers."""
+"""The raylets, as the GCS calls them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
+from shoal_common.errors import ServiceError
 from shoal_common.ids import JobID
-from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.client import aio_channel, retrying, service_errors
+from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.tls import Tls
-from shoal_proto.v1 import raylet_pb2, scheduler_pb2
+from shoal_proto.v1 import raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub
-from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceStub
 
-if TYPE_CHECKING:  # these classes are in the stub files only
+if TYPE_CHECKING:  # this class is in the stub files only
     from shoal_proto.v1.raylet_pb2_grpc import RayletServiceAsyncStub
-    from shoal_proto.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
 #: Starting a process answers when it is begun, not when it is done.
 START_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 5.0
 BUNDLES_DEADLINE_S = 5.0
 HEALTH_DEADLINE_S = 2.0
-PICK_DEADLINE_S = 2.0
-#: Pauses between the tries to tell a raylet what it has to hear, in seconds.
-INSIST_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+#: Of telling a raylet what it has to hear: for about ten seconds.
+_INSIST = RetryPolicy(attempts=8, initial_s=0.2, maximum_s=5.0)
 
 
 class Raylets:
@@ -105,45 +103,8 @@ async def insist(address_of: Callable[[], str], tell: Callable[[str], Awaitable[
 
     Returns why it has still not heard after several tries: its node is left to prove that it lives.
     """
-    problem: ServiceError | None = None
-    for pause_s in (0.0, *INSIST_PAUSES_S):
-        await asyncio.sleep(pause_s)
-        address = address_of()
-        if not address:
-            return None
-        try:
-            await tell(address)
-            return None
-        except ServiceError as error:
-            problem = error
-    return problem
-
-
-class Schedulers:
-    """The replicas of the scheduler; the one that answered last is asked first."""
-
-    def __init__(self, token: str, tls: Tls | None, addresses: tuple[str, ...]) -> None:
-        self._token = token
-        self._tls = tls
-        self._addresses = list(addresses)
-        self._channels: dict[str, grpc.aio.Channel] = {}
-        self._stubs: dict[str, SchedulerServiceAsyncStub] = {}
-
-    async def pick_node(self, request: scheduler_pb2.PickNodeRequest) -> scheduler_pb2.PickNodeResponse:
-        """Raises: ServiceError; ``Unavailable`` when no replica answers."""
-        problems: list[str] = []
-        for address in list(self._addresses):
-            if address not in self._stubs:
-                self._channels[address] = aio_channel(address, self._token, tls=self._tls)
-                self._stubs[address] = SchedulerServiceStub(self._channels[address])
-            try:
-                with service_errors():
-                    return await self._stubs[address].PickNode(request, timeout=PICK_DEADLINE_S)
-            except (Unavailable, DeadlineExceeded) as error:
-                problems.append(f"{address}: {error}")
-                if self._addresses and self._addresses[0] == address:
-                    self._addresses.append(self._addresses.pop(0))
-        raise Unavailable("no scheduler answers: " + ("; ".join(problems) or "no address is configured"))
-
-    async def close(self) -> None:
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+    try:
+        await retrying(lambda: tell(address_of()), _INSIST, until=lambda: not address_of(), on=(ServiceError,))
+    except ServiceError as problem:
+        return problem
+    return None

@@ -21,6 +21,7 @@ from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import labels_of_node
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import STOP_DEADLINE_S
@@ -40,7 +41,6 @@ from shoal_raylet.cluster.membership import Membership
 from shoal_raylet.cluster.nodes import NodeDirectory
 from shoal_raylet.cluster.placement_questions import PlacementQuestions
 from shoal_raylet.cluster.reports import GcsReports
-from shoal_raylet.cluster.schedulers import Schedulers
 from shoal_raylet.config import RayletConfig
 from shoal_raylet.gateway.port import Gateway
 from shoal_raylet.gateway.session import Inside

@@ -17,6 +17,7 @@ from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted, ServiceError
 from shoal_common.ids import ACTOR_LENGTH
 from shoal_common.metadata import MAX_VALUE_BYTES
+from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.values import worker_address
 from shoal_common.service.background import Background
 from shoal_common.states import ActorState
@@ -29,7 +30,7 @@ from shoal_gcs.events import EventPublisher
 from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
-from shoal_gcs.peers import Raylets, Schedulers, insist
+from shoal_gcs.peers import Raylets, insist
 from shoal_gcs.store.rows import Rows, written
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, raylet_pb2, scheduler_pb2
 

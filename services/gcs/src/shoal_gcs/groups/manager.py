@@ -17,6 +17,8 @@ import structlog
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ServiceError
 from shoal_common.metadata import MAX_VALUE_BYTES
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.rpc.client import retrying
+from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.rpc.values import amounts
 from shoal_common.service.background import Background
 from shoal_gcs.groups import table as placement_groups
@@ -31,8 +33,8 @@ from shoal_proto.v1 import gcs_pb2, raylet_pb2
 
 #: A long poll is answered after this time at the latest, in seconds.
 MAX_WAIT_S = 30.0
-#: A raylet that does not answer is asked again after so many seconds, as long as its node is not dead.
-ASK_AGAIN_S = 1.0
+#: A raylet that does not answer is asked again, as long as its node is not dead.
+_INSIST = RetryPolicy(attempts=None, initial_s=1.0, maximum_s=1.0)
 #: Of a reservation's id.
 RESERVATION_BYTES = 8
 
@@ -252,19 +254,25 @@ class PlacementGroupManager:
         """Phase two, once the row says where the bundles are."""
         group_id, node_id, reservation = action.group_id, action.node_id, action.reservation
         request = raylet_pb2.CommitBundlesRequest(group_id=group_id, reservation=reservation)
-        await self._until_stored(group_id, saved)
-        while (address := self._nodes.address_of(node_id)) and self._table.is_usable(group_id):
+
+        async def commit() -> bool:
             try:
-                await self._raylets.commit_bundles(address, request)
+                await self._raylets.commit_bundles(self._nodes.address_of(node_id), request)
             except NotFound:
-                self._perform(self._table.lost(group_id, node_id, reservation))
-                return
-            except ServiceError as error:
-                _log.warning("bundles_not_committed", node_id=node_id.hex(), error=str(error))
-                await asyncio.sleep(ASK_AGAIN_S)
-                continue
-            self._perform(self._table.committed(group_id, node_id, reservation))
-            return
+                return False
+            return True
+
+        await self._until_stored(group_id, saved)
+        committed = await retrying(
+            commit,
+            _INSIST,
+            until=lambda: not self._nodes.address_of(node_id) or not self._table.is_usable(group_id),
+            on=(ServiceError,),
+            failed=partial(_warn, "bundles_not_committed", node_id=node_id.hex()),
+        )
+        if committed is not None:
+            answer = self._table.committed if committed else self._table.lost
+            self._perform(answer(group_id, node_id, reservation))
 
     async def _return(self, action: placement_groups.Return, saved: asyncio.Future[None] | None) -> None:
         """Once the row says that the group is removed."""
@@ -274,24 +282,35 @@ class PlacementGroupManager:
 
     async def _until_stored(self, group_id: bytes, saved: asyncio.Future[None] | None) -> None:
         """Never returns in a GCS that has been replaced without having noticed: it has nothing to say to raylets."""
-        while saved is not None:
-            try:
-                await written([saved])
-                return
-            except ServiceError as error:
-                _log.warning("placement_group_not_stored", group_id=group_id.hex(), error=str(error))
-            await asyncio.sleep(ASK_AGAIN_S)
-            saved = self._save(self._table[group_id]) if group_id in self._table else None
+
+        if saved is None:
+            return
+        saves = [saved]  # the first, then those that are tried in its place
+
+        async def store() -> None:
+            await written([saves.pop() if saves else self._save(self._table[group_id])])
+
+        await retrying(
+            store,
+            _INSIST,
+            until=lambda: not saves and group_id not in self._table,
+            on=(ServiceError,),
+            failed=partial(_warn, "placement_group_not_stored", group_id=group_id.hex()),
+        )
 
     async def _give_back(self, group_id: bytes, node_id: bytes, reservation: bytes, reason: str) -> None:
         request = raylet_pb2.ReturnBundlesRequest(group_id=group_id, reservation=reservation, reason=reason)
-        while address := self._nodes.address_of(node_id):
-            try:
-                await self._raylets.return_bundles(address, request)
-                return
-            except ServiceError as error:
-                _log.warning("bundles_not_returned", node_id=node_id.hex(), error=str(error))
-            await asyncio.sleep(ASK_AGAIN_S)
+        await retrying(
+            lambda: self._raylets.return_bundles(self._nodes.address_of(node_id), request),
+            _INSIST,
+            until=lambda: not self._nodes.address_of(node_id),
+            on=(ServiceError,),
+            failed=partial(_warn, "bundles_not_returned", node_id=node_id.hex()),
+        )
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _warn(event: str, error: ServiceError, **what: str) -> None:
+    _log.warning(event, error=str(error), **what)

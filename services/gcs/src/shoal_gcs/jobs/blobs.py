@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 import structlog
 
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import ServiceError
 from shoal_common.ids import JobID
-from shoal_common.rpc.client import aio_channel
+from shoal_common.rpc.client import aio_channel, retrying
+from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.tls import Tls
 from shoal_gcs.nodes.table import NodeTable
 
-#: Pauses between the tries, in seconds. What is left after them is deleted if the GCS starts again within half an hour.
-PAUSES_S = (1.0, 5.0, 30.0, 60.0, 120.0)
+#: For some four minutes. What is left then is deleted if the GCS starts again within half an hour.
+_POLICY = RetryPolicy(attempts=9, initial_s=1.0, maximum_s=120.0)
 #: Keys in one request to delete.
 _AT_ONCE = 1000
 
@@ -37,19 +38,14 @@ class JobBlobs:
         if not self._addresses:
             return
         async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
-            blobs = BlobClient(channel)
-            for pause_s in (*PAUSES_S, None):
-                try:
-                    deleted = await self._delete(blobs, f"spill/{job_id.hex()}/")
-                except ServiceError as error:
-                    if pause_s is None:
-                        _log.error("blobs_not_swept", job_id=job_id.hex(), error=str(error))
-                        return
-                else:
-                    if deleted:
-                        _log.info("blobs_swept", job_id=job_id.hex(), blobs=deleted)
-                    return
-                await asyncio.sleep(pause_s)
+            delete = partial(self._delete, BlobClient(channel), f"spill/{job_id.hex()}/")
+            try:
+                deleted = await retrying(delete, _POLICY, on=(ServiceError,))
+            except ServiceError as error:
+                _log.error("blobs_not_swept", job_id=job_id.hex(), error=str(error))
+                return
+        if deleted:
+            _log.info("blobs_swept", job_id=job_id.hex(), blobs=deleted)
 
     async def _delete(self, blobs: BlobClient, prefix: str) -> int:
         """Raises: ServiceError."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from shoal_common.rpc.schedulers import Schedulers
 from shoal_proto.v1 import common_pb2, gcs_pb2, scheduler_pb2
 from shoal_raylet.actions import AskScheduler
 from shoal_raylet.cluster.group_states import GroupStates
 from shoal_raylet.cluster.nodes import NodeDirectory
-from shoal_raylet.cluster.schedulers import Schedulers
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
 
 
@@ -40,7 +40,7 @@ class PlacementQuestions:
             argument_bytes={node_id.hex(): size for node_id, size in question.argument_bytes.items()},
             count=question.count,
         )
-        response = await self._schedulers.pick(request)
+        response = await self._schedulers.pick_node(request)
         placed: list[LeasesPlaced] = []
         for placement in response.placements:
             node = await self._directory.find(placement.node_id)

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 import grpc.aio
 import structlog
 
-from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
-from shoal_common.rpc.client import service_errors
+from shoal_common.errors import NO_ANSWER, ServiceError
+from shoal_common.rpc.client import retrying, service_errors
 from shoal_common.rpc.retry import RetryPolicy
-from shoal_proto.v1 import common_pb2, gcs_pb2
+from shoal_common.rpc.values import worker_address_message, worker_exit_message
+from shoal_proto.v1 import gcs_pb2
 from shoal_proto.v1.gcs_pb2_grpc import ActorServiceStub, JobServiceStub, NodeServiceStub
 from shoal_raylet.actions import ReportActorStarted
 from shoal_raylet.leases.exit_reason import ExitReason
@@ -45,17 +46,8 @@ class GcsReports:
             failure=report.failure,
         )
         if worker is not None and worker.address is not None:
-            address = worker.address
             request.pid = worker.pid
-            request.address.CopyFrom(
-                common_pb2.WorkerAddress(
-                    node_id=address.node_id,
-                    worker_id=address.worker_id,
-                    path=address.path,
-                    host=address.host,
-                    port=address.port,
-                )
-            )
+            request.address.CopyFrom(worker_address_message(worker.address))
         self._submit(report.actor_id, lambda: self._actors.ReportActorStarted(request, timeout=CALL_TIMEOUT_S))
 
     def worker_died(self, worker: Worker, reason: ExitReason) -> None:
@@ -64,9 +56,7 @@ class GcsReports:
             worker_id=worker.worker_id,
             actor_id=worker.actor_id,
             incarnation=worker.incarnation,
-            exit=common_pb2.WorkerExit(
-                kind=common_pb2.ExitKind.Value(f"EXIT_KIND_{reason.kind}"), detail=reason.detail
-            ),
+            exit=worker_exit_message(reason.kind, reason.detail),
         )
         subject = worker.actor_id or worker.worker_id
         self._submit(subject, lambda: self._nodes.ReportWorkerDeath(request, timeout=CALL_TIMEOUT_S))
@@ -97,18 +87,14 @@ class GcsReports:
     async def _send(self, previous: asyncio.Task[None] | None, call: Callable[[], Awaitable[object]]) -> None:
         if previous is not None:
             await asyncio.wait([previous])
-        pauses = _POLICY.pauses(self._rng)
-        while True:
-            try:
-                with service_errors():
-                    await call()
-                return
-            except (Unavailable, DeadlineExceeded) as error:
-                pause = next(pauses, None)
-                if pause is None:
-                    log.error("report_to_gcs_lost", reason=str(error))
-                    return
-                await asyncio.sleep(pause)
-            except ServiceError as error:
-                log.error("report_refused_by_gcs", error=type(error).__name__, reason=str(error))
-                return
+
+        async def once() -> None:
+            with service_errors():
+                await call()
+
+        try:
+            await retrying(once, _POLICY, on=NO_ANSWER, rng=self._rng)
+        except NO_ANSWER as error:
+            log.error("report_to_gcs_lost", reason=str(error))
+        except ServiceError as error:
+            log.error("report_refused_by_gcs", error=type(error).__name__, reason=str(error))

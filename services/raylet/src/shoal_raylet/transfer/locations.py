@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc.aio
 
-from shoal_common.errors import DeadlineExceeded, NotFound, Unavailable
+from shoal_common.errors import NO_ANSWER, NotFound
 from shoal_common.rpc.client import retrying, service_errors
 from shoal_common.rpc.retry import RetryPolicy
 from shoal_proto.v1 import gcs_pb2
@@ -80,10 +80,7 @@ class ObjectLocations:
 
     async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
         async def once() -> Any:
-            try:
-                with service_errors():
-                    return await call()
-            except DeadlineExceeded as error:
-                raise Unavailable(str(error)) from error
+            with service_errors():
+                return await call()
 
-        return await retrying(once, _POLICY, self._rng)
+        return await retrying(once, _POLICY, on=NO_ANSWER, rng=self._rng)
