@@ -18,3 +18,17 @@ class ExitKind(enum.StrEnum):
     #: The user's code ended it on purpose.
     INTENDED_USER_EXIT = "INTENDED_USER_EXIT"
     NODE_OUT_OF_MEMORY = "NODE_OUT_OF_MEMORY"
+
+
+class RefusalKind(enum.StrEnum):
+    """Why no worker lease will ever be granted for a scheduling class."""
+
+    #: No node can hold it, even when idle.
+    INFEASIBLE = "infeasible"
+    #: The one node that may is not there, or cannot hold it.
+    AFFINITY = "affinity"
+    RUNTIME_ENV = "runtime_env"
+    #: Worker processes do not start.
+    WORKER_START = "worker_start"
+    #: Its placement group does not exist any more.
+    GROUP_REMOVED = "placement_group_removed"

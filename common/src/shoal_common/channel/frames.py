@@ -14,6 +14,8 @@ import struct
 
 import msgspec
 
+from shoal_common.kinds import ExitKind, RefusalKind
+
 PROTOCOL_VERSION = 2
 
 
@@ -125,26 +127,22 @@ class LeaseReturned(Message, tag=12):
     worker_exits: bool = False
 
 
-#: The placement group of a scheduling class does not exist any more.
-GROUP_REMOVED = "placement_group_removed"
-
-
 class LeaseLost(Message, tag=13):
     """Raylet -> owner: the leased worker died."""
 
     lease_id: bytes
-    #: One of EXIT_KINDS, or GROUP_REMOVED.
-    kind: str
+    kind: ExitKind
     #: For humans: "killed by SIGKILL", "exit code 3", "node memory 96 % used, this worker grew to 3.1 GiB".
     detail: str
+    #: Its placement group does not exist any more.
+    group_removed: bool = False
 
 
 class LeaseRefused(Message, tag=14):
     """Raylet -> owner: no node can ever satisfy this class; its queued tasks fail with ``reason``."""
 
     class_key: int
-    #: "infeasible", "affinity", "runtime_env", "worker_start", GROUP_REMOVED
-    kind: str
+    kind: RefusalKind
     reason: str
 
 
@@ -174,15 +172,6 @@ class Unblocked(Message, tag=18):
     """Worker -> raylet: it runs again and takes its CPU back at once, if need be on credit."""
 
 
-EXIT_KINDS = (
-    "SYSTEM_ERROR",
-    "INTENDED_SYSTEM_EXIT",
-    "USER_ERROR",
-    "INTENDED_USER_EXIT",
-    "NODE_OUT_OF_MEMORY",
-)
-
-
 class LeaseSpillback(Message, tag=19):
     """Raylet -> owner: ask another node for ``count`` of the leases that are owed; here they count as granted."""
 
@@ -207,7 +196,7 @@ class WorkerExit(Message, tag=20):
 class ExitIntent(Message, tag=21):
     """Worker -> raylet, just before it exits by itself: why, so that the death is not reported as a crash."""
 
-    kind: str
+    kind: ExitKind
     detail: str
 
 

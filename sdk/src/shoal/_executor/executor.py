@@ -29,6 +29,7 @@ from shoal._wire import actor_creation
 from shoal._wire.peer_frames import Recalled, TaskPush, TaskReplies, TaskReply
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
+from shoal_common.kinds import ExitKind
 from shoal_common.placement import gpus
 from shoal_common.placement.resources import GRAINS
 
@@ -203,7 +204,7 @@ class Executor:
     def _run(self, caller: bytes, push: TaskPush) -> TaskReply:
         reply = self._runner.run(caller, push)
         if reply is None:
-            self.leaving.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
+            self.leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
         if push.max_calls:
             self.leaving.count_run(caller, push)
         return reply

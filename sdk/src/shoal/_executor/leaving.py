@@ -16,6 +16,7 @@ from shoal._executor.process_end import end_process
 from shoal._net.reactor import Waiter
 from shoal._wire.peer_frames import Recalled, TaskPush
 from shoal_common.channel import frames
+from shoal_common.kinds import ExitKind
 
 if TYPE_CHECKING:
     from shoal._executor.ports import MainThread
@@ -62,9 +63,9 @@ class Leaving:
         """The owner returns the lease when it has the last reply: so its resources are free at once."""
         self._executor.flush_replies()
         self._core.reactor.wait(Waiter(), LEAVE_S)
-        self._leave_when_unneeded("INTENDED_USER_EXIT", "max_calls reached")
+        self._leave_when_unneeded(ExitKind.INTENDED_USER_EXIT, "max_calls reached")
 
-    def _leave_when_unneeded(self, kind: str, reason: str) -> None:
+    def _leave_when_unneeded(self, kind: ExitKind, reason: str) -> None:
         """Objects and actors of this process would end with it: it stays until others let go of them."""
         if self._core.table.lends() or self._core.actors.owns_living():
             self._core.reactor.call_later(
@@ -77,11 +78,11 @@ class Leaving:
         """The raylet wants this worker gone: what has arrived is still done."""
         actor = self._executor.actor
         if actor is None:
-            self._leave_when_unneeded("INTENDED_SYSTEM_EXIT", reason)
+            self._leave_when_unneeded(ExitKind.INTENDED_SYSTEM_EXIT, reason)
             return
         self._executor.run_queue()
         actor.shut_down()
-        self.exit("INTENDED_SYSTEM_EXIT", reason, 0)
+        self.exit(ExitKind.INTENDED_SYSTEM_EXIT, reason, 0)
 
     # -- an actor -----------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Leaving:
         if actor is not None and actor.takes_calls:
             threading.Thread(target=self._exit_actor, name="shoal-leave", daemon=True).start()
         elif threading.current_thread() is not threading.main_thread():
-            self._executor.command(lambda: self.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0))
+            self._executor.command(lambda: self.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0))
         raise ActorExit(EXIT_ACTOR)
 
     def _exit_actor(self) -> None:
@@ -107,14 +108,14 @@ class Leaving:
         actor.close()
         if not actor.is_async:
             actor.wait_until_answered()
-        self.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
+        self.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
 
     def terminate(self) -> NoReturn:
         """``__ray_terminate__``: end after the calls before it, which have been begun. It is not answered."""
         actor = self._executor.actor
         assert actor is not None
         actor.shut_down()
-        self.exit("INTENDED_USER_EXIT", "__ray_terminate__ was called", 0)
+        self.exit(ExitKind.INTENDED_USER_EXIT, "__ray_terminate__ was called", 0)
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -133,10 +134,10 @@ class Leaving:
         if isinstance(error, _Terminated):
             self._exit_killed()
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        kind = "INTENDED_USER_EXIT" if code == 0 else "USER_ERROR"
+        kind = ExitKind.INTENDED_USER_EXIT if code == 0 else ExitKind.USER_ERROR
         self.exit(kind, f"sys.exit({error.code!r}) in {where}", code)
 
-    def exit(self, kind: str, detail: str, code: int) -> NoReturn:
+    def exit(self, kind: ExitKind, detail: str, code: int) -> NoReturn:
         """End the process in order: replies out, the raylet told, exit hooks run. From any thread."""
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()  # another thread is at it

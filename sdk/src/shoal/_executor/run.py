@@ -23,6 +23,7 @@ from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import TaskPush, TaskReply
 from shoal_common import ids
 from shoal_common.channel.frames import CreateActor
+from shoal_common.kinds import ExitKind
 
 if TYPE_CHECKING:
     from shoal._executor.appearance import Appearance
@@ -121,7 +122,7 @@ class Runner:
                 raise ActorExit(EXIT_ACTOR)  # the user's code has caught it
         except BaseException as failure:  # creators and callers get whatever the constructor raised
             if isinstance(failure, ActorExit):
-                self._leaving.exit("INTENDED_USER_EXIT", EXIT_ACTOR, 0)
+                self._leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
             if isinstance(failure, SystemExit):
                 self._leaving.exit_as_told(failure, "the constructor")
             error = pickle.dumps(wrap_error(self._core, self.actor, name, failure), 5)

@@ -18,6 +18,7 @@ from shoal._wire.peer_frames import PushTasks, Recall, Recalled, TaskReply
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.channel.frames import LeaseDemand, LeaseReturned, SchedulingClass
+from shoal_common.kinds import ExitKind, RefusalKind
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -200,7 +201,7 @@ class TaskSubmitter:
             with self._process.lock:
                 if worker.lease_id in self._lease_queue:
                     self._process.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker_exits=True))
-                    self.on_lost(frames.LeaseLost(worker.lease_id, "SYSTEM_ERROR", "the connection to it ended"))
+                    self.on_lost(frames.LeaseLost(worker.lease_id, ExitKind.SYSTEM_ERROR, "the connection to it ended"))
 
         self._process.reactor.call_later(LOSS_REASON_S, give_up)
 
@@ -208,11 +209,11 @@ class TaskSubmitter:
         queue = self._by_key[message.class_key]
         queue.refused(queue.source(node_id))
         error: Exception
-        if message.kind == "runtime_env":
+        if message.kind is RefusalKind.RUNTIME_ENV:
             error = exceptions.RuntimeEnvSetupError(message.reason)
-        elif message.kind == "worker_start":
+        elif message.kind is RefusalKind.WORKER_START:
             error = exceptions.WorkerCrashedError(message.reason)
-        elif message.kind == frames.GROUP_REMOVED:
+        elif message.kind is RefusalKind.GROUP_REMOVED:
             error = exceptions.TaskPlacementGroupRemoved(message.reason)
         else:
             error = exceptions.TaskUnschedulableError(message.reason)
@@ -260,9 +261,9 @@ class TaskSubmitter:
 
 
 def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
-    if message.kind == "NODE_OUT_OF_MEMORY":
+    if message.kind is ExitKind.NODE_OUT_OF_MEMORY:
         return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
-    if message.kind == frames.GROUP_REMOVED:
+    if message.group_removed:
         return exceptions.TaskPlacementGroupRemoved(message.detail)
     return exceptions.WorkerCrashedError(
         message.detail, task_name=record.push.name, pid=worker.pid, node_id=worker.source.node_id.hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shoal_common.channel import frames
+from shoal_common.kinds import ExitKind
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 
@@ -22,10 +23,10 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class KillWorker:
-    """SIGKILL; ``kind`` (one of EXIT_KINDS) and ``detail`` become the reason of its death."""
+    """SIGKILL; ``kind`` and ``detail`` become the reason of its death."""
 
     worker_id: bytes
-    kind: str
+    kind: ExitKind
     detail: str
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from shoal_common.channel import frames
 from shoal_common.errors import InvalidRequest, ServiceError
+from shoal_common.kinds import ExitKind
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.background import Background
 from shoal_proto.v1 import gcs_pb2
@@ -126,7 +127,7 @@ class Node:
         self.peers.stop()
         self._timer.cancel()
         for worker_id in list(self.pool.workers):
-            self.ends.expect(worker_id, ExitReason("INTENDED_SYSTEM_EXIT", "its node has stopped"))
+            self.ends.expect(worker_id, ExitReason(ExitKind.INTENDED_SYSTEM_EXIT, "its node has stopped"))
             self.peers.send(worker_id, frames.WorkerExit(graceful=True, reason="the node stops"))
             if worker_id not in self.peers:
                 self.processes.kill(worker_id)
@@ -191,8 +192,7 @@ class Node:
         return worker.actor_id or worker_id if worker is not None else worker_id
 
     def _exit_intent(self, connection: Connection, message: frames.ExitIntent) -> None:
-        kind = message.kind if message.kind in frames.EXIT_KINDS else "SYSTEM_ERROR"
-        self.ends.announced(connection.worker_id, ExitReason(kind, message.detail))
+        self.ends.announced(connection.worker_id, ExitReason(message.kind, message.detail))
 
     def _actor_created(self, connection: Connection, message: frames.ActorCreated) -> None:
         self._execute(self.actors.created(connection.worker_id, message.actor_id, message.incarnation, message.error))
@@ -266,7 +266,7 @@ class Node:
         if actor is not None:
             self._execute(self.actors.stop(actor.actor_id, force, reason, now))
         elif worker_id in self.pool.workers and force:
-            self.ends.kill(worker_id, ExitReason("INTENDED_SYSTEM_EXIT", reason))
+            self.ends.kill(worker_id, ExitReason(ExitKind.INTENDED_SYSTEM_EXIT, reason))
         elif worker_id in self.pool.workers:
             self._execute([AskWorkerToExit(worker_id, reason)])
         self._schedule()
@@ -309,12 +309,12 @@ class Node:
         kept = {worker.worker_id for worker in self.pool.of_job(job_id) if worker.actor_id in kept_actor_ids}
         for worker in self.pool.of_job(job_id):
             if worker.worker_id not in kept and self.leases.owner_of(worker.worker_id) not in kept:
-                self.ends.kill(worker.worker_id, ExitReason("INTENDED_SYSTEM_EXIT", reason))
+                self.ends.kill(worker.worker_id, ExitReason(ExitKind.INTENDED_SYSTEM_EXIT, reason))
         self.store.job_ended(job_id, kept)
         self._schedule()
 
     def killed_for_memory(self, victim: Victim) -> None:
-        self.ends.kill(victim.worker_id, ExitReason("NODE_OUT_OF_MEMORY", victim.detail))
+        self.ends.kill(victim.worker_id, ExitReason(ExitKind.NODE_OUT_OF_MEMORY, victim.detail))
         self._schedule()
 
     # --- processes ---

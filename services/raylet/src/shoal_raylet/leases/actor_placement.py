@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shoal_common.channel import frames
+from shoal_common.kinds import ExitKind
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
@@ -114,7 +115,7 @@ class ActorPlacement:
             return []
         if force:
             self._pool.ending(actor.worker_id, now)
-            return [KillWorker(actor.worker_id, "INTENDED_SYSTEM_EXIT", reason)]
+            return [KillWorker(actor.worker_id, ExitKind.INTENDED_SYSTEM_EXIT, reason)]
         return [AskWorkerToExit(actor.worker_id, reason)]
 
     @noted

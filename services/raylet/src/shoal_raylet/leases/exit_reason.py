@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from signal import SIGKILL, Signals
 
+from shoal_common.kinds import ExitKind
+
 _KILL_HINT = "; if nobody killed it, the system was out of memory (see dmesg)"
 
 
 @dataclass(frozen=True, slots=True)
 class ExitReason:
-    #: One of ``frames.EXIT_KINDS``.
-    kind: str
+    kind: ExitKind
     detail: str
 
 
@@ -30,9 +31,9 @@ def exit_reason(exit_code: int | None, announced: ExitReason | None, caused: Exi
         except ValueError:
             name = f"signal {number}"
         hint = _KILL_HINT if number == SIGKILL else ""
-        return ExitReason("SYSTEM_ERROR", f"killed by {name}{hint}")
+        return ExitReason(ExitKind.SYSTEM_ERROR, f"killed by {name}{hint}")
     if announced is not None:
         return announced
     if exit_code is None:
-        return ExitReason("SYSTEM_ERROR", "the worker process ended; its exit status is not known")
-    return ExitReason("SYSTEM_ERROR", f"exited with code {exit_code} (os._exit or sys.exit)")
+        return ExitReason(ExitKind.SYSTEM_ERROR, "the worker process ended; its exit status is not known")
+    return ExitReason(ExitKind.SYSTEM_ERROR, f"exited with code {exit_code} (os._exit or sys.exit)")

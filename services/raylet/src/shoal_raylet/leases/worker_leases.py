@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from shoal_common.channel import frames
 from shoal_common.ids import NodeID
+from shoal_common.kinds import ExitKind, RefusalKind
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
@@ -166,7 +167,7 @@ class WorkerLeases:
             self._pool.put_back(lease.worker.worker_id, now)
 
     @noted
-    def worker_lost(self, worker_id: bytes, kind: str, detail: str) -> list[Action]:
+    def worker_lost(self, worker_id: bytes, kind: ExitKind, detail: str) -> list[Action]:
         lease = self._by_worker.get(worker_id)
         if lease is None:
             return []
@@ -184,7 +185,7 @@ class WorkerLeases:
                 self._end(lease)
                 self._pool.ending(lease.worker.worker_id, now)
                 detail = "the process that owned its task has ended"
-                actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", detail))
+                actions.append(KillWorker(lease.worker.worker_id, ExitKind.INTENDED_SYSTEM_EXIT, detail))
         return actions
 
     @noted
@@ -202,10 +203,11 @@ class WorkerLeases:
             for lease in list(demand.held.values()):
                 self._end(lease)
                 self._pool.ending(lease.worker.worker_id, now)
-                actions.append(Send(demand.owner, frames.LeaseLost(lease.lease_id, frames.GROUP_REMOVED, reason)))
-                actions.append(KillWorker(lease.worker.worker_id, "INTENDED_SYSTEM_EXIT", reason))
+                lost = frames.LeaseLost(lease.lease_id, ExitKind.INTENDED_SYSTEM_EXIT, reason, group_removed=True)
+                actions.append(Send(demand.owner, lost))
+                actions.append(KillWorker(lease.worker.worker_id, ExitKind.INTENDED_SYSTEM_EXIT, reason))
             if demand.owed:
-                actions.append(self._refuse(demand, frames.GROUP_REMOVED, reason))
+                actions.append(self._refuse(demand, RefusalKind.GROUP_REMOVED, reason))
         return actions
 
     @noted
@@ -259,19 +261,19 @@ class WorkerLeases:
             demand.infeasible_reason = self._why_not_here(demand)
         demand.infeasible_reason = answer.reason or demand.infeasible_reason
         if demand.bound:
-            return [self._refuse(demand, "affinity", demand.infeasible_reason)]
+            return [self._refuse(demand, RefusalKind.AFFINITY, demand.infeasible_reason)]
         if demand.strategy.group_id:
-            return [self._refuse(demand, frames.GROUP_REMOVED, demand.infeasible_reason)]
+            return [self._refuse(demand, RefusalKind.GROUP_REMOVED, demand.infeasible_reason)]
         if self._grace_s < 0 or now - demand.infeasible_since < self._grace_s:
             return []
         reason = f"{demand.infeasible_reason}. Ask for less, or add a node that has it"
-        return [self._refuse(demand, "infeasible", reason)]
+        return [self._refuse(demand, RefusalKind.INFEASIBLE, reason)]
 
     @noted
     def workers_unstartable(self, reason: str) -> list[Action]:
         """Everybody who waits for a worker that cannot be started is told why."""
         return [
-            self._refuse(demand, "worker_start", f"worker processes do not start on this node: {reason}")
+            self._refuse(demand, RefusalKind.WORKER_START, f"worker processes do not start on this node: {reason}")
             for demand in list(self._waiting.values())
             if demand.grantable(self.alone)
         ]
@@ -430,7 +432,9 @@ class WorkerLeases:
         if at is None or now < at:
             return []
         if demand.impossible and demand.strategy.node_id == self._node_id and demand.bound:
-            return [self._refuse(demand, "affinity", f"{self._why_not_here(demand)}, and it may run nowhere else")]
+            return [
+                self._refuse(demand, RefusalKind.AFFINITY, f"{self._why_not_here(demand)}, and it may run nowhere else")
+            ]
         # What fits only waits for a process to start.
         count = demand.elsewhere(self.alone) or demand.owed - self._fitting(demand)
         if count <= 0:
@@ -455,7 +459,7 @@ class WorkerLeases:
             f"{here} lacks {_amounts(lacks)}"
         )
 
-    def _refuse(self, demand: Demand, kind: str, reason: str) -> Action:
+    def _refuse(self, demand: Demand, kind: RefusalKind, reason: str) -> Action:
         """What is owed counts as cancelled: a later demand of the class is judged anew."""
         demand.cancel()
         self._waiting.pop((demand.owner, demand.class_key), None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from shoal_common.channel import frames
+from shoal_common.kinds import ExitKind
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, ManyWorkers, StartWorker, WorkersUnstartable
 
@@ -157,7 +158,7 @@ class WorkerPool:
             if now - worker.since >= self._startup_timeout_s:
                 self.ending(worker.worker_id, now)
                 detail = f"the worker process did not register within {self._startup_timeout_s:g} s"
-                actions.append(KillWorker(worker.worker_id, "SYSTEM_ERROR", detail))
+                actions.append(KillWorker(worker.worker_id, ExitKind.SYSTEM_ERROR, detail))
         if now >= self._start_not_before:
             missing = wanted + self._fresh_target - len(self._fresh) - len(self._starting)
             for _ in range(min(missing, MAX_STARTING - len(self._starting))):

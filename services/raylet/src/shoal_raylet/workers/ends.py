@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from shoal_common.kinds import ExitKind
 from shoal_raylet.leases.exit_reason import ExitReason, exit_reason
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool
 from shoal_raylet.workers.processes import WorkerProcesses
@@ -60,5 +61,5 @@ class WorkerEnds:
         return EndedWorker(worker, reason) if worker is not None else None
 
     def _kill_lingering(self, worker_id: bytes) -> None:
-        silent = ExitReason("SYSTEM_ERROR", "it closed its connection to the node and did not exit")
+        silent = ExitReason(ExitKind.SYSTEM_ERROR, "it closed its connection to the node and did not exit")
         self.kill(worker_id, self._announced.get(worker_id, silent))
