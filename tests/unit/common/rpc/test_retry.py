@@ -57,3 +57,23 @@ async def test_other_errors_end_it_at_once() -> None:
     with pytest.raises(NotFound):
         await retrying(service, AT_ONCE)
     assert service.calls == 1
+
+
+async def test_what_is_tried_again_and_who_hears_of_it_is_the_callers_choice() -> None:
+    service = Service(NotFound("not yet"), Unavailable("away"))
+    heard: list[str] = []
+    answer = await retrying(service, AT_ONCE, on=(NotFound, Unavailable), failed=lambda error: heard.append(str(error)))
+    assert (answer, heard) == ("answer", ["not yet", "away"])
+
+
+async def test_without_an_end_it_goes_on_until_nothing_is_left_to_do() -> None:
+    service = Service(*(Unavailable("away") for _ in range(99)))
+    for_ever = RetryPolicy(attempts=None, initial_s=0.0)
+    assert await retrying(service, for_ever, until=lambda: service.calls == 20) is None
+    assert service.calls == 20
+
+
+async def test_what_is_not_needed_is_not_tried_at_all() -> None:
+    service = Service()
+    assert await retrying(service, AT_ONCE, until=lambda: True) is None
+    assert service.calls == 0

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from shoal_common.channel import frames
+from shoal_common.kinds import ExitKind, RefusalKind
 from shoal_common.placement import bundles
 from shoal_common.placement.resources import ResourceSet
 from shoal_raylet.actions import Action, AskScheduler, CollectGarbage, KillWorker, Send
@@ -555,7 +556,7 @@ def test_a_group_that_no_scheduler_knows_of_is_waited_for_and_a_removed_one_is_n
     assert refusals(node.answer(b"A", SchedulerAnswer())) == []
     node.pass_time(LAST_PAUSE_S)
     (refusal,) = refusals(node.answer(b"A", no("it was removed")))
-    assert (refusal.kind, refusal.reason) == (frames.GROUP_REMOVED, "it was removed")
+    assert (refusal.kind, refusal.reason) == (RefusalKind.GROUP_REMOVED, "it was removed")
 
 
 def test_what_runs_in_a_removed_group_ends_and_what_waits_is_refused() -> None:
@@ -565,8 +566,8 @@ def test_what_runs_in_a_removed_group_ends_and_what_waits_is_refused() -> None:
     ((_, other),) = granted(node.demand(b"B", 1))
     actions = node.leases.group_removed(GROUP, "why", node.now)
     assert [a.message for a in actions if isinstance(a, Send)] == [
-        frames.LeaseLost(lease_id, frames.GROUP_REMOVED, "why"),
-        frames.LeaseRefused(1, frames.GROUP_REMOVED, "why"),
+        frames.LeaseLost(lease_id, ExitKind.INTENDED_SYSTEM_EXIT, "why", group_removed=True),
+        frames.LeaseRefused(1, RefusalKind.GROUP_REMOVED, "why"),
     ]
     assert len([a for a in actions if isinstance(a, KillWorker)]) == 1
     assert node.leases.worker_of(lease_id) is None and node.leases.worker_of(other) is not None
