@@ -10,6 +10,8 @@ from support.clusters import MIB, ProcessCluster
 from support.processes import eventually
 from support.store_client import StoreClient, new_object_id
 
+from shoal_common.kinds import StoreErrorKind
+
 KIB = 1024
 
 
@@ -95,7 +97,7 @@ def test_an_object_freed_while_it_is_read_elsewhere(nodes: list[StoreClient]) ->
         for other, request in requests:
             # Either it was here in time, or it is lost.
             located = other.answer(request)
-            assert not located.error or located.error.startswith("ObjectLostError: ")
+            assert not located.error or located.error.kind is StoreErrorKind.OBJECT_LOST
             if not located.error:
                 other.unpin(object_id)
     for each in nodes:
@@ -123,4 +125,4 @@ def test_a_freed_object_is_lost_everywhere(nodes: list[StoreClient]) -> None:
     while not located.error:
         there.unpin(object_id)
         located = there.pin(object_id, here)
-    assert "ObjectLostError" in located.error
+    assert located.error.kind is StoreErrorKind.OBJECT_LOST

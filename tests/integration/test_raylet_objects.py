@@ -14,6 +14,7 @@ from support.raylet import MIB, PATIENCE_S, Start, object_id, raylets
 
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.channel import frames
+from shoal_common.kinds import StoreErrorKind
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def test_an_object_is_written_read_and_freed(start: Start) -> None:
     assert (await cluster.stats()).store_used_bytes == len(data)
     await reader.send(frames.ObjectUnpin(object_id(1)))
     await cluster.until(lambda stats: stats.store_used_bytes == 0)
-    assert "ObjectLostError" in (await reader.locate(object_id(1))).error
+    assert (await reader.locate(object_id(1))).error.kind is StoreErrorKind.OBJECT_LOST
     driver.close()
     reader.close()
 
@@ -151,8 +152,8 @@ async def test_a_full_disk_is_named_and_nothing_is_lost(start: Start, small_disk
     await driver.put(object_id(2), b"2" * 6 * MIB)
     for size in (6 * MIB, 17 * MIB):
         created = await driver.create(object_id(3), size)
-        assert created.error.startswith("OutOfDiskError: ")
-        assert "2.0 MiB left" in created.error
+        assert created.error.kind is StoreErrorKind.OUT_OF_DISK
+        assert "2.0 MiB left" in created.error.text
     assert await driver.read(object_id(1)) == b"1" * 12 * MIB
     assert await driver.read(object_id(2)) == b"2" * 6 * MIB
     await driver.send(frames.ObjectUnpin(object_id(2)), frames.ObjectFree([object_id(2)]))

@@ -32,3 +32,15 @@ class RefusalKind(enum.StrEnum):
     WORKER_START = "worker_start"
     #: Its placement group does not exist any more.
     GROUP_REMOVED = "placement_group_removed"
+
+
+class StoreErrorKind(enum.StrEnum):
+    """Why a node's object store does not have an object, or no room for it."""
+
+    OBJECT_LOST = "object_lost"
+    #: It is ready, and did not come in the time that its reader gave it.
+    GET_TIMED_OUT = "get_timed_out"
+    #: It is somewhere, and does not come any further.
+    FETCH_TIMED_OUT = "fetch_timed_out"
+    STORE_FULL = "store_full"
+    OUT_OF_DISK = "out_of_disk"

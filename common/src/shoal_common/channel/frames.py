@@ -14,9 +14,9 @@ import struct
 
 import msgspec
 
-from shoal_common.kinds import ExitKind, RefusalKind
+from shoal_common.kinds import ExitKind, RefusalKind, StoreErrorKind
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -286,11 +286,18 @@ class ObjectCreate(Message, tag=40):
     owner: bytes
 
 
+class StoreError(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the object store tells a process that asked in vain."""
+
+    kind: StoreErrorKind
+    #: For humans.
+    text: str
+
+
 class ObjectCreated(Message, tag=41):
     request: int
     offset: int
-    #: Non-empty: ObjectStoreFullError's or OutOfDiskError's text, prefixed by the class name and ": ".
-    error: str = ""
+    error: StoreError | None = None
     #: Non-empty: the bytes are not in the arena but in this file, of which they are all.
     path: str = ""
 
@@ -330,7 +337,7 @@ class ObjectLocated(Message, tag=45):
     request: int
     offset: int
     size: int
-    error: str = ""
+    error: StoreError | None = None
     #: As in ``ObjectCreated``.
     path: str = ""
 
@@ -458,8 +465,7 @@ class ObjectWrite(Message, tag=70):
 
 class ObjectWritten(Message, tag=71):
     request: int
-    #: As in ``ObjectCreated``.
-    error: str = ""
+    error: StoreError | None = None
 
 
 class ObjectRead(Message, tag=72):
@@ -474,8 +480,7 @@ class ObjectRead(Message, tag=72):
 class ObjectPart(Message, tag=73):
     request: int
     data: memoryview
-    #: As in ``ObjectLocated``.
-    error: str = ""
+    error: StoreError | None = None
 
 
 RayletMessage = (

@@ -127,7 +127,7 @@ class Leaving:
             raise _Terminated
 
     def _exit_killed(self) -> NoReturn:
-        self.exit("SYSTEM_ERROR", "killed by SIGTERM", 128 + signal.SIGTERM)
+        self.exit(ExitKind.SYSTEM_ERROR, "killed by SIGTERM", 128 + signal.SIGTERM)
 
     def exit_as_told(self, error: SystemExit, where: str) -> NoReturn:
         """``sys.exit`` ends the process; with a code that means failure, an actor is restarted as after a crash."""

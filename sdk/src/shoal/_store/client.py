@@ -21,7 +21,9 @@ from shoal_common.channel.frames import (
     ObjectPrefetch,
     ObjectUncache,
     ObjectUnpin,
+    StoreError,
 )
+from shoal_common.kinds import StoreErrorKind
 
 
 class Question:
@@ -172,15 +174,17 @@ class StoreClient(ABC):
             self._reactor.finish(question.waiter)
 
 
-def store_error(text: str, object_id: bytes) -> Exception:
+def store_error(error: StoreError, object_id: bytes) -> Exception:
     """What the raylet says in an answer, as the exception that the user gets."""
-    name, _, message = text.partition(": ")
-    if name == "ObjectStoreFullError":
-        return exceptions.ObjectStoreFullError(message)
-    if name == "OutOfDiskError":
-        return exceptions.OutOfDiskError(message)
-    if name == "GetTimeoutError":
-        return exceptions.GetTimeoutError(f"Get timed out: object {object_id.hex()} did not come in time. {message}")
-    if name == "ObjectFetchTimedOutError":
-        return exceptions.ObjectFetchTimedOutError(object_id.hex(), detail=message)
-    return exceptions.ObjectLostError(object_id.hex(), detail=message)
+    match error.kind:
+        case StoreErrorKind.STORE_FULL:
+            return exceptions.ObjectStoreFullError(error.text)
+        case StoreErrorKind.OUT_OF_DISK:
+            return exceptions.OutOfDiskError(error.text)
+        case StoreErrorKind.GET_TIMED_OUT:
+            late = f"Get timed out: object {object_id.hex()} did not come in time. {error.text}"
+            return exceptions.GetTimeoutError(late)
+        case StoreErrorKind.FETCH_TIMED_OUT:
+            return exceptions.ObjectFetchTimedOutError(object_id.hex(), detail=error.text)
+        case StoreErrorKind.OBJECT_LOST:
+            return exceptions.ObjectLostError(object_id.hex(), detail=error.text)

@@ -238,7 +238,7 @@ class ObjectStore:
             log.info("blob_not_shrunk", key=key, reason=str(failure))
 
     async def _restore(self, restore: Restore) -> None:
-        entry, error = restore.entry, ""
+        entry, error = restore.entry, None
         try:
             with self._bytes.of(entry) as target:
                 await self._read_blob(restore, target)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shoal_common.channel import frames
+from shoal_common.channel.frames import StoreError
+from shoal_common.kinds import StoreErrorKind
 from shoal_raylet.actions import Send
 from shoal_raylet.objects.entry import (
     CancelFetch,
@@ -21,6 +23,8 @@ from shoal_raylet.objects.entry import (
 )
 from shoal_raylet.objects.index import MAX_PREFETCHES, ObjectIndex
 from shoal_raylet.objects.leaving import Ending
+
+GONE = StoreError(StoreErrorKind.OBJECT_LOST, "gone")
 
 HERE, HOME = bytes(16), b"home" * 4
 A, B, OWNER = b"process-A", b"process-B", b"owner"
@@ -121,7 +125,7 @@ def test_nodes_that_wait_for_an_object_hear_when_it_is_here_or_will_never_be() -
     assert store.changed == []
     store.fetch()
     assert store.changed == [oid(1)]
-    store.run(store.index.not_fetched(store.fetches.pop(), "ObjectLostError: x", store.now))
+    store.run(store.index.not_fetched(store.fetches.pop(), StoreError(StoreErrorKind.OBJECT_LOST, "x"), store.now))
     assert set(store.changed[1:]) == {oid(2)}
     store.changed.clear()
     store.put(3, 8)
@@ -133,18 +137,18 @@ def test_nodes_that_wait_for_an_object_hear_when_it_is_here_or_will_never_be() -
 def test_an_object_of_this_node_is_not_looked_for() -> None:
     store = Store()
     (lost,) = store.run(store.index.get(A, 1, oid(1), HERE, 0.0))
-    assert "ObjectLostError" in lost.error
+    assert lost.error.kind is StoreErrorKind.OBJECT_LOST
     assert store.locates == []
 
 
 def test_what_cannot_be_had_fails_and_may_be_asked_for_again() -> None:
     store = Store()
     store.get(1)
-    (failed,) = store.run(store.index.not_fetched(store.locates.pop(), "ObjectLostError: gone", 0.0))
-    assert failed.error == "ObjectLostError: gone"
+    (failed,) = store.run(store.index.not_fetched(store.locates.pop(), GONE, 0.0))
+    assert failed.error == GONE
     store.get(1)
     store.locate(8)
-    (failed,) = store.run(store.index.not_fetched(store.fetches.pop(), "ObjectLostError: gone", 0.0))
+    (failed,) = store.run(store.index.not_fetched(store.fetches.pop(), GONE, 0.0))
     assert store.used_kib == 0
     assert store.get(1) == []
     assert len(store.locates) == 1
@@ -171,7 +175,7 @@ def test_a_copy_freed_while_it_comes_gives_its_room_back_when_nothing_touches_it
     store.get(1)
     store.locate(16)
     (located,) = store.run(store.index.free([oid(1)], 0.0))
-    assert "ObjectLostError" in located.error
+    assert located.error.kind is StoreErrorKind.OBJECT_LOST
     (entry,) = store.fetches
     assert store.take() == [CancelFetch(entry)]
     assert store.used_kib == 16

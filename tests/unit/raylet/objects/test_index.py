@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shoal_common.channel import frames
+from shoal_common.channel.frames import StoreError
+from shoal_common.kinds import StoreErrorKind
 from shoal_raylet.actions import Send
 from shoal_raylet.objects.entry import (
     DeleteBlob,
@@ -116,7 +118,7 @@ def test_created_sealed_read_and_freed() -> None:
     store.free(1)
     assert store.used_kib == 0
     (lost,) = store.get(1)
-    assert "ObjectLostError" in lost.error
+    assert lost.error.kind is StoreErrorKind.OBJECT_LOST
 
 
 def test_only_its_creator_seals_an_object() -> None:
@@ -132,7 +134,7 @@ def test_who_waits_no_longer_is_told_once_and_pins_nothing() -> None:
     store.get(1, A)
     store.get(1, B)
     (ended,) = store.run(store.index.end_get(A, 2, oid(1), "the node is not reached"))
-    assert ended.request == 2 and ended.error.startswith("GetTimeoutError: ") and "not reached" in ended.error
+    assert ended.request == 2 and ended.error.kind is StoreErrorKind.GET_TIMED_OUT and "not reached" in ended.error.text
     assert store.run(store.index.seal(A, oid(1), 0.0)) == [frames.ObjectLocated(3, 0, 4096)]
     # The answer was on its way.
     assert store.run(store.index.end_get(B, 3, oid(1), "")) == []
@@ -172,7 +174,7 @@ def test_a_processs_end_drops_its_pins_and_what_it_had_not_sealed() -> None:
     waiting = store.get(2, B)
     assert waiting == []
     messages = store.run(store.index.peer_gone(A, 0.0))
-    assert "ObjectLostError" in messages[0].error
+    assert messages[0].error.kind is StoreErrorKind.OBJECT_LOST
     assert store.used_kib == 4
     store.free(1)
     assert store.used_kib == 0
@@ -467,11 +469,13 @@ def test_a_full_disk_is_told_with_all_that_matters() -> None:
     store = full_of_pinned_bytes()
     store.run(store.index.tick(GRACE_S))
     (created,) = store.finish_file("the disk of /files has 1.0 KiB left", disk_full=True)
-    assert created.error.startswith("OutOfDiskError: no room for an object of 30.0 KiB")
-    assert "60.0 KiB of the 64.0 KiB" in created.error
-    assert "60.0 KiB of them by values" in created.error
-    assert "1.0 KiB left" in created.error
-    assert "object_spilling_directory" in created.error
+    assert created.error.kind is StoreErrorKind.OUT_OF_DISK and created.error.text.startswith(
+        "no room for an object of 30.0 KiB"
+    )
+    assert "60.0 KiB of the 64.0 KiB" in created.error.text
+    assert "60.0 KiB of them by values" in created.error.text
+    assert "1.0 KiB left" in created.error.text
+    assert "object_spilling_directory" in created.error.text
     assert store.index.next_deadline() is None
 
 
@@ -479,7 +483,7 @@ def test_a_disk_that_cannot_be_written_is_told() -> None:
     store = Store(64)
     store.create(1, 65)
     (created,) = store.finish_file("Read-only file system")
-    assert created.error.startswith("ObjectStoreFullError: ") and "Read-only file system" in created.error
+    assert created.error.kind is StoreErrorKind.STORE_FULL and "Read-only file system" in created.error.text
 
 
 def test_a_file_that_nobody_wants_any_more_is_removed() -> None:
@@ -521,7 +525,7 @@ def test_a_restore_that_finds_the_disk_full_can_be_tried_again() -> None:
     store.get(1, A)
     store.run(store.index.tick(GRACE_S))
     (located,) = store.finish_file("full", disk_full=True)
-    assert located.error.startswith("OutOfDiskError: ")
+    assert located.error.kind is StoreErrorKind.OUT_OF_DISK
     store.get(1, A)
     store.finish_file()
     (located,) = store.finish_restore()
@@ -533,7 +537,7 @@ def test_an_object_freed_while_its_file_is_made_leaves_none() -> None:
     store.get(1, A)
     store.run(store.index.tick(GRACE_S))
     (located,) = store.free(1)
-    assert "ObjectLostError" in located.error
+    assert located.error.kind is StoreErrorKind.OBJECT_LOST
     store.finish_file()
     assert store.files == set() and store.restores == []
 
@@ -568,7 +572,7 @@ def test_spilling_that_fails_loses_nothing_and_is_tried_again() -> None:
     store.now = GRACE_S
     store.run(store.index.tick(store.now))
     (created,) = store.finish_file("full", disk_full=True)
-    assert created.error.startswith("OutOfDiskError: ") and "unreachable" in created.error
+    assert created.error.kind is StoreErrorKind.OUT_OF_DISK and "unreachable" in created.error.text
     store.finish_spill("unreachable")
     (located,) = store.get(1)
     assert not located.error
@@ -592,8 +596,8 @@ def test_a_blob_that_cannot_be_read_is_told_and_can_be_tried_again() -> None:
     store.free(2)
     store.run(store.index.seal(A, oid(2), 0.0))
     store.get(1)
-    (located,) = store.finish_restore("ObjectFetchTimedOutError: x")
-    assert located.error == "ObjectFetchTimedOutError: x"
+    (located,) = store.finish_restore(StoreError(StoreErrorKind.FETCH_TIMED_OUT, "x"))
+    assert located.error == StoreError(StoreErrorKind.FETCH_TIMED_OUT, "x")
     assert store.used_kib == 0
     store.get(1)
     (located,) = store.finish_restore()
@@ -634,7 +638,7 @@ class IndexMachine(RuleBasedStateMachine):
             elif isinstance(message, frames.ObjectLocated):
                 object_id, peer, _ = self.asked.pop(message.request)
                 if message.error:
-                    assert object_id not in self.sealed or message.error.startswith("OutOfDiskError")
+                    assert object_id not in self.sealed or message.error.kind is StoreErrorKind.OUT_OF_DISK
                     continue
                 place = (message.path, message.offset)
                 assert self.bytes_at[place] == (object_id, self.sealed[object_id])

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from shoal_common.channel import frames
 from shoal_common.service.background import Background
 from shoal_raylet.arena.arena import Arena
-from shoal_raylet.objects.errors import file_unusable
+from shoal_raylet.objects.errors import file_unreadable, file_unusable, not_readable, not_writable
 from shoal_raylet.objects.index import ObjectIndex
 
 #: A part of an object in one message, at most.
@@ -39,8 +39,7 @@ class RemoteAccess:
         entry = self._index.pinned(peer, message.object_id)
         end = message.offset + len(message.data)
         if entry is None or entry.sealed or entry.creator != peer or not 0 <= message.offset <= end <= entry.size:
-            error = f"ObjectStoreFullError: object {message.object_id.hex()} cannot be written (any more)"
-            self._send(peer, frames.ObjectWritten(message.request, error))
+            self._send(peer, frames.ObjectWritten(message.request, not_writable(message.object_id)))
         elif entry.path:
             self._background.spawn(self._write_file(peer, message, entry.path))
         else:
@@ -53,7 +52,7 @@ class RemoteAccess:
         entry = self._index.pinned(peer, message.object_id)
         end = message.offset + message.length
         if entry is None or not 0 <= message.offset <= end <= entry.size or message.length > MAX_PART_BYTES:
-            error = f"ObjectLostError: object {message.object_id.hex()} cannot be read (any more)"
+            error = not_readable(message.object_id)
             self._send(peer, frames.ObjectPart(message.request, memoryview(b""), error))
         elif entry.path:
             self._background.spawn(self._read_file(peer, message, entry.path))
@@ -66,7 +65,7 @@ class RemoteAccess:
         await self._background.stop()
 
     async def _write_file(self, peer: bytes, message: frames.ObjectWrite, path: str) -> None:
-        error = ""
+        error = None
         try:
             await self._loop.run_in_executor(self._file_thread, _write_at, path, message.offset, message.data)
         except OSError as failure:
@@ -74,11 +73,11 @@ class RemoteAccess:
         self._send(peer, frames.ObjectWritten(message.request, error))
 
     async def _read_file(self, peer: bytes, message: frames.ObjectRead, path: str) -> None:
-        data, error = b"", ""
+        data, error = b"", None
         try:
             data = await self._loop.run_in_executor(self._file_thread, _read_at, path, message.offset, message.length)
         except OSError as failure:
-            error = f"ObjectLostError: the file of object {message.object_id.hex()} cannot be read: {failure}"
+            error = file_unreadable(message.object_id, failure)
         self._send(peer, frames.ObjectPart(message.request, memoryview(data), error))
 
 

@@ -1,8 +1,11 @@
-"""What the object store tells a process that asked in vain: the name of the SDK's error, a colon, and the text."""
+"""What the object store tells a process that asked in vain, and what to do about it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from shoal_common.channel.frames import StoreError
+from shoal_common.kinds import StoreErrorKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,44 +17,48 @@ class StoreUse:
     pinned: int
 
 
-def lost() -> str:
-    return "ObjectLostError: It is not in this node's store: it was freed, or never sealed."
+def lost() -> StoreError:
+    return StoreError(StoreErrorKind.OBJECT_LOST, "It is not in this node's store: it was freed, or never sealed.")
 
 
-def lost_with_home(home: bytes, reason: str) -> str:
+def lost_with_home(home: bytes, reason: str) -> StoreError:
     """``reason``: what its home has done."""
-    return (
-        f"ObjectLostError: Its home, node {home.hex()}, {reason}; it was not spilled, and no other node has a copy. "
-        "Compute it again."
+    return StoreError(
+        StoreErrorKind.OBJECT_LOST,
+        f"Its home, node {home.hex()}, {reason}; it was not spilled, and no other node has a copy. Compute it again.",
     )
 
 
-def spilled_copy_lost(error: Exception) -> str:
-    return f"ObjectLostError: Its spilled copy is lost: {error}. Compute it again."
+def spilled_copy_lost(error: Exception) -> StoreError:
+    return StoreError(StoreErrorKind.OBJECT_LOST, f"Its spilled copy is lost: {error}. Compute it again.")
 
 
-def get_timed_out(problem: str) -> str:
+def get_timed_out(problem: str) -> StoreError:
     """``problem``: what keeps it away, if that is known."""
-    return f"GetTimeoutError: It is ready, and not in this node's memory yet{f': {problem}' if problem else ''}."
-
-
-def fetch_timed_out(after_s: float, problem: str) -> str:
-    return (
-        f"ObjectFetchTimedOutError: It has not come any further for {after_s:g} s: {problem}. "
-        "Look at the network between the nodes, or ask again."
+    return StoreError(
+        StoreErrorKind.GET_TIMED_OUT,
+        f"It is ready, and not in this node's memory yet{f': {problem}' if problem else ''}.",
     )
 
 
-def file_unusable(object_id: bytes, error: Exception) -> str:
+def fetch_timed_out(after_s: float, problem: str) -> StoreError:
+    return StoreError(
+        StoreErrorKind.FETCH_TIMED_OUT,
+        f"It has not come any further for {after_s:g} s: {problem}. "
+        "Look at the network between the nodes, or ask again.",
+    )
+
+
+def file_unusable(object_id: bytes, error: Exception) -> StoreError:
     """The file that it was given because there was no room in the arena."""
-    return f"ObjectStoreFullError: the file for object {object_id.hex()} cannot be used: {error}"
+    return StoreError(StoreErrorKind.STORE_FULL, f"the file for object {object_id.hex()} cannot be used: {error}")
 
 
-def spilled_copy_away(error: Exception) -> str:
-    return f"ObjectFetchTimedOutError: Its spilled copy cannot be read now: {error}. Ask again."
+def spilled_copy_away(error: Exception) -> StoreError:
+    return StoreError(StoreErrorKind.FETCH_TIMED_OUT, f"Its spilled copy cannot be read now: {error}. Ask again.")
 
 
-def no_room(size: int, use: StoreUse, spill_error: str, file_error: str, disk_full: bool) -> str:
+def no_room(size: int, use: StoreUse, spill_error: str, file_error: str, disk_full: bool) -> StoreError:
     """``file_error``: why it was given no file of its own; ``spill_error``: why others are not spilled, or ""."""
     state = (
         f"no room for an object of {_amount(size)}: {_amount(use.used)} of the {_amount(use.capacity)} of this node's "
@@ -61,14 +68,27 @@ def no_room(size: int, use: StoreUse, spill_error: str, file_error: str, disk_fu
         state += f"; the others cannot be spilled: {spill_error}"
     state += f"; and it cannot be given a file of its own: {file_error}"
     if disk_full:
-        return (
-            f"OutOfDiskError: {state}. Free disk space, choose another disk with object_spilling_directory, or delete "
-            "references and arrays that are not needed"
+        return StoreError(
+            StoreErrorKind.OUT_OF_DISK,
+            f"{state}. Free disk space, choose another disk with object_spilling_directory, or delete "
+            "references and arrays that are not needed",
         )
-    return (
-        f"ObjectStoreFullError: {state}. Delete references and arrays that are not needed, or start with a larger "
-        "object_store_memory"
+    return StoreError(
+        StoreErrorKind.STORE_FULL,
+        f"{state}. Delete references and arrays that are not needed, or start with a larger object_store_memory",
     )
+
+
+def not_writable(object_id: bytes) -> StoreError:
+    return StoreError(StoreErrorKind.STORE_FULL, f"object {object_id.hex()} cannot be written (any more)")
+
+
+def not_readable(object_id: bytes) -> StoreError:
+    return StoreError(StoreErrorKind.OBJECT_LOST, f"object {object_id.hex()} cannot be read (any more)")
+
+
+def file_unreadable(object_id: bytes, error: Exception) -> StoreError:
+    return StoreError(StoreErrorKind.OBJECT_LOST, f"the file of object {object_id.hex()} cannot be read: {error}")
 
 
 def out_of_disk(directory: str, free: int) -> str:

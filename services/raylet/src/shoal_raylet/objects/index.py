@@ -219,7 +219,7 @@ class ObjectIndex:
         return actions + self._room.serve(now)
 
     @noted
-    def not_fetched(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
+    def not_fetched(self, entry: Entry, error: frames.StoreError, now: float) -> list[StoreAction]:
         """The copy could not be had, or is not wanted any more. ``error`` as in ``ObjectLocated``."""
         entry.arriving = False
         actions: list[StoreAction] = [Changed(entry.object_id)]
@@ -290,7 +290,7 @@ class ObjectIndex:
         return self._room.spilled(key, error, now)
 
     @noted
-    def restored(self, entry: Entry, error: str, now: float) -> list[StoreAction]:
+    def restored(self, entry: Entry, error: frames.StoreError | None, now: float) -> list[StoreAction]:
         """``error``: why its blob cannot be read, as ``ObjectLocated.error``."""
         entry.arriving = False
         entry.unread = entry in self._ahead and not error
@@ -315,10 +315,10 @@ class ObjectIndex:
             return [] if error else [RemoveFile(path)]
         if not error:
             return self._place(waiting, 0, path)
-        text = self._room.why_none(waiting.size, error, disk_full)
+        refusal = self._room.why_none(waiting.size, error, disk_full)
         if waiting.entry is None:
-            return [Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, text))]
-        actions = self._fail_getters(waiting.entry, text)
+            return [Send(waiting.peer, frames.ObjectCreated(waiting.request, 0, refusal))]
+        actions = self._fail_getters(waiting.entry, refusal)
         if waiting.entry.home:
             return actions + self._delete(waiting.entry)
         waiting.entry.arriving = False
@@ -411,7 +411,7 @@ class ObjectIndex:
             actions.append(Send(peer, frames.ObjectLocated(request, entry.offset, entry.size, path=entry.path)))
         return actions
 
-    def _fail_getters(self, entry: Entry, error: str) -> list[StoreAction]:
+    def _fail_getters(self, entry: Entry, error: frames.StoreError) -> list[StoreAction]:
         getters, entry.getters = entry.getters, []
         return [Send(peer, frames.ObjectLocated(request, 0, 0, error)) for peer, request in getters]
 

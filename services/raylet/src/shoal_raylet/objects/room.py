@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
+from shoal_common.channel.frames import StoreError
 from shoal_raylet.objects.allocator import Allocator
 from shoal_raylet.objects.entry import Blob, DeleteBlob, Entry, RemoveFile, Spill, StoreAction
 from shoal_raylet.objects.errors import StoreUse, no_room
@@ -209,7 +210,7 @@ class Room:
         """Who waited for it; None = nobody wants it any more."""
         return self._queue.file_made(path)
 
-    def why_none(self, size: int, file_error: str, disk_full: bool) -> str:
+    def why_none(self, size: int, file_error: str, disk_full: bool) -> StoreError:
         """For whoever got neither memory nor a file."""
         use = StoreUse(self.allocator.capacity, self.allocator.used, self.pins.arena_bytes())
         return no_room(size, use, self.spills.error, file_error, disk_full)

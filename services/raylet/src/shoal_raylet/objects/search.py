@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shoal_common.channel.frames import StoreError
 from shoal_common.service.story import Story, noted
 from shoal_raylet.objects.errors import fetch_timed_out, lost_with_home
 
@@ -142,7 +143,7 @@ class Pause:
 class GiveUp:
     """As ``ObjectLocated.error``."""
 
-    error: str
+    error: StoreError
 
 
 SearchAction = AskHome | AskGcs | MakeRoom | ReadFrom | ReadBlob | Pause | GiveUp

@@ -17,7 +17,7 @@ from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.arena.buffers import ObjectBytes
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.objects.entry import Changed, Entry, StoreAction
-from shoal_raylet.objects.errors import file_unusable, spilled_copy_lost
+from shoal_raylet.objects.errors import file_unusable, lost, spilled_copy_lost
 from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.objects.pulls import AskChunk, EndChunks, HangUp, PullAction, Pulled, PullManager, SourcesWanted
 from shoal_raylet.objects.search import (
@@ -60,7 +60,11 @@ class Nodes(Protocol):
 
 
 class FetchFailed(Exception):
-    """The text is what ``ObjectLocated.error`` says."""
+    """Whoever asked for the object is told ``error``."""
+
+    def __init__(self, error: frames.StoreError) -> None:
+        super().__init__(error.text)
+        self.error = error
 
 
 @dataclass(slots=True, eq=False)
@@ -165,17 +169,17 @@ class Fetcher:
         try:
             await self._bring(entry, fetch)
         except FetchFailed as failure:
-            self._end_fetch(entry, fetch, str(failure))
+            self._end_fetch(entry, fetch, failure.error)
         except BaseException:
             # Cancelled: nobody waits for it.
-            self._end_fetch(entry, fetch, "")
+            self._end_fetch(entry, fetch, lost())
             raise
         else:
             home = fetch.search.home
             self._execute(self._index.fetched(entry, home, self._loop.time()))
             self._on_fetched(entry, home)
 
-    def _end_fetch(self, entry: Entry, fetch: _Fetch, error: str) -> None:
+    def _end_fetch(self, entry: Entry, fetch: _Fetch, error: frames.StoreError) -> None:
         self._links.tell(fetch.search.home, frames.CopiesGone([entry.object_id]))
         self._execute(self._index.not_fetched(entry, error, self._loop.time()))
 
