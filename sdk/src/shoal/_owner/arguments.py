@@ -12,7 +12,7 @@ from shoal._core.tasks import References
 from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
-from shoal._values.serialization import PLAIN, loads, loads_packed, serialize
+from shoal._values.serialization import APART_BYTES, PLAIN, Serialized, loads, loads_packed, serialize_arguments
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import Argument, TaskPush, Value
 from shoal._wire.value_kinds import ERROR, INLINE, PACKED
@@ -46,7 +46,9 @@ def pack_arguments(values: Values, args: tuple[Any, ...], kwargs: dict[str, Any]
     plain = True
     for value in (*args, *kwargs.values()) if kwargs else args:
         kind = type(value)
-        if kind not in PLAIN:
+        if kind is bytes and len(value) > APART_BYTES:
+            plain = False
+        elif kind not in PLAIN:
             plain = False
             if kind is ObjectRef:
                 args, kwargs = _take_references(packed, args, kwargs)
@@ -55,7 +57,9 @@ def pack_arguments(values: Values, args: tuple[Any, ...], kwargs: dict[str, Any]
         packed.data = pickle.dumps((args, kwargs), 5)
         if len(packed.data) <= MAX_INLINE_BYTES:
             return packed
-    serialized = serialize((args, kwargs), "the arguments")
+        serialized = Serialized(packed.data, [], [])
+    else:
+        serialized = serialize_arguments(args, kwargs)
     holds = serialized.contained
     if packed.references is not None:
         holds = holds + [ref for _, _, ref in packed.references]

@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 
 from shoal._core.object_ref import EarlierSessionError, ObjectRef
+from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._values import local_modules as _local_modules
 from shoal._values import ref_pickling as _ref_pickling
 from shoal._values.ref_pickling import collected
@@ -28,6 +29,9 @@ ALIGNMENT = 64
 _HEAD = struct.Struct("<II")
 #: What the C pickler alone pickles, and without any reference inside.
 PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
+
+#: Longer bytes by themselves, or as an argument, stay out of band too.
+APART_BYTES = MAX_INLINE_BYTES
 
 loads = pickle.loads
 
@@ -61,6 +65,22 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             serializer, deserializer = custom
             return deserializer, (serializer(obj),)
         return super().reducer_override(obj)
+
+
+class _Apart:
+    """Bytes that are pickled out of band: so they are copied once into the object store and once out of it."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self.data),)
+
+
+#: The pickle of any bytes that are the only buffer.
+_BYTES_APART = pickle.dumps(_Apart(b""), 5, buffer_callback=lambda _: False)
 
 
 class Serialized:
@@ -152,7 +172,10 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
 
     Raises: TypeError naming ``what``, the object, and the path to the part that cannot be pickled; ValueError for a
     reference of an earlier session."""
-    if type(value) in PLAIN:
+    kind = type(value)
+    if kind in PLAIN:
+        if kind is bytes and out_of_band and len(value) > APART_BYTES:
+            return Serialized(_BYTES_APART, [memoryview(value)], [])
         return Serialized(pickle.dumps(value, 5), [], [])
     buffers: list[memoryview] = []
     contained: list[ObjectRef[Any]] = []
@@ -188,6 +211,18 @@ def dumps(value: Any) -> bytes:
     file = io.BytesIO()
     _Pickler(file, protocol=5).dump(value)
     return file.getvalue()
+
+
+def serialize_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Serialized:
+    """``(args, kwargs)``. Raises: TypeError as ``serialize``."""
+    aparts: dict[int, _Apart] = {}
+
+    def apart(value: Any) -> Any:
+        if type(value) is not bytes or len(value) <= APART_BYTES:
+            return value
+        return aparts.setdefault(id(value), _Apart(value))  # one and the same stays one
+
+    return serialize((tuple(map(apart, args)), {name: apart(value) for name, value in kwargs.items()}), "the arguments")
 
 
 def unpack(data: memoryview | bytes) -> tuple[memoryview, list[memoryview]]:
