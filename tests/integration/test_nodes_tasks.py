@@ -59,6 +59,25 @@ def test_what_waits_goes_to_a_node_with_room(first: RayletProcess, second: Rayle
     eventually(both_are_used, "tasks run on both nodes")
 
 
+def test_a_task_goes_to_its_large_arguments_also_while_there_is_room_at_home(
+    first: RayletProcess, second: RayletProcess
+) -> None:
+    @shoal.remote(num_cpus=0)
+    def make() -> bytes:
+        return bytes(10 * 1024 * 1024)
+
+    @shoal.remote(num_cpus=0.25)
+    def where_it_is(_: bytes) -> str:
+        return str(shoal.get_runtime_context().get_node_id())
+
+    here = make.options(resources={"first": 0.01}).remote()
+    there = make.options(resources={"second": 0.01}).remote()
+    shoal.wait([here, there], num_returns=2, fetch_local=False)
+    assert shoal.get(where_it_is.remote(there)) == second.node_id
+    # Of another class, as the lease over there is still held.
+    assert shoal.get(where_it_is.options(num_cpus=0.5).remote(here)) == first.node_id
+
+
 def test_four_tasks_hold_the_four_cpus_of_two_nodes(second: RayletProcess) -> None:
     @shoal.remote
     class Door:
@@ -95,8 +114,17 @@ def test_a_task_runs_where_its_resources_are(first: RayletProcess, second: Rayle
 
 
 def test_spread_uses_both_nodes(first: RayletProcess, second: RayletProcess) -> None:
-    found = places([where.options(scheduling_strategy="SPREAD").remote(0.1) for _ in range(20)])
-    assert min(found[first.node_id], found[second.node_id]) >= 4
+    @shoal.remote(scheduling_strategy="SPREAD")
+    def spread() -> str:
+        """Not ``where``, of which a lease takes many ahead: it has taken no time before."""
+        time.sleep(0.1)
+        return str(shoal.get_runtime_context().get_node_id())
+
+    def both_are_used() -> bool:
+        found = places([spread.remote() for _ in range(20)])
+        return min(found[first.node_id], found[second.node_id]) >= 4
+
+    eventually(both_are_used, "tasks run on both nodes")
 
 
 def test_spread_tasks_one_after_the_other_do_not_stay_on_one_node(first: RayletProcess, second: RayletProcess) -> None:

@@ -45,11 +45,12 @@ class Node:
         job: bytes = JOB,
         strategy: str = "",
         placed: bool = False,
+        arguments: dict[bytes, int] | None = None,
         **needs: float,
     ) -> list[Action]:
         resources = ResourceSet.of(needs or {"CPU": 1})
         spec = frames.SchedulingClass("f", tuple(sorted(resources.grains.items())), strategy)
-        message = frames.LeaseDemand(key, total, spec, placed)
+        message = frames.LeaseDemand(key, total, spec, placed, arguments)
         return self.leases.demanded(owner, job, message, self.now) + self.dispatch()
 
     def answer(self, owner: bytes, answer: SchedulerAnswer | None, key: int = 1) -> list[Action]:
@@ -610,3 +611,68 @@ def test_garbage_is_collected_for_an_actor_at_once() -> None:
     node.ledger.allocate(b"actor", need)
     node.leases.actor_waits(b"other actor", need, node.now)
     assert collected(node.pass_time(0.0))
+
+
+MIB = 1 << 20
+
+
+def two_nodes(**total: float) -> Node:
+    node = Node(**total)
+    node.leases.alone = False
+    return node
+
+
+def test_a_task_whose_arguments_lie_on_another_node_is_asked_about_before_it_is_granted() -> None:
+    node = two_nodes(CPU=4)
+    actions = node.demand(b"A", 2, arguments={OTHER: 10 * MIB, NODE: MIB})
+    assert asked(actions) == [2] and granted(actions) == []
+    assert spilled(node.answer(b"A", to(OTHER, 2))) == [(OTHER, 2)]
+    assert node.leases.queued == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [SchedulerAnswer(), no(), None, to(NODE, 2), to(THIRD, 2)],
+    ids=["busy", "unknown", "no scheduler", "here", "a third one, which has no arguments either"],
+)
+def test_it_runs_here_when_the_node_with_its_arguments_has_no_room(answer: SchedulerAnswer | None) -> None:
+    node = two_nodes(CPU=4)
+    node.demand(b"A", 2, arguments={OTHER: 10 * MIB})
+    assert len(granted(node.answer(b"A", answer))) == 2
+
+
+def test_what_has_come_during_the_question_is_asked_about_at_once() -> None:
+    node = two_nodes(CPU=4)
+    node.demand(b"A", 1, arguments={OTHER: 10 * MIB})
+    assert asked(node.demand(b"A", 3, arguments={OTHER: 10 * MIB})) == []
+    node.answer(b"A", to(OTHER, 1))
+    assert asked(node.pass_time(0.0)) == [2]
+    assert len(granted(node.answer(b"A", SchedulerAnswer()))) == 2
+
+
+@pytest.mark.parametrize("arguments", [None, {NODE: MIB}, {NODE: 2 * MIB, OTHER: MIB}])
+def test_a_task_whose_arguments_are_here_is_granted_here(arguments: dict[bytes, int] | None) -> None:
+    node = two_nodes(CPU=4)
+    assert len(granted(node.demand(b"A", 2, arguments=arguments))) == 2
+
+
+def test_a_task_that_has_no_choice_runs_here_wherever_its_arguments_are() -> None:
+    arguments = {OTHER: 10 * MIB}
+    assert len(granted(two_nodes().demand(b"A", 1, arguments=arguments, placed=True))) == 1
+    assert len(granted(two_nodes().demand(b"A", 1, arguments=arguments, strategy=f"node:{NODE.hex()}"))) == 1
+    assert len(granted(Node().demand(b"A", 1, arguments=arguments))) == 1, "there is no other node"
+
+
+def test_a_node_that_is_drained_does_not_wait_for_the_one_with_the_arguments() -> None:
+    node = two_nodes(CPU=4)
+    node.demand(b"A", 1, arguments={OTHER: 10 * MIB})
+    node.leases.drain()
+    assert granted(node.answer(b"A", SchedulerAnswer())) == []
+    assert spilled(node.answer(b"A", to(OTHER))) == [(OTHER, 1)]
+
+
+def test_no_more_are_granted_here_than_a_scheduler_has_placed_here() -> None:
+    node = two_nodes(CPU=4)
+    assert asked(node.demand(b"A", 4, strategy="SPREAD")) == [4]
+    assert len(granted(node.answer(b"A", to(NODE, 1)))) == 1
+    assert len(granted(node.answer(b"A", to(NODE, 2)))) == 2

@@ -61,6 +61,8 @@ class Demand:
     #: It came to this node because a scheduler has chosen it.
     sent_here: bool = False
     argument_bytes: dict[bytes, int] | None = None
+    #: Most bytes of its arguments lie on another node, which is better if it has room: a scheduler says whether.
+    far: bool = False
     mean_task_us: int = 0
     #: Leases of it that are held now.
     held: dict[bytes, Lease] = field(default_factory=dict)
@@ -72,9 +74,15 @@ class Demand:
     infeasible_reason: str = ""
     #: A question is under way.
     asking: bool = False
+    #: For how many the last one was.
+    asked: int = 0
     #: The same is not asked again before.
     ask_not_before: float = 0.0
     pause_s: float = FIRST_PAUSE_S
+
+    @property
+    def key(self) -> tuple[bytes, int]:
+        return self.owner, self.class_key
 
     @property
     def owed(self) -> int:
@@ -89,7 +97,7 @@ class Demand:
         """How many of those owed this node may grant; ``alone``: there is no other."""
         if self.impossible:
             return 0
-        return self.owed if self.at_home or alone else min(self.owed, self.placed)
+        return self.owed if alone or (self.at_home and not self.far) else min(self.owed, self.placed)
 
     def elsewhere(self, alone: bool) -> int:
         """How many of those owed this node may not grant."""
@@ -108,9 +116,21 @@ class Demand:
 
     def ask(self, count: int, now: float) -> AskScheduler:
         self.asking = True
+        self.asked = count
         self.ask_not_before = now + self.pause_s
         self.pause_s = min(2 * self.pause_s, LAST_PAUSE_S)
         return AskScheduler(self.owner, self.class_key, self.resources, self.strategy, count, self.argument_bytes or {})
+
+    def look_for_arguments(self, node_id: bytes) -> None:
+        """``node_id``: this node's. What a scheduler has sent here, and what has no choice, runs here all the same."""
+        sizes = self.argument_bytes or {}
+        chosen = self.sent_here or self.strategy.node_id is not None or self.strategy.group_id
+        may_run_here = self.at_home and not self.impossible
+        self.far = may_run_here and not chosen and sizes.get(node_id, 0) < max(sizes.values(), default=0)
+
+    def stays(self, count: int) -> None:
+        """A scheduler has placed so many here."""
+        self.placed = min(self.placed + count, self.owed)
 
     def takes(self, count: int) -> None:
         """So many are granted here."""

@@ -99,7 +99,7 @@ class WorkerLeases:
         is sent elsewhere."""
         self._draining = True
         for demand in self._demands.values():
-            demand.impossible = True
+            demand.impossible, demand.far = True, False
             demand.ask_not_before = 0.0
         leases = [lease for lease in self._leases.values() if not lease.reclaimed]
         for lease in leases:
@@ -121,6 +121,7 @@ class WorkerLeases:
         demand.sent_here = message.placed
         demand.argument_bytes = message.argument_bytes
         demand.mean_task_us = message.mean_task_us or demand.mean_task_us
+        demand.look_for_arguments(self._node_id)
         if not demand.owed:
             self._settled(demand)
             return []
@@ -229,17 +230,26 @@ class WorkerLeases:
         if answer is None:
             answer = self._own_answer(demand)
         actions: list[Action] = []
+        here = elsewhere = 0
         for placed in answer.placed:
             count = min(placed.count, demand.owed)
             if placed.node_id == self._node_id:
-                demand.placed = min(demand.placed + count, demand.owed)
+                here += count
+            elif demand.far and placed.node_id not in (demand.argument_bytes or {}):
+                # The arguments would travel as far.
+                continue
             elif count:
+                elsewhere += count
                 demand.granted += count
                 actions.append(
                     Send(owner, frames.LeaseSpillback(class_key, count, placed.node_id, placed.host, placed.port))
                 )
+        demand.stays(demand.asked - elsewhere if demand.far else here)
         if not demand.owed:
             self._settled(demand)
+        elif demand.far:
+            # Those that have come meanwhile are asked about at once.
+            demand.ask_not_before = now
         elif demand.elsewhere(self.alone):
             actions += self._judge(demand, answer, now)
         return actions
@@ -292,14 +302,14 @@ class WorkerLeases:
         passed: set[tuple[bytes, int]] = set()
         for demand in self._waiting.values():
             if not demand.grantable(self.alone):
-                passed.add((demand.owner, demand.class_key))
+                passed.add(demand.key)
             elif now - demand.waiting_since >= PASSED_OVER_S and not demand.resources.fits_in(room):
                 room -= demand.resources
-                passed.add((demand.owner, demand.class_key))
+                passed.add(demand.key)
         while (chosen := self._next(room, passed)) is not None:
             worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, chosen.gpus, WorkerState.LEASED, now)
             if worker is None:
-                passed.add((chosen.owner, chosen.class_key))
+                passed.add(chosen.key)
                 for _ in range(chosen.grantable(self.alone)):
                     if not chosen.resources.fits_in(room) or (chosen.free and wanted >= self._free_limit):
                         break
@@ -308,6 +318,8 @@ class WorkerLeases:
                 continue
             room -= chosen.resources
             actions += self._grant(chosen, worker, now)
+            if not chosen.grantable(self.alone):
+                passed.add(chosen.key)
         return actions, wanted
 
     @explained
@@ -386,11 +398,10 @@ class WorkerLeases:
         demand.held[lease.lease_id] = lease
         demand.takes(1)
         self._held_cpu[demand.job_id] = self._held_cpu.get(demand.job_id, 0) + demand.resources["CPU"]
-        key = (demand.owner, demand.class_key)
-        del self._waiting[key]
+        del self._waiting[demand.key]
         if demand.owed:
             demand.waiting_since = now
-            self._waiting[key] = demand
+            self._waiting[demand.key] = demand
         else:
             demand.settled()
         return [
@@ -415,9 +426,8 @@ class WorkerLeases:
         self, need: ResourceSet, count: int, job_id: bytes, waiting: Demand | None, now: float
     ) -> list[Action]:
         lacking = need.missing_from(self._ledger.available)
-        if not lacking:
-            return []
-        asked = to_reclaim(list(self._leases.values()), self._is_blocked, lacking, count, job_id, waiting, now)
+        leases = list(self._leases.values()) if lacking else []
+        asked = to_reclaim(leases, self._is_blocked, lacking, count, job_id, waiting, now)
         for lease in asked:
             lease.reclaimed = True
         return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in asked]
@@ -462,12 +472,12 @@ class WorkerLeases:
     def _refuse(self, demand: Demand, kind: RefusalKind, reason: str) -> Action:
         """What is owed counts as cancelled: a later demand of the class is judged anew."""
         demand.cancel()
-        self._waiting.pop((demand.owner, demand.class_key), None)
+        self._waiting.pop(demand.key, None)
         return Send(demand.owner, frames.LeaseRefused(demand.class_key, kind, reason))
 
     def _settled(self, demand: Demand) -> None:
         demand.settled()
-        self._waiting.pop((demand.owner, demand.class_key), None)
+        self._waiting.pop(demand.key, None)
 
     # --- for tests ---
 
@@ -483,7 +493,7 @@ class WorkerLeases:
             held_cpu[lease.demand.job_id] += lease.demand.resources["CPU"]
         assert +held_cpu == Counter(self._held_cpu), "a job's share is what it holds"
         for key, demand in self._demands.items():
-            assert (demand.owner, demand.class_key) == key
+            assert demand.key == key
             assert (key in self._waiting) == (demand.owed > 0), "it waits while something is owed"
             assert 0 <= demand.placed <= demand.owed
         assert self._waiting.keys() <= self._demands.keys()
