@@ -16,6 +16,8 @@ from shoal_common.channel.frames import Message
 
 #: A longer frame is not sent, and refused as garbage where it arrives.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
+#: A peer that leaves more bytes than this unread does not read any more: its connection ends.
+MAX_UNREAD_BYTES = MAX_FRAME_BYTES
 #: No frame of a handshake is longer, and nothing else is read from a peer that has not proved that it has the token.
 MAX_HANDSHAKE_FRAME_BYTES = 64 * 1024
 #: What one read of a socket asks for. Python allocates that much beforehand, and from 128 KiB on glibc maps fresh

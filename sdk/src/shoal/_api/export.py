@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, exceptions
 from shoal._values.serialization import dumps_function, loads, serialize
+from shoal._values.text import require_unicode
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.resources import ResourceSet
 
@@ -28,6 +29,8 @@ class Exportable:
     """A function or class and its place in the function table; shared by all its option variants."""
 
     def __init__(self, target: Any, name: str) -> None:
+        """Raises: UnicodeEncodeError."""
+        require_unicode("the name of what is remote", name)
         #: None when it came from another process, which has exported it.
         self.target = target
         self.name = name

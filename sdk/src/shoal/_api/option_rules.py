@@ -14,6 +14,7 @@ from shoal._api.placement_groups import PlacementGroup, PlacementGroupScheduling
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 from shoal._not_implemented import RUNTIME_ENV, refusal
 from shoal._values.numbers import plain, plain_amounts
+from shoal._values.text import require_unicode
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.resources import GRAINS
 
@@ -200,6 +201,7 @@ class Rule:
             raise TypeError(f"The type of keyword '{name}' must be {expected}, but received type {type(value)}")
         if self.check and (problem := self.check(name, value)):
             raise ValueError(problem)
+        require_unicode(f"the keyword '{name}'", value)
         return value
 
 

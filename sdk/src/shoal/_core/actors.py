@@ -17,6 +17,8 @@ from shoal_common.service.story import Story, noted
 
 #: Calls sent and unanswered at most; further ones wait here.
 WINDOW = 2_000
+#: After so many bytes of arguments it is looked whether the actor's process has room for more.
+PORTION_BYTES = 1024 * 1024
 #: Calls are sent at once when the last sending is so long ago, else collected for the next one. Seconds.
 GATHER_S = 0.0005
 
@@ -29,6 +31,9 @@ DEAD = "DEAD"
 
 
 class Port(Protocol):
+    def has_room(self, client: ActorClient) -> bool:
+        """Its process has not left too much unread. If it has, ``client.flush`` follows when it has read that."""
+
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None: ...
 
     def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
@@ -71,6 +76,8 @@ class ActorClient:
         self.worker_id = b""
         #: To its process while CONNECTED, else None.
         self.connection: Any = None
+        #: Why the last connection ended; for humans.
+        self.disconnected_because = ""
         #: Submitted and not sent, in the order of submission.
         self.queue: deque[TaskRecord] = deque()
         #: Sent and not answered, in order. Empty unless CONNECTED, or until the GCS has told what became of the actor.
@@ -155,26 +162,39 @@ class ActorClient:
 
     def flush(self, now: float) -> None:
         """Send what can be sent."""
-        if self.state != CONNECTED or not self.queue:
-            return
+        while self.state == CONNECTED and self.queue and self._port.has_room(self):
+            if not self._send_some(now):
+                return
+
+    def _send_some(self, now: float) -> bool:
+        """One message at most; False when nothing can be sent."""
         room = self.window - len(self.in_flight)
         if room <= 0:
-            return
+            return False
         batch: list[TaskRecord] = []
+        size = 0
         if self.in_order:
-            while self.queue and len(batch) < room and not self.queue[0].unready:
-                batch.append(self.queue.popleft())
+            while self.queue and len(batch) < room and size < PORTION_BYTES and not self.queue[0].unready:
+                record = self.queue.popleft()
+                batch.append(record)
+                size += _size(record)
         else:
             waiting: deque[TaskRecord] = deque()
-            while self.queue and len(batch) < room:
+            while self.queue and len(batch) < room and size < PORTION_BYTES:
                 record = self.queue.popleft()
-                (waiting if record.unready else batch).append(record)
+                if record.unready:
+                    waiting.append(record)
+                else:
+                    batch.append(record)
+                    size += _size(record)
             self.queue.extendleft(reversed(waiting))
-        if batch:
-            for record in batch:
-                self.in_flight[record.push.task_id] = record
-            self.last_sent = now
-            self._port.push_calls(self, batch)
+        if not batch:
+            return False
+        for record in batch:
+            self.in_flight[record.push.task_id] = record
+        self.last_sent = now
+        self._port.push_calls(self, batch)
+        return True
 
     def on_reply(self, task_id: bytes, retriable: bool) -> TaskRecord | None:
         """An answer. The call that has ended with it; None when it is made once more, or was not expected."""
@@ -303,3 +323,11 @@ class ActorClient:
         except AssertionError as broken:
             self._story.explain(broken)
             raise
+
+
+def _size(record: TaskRecord) -> int:
+    """Bytes of arguments that go along with a call."""
+    size = len(record.push.args)
+    if record.references is not None:
+        size += sum(len(ref._entry.payload) for _, _, ref in record.references)
+    return size

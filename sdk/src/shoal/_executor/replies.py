@@ -14,6 +14,13 @@ from shoal._wire.peer_frames import TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import ERROR, INLINE, PACKED, STORED
 from shoal_common import ids
 
+#: Values that go along with one reply, in bytes; the others go to the object store.
+MAX_INLINED_BYTES = 10 * 1024 * 1024
+#: Larger values go there, too, while the caller leaves its replies unread.
+SMALL_BYTES = 1024
+#: Of a pickled exception: those of a few replies in one message stay under the limit of that.
+MAX_ERROR_BYTES = 64 * 1024 * 1024
+
 if TYPE_CHECKING:
     from shoal._executor.ports import Actor
     from shoal._owner.core_worker import CoreWorker
@@ -28,28 +35,39 @@ def result_reply(
     """
     if push.num_returns == 1:
         serialized = serialize(result, "the return value")
-        if not serialized.buffers and not serialized.contained and len(serialized.pickled) <= MAX_INLINE_BYTES:
+        size = len(serialized.pickled)
+        if (
+            not serialized.buffers
+            and not serialized.contained
+            and (size <= SMALL_BYTES or (size <= MAX_INLINE_BYTES and core.peers.has_room(caller)))
+        ):
             return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
-        values = [_value(core, caller, push, 0, serialized)]
+        values = [_value(core, caller, push, 0, serialized, 0)]
     else:
         parts, error = _parts(result, push.num_returns)
         if error is not None and _retriable(push, error):
             raise error  # its values will be made again, under the same ids
-        values = [
-            _value(core, caller, push, index, serialize(part, "the return value")) for index, part in enumerate(parts)
-        ]
+        values, inlined = [], 0
+        for index, part in enumerate(parts):
+            value = _value(core, caller, push, index, serialize(part, "the return value"), inlined)
+            inlined += len(value.payload)
+            values.append(value)
         if error is not None:
-            failed = Value(ERROR, pickle.dumps(wrap_error(core, actor, push.name, error), 5))
+            failed = Value(ERROR, _pickled_error(core, actor, push, error))
             values += [failed] * (push.num_returns - len(values))
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
 
 
-def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serialized: Serialized) -> Value:
+def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serialized: Serialized, inlined: int) -> Value:
+    """``inlined``: bytes of values that go along already."""
     contained = None
     if serialized.contained:
         with core.lock:
             contained = core.borrowing.lend(serialized.contained, core.peers.address_of(caller))
-    if serialized.size > MAX_INLINE_BYTES:
+    size = serialized.size
+    if size > SMALL_BYTES and (
+        size > MAX_INLINE_BYTES or inlined + size > MAX_INLINED_BYTES or not core.peers.has_room(caller)
+    ):
         size = core.values.write(ids.object_of_task(ids.TaskID(push.task_id), index), serialized, caller)
         return Value(STORED, b"", size, core.node_id, contained)
     if serialized.buffers:
@@ -63,9 +81,21 @@ def error_reply(core: CoreWorker, actor: Actor | None, push: TaskPush, error: Ba
         push.task_id,
         (time.perf_counter_ns() - started) // 1000,
         ERROR,
-        pickle.dumps(wrap_error(core, actor, push.name, error), 5),
+        _pickled_error(core, actor, push, error),
         retriable=_retriable(push, error),
     )
+
+
+def _pickled_error(core: CoreWorker, actor: Actor | None, push: TaskPush, error: BaseException) -> bytes:
+    """An error goes along with its reply, large or not, up to what a message holds."""
+    pickled = pickle.dumps(wrap_error(core, actor, push.name, error), 5)
+    if len(pickled) <= MAX_ERROR_BYTES:
+        return pickled
+    told = RuntimeError(
+        f"{push.name} raised a {type(error).__name__} of {len(pickled)} bytes, more than the {MAX_ERROR_BYTES} that an "
+        "error may have: put() large values, and name them in the error"
+    )
+    return pickle.dumps(wrap_error(core, actor, push.name, told), 5)
 
 
 def _retriable(push: TaskPush, error: BaseException) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import socket
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,12 @@ from shoal_common.channel.handshake import Accepting, Authenticated, Connecting,
 
 if TYPE_CHECKING:
     from shoal_common.tls import TlsSocket
+
+
+#: A peer that has left less than this unread gets more without being asked.
+ROOM_BYTES = 32 * 1024 * 1024
+#: A peer that has left more than ``MAX_UNREAD_BYTES`` unread and reads nothing for so long is given up, in seconds.
+STALLED_S = 10.0
 
 
 class Identity:
@@ -85,6 +92,11 @@ class Connection:
         self._out: deque[memoryview] = deque()
         #: What was sent before the handshake has ended.
         self._held: list[bytes | bytearray] = []
+        #: Bytes of both.
+        self._unread = 0
+        self._suspected = False
+        self._progress_at = 0.0
+        self._when_drained: dict[Hashable, Callable[[], None]] = {}
         self._write_error = ""
         self._watching_writes = False
         self.closed = False
@@ -106,11 +118,13 @@ class Connection:
         self.send_bytes(encode_frame(message))
 
     def send_bytes(self, data: bytes | bytearray) -> None:
-        """Queue or send encoded frames, in order. Silently dropped on a closed connection: ``on_close`` tells."""
+        """Queue or send encoded frames, in order. Silently dropped on a closed connection: ``on_close`` tells. So it
+        does when the peer leaves too much unread for too long."""
         if not self.authenticated:
             with self._lock:
                 if not self.authenticated:
                     self._held.append(data)
+                    self._count_unread(len(data))
                     return
         self._write(data)
 
@@ -120,6 +134,7 @@ class Connection:
                 return
             if self._out:
                 self._out.append(memoryview(data))
+                self._count_unread(len(data))
                 return
             try:
                 sent = self._sock.send(data)
@@ -131,7 +146,38 @@ class Connection:
                 return  # the reactor sees the same error on reading and closes
             if sent < len(data):
                 self._out.append(memoryview(data)[sent:])
+                self._count_unread(len(data) - sent)
                 self._watch_writes(True)
+
+    def _count_unread(self, size: int) -> None:
+        """Caller holds the lock."""
+        self._unread += size
+        if self._unread > codec.MAX_UNREAD_BYTES and not self._suspected:
+            self._suspected = True
+            self._reactor.call_later(STALLED_S, self._check_stalled)
+
+    def _check_stalled(self) -> None:
+        """A peer that is slow may be owed much; one that reads nothing at all is given up."""
+        left = self._progress_at + STALLED_S - time.monotonic()
+        if self._unread <= codec.MAX_UNREAD_BYTES:
+            self._suspected = False
+        elif left > 0:
+            self._reactor.call_later(left, self._check_stalled)
+        else:
+            self.close(f"the peer has left {self._unread} bytes unread and has read nothing for {STALLED_S:g} s")
+
+    def has_room(self) -> bool:
+        """The peer has left little unread: more may be sent to it without being asked."""
+        return self._unread <= ROOM_BYTES
+
+    def when_drained(self, asker: Hashable, callback: Callable[[], None]) -> bool:
+        """Call back once, in the leading thread, when the peer has read everything; the last callback of an ``asker``
+        counts. False = it has room by now, and nobody is called."""
+        with self._lock:
+            if self._unread > ROOM_BYTES:
+                self._when_drained[asker] = callback
+                return True
+            return False
 
     def _flush(self) -> None:
         with self._lock:
@@ -144,12 +190,18 @@ class Connection:
                 except OSError as error:
                     self._write_error = str(error)
                     return
+                if sent:
+                    self._unread -= sent
+                    self._progress_at = time.monotonic()
                 if sent < len(chunk):
                     self._out[0] = chunk[sent:]
                     self._watch_writes(True)
                     return
                 self._out.popleft()
             self._watch_writes(False)
+            drained, self._when_drained = self._when_drained, {}
+        for callback in drained.values():
+            callback()
 
     def _check_connected(self) -> None:
         if self._out and not self.authenticated:
@@ -216,6 +268,7 @@ class Connection:
             self._held.clear()
             if proof or held:
                 self._out.append(memoryview(proof + held))
+                self._unread += len(proof)
             self.authenticated = True
         self._flush()
 

@@ -33,7 +33,7 @@ ACCEPT_TIMEOUT_S = 60.0
 class Peers:
     """Everything for one peer goes over one connection, so that it arrives in the order in which it was sent.
 
-    ``on_messages(connection, messages)`` runs in the leading thread, ``on_gone(worker_id)`` too and with the
+    ``on_messages(connection, messages)`` runs in the leading thread, ``on_gone(worker_id, why)`` too and with the
     core's lock, which callers of the other methods hold.
     """
 
@@ -46,7 +46,7 @@ class Peers:
         listeners: list[socket.socket],
         tls: Tls | None,
         on_messages: Callable[[Connection, list[Any]], None],
-        on_gone: Callable[[bytes], None],
+        on_gone: Callable[[bytes, str], None],
     ) -> None:
         """``listeners`` are a Unix socket, and perhaps a TCP one for other nodes; they end with this."""
         self._reactor = reactor
@@ -97,6 +97,11 @@ class Peers:
         if connection is not None:
             connection.send(message)
 
+    def has_room(self, worker_id: bytes) -> bool:
+        """As ``Connection.has_room``; from any thread, without the lock."""
+        connection = self._connections.get(worker_id)
+        return connection is None or connection.has_room()
+
     def nodes(self) -> set[bytes]:
         """Where the peers are."""
         return {address.node_id for address in self._addresses.values()}
@@ -134,7 +139,7 @@ class Peers:
             if self._connections.get(worker_id) is connection:
                 del self._connections[worker_id]
                 self._addresses.pop(worker_id, None)
-                self._on_gone(worker_id)
+                self._on_gone(worker_id, reason)
 
     def close(self) -> None:
         """Close all connections without telling, and remove the socket."""

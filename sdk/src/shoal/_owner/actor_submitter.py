@@ -22,6 +22,7 @@ from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arg
 from shoal._owner.calls import Calls
 from shoal._owner.waiting import CallbackWatcher, Waiting
 from shoal._values.task_error import error_of_dependent
+from shoal._values.text import require_unicode
 from shoal._wire.peer_frames import Argument, PushTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.kinds import ExitKind
@@ -233,7 +234,7 @@ class ActorSubmitter:
         address = actor.address
         if client.in_flight:
             same = address.worker_id == client.worker_id
-            client.cause = disconnected_error(actor) if same else unavailable_error(actor)
+            client.cause = disconnected_error(actor, client.disconnected_because) if same else unavailable_error(actor)
             client.on_lost_connection_only()
         connection = self._process.peers.connect(address)
         if connection is None:
@@ -251,9 +252,10 @@ class ActorSubmitter:
             del self._by_worker[client.worker_id]
             self._calls.forget(client.worker_id, self)
 
-    def on_worker_disconnected(self, worker_id: bytes) -> None:
+    def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         """Caller holds the lock."""
         client = self._by_worker.pop(worker_id)
+        client.disconnected_because = reason
         if client.state != CONNECTED:
             return
         if client.connection.authenticated:
@@ -280,6 +282,7 @@ class ActorSubmitter:
         process, calls = self._process, self._calls
         function = self._method_functions.get(method)
         if function is None:
+            require_unicode("the name of a method", method)
             function = self._method_functions[method] = FunctionRecord(b"", method)
         record = calls.new_record(function, packed, num_returns, retries, retry_exceptions)
         if hold is not None:
@@ -322,6 +325,14 @@ class ActorSubmitter:
             client.flush(time.monotonic())
 
     # -- port of the clients ----------------------------------------------------------------------------
+
+    def has_room(self, client: ActorClient) -> bool:
+        connection = client.connection
+        return connection.has_room() or not connection.when_drained(client, partial(self._drained, client))
+
+    def _drained(self, client: ActorClient) -> None:
+        with self._process.lock:
+            client.flush(time.monotonic())
 
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
         pushes = []
@@ -411,8 +422,9 @@ def unavailable_error(actor: ActorRecord) -> Exception:
     )
 
 
-def disconnected_error(actor: ActorRecord) -> Exception:
+def disconnected_error(actor: ActorRecord, reason: str) -> Exception:
     return exceptions.ActorUnavailableError(
-        f"the connection to this {actor.class_name} on node {actor.address.node_id.hex()} was lost, and it lives",
+        f"the connection to this {actor.class_name} on node {actor.address.node_id.hex()} was lost, and it lives: "
+        f"{reason}",
         actor.actor_id.hex(),
     )

@@ -13,12 +13,16 @@ from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import APART_BYTES, PLAIN, Serialized, loads, loads_packed, serialize_arguments
+from shoal._values.text import require_unicode
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import Argument, TaskPush, Value
-from shoal._wire.value_kinds import ERROR, INLINE, PACKED
+from shoal._wire.value_kinds import ASK, ERROR, INLINE, PACKED
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
+
+#: Values of references that go along with one call, in bytes (as in Ray); for the others the worker asks their owner.
+MAX_INLINED_BYTES = 10 * 1024 * 1024
 
 
 # -- the owner ------------------------------------------------------------------------------------------
@@ -91,6 +95,7 @@ def _take_references(
     plain_kwargs = dict(kwargs)
     for name, value in kwargs.items():
         if type(value) is ObjectRef:
+            require_unicode("the name of an argument", name)
             value._check_session()
             found.append((-1, name, value))
             plain_kwargs[name] = None
@@ -127,11 +132,16 @@ def await_arguments(waiting: Waiting, references: References, ready: Callable[[]
 def resolve_arguments(process: Process, references: References) -> list[Argument] | ObjectEntry:
     """The values of ready references; the entry of one that is an error, if any."""
     resolved = []
+    inlined = 0
     for position, keyword, ref in references:
         entry = ref._entry
         if entry.state == ERROR:
             return entry
-        value = Value(entry.state, entry.payload, entry.size, entry.node_id)
+        if inlined + len(entry.payload) <= MAX_INLINED_BYTES:
+            inlined += len(entry.payload)
+            value = Value(entry.state, entry.payload, entry.size, entry.node_id)
+        else:
+            value = Value(ASK)
         resolved.append(Argument(position, keyword, entry.object_id, entry.owner or process.address, value))
     return resolved
 
@@ -162,6 +172,8 @@ def load_arguments(
                     loaded = loads(value.payload)
                 elif value.kind == PACKED:
                     loaded = loads_packed(value.payload)
+                elif value.kind == ASK:
+                    loaded = values.get_owned(argument.object_id, argument.owner)
                 else:
                     loaded = values.load_stored(argument.object_id, value.node_id)
                 if argument.position >= 0:

@@ -27,7 +27,7 @@ class Route(Protocol):
 
     def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None: ...
 
-    def on_worker_disconnected(self, worker_id: bytes) -> None:
+    def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         """It is forgotten already."""
 
 
@@ -104,10 +104,10 @@ class Calls:
         if route is not None:
             route.on_replies(worker_id, replies)
 
-    def on_worker_disconnected(self, worker_id: bytes) -> None:
+    def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         route = self._routes.pop(worker_id, None)
         if route is not None:
-            route.on_worker_disconnected(worker_id)
+            route.on_worker_disconnected(worker_id, reason)
 
     # -- the end ------------------------------------------------------------------------------------------
 

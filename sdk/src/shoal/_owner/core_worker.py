@@ -160,11 +160,11 @@ class CoreWorker(Process):
                 except Exception:
                     _log_defect(message, f"from {connection.peer_worker_id.hex()}")
 
-    def _on_peer_gone(self, worker_id: bytes) -> None:
+    def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
         if self.closed:
             return
         self.borrowing.on_peer_died(worker_id)
-        self._calls.on_worker_disconnected(worker_id)
+        self._calls.on_worker_disconnected(worker_id, reason)
         if self._executor is not None:
             self._executor.on_caller_gone(worker_id)
 

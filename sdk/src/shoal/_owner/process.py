@@ -155,7 +155,7 @@ class Process(ABC):
         """From a driver or worker."""
 
     @abstractmethod
-    def _on_peer_gone(self, worker_id: bytes) -> None:
+    def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
         """With the lock."""
 
     @abstractmethod

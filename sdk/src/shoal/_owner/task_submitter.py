@@ -192,7 +192,7 @@ class TaskSubmitter:
             else:
                 self._calls.fail(record, cause(record))
 
-    def on_worker_disconnected(self, worker_id: bytes) -> None:
+    def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
         queue, worker = self._by_worker[worker_id]
         queue.on_disconnected(worker.lease_id)
@@ -201,7 +201,8 @@ class TaskSubmitter:
             with self._process.lock:
                 if worker.lease_id in self._lease_queue:
                     self._process.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker_exits=True))
-                    self.on_lost(frames.LeaseLost(worker.lease_id, ExitKind.SYSTEM_ERROR, "the connection to it ended"))
+                    text = f"the connection to it ended: {reason}"
+                    self.on_lost(frames.LeaseLost(worker.lease_id, ExitKind.SYSTEM_ERROR, text))
 
         self._process.reactor.call_later(LOSS_REASON_S, give_up)
 

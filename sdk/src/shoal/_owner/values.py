@@ -14,6 +14,7 @@ from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import Serialized, loads, loads_packed, serialize
 from shoal._wire.value_kinds import ENDED, ERROR, INLINE, PACKED, PENDING, STORED
+from shoal_common.channel.frames import WorkerAddress
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -86,6 +87,12 @@ class Values:
         if entry.state == PENDING:
             self._waiting.until_ready([entry], timeout)
         return self.value_of(entry, deadline)
+
+    def get_owned(self, object_id: bytes, owner: WorkerAddress) -> Any:
+        """The value of an object of another process, which keeps it until this has returned."""
+        with self._process.lock:
+            ref = self._borrowing.restore(object_id, owner)
+        return self.get_one(ref)
 
     def get_many(self, refs: Sequence[ObjectRef[Any]], timeout: float | None = None) -> list[Any]:
         """As ``shoal.get`` of a list."""

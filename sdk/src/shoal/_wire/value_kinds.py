@@ -14,3 +14,5 @@ STORED = 3
 ERROR = 4
 #: The session is over in which the object was known here; never on the wire.
 ENDED = 5
+#: Its owner has it: ask there. Only of arguments that would make a message too large.
+ASK = 6

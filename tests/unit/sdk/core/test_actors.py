@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shoal._core.actors import CONNECTED, DEAD, GATHER_S, RESOLVING, RESTARTING, WINDOW, ActorClient
+from shoal._core.actors import CONNECTED, DEAD, GATHER_S, PORTION_BYTES, RESOLVING, RESTARTING, WINDOW, ActorClient
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._wire.peer_frames import TaskPush
@@ -30,6 +30,8 @@ class RecordingPort:
     failed: list[tuple[TaskRecord, bool]] = field(default_factory=list)
     #: What the GCS was asked or told, and the other questions, by name.
     asked: list[str] = field(default_factory=list)
+    #: The actor's process reads what it is sent.
+    reads: bool = True
 
     def resolve(self, client: ActorClient) -> None:
         self.asked.append("resolve")
@@ -45,6 +47,9 @@ class RecordingPort:
 
     def tell_released(self, client: ActorClient) -> None:
         self.asked.append("released")
+
+    def has_room(self, client: ActorClient) -> bool:
+        return self.reads
 
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
         assert client.state == CONNECTED
@@ -153,6 +158,25 @@ def test_window_grows_with_the_concurrency() -> None:
         caller.call()
     caller.client.flush(1.0)
     assert len(caller.port.sent) == 6 * WINDOW
+
+
+def test_a_process_that_does_not_read_gets_no_more(connected: Caller) -> None:
+    connected.port.reads = False
+    waiting = [connected.call(now=1.0) for _ in range(3)]
+    assert connected.port.batches == []
+    connected.port.reads = True
+    connected.client.flush(1.0)
+    assert connected.port.batches == [waiting]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_large_calls_go_in_portions_and_small_ones_together(in_order: bool) -> None:
+    caller = Caller(in_order=in_order)
+    records = [caller.call() for _ in range(5)]
+    for record in records[:4]:
+        record.push.args = b"x" * (PORTION_BYTES // 2)
+    caller.alive()
+    assert caller.port.batches == [records[:2], records[2:4], records[4:]]
 
 
 def test_answer_nobody_waits_for_is_ignored(connected: Caller) -> None:

@@ -25,8 +25,6 @@ from shoal_common.channel.handshake import Accepting, Authenticated, Introduced
 
 log = structlog.get_logger(__name__)
 
-#: A peer that lets this much pile up does not read any more: its connection ends.
-MAX_QUEUED_BYTES = 256 * 1024 * 1024
 #: So much goes out in one turn of the loop, a fraction of a millisecond: others want to be served too.
 _STEP_BYTES = 1024 * 1024
 
@@ -172,7 +170,11 @@ class Connection:
         self._corked = corked
         try:
             for message in self._decoder.feed(data):
-                received(self, message)
+                try:
+                    received(self, message)
+                except Exception:
+                    # A defect, of this message; those behind it are others' matter.
+                    log.exception("message_not_handled", kind=type(message).__name__, worker_id=self.worker_id.hex())
                 if self._closed:
                     return
         finally:
@@ -248,7 +250,7 @@ class Connection:
             data_left = memoryview(data)
         self._out.append(data_left)
         self._out_bytes += len(data_left)
-        if self._out_bytes > MAX_QUEUED_BYTES:
+        if self._out_bytes > codec.MAX_UNREAD_BYTES:
             self._loop.call_soon(self.close, f"the peer left {self._out_bytes} bytes unread")
 
     def _flush(self) -> None:

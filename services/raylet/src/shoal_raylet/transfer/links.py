@@ -23,6 +23,10 @@ from shoal_raylet.channel.connection import Connection
 log = structlog.get_logger(__name__)
 
 
+#: Messages that wait for a connection to be made, which takes CONNECT_TIMEOUT_S at most.
+_MAX_HELD = 10_000
+
+
 class LinkLost(Exception):
     """The other raylet cannot be reached, or has not answered in time; the text says why."""
 
@@ -122,8 +126,10 @@ class _Link:
     def tell(self, message: frames.Message) -> None:
         if self._connection is not None:
             self._connection.send(message)
-        else:
+        elif len(self._held) < _MAX_HELD:
             self._held.append(message)
+        else:
+            self._loop.call_soon(self.close, f"{_MAX_HELD} messages wait for the connection")
 
     async def ask(self, question: Any) -> Any:
         question.request = next(self._requests)
