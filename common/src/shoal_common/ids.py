@@ -1,8 +1,8 @@
 """Identifiers: plain ``bytes`` at run time, distinct types for the type checker.
 
-Layout (lengths in bytes): a task is ``job (4) + submitter (8) + counter (8)``, an object is
-``task (20) + index (4)``. An id so names its job and its task without a lookup, and a process
-makes ids without asking anybody: the submitter part is random and belongs to one process.
+Layout (lengths in bytes): a task is ``job (4) + submitter (8) + counter (8)``, an object is ``task (20) + index (4)``,
+a function ``job (4) + random (16)``. An id so names its job and its task without a lookup, and a process makes ids
+without asking anybody: the submitter part is random and belongs to one process.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ WORKER_LENGTH = 16
 ACTOR_LENGTH = 16
 PLACEMENT_GROUP_LENGTH = 16
 TASK_LENGTH = 20
+FUNCTION_LENGTH = 20
 OBJECT_LENGTH = 24
 
 
@@ -55,17 +56,22 @@ def job_of_actor(actor_id: ActorID) -> JobID:
     return JobID(actor_id[-JOB_LENGTH:])
 
 
-def job_of_task(task_id: TaskID | ObjectID) -> JobID:
-    return JobID(task_id[:JOB_LENGTH])
+def job_of(id_: bytes) -> JobID:
+    """Of a task, an object or a function."""
+    return JobID(id_[:JOB_LENGTH])
 
 
-def task_of_object(object_id: ObjectID) -> TaskID:
+def task_of_object(object_id: bytes) -> TaskID:
     return TaskID(object_id[:TASK_LENGTH])
 
 
-def object_of_task(task_id: TaskID, index: int) -> ObjectID:
+def object_of_task(task_id: bytes, index: int) -> ObjectID:
     """The ``index``-th return of a task (0-based); deterministic, so a retry yields the same object."""
     return ObjectID(task_id + index.to_bytes(4, "big"))
+
+
+def new_function_id(job_id: bytes) -> bytes:
+    return job_id + os.urandom(FUNCTION_LENGTH - JOB_LENGTH)
 
 
 class TaskIDs:

@@ -15,18 +15,17 @@ from shoal._executor.executor import Executor
 from shoal._net.gcs.client import GcsClient
 from shoal._owner.core_worker import CoreWorker
 from shoal._session import signals
+from shoal_common.service.subreaper import become_subreaper
 from shoal_common.surroundings import take_own_signals
 from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig
-
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def run(config: WorkerConfig) -> None:
     """Be a worker until the process ends; does not return."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
     faulthandler.enable(all_threads=False)
-    _become_subreaper()
+    become_subreaper()  # what the user's code leaves behind stays below this worker, and ends with it
     if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in config.env:
         os.environ["SHOAL_USER_OMP"] = "1"
     os.environ.update(config.env)
@@ -55,14 +54,6 @@ def run(config: WorkerConfig) -> None:
     core.start()
     appearance.rest()
     executor.run()
-
-
-def _become_subreaper() -> None:
-    """Processes that the user's code leaves behind stay below this worker, and end with it."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ def test_an_object_names_its_task_and_its_job() -> None:
     first, second = ids.object_of_task(task, 0), ids.object_of_task(task, 1)
     assert first != second
     assert ids.task_of_object(first) == task
-    assert ids.job_of_task(task) == ids.job_of_task(first) == job
+    assert ids.job_of(task) == ids.job_of(first) == job
     assert ids.object_of_task(task, 0) == first
 
 

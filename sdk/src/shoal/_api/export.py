@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from shoal import _context, _current, exceptions
 from shoal._values.serialization import dumps_function, loads, serialize
 from shoal._values.text import require_unicode
 from shoal_common.channel.frames import SchedulingClass
+from shoal_common.ids import new_function_id
 from shoal_common.placement.resources import ResourceSet
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Exportable:
             if self.epoch != _current.epoch:
                 before = (self.epoch, self.function_id)
                 # Chosen before it is pickled, so that a recursive remote function can name itself.
-                self.function_id = core.job_id + os.urandom(16)
+                self.function_id = new_function_id(core.job_id)
                 self.epoch = _current.epoch
                 try:
                     _export(core, self.function_id, self.target, self.name)

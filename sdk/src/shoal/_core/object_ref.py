@@ -91,7 +91,7 @@ class ObjectRef(Generic[T]):
         return ids.task_of_object(ids.ObjectID(self._entry.object_id))
 
     def job_id(self) -> ids.JobID:
-        return ids.job_of_task(ids.ObjectID(self._entry.object_id))
+        return ids.job_of(self._entry.object_id)
 
     def is_nil(self) -> bool:
         return not any(self._entry.object_id)

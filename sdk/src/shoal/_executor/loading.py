@@ -31,7 +31,7 @@ class Functions:
         """The function that a task runs. Raises as ``load``."""
         function = self._loaded.get(push.function_id)
         if function is None:
-            self.ensure_job(push.task_id[: ids.JOB_LENGTH])
+            self.ensure_job(ids.job_of(push.task_id))
             function = self._loaded[push.function_id] = self.load(push.function_id)
         return function
 

@@ -14,6 +14,7 @@ from shoal._owner.waiting import Waiting
 from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import ERROR, INLINE, PENDING
+from shoal_common.ids import object_of_task
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -72,7 +73,7 @@ class Calls:
             raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
         refs = []
         for index in range(num_returns):
-            entry, ref = self._process.table.create(record.push.task_id + index.to_bytes(4, "big"))
+            entry, ref = self._process.table.create(object_of_task(record.push.task_id, index))
             record.entries.append(entry)
             refs.append(ref)
         return refs

@@ -136,7 +136,7 @@ class Process(ABC):
 
     def new_object_id(self) -> bytes:
         """Of an object that no task makes."""
-        return self.task_ids.next() + b"\0\0\0\0"
+        return ids.object_of_task(self.task_ids.next(), 0)
 
     # -- the whole -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from shoal._owner.core_worker import CoreWorker
 from shoal._session.address import GATEWAY_SCHEME
 from shoal._values import local_modules as _local_modules
 from shoal_common.channel.gateway_handshake import DEFAULT_PORT
-from shoal_common.channel.handshake import HandshakeError
+from shoal_common.channel.handshake import HandshakeError, WrongTokenError
 from shoal_common.tls import Tls, advice
 
 logger = logging.getLogger("shoal")
@@ -45,10 +45,11 @@ class OutsideDriver:
         )
         try:
             opened = self.client.connect()
+        except WrongTokenError as error:
+            self.close()
+            raise exceptions.AuthenticationError(f"The gateway at {self.address}: {error}.") from None
         except HandshakeError as error:
             self.close()
-            if str(error).startswith("wrong token"):
-                raise exceptions.AuthenticationError(f"The gateway at {self.address}: {error}.") from None
             raise ConnectionError(f"The gateway at {self.address}: {error}") from None
         except OSError as error:
             self.close()

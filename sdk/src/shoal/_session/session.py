@@ -286,7 +286,7 @@ def _connect(
 ) -> None:
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
-    from shoal_common.channel.handshake import HandshakeError
+    from shoal_common.channel.handshake import HandshakeError, WrongTokenError
     from shoal_common.tls import Tls
 
     outside = session.outside
@@ -315,6 +315,9 @@ def _connect(
     except exceptions.RpcError as error:
         gcs.close()
         raise ConnectionError(f"The GCS at {cluster.gcs_address} did not start a job: {error.message}") from error
+    except BaseException:
+        gcs.close()
+        raise
     host = own_host(cluster)
     if outside is None:
         session.driver_socket = Path(cluster.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
@@ -337,9 +340,12 @@ def _connect(
             dialer=outside.client if outside is not None else None,
             address=outside.opened.address if outside is not None else None,
         )
-    except HandshakeError as error:
+    except WrongTokenError as error:
         gcs.close()
         raise exceptions.AuthenticationError(f"{error}.") from error
+    except HandshakeError as error:
+        gcs.close()
+        raise ConnectionError(f"The raylet at {cluster.raylet_path} did not let this driver in: {error}") from error
     except OSError as error:
         gcs.close()
         raise ConnectionError(f"The raylet at {cluster.raylet_path} cannot be reached: {error}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from shoal_common.ids import FUNCTION_LENGTH
+
 
 class JobSettings(msgspec.Struct, frozen=True):
     namespace: str
@@ -19,4 +21,4 @@ decode = msgspec.msgpack.Decoder(JobSettings).decode
 
 def key(job_id: bytes) -> bytes:
     """In the function table."""
-    return job_id + b"\0" * 16
+    return job_id.ljust(FUNCTION_LENGTH, b"\0")

@@ -13,11 +13,10 @@ import asyncio
 from collections import OrderedDict
 
 from shoal_common.errors import DataLoss, InvalidRequest, NotFound, Unavailable
-from shoal_common.ids import JOB_LENGTH
+from shoal_common.ids import FUNCTION_LENGTH, job_of
 from shoal_common.metadata import MAX_VALUE_BYTES, MetadataStore, MetadataStoreError, RevisionConflict
 from shoal_proto.v1 import gcs_pb2
 
-DIGEST_LENGTH = 16
 MAX_FUNCTION_BYTES = 100 * 1024 * 1024
 CACHE_BYTES = 64 * 1024 * 1024
 #: A larger function is split into pieces of this size; a row has some bytes besides.
@@ -40,8 +39,8 @@ class FunctionTable:
 
     async def put(self, job_id: bytes, function_id: bytes, data: bytes) -> None:
         """Raises: InvalidRequest, Unavailable."""
-        if len(function_id) != JOB_LENGTH + DIGEST_LENGTH or not function_id.startswith(job_id):
-            raise InvalidRequest(f"a function id is its job's id and {DIGEST_LENGTH} bytes of digest")
+        if len(function_id) != FUNCTION_LENGTH or job_of(function_id) != job_id:
+            raise InvalidRequest(f"a function id has {FUNCTION_LENGTH} bytes, of which the first are its job's id")
         if len(data) > MAX_FUNCTION_BYTES:
             raise InvalidRequest(
                 f"the function has {len(data)} bytes pickled, more than {MAX_FUNCTION_BYTES}: put the large objects it "
@@ -144,7 +143,7 @@ class FunctionTable:
             self._cached_bytes -= len(dropped)
 
     def _key(self, function_id: bytes) -> str:
-        return f"{self._prefix}{function_id[:JOB_LENGTH].hex()}/{function_id.hex()}"
+        return f"{self._prefix}{job_of(function_id).hex()}/{function_id.hex()}"
 
     def _chunk_key(self, function_id: bytes, number: int) -> str:
         return f"{self._key(function_id)}/{number}"

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 
 from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
-from shoal_common.ids import ObjectID, job_of_task
+from shoal_common.ids import job_of
 from shoal_gcs.objects.table import Batch, Location, LocationTable
 from shoal_gcs.store.rows import Rows, written
 from shoal_proto.v1 import gcs_pb2
@@ -61,7 +61,7 @@ class ObjectManager:
         """Returns those that nobody needs any more. Raises: Unavailable."""
         by_job: dict[bytes, list[bytes]] = {}
         for object_id in request.object_ids:
-            by_job.setdefault(job_of_task(ObjectID(object_id)), []).append(object_id)
+            by_job.setdefault(job_of(object_id), []).append(object_id)
         batches = []
         for job_id, object_ids in by_job.items():
             row_id = f"{job_id.hex()}/{request.node_id.hex()}/{next(self._numbers)}"

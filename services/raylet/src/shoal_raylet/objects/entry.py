@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from shoal_common.ids import JOB_LENGTH
+from shoal_common.ids import job_of
 from shoal_raylet.actions import Send
 
 
@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def job_id(self) -> bytes:
-        return self.object_id[:JOB_LENGTH]
+        return job_of(self.object_id)
 
 
 @dataclass(frozen=True, slots=True)

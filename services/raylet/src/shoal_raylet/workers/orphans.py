@@ -9,25 +9,16 @@ environment they were started with. (What leaves the session *and* clears its en
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 from pathlib import Path
 
-_PR_SET_CHILD_SUBREAPER = 36
 _MARK_VARIABLE = "SHOAL_NODE_PID"
 
 
 def mark() -> dict[str, str]:
     """What the environment of a template or worker must contain for its descendants to be known."""
     return {_MARK_VARIABLE: str(os.getpid())}
-
-
-def become_subreaper() -> None:
-    """Raises: OSError when the kernel refuses."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 class OrphanReaper:

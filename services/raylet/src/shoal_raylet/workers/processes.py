@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from shoal_common.service.subreaper import become_subreaper
 from shoal_common.surroundings import environment, interpreter
 from shoal_common.worker_launch import WorkerConfig, WorkerForked
 from shoal_raylet.workers import orphans
@@ -72,7 +73,7 @@ class WorkerProcesses:
         """``on_exit(worker_id, exit_code)`` is called once for each launched worker; the code as of ``subprocess``,
         None = not known."""
         self._on_exit = on_exit
-        orphans.become_subreaper()
+        become_subreaper()
         if template is None:
             self._start_template()
         else:
