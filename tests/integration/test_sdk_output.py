@@ -146,6 +146,23 @@ def test_a_line_without_its_end_is_shown_while_the_task_goes_on():
         assert [*shown, *(text for _, text in lines(driver.text))] == ["first", "well?", " yes", "last"]
 
 
+def test_the_name_of_the_next_task_is_no_part_of_a_line_that_was_left_open():
+    done = run(
+        """
+        @ray.remote
+        def first():
+            print("open", end="")
+        @ray.remote
+        def second():
+            print("closed")
+        ray.get(first.remote())
+        ray.get(second.remote())
+    """,
+        num_cpus=1,
+    )
+    assert lines(done.stdout) == [("first", "open"), ("second", "closed")]
+
+
 def test_name_follows_the_task():
     done = run(
         """

@@ -173,6 +173,7 @@ class LogBatch(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     IS_STDERR_FIELD_NUMBER: builtins.int
     LINES_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     node_id: builtins.bytes
     worker_id: builtins.bytes
@@ -181,6 +182,8 @@ class LogBatch(google.protobuf.message.Message):
     name: builtins.str
     """name of the task's function or the actor's class"""
     is_stderr: builtins.bool
+    number: builtins.int
+    """of this worker's batches, from 1 on: where one is missing, it was lost on the way"""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """lines without their newline"""
@@ -196,8 +199,9 @@ class LogBatch(google.protobuf.message.Message):
         name: builtins.str = ...,
         is_stderr: builtins.bool = ...,
         lines: collections.abc.Iterable[builtins.str] | None = ...,
+        number: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["host", b"host", "is_stderr", b"is_stderr", "job_id", b"job_id", "lines", b"lines", "name", b"name", "node_id", b"node_id", "pid", b"pid", "worker_id", b"worker_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["host", b"host", "is_stderr", b"is_stderr", "job_id", b"job_id", "lines", b"lines", "name", b"name", "node_id", b"node_id", "number", b"number", "pid", b"pid", "worker_id", b"worker_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___LogBatch: typing_extensions.TypeAlias = LogBatch

@@ -26,6 +26,8 @@ logger = logging.getLogger("shoal")
 AGGREGATION_S = 5.0
 #: Patterns that are remembered; beyond, the oldest is told before its time.
 MAX_PATTERNS = 10_000
+#: Workers whose batches are counted.
+MAX_WORKERS = 10_000
 #: ``finish`` waits for what the workers printed last until nothing has come for so long, and for so long at most.
 STALL_S = 1.0
 DRAIN_S = 60.0
@@ -87,14 +89,33 @@ def _summary(repeats: int, line: str, prefix: str, is_stderr: bool) -> list[tupl
     return [(f"{prefix} {line}{suffix}", is_stderr)]
 
 
+class BatchNumbers:
+    """Notices batches that were lost: the event bus drops what comes faster than it is taken, and a GCS that dies takes
+    events along. Pure."""
+
+    def __init__(self) -> None:
+        #: Of each worker's last batch, the worker that printed last at the end.
+        self._last: OrderedDict[bytes, int] = OrderedDict()
+
+    def gap_before(self, worker_id: bytes, number: int) -> bool:
+        """Whether batches are missing before this one, which has come."""
+        last = self._last.get(worker_id)
+        self._last[worker_id] = number
+        self._last.move_to_end(worker_id)
+        if len(self._last) > MAX_WORKERS:
+            self._last.popitem(last=False)
+        return last is not None and number > last + 1
+
+
 class LogStream:
     """Follows this job's output events and writes them to the driver's stdout and stderr."""
 
-    def __init__(self, core: CoreWorker, cluster_id: str, logs_dir: str) -> None:
-        """``cluster_id``: clusters that share a bus number their jobs alike. ``logs_dir``: of a node, has all that its
-        workers print; empty = it ends with this session."""
+    def __init__(self, core: CoreWorker, cluster_id: str, logs_dir: str, kept: bool) -> None:
+        """``cluster_id``: clusters that share a bus number their jobs alike. ``logs_dir``: has all that the workers of
+        a node print; ``kept``: also after this session."""
         self._core = core
         self._logs_dir = logs_dir
+        self._kept = kept
         self._cluster_id = cluster_id
         self._stream: Subscription
         self._thread: threading.Thread | None = None
@@ -104,6 +125,7 @@ class LogStream:
         self._drained = threading.Event()
         #: Batches that have come.
         self._taken = 0
+        self._numbers = BatchNumbers()
         self._lock = threading.Lock()
         self._marker = f"drained {core.worker_id.hex()}"
 
@@ -171,9 +193,15 @@ class LogStream:
             self._drained.set()
             return
         self._taken += 1
+        missing = self._numbers.gap_before(batch.worker_id, batch.number)
         prefix = f"({batch.name or 'worker'} pid={batch.pid})"
         now = time.monotonic()
         with self._lock:
+            if missing:
+                files = f"{self._logs_dir}/worker-{batch.worker_id.hex()}.*"
+                self._show(
+                    [(f"(shoal) Lines of pid={batch.pid} are missing here: they are in {files} on its node.", True)]
+                )
             for line in batch.lines:
                 self._show(self._deduplicator.add(batch.worker_id, prefix, line, batch.is_stderr, now))
 
@@ -192,9 +220,7 @@ class LogStream:
     def finish(self) -> None:
         """Show what has been printed so far, then stop. Says when that is not all."""
         if not self._core.raylet.closed and not self._drain():
-            where = (
-                f"all of it is in {self._logs_dir} of the nodes" if self._logs_dir else "the rest ends with the cluster"
-            )
+            where = f"all of it is in {self._logs_dir} of the nodes" if self._kept else "the rest ends with the cluster"
             with self._lock:
                 self._show([(f"(shoal) Not all that the workers printed has arrived: {where}.", True)])
         self._finished.set()

@@ -223,7 +223,8 @@ def init(
             session.logs = LogStream(
                 _current.current(),
                 session.cluster_id,
-                os.path.join(cluster.session_dir, "logs") if session.cluster is None else "",
+                os.path.join(cluster.session_dir, "logs"),
+                kept=session.cluster is None,
             )
             session.logs.start()
         signals.install()

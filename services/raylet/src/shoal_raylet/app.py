@@ -350,6 +350,7 @@ class RayletApp:
             name=source.name,
             is_stderr=batch.is_stderr,
             lines=batch.lines,
+            number=batch.number,
         )
         subject = subjects.log(self.config.cluster_id, source.job_id, self.node_id, source.worker_id)
         try:

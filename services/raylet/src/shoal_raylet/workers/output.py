@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Source:
 class Batch:
     source: Source
     is_stderr: bool
+    #: Of this worker's batches, from 1 on; 0 = it is none of a worker's.
+    number: int
     lines: list[str] = field(default_factory=list)
 
 
@@ -109,6 +112,7 @@ class WorkerOutput:
         self._loop = asyncio.get_running_loop()
         self._pipes: dict[bytes, list[_Pipe]] = {}
         self._tails: dict[bytes, deque[str]] = {}
+        self._numbers: dict[bytes, Iterator[int]] = {}
         self._pending: deque[Batch] = deque()
         self._pending_lines = 0
         self._wake = asyncio.Event()
@@ -122,6 +126,7 @@ class WorkerOutput:
     def open(self, worker_id: bytes, stdout: int, stderr: int) -> None:
         """Takes the read ends over."""
         self._tails[worker_id] = deque(maxlen=_TAIL_LINES)
+        self._numbers[worker_id] = itertools.count(1)
         pipes = []
         for fd, is_stderr, ending in ((stdout, False, "out"), (stderr, True, "err")):
             os.set_blocking(fd, False)
@@ -143,6 +148,7 @@ class WorkerOutput:
             if pipe.fd >= 0:
                 self._read(pipe, limit=sys.maxsize)  # a pipe holds no more than is read at once
             self._close(pipe)
+        self._numbers.pop(worker_id, None)
 
     def note(self, worker_id: bytes, line: str) -> None:
         """Add to what ``tail`` tells."""
@@ -205,7 +211,7 @@ class WorkerOutput:
             pipe.unfinished.cancel()
             pipe.unfinished = None
         # Not our own mark, which is no text of the worker's.
-        if pipe.fd >= 0 and not pipe.splitter.unfinished.startswith(_NAME_MARK[:1].encode()):
+        if pipe.fd >= 0 and _NAME_MARK[:1].encode() not in pipe.splitter.unfinished:
             if text := pipe.splitter.part():
                 pipe.part_published = True
                 self._keep(pipe, [text], ended=False)
@@ -224,12 +230,13 @@ class WorkerOutput:
     def _add(self, pipe: _Pipe, lines: list[str]) -> None:
         part: list[str] = []
         for line in lines:
-            if line.startswith(_NAME_MARK):
+            # What was printed last may have had no newline.
+            text, mark, name = line.partition(_NAME_MARK)
+            if text or not mark:
+                part.append(text)
+            if mark:
                 self._keep(pipe, part)
-                part = []
-                pipe.name = line.removeprefix(_NAME_MARK)
-            else:
-                part.append(line)
+                part, pipe.name = [], name
         self._keep(pipe, part)
 
     def _keep(self, pipe: _Pipe, lines: list[str], ended: bool = True) -> None:
@@ -258,7 +265,8 @@ class WorkerOutput:
         ):
             last.lines += lines
         else:
-            self._pending.append(Batch(source, is_stderr, lines))
+            number = next(self._numbers.get(source.worker_id, iter(())), 0)
+            self._pending.append(Batch(source, is_stderr, number, lines))
 
     def _source_of(self, worker_id: bytes) -> Source | None:
         worker = self._pool.workers.get(worker_id)
