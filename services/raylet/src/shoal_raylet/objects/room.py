@@ -83,6 +83,8 @@ class Room:
 
     def serve(self, now: float) -> list[StoreAction]:
         """Place what waits, in order; make room for the first that does not fit."""
+        if not self._ahead and not self._queue:
+            return []
         actions: list[StoreAction] = []
         while self._queue:
             waiting = self._queue.first
