@@ -34,8 +34,8 @@ class ObjectTable:
 
     def create(self, object_id: bytes) -> tuple[ObjectEntry, ObjectRef[Any]]:
         """A new owned object and its reference."""
-        entry = ObjectEntry(object_id)
-        return entry, self.add(entry)
+        entry = self.entries[object_id] = ObjectEntry(object_id)
+        return entry, self.track(entry)
 
     def add(self, entry: ObjectEntry) -> ObjectRef[Any]:
         """A new object; its reference."""

@@ -36,6 +36,7 @@ TICK_S = 0.002
 IDLE_TICK_S = 0.1
 #: Events taken per poll; more wait for the next one.
 EVENTS_PER_POLL = 64
+_DEFECT = "A defect in Shoal while it handled what has arrived; it goes on"
 
 
 class Waiter:
@@ -306,10 +307,17 @@ class Reactor:
             for fd, mask in events:
                 handler = self._handlers.get(fd)
                 if handler is not None:
-                    self._run(handler, mask)
+                    # As ``_run`` does it, without a call for each event.
+                    try:
+                        handler(mask)
+                    except Exception:
+                        logger.exception(_DEFECT)
             if self._timers:
                 self._run_timers()
-            self._run(self.after_dispatch)
+            try:
+                self.after_dispatch()
+            except Exception:
+                logger.exception(_DEFECT)
         finally:
             self._dispatching = 0
 
@@ -325,12 +333,12 @@ class Reactor:
             interrupts.in_reactor = True
 
     @staticmethod
-    def _run(handler: Callable[..., None], *args: int) -> None:
-        """Nothing that goes wrong in one handler may end the reading for all."""
+    def _run(callback: Callable[[], None]) -> None:
+        """Nothing that goes wrong in one of them may end the reading for all."""
         try:
-            handler(*args)
+            callback()
         except Exception:
-            logger.exception("A defect in Shoal while it handled what has arrived; it goes on")
+            logger.exception(_DEFECT)
 
     def _run_timers(self) -> None:
         now = time.monotonic()
