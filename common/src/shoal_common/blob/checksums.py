@@ -123,15 +123,17 @@ class RangeChecker:
 
     def feed(self, chunk: bytes | memoryview) -> None:
         """Raises: DataLoss when a section ends whose bytes are not those that were stored."""
-        view = memoryview(chunk)
-        while view:
-            left, checksum = self._parts.pop()
-            part, view = view[:left], view[left:]
-            if checksum is not None:
-                self._sum = zlib.crc32(part, self._sum)
-            if len(part) < left:
-                self._parts.append(Part(left - len(part), checksum))
-            else:
-                if checksum is not None and self._sum != checksum:
-                    raise DataLoss(f"{self._key} is damaged: a section's checksum does not match what was stored")
-                self._sum = 0
+        at, end = 0, len(chunk)
+        with memoryview(chunk) as view:  # the error must not hold on to the caller's memory
+            while at < end:
+                left, checksum = self._parts.pop()
+                length = min(left, end - at)
+                if checksum is not None:
+                    self._sum = zlib.crc32(view[at : at + length], self._sum)
+                at += length
+                if length < left:
+                    self._parts.append(Part(left - length, checksum))
+                else:
+                    if checksum is not None and self._sum != checksum:
+                        raise DataLoss(f"{self._key} is damaged: a section's checksum does not match what was stored")
+                    self._sum = 0

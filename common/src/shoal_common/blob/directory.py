@@ -84,7 +84,8 @@ class DirectoryBlobStore:
                 for at in range(0, len(section), _STEP_BYTES):
                     if not may_go_on():
                         raise Cancelled(f"{key} is not needed any more")
-                    self._append(key, writer, section[at : at + _STEP_BYTES])
+                    with section[at : at + _STEP_BYTES] as step:
+                        self._append(key, writer, step)
             manifest = self._publish(key, writer, upload)
         finally:
             writer.discard()
@@ -102,7 +103,8 @@ class DirectoryBlobStore:
             while filled < len(target):
                 if not may_go_on():
                     raise Cancelled(f"{key} is not needed any more")
-                filled += reader.read_into(target[filled : filled + _STEP_BYTES], offset + filled, checker)
+                with target[filled : filled + _STEP_BYTES] as step:
+                    filled += reader.read_into(step, offset + filled, checker)
         finally:
             reader.close()
 

@@ -94,7 +94,8 @@ class BlobReader:
             length = os.preadv(self._file.fileno(), [target], offset)
             if not length:
                 raise DataLoss(f"{self._key} is damaged: its file ends early")
-            checker.feed(target[:length])
+            with target[:length] as read:
+                checker.feed(read)
             return length
 
     def close(self) -> None:
@@ -112,6 +113,7 @@ def _read_manifest(key: str, file: BinaryIO) -> Manifest:
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    written = 0
+    with memoryview(data) as view:
+        while written < len(view):
+            written += file.write(view[written:])

@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
 from shoal_common.blob.directory import DirectoryBlobStore
@@ -51,8 +52,9 @@ class LocalBlobs:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def put(self, key: str, sections: Sequence[bytes | bytearray | memoryview]) -> BlobInfo:
-        views = [memoryview(section).cast("B") for section in sections]
-        return await self._run(lambda may_go_on: self._store.put_sections(key, views, may_go_on))
+        with ExitStack() as stack:
+            views = [stack.enter_context(memoryview(section).cast("B")) for section in sections]
+            return await self._run(lambda may_go_on: self._store.put_sections(key, views, may_go_on))
 
     async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
         if len(target):
@@ -81,3 +83,5 @@ class LocalBlobs:
             raise
         except OSError as error:
             raise Unavailable(f"the directory of the blobs cannot be used: {error}") from error
+        finally:
+            del future  # else its error and this frame hold each other, and with them views of the caller's memory

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,35 @@ async def test_a_cancelled_call_returns_when_its_thread_has_let_go_of_the_memory
         await upload
     assert ended == ["write"]
     assert files(tmp_path) == []
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+async def test_a_call_that_failed_lets_go_of_the_memory(
+    blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: it may be an arena that is about to be unmapped."""
+    held = bytearray(2 * MIB)
+    await blobs.put("k", [held])
+    (path,) = files(tmp_path)
+    path.write_bytes(b"y" + path.read_bytes()[1:])
+    with contextlib.suppress(DataLoss), memoryview(held) as target:
+        await blobs.get_into("k", target)
+    held.extend(b"x")  # BufferError while anything has a view of it
+
+    def fail(_file: object, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(file, "_write_all", fail)
+    with contextlib.suppress(OutOfDisk):
+        await blobs.put("other", [held])
+    held.extend(b"x")
 
 
 async def test_stores_on_one_directory_lose_nothing_to_each_other(tmp_path: Path) -> None:
