@@ -203,9 +203,8 @@ async def test_what_workers_print_is_published_under_its_name(start: Start) -> N
     await until_gone(granted.pid)
     await cluster.until_gcs_knows_of_end(granted.worker.worker_id)
     logs = cluster.directory / "logs"
-    assert (logs / f"worker-{granted.worker.worker_id.hex()}.err").read_text().rstrip(
-        "\n"
-    ) == "oops"  # half a line is shown as such after a while
+    # Half a line is shown as such after a while.
+    assert (logs / f"worker-{granted.worker.worker_id.hex()}.err").read_text().rstrip("\n") == "oops"
     driver.close()
 
 
