@@ -112,6 +112,39 @@ def test_a_node_of_its_own_environment_and_address(cluster: Cluster) -> None:
     cluster.wait_for_nodes()
 
 
+@shoal.remote(num_cpus=0)
+def block_of_bytes(_: object = None) -> bytes:
+    return bytes(2_000_000)
+
+
+def test_wait_brings_objects_here_unless_told_otherwise(cluster: Cluster) -> None:
+    """What has come to this node outlives its own."""
+    other = cluster.add_node(num_cpus=1)
+    shoal.init(cluster.address)
+    there = block_of_bytes.options(scheduling_strategy=NodeAffinitySchedulingStrategy(other.node_id, soft=False))
+    brought, polled, left = there.remote(), there.remote(), there.remote()
+    assert shoal.wait([left], timeout=60, fetch_local=False)[0] == [left]
+    assert shoal.wait([brought], timeout=60)[0] == [brought]
+    eventually(lambda: shoal.wait([polled], timeout=0)[0] == [polled], "an object that is asked for comes")
+    cluster.remove_node(other, allow_graceful=False)
+    cluster.wait_for_nodes()
+    assert shoal.get([brought, polled], timeout=60) == [bytes(2_000_000)] * 2
+    with pytest.raises(exceptions.ObjectLostError):
+        shoal.get(left, timeout=60)
+
+
+def test_wait_for_one_of_many_elsewhere(cluster: Cluster) -> None:
+    other = cluster.add_node(num_cpus=1)
+    shoal.init(cluster.address)
+    there = block_of_bytes.options(scheduling_strategy=NodeAffinitySchedulingStrategy(other.node_id, soft=False))
+    rest, seen = [there.remote(number) for number in range(30)], 0
+    while rest:
+        ready, rest = shoal.wait(rest, timeout=60)
+        seen += len(ready)
+        assert shoal.get(ready[0], timeout=60) == bytes(2_000_000)
+    assert seen == 30
+
+
 def test_waiting_for_nodes_has_an_end(cluster: Cluster) -> None:
     node = cluster.add_node()
     cluster.worker_nodes.remove(node)

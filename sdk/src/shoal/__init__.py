@@ -152,6 +152,9 @@ def wait(
     """Wait until ``num_returns`` refs are ready or ``timeout`` seconds have passed; returns (ready, rest), both in
     input order, at most ``num_returns`` ready.
 
+    An object in the store of another node is brought to this one before it counts as ready; with ``fetch_local=False``
+    it counts wherever it is.
+
     Raises: TypeError (not a list, or of other things), ValueError (duplicates, bad num_returns or timeout).
     """
     refs: Any = ray_waitables
@@ -176,7 +179,7 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
     if num_returns > len(refs):
         raise ValueError("num_returns cannot be greater than the number of objects provided to shoal.wait")
-    return core.waiting.wait(refs, num_returns, timeout)
+    return core.waiting.wait(refs, num_returns, timeout, fetch_local)
 
 
 def get_gpu_ids() -> list[int] | list[str]:

@@ -36,13 +36,28 @@ class _GetWatcher:
             self._reactor.count_down(self._waiter)
 
 
-class _WaitWatcher(_GetWatcher):
-    """``wait`` waits for so many, errors too."""
+#: ``wait`` has so many objects more than it needs brought to this node, so that a slow source holds nobody up.
+SPARE_FETCHES = 8
 
-    __slots__ = ()
+
+class _WaitWatcher:
+    """``wait`` waits for so many, errors too; with ``fetch_local`` an object counts once it has come to this node."""
+
+    __slots__ = ("_fetch_local", "_process", "_waiter")
+
+    def __init__(self, process: Process, waiter: Waiter, fetch_local: bool) -> None:
+        self._process = process
+        self._waiter = waiter
+        self._fetch_local = fetch_local
 
     def ready(self, entry: ObjectEntry) -> None:
-        self._reactor.count_down(self._waiter)
+        if _counts(self._process, entry, self._fetch_local):
+            self._count()
+        else:
+            self._process.store.bring(entry.object_id, entry.node_id, self._count)
+
+    def _count(self) -> None:
+        self._process.reactor.count_down(self._waiter)
 
 
 class CallbackWatcher:
@@ -145,26 +160,30 @@ class Waiting:
                     self._unwatch(entries, watcher)
 
     def wait(
-        self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None
+        self, refs: list[ObjectRef[Any]], num_returns: int, timeout: float | None, fetch_local: bool = True
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """As ``shoal.wait``. Raises: ValueError for a reference of an earlier session."""
         process = self._process
-        found = _ready_indices(refs, num_returns)
+        found = _indices(process, refs, num_returns, fetch_local)
         if len(found) < num_returns and (timeout is None or timeout > 0):
             waiter = Waiter(num_returns - len(found))
-            watcher = _WaitWatcher(process.reactor, waiter)
+            watcher = _WaitWatcher(process, waiter, fetch_local)
             entries: list[ObjectEntry] = []
             try:
                 with process.lock:
                     entries = [ref._entry for ref in refs if ref._entry.state == PENDING]
-                    waiter.remaining = num_returns - (len(refs) - len(entries))
+                    elsewhere = _elsewhere(process, refs, fetch_local)
+                    waiter.remaining = num_returns - (len(refs) - len(entries) - len(elsewhere))
                     waiting = self._watch_all(entries, watcher) if waiter.remaining > 0 else []
-                if waiter.remaining > 0 and waiting:
-                    self.block(waiter, timeout, waiting)
+                    coming = elsewhere[: waiter.remaining + SPARE_FETCHES] if waiter.remaining > 0 else []
+                    for entry in coming:
+                        watcher.ready(entry)
+                if waiter.remaining > 0 and (waiting or coming):
+                    self.block(waiter, timeout, waiting + coming)
             finally:
                 with process.lock:
                     self._unwatch(entries, watcher)
-            found = _ready_indices(refs, num_returns)
+            found = _indices(process, refs, num_returns, fetch_local)
         elif len(found) < num_returns:
             process.flush()
             process.reactor.poll_now()
@@ -172,7 +191,9 @@ class Waiting:
                 for ref in refs:
                     if ref._entry.owner is not None:
                         self.ask(ref._entry)
-            found = _ready_indices(refs, num_returns)
+                for entry in _elsewhere(process, refs, fetch_local)[: num_returns - len(found) + SPARE_FETCHES]:
+                    process.store.bring(entry.object_id, entry.node_id, _nobody_waits)
+            found = _indices(process, refs, num_returns, fetch_local)
         if len(found) == 1:
             at = found[0]
             return [refs[at]], refs[:at] + refs[at + 1 :]
@@ -212,12 +233,34 @@ def _may_be_made(entry: ObjectEntry) -> bool:
     return entry.owner is not None and not entry.unmade
 
 
-def _ready_indices(refs: list[ObjectRef[Any]], most: int) -> list[int]:
+def _counts(process: Process, entry: ObjectEntry, fetch_local: bool) -> bool:
+    """Whether an object that is no longer pending is as near as it has to be."""
+    return (
+        entry.state != STORED
+        or not fetch_local
+        or entry.node_id == process.node_id
+        or process.store.was_brought(entry.object_id)
+    )
+
+
+def _indices(process: Process, refs: list[ObjectRef[Any]], most: int, fetch_local: bool) -> list[int]:
+    """Of the first that count."""
     found = []
     for index, ref in enumerate(refs):
-        if ref._entry.state:
+        state = ref._entry.state
+        if state and (state != STORED or _counts(process, ref._entry, fetch_local)):
             ref._check_session()
             found.append(index)
             if len(found) == most:
                 break
     return found
+
+
+def _elsewhere(process: Process, refs: list[ObjectRef[Any]], fetch_local: bool) -> list[ObjectEntry]:
+    """Objects that are there, but not where they count."""
+    entries = (ref._entry for ref in refs)
+    return [entry for entry in entries if entry.state == STORED and not _counts(process, entry, fetch_local)]
+
+
+def _nobody_waits() -> None:
+    """Who asks without waiting looks again later."""

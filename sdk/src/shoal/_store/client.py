@@ -25,14 +25,19 @@ from shoal_common.channel.frames import (
 )
 from shoal_common.kinds import StoreErrorKind
 
+#: So many objects that came here by ``bring`` are remembered.
+MAX_BROUGHT = 10_000
+
 
 class Question:
     """One that is on its way to the raylet."""
 
-    __slots__ = ("box", "request", "undo", "waiter")
+    __slots__ = ("box", "request", "then", "undo", "waiter")
 
-    def __init__(self, request: int) -> None:
+    def __init__(self, request: int, then: Callable[[Any], None] | None = None) -> None:
         self.request = request
+        #: Called with the answer, or None when there will be none, under the process's lock.
+        self.then = then
         self.waiter = Waiter()
         self.box: list[Any] = []
         #: Nobody waits any more: takes back what the answer gives.
@@ -46,6 +51,9 @@ class StoreClient(ABC):
         self._reactor = reactor
         self._requests = itertools.count(1)
         self._questions: dict[int, Question] = {}
+        #: Objects on their way here, and who is told; the last ones that came, the oldest first.
+        self._coming: dict[bytes, list[Callable[[], None]]] = {}
+        self._brought: dict[bytes, None] = {}
         self._connection: Connection | None = None
         self._node_error: Exception = exceptions.LocalRayletDiedError()
 
@@ -86,6 +94,29 @@ class StoreClient(ABC):
     def is_here(self, object_id: bytes) -> bool:
         """``load`` would ask nobody."""
 
+    def bring(self, object_id: bytes, home: bytes, done: Callable[[], None]) -> None:
+        """Have an object come to this node; ``done()`` when it has, or never will. It is not pinned: ``load`` finds it
+        here, or where it went to make room. Caller holds the process's lock, as does who calls ``done``."""
+        waiting = self._coming.setdefault(object_id, [])
+        waiting.append(done)
+        if len(waiting) > 1:
+            return
+
+        def answered(located: ObjectLocated | None) -> None:
+            if located is not None and not located.error:
+                self._raylet.send(ObjectUnpin(object_id))
+            self._brought[object_id] = None
+            if len(self._brought) > MAX_BROUGHT:
+                del self._brought[next(iter(self._brought))]
+            for each in self._coming.pop(object_id):
+                each()
+
+        self._question(lambda request: ObjectGet(request, object_id, home), answered)
+
+    def was_brought(self, object_id: bytes) -> bool:
+        """Whether it is here, or has been: asks nobody."""
+        return object_id in self._brought or self.is_here(object_id)
+
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
         """These, each with its home, will be loaded soon: begin to bring them to this node, or out of their blobs."""
         self._raylet.send(ObjectPrefetch(objects))
@@ -124,9 +155,9 @@ class StoreClient(ABC):
 
     # -- answers ------------------------------------------------------------------------------------
 
-    def _question(self, make: Callable[[int], Message]) -> Question:
+    def _question(self, make: Callable[[int], Message], then: Callable[[Any], None] | None = None) -> Question:
         request = next(self._requests)
-        question = self._questions[request] = Question(request)
+        question = self._questions[request] = Question(request, then)
         self._raylet.send(make(request))
         if self._raylet.closed:
             self.on_raylet_lost(self._node_error)  # it was gone before the question was noted
@@ -162,6 +193,8 @@ class StoreClient(ABC):
         if question.undo is not None:
             self._take_back(question)
         self._reactor.finish(question.waiter)
+        if question.then is not None:
+            question.then(answer)
 
     def on_uncache(self, message: ObjectUncache) -> None:
         self.uncache(message.object_ids)
@@ -172,6 +205,8 @@ class StoreClient(ABC):
         while self._questions:
             _, question = self._questions.popitem()
             self._reactor.finish(question.waiter)
+            if question.then is not None:
+                question.then(None)
 
 
 def store_error(error: StoreError, object_id: bytes) -> Exception:

@@ -11,21 +11,27 @@ from shoal._wire.value_kinds import PENDING, STORED
 
 
 def get_local_object_locations(obj_refs: list[ObjectRef[Any]]) -> dict[ObjectRef[Any], dict[str, Any]]:
-    """For each object of which this process knows: ``node_ids`` (hexadecimal; empty for small ones, which lie in
-    their owner's process) and ``object_size`` in bytes (None while its task runs). Asks nobody.
+    """For each object of which this process knows: ``node_ids`` (hexadecimal; of a small one that of its owner, which
+    keeps it; empty while its task runs) and ``object_size`` in bytes (None while its task runs). Asks
+    nobody.
 
     Raises: RuntimeError when Shoal is not running.
     """
-    if _current.current_or_none() is None:
+    core = _current.current_or_none()
+    if core is None:
         raise RuntimeError("Shoal has not been started: call shoal.init() first")
-    found = {}
+    found: dict[ObjectRef[Any], dict[str, Any]] = {}
     for ref in obj_refs:
         entry = ref._entry
         if entry.state == PENDING and entry.owner is not None:
             continue  # somebody else's, and never asked for
-        stored = entry.state == STORED
-        size = None if entry.state == PENDING else entry.size if stored else len(entry.payload)
-        found[ref] = {"node_ids": [entry.node_id.hex()] if stored else [], "object_size": size}
+        if entry.state == PENDING:
+            found[ref] = {"node_ids": [], "object_size": None}
+        elif entry.state == STORED:
+            found[ref] = {"node_ids": [entry.node_id.hex()], "object_size": entry.size}
+        else:
+            owner = core.node_id if entry.owner is None else entry.owner.node_id
+            found[ref] = {"node_ids": [owner.hex()], "object_size": len(entry.payload)}
     return found
 
 

@@ -1,0 +1,68 @@
+"""The public names: what is added or goes is added or goes on purpose."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+import shoal
+from shoal import exceptions
+
+PUBLIC = {
+    "shoal": """
+        ActorClass ActorHandle ObjectRef RemoteFunction actor available_resources cloudpickle cluster_resources
+        exceptions experimental get get_actor get_gpu_ids get_runtime_context init is_initialized job_config kill
+        method nodes put remote remote_function shutdown util wait
+    """,
+    "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod exit_actor",
+    "shoal.experimental": "get_local_object_locations get_object_locations",
+    "shoal.remote_function": "RemoteFunction",
+    "shoal.util": """
+        ActorPool as_completed deregister_serializer get_current_placement_group get_node_ip_address
+        get_placement_group inspect_serializability list_named_actors map_unordered placement_group
+        placement_group_table register_serializer remove_placement_group
+    """,
+    "shoal.util.multiprocessing": "JoinableQueue Pool TimeoutError",
+    "shoal.util.placement_group": """
+        PlacementGroup PlacementGroupID get_current_placement_group get_placement_group placement_group
+        placement_group_table remove_placement_group
+    """,
+    "shoal.util.scheduling_strategies": """
+        DoesNotExist Exists In NodeAffinitySchedulingStrategy NodeLabelSchedulingStrategy NotIn
+        PlacementGroupSchedulingStrategy
+    """,
+}
+
+ERRORS = """
+    ActorAlreadyExistsError ActorClassInheritanceException ActorDiedError ActorError ActorHandleNotFoundError
+    ActorPlacementGroupRemoved ActorUnavailableError ActorUnschedulableError AsyncioActorExit AuthenticationError
+    ChannelError ChannelTimeoutError CompiledGraphCapacityExceeded CrossLanguageError DirectTransportError
+    GatewayLostError GetTimeoutError LocalRayletDiedError NodeDiedError ObjectFetchTimedOutError ObjectFreedError
+    ObjectLostError ObjectReconstructionFailedError ObjectRefStreamEndOfStreamError ObjectStoreFullError
+    OufOfBandObjectRefSerializationException OutOfDiskError OutOfMemoryError OwnerDiedError PendingCallsLimitExceeded
+    PlasmaObjectNotAvailable RayActorError RayCgraphCapacityExceeded RayChannelError RayChannelTimeoutError
+    RayDirectTransportError RayError RaySystemError RayTaskError ReferenceCountingAssertionError RpcError
+    RuntimeEnvSetupError ShoalError ShoalSystemError StreamingGeneratorReplayInconsistentError TaskCancelledError
+    TaskError TaskPlacementGroupRemoved TaskUnschedulableError UnserializableException UserCodeException
+    WorkerCrashedError
+"""
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module: str) -> None:
+    found = importlib.import_module(module)
+    assert sorted(found.__all__) == sorted(PUBLIC[module].split())
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
+
+
+def test_errors() -> None:
+    found = {name for name, _ in inspect.getmembers(exceptions, inspect.isclass) if not name.startswith("_")}
+    assert found - {"Any", "ClassVar"} == set(ERRORS.split())
+    outside = {name for name in found if getattr(exceptions, name).__module__ != "shoal.exceptions"}
+    assert outside <= {"Any", "ClassVar"}
+
+
+def test_the_package_has_a_version() -> None:
+    assert shoal.__version__
