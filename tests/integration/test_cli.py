@@ -164,7 +164,7 @@ def test_another_raylet_joins_is_shown_and_found_dead(machine: Machine) -> None:
     eventually(lambda: " dead: " in machine.done("status"), "it is found dead", 60)
     status = machine.done("status")
     assert "1 nodes alive, 1 dead" in status
-    line = next(line for line in status.splitlines() if victim["place"]["node_id"] in line)
+    line = next(line for line in status.splitlines() if victim["cluster"]["node_id"] in line)
     assert "heartbeat" in line or "answer" in line
 
 
@@ -255,7 +255,7 @@ def test_stop_kills_what_hangs_and_nothing_that_only_has_the_pid(machine: Machin
 @pytest.mark.parametrize("how", ["a signal", "a death"])
 def test_block_stays_until(machine: Machine, how: str) -> None:
     with machine.block("--head", f"--port={machine.port}", *SMALL) as blocked:
-        eventually(lambda: any(record["place"]["node_id"] for record in machine.records()), "it is up", 60)
+        eventually(lambda: any(record["cluster"]["node_id"] for record in machine.records()), "it is up", 60)
         everything = machine.everything()
         if how == "a signal":
             blocked.terminate()
