@@ -68,8 +68,11 @@ def test_tasks_of_a_lost_node_run_elsewhere(cluster: ProcessCluster, way: str) -
         else:
             victim.freeze()
         assert shoal.get(refs, timeout=120) == list(range(120))
-        dead = [node["NodeID"] for node in shoal.nodes() if not node["Alive"]]
-        assert dead == [victim.node_id]
+
+        def dead() -> list[str]:
+            return [node["NodeID"] for node in shoal.nodes() if not node["Alive"]]
+
+        eventually(lambda: dead() == [victim.node_id], "the node, and no other, is given up")
 
 
 def test_a_node_that_comes_to_after_it_was_given_up_ends(cluster: ProcessCluster) -> None:
