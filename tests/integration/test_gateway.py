@@ -24,7 +24,7 @@ from shoal_common.tls import VARIABLES
 
 def test_tasks_and_nested_tasks(outside: Outside) -> None:
     output = outside.run("""
-        ray.init()
+        ray.init(logging_level="ERROR")
 
         @ray.remote
         def square(x):
@@ -79,7 +79,7 @@ def test_objects_of_all_sizes(outside: Outside) -> None:
     output = outside.run("""
         import gc
         import numpy as np
-        ray.init()
+        ray.init(logging_level="ERROR")
 
         @ray.remote
         def double(data):
@@ -107,7 +107,7 @@ def test_objects_of_all_sizes(outside: Outside) -> None:
 def test_an_object_larger_than_the_store_becomes_a_file(impatient: Outside) -> None:
     output = impatient.run("""
         import numpy as np
-        ray.init()
+        ray.init(logging_level="ERROR")
         array = np.arange(40 << 17, dtype=np.float64)  # 40 MiB in a store of 32
         ref = ray.put(array)
         print((ray.get(ref) == array).all(), ray.get(ray.remote(lambda a: float(a[-1])).remote(ref)) == array[-1])
@@ -117,7 +117,7 @@ def test_an_object_larger_than_the_store_becomes_a_file(impatient: Outside) -> N
 
 def test_references_in_values_and_values_owned_outside(outside: Outside) -> None:
     output = outside.run("""
-        ray.init()
+        ray.init(logging_level="ERROR")
 
         @ray.remote
         def total(boxes):
@@ -146,7 +146,7 @@ def test_references_in_values_and_values_owned_outside(outside: Outside) -> None
 def test_a_full_store_spills_what_a_client_writes(outside: Outside) -> None:
     output = outside.run("""
         import numpy as np
-        ray.init()
+        ray.init(logging_level="ERROR")
         refs = [ray.put(np.full(4 << 20, i, dtype=np.uint8)) for i in range(100)]  # 400 MiB in a store of 256
         print(all((ray.get(ref) == i).all() for i, ref in enumerate(refs)))
     """)
@@ -155,7 +155,7 @@ def test_a_full_store_spills_what_a_client_writes(outside: Outside) -> None:
 
 def test_errors_are_those_of_a_driver_inside(outside: Outside) -> None:
     output = outside.run("""
-        ray.init()
+        ray.init(logging_level="ERROR")
 
         class Mine(ValueError):
             pass
@@ -242,7 +242,7 @@ def test_two_clients_share_the_cluster_and_its_named_actors(outside: Outside) ->
 def refused(environment: dict[str, str], error: str) -> str:
     code = f"""
         try:
-            ray.init()
+            ray.init(logging_level="ERROR")
         except {error} as error:
             report(message=str(error))
     """
@@ -333,7 +333,7 @@ def test_mutual_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the client to the gateway, inside, and through to the GCS; who has no certificate does not get in."""
     tls = Authority(tmp_path / "authority").issue()
     code = """
-        ray.init()
+        ray.init(logging_level="ERROR")
 
         @ray.remote(num_cpus=0, resources={"second": 0.1})
         class Echo:

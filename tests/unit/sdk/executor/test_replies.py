@@ -17,7 +17,9 @@ def values_then(count: int, error: BaseException | None) -> Iterator[int]:
         raise error
 
 
-@pytest.mark.parametrize("result", [[1, 2], (1, 2), {1: "a", 2: "b"}, iter([1, 2]), "12"], ids=repr)
+@pytest.mark.parametrize(
+    "result", [[1, 2], (1, 2), {1: "a", 2: "b"}, iter([1, 2]), "12"], ids=lambda result: type(result).__name__
+)
 def test_as_many_as_were_promised(result: Any) -> None:
     parts, error = _parts(result, 2)
     assert len(parts) == 2
