@@ -65,6 +65,10 @@ def task_of_object(object_id: bytes) -> TaskID:
     return TaskID(object_id[:TASK_LENGTH])
 
 
+#: What the id of a task's first return has behind the task's own: on the way of a call it is put there by hand.
+FIRST_RETURN = bytes(4)
+
+
 def object_of_task(task_id: bytes, index: int) -> ObjectID:
     """The ``index``-th return of a task (0-based); deterministic, so a retry yields the same object."""
     return ObjectID(task_id + index.to_bytes(4, "big"))

@@ -177,7 +177,7 @@ class ActorClient:
             while self.queue and len(batch) < room and size < PORTION_BYTES and not self.queue[0].unready:
                 record = self.queue.popleft()
                 batch.append(record)
-                size += _size(record)
+                size += record.size if record.references is None else _size(record)
         else:
             waiting: deque[TaskRecord] = deque()
             while self.queue and len(batch) < room and size < PORTION_BYTES:
@@ -186,7 +186,7 @@ class ActorClient:
                     waiting.append(record)
                 else:
                     batch.append(record)
-                    size += _size(record)
+                    size += record.size if record.references is None else _size(record)
             self.queue.extendleft(reversed(waiting))
         if not batch:
             return False
@@ -326,8 +326,5 @@ class ActorClient:
 
 
 def _size(record: TaskRecord) -> int:
-    """Bytes of arguments that go along with a call."""
-    size = len(record.push.args)
-    if record.references is not None:
-        size += sum(len(ref._entry.payload) for _, _, ref in record.references)
-    return size
+    """Bytes that will go along with a call whose references are not resolved yet."""
+    return len(record.push.args) + sum(len(ref._entry.payload) for _, _, ref in record.references or ())

@@ -7,6 +7,9 @@ the processor's cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from shoal._wire.peer_frames import TaskPush, TaskReply
 
 #: One message of several pushes or replies has at most about so many bytes of arguments or values.
@@ -29,16 +32,26 @@ def reply_bytes(reply: TaskReply) -> int:
     return sum(len(value.payload) for value in reply.values)
 
 
-def in_messages(pushes: list[TaskPush]) -> list[list[TaskPush]]:
+class Pushed(Protocol):
+    push: TaskPush
+    #: ``push_bytes`` of it, which is not asked again for every task.
+    size: int
+
+
+def in_messages(records: Sequence[Pushed]) -> list[list[TaskPush]]:
     """In the same order, as the contents of as few messages as their bytes allow."""
-    if len(pushes) == 1:
+    pushes = [record.push for record in records]
+    total = 0
+    for record in records:
+        total += record.size
+    if total <= MESSAGE_BYTES:
         return [pushes]
     messages: list[list[TaskPush]] = []
     begin = size = 0
-    for index, push in enumerate(pushes):
-        size += len(push.args) if push.refs is None else push_bytes(push)
+    for index, record in enumerate(records):
+        size += record.size
         if size > MESSAGE_BYTES and index > begin:
             messages.append(pushes[begin:index])
-            begin, size = index, push_bytes(push)
-    messages.append(pushes[begin:] if begin else pushes)
+            begin, size = index, record.size
+    messages.append(pushes[begin:])
     return messages

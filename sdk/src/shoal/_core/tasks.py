@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shoal._core.batches import AHEAD_BYTES, push_bytes
+from shoal._core.batches import AHEAD_BYTES
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
@@ -69,7 +69,7 @@ class TaskRecord(msgspec.Struct, gc=False):
     suspect: bool = False
     #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
     estimate_us: float = 0.0
-    #: Its share of ``LeasedWorker.ahead_bytes``.
+    #: Bytes of arguments that go along, those of references once they are resolved.
     size: int = 0
     references: References | None = None
     #: The queue it belongs to; None for actor calls.
@@ -205,8 +205,6 @@ class TaskQueue:
 
     def add(self, record: TaskRecord) -> None:
         """A task whose arguments are ready."""
-        push = record.push
-        record.size = len(push.args) if push.refs is None else push_bytes(push)
         if self.idle and not self.pending:
             _, worker = self.idle.popitem()
             self._start(worker, [record])

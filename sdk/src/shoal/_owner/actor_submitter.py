@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
-from shoal._core.batches import in_messages
+from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, References, TaskRecord
 from shoal._net.gcs.actors import POLL_S, Done
@@ -335,7 +335,7 @@ class ActorSubmitter:
             client.flush(time.monotonic())
 
     def push_calls(self, client: ActorClient, records: list[TaskRecord]) -> None:
-        pushes = []
+        sent = []
         failures = []
         for record in records:
             if record.references is not None:
@@ -345,8 +345,9 @@ class ActorSubmitter:
                     failures.append((record, resolved))
                     continue
                 record.push.refs = resolved
-            pushes.append(record.push)
-        for message in in_messages(pushes) if pushes else ():
+                record.size = push_bytes(record.push)
+            sent.append(record)
+        for message in in_messages(sent) if sent else ():
             client.connection.send(PushTasks(message))
         # Only now: who waits for a failed call may make the next one, which must not overtake these.
         for record, failed in failures:

@@ -14,7 +14,7 @@ from shoal._owner.waiting import Waiting
 from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import ERROR, INLINE, PENDING
-from shoal_common.ids import object_of_task
+from shoal_common.ids import FIRST_RETURN, object_of_task
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -57,6 +57,7 @@ class Calls:
         record = TaskRecord(push, function, [], retries_left=retries)
         if packed is not None:
             push.args = packed.data
+            record.size = len(packed.data)
             push.packed = packed.packed
             push.args_object = packed.args_object
             record.holds = packed.holds
@@ -71,9 +72,14 @@ class Calls:
         """The objects that a record will make. Raises: ShoalSystemError after a shutdown."""
         if self._process.closed:
             raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
+        create, task_id = self._process.table.create, record.push.task_id
+        if num_returns == 1:
+            entry, ref = create(task_id + FIRST_RETURN)
+            record.entries.append(entry)
+            return [ref]
         refs = []
         for index in range(num_returns):
-            entry, ref = self._process.table.create(object_of_task(record.push.task_id, index))
+            entry, ref = create(object_of_task(task_id, index))
             record.entries.append(entry)
             refs.append(ref)
         return refs

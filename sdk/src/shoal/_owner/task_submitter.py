@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
-from shoal._core.batches import in_messages
+from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
@@ -86,13 +86,14 @@ class TaskSubmitter:
                 self._calls.fail_like(record, resolved)
                 return
             record.push.refs = resolved
+            record.size = push_bytes(record.push)
         assert record.queue is not None
         record.queue.add(record)
 
     # -- port of the queues -----------------------------------------------------------------------------
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
-        for pushes in in_messages([record.push for record in records]):
+        for pushes in in_messages(records):
             worker.connection.send(PushTasks(pushes))
 
     def recall(self, worker: LeasedWorker, count: int) -> None:

@@ -78,7 +78,9 @@ class Caller:
     def call(self, *, retries: int = 0, unready: bool = False, now: float = 0.0) -> TaskRecord:
         self.calls += 1
         push = TaskPush(self.calls.to_bytes(20, "big"), b"", "m", b"")
-        record = TaskRecord(push, FunctionRecord(b"", "m"), [], retries_left=retries, unready=unready)
+        record = TaskRecord(
+            push, FunctionRecord(b"", "m"), [], retries_left=retries, unready=unready, size=len(push.args)
+        )
         self.waits = self.client.submit(record, now)
         return record
 
@@ -175,6 +177,7 @@ def test_large_calls_go_in_portions_and_small_ones_together(in_order: bool) -> N
     records = [caller.call() for _ in range(5)]
     for record in records[:4]:
         record.push.args = b"x" * (PORTION_BYTES // 2)
+        record.size = len(record.push.args)
     caller.alive()
     assert caller.port.batches == [records[:2], records[2:4], records[4:]]
 

@@ -69,7 +69,7 @@ class Owner:
         for _ in range(count):
             self.tasks += 1
             push = TaskPush(self.tasks.to_bytes(20, "big"), b"", function.name, bytes(argument_bytes))
-            record = TaskRecord(push, function, [], retries_left=3)
+            record = TaskRecord(push, function, [], retries_left=3, size=len(push.args))
             records.append(record)
             self.queue.add(record)
         self.queue.validate()
