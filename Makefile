@@ -23,11 +23,12 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt $(wildcard commo
 demo: $(STAMP) ## run the AutoML service on a cluster of this machine
 	$(BIN)/python examples/automl/main.py
 
-# Most tests wait for processes: three at a time keep two cores busy. TESTS=tests/unit runs a part.
+# Most tests wait for processes: three at a time keep two cores busy. The files go out in the order of their names, and
+# those of tests/unit, which are short, fill the gaps at the end. TESTS=tests/unit runs a part.
 WORKERS ?= 3
 TESTS ?=
 test: $(STAMP) ## run all tests, several files side by side
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --durations 25 $(TESTS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25 $(TESTS)
 
 test-all: ## run unit, contract and a part of integration on each installed Python, 3.11 to 3.14
 	tests/every-python
