@@ -398,6 +398,8 @@ SPOILERS = {
     "replace by a closed one": "{0} = open(os.devnull, 'w'); {0}.close()",
     "replace by nothing": "{0} = None",
     "close the descriptor": "os.close({1})",
+    "close the stream and the descriptor": "{0}.close(); os.close({1})",
+    "detach, and close the descriptor": "{0}.detach(); os.close({1})",
     # Looked for from time to time only.
     "redirect the descriptor": "os.dup2(os.open(os.devnull, os.O_WRONLY), {1}); time.sleep(0.05)",
 }

@@ -178,6 +178,7 @@ class Appearance:
             if now is not self._out and now is not self._err:
                 with contextlib.suppress(Exception):  # it is the task's, and may be anything
                     now.flush()
+        self._descriptors.restore()  # the task may have closed those too: nothing opens on a closed one
         if not self._out.is_open():
             self._out = self._open(1)
         if not self._err.is_open():
