@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import cloudpickle as cloudpickle
 
@@ -73,6 +73,20 @@ __all__ = [
 
 T = TypeVar("T")
 
+_NOT_THERE = {
+    "cancel": "end an actor with shoal.kill(), and let a long task look now and then whether it should go on",
+    "ObjectRefGenerator": "return a list, or give num_returns=<number of values>",
+    "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
+
+    def __getattr__(name: str) -> Any:
+        """Names of Ray that are missing say so; ``hasattr`` finds none of them."""
+        hint = f": it is not implemented by Shoal. Instead: {_NOT_THERE[name]}" if name in _NOT_THERE else ""
+        raise AttributeError(f"module 'shoal' has no attribute '{name}'{hint}")
+
 
 def remote(*args: Any, **kwargs: Any) -> Any:
     """Make a function or class remote: ``@shoal.remote``, or ``@shoal.remote(num_cpus=2, ...)`` with options.
@@ -129,7 +143,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """
     core = _current._current or _current.connected()
     if timeout is not None:
-        timeout = None if timeout == -1 else plain(timeout)
+        timeout = None if timeout == -1 else _seconds(timeout)
     if type(object_refs) is ObjectRef:
         return core.values.get_one(object_refs, timeout)
     if not isinstance(object_refs, list):
@@ -140,7 +154,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     if set(map(type, object_refs)) - {ObjectRef}:
         wrong = next(ref for ref in object_refs if type(ref) is not ObjectRef)
         raise TypeError(
-            f"Attempting to call `get` on the value {wrong}, which is not an shoal.ObjectRef. "
+            f"Attempting to call `get` on the value {wrong}, which is not a shoal.ObjectRef. "
             "Please make sure all elements in the list are ObjectRefs."
         )
     return core.values.get_many(object_refs, timeout)
@@ -164,7 +178,7 @@ def wait(
     if not isinstance(refs, list):
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got {type(refs)}")
     if timeout is not None:
-        timeout = plain(timeout)
+        timeout = _seconds(timeout)
         if timeout < 0:
             raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     num_returns = plain(num_returns)
@@ -180,6 +194,16 @@ def wait(
     if num_returns > len(refs):
         raise ValueError("num_returns cannot be greater than the number of objects provided to shoal.wait")
     return core.waiting.wait(refs, num_returns, timeout, fetch_local)
+
+
+def _seconds(timeout: Any) -> float:
+    """Raises: TypeError (no number), ValueError (not a number of seconds: NaN)."""
+    seconds = plain(timeout)
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    if seconds != seconds:
+        raise ValueError("timeout must be a number of seconds or None, not NaN")
+    return seconds
 
 
 def get_gpu_ids() -> list[int] | list[str]:

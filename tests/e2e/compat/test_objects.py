@@ -232,6 +232,14 @@ def test_get_without_waiting():
     assert ray.get(ray.put(1), timeout=0) == 1
 
 
+def test_a_timeout_is_a_number_of_seconds():
+    ref = ray.put(1)
+    with pytest.raises(TypeError):
+        ray.get(ref, timeout="1")
+    with pytest.raises(ValueError, match="NaN"):
+        ray.get(ref, timeout=float("nan"))
+
+
 def test_get_raises_the_first_error_without_waiting_for_the_rest():
     signal = new_signal()
     waiting = signal.wait.remote()

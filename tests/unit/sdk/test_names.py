@@ -57,6 +57,22 @@ def test_public_names(module: str) -> None:
     assert [name for name in found.__all__ if not hasattr(found, name)] == []
 
 
+WAYS_OUT = {"cancel": "shoal.kill", "ObjectRefGenerator": "return a list", "timeline": "shoal status"}
+
+
+@pytest.mark.parametrize("name", WAYS_OUT)
+def test_missing_names_of_ray_say_what_to_do(name: str) -> None:
+    assert not hasattr(shoal, name)
+    with pytest.raises(AttributeError, match=f"'{name}': it is not implemented by Shoal.*{WAYS_OUT[name]}"):
+        getattr(shoal, name)
+
+
+def test_another_missing_name_is_not_explained() -> None:
+    name = "gett"
+    with pytest.raises(AttributeError, match=r"^module 'shoal' has no attribute 'gett'$"):
+        getattr(shoal, name)
+
+
 def test_errors() -> None:
     found = {name for name, _ in inspect.getmembers(exceptions, inspect.isclass) if not name.startswith("_")}
     assert found - {"Any", "ClassVar"} == set(ERRORS.split())

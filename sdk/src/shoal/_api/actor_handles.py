@@ -108,7 +108,7 @@ class ActorMethod:
                 retry_exceptions = pickled_exceptions(options.retry_exceptions)
         if streaming:
             raise ValueError(
-                f"{state.class_name}.{self._name} is a generator: streaming its results is not supported yet. "
+                f"{state.class_name}.{self._name}: streaming the results of a generator is not supported yet. "
                 "Return a list, or give num_returns=<number of values>."
             )
         if 0 < state.max_pending_calls <= client.pending_calls:
@@ -253,7 +253,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     Raises: ValueError for what is not a handle, ActorHandleNotFoundError for one of an earlier session.
     """
     if not isinstance(actor, ActorHandle):
-        raise ValueError(f"shoal.kill() only supported for actors. For tasks, try shoal.cancel(). Got: {type(actor)}.")
+        raise ValueError(f"shoal.kill() only supported for actors: tasks cannot be cancelled yet. Got: {type(actor)}.")
     core = _current.connected()
     if actor._shoal_epoch != _current.epoch:
         raise _stale_handle(actor)

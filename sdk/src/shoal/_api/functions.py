@@ -122,7 +122,7 @@ class RemoteFunction(Generic[P, R]):
             options.num_returns is None and inspect.isgeneratorfunction(definition.target)
         ):
             raise ValueError(
-                f"{definition.name} is a generator function: streaming its results is not supported yet. "
+                f"{definition.name}: streaming the results of a generator is not supported yet. "
                 "Return a list, or give num_returns=<number of values>."
             )
         function_id = definition.exported_id()

@@ -37,7 +37,7 @@ class Values:
         """As ``shoal.put``."""
         if isinstance(value, ObjectRef):
             raise TypeError(
-                "Calling 'put' on an shoal.ObjectRef is not allowed. "
+                "Calling 'put' on a shoal.ObjectRef is not allowed. "
                 "If you really want to do this, you can wrap the ObjectRef in a list and call 'put' on it."
             )
         return self.put_serialized(serialize(value, "the put value"))

@@ -22,6 +22,8 @@ def target_of(address: str | None) -> str:
     """What ``init(address)`` connects to: "auto", "host:port", a gateway; "" = a cluster of its own."""
     if address == "local":
         return ""
+    if address is not None and not isinstance(address, str):
+        raise TypeError(f"address must be None or a str, not {type(address).__name__}")
     named = os.environ.get(ADDRESS_VARIABLE, "") if address in (None, "auto") else address
     if named in (None, "", "local"):
         return "auto" if address == "auto" or (address is None and not named and local_nodes.running_clusters()) else ""

@@ -58,3 +58,8 @@ def test_without_any_token_the_cluster_is_asked_without(tmp_path, monkeypatch: p
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert address.token_for("10.0.0.2:1") == ""
+
+
+def test_an_address_is_text() -> None:
+    with pytest.raises(TypeError, match="address must be None or a str, not int"):
+        address.target_of(5)  # type: ignore[arg-type]
