@@ -500,6 +500,7 @@ class TestProcesses:
             return command(os.getpid())
 
         assert shoal.get(my_function.options(name="my name").remote()) == "shoal::my name"
+        assert shoal.get(my_function.options(name="my\0name", max_retries=0).remote()) == "shoal::my name"
 
     @pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}, {"concurrency_groups": {"io": 1}}], ids=repr)
     def test_title_is_the_actors_class_and_method(self, options):

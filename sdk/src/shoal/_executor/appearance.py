@@ -135,7 +135,7 @@ class Appearance:
         """What runs now; it costs some microseconds, so look at ``title`` first."""
         with self._title_lock:
             self.title = title
-            setproctitle.setproctitle(f"shoal::{title}")
+            setproctitle.setproctitle(f"shoal::{title}".replace("\0", " "))  # no title may hold it
 
     def rest(self) -> None:
         """Nothing runs. Told by the background thread, so that calls one after the other pay nothing for it."""
