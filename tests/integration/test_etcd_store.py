@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support import servers as servers_module
+from support import server_hosts
 from support.servers import EtcdServer, running
 
 from shoal_common.metadata import LeaseExpired, MetadataStoreError, RevisionConflict, WatchEvent, WatchLagged
@@ -303,7 +303,8 @@ async def test_several_endpoints_of_one_cluster(server: EtcdServer, tmp_path: Pa
 
 
 def test_a_server_that_is_not_installed_fails_ci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers_module, "_PATH", str(tmp_path))
+    monkeypatch.setattr(server_hosts, "_PATH", str(tmp_path))
+    monkeypatch.setenv(server_hosts.WHERE, "machine")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install etcd-server"):
         EtcdServer(tmp_path)

@@ -44,7 +44,7 @@ def test_tasks_and_nested_tasks(outside: Outside) -> None:
 
 def test_actors_on_both_nodes(outside: Outside) -> None:
     output = outside.run("""
-        ray.init(namespace="ns")
+        ray.init(namespace="ns", logging_level="ERROR")
 
         @ray.remote(num_cpus=0)
         class Counter:
@@ -213,7 +213,7 @@ def test_what_tasks_print_arrives(outside: Outside) -> None:
 def test_two_clients_share_the_cluster_and_its_named_actors(outside: Outside) -> None:
     with (
         outside.client("""
-            ray.init(namespace="shared")
+            ray.init(namespace="shared", logging_level="ERROR")
             @ray.remote(num_cpus=0)
             class Board:
                 def __init__(self):
@@ -227,7 +227,7 @@ def test_two_clients_share_the_cluster_and_its_named_actors(outside: Outside) ->
         """) as first,
         outside.client("""
             command()
-            ray.init(namespace="shared")
+            ray.init(namespace="shared", logging_level="ERROR")
             report(lines=ray.get(ray.get_actor("board").write.remote("second")))
         """) as second,
     ):
@@ -306,7 +306,7 @@ def test_modules_next_to_the_script_travel(outside: Outside, tmp_path_factory: p
         "def square(x):\n    return x * x\n"
     )
     (directory / "main.py").write_text(
-        "import shoal as ray\nimport helpers\nfrom shapes.area import Square\nray.init()\n"
+        "import shoal as ray\nimport helpers\nfrom shapes.area import Square\nray.init(logging_level='ERROR')\n"
         "@ray.remote\ndef work(s):\n    return type(s)(helpers.scale(s.side))\n"
         "print(ray.get(work.remote(Square(2))) == Square(12), ray.get(ray.remote(helpers.scale).remote(1)))\n"
         "@ray.remote(retry_exceptions=[helpers.Failure], max_retries=3)\ndef flaky(c):\n"

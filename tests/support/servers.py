@@ -285,14 +285,24 @@ def running(*servers: Server | EtcdCluster) -> Iterator[None]:
             server.kill()
 
 
-_ports = itertools.count(20_000 + os.getpid() % 10_000)
+def _ports_of_this_process() -> Iterator[int]:
+    """Below the ephemeral ports, and none of those of the processes that run tests beside this one."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = 12_000 // workers
+    # Two checkouts may be tested at a time.
+    offset = os.getpid() * 7
+    return (20_000 + number * size + (offset + count) % size for count in itertools.count())
+
+
+_ports = _ports_of_this_process()
 
 
 def free_port() -> int:
-    """Each time another one, below the ephemeral ports: no client takes it while its server is down for a moment."""
-    for port in itertools.takewhile(lambda port: port < 32_000, _ports):
+    """Each time another one: no client takes it while its server is down for a moment."""
+    for port in itertools.islice(_ports, 1000):
         with socket.socket() as probe:
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
-    raise RuntimeError("no free port below 32000")
+    raise RuntimeError("a thousand ports, and none is free")
