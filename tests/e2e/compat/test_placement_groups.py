@@ -439,9 +439,18 @@ def test_what_waits_for_a_removed_group_fails() -> None:
 def test_what_comes_after_the_removal_fails() -> None:
     pg = created({"CPU": 1})
     ray.util.remove_placement_group(pg)
-    for ref in (where.options(scheduling_strategy=In(pg)).remote(), pg.ready()):
-        with pytest.raises(exceptions.TaskPlacementGroupRemoved):
-            ray.get(ref, timeout=30)
+
+    def refused() -> bool:
+        try:
+            ray.get(where.options(scheduling_strategy=In(pg)).remote(), timeout=30)
+        except exceptions.TaskPlacementGroupRemoved:
+            return True
+        return False
+
+    # The nodes hear of it after the caller.
+    eventually(refused, "its node knows that the group is removed")
+    with pytest.raises(exceptions.TaskPlacementGroupRemoved):
+        ray.get(pg.ready(), timeout=30)
     actor = Actor.options(scheduling_strategy=In(pg)).remote()
     with pytest.raises(exceptions.ActorPlacementGroupRemoved):
         ray.get(actor.where.remote(), timeout=30)

@@ -185,7 +185,11 @@ def placement_group(
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:
-    """Give its bundles back. What runs in them is killed, what waits for them fails. Idempotent."""
+    """Give its bundles back. What runs in them is killed, what waits for them fails. Idempotent.
+
+    Returns when the GCS has written it down; the nodes hear of it a moment later, and what is submitted until then may
+    still run.
+    """
     assert placement_group is not None
     _current.connected().gcs.groups.remove(placement_group.id)
 
