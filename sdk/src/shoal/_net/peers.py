@@ -132,9 +132,10 @@ class Peers:
             listener.settled(connection)
 
     def _on_closed(self, connection: Connection, reason: str) -> None:
-        worker_id = connection.peer_worker_id
         self._settled(connection)
         with self._lock:
+            # Only now: a refused connection may end while ``connect``, under this lock, has not named its peer yet.
+            worker_id = connection.peer_worker_id
             self._open.discard(connection)
             if self._connections.get(worker_id) is connection:
                 del self._connections[worker_id]
