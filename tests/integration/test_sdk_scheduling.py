@@ -4,10 +4,12 @@ tell what has begun, and what a wrong schedule would never begin shows as a time
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 
 import pytest
-from support.actors import Gate, Gauge, Record
+from support.actors import Gate, Record
 from support.drivers import Driver
 
 import shoal
@@ -328,6 +330,12 @@ def test_timeout_inside_a_task():
 # --- resources -----------------------------------------------------------------------------------------------------
 
 
+def most_at_once(spans):
+    """Of ``(began, ended, amount)``, in the clock that all processes of the machine share."""
+    changes = sorted(change for began, ended, amount in spans for change in ((began, amount), (ended, -amount)))
+    return max(itertools.accumulate(amount for _, amount in changes))
+
+
 @pytest.mark.parametrize(
     ("options", "most"),
     [
@@ -343,39 +351,35 @@ def test_timeout_inside_a_task():
 )
 def test_no_more_at_once_than_fit(options, most):
     start(num_cpus=2, resources={"disk": 3})
-    gauge = Gauge.remote()
 
     @shoal.remote(**options)
     def task():
-        # Asked and not waited for in ``get``, which would lend the CPU.
-        gauge.enter.remote()
+        began = time.monotonic()
         pass_time(0.005)
-        gauge.leave.remote()
+        return began, time.monotonic(), 1
 
-    shoal.get([task.remote() for _ in range(60)], timeout=PATIENCE_S)
-    assert 1 <= shoal.get(gauge.most.remote()) <= most
+    spans = shoal.get([task.remote() for _ in range(60)], timeout=PATIENCE_S)
+    assert most_at_once(spans) <= most
 
 
 def test_kinds_of_tasks_share_what_there_is():
     start(num_cpus=2, resources={"disk": 1})
-    gauge = Gauge.remote()
 
     @shoal.remote
     def task(amount, disk):
-        gauge.enter.remote(amount, "CPU")
-        gauge.enter.remote(disk, "disk")
+        began = time.monotonic()
         pass_time(0.002)
-        gauge.leave.remote(disk, "disk")
-        gauge.leave.remote(amount, "CPU")
+        ended = time.monotonic()
+        return (began, ended, amount), (began, ended, disk)
 
     refs = []
     for number in range(120):
         amount = [1, 0.5, 0.25, 2][number % 4]
         disk = [0, 0.5, 1][number % 3]
         refs.append(task.options(num_cpus=amount, resources={"disk": disk} if disk else {}).remote(amount, disk))
-    shoal.get(refs, timeout=PATIENCE_S)
-    assert shoal.get(gauge.most.remote("CPU")) <= 2
-    assert shoal.get(gauge.most.remote("disk")) <= 1
+    cpus, disks = zip(*shoal.get(refs, timeout=PATIENCE_S), strict=True)
+    assert most_at_once(cpus) <= 2
+    assert most_at_once(disks) <= 1
 
 
 def test_actors_hold_what_they_ask_for():
@@ -462,37 +466,34 @@ def test_request_that_waits_for_a_large_share_is_not_starved():
 
 @pytest.mark.parametrize("address", ["auto", "host:port"])
 def test_two_drivers_share_the_cpus(address):
-    context = start(num_cpus=2, namespace="shared")
-    gauge = Gauge.options(name="gauge").remote()
-    shoal.get(gauge.most.remote())
+    context = start(num_cpus=2)
 
     @shoal.remote
     def task():
-        gauge.enter.remote()
+        began = time.monotonic()
         pass_time(0.005)
-        gauge.leave.remote()
+        return began, time.monotonic(), 1
 
     refs = [task.remote() for _ in range(100)]
     target = "auto" if address == "auto" else context.address_info["address"]
     program = f"""
-        ray.init(address={target!r}, namespace="shared", logging_level="ERROR")
-        gauge = ray.get_actor("gauge")
+        ray.init(address={target!r}, logging_level="ERROR")
 
         @ray.remote
         def task():
-            gauge.enter.remote()
+            began = time.monotonic()
             time.sleep(0.005)
-            gauge.leave.remote()
+            return began, time.monotonic(), 1
 
-        ray.get([task.remote() for _ in range(100)], timeout=60)
-        report(cpus=ray.cluster_resources()["CPU"], node=ray.get_runtime_context().get_node_id())
+        spans = ray.get([task.remote() for _ in range(100)], timeout=60)
+        node = ray.get_runtime_context().get_node_id()
+        report(spans=spans, cpus=ray.cluster_resources()["CPU"], node=node)
     """
     with Driver(program) as driver:
         facts = driver.report()
         assert driver.wait() == 0, driver.text
-    shoal.get(refs, timeout=PATIENCE_S)
-    assert facts == {"cpus": 2, "node": context.address_info["node_id"]}
-    assert shoal.get(gauge.most.remote()) <= 2
+    assert (facts["cpus"], facts["node"]) == (2, context.address_info["node_id"])
+    assert most_at_once([*shoal.get(refs, timeout=PATIENCE_S), *facts["spans"]]) <= 2
 
 
 def pass_time(seconds: float = 0.001) -> None:

@@ -33,25 +33,6 @@ class Gate:
 
 
 @shoal.remote(num_cpus=0)
-class Gauge:
-    """How many are inside at once."""
-
-    def __init__(self) -> None:
-        self._now: dict[str, float] = {}
-        self._most: dict[str, float] = {}
-
-    def enter(self, amount: float = 1, name: str = "") -> None:
-        self._now[name] = self._now.get(name, 0) + amount
-        self._most[name] = max(self._most.get(name, 0), self._now[name])
-
-    def leave(self, amount: float = 1, name: str = "") -> None:
-        self._now[name] -= amount
-
-    def most(self, name: str = "") -> float:
-        return self._most.get(name, 0)
-
-
-@shoal.remote(num_cpus=0)
 class Record:
     """What has been noted, in the order in which it arrived."""
 

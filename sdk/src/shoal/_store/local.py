@@ -51,6 +51,8 @@ class LocalStore(StoreClient):
         self._worker_id = worker_id
         self._arena: mmap.mmap | None = None
         self._map_lock = GuardedLock()
+        #: Of the trackers: an exception out of a signal's handler must not come between a pin and its tracker.
+        self._pin_lock = GuardedLock()
         self._pins: dict[bytes, _PinTracker] = {}
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
@@ -123,23 +125,25 @@ class LocalStore(StoreClient):
 
     def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
         answer = self._locate(object_id, home, timeout)
-        array_type = ctypes.c_char * answer.size
-        address = 0
-        if answer.path:
-            try:
-                address = _map_file(answer.path, answer.size)
-            except OSError as error:
-                self._raylet.send(ObjectUnpin(object_id))
-                raise exceptions.ObjectLostError(
-                    object_id.hex(), detail=f"Its file cannot be mapped: {error}"
-                ) from error
-            array = array_type.from_address(address)
-        else:
-            array = array_type.from_buffer(self._mapped(), answer.offset)
-        tracker = _PinTracker(array, self._unpinned.append)
-        tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
-        self._trackers[id(tracker)] = self._pins[object_id] = tracker
-        return array
+        arena = None if answer.path else self._mapped()
+        with self._pin_lock:
+            array_type = ctypes.c_char * answer.size
+            address = 0
+            if arena is None:
+                try:
+                    address = _map_file(answer.path, answer.size)
+                except OSError as error:
+                    self._raylet.send(ObjectUnpin(object_id))
+                    raise exceptions.ObjectLostError(
+                        object_id.hex(), detail=f"Its file cannot be mapped: {error}"
+                    ) from error
+                array = array_type.from_address(address)
+            else:
+                array = array_type.from_buffer(arena, answer.offset)
+            tracker = _PinTracker(array, self._unpinned.append)
+            tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
+            self._trackers[id(tracker)] = self._pins[object_id] = tracker
+            return array
 
     def uncache(self, object_ids: list[bytes]) -> None:
         """Let go of pins that no value uses."""
@@ -152,16 +156,17 @@ class LocalStore(StoreClient):
     def release_unpinned(self) -> None:
         """Tell the raylet of the pins that ended. Called where no lock is held."""
         while self._unpinned:
-            try:
-                tracker = self._unpinned.popleft()
-            except IndexError:
-                return
-            del self._trackers[id(tracker)]
-            if self._pins.get(tracker.object_id) is tracker:
-                del self._pins[tracker.object_id]
-            if tracker.unmap_at:
-                _libc.munmap(tracker.unmap_at, tracker.size)
-            self._raylet.send(ObjectUnpin(tracker.object_id))
+            with self._pin_lock:
+                try:
+                    tracker = self._unpinned.popleft()
+                except IndexError:
+                    return
+                del self._trackers[id(tracker)]
+                if self._pins.get(tracker.object_id) is tracker:
+                    del self._pins[tracker.object_id]
+                if tracker.unmap_at:
+                    _libc.munmap(tracker.unmap_at, tracker.size)
+                self._raylet.send(ObjectUnpin(tracker.object_id))
 
     def close(self) -> None:
         """Give the mapping up; views that still live keep it until they go."""
