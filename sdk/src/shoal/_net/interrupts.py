@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import contextlib
 import os
 import signal
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -61,7 +63,8 @@ class _Deferred:
 
 #: What has come while the main thread was busy.
 noted: list[tuple[Handler, int, FrameType | None]] = []
-_locks: weakref.WeakSet[GuardedLock] = weakref.WeakSet()
+#: No ``WeakSet``: other threads make locks while it is gone through.
+_locks: set[weakref.ref[GuardedLock]] = set()
 _on = False
 _turn = 0
 main_thread = threading.main_thread().ident
@@ -73,7 +76,7 @@ class GuardedLock(_thread.RLock):  # type: ignore[misc]
     """A reentrant lock; no handler runs while the main thread holds it."""
 
     def __init__(self) -> None:
-        _locks.add(self)
+        _locks.add(weakref.ref(self, _locks.discard))
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -87,9 +90,18 @@ class GuardedLock(_thread.RLock):  # type: ignore[misc]
         return bool(self._is_owned())  # type: ignore[attr-defined]
 
 
+_uncut = GuardedLock()
+_nothing = contextlib.nullcontext()
+
+
+def uncut() -> AbstractContextManager[Any]:
+    """Within it no handler runs, as under a lock; but it keeps no other thread out, and so waits for none."""
+    return _uncut if threading.get_ident() == main_thread else _nothing
+
+
 def busy() -> bool:
     """Asked in the main thread: whether an exception would cut something in two."""
-    return in_reactor or any(lock.held() for lock in _locks)
+    return in_reactor or any((lock := each()) is not None and lock.held() for each in tuple(_locks))
 
 
 def deliver() -> None:

@@ -54,11 +54,22 @@ class Values:
             else:
                 entry = ObjectEntry(object_id, INLINE, serialized.pickled)
         else:
-            self.write(object_id, serialized, process.worker_id)
-            entry = ObjectEntry(object_id, STORED, b"", size, process.node_id)
+            return self._put_stored(object_id, serialized, size)
         if serialized.contained:
             entry.contained = serialized.contained
         return process.table.add(entry)
+
+    def _put_stored(self, object_id: bytes, serialized: Serialized, size: int) -> ObjectRef[Any]:
+        process = self._process
+        try:
+            self.write(object_id, serialized, process.worker_id)
+            entry = ObjectEntry(object_id, STORED, b"", size, process.node_id)
+            if serialized.contained:
+                entry.contained = serialized.contained
+            return process.table.add(entry)
+        except BaseException:  # an interrupt behind the seal too: nobody would free the object
+            process.raylets.free(process.node_id, [object_id])
+            raise
 
     def write(self, object_id: bytes, serialized: Serialized, owner: bytes) -> int:
         """Store a packed value; returns its size in bytes."""

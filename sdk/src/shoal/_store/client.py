@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shoal import exceptions
+from shoal._net import interrupts
 from shoal._net.connection import Connection
 from shoal._net.reactor import Reactor, Waiter
 from shoal_common.channel.frames import (
@@ -39,8 +40,9 @@ class Question:
         #: Called with the answer, or None when there will be none, under the process's lock.
         self.then = then
         self.waiter = Waiter()
+        #: The answer. Who empties it has what the answer gives, and keeps it or gives it back.
         self.box: list[Any] = []
-        #: Nobody waits any more: takes back what the answer gives.
+        #: Nobody wants it any more: takes back what the answer gives.
         self.undo: Message | None = None
 
 
@@ -111,7 +113,8 @@ class StoreClient(ABC):
             for each in self._coming.pop(object_id):
                 each()
 
-        self._question(lambda request: ObjectGet(request, object_id, home), answered)
+        question = self._new_question(answered)
+        self._send(question, ObjectGet(question.request, object_id, home))
 
     def was_brought(self, object_id: bytes) -> bool:
         """Whether it is here, or has been: asks nobody."""
@@ -134,56 +137,60 @@ class StoreClient(ABC):
         """Let go of everything but what values still use."""
 
     def _ask_for_room(self, object_id: bytes, size: int, owner: bytes) -> ObjectCreated:
-        """Raises: ObjectStoreFullError, OutOfDiskError."""
-        question = self._question(lambda request: ObjectCreate(request, object_id, size, owner))
-        answer: ObjectCreated = self._answer(question, ObjectAbort(object_id))
-        if answer.error:
-            raise store_error(answer.error, object_id)
-        return answer
+        """Who does not use it aborts the object. Raises: ObjectStoreFullError, OutOfDiskError."""
+        question = self._new_question()
+        try:
+            self._send(question, ObjectCreate(question.request, object_id, size, owner))
+            answer: ObjectCreated = self._answer(question)
+            if answer.error:
+                raise store_error(answer.error, object_id)
+            return answer
+        except BaseException:
+            self._take_back(question, ObjectAbort(object_id))
+            raise
 
-    def _locate(self, object_id: bytes, home: bytes, timeout: float | None) -> ObjectLocated:
-        """Pins the object. Raises: as ``load``, LocalRayletDiedError."""
-        question = self._question(lambda request: ObjectGet(request, object_id, home))
-        undo = ObjectUnpin(object_id)
-        if timeout is not None and not self._wait(question, undo, timeout):
+    def _locate(self, question: Question, object_id: bytes, home: bytes, timeout: float | None) -> ObjectLocated:
+        """Pins the object: who asks takes the answer out of the box when there is something that ends the pin, and
+        otherwise has it taken back. Raises: as ``load``, LocalRayletDiedError."""
+        self._send(question, ObjectGet(question.request, object_id, home))
+        if timeout is not None and not self._reactor.wait(question.waiter, timeout):
             # The answer may be on its way, and has pinned the object then.
             self._raylet.send(ObjectGetEnd(question.request, object_id))
-        located: ObjectLocated = self._answer(question, undo)
+        located: ObjectLocated = self._answer(question)
         if located.error:
             raise store_error(located.error, object_id)
         return located
 
     # -- answers ------------------------------------------------------------------------------------
 
-    def _question(self, make: Callable[[int], Message], then: Callable[[Any], None] | None = None) -> Question:
-        request = next(self._requests)
-        question = self._questions[request] = Question(request, then)
-        self._raylet.send(make(request))
+    def _new_question(self, then: Callable[[Any], None] | None = None) -> Question:
+        return Question(next(self._requests), then)
+
+    def _send(self, question: Question, message: Message) -> None:
+        self._questions[question.request] = question
+        self._raylet.send(message)
         if self._raylet.closed:
             self.on_raylet_lost(self._node_error)  # it was gone before the question was noted
-        return question
 
-    def _answer(self, question: Question, undo: Message | None = None) -> Any:
-        """Raises: LocalRayletDiedError when none will come."""
-        self._wait(question, undo)
+    def _answer(self, question: Question) -> Any:
+        """Stays in the box. Raises: LocalRayletDiedError when none will come."""
+        self._reactor.wait(question.waiter)
         if not question.box:
             raise self._node_error.with_traceback(None)
         return question.box[0]
 
-    def _wait(self, question: Question, undo: Message | None, timeout: float | None = None) -> bool:
-        """``undo``: takes back what the answer gives, in case the wait is interrupted (by Ctrl-C, a time limit)."""
-        try:
-            return self._reactor.wait(question.waiter, timeout)
-        except BaseException:
+    def _take_back(self, question: Question, undo: Message) -> None:
+        """What the answer gives, or will give, unless somebody has it: at whatever moment the wait for it, or what was
+        made of it, was interrupted (by Ctrl-C, a time limit)."""
+        with interrupts.uncut():
             question.undo = undo
-            self._take_back(question)
-            raise
+            self._undo(question)
 
-    def _take_back(self, question: Question) -> None:
+    def _undo(self, question: Question) -> None:
         try:
             answer = question.box.pop()
         except IndexError:
-            return  # it has not come yet, or another thread is at it
+            return  # it has not come yet, or somebody has it
         if question.undo is not None and not answer.error:
             self._raylet.send(question.undo)
 
@@ -191,7 +198,7 @@ class StoreClient(ABC):
         question = self._questions.pop(answer.request)
         question.box.append(answer)
         if question.undo is not None:
-            self._take_back(question)
+            self._undo(question)
         self._reactor.finish(question.waiter)
         if question.then is not None:
             question.then(answer)

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any
 
 from shoal import exceptions
+from shoal._net import interrupts
 from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal._store.client import StoreClient
@@ -51,8 +52,6 @@ class LocalStore(StoreClient):
         self._worker_id = worker_id
         self._arena: mmap.mmap | None = None
         self._map_lock = GuardedLock()
-        #: Of the trackers: an exception out of a signal's handler must not come between a pin and its tracker.
-        self._pin_lock = GuardedLock()
         self._pins: dict[bytes, _PinTracker] = {}
         #: Object id -> its pickle and buffers, as views that keep the pin.
         self._cached: dict[bytes, tuple[memoryview, list[memoryview]]] = {}
@@ -124,26 +123,31 @@ class LocalStore(StoreClient):
         return object_id in self._cached or object_id in self._pins
 
     def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
-        answer = self._locate(object_id, home, timeout)
-        arena = None if answer.path else self._mapped()
-        with self._pin_lock:
-            array_type = ctypes.c_char * answer.size
-            address = 0
-            if arena is None:
-                try:
-                    address = _map_file(answer.path, answer.size)
-                except OSError as error:
-                    self._raylet.send(ObjectUnpin(object_id))
-                    raise exceptions.ObjectLostError(
-                        object_id.hex(), detail=f"Its file cannot be mapped: {error}"
-                    ) from error
-                array = array_type.from_address(address)
-            else:
-                array = array_type.from_buffer(arena, answer.offset)
-            tracker = _PinTracker(array, self._unpinned.append)
-            tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
-            self._trackers[id(tracker)] = self._pins[object_id] = tracker
-            return array
+        question = self._new_question()
+        try:
+            answer = self._locate(question, object_id, home, timeout)
+            arena = None if answer.path else self._mapped()
+            # An exception out of a signal's handler must not come between a pin and its tracker.
+            with interrupts.uncut():
+                array_type = ctypes.c_char * answer.size
+                address = 0
+                if arena is None:
+                    try:
+                        address = _map_file(answer.path, answer.size)
+                    except OSError as error:
+                        detail = f"Its file cannot be mapped: {error}"
+                        raise exceptions.ObjectLostError(object_id.hex(), detail=detail) from error
+                    array = array_type.from_address(address)
+                else:
+                    array = array_type.from_buffer(arena, answer.offset)
+                tracker = _PinTracker(array, self._unpinned.append)
+                tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
+                self._trackers[id(tracker)] = self._pins[object_id] = tracker
+                question.box.clear()
+                return array
+        except BaseException:
+            self._take_back(question, ObjectUnpin(object_id))
+            raise
 
     def uncache(self, object_ids: list[bytes]) -> None:
         """Let go of pins that no value uses."""
@@ -156,7 +160,7 @@ class LocalStore(StoreClient):
     def release_unpinned(self) -> None:
         """Tell the raylet of the pins that ended. Called where no lock is held."""
         while self._unpinned:
-            with self._pin_lock:
+            with interrupts.uncut():
                 try:
                     tracker = self._unpinned.popleft()
                 except IndexError:

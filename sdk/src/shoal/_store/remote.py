@@ -67,7 +67,9 @@ class RemoteStore(StoreClient):
         super().abort(object_id)
 
     def _write(self, object_id: bytes, at: int, chunk: memoryview) -> Question:
-        return self._question(lambda request: ObjectWrite(request, object_id, at, chunk))
+        question = self._new_question()
+        self._send(question, ObjectWrite(question.request, object_id, at, chunk))
+        return question
 
     def _check_written(self, object_id: bytes, question: Question) -> None:
         written: ObjectWritten = self._answer(question)
@@ -95,23 +97,29 @@ class RemoteStore(StoreClient):
 
     def _fetch(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
         """A copy of the object's bytes. Raises: as ``load``, LocalRayletDiedError."""
-        size = self._locate(object_id, home, timeout).size
-        array = (ctypes.c_char * size)()
-        target = memoryview(array).cast("B")
-        under_way: deque[tuple[int, Question]] = deque()
+        question = self._new_question()
+        unpin = ObjectUnpin(object_id)
         try:
+            size = self._locate(question, object_id, home, timeout).size
+            array = (ctypes.c_char * size)()
+            target = memoryview(array).cast("B")
+            under_way: deque[tuple[int, Question]] = deque()
             for at in range(0, size, CHUNK_BYTES):
                 if len(under_way) == CHUNKS_UNDER_WAY:
                     self._take(object_id, target, *under_way.popleft())
                 under_way.append((at, self._read(object_id, at, min(CHUNK_BYTES, size - at))))
             while under_way:
                 self._take(object_id, target, *under_way.popleft())
-        finally:
-            self._raylet.send(ObjectUnpin(object_id))
-        return array
+            self._take_back(question, unpin)  # the copy needs no pin
+            return array
+        except BaseException:
+            self._take_back(question, unpin)
+            raise
 
     def _read(self, object_id: bytes, at: int, length: int) -> Question:
-        return self._question(lambda request: ObjectRead(request, object_id, at, length))
+        question = self._new_question()
+        self._send(question, ObjectRead(question.request, object_id, at, length))
+        return question
 
     def _take(self, object_id: bytes, target: memoryview, at: int, question: Question) -> None:
         part: ObjectPart = self._answer(question)
