@@ -11,7 +11,7 @@ from shoal import _context, exceptions
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._values.serialization import Serialized, loads, serialize
 from shoal._wire.peer_frames import TaskPush, TaskReply, Value
-from shoal._wire.value_kinds import ERROR, INLINE, PACKED, STORED
+from shoal._wire.value_kinds import BYTES, ERROR, INLINE, STORED
 from shoal_common import ids
 
 #: Values that go along with one reply, in bytes; the others go to the object store.
@@ -34,13 +34,10 @@ def result_reply(
     Raises: TypeError, ValueError when that is not what ``num_returns`` says; what a generator raises that runs again.
     """
     if push.num_returns == 1:
+        if type(result) is bytes and _goes_along(core, caller, len(result)):
+            return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, BYTES, result)
         serialized = serialize(result, "the return value")
-        size = len(serialized.pickled)
-        if (
-            not serialized.buffers
-            and not serialized.contained
-            and (size <= SMALL_BYTES or (size <= MAX_INLINE_BYTES and core.peers.has_room(caller)))
-        ):
+        if not serialized.buffers and not serialized.contained and _goes_along(core, caller, len(serialized.pickled)):
             return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
         values = [_value(core, caller, push, 0, serialized, 0)]
     else:
@@ -58,6 +55,11 @@ def result_reply(
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
 
 
+def _goes_along(core: CoreWorker, caller: bytes, size: int, limit: int = MAX_INLINE_BYTES) -> bool:
+    """Whether a value of so many bytes is sent to the caller: the others go to the object store."""
+    return size <= SMALL_BYTES or (size <= limit and core.peers.has_room(caller))
+
+
 def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serialized: Serialized, inlined: int) -> Value:
     """``inlined``: bytes of values that go along already."""
     contained = None
@@ -65,14 +67,10 @@ def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serializ
         with core.lock:
             contained = core.borrowing.lend(serialized.contained, core.peers.address_of(caller))
     size = serialized.size
-    if size > SMALL_BYTES and (
-        size > MAX_INLINE_BYTES or inlined + size > MAX_INLINED_BYTES or not core.peers.has_room(caller)
-    ):
+    if not _goes_along(core, caller, size, min(MAX_INLINE_BYTES, MAX_INLINED_BYTES - inlined)):
         size = core.values.write(ids.object_of_task(ids.TaskID(push.task_id), index), serialized, caller)
         return Value(STORED, b"", size, core.node_id, contained)
-    if serialized.buffers:
-        return Value(PACKED, serialized.packed(), contained=contained)
-    return Value(INLINE, serialized.pickled, contained=contained)
+    return Value(*serialized.inline(), contained=contained)
 
 
 def error_reply(core: CoreWorker, actor: Actor | None, push: TaskPush, error: BaseException, started: int) -> TaskReply:

@@ -12,11 +12,19 @@ from shoal._core.tasks import References
 from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
-from shoal._values.serialization import APART_BYTES, PLAIN, Serialized, loads, loads_packed, serialize_arguments
+from shoal._values.serialization import (
+    APART_BYTES,
+    PLAIN,
+    Serialized,
+    load_inline,
+    loads,
+    loads_packed,
+    serialize_arguments,
+)
 from shoal._values.text import require_unicode
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import Argument, TaskPush, Value
-from shoal._wire.value_kinds import ASK, ERROR, INLINE, PACKED
+from shoal._wire.value_kinds import ASK, ERROR, STORED
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -168,14 +176,12 @@ def load_arguments(
             positional = list(args)
             for argument in push.refs:
                 value = argument.value
-                if value.kind == INLINE:
-                    loaded = loads(value.payload)
-                elif value.kind == PACKED:
-                    loaded = loads_packed(value.payload)
-                elif value.kind == ASK:
+                if value.kind == ASK:
                     loaded = values.get_owned(argument.object_id, argument.owner)
-                else:
+                elif value.kind == STORED:
                     loaded = values.load_stored(argument.object_id, value.node_id)
+                else:
+                    loaded = load_inline(value.kind, value.payload)
                 if argument.position >= 0:
                     positional[argument.position] = loaded
                 else:

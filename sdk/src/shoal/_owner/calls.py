@@ -13,7 +13,7 @@ from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import Waiting
 from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import TaskPush, TaskReply, Value
-from shoal._wire.value_kinds import ERROR, INLINE, PENDING
+from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PENDING
 from shoal_common.ids import FIRST_RETURN, object_of_task
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ class Calls:
         if reply.borrowed is not None:
             for object_id in reply.borrowed:
                 self._process.table.add_borrower(object_id, worker_id)
-        if reply.kind == INLINE:
+        if reply.kind == INLINE or reply.kind == BYTES:
             entry = record.entries[0]
-            entry.state = INLINE
+            entry.state = reply.kind
             entry.payload = reply.payload
             record.holds = None
             if entry.watchers is not None or entry.tracker is None:

@@ -12,8 +12,8 @@ from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
-from shoal._values.serialization import Serialized, loads, loads_packed, serialize
-from shoal._wire.value_kinds import ENDED, ERROR, INLINE, PACKED, PENDING, STORED
+from shoal._values.serialization import Serialized, load_inline, loads, serialize
+from shoal._wire.value_kinds import ENDED, ERROR, INLINE, PENDING, STORED
 from shoal_common.channel.frames import WorkerAddress
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ class Values:
             self._borrowing.collect()
         size = serialized.size
         if size <= MAX_INLINE_BYTES:
-            if serialized.buffers:
-                entry = ObjectEntry(object_id, PACKED, serialized.packed())
-            else:
-                entry = ObjectEntry(object_id, INLINE, serialized.pickled)
+            entry = ObjectEntry(object_id, *serialized.inline())
         else:
             return self._put_stored(object_id, serialized, size)
         if serialized.contained:
@@ -154,13 +151,11 @@ class Values:
     def _load(self, entry: ObjectEntry, deadline: float | None) -> Any:
         if entry.state == STORED:
             return self.load_stored(entry.object_id, entry.node_id, deadline)
-        if entry.state == PACKED:
-            return loads_packed(entry.payload)
         if entry.state == ENDED:
             if self._process.closed:  # it has been waited for since before
                 raise exceptions.ShoalSystemError("shoal.shutdown() was called while this was pending")
             raise EarlierSessionError(entry.object_id.hex())
-        return loads(entry.payload)
+        return load_inline(entry.state, entry.payload)
 
     def load_stored(self, object_id: bytes, home: bytes, deadline: float | None = None) -> Any:
         """The value of an object in a node's store. A task gives its CPU to others while it comes from another node,

@@ -24,6 +24,7 @@ from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._values import local_modules as _local_modules
 from shoal._values import ref_pickling as _ref_pickling
 from shoal._values.ref_pickling import collected
+from shoal._wire.value_kinds import BYTES, INLINE, PACKED
 
 ALIGNMENT = 64
 _HEAD = struct.Struct("<II")
@@ -97,6 +98,15 @@ class Serialized:
     def size(self) -> int:
         """Bytes of the packed form; of the plain pickle when there are no buffers."""
         return self.packed_size if self.buffers else len(self.pickled)
+
+    def inline(self) -> tuple[int, bytes]:
+        """As it travels within a message: its kind and payload."""
+        if not self.buffers:
+            return INLINE, self.pickled
+        if self.pickled is _BYTES_APART:
+            value: bytes = self.buffers[0].obj  # type: ignore[assignment]
+            return BYTES, value
+        return PACKED, self.packed()
 
     def write_packed(self, into: memoryview) -> None:
         """Write the packed form at the start of ``into``."""
@@ -174,7 +184,7 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
     reference of an earlier session."""
     kind = type(value)
     if kind in PLAIN:
-        if kind is bytes and out_of_band and len(value) > APART_BYTES:
+        if kind is bytes and out_of_band:
             return Serialized(_BYTES_APART, [memoryview(value)], [])
         return Serialized(pickle.dumps(value, 5), [], [])
     buffers: list[memoryview] = []
@@ -239,6 +249,13 @@ def unpack(data: memoryview | bytes) -> tuple[memoryview, list[memoryview]]:
         buffers.append(view[at : at + n])
         at += n
     return pickled, buffers
+
+
+def load_inline(kind: int, payload: bytes) -> Any:
+    """The value of what came within a message: the counterpart of ``Serialized.inline``."""
+    if kind == BYTES:
+        return payload
+    return loads_packed(payload) if kind == PACKED else loads(payload)
 
 
 def loads_packed(data: memoryview | bytes) -> Any:

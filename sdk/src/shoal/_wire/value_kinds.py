@@ -8,6 +8,8 @@ PENDING = 0
 INLINE = 1
 #: ``payload`` is a pickle with its out-of-band buffers (see shoal._values.serialization).
 PACKED = 2
+#: ``payload`` is the value itself: nobody can change ``bytes``, so that they need no pickle, nor a copy out of one.
+BYTES = 7
 #: It lies in the object store of ``node_id``.
 STORED = 3
 #: ``payload`` is the pickle of an exception.

@@ -10,7 +10,7 @@ import pytest
 from shoal._values.serialization import (
     APART_BYTES,
     Serialized,
-    loads,
+    load_inline,
     loads_packed,
     serialize,
     serialize_arguments,
@@ -34,9 +34,10 @@ def test_long_bytes_are_a_buffer_of_their_own() -> None:
     assert type(value) is bytes and value == LONG
 
 
-def test_short_bytes_are_a_plain_pickle() -> None:
-    serialized = serialize(LONG[:APART_BYTES])
-    assert not serialized.buffers and loads(serialized.pickled) == LONG[:APART_BYTES]
+@pytest.mark.parametrize("value", [b"", b"x", LONG])
+def test_bytes_travel_in_a_message_as_they_are(value: bytes) -> None:
+    kind, payload = serialize(value).inline()
+    assert payload is value and load_inline(kind, payload) is value
 
 
 def test_long_bytes_stay_in_a_pickle_that_takes_no_buffers() -> None:
