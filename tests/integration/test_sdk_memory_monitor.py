@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -26,8 +27,6 @@ def cluster_over_its_threshold():
 
 def hog():
     """Grows until it is stopped, by at most 2 GiB."""
-    import time
-
     kept = []
     for _ in range(16):
         kept.append(bytearray(os.urandom(1 << 20) * 128))
@@ -38,9 +37,9 @@ def hog():
 def test_task_is_killed():
     with pytest.raises(exceptions.OutOfMemoryError) as caught:
         shoal.get(shoal.remote(max_retries=0)(hog).remote(), timeout=PATIENCE_S)
-    assert "hog" in str(caught.value)
-    assert "GiB" in str(caught.value)
-    assert "threshold" in str(caught.value)
+    job_id = shoal.get_runtime_context().get_job_id()
+    for part in ("Task hog", "GiB", "threshold", f"job {job_id}", "shoal::hog (pid "):
+        assert part in str(caught.value)
 
 
 def test_task_is_retried():
@@ -52,6 +51,28 @@ def test_task_is_retried():
         return hog() if len(shoal.get(record.notes.remote())) == 1 else "small this time"
 
     assert shoal.get(grows_once.remote(), timeout=PATIENCE_S) == "small this time"
+
+
+def test_of_two_the_newest_is_killed_and_the_oldest_gets_through():
+    record = Record.remote()
+
+    @shoal.remote(max_retries=1)
+    def grow(name):
+        shoal.get(record.note.remote((name, os.getpid())))
+        notes = shoal.get(record.notes.remote(at_least=2))
+        if len(notes) > 2:
+            return notes
+        kept = np.ones(100 << 20, np.uint8)
+        other = next(pid for _, pid in notes if pid != os.getpid())
+        while os.path.exists(f"/proc/{other}"):
+            time.sleep(0.005)
+        return len(kept)
+
+    first = grow.remote("first")
+    shoal.get(record.notes.remote(at_least=1))
+    second = grow.remote("second")
+    assert shoal.get(first, timeout=PATIENCE_S) == 100 << 20
+    assert [name for name, _ in shoal.get(second, timeout=PATIENCE_S)] == ["first", "second", "second"]
 
 
 def test_actor_is_killed():
@@ -90,8 +111,6 @@ def test_large_objects_are_not_the_workers_memory():
 
     @shoal.remote(max_retries=0)
     def make(array):
-        import time
-
         time.sleep(0.6)  # two looks of the monitor
         return int(array[-1]), array
 

@@ -18,6 +18,8 @@ class ExitKind(enum.StrEnum):
     #: The user's code ended it on purpose.
     INTENDED_USER_EXIT = "INTENDED_USER_EXIT"
     NODE_OUT_OF_MEMORY = "NODE_OUT_OF_MEMORY"
+    #: It used more memory than it had asked for, and was not to.
+    MEMORY_LIMIT = "MEMORY_LIMIT"
 
 
 class RefusalKind(enum.StrEnum):

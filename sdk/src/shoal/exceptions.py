@@ -124,7 +124,8 @@ class NodeDiedError(ShoalError):
 
 
 class OutOfMemoryError(ShoalError):
-    """The node ran out of memory, so that the worker was killed, and no retry applies."""
+    """The worker was killed because its node ran out of memory, and no retry applies; or because it used more than its
+    ``memory``, with ``enforce_memory=True``."""
 
     remedy = (
         "Run fewer at a time (a larger num_cpus each, or memory=<bytes>), keep less in memory, or use a larger node."

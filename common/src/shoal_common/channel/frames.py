@@ -90,6 +90,10 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     strategy: str = ""
     #: Hash of the runtime environment; "" = the job's.
     runtime_env: str = ""
+    #: A worker that grows beyond the ``memory`` among the resources is killed.
+    enforce_memory: bool = False
+    #: Its tasks have retries: where memory is short, they go first.
+    retriable: bool = True
 
 
 class LeaseDemand(Message, tag=10):
@@ -136,6 +140,8 @@ class LeaseLost(Message, tag=13):
     detail: str
     #: Its placement group does not exist any more.
     group_removed: bool = False
+    #: NODE_OUT_OF_MEMORY: others of its node's workers had filled the memory too.
+    shared_blame: bool = False
 
 
 class LeaseRefused(Message, tag=14):

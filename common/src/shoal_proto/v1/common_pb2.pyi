@@ -36,6 +36,8 @@ class _ExitKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """exit_actor, sys.exit(0), max_calls reached"""
     EXIT_KIND_NODE_OUT_OF_MEMORY: _ExitKind.ValueType  # 5
     """the memory monitor killed it"""
+    EXIT_KIND_MEMORY_LIMIT: _ExitKind.ValueType  # 6
+    """the memory monitor killed it: it used more than it asked for (enforce_memory)"""
 
 class ExitKind(_ExitKind, metaclass=_ExitKindEnumTypeWrapper):
     """ExitKind says how a worker process ended (Ray's worker exit types)."""
@@ -51,6 +53,8 @@ EXIT_KIND_INTENDED_USER_EXIT: ExitKind.ValueType  # 4
 """exit_actor, sys.exit(0), max_calls reached"""
 EXIT_KIND_NODE_OUT_OF_MEMORY: ExitKind.ValueType  # 5
 """the memory monitor killed it"""
+EXIT_KIND_MEMORY_LIMIT: ExitKind.ValueType  # 6
+"""the memory monitor killed it: it used more than it asked for (enforce_memory)"""
 Global___ExitKind: typing_extensions.TypeAlias = ExitKind
 
 @typing.final

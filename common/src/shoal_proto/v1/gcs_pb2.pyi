@@ -653,6 +653,7 @@ class ActorSpec(google.protobuf.message.Message):
     CREATION_FIELD_NUMBER: builtins.int
     HANDLE_FIELD_NUMBER: builtins.int
     OWNER_NODE_ID_FIELD_NUMBER: builtins.int
+    ENFORCE_MEMORY_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     job_id: builtins.bytes
     owner_id: builtins.bytes
@@ -673,6 +674,8 @@ class ActorSpec(google.protobuf.message.Message):
     """handle is the SDK's payload from which get_actor builds a handle; opaque here"""
     owner_node_id: builtins.bytes
     """owner_node_id is the node of its creator: with it the owner dies"""
+    enforce_memory: builtins.bool
+    """enforce_memory: a process that grows beyond the memory in held is killed"""
     @property
     def placement(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """placement is needed to place it (1 CPU by default)"""
@@ -698,10 +701,11 @@ class ActorSpec(google.protobuf.message.Message):
         creation: builtins.bytes = ...,
         handle: builtins.bytes = ...,
         owner_node_id: builtins.bytes = ...,
+        enforce_memory: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["held", b"held", "placement", b"placement"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "strategy", b"strategy"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "strategy", b"strategy"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorSpec: typing_extensions.TypeAlias = ActorSpec

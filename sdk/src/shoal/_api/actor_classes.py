@@ -281,6 +281,7 @@ def _start(
         class_name=definition.name,
         placement=ResourceSet.of(options.placement()),
         held=ResourceSet.of(options.held()),
+        enforce_memory=options.enforce_memory,
         strategy=strategy_of_actor(options, definition.name),
         handle=handle_payload,
     )

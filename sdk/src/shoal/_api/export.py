@@ -106,11 +106,15 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
         raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.message}") from error
 
 
-def scheduling_class(resources: dict[str, float], strategy: str) -> SchedulingClass:
+def scheduling_class(
+    resources: dict[str, float], strategy: str, *, enforce_memory: bool = False, retriable: bool = True
+) -> SchedulingClass:
     """Nameless: worker leases are shared by all functions that need the same, as every worker of a job can run
     them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
     amounts = tuple(sorted(ResourceSet.of(resources).grains.items()))
-    return SchedulingClass(name="", resources=amounts, strategy=strategy)
+    return SchedulingClass(
+        name="", resources=amounts, strategy=strategy, enforce_memory=enforce_memory, retriable=retriable
+    )
 
 
 def pickled_exceptions(retry: bool | tuple[type[Exception], ...] | None) -> bool | bytes:

@@ -131,9 +131,15 @@ class RemoteFunction(Generic[P, R]):
         name = definition.name.rpartition(".")[2]
         prepared.function = FunctionRecord(function_id, options.name or name)
         strategy = strategy_of_task(options, name)
-        prepared.queue = core.tasks.queue_of(_export.scheduling_class(options.resources(), strategy))
         prepared.num_returns = num_returns
         prepared.max_retries = _max_retries(options)
+        scheduling_class = _export.scheduling_class(
+            options.resources(),
+            strategy,
+            enforce_memory=options.enforce_memory,
+            retriable=prepared.max_retries != 0,
+        )
+        prepared.queue = core.tasks.queue_of(scheduling_class)
         prepared.retry_exceptions = _export.pickled_exceptions(options.retry_exceptions)
         prepared.max_calls = options.max_calls or 0
         self._prepared = prepared

@@ -221,6 +221,7 @@ COMMON: dict[str, Rule] = {
     "fallback_strategy": Rule((list, _NONE), _fallback_strategy),
     "accelerator_type": Rule(_STR),
     "memory": Rule(_NUMBER, _amount),
+    "enforce_memory": Rule((bool,)),
     "name": Rule(_STR),
     "num_cpus": Rule(_NUMBER, _amount),
     "num_gpus": Rule(_NUMBER, _gpus),

@@ -75,8 +75,10 @@ class _PlacedOptions(_Options):
     label_selector: Mapping[str, str] | None = None
     fallback_strategy: list[Mapping[str, Any]] | None = None
     accelerator_type: str | None = None
-    #: Bytes; counted on admission, not enforced afterwards.
+    #: Bytes; counted on admission, and afterwards only with ``enforce_memory``.
     memory: float | None = None
+    #: A process that uses more than ``memory`` is killed, and what it ran fails.
+    enforce_memory: bool = False
     name: str | None = None
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -95,6 +97,8 @@ class _PlacedOptions(_Options):
                 "Placement groups should be specified via the scheduling_strategy option. "
                 "The placement_group option is deprecated."
             )
+        if self.enforce_memory and not self.memory:
+            raise ValueError("enforce_memory=True needs memory=<bytes>: the amount beyond which it is killed.")
 
     def _given(self) -> dict[str, float]:
         amounts = {

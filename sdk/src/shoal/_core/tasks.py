@@ -67,6 +67,8 @@ class TaskRecord(msgspec.Struct, gc=False):
     unready: bool = False
     #: Was in flight to a worker that died, so it may be what kills workers: from now on it is pushed by itself.
     suspect: bool = False
+    #: So often it was killed for lack of memory.
+    memory_kills: int = 0
     #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
     estimate_us: float = 0.0
     #: Bytes of arguments that go along, those of references once they are resolved.
@@ -176,6 +178,8 @@ class TaskQueue:
         self.spec = spec
         #: What comes after a pause is to find its place anew: an idle lease would pin it to the node it is on.
         self._spreads = Strategy.decode(spec.strategy).spread
+        #: When memory is enforced, the one whose worker is killed must be known.
+        self._singly = spec.enforce_memory
         self._port = port
         self._story = Story(f"task queue {key}")
         self.pending: deque[TaskRecord] = deque()
@@ -377,7 +381,7 @@ class TaskQueue:
             mean = record.function.mean_us
             # Replies are gathered, so of several tasks in flight nobody knows which have begun when the worker dies.
             # What may run only once must not be among them, nor what is suspected of the death.
-            alone = mean == 0.0 or record.retries_left == 0 or record.suspect
+            alone = mean == 0.0 or record.retries_left == 0 or record.suspect or self._singly
             full = ahead + mean > AHEAD_US or ahead_bytes + record.size > AHEAD_BYTES
             if (alone or full) and (in_flight or batch):
                 break

@@ -402,7 +402,7 @@ def death_error(actor: ActorRecord) -> Exception:
         return exceptions.ActorPlacementGroupRemoved()
     if actor.unschedulable:
         return exceptions.ActorUnschedulableError(actor.death_reason)
-    if actor.exit_kind is ExitKind.NODE_OUT_OF_MEMORY and not actor.killed:
+    if actor.exit_kind in (ExitKind.NODE_OUT_OF_MEMORY, ExitKind.MEMORY_LIMIT) and not actor.killed:
         return exceptions.OutOfMemoryError(f"Actor {actor.class_name} was killed: {actor.exit_detail}")
     return exceptions.ActorDiedError(
         actor_id=actor_id,

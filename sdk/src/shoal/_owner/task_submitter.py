@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.batches import in_messages, push_bytes
+from shoal._core.memory_retries import pause_before_retry
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
@@ -173,9 +175,15 @@ class TaskSubmitter:
         queue = self._lease_queue.get(message.lease_id)
         if queue is not None:
             worker = queue.workers[message.lease_id]
-            self._lost(queue, worker, lambda record: _death(message, record, worker))
+            self._lost(queue, worker, lambda record: _death(message, record, worker), message)
 
-    def _lost(self, queue: TaskQueue, worker: LeasedWorker, cause: Callable[[TaskRecord], Exception]) -> None:
+    def _lost(
+        self,
+        queue: TaskQueue,
+        worker: LeasedWorker,
+        cause: Callable[[TaskRecord], Exception],
+        message: frames.LeaseLost | None = None,
+    ) -> None:
         del self._lease_queue[worker.lease_id]
         self._forget(worker)
         records = queue.on_lost(worker.lease_id)
@@ -188,10 +196,21 @@ class TaskSubmitter:
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
         queue.add_front(records[1:], time.monotonic())
         for record in records[:1]:
-            if record.retry():
-                self._enqueue(record)
-            else:
+            pause_s = _pause_before_retry(record, message)
+            if pause_s is None:
                 self._calls.fail(record, cause(record))
+            elif pause_s:
+                self._process.reactor.call_later(pause_s, partial(self._enqueue_later, record))
+            else:
+                self._enqueue(record)
+
+    def _enqueue_later(self, record: TaskRecord) -> None:
+        process = self._process
+        with process.lock:
+            if process.raylet.closed:
+                self._calls.fail(record, process.node_error)
+            elif not process.closed:
+                self._enqueue(record)
 
     def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
@@ -262,8 +281,18 @@ class TaskSubmitter:
             )
 
 
+def _pause_before_retry(record: TaskRecord, message: frames.LeaseLost | None) -> float | None:
+    """In seconds; None = it has no retry left, or would fail again."""
+    kind = message.kind if message is not None else ExitKind.SYSTEM_ERROR
+    if kind is ExitKind.MEMORY_LIMIT:
+        return None
+    if message is not None and kind is ExitKind.NODE_OUT_OF_MEMORY:
+        return pause_before_retry(record, message.shared_blame, random.random())
+    return 0.0 if record.retry() else None
+
+
 def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:
-    if message.kind is ExitKind.NODE_OUT_OF_MEMORY:
+    if message.kind in (ExitKind.NODE_OUT_OF_MEMORY, ExitKind.MEMORY_LIMIT):
         return exceptions.OutOfMemoryError(f"Task {record.push.name} was killed: {message.detail}")
     if message.group_removed:
         return exceptions.TaskPlacementGroupRemoved(message.detail)

@@ -314,7 +314,7 @@ class Node:
         self._schedule()
 
     def killed_for_memory(self, victim: Victim) -> None:
-        self.ends.kill(victim.worker_id, ExitReason(ExitKind.NODE_OUT_OF_MEMORY, victim.detail))
+        self.ends.kill(victim.worker_id, ExitReason(victim.kind, victim.detail, victim.shared_blame))
         self._schedule()
 
     # --- processes ---
@@ -332,7 +332,7 @@ class Node:
             log.warning("worker_did_not_start", worker_id=worker_id.hex(), reason=text)
             self._execute(self.pool.start_failed(text, self._loop.time()))
         else:
-            self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail))
+            self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail, reason.shared_blame))
             self.actors.worker_lost(worker_id)
             if worker.job_id:
                 self.reports.worker_died(worker, reason)

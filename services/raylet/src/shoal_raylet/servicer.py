@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal_common.errors import InvalidRequest, NotFound, ResourceExhausted
-from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
@@ -35,6 +35,7 @@ class RayletServicer(RayletServiceServicer):
             held=strategy.needed(asked),
             asked=asked,
             strategy=spec.strategy,
+            memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
         )
         if lacking := self._node.start_actor(actor, strategy.needed(need)):
             raise ResourceExhausted(lacking)

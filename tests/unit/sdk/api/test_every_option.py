@@ -34,6 +34,7 @@ COMMON = {
     "fallback_strategy": f"{_LABELS}::test_it_runs_where_the_labels_are",
     "accelerator_type": f"{_OPTIONS}::test_resources_of_a_task",
     "memory": f"{_OPTIONS}::test_resources_of_a_task",
+    "enforce_memory": "integration/test_sdk_memory_limits.py::test_that_task_alone_fails_and_says_why",
     "num_cpus": f"{_TASKS}::test_fractional_cpus_run_together",
     "num_gpus": "integration/test_sdk_scheduling.py::test_gpus_are_told_apart",
     "resources": f"{_TASKS}::test_custom_resource_limits_concurrency",

@@ -95,6 +95,7 @@ def _creation(spec: ActorSpec) -> gcs_pb2.CreateActorRequest:
             strategy=spec.strategy,
             creation=spec.creation,
             handle=spec.handle,
+            enforce_memory=spec.enforce_memory,
         )
     )
 

@@ -71,6 +71,8 @@ class ActorSpec:
     strategy: str
     #: From which ``get_actor`` builds a handle.
     handle: bytes
+    #: Its process is killed when it grows beyond the memory in ``held``.
+    enforce_memory: bool = False
     #: An encoded ``ActorCreation``; filled in when its arguments are ready.
     creation: bytes = b""
 

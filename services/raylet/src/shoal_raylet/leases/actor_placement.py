@@ -32,6 +32,8 @@ class PlacedActor:
     #: The same as it was asked for, and how it was to be placed: told to its worker.
     asked: ResourceSet
     strategy: str
+    #: How much its process may grow, in bytes; 0 = nobody said.
+    memory_limit: int = 0
     #: Empty while it waits for a worker.
     worker_id: bytes = b""
     created: bool = False
@@ -74,7 +76,9 @@ class ActorPlacement:
         """Give workers to those that wait; also the number of workers that were missing."""
         actions: list[Action] = []
         for actor in list(self._waiting.values()):
-            worker = self._pool.take(actor.job_id, "", actor.asked["GPU"] > 0, WorkerState.ACTOR, now)
+            worker = self._pool.take(
+                actor.job_id, "", actor.asked["GPU"] > 0, WorkerState.ACTOR, now, actor.memory_limit
+            )
             if worker is None:
                 continue
             del self._waiting[actor.actor_id]

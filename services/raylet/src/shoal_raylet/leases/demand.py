@@ -53,6 +53,8 @@ class Demand:
     free: bool = False
     #: It asks for some.
     gpus: bool = False
+    #: How much a worker may grow, in bytes; 0 = nobody said.
+    memory_limit: int = 0
     total: int = 0
     #: Granted here, or sent elsewhere.
     granted: int = 0

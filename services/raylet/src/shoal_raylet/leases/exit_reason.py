@@ -14,6 +14,8 @@ _KILL_HINT = "; if nobody killed it, the system was out of memory (see dmesg)"
 class ExitReason:
     kind: ExitKind
     detail: str
+    #: Of a node without memory: others had filled it too.
+    shared_blame: bool = False
 
 
 def exit_reason(exit_code: int | None, announced: ExitReason | None, caused: ExitReason | None) -> ExitReason:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from shoal_common.channel import frames
 from shoal_common.ids import NodeID
 from shoal_common.kinds import ExitKind, RefusalKind
-from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, CollectGarbage, KillWorker, Send
@@ -153,6 +153,7 @@ class WorkerLeases:
             at_home=chosen and not strategy.spread,
             free=not asked,
             gpus=asked["GPU"] > 0,
+            memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
         )
 
     @noted
@@ -168,12 +169,12 @@ class WorkerLeases:
             self._pool.put_back(lease.worker.worker_id, now)
 
     @noted
-    def worker_lost(self, worker_id: bytes, kind: ExitKind, detail: str) -> list[Action]:
+    def worker_lost(self, worker_id: bytes, kind: ExitKind, detail: str, shared_blame: bool = False) -> list[Action]:
         lease = self._by_worker.get(worker_id)
         if lease is None:
             return []
         self._end(lease)
-        return [Send(lease.demand.owner, frames.LeaseLost(lease.lease_id, kind, detail))]
+        return [Send(lease.demand.owner, frames.LeaseLost(lease.lease_id, kind, detail, shared_blame=shared_blame))]
 
     @noted
     def owner_gone(self, owner: bytes, now: float) -> list[Action]:
@@ -307,7 +308,9 @@ class WorkerLeases:
                 room -= demand.resources
                 passed.add(demand.key)
         while (chosen := self._next(room, passed)) is not None:
-            worker = self._pool.take(chosen.job_id, chosen.spec.runtime_env, chosen.gpus, WorkerState.LEASED, now)
+            worker = self._pool.take(
+                chosen.job_id, chosen.spec.runtime_env, chosen.gpus, WorkerState.LEASED, now, chosen.memory_limit
+            )
             if worker is None:
                 passed.add(chosen.key)
                 for _ in range(chosen.grantable(self.alone)):
@@ -392,7 +395,7 @@ class WorkerLeases:
     def _grant(self, demand: Demand, worker: Worker, now: float) -> list[Action]:
         assert worker.address is not None
         allocation = self._ledger.allocate(worker.worker_id, demand.resources)
-        worker.name = demand.spec.name
+        worker.name, worker.retriable = demand.spec.name, demand.spec.retriable
         lease = Lease(self._new_lease_id(), demand, worker, now)
         self._leases[lease.lease_id] = self._by_worker[worker.worker_id] = lease
         demand.held[lease.lease_id] = lease

@@ -2,7 +2,8 @@
 
 A worker belongs to one job and one runtime environment from its first use on: functions, modules and
 ``sys.path`` of one job must not meet another's. Neither does one that ran with GPUs run anything without, or the other
-way: what is left in the process (a CUDA context, memory of a GPU) must not be there for the next. Before that it is
+way: what is left in the process (a CUDA context, memory of a GPU) must not be there for the next. A worker with a
+limit of memory runs only what has the same, so that nobody pays for what another has left there. Before that it is
 *fresh*. Some fresh workers are kept
 ready, so that the first task of a job and an actor need not wait for a process.
 """
@@ -31,6 +32,10 @@ _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 
 
+#: Job, runtime environment, whether with GPUs, limit of memory.
+_Use = tuple[bytes, str, bool, int]
+
+
 class WorkerState(Enum):
     STARTING = "starting"
     IDLE = "idle"
@@ -54,6 +59,10 @@ class Worker:
     runtime_env: str = ""
     #: What it runs is granted some.
     gpus: bool = False
+    #: How much it may grow while it is at work, in bytes; 0 = nobody said.
+    memory_limit: int = 0
+    #: What it runs may run again.
+    retriable: bool = False
     #: Name of the scheduling class or actor class it runs or ran last.
     name: str = ""
     actor_id: bytes = b""
@@ -75,7 +84,7 @@ class WorkerPool:
         #: Idle workers without a job, the one that waits longest first.
         self._fresh: dict[bytes, Worker] = {}
         #: Idle workers by what they may be used for, the one used last at the end.
-        self._idle: dict[tuple[bytes, str, bool], dict[bytes, Worker]] = {}
+        self._idle: dict[_Use, dict[bytes, Worker]] = {}
         self._starting: dict[bytes, Worker] = {}
         #: How many are told as many next.
         self._warn_at = max(MANY, MANY_PER_CPU * soft_limit)
@@ -93,13 +102,15 @@ class WorkerPool:
         self._set_idle(worker, now)
 
     @noted
-    def take(self, job_id: bytes, runtime_env: str, gpus: bool, state: WorkerState, now: float) -> Worker | None:
+    def take(
+        self, job_id: bytes, runtime_env: str, gpus: bool, state: WorkerState, now: float, memory_limit: int = 0
+    ) -> Worker | None:
         """A worker for a task (``LEASED``) or an actor (``ACTOR``); it leaves the idle ones.
 
         A task prefers the worker used last, whose caches are warm; an actor prefers a fresh process, because
         an idle one may own objects, which would end with the actor.
         """
-        own = self._idle.get((job_id, runtime_env, gpus))
+        own = self._idle.get((job_id, runtime_env, gpus, memory_limit))
         if own and (state is WorkerState.LEASED or not self._fresh):
             worker = own[next(reversed(own))]
         elif self._fresh:
@@ -107,7 +118,8 @@ class WorkerPool:
         else:
             return None
         self._remove_idle(worker)
-        worker.job_id, worker.runtime_env, worker.gpus = job_id, runtime_env, gpus
+        worker.job_id, worker.runtime_env, worker.gpus, worker.memory_limit = job_id, runtime_env, gpus, memory_limit
+        worker.retriable = False
         worker.state, worker.since = state, now
         return worker
 
@@ -228,6 +240,6 @@ class WorkerPool:
         assert len(self._starting) <= MAX_STARTING
 
 
-def _use(worker: Worker) -> tuple[bytes, str, bool]:
+def _use(worker: Worker) -> _Use:
     """What it may be used for again."""
-    return worker.job_id, worker.runtime_env, worker.gpus
+    return worker.job_id, worker.runtime_env, worker.gpus, worker.memory_limit

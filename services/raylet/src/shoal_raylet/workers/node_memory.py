@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from heapq import nlargest
 from pathlib import Path
 
-from shoal_raylet.leases.memory_policy import NodeMemory
+from shoal_raylet.leases.memory_policy import NodeMemory, ProcessMemory
 
+#: How the titles of workers begin.
+WORKER_TITLE = "shoal::"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -29,6 +33,22 @@ def read_private_bytes(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return (int(fields[1]) - int(fields[2])) * _PAGE
+
+
+def largest_processes(count: int, proc: Path = Path("/proc")) -> list[ProcessMemory]:
+    """Those of the machine that use most memory of their own, as far as they can be seen."""
+    sizes = {int(entry.name): read_private_bytes(int(entry.name)) for entry in proc.iterdir() if entry.name.isdigit()}
+    return [ProcessMemory(pid, _name(proc, pid), sizes[pid]) for pid in nlargest(count, sizes, key=sizes.__getitem__)]
+
+
+def _name(proc: Path, pid: int) -> str:
+    """What a worker runs, as its title says; of others only the program, as their arguments may be secret."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        title = (proc / str(pid) / "cmdline").read_bytes().partition(b"\0")[0].decode(errors="replace")
+        if title.startswith(WORKER_TITLE):
+            return title.strip()
+        return (proc / str(pid) / "comm").read_text().strip()
+    return "a process that has ended"
 
 
 def _read_machine(proc: Path) -> NodeMemory:
