@@ -75,6 +75,23 @@ def test_tasks_of_a_lost_node_run_elsewhere(cluster: ProcessCluster, way: str) -
         eventually(lambda: dead() == [victim.node_id], "the node, and no other, is given up")
 
 
+def test_a_pause_of_three_seconds_is_no_death() -> None:
+    """With the settings of a GCS that is told none."""
+    with ProcessCluster(gcs={"silence_s": 1.5, "checks": 2}) as cluster:
+        cluster.add_node(cpus=1)
+        victim = cluster.add_node(cpus=1, resources={"there": 1})
+        with cluster.connected():
+            log = Log.options(num_cpus=0, resources={"there": 0.1}).remote()  # type: ignore[attr-defined]
+            shoal.get(log.note.remote("before", 0))
+            victim.freeze()
+            ref = log.note.remote("meanwhile", 0)
+            time.sleep(3)  # the fault itself
+            victim.thaw()
+            shoal.get(ref, timeout=60)
+            assert shoal.get(log.all.remote(), timeout=60) == [("before", 0), ("meanwhile", 0)]
+            assert all(node["Alive"] for node in shoal.nodes())
+
+
 def test_a_node_that_comes_to_after_it_was_given_up_ends(cluster: ProcessCluster) -> None:
     victim = cluster.nodes[1]
     with cluster.connected():

@@ -56,9 +56,11 @@ class GcsConfig(BusConfig):
         "`shoal start`, and what dead jobs have spilled is deleted there. Empty = nobody does that",
     )
     silence_s: float = setting(
-        5.0, doc="time without a heartbeat before a raylet is asked directly", unit="seconds", minimum=0.1
+        1.5, doc="time without a heartbeat before a raylet is asked directly", unit="seconds", minimum=0.1
     )
-    checks: int = setting(3, doc="direct checks that fail, one a second, before a node is dead", minimum=1)
+    checks: int = setting(
+        2, doc="direct checks in a row that fail before a node is dead; each takes at most 1.4 s", minimum=1
+    )
     infeasible_grace_s: float = setting(
         30.0,
         doc="time that an actor which fits no node waits for one to join, before it is dead; 0 = none, -1 = for ever",

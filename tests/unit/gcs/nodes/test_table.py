@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from shoal_common.errors import AlreadyExists, NotFound, PreconditionFailed
+from shoal_gcs.config import GcsConfig
 from shoal_gcs.nodes.table import CHECK_EVERY_S, CheckHealth, Died, Drains, Forget, Joined, Node, NodeState, NodeTable
+from shoal_gcs.peers import HEALTH_DEADLINE_S
 
 N1, N2 = b"\x01", b"\x02"
 ADDRESS = "10.0.0.1:7000"
@@ -76,10 +80,37 @@ def test_a_silent_node_is_asked_directly_before_it_is_dead(nodes: NodeTable) -> 
         assert nodes.tick(now) == [check]
     (died,) = nodes.checked(N1, 1, "no answer", now)
     assert isinstance(died, Died)
-    assert died.reason == "no heartbeat for 7 s, and 3 direct checks failed: no answer"
+    assert died.reason == "no heartbeat for 6 s, and 3 direct checks failed: no answer"
     assert nodes[N1].state is NodeState.DEAD
     assert nodes.address_of(N1) == ""
     assert nodes.next_deadline() is None
+
+
+def died_at(resumes_at: float = float("inf")) -> float | None:
+    """When a node that hangs after its heartbeat at 0 is dead, with the settings of a GCS that is told none; None = it
+    lives, and goes on at ``resumes_at``."""
+    usual = {field.name: field.default for field in dataclasses.fields(GcsConfig)}
+    nodes = NodeTable(silence_s=usual["silence_s"], checks=usual["checks"], dead_kept=10)
+    nodes.register(N1, 1, ADDRESS, 0.0)
+    while nodes[N1].state is NodeState.ALIVE:
+        now = nodes.next_deadline()
+        assert now is not None
+        if now > resumes_at:
+            return None
+        assert nodes.tick(now) == [CheckHealth(N1, 1, ADDRESS)]
+        answers_at = max(now, resumes_at)
+        if answers_at <= now + HEALTH_DEADLINE_S:
+            assert nodes.checked(N1, 1, "", answers_at) == []
+        elif nodes.checked(N1, 1, "no answer", now + HEALTH_DEADLINE_S):
+            return now + HEALTH_DEADLINE_S
+    raise AssertionError("unreachable")
+
+
+def test_with_the_usual_settings_a_node_is_dead_in_five_seconds_and_not_for_a_pause_of_three() -> None:
+    dead = died_at()
+    assert dead is not None and dead <= 5.0
+    # The pause begins at any time until the next heartbeat was due, a second later.
+    assert [died_at(begins / 10 + 3.0) for begins in range(11)] == [None] * 11
 
 
 def test_when_the_bus_is_down_a_node_that_answers_lives(nodes: NodeTable) -> None:
