@@ -92,18 +92,6 @@ def test_a_pause_of_three_seconds_is_no_death() -> None:
             assert all(node["Alive"] for node in shoal.nodes())
 
 
-def test_a_node_that_comes_to_after_it_was_given_up_ends(cluster: ProcessCluster) -> None:
-    victim = cluster.nodes[1]
-    with cluster.connected():
-        victim.stop()
-        eventually(lambda: any(not node["Alive"] for node in shoal.nodes()), "the node is given up")
-        left = victim.processes()
-        victim.resume()
-        assert victim.wait() == 1
-        all_gone(left)
-        assert "has declared this node dead" in victim.text()
-
-
 def test_a_task_that_may_not_run_again_fails_with_its_node(cluster: ProcessCluster) -> None:
     victim = cluster.nodes[1]
     with cluster.connected():

@@ -154,16 +154,10 @@ class ProcessCluster:
         self._services: list[ServiceProcess] = []
         ports = [free_port() for _ in range(schedulers)]
         self.scheduler_addresses = [f"127.0.0.1:{port}" for port in ports]
-        self.gcs = self._start(
-            "gcs",
-            "gcs",
-            port=0,
-            store_path=self.directory / "gcs.sqlite",
-            scheduler_addresses=",".join(self.scheduler_addresses),
-            **{"silence_s": 1.0, "checks": 2, **(gcs or {})},
-        )
+        self._gcs_flags = gcs or {}
         #: ``host:port`` of the GCS, for ``shoal.init``.
-        self.address = self.gcs.address()
+        self.address = f"127.0.0.1:{free_port()}"
+        self.start_the_gcs()
         self.schedulers = [
             self._start("scheduler", f"scheduler{number}", port=port, gcs_address=self.address)
             for number, port in enumerate(ports)
@@ -221,6 +215,18 @@ class ProcessCluster:
         if wait:
             node.address()
         return node
+
+    def start_the_gcs(self, store: str = "gcs.sqlite") -> None:
+        """At its address, also once more after it has ended. On another ``store`` it is another cluster's."""
+        self.gcs = self._start(
+            "gcs",
+            "gcs",
+            port=self.address.rpartition(":")[2],
+            store_path=self.directory / store,
+            scheduler_addresses=",".join(self.scheduler_addresses),
+            **{"silence_s": 1.0, "checks": 2, **self._gcs_flags},
+        )
+        self.gcs.address()
 
     @contextlib.contextmanager
     def objectstore_away(self) -> Iterator[None]:

@@ -473,9 +473,16 @@ Global___UnregisterNodeResponse: typing_extensions.TypeAlias = UnregisterNodeRes
 class ListNodesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    KNOWN_VERSION_FIELD_NUMBER: builtins.int
+    known_version: builtins.int
+    """known_version of an earlier answer; 0 = none is known"""
     def __init__(
         self,
+        *,
+        known_version: builtins.int = ...,
     ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["known_version", b"known_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListNodesRequest: typing_extensions.TypeAlias = ListNodesRequest
 
@@ -484,14 +491,20 @@ class ListNodesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NODES_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """version of the list: another one after a change of more than resources, or from another GCS"""
     @property
-    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NodeInfo]:
+        """nodes; empty when the version is the one that was known"""
+
     def __init__(
         self,
         *,
         nodes: collections.abc.Iterable[Global___NodeInfo] | None = ...,
+        version: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["nodes", b"nodes"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["nodes", b"nodes", "version", b"version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListNodesResponse: typing_extensions.TypeAlias = ListNodesResponse

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import structlog
+
 from shoal_common.bus.connect import connect_bus
+from shoal_common.errors import ServiceError
 from shoal_common.service.lifecycle import main as run_main
 from shoal_raylet.app import RayletApp
 from shoal_raylet.config import RayletConfig
+
+log = structlog.get_logger(__name__)
 
 
 class StandaloneRaylet:
@@ -32,9 +37,23 @@ class StandaloneRaylet:
         return self._app.stop_deadline_s
 
     async def failed(self) -> str:
-        return await self._app.failed()
+        """Returns when it cannot go on, and why. A node that the cluster has given up ends all that it has, and joins
+        anew."""
+        while True:
+            given_up = await self._app.given_up()
+            if not given_up.may_rejoin:
+                return given_up.reason
+            log.error("node_joins_anew", reason=given_up.reason)
+            await self._app.stop()
+            self._app = RayletApp(self._config, self._bus)
+            try:
+                await self._app.start()
+            except (OSError, ServiceError) as error:
+                return f"{given_up.reason}; and it cannot join anew: {error}"
+            log.info("node_has_joined_anew", address=self._app.address)
 
     async def stop(self) -> None:
+        """Of ``failed``, which was cancelled, nothing is left: a start ends what it has begun."""
         await self._app.stop()
         await self._bus.close()
 

@@ -41,6 +41,7 @@ from shoal_raylet.cluster.membership import Membership
 from shoal_raylet.cluster.nodes import NodeDirectory
 from shoal_raylet.cluster.placement_questions import PlacementQuestions
 from shoal_raylet.cluster.reports import GcsReports
+from shoal_raylet.cluster.standing import GivenUp
 from shoal_raylet.config import RayletConfig
 from shoal_raylet.gateway.port import Gateway
 from shoal_raylet.gateway.session import Inside
@@ -103,6 +104,7 @@ class RayletApp:
         self._ends_cluster = ends_cluster
         self._incarnation = time.time_ns() // 1_000_000
         self._running = False
+        self._stopping: asyncio.Task[None] | None = None
 
     def _make(self) -> None:
         """All parts; needs the running event loop, touches nothing outside but the arena's memory."""
@@ -126,7 +128,7 @@ class RayletApp:
         index = ObjectIndex(
             self._arena.size, node_id, config.store_full_grace_s, os.fspath(files.directory), self._incarnation
         )
-        self._membership = Membership(gcs, node_id, self._incarnation)
+        self._membership = Membership(gcs, node_id, self._incarnation, config.gcs_address, config.rejoin_timeout_s)
         self._directory = NodeDirectory(self._bus, config.cluster_id, self._membership.list_nodes)
         self._heartbeat = HeartbeatDocument(node_id, self._incarnation, self.labels, ledger, leases, index)
         self._heartbeats = Heartbeats(self._bus, config.cluster_id, self._heartbeat, self._directory)
@@ -215,8 +217,8 @@ class RayletApp:
                 await asyncio.to_thread(self._template.close)
             raise
 
-    async def failed(self) -> str:
-        """Returns when this raylet cannot go on, and why: the cluster has given it up."""
+    async def given_up(self) -> GivenUp:
+        """Returns when this raylet is in no cluster any more: it has to be stopped."""
         return await self._membership.given_up()
 
     @property
@@ -225,10 +227,15 @@ class RayletApp:
         return self.config.drain_s + self.config.hand_over_s + STOP_DEADLINE_S
 
     async def stop(self) -> None:
-        """Leave the cluster, unless that ends too; end all workers and their children. Idempotent."""
-        if not self._running:
-            return
-        self._running = False
+        """Leave the cluster, unless that ends too; end all workers and their children. Idempotent: a second call, also
+        one after the first was cancelled, waits for the same end."""
+        if self._running:
+            self._running = False
+            self._stopping = asyncio.create_task(self._stop(), name="raylet stops")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         if self._membership.joined and not self._ends_cluster:
             await self._leave()
         await self._heartbeats.stop()
@@ -267,9 +274,7 @@ class RayletApp:
         port = await serve(self._server, config.host, config.port, tls=config.tls)
         self.address = join_address(self.host, port)
         self._heartbeat.raylet_address = self.address
-        await self._membership.register(
-            self._node_info(), config.gcs_address, config.register_timeout_s, advice(config.tls)
-        )
+        await self._membership.register(self._node_info(), config.register_timeout_s, advice(config.tls))
         await self._directory.start()
         self._heartbeats.start()
         self._garbage.start()
@@ -321,7 +326,7 @@ class RayletApp:
         if node.node_id != self.node_id:
             self._node.node_lost(node)
         elif self._running:
-            self._membership.declared_dead(node)
+            self._membership.told(node)
 
     def _grpc_channel(self, address: str, *, patient: bool = False) -> grpc.aio.Channel:
         channel = aio_channel(address, self.config.token, tls=self.config.tls, patient=patient)

@@ -116,6 +116,13 @@ class RayletConfig(BusConfig):
         30.0, doc="the raylet does not start when the GCS has not answered by then", unit="seconds", minimum=0.1
     )
 
+    rejoin_timeout_s: float = setting(
+        300.0,
+        doc="the raylet ends with an error when no GCS has answered for so long; -1 = never",
+        unit="seconds",
+        minimum=-1,
+    )
+
     @property
     def total_resources(self) -> dict[str, float]:
         """In units; ``CPU`` is always there, and ``object_store_memory`` in bytes."""

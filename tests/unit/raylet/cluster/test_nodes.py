@@ -9,6 +9,7 @@ from shoal_common.bus.bus import OnGap
 from shoal_common.bus.memory import MemoryBus
 from shoal_common.errors import Unavailable
 from shoal_proto.v1 import gcs_pb2
+from shoal_raylet.cluster import nodes
 from shoal_raylet.cluster.nodes import NodeDirectory
 
 A, B = b"a" * 16, b"b" * 16
@@ -37,6 +38,7 @@ class Cluster:
     def __init__(self, bus: MemoryBus | None = None) -> None:
         self.listed: list[gcs_pb2.NodeInfo] = []
         self.reads = 0
+        self.version = 7
         self.lost: list[tuple[bytes, int, str]] = []
         self.directory = NodeDirectory(
             bus or MemoryBus(),
@@ -48,11 +50,17 @@ class Cluster:
             on_change=lambda: None,
         )
 
-    async def list_nodes(self) -> list[gcs_pb2.NodeInfo]:
+    async def list_nodes(self, known_version: int) -> gcs_pb2.ListNodesResponse:
         self.reads += 1
         if not self.listed:
             raise Unavailable("the GCS is away")
-        return self.listed
+        listed = [] if known_version == self.version else self.listed
+        return gcs_pb2.ListNodesResponse(nodes=listed, version=self.version)
+
+    async def read(self, *listed: gcs_pb2.NodeInfo) -> None:
+        """The list is another one by now, and is read."""
+        self.listed, self.version = list(listed), self.version + 1
+        await self.directory.find(b"somebody unknown")
 
 
 @pytest.fixture
@@ -105,15 +113,58 @@ async def test_an_unknown_node_is_looked_for_in_the_list(cluster: Cluster) -> No
 
 async def test_the_list_is_not_read_for_every_question(cluster: Cluster) -> None:
     cluster.listed = [node(A)]
-    for _ in range(20):
-        assert await cluster.directory.find(B) is None
+    assert await asyncio.gather(*(cluster.directory.find(B) for _ in range(20))) == [None] * 20
     assert cluster.reads == 1
 
 
-async def test_without_a_gcs_an_unknown_node_is_not_found(cluster: Cluster) -> None:
-    assert await cluster.directory.find(A) is None
-    cluster.directory.update(node(A))
+async def test_a_node_that_joined_since_the_list_was_read_is_found(cluster: Cluster) -> None:
+    cluster.listed = [node(A)]
     assert await cluster.directory.find(A) is not None
+    cluster.listed, cluster.version = [node(A), node(B)], 8
+    assert await cluster.directory.find(B) is not None
+    assert cluster.reads == 2
+
+
+async def test_without_a_gcs_an_unknown_node_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "_RETRY_S", 0.01)
+    question = asyncio.create_task(cluster.directory.find(A))
+    while cluster.reads < 2:  # noqa: ASYNC110 - it only takes turns of the event loop
+        await asyncio.sleep(0)
+    assert not question.done()
+    cluster.listed = [node(A)]
+    assert await question is not None
+
+
+async def test_an_unknown_node_is_not_waited_for_for_ever(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "FIND_WITHIN_S", 0.0)
+    assert await cluster.directory.find(A) is None
+
+
+async def test_an_unchanged_list_says_nothing_new(cluster: Cluster) -> None:
+    await cluster.read(node(A))
+    cluster.directory.update(node(B))
+    cluster.listed = [node(B)]
+    assert await cluster.directory.find(b"another") is None
+    assert cluster.lost == [] and cluster.reads == 2
+
+
+async def test_a_death_whose_event_was_missed_is_in_the_list(cluster: Cluster) -> None:
+    await cluster.read(node(A), node(B))
+    await cluster.read(node(A), node(B, DEAD))
+    assert cluster.lost == [(B, 1, "why")]
+
+
+async def test_whom_the_gcs_does_not_list_any_more_is_lost(cluster: Cluster) -> None:
+    """Another cluster's, or one that has lost its data."""
+    await cluster.read(node(A), node(B, DEAD))
+    cluster.directory.update(node(b"c" * 16))  # by an event: the list may have been made before
+    await cluster.read(node(b"d" * 16))
+    assert cluster.lost == [(A, 1, "the GCS does not know it any more")]
+    assert {each.node_id for each in cluster.directory.living()} == {b"c" * 16, b"d" * 16}
+
+
+def test_in_a_large_cluster_the_list_is_read_less_often() -> None:
+    assert [nodes.refresh_s(count) for count in (1, 500, 1000)] == [5.0, 5.0, 10.0]
 
 
 async def test_a_death_during_an_interruption_of_the_events_is_noticed_after_it() -> None:
@@ -122,7 +173,7 @@ async def test_a_death_during_an_interruption_of_the_events_is_noticed_after_it(
     cluster.listed = [node(A)]
     await cluster.directory.start()
     interrupt = await bus.interrupt
-    cluster.listed = [node(A, DEAD)]
+    cluster.listed, cluster.version = [node(A, DEAD)], 8
     interrupt()
     async with asyncio.timeout(30):
         while not cluster.lost:  # noqa: ASYNC110 - it only takes turns of the event loop

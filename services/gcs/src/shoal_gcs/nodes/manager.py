@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterable
 
@@ -50,6 +51,8 @@ class NodeManager:
         self._on_room = on_room
         self._on_death = on_death
         self._infos: dict[bytes, gcs_pb2.NodeInfo] = {}
+        #: Of the list of nodes, apart from their resources; no other GCS has the same ones. Never 0.
+        self.version = secrets.randbits(62) + 1
         self._timer: asyncio.TimerHandle | None = None
         self._heartbeats: Subscription | None = None
 
@@ -93,6 +96,7 @@ class NodeManager:
             stored.start_unix_ms = stored.start_unix_ms or time.time_ns() // 1_000_000
             stored.end_unix_ms, stored.death_reason = 0, ""
             self._infos[info.node_id] = stored
+            self.version += 1
             _log.info("node_joined", node_id=info.node_id.hex(), address=info.raylet_address)
         await written([*saves, self._save(info.node_id)])
         if joined:
@@ -139,6 +143,8 @@ class NodeManager:
         """Begin everything; returns the writes that an answer must wait for."""
         saves: list[asyncio.Future[None]] = []
         for action in actions:
+            if not isinstance(action, node_table.CheckHealth | node_table.Joined):
+                self.version += 1
             match action:
                 case node_table.Died(node_id, _, reason):
                     _log.warning("node_died", node_id=node_id.hex(), reason=reason)

@@ -36,7 +36,9 @@ class NodeServicer(rpc.NodeServiceServicer):
         return pb.UnregisterNodeResponse()
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
-        return pb.ListNodesResponse(nodes=self._nodes.list_nodes())
+        version = self._nodes.version
+        nodes = [] if request.known_version == version else self._nodes.list_nodes()
+        return pb.ListNodesResponse(nodes=nodes, version=version)
 
     async def ReportWorkerDeath(
         self, request: pb.ReportWorkerDeathRequest, context: Context

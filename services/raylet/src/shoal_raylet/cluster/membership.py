@@ -1,4 +1,4 @@
-"""This node's place in the cluster: registered, drained before it leaves, unregistered, or given up by the cluster."""
+"""This node's place in the cluster: registered, drained before it leaves, unregistered, or given up (``standing``)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import structlog
 
 from shoal_common.errors import DeadlineExceeded, ServiceError, Unavailable
 from shoal_common.rpc.client import service_errors
+from shoal_common.states import NodeState
 from shoal_proto.v1 import gcs_pb2
 from shoal_proto.v1.gcs_pb2_grpc import NodeServiceStub
+from shoal_raylet.cluster.standing import GivenUp, OwnRow, Standing
 
 log = structlog.get_logger(__name__)
 
@@ -21,22 +23,37 @@ _REGISTER_RETRY_S = 0.1
 class Membership:
     """Belongs to the event loop of ``channel``."""
 
-    def __init__(self, channel: grpc.aio.Channel, node_id: bytes, incarnation: int) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, node_id: bytes, incarnation: int, gcs_address: str, rejoin_timeout_s: float
+    ) -> None:
+        """``gcs_address`` is for messages; ``rejoin_timeout_s``: see ``Standing``."""
         self._gcs = NodeServiceStub(channel)
         self._node_id = node_id
-        self._incarnation = incarnation
+        self._gcs_address = gcs_address
+        self._standing = Standing(incarnation, rejoin_timeout_s, gcs_address, asyncio.get_running_loop().time())
         #: The GCS has registered this node, and not given it up since.
         self.joined = False
-        self._given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._given_up: asyncio.Future[GivenUp] = asyncio.get_running_loop().create_future()
 
-    async def list_nodes(self) -> list[gcs_pb2.NodeInfo]:
+    async def list_nodes(self, known_version: int) -> gcs_pb2.ListNodesResponse:
         """Raises: ServiceError."""
-        with service_errors():
-            response = await self._gcs.ListNodes(gcs_pb2.ListNodesRequest(), timeout=_CALL_TIMEOUT_S)
-        return list(response.nodes)
+        loop = asyncio.get_running_loop()
+        try:
+            with service_errors():
+                request = gcs_pb2.ListNodesRequest(known_version=known_version)
+                response = await self._gcs.ListNodes(request, timeout=_CALL_TIMEOUT_S)
+        except ServiceError as error:
+            self._settle(self._standing.unanswered(str(error), loop.time()))
+            raise
+        if response.version == known_version:
+            self._standing.unchanged(loop.time())
+        else:
+            own = next((node for node in response.nodes if node.node_id == self._node_id), None)
+            self._settle(self._standing.listed(_row(own) if own is not None else None, loop.time()))
+        return response
 
-    async def register(self, info: gcs_pb2.NodeInfo, gcs_address: str, within_s: float, advice: str) -> None:
-        """``gcs_address`` and ``advice`` are for the message when the GCS does not answer ``within_s``.
+    async def register(self, info: gcs_pb2.NodeInfo, within_s: float, advice: str) -> None:
+        """``advice`` is for the message when the GCS does not answer ``within_s``.
 
         Raises: ServiceError when the GCS refuses the node; Unavailable when it does not answer.
         """
@@ -52,11 +69,11 @@ class Membership:
             except (Unavailable, DeadlineExceeded) as error:
                 if loop.time() >= deadline:
                     raise Unavailable(
-                        f"the GCS at {gcs_address} did not register this node within {within_s:g} s: {error}. "
+                        f"the GCS at {self._gcs_address} did not register this node within {within_s:g} s: {error}. "
                         f"Is it running, and is the address right? {advice}"
                     ) from error
                 if not told:
-                    log.warning("waiting_for_gcs", address=gcs_address, reason=str(error))
+                    log.warning("waiting_for_gcs", address=self._gcs_address, reason=str(error))
                 told = True
                 await asyncio.sleep(_REGISTER_RETRY_S)
 
@@ -80,13 +97,19 @@ class Membership:
         except ServiceError as error:
             log.info("node_not_unregistered", reason=str(error))
 
-    def declared_dead(self, node: gcs_pb2.NodeInfo) -> None:
+    def told(self, node: gcs_pb2.NodeInfo) -> None:
         """The cluster has given up the node of this id; perhaps an earlier incarnation of it, which is past."""
-        if node.incarnation == self._incarnation:
-            self.joined = False
-            if not self._given_up.done():
-                self._given_up.set_result(f"the cluster has declared this node dead: {node.death_reason}")
+        self._settle(self._standing.told(_row(node)))
 
-    async def given_up(self) -> str:
-        """Returns when the cluster has given this node up: why."""
+    async def given_up(self) -> GivenUp:
+        """Returns when this node is in no cluster any more."""
         return await asyncio.shield(self._given_up)
+
+    def _settle(self, outcome: GivenUp | None) -> None:
+        if outcome is not None and self.joined:
+            self.joined = False
+            self._given_up.set_result(outcome)
+
+
+def _row(node: gcs_pb2.NodeInfo) -> OwnRow:
+    return OwnRow(NodeState(node.state), node.incarnation, node.death_reason)

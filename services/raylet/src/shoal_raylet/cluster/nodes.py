@@ -1,14 +1,14 @@
 """The other nodes of the cluster: where their raylets are, and which are lost.
 
 Follows the GCS's node events. These are hints, so the GCS's own list is read at the start, after each interruption,
-from time to time, and when somebody asks for a node that is not known yet.
+every few seconds, and when somebody asks for a node that is not known yet. An answer that nothing has changed is small.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,11 +18,22 @@ from shoal_proto.v1 import events_pb2, gcs_pb2
 
 log = structlog.get_logger(__name__)
 
-#: The list is read again after so many seconds, twice that at most: for events that were lost.
-REFRESH_S = 20.0
+#: The list is read again after so many seconds: for events that were lost.
+REFRESH_S = 5.0
+#: In a large cluster it is read less often, so that the GCS is asked so many times a second at most.
+_CLUSTER_RATE = 100.0
+#: After a read that failed, in seconds; the read itself waits for a GCS for a while.
+_RETRY_S = 1.0
 #: Asking for unknown nodes reads the list at most this often, in seconds.
 _READ_AGAIN_S = 0.2
+#: Whoever asks for an unknown node waits so long for a GCS that answers, in seconds.
+FIND_WITHIN_S = 60.0
 _SUBSCRIBE_AGAIN_S = 2.0
+
+
+def refresh_s(nodes: int) -> float:
+    """Between two reads of the list, in a cluster of so many nodes."""
+    return max(REFRESH_S, nodes / _CLUSTER_RATE)
 
 
 class NodeDirectory:
@@ -32,17 +43,21 @@ class NodeDirectory:
         self,
         bus: EventBus,
         cluster_id: str,
-        list_nodes: Callable[[], Awaitable[Iterable[gcs_pb2.NodeInfo]]],
+        list_nodes: Callable[[int], Awaitable[gcs_pb2.ListNodesResponse]],
     ) -> None:
-        """``list_nodes`` raises ServiceError."""
+        """``list_nodes(known version)`` raises ServiceError."""
         self._bus = bus
         self._subject = subjects.all_nodes(cluster_id)
         self._list_nodes = list_nodes
         self._nodes: dict[bytes, gcs_pb2.NodeInfo] = {}
         self._subscription: Subscription | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._reading: asyncio.Task[None] | None = None
-        self._read_at = 0.0
+        self._reading: asyncio.Task[bool] | None = None
+        #: When the newest read that the GCS has answered was begun.
+        self._read_at = float("-inf")
+        #: Of the list that was read last, and who was in it.
+        self._version = 0
+        self._listed: set[bytes] = set()
 
     def tell(self, on_lost: Callable[[gcs_pb2.NodeInfo], None], on_change: Callable[[], None]) -> None:
         """``on_lost`` is told once of each node that is dead or has left and was known before; ``on_change`` after any
@@ -83,9 +98,14 @@ class NodeDirectory:
         return [node for node in self._nodes.values() if node.state != gcs_pb2.NODE_STATE_DEAD]
 
     async def find(self, node_id: bytes) -> gcs_pb2.NodeInfo | None:
-        """As ``get``, but a node that is not known is looked for in the GCS's list, if that answers."""
-        if node_id not in self._nodes and asyncio.get_running_loop().time() >= self._read_at + _READ_AGAIN_S:
-            await asyncio.shield(self._begin_to_read())
+        """As ``get``, but a node that is not known is looked for in the GCS's list, which is waited for: that there is
+        none is said only when a list that was read after this question says so, or after ``FIND_WITHIN_S``."""
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        while node_id not in self._nodes and self._read_at < asked_at and loop.time() < asked_at + FIND_WITHIN_S:
+            await asyncio.sleep(self._read_at + _READ_AGAIN_S - loop.time())
+            if not await asyncio.shield(self._begin_to_read()):
+                await asyncio.sleep(_RETRY_S)
         return self.get(node_id)
 
     def update(self, node: gcs_pb2.NodeInfo) -> None:
@@ -123,28 +143,45 @@ class NodeDirectory:
         await self._read_if_possible()
 
     async def _refresh(self) -> None:
+        answered = True
         while True:
-            await asyncio.sleep(REFRESH_S * random.uniform(1, 2))
-            await self._read_if_possible()
+            pause_s = refresh_s(len(self._nodes)) if answered else _RETRY_S
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            answered = await asyncio.shield(self._begin_to_read())
 
-    def _begin_to_read(self) -> asyncio.Task[None]:
+    def _begin_to_read(self) -> asyncio.Task[bool]:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_if_possible())
         return self._reading
 
-    async def _read_if_possible(self) -> None:
+    async def _read_if_possible(self) -> bool:
+        """False = no GCS has answered."""
         try:
             await self._read()
         except ServiceError as error:
             log.info("nodes_not_read", reason=str(error))
+            return False
+        return True
 
     async def _read(self) -> None:
-        nodes = {node.node_id: node for node in await self._list_nodes()}
-        self._read_at = asyncio.get_running_loop().time()
-        for node in nodes.values():
+        began_at = asyncio.get_running_loop().time()
+        response = await self._list_nodes(self._version)
+        self._read_at = began_at
+        if response.version == self._version:
+            return
+        self._version = response.version
+        for node in response.nodes:
             self.update(node)
-        # The GCS forgets those that are dead for long.
-        for node_id in [i for i, node in self._nodes.items() if i not in nodes]:
-            if self._nodes[node_id].state == gcs_pb2.NODE_STATE_DEAD:
-                del self._nodes[node_id]
+        before, self._listed = self._listed, {node.node_id for node in response.nodes}
+        for node_id in before - self._listed:
+            self._forget(node_id)
         self._on_change()
+
+    def _forget(self, node_id: bytes) -> None:
+        """The GCS had it in its list, and has not any more: it is dead for long, or this GCS is another cluster's."""
+        node = self._nodes.pop(node_id, None)
+        if node is not None and node.state != gcs_pb2.NODE_STATE_DEAD:
+            gone = gcs_pb2.NodeInfo()
+            gone.CopyFrom(node)
+            gone.state, gone.death_reason = gcs_pb2.NODE_STATE_DEAD, "the GCS does not know it any more"
+            self._on_lost(gone)
