@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import socket
 import time
@@ -22,6 +23,7 @@ from shoal_common.channel.handshake import Accepting, Authenticated, Connecting,
 if TYPE_CHECKING:
     from shoal_common.tls import TlsSocket
 
+logger = logging.getLogger("shoal")
 
 #: A peer that has left less than this unread gets more without being asked.
 ROOM_BYTES = 32 * 1024 * 1024
@@ -65,7 +67,8 @@ class Connection:
     ``sock`` may still be connecting. ``side`` is the handshake to come; None = it is over.
 
     ``on_messages(connection, messages)``, ``on_authenticated(connection)`` and ``on_close(connection, reason)`` run in
-    the leading thread.
+    the leading thread. When one of the first two raises, the connection is closed: what was asked over it may never be
+    answered otherwise.
     """
 
     def __init__(
@@ -102,6 +105,8 @@ class Connection:
         self.closed = False
         #: The peer was gone already when something was sent.
         self.undelivered = False
+        #: It was closed because what came over it could not be handled.
+        self.defect = False
         #: Whom it reaches, as far as that is known.
         self.peer_worker_id = b""
         self.peer_address: WorkerAddress | None = None
@@ -215,6 +220,17 @@ class Connection:
     # -- receiving (leading thread) -------------------------------------------------------------------
 
     def _on_event(self, mask: int) -> None:
+        try:
+            self._read(mask)
+        except (msgspec.DecodeError, handshake.HandshakeError) as error:
+            self.close(str(error))
+        except Exception as error:
+            logger.exception("A defect in Shoal; the connection is closed")
+            self.defect = True
+            self.close(f"a defect in Shoal, of which the log tells more: {type(error).__name__}: {error}")
+
+    def _read(self, mask: int) -> None:
+        """Raises: HandshakeError, msgspec.DecodeError, whatever handlers raise."""
         if mask & 4:  # EPOLLOUT
             self._flush()
             if not mask & ~4:
@@ -229,11 +245,7 @@ class Connection:
         if not data:
             self.close(self._write_error or "the peer closed the connection")
             return
-        try:
-            messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, data)
-        except (msgspec.DecodeError, handshake.HandshakeError) as error:
-            self.close(str(error))
-            return
+        messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, data)
         if messages:
             self._on_messages(self, messages)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -37,13 +36,6 @@ from shoal._wire.peer_frames import (
 )
 from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common.channel import frames
-
-logger = logging.getLogger("shoal")
-
-
-def _log_defect(message: Any, source: str) -> None:
-    """Of one message, by which the others must not suffer."""
-    logger.exception("A defect in Shoal while it handled %s %s; it goes on", type(message).__name__, source)
 
 
 class Executor(Protocol):
@@ -157,8 +149,9 @@ class CoreWorker(Process):
             for message in messages:
                 try:
                     handlers[type(message)](connection, message)
-                except Exception:
-                    _log_defect(message, f"from {connection.peer_worker_id.hex()}")
+                except Exception as error:
+                    error.add_note(f"{type(message).__name__} came from {connection.peer_worker_id.hex()}.")
+                    raise
 
     def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
         if self.closed:
@@ -176,8 +169,9 @@ class CoreWorker(Process):
             for message in messages:
                 try:
                     handlers[type(message)](node_id, message)
-                except Exception:
-                    _log_defect(message, f"from node {node_id.hex()}")
+                except Exception as error:
+                    error.add_note(f"{type(message).__name__} came from node {node_id.hex()}.")
+                    raise
 
     def _on_node_lost(self, message: frames.NodeLost) -> None:
         reason = f"it was declared dead: {message.reason}"
@@ -194,6 +188,10 @@ class CoreWorker(Process):
                 return
             if self._executor is not None:
                 self._executor.on_raylet_lost()
+            if connection.defect:
+                self.node_error = exceptions.LocalRayletDiedError(
+                    f"The connection to the raylet was given up: {reason}."
+                )
             error = self.node_error
             for entry in list(self.table.entries.values()):
                 if entry.state == PENDING:

@@ -143,6 +143,31 @@ def test_who_waits_for_room_is_called_when_the_peer_has_read(
     assert connection.has_room()
 
 
+def test_what_cannot_be_handled_ends_the_connection_and_no_other(
+    reactor: Reactor,
+    connection: Connection,
+    peer: socket.socket,
+    closed: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(connection: Connection, messages: list[Any]) -> None:
+        raise KeyError("a defect")
+
+    reasons: list[str] = []
+    ours, theirs = socket.socketpair()
+    other = Connection(reactor, ours, None, frames.RayletMessage, fails, lambda _, reason: reasons.append(reason))
+    with theirs:
+        for sock in (theirs, peer):
+            sock.sendall(codec.encode_frame(MESSAGE))
+        reactor.poll_now()
+        assert theirs.recv(1) == b""
+    assert other.defect
+    (reason,) = reasons
+    assert "a defect in Shoal" in reason and "KeyError" in reason
+    assert "Traceback" in caplog.text
+    assert not closed and not connection.defect
+
+
 def test_what_cannot_be_encoded_leaves_the_connection_as_it_was(
     reactor: Reactor, connection: Connection, peer: socket.socket
 ) -> None:

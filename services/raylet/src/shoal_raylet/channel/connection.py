@@ -30,7 +30,8 @@ _STEP_BYTES = 1024 * 1024
 
 
 class ChannelHandler(Protocol):
-    """What is done with a peer. All calls come from the event loop's thread."""
+    """What is done with a peer. All calls come from the event loop's thread. A peer is given up when one of them raises
+    over what it has sent: it might wait for an answer for ever."""
 
     def refuse(self, hello: frames.Hello, local: bool) -> str:
         """Why this peer cannot be served, or "". Called before the peer has proved that it knows the token.
@@ -163,6 +164,9 @@ class Connection:
                 self._shake_hands(self._side, data)
         except (msgspec.DecodeError, handshake.HandshakeError) as error:
             self.close(str(error))
+        except Exception as error:
+            log.exception("channel_defect", role=self.role, worker_id=self.worker_id.hex())
+            self.close(f"a defect: {type(error).__name__}: {error}")
 
     def _receive(self, data: bytes) -> None:
         received = self._handler.received
@@ -172,9 +176,9 @@ class Connection:
             for message in self._decoder.feed(data):
                 try:
                     received(self, message)
-                except Exception:
-                    # A defect, of this message; those behind it are others' matter.
-                    log.exception("message_not_handled", kind=type(message).__name__, worker_id=self.worker_id.hex())
+                except Exception as error:
+                    error.add_note(f"While it handled {type(message).__name__}.")
+                    raise
                 if self._closed:
                     return
         finally:

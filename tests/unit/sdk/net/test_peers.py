@@ -1,0 +1,126 @@
+"""Connections to peers, over real sockets: whoever is called is told of its end, however early that comes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shoal._net.connection import Connection, Identity
+from shoal._net.interrupts import GuardedLock
+from shoal._net.peers import Peers
+from shoal._net.reactor import Reactor
+from shoal_common.channel.frames import WorkerAddress
+
+#: Only a failure takes so long, in seconds.
+LONG = 10.0
+NODE = b"n" * 16
+ME, OTHER = WorkerAddress(NODE, b"m" * 16, ""), WorkerAddress(NODE, b"o" * 16, "")
+
+
+class Dialer:
+    """``ends`` are those of all connections that were made: the peer's, and ours."""
+
+    def __init__(self) -> None:
+        self.ends: list[socket.socket] = []
+        self.dials: Callable[[socket.socket], None] = lambda theirs: None
+
+    def peer(self, address: WorkerAddress) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        self.ends += [theirs, ours]
+        self.dials(theirs)
+        return ours
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.dialer, self.lock, self.reactor = Dialer(), GuardedLock(), Reactor()
+        self.gone: list[tuple[bytes, str]] = []
+        self.told = threading.Event()
+        identity = Identity(token="t", role="driver", node_id=NODE, worker_id=ME.worker_id, job_id=b"j", address=ME)
+        dialer: Any = self.dialer
+        self.peers = Peers(self.reactor, identity, self.lock, dialer, [], None, self._on_messages, self._on_gone)
+
+    def _on_messages(self, connection: Connection, messages: list[Any]) -> None:
+        raise AssertionError("nobody sends any")
+
+    def _on_gone(self, worker_id: bytes, reason: str) -> None:
+        assert self.lock.held()
+        self.gone.append((worker_id, reason))
+        self.told.set()
+
+    def close(self) -> None:
+        self.reactor.stop()
+        self.peers.close()
+        for sock in self.dialer.ends:
+            sock.close()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+def test_one_connection_a_peer(rig: Rig) -> None:
+    with rig.lock:
+        assert rig.peers.connect(OTHER) is rig.peers.connect(OTHER)
+    assert len(rig.dialer.ends) == 2
+
+
+def test_a_refused_connection_that_ends_before_its_peer_is_named_is_told_of(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reactor's thread sees the end while the thread that connects, with the lock, has just made it."""
+    rig.dialer.dials = lambda theirs: theirs.close()
+    ending = threading.Event()
+    make = rig.peers._make
+
+    def make_and_dawdle(*args: Any) -> Connection:
+        connection = make(*args)
+        assert ending.wait(LONG)
+        return connection
+
+    monkeypatch.setattr(rig.peers, "_make", make_and_dawdle)
+    monkeypatch.setattr(rig.peers, "_settled", lambda connection: ending.set())
+    rig.reactor.start()
+    with rig.lock:
+        assert rig.peers.connect(OTHER) is not None
+        assert not rig.gone
+    assert rig.told.wait(LONG)
+    assert [worker_id for worker_id, _ in rig.gone] == [OTHER.worker_id]
+    assert rig.peers.address_of(OTHER.worker_id) is None
+
+
+def test_after_its_end_a_peer_is_dialled_anew(rig: Rig) -> None:
+    with rig.lock:
+        first = rig.peers.connect(OTHER)
+    rig.dialer.ends[0].close()
+    rig.reactor.start()
+    assert rig.told.wait(LONG)
+    with rig.lock:
+        assert rig.peers.connect(OTHER) is not first
+    assert len(rig.gone) == 1
+
+
+def test_with_its_node_a_peer_is_gone(rig: Rig) -> None:
+    with rig.lock:
+        rig.peers.connect(OTHER)
+        rig.peers.node_lost(b"another node....", "")
+        assert not rig.gone
+        rig.peers.node_lost(NODE, "its node is lost")
+    assert rig.gone == [(OTHER.worker_id, "its node is lost")]
+
+
+def test_who_cannot_be_reached_is_dead(rig: Rig) -> None:
+    def refuse(theirs: socket.socket) -> None:
+        raise ConnectionRefusedError
+
+    rig.dialer.dials = refuse
+    with rig.lock:
+        assert rig.peers.connect(OTHER) is None
+        assert rig.peers.address_of(OTHER.worker_id) is None
