@@ -59,6 +59,31 @@ class TaskCancelledError(ShoalError):
         return " ".join(part for part in (which, self.error_message) if part)
 
 
+class TaskTimeoutError(ShoalError, TimeoutError):
+    """The task or actor call had not ended ``timeout_s`` seconds after it was submitted. ``task_id`` is hex.
+
+    ``where`` says how far it had come: "waiting for its arguments", "waiting for a worker", "waiting for its actor",
+    "queued behind others" or "running". It does not begin any more, or is stopped; only what runs in a thread of an
+    actor goes on there.
+    """
+
+    remedy = (
+        "Raise timeout_s, or see what takes so long; with retry_exceptions=[TaskTimeoutError] what ran is repeated."
+    )
+
+    def __init__(self, task_name: str, task_id: str, timeout_s: float, where: str) -> None:
+        super().__init__(task_name, task_id, timeout_s, where)
+        self.task_name = task_name
+        self.task_id = task_id
+        self.timeout_s = timeout_s
+        self.where = where
+
+    def _message(self) -> str:
+        return (
+            f"{self.task_name} ({self.task_id}) had not ended after timeout_s={self.timeout_s:g}: it was {self.where}."
+        )
+
+
 # --- something under the user's code died ------------------------------------------------------------
 
 

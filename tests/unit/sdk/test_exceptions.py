@@ -78,6 +78,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "CrossLanguageError": ("JAVA", "java.lang.Exception"),
     "ObjectReconstructionFailedError": ("ab12", "PUT"),
     "ShoalSystemError": ("broken", "a traceback"),
+    "TaskTimeoutError": ("f", "ab12", 1.5, "running"),
     "TaskError": ("f", "Traceback (most recent call last):\nValueError: x", ValueError("x")),
 }
 

@@ -45,8 +45,8 @@ ERRORS = """
     PlasmaObjectNotAvailable RayActorError RayCgraphCapacityExceeded RayChannelError RayChannelTimeoutError
     RayDirectTransportError RayError RaySystemError RayTaskError ReferenceCountingAssertionError RpcError
     RuntimeEnvSetupError ShoalError ShoalSystemError StreamingGeneratorReplayInconsistentError TaskCancelledError
-    TaskError TaskPlacementGroupRemoved TaskUnschedulableError UnserializableException UserCodeException
-    WorkerCrashedError
+    TaskError TaskPlacementGroupRemoved TaskTimeoutError TaskUnschedulableError UnserializableException
+    UserCodeException WorkerCrashedError
 """
 
 

@@ -158,6 +158,14 @@ class LeaseReclaim(Message, tag=15):
     lease_id: bytes
 
 
+class LeaseKill(Message, tag=32):
+    """Owner -> raylet: kill the leased worker, whose task does not end; ``LeaseLost`` follows."""
+
+    lease_id: bytes
+    #: For humans.
+    reason: str
+
+
 class LeaseAssigned(Message, tag=16):
     """Raylet -> worker: what the coming tasks may use."""
 
@@ -497,6 +505,7 @@ RayletMessage = (
     | LeaseLost
     | LeaseRefused
     | LeaseReclaim
+    | LeaseKill
     | LeaseAssigned
     | Blocked
     | Unblocked

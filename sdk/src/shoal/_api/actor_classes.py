@@ -27,7 +27,7 @@ C = TypeVar("C")
 
 def method(*args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options of one method of an actor class: ``num_returns``, ``max_task_retries``, ``retry_exceptions``,
-    ``concurrency_group``, …
+    ``concurrency_group``, ``timeout_s``, …
 
     Raises: AssertionError for an unknown option or without any.
     """
@@ -203,6 +203,7 @@ def _method_info(member: Any, *, skip_first: bool) -> MethodInfo:
         concurrency_group=options.concurrency_group or "",
         is_generator=(is_generator and not isinstance(options.num_returns, int))
         or isinstance(options.num_returns, str),
+        timeout_s=options.timeout_s,
     )
 
 
@@ -268,7 +269,9 @@ def _start(
     packed = pack_arguments(core.values, args, kwargs)
     if packed is not None:
         creation.args, creation.packed, creation.args_object = packed.data, packed.packed, packed.args_object
-    client = core.actors.client(actor_id, in_order=in_order, concurrency=state.concurrency, lifetime=None)
+    client = core.actors.client(
+        actor_id, definition.name, in_order=in_order, concurrency=state.concurrency, lifetime=None
+    )
     spec = ActorSpec(
         actor_id=actor_id,
         job_id=core.job_id,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from shoal import _current, exceptions
-from shoal._api.export import no_graphs, pickled_exceptions
+from shoal._api.export import no_graphs, pickled_exceptions, time_limit
 from shoal._api.options import MethodOptions
 from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
@@ -30,6 +30,7 @@ class MethodInfo(msgspec.Struct, array_like=True, frozen=True):
     retry_exceptions: bool | bytes = False
     concurrency_group: str = ""
     is_generator: bool = False
+    timeout_s: float | None = None
 
 
 class HandleState(msgspec.Struct, array_like=True, frozen=True):
@@ -92,6 +93,7 @@ class ActorMethod:
         retries = state.max_task_retries if info.max_task_retries is None else info.max_task_retries
         retry_exceptions = info.retry_exceptions
         streaming = info.is_generator
+        timeout_s = info.timeout_s
         task_name = ""
         options = self._options
         if options is not None:
@@ -106,6 +108,7 @@ class ActorMethod:
             retries = retries if options.max_task_retries is None else options.max_task_retries
             if options.retry_exceptions is not None:
                 retry_exceptions = pickled_exceptions(options.retry_exceptions)
+            timeout_s = timeout_s if options.timeout_s is None else options.timeout_s
         if streaming:
             raise ValueError(
                 f"{state.class_name}.{self._name}: streaming the results of a generator is not supported yet. "
@@ -127,6 +130,7 @@ class ActorMethod:
             group,
             handle._shoal_lifetime,
             task_name,
+            time_limit(timeout_s, retry_exceptions),
         )
         if num_returns == 1:
             return refs[0]
@@ -161,7 +165,11 @@ class ActorHandle:
         self._shoal_lifetime = lifetime
         self._shoal_epoch = _current.epoch
         self._shoal_client = _current.current().actors.client(
-            state.actor_id, in_order=state.in_order, concurrency=state.concurrency, lifetime=lifetime
+            state.actor_id,
+            state.class_name,
+            in_order=state.in_order,
+            concurrency=state.concurrency,
+            lifetime=lifetime,
         )
 
     @property

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, exceptions
+from shoal._core.deadlines import TimeLimit
 from shoal._values.serialization import dumps_function, loads, serialize
 from shoal._values.text import require_unicode
 from shoal_common.channel.frames import SchedulingClass
@@ -122,6 +123,14 @@ def pickled_exceptions(retry: bool | tuple[type[Exception], ...] | None) -> bool
     if retry is None or isinstance(retry, bool):
         return bool(retry)
     return serialize(retry, "retry_exceptions", out_of_band=False).pickled
+
+
+def time_limit(timeout_s: float | None, retry: bool | bytes) -> TimeLimit | None:
+    """``retry``: as ``pickled_exceptions`` gives it."""
+    if timeout_s is None:
+        return None
+    retried = retry if isinstance(retry, bool) else issubclass(exceptions.TaskTimeoutError, loads(retry))
+    return TimeLimit(timeout_s, retried)
 
 
 def no_graphs(name: str) -> NotImplementedError:

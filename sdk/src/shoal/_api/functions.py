@@ -14,6 +14,7 @@ from shoal._api.export import Exportable, no_graphs
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._api.signature import Signature, signature_of
+from shoal._core.deadlines import TimeLimit
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, TaskQueue
 from shoal._owner.arguments import pack_arguments
@@ -25,7 +26,7 @@ R = TypeVar("R")
 class _Prepared:
     """What one set of options means in the running session: looked up once, used by every call."""
 
-    __slots__ = ("epoch", "function", "max_calls", "max_retries", "num_returns", "queue", "retry_exceptions")
+    __slots__ = ("epoch", "function", "limit", "max_calls", "max_retries", "num_returns", "queue", "retry_exceptions")
 
     epoch: int
     queue: TaskQueue
@@ -34,6 +35,7 @@ class _Prepared:
     max_retries: int
     retry_exceptions: bool | bytes
     max_calls: int
+    limit: TimeLimit | None
 
 
 class _Definition(Exportable):
@@ -109,6 +111,7 @@ class RemoteFunction(Generic[P, R]):
             prepared.max_retries,
             prepared.retry_exceptions,
             prepared.max_calls,
+            prepared.limit,
         )
         if prepared.num_returns == 1:
             return refs[0]
@@ -142,6 +145,7 @@ class RemoteFunction(Generic[P, R]):
         prepared.queue = core.tasks.queue_of(scheduling_class)
         prepared.retry_exceptions = _export.pickled_exceptions(options.retry_exceptions)
         prepared.max_calls = options.max_calls or 0
+        prepared.limit = _export.time_limit(options.timeout_s, prepared.retry_exceptions)
         self._prepared = prepared
         return prepared
 

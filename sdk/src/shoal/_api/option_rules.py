@@ -49,6 +49,12 @@ def _amount(name: str, value: float | None) -> str | None:
     return None
 
 
+def _timeout(name: str, value: float | None) -> str | None:
+    if value is None or 0 < value < float("inf"):
+        return None
+    return f"The keyword '{name}' only accepts None or a positive number of seconds, but received {value!r}."
+
+
 def _gpus(name: str, value: float | None) -> str | None:
     """A task that runs on a part of a GPU shares it; one and a half cannot be told to it by an id."""
     if value is not None and 1 < value < float("inf") and value % 1:
@@ -244,6 +250,7 @@ TASK: dict[str, Rule] = {
     "num_returns": Rule((int, str, _NONE), _num_returns),
     "object_store_memory": Rule(_INT, _no_object_store_memory),
     "retry_exceptions": Rule((bool, list, tuple), _retry_exceptions),
+    "timeout_s": Rule(_NUMBER, _timeout),
     "_generator_backpressure_num_objects": Rule(_INT, _backpressure, kept=False),
     "_num_objects_per_yield": _PER_YIELD,
 }
@@ -269,6 +276,7 @@ METHOD: dict[str, Rule] = {
     "concurrency_group": Rule(_STR),
     "max_task_retries": Rule(_INT, _count_or_infinite),
     "retry_exceptions": Rule((bool, list, tuple, _NONE), lambda name, value: _retry_exceptions(name, value or False)),
+    "timeout_s": Rule(_NUMBER, _timeout),
     "_generator_backpressure_num_objects": TASK["_generator_backpressure_num_objects"],
     "_num_objects_per_yield": TASK["_num_objects_per_yield"],
     "enable_task_events": Rule(_BOOL, kept=False),

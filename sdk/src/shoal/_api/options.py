@@ -147,6 +147,8 @@ class TaskOptions(_PlacedOptions):
     num_returns: int | str | None = None
     #: Whether an exception of the user's code is retried; a tuple: which ones.
     retry_exceptions: bool | tuple[type[Exception], ...] = False
+    #: Seconds from the submission after which it fails and is stopped; None = never.
+    timeout_s: float | None = None
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any], *, in_options: bool = False) -> Self:
@@ -234,6 +236,7 @@ class MethodOptions(_Options):
     concurrency_group: str | None = None
     max_task_retries: int | None = None
     retry_exceptions: bool | tuple[type[Exception], ...] | None = None
+    timeout_s: float | None = None
     name: str | None = None
 
     @classmethod

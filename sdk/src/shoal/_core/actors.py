@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import TaskRecord
 from shoal._wire.value_kinds import PENDING
@@ -54,14 +55,28 @@ class Port(Protocol):
     def tell_released(self, client: ActorClient) -> None:
         """Tell the GCS that the last handle is gone."""
 
+    def stop_call(self, client: ActorClient, record: TaskRecord) -> None:
+        """It is past its deadline: tell the actor's process."""
+
+    def renew(self, client: ActorClient, record: TaskRecord) -> None:
+        """It is made once more: give it as much time again."""
+
 
 class ActorClient:
     """Not thread-safe: the process's lock protects it."""
 
     def __init__(
-        self, actor_id: bytes, port: Port, *, in_order: bool, window: int, lifetime: ObjectEntry | None = None
+        self,
+        actor_id: bytes,
+        class_name: str,
+        port: Port,
+        *,
+        in_order: bool,
+        window: int,
+        lifetime: ObjectEntry | None = None,
     ) -> None:
         self.actor_id = actor_id
+        self.class_name = class_name
         #: Of the reference that counts the handles, which the creator owns; None = these handles do not count. It is
         #: pending as long as the creator and the actor live.
         self.lifetime = lifetime
@@ -70,6 +85,8 @@ class ActorClient:
         self._story = Story(f"the calls of actor {actor_id.hex()}")
         self.in_order = in_order
         self.window = max(WINDOW, 2 * window)
+        #: Calls that may run at the same time.
+        self._concurrency = window
         self.state = UNASKED
         #: Version of the GCS's record that this follows; 0 = none seen.
         self.version = 0
@@ -199,10 +216,30 @@ class ActorClient:
     def on_reply(self, task_id: bytes, retriable: bool) -> TaskRecord | None:
         """An answer. The call that has ended with it; None when it is made once more, or was not expected."""
         record = self.in_flight.pop(task_id, None)
-        if record is None or not (retriable and record.retry()):
+        if record is None or record.late or not (retriable and record.retry()):
             return record
         self._put_back(record)
         return None
+
+    def expire(self, record: TaskRecord, now: float) -> str:
+        """As ``deadlines.Queue``. What was sent stays in ``in_flight`` until that is answered."""
+        if record.push.task_id not in self.in_flight:
+            self.queue.remove(record)
+            self.flush(now)  # it may have held up those behind it
+            return ARGUMENTS if record.unready else UNSENT
+        if self.state == CONNECTED:
+            self._port.stop_call(self, record)
+        place = list(self.in_flight).index(record.push.task_id)
+        return RUNNING if place < self._concurrency else BEHIND
+
+    def name_of(self, record: TaskRecord) -> str:
+        """For humans."""
+        return f"{self.class_name}.{record.push.name}"
+
+    def repeat(self, record: TaskRecord) -> None:
+        """A call that was late has ended, and is made once more."""
+        self._port.renew(self, record)
+        self._put_back(record)
 
     def _put_back(self, record: TaskRecord) -> None:
         """Before all calls that were made after it: one of these may wait for its value."""
@@ -251,7 +288,10 @@ class ActorClient:
         records = list(self.in_flight.values())
         self.in_flight.clear()
         for record in reversed(records):
-            self._put_back(record)
+            if not record.late:
+                self._put_back(record)
+            elif record.again:
+                self.repeat(record)
         # So that the GCS tells where the actor is even if that has not changed.
         self.version -= 1
         self.on_disconnected()
@@ -275,7 +315,11 @@ class ActorClient:
         self.in_flight.clear()
         again: list[TaskRecord] = []
         for record in records:
-            if record.retry():
+            if record.late:
+                if record.again:
+                    self._port.renew(self, record)
+                    again.append(record)
+            elif record.retry():
                 again.append(record)
             else:
                 self._port.fail_call(self, record)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shoal._core.batches import AHEAD_BYTES
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, Deadline
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
@@ -76,6 +77,18 @@ class TaskRecord(msgspec.Struct, gc=False):
     references: References | None = None
     #: The queue it belongs to; None for actor calls.
     queue: TaskQueue | None = None
+    #: The option ``timeout_s``.
+    deadline: Deadline | None = None
+
+    @property
+    def late(self) -> bool:
+        """Its deadline has passed: it must not begin, and what is answered is dropped."""
+        return self.deadline is not None and self.deadline.passed
+
+    @property
+    def again(self) -> bool:
+        """Late, and to run once more when it has stopped."""
+        return self.deadline is not None and self.deadline.again
 
     def retry(self) -> bool:
         """It has begun and has no value: whether it is to run once more, which is counted then."""
@@ -168,6 +181,15 @@ class Port(Protocol):
 
     def give_back(self, worker: LeasedWorker) -> None: ...
 
+    def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        """It is past its deadline: tell the worker. ``TaskQueue.not_stopped`` follows in a while."""
+
+    def stopped(self, record: TaskRecord) -> None:
+        """No worker has it any more, which was past its deadline."""
+
+    def kill(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        """This task runs on and on; ``on_lost`` follows."""
+
 
 class TaskQueue:
     """Tasks and leases of one scheduling class. Not thread-safe: the core's lock protects it."""
@@ -221,9 +243,14 @@ class TaskQueue:
 
     def add_front(self, records: list[TaskRecord], now: float) -> None:
         """Tasks that were handed back keep their place."""
+        late = [record for record in records if record.late]
+        if late:
+            records = [record for record in records if not record.late]
         self.pending.extendleft(reversed(records))
         self._pump_idle(now)
         self._adjust_demand()
+        for record in late:
+            self._port.stopped(record)
 
     def on_granted(self, worker: LeasedWorker, now: float) -> None:
         self._story.note("on_granted", worker.lease_id)
@@ -259,6 +286,8 @@ class TaskQueue:
         mean = function.mean_us
         worker.ahead_us -= record.estimate_us
         worker.ahead_bytes -= record.size
+        if record.late:
+            return record  # it was stopped, or never begun
         function.mean_us = duration_us + 1.0 if mean == 0.0 else mean + 0.2 * (duration_us - mean)
         return record
 
@@ -336,6 +365,40 @@ class TaskQueue:
         self.pending.clear()
         self._adjust_demand()
         return records
+
+    def expire(self, record: TaskRecord, now: float) -> str:
+        """As ``deadlines.Queue``. What a worker has stays in its ``in_flight`` until that has answered."""
+        for worker in self.workers.values():
+            if record.push.task_id in worker.in_flight:
+                self._port.stop(worker, record)
+                return RUNNING if self._is_oldest(worker, record) else BEHIND
+        if record.unready:
+            return ARGUMENTS
+        if record in self.pending:  # else it pauses before a retry
+            self.pending.remove(record)
+            self._adjust_demand()
+        return UNPLACED
+
+    def name_of(self, record: TaskRecord) -> str:
+        """For humans."""
+        return record.push.name
+
+    @noted
+    def not_stopped(self, lease_id: bytes, record: TaskRecord) -> None:
+        """Some time after ``stop``, which may be over."""
+        worker = self.workers.get(lease_id)
+        if worker is None or worker.in_flight.get(record.push.task_id) is not record or not record.late:
+            return
+        if self._is_oldest(worker, record):
+            self._port.kill(worker, record)
+        else:
+            # The one before it may take its time. This one will not begin, but who knows whether it has been told.
+            self._port.stop(worker, record)
+
+    @staticmethod
+    def _is_oldest(worker: LeasedWorker, record: TaskRecord) -> bool:
+        """It runs, as far as can be told from here: tasks run in order."""
+        return next(iter(worker.in_flight.values())) is record
 
     def forget_all(self) -> None:
         """Let go of every record."""

@@ -125,6 +125,11 @@ class ActorHost:
         for name, calls in by_group.items():
             self._groups[name].start(caller, calls)
 
+    def stop_call(self, task_id: bytes) -> None:
+        """Cancel its coroutine, if it is one."""
+        for group in self._groups.values():
+            group.stop(task_id)
+
     def _answer(self, caller: bytes, replies: list[TaskReply]) -> None:
         """From a group, in any thread."""
         with self._core.lock:

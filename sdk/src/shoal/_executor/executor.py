@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from shoal._executor.leaving import EXIT_ACTOR, Leaving
 from shoal._executor.loading import Functions
 from shoal._executor.process_end import kill_descendants
 from shoal._executor.run import Runner
+from shoal._executor.time_limits import Stopped
 from shoal._net.connection import Connection
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 #: Replies are held back to be sent together for so many seconds at most.
 GATHER_S = 0.001
+_MAIN_THREAD = threading.main_thread().ident or 0
 
 
 class Executor:
@@ -66,8 +69,8 @@ class Executor:
         #: Counts the times when at least one waits.
         self._wait_number = 0
         self._block_lock = threading.Lock()
-        #: The main thread runs a task.
-        self._running = False
+        #: What the main thread runs.
+        self._running: TaskPush | None = None
         self._holds_cpu = True
         #: The actor in this process, once its constructor has returned.
         self.actor: ActorHost | None = None
@@ -77,11 +80,12 @@ class Executor:
 
     def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None:
         caller = connection.peer_worker_id
+        self._runner.time_limits.arrived(tasks)
         actor, leaving = self.actor, self.leaving.begun
         if actor is not None and actor.takes_calls:
             actor.start_calls(caller, tasks)
             return
-        if (self._waits_long and self._running and actor is None) or leaving:
+        if (self._waits_long and self._running is not None and actor is None) or leaving:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=leaving))
             return
         self._queue.extend([(caller, task) for task in tasks])
@@ -116,6 +120,19 @@ class Executor:
         self._queue.extend(kept)
         taken.reverse()
         connection.send(Recalled(taken))
+
+    def on_stop(self, task_ids: list[bytes]) -> None:
+        """A task in the main thread is unwound, as by SIGTERM; a coroutine is cancelled. What else an actor runs goes
+        on: unwound in the middle, it would leave the actor's state half changed."""
+        for task_id in task_ids:
+            if not self._runner.time_limits.stop(task_id):
+                continue
+            running = self._running
+            if self.actor is not None:
+                self.actor.stop_call(task_id)
+            elif running is not None and running.task_id == task_id:
+                self._runner.time_limits.signal()
+                signal.pthread_kill(_MAIN_THREAD, signal.SIGTERM)
 
     def on_caller_gone(self, worker_id: bytes) -> None:
         """Nobody waits for these any more. The raylet ends this worker if the caller held its lease."""
@@ -186,9 +203,9 @@ class Executor:
                 # Who knows how it ends: a crash must not take the answers of others along.
                 self.flush_replies()
                 self._known.add(push.name)
-            self._running = True
+            self._running = push
             reply = self._run(caller, push)
-            self._running = False
+            self._running = None
             now = time.monotonic()
             if self.actor is None:
                 self._appearance.restore_streams(now)
@@ -202,7 +219,10 @@ class Executor:
                 self.flush_replies()
 
     def _run(self, caller: bytes, push: TaskPush) -> TaskReply:
-        reply = self._runner.run(caller, push)
+        try:
+            reply = self._runner.run(caller, push)
+        except Stopped as stopped:  # the code had just ended
+            reply = self._runner.stopped(push, stopped)
         if reply is None:
             self.leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
         if push.max_calls:
@@ -284,7 +304,7 @@ class Executor:
             if self._holds_cpu:
                 self._core.raylet.send(frames.Blocked())
                 self._lent = True
-        if self.actor is None and self._running:
+        if self.actor is None and self._running is not None:
             self.hand_back()
 
     def hand_back(self, leaving: bool = False) -> None:

@@ -31,6 +31,10 @@ class Group(ABC):
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None: ...
 
     @abstractmethod
+    def stop(self, task_id: bytes) -> None:
+        """End that call, if it is here, has a time limit and can be ended."""
+
+    @abstractmethod
     def drop_waiting(self) -> int:
         """Forget the calls that have not begun; tells how many."""
 
@@ -54,6 +58,9 @@ class ThreadGroup(Group):
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         for push in pushes:
             self._waiting.put((caller, push))
+
+    def stop(self, task_id: bytes) -> None:
+        return  # a thread cannot be
 
     def drop_waiting(self) -> int:
         dropped = 0
@@ -94,6 +101,8 @@ class LoopGroup(Group):
         self._loop = asyncio.new_event_loop()
         #: Strong references: the event loop keeps only weak ones.
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Those of calls with a time limit, once they have begun: one cancelled before would not be answered.
+        self._limited: dict[bytes, asyncio.Task[None]] = {}
         self._outgoing: dict[bytes, list[TaskReply]] = {}
         self._outgoing_lock = threading.Lock()
         threading.Thread(target=self._run_loop, name=f"shoal-actor-{name}", daemon=True).start()
@@ -117,6 +126,14 @@ class LoopGroup(Group):
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         self._loop.call_soon_threadsafe(self._start_tasks, caller, pushes)
 
+    def stop(self, task_id: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def _cancel(self, task_id: bytes) -> None:
+        task = self._limited.get(task_id)
+        if task is not None:
+            task.cancel()
+
     def drop_waiting(self) -> int:
         return 0  # they need not be told apart from those that run: an async actor ends at once
 
@@ -138,7 +155,12 @@ class LoopGroup(Group):
             task.add_done_callback(self._tasks.discard)
 
     async def _call(self, caller: bytes, push: TaskPush) -> None:
+        task = asyncio.current_task() if push.time_left is not None else None
+        if task is not None:
+            self._limited[push.task_id] = task
         reply = await self._run(caller, push, self._room)
+        if task is not None:
+            del self._limited[push.task_id]
         if reply is None:
             self._answer(caller, [])
             return

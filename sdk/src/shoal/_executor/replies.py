@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, exceptions
 from shoal._core.objects import MAX_INLINE_BYTES
+from shoal._executor.time_limits import Stopped
 from shoal._values.serialization import Serialized, loads, serialize
 from shoal._wire.peer_frames import TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, STORED
@@ -108,6 +109,8 @@ def wrap_error(core: CoreWorker, actor: Actor | None, name: str, error: BaseExce
     if isinstance(error, KeyboardInterrupt):
         task = _context.current_task.get()
         return exceptions.TaskCancelledError(task.task_id.hex() if task is not None else None)
+    if isinstance(error, Stopped):
+        return error.error
     where: dict[str, Any] = {"ip": core.host, "pid": os.getpid()}
     process = _context.process
     if process.actor_id:

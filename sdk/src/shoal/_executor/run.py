@@ -18,6 +18,7 @@ from shoal import _context
 from shoal._core.object_ref import ObjectRef
 from shoal._executor.leaving import EXIT_ACTOR, ActorExit
 from shoal._executor.replies import error_reply, result_reply, wrap_error
+from shoal._executor.time_limits import Stopped
 from shoal._owner.arguments import load_arguments
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import TaskPush, TaskReply
@@ -43,6 +44,7 @@ class Runner:
         self._leaving = leaving
         #: The actor in this process, once its constructor has returned; None = it runs tasks.
         self.actor: Actor | None = None
+        self.time_limits = leaving.time_limits
 
     def run(self, caller: bytes, push: TaskPush) -> TaskReply | None:
         """A task or call, on this thread."""
@@ -55,6 +57,8 @@ class Runner:
         kwargs: Any = {}
         reply: TaskReply | None
         try:
+            if push.time_left is not None:
+                self.time_limits.begin(push)
             function = context.function = self._function(push)
             if push.args or push.args_object or push.refs:
                 args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
@@ -64,12 +68,19 @@ class Runner:
             reply = self._failed(push, error, started)
         finally:
             _context.current_task.reset(token)
+        if push.time_left is not None:
+            self.time_limits.ended(push)
         if reply is None or context.exiting:
             return None
         if received:
             result = args = kwargs = None
             self._tell_borrowed(reply, received, caller)
         return reply
+
+    def stopped(self, push: TaskPush, stopped: Stopped) -> TaskReply:
+        """Of a task that was to be unwound in the moment when it ended."""
+        self.time_limits.ended(push)
+        return error_reply(self._core, self.actor, push, stopped, time.perf_counter_ns())
 
     async def run_coroutine(self, caller: bytes, push: TaskPush, room: asyncio.Semaphore) -> TaskReply | None:
         """A call of an async actor, on this thread's event loop, as soon as there is room; the method may be a plain
@@ -84,6 +95,8 @@ class Runner:
         reply: TaskReply | None
         try:
             async with room:
+                if push.time_left is not None:
+                    self.time_limits.begin(push)
                 method = context.function = self._function(push)
                 if push.args or push.args_object or push.refs:
                     args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
@@ -93,6 +106,8 @@ class Runner:
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
             reply = self._failed(push, error, started)
+        if push.time_left is not None:
+            self.time_limits.ended(push)
         if reply is None or context.exiting:
             return None
         if received:

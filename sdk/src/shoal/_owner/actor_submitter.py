@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from shoal import exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
 from shoal._core.batches import in_messages, push_bytes
+from shoal._core.deadlines import TimeLimit
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, References, TaskRecord
 from shoal._net.gcs.actors import POLL_S, Done
 from shoal._net.gcs.errors import AlreadyExists, ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord, ActorSpec
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
-from shoal._owner.calls import Calls
+from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import CallbackWatcher, Waiting
 from shoal._values.task_error import error_of_dependent
 from shoal._values.text import require_unicode
-from shoal._wire.peer_frames import Argument, PushTasks, TaskReply
+from shoal._wire.peer_frames import Argument, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.kinds import ExitKind
 from shoal_common.states import ActorState
@@ -56,14 +57,14 @@ class ActorSubmitter:
     # -- life ---------------------------------------------------------------------------------------
 
     def client(
-        self, actor_id: bytes, *, in_order: bool, concurrency: int, lifetime: ObjectRef[Any] | None
+        self, actor_id: bytes, class_name: str, *, in_order: bool, concurrency: int, lifetime: ObjectRef[Any] | None
     ) -> ActorClient:
         """``lifetime``: the reference that counts the handle; None = it does not count."""
         entry = lifetime._entry if lifetime is not None else None
         with self._process.lock:
             client = self._clients.get(actor_id)
             if client is None:
-                client = ActorClient(actor_id, self, in_order=in_order, window=concurrency, lifetime=entry)
+                client = ActorClient(actor_id, class_name, self, in_order=in_order, window=concurrency, lifetime=entry)
                 self._clients[actor_id] = client
             elif client.lifetime is None:
                 client.lifetime = entry
@@ -278,6 +279,7 @@ class ActorSubmitter:
         concurrency_group: str,
         hold: ObjectRef[Any] | None,
         task_name: str = "",
+        limit: TimeLimit | None = None,
     ) -> list[ObjectRef[Any]]:
         process, calls = self._process, self._calls
         function = self._method_functions.get(method)
@@ -294,6 +296,8 @@ class ActorSubmitter:
         references = record.references
         with process.lock:
             refs = calls.create_returns(record, num_returns)
+            if limit is not None:
+                calls.limit(record, limit, client)
             if references is not None:
                 record.unready = not await_arguments(self._waiting, references, partial(self._ready, client, record))
             if client.submit(record, time.monotonic()):
@@ -319,7 +323,13 @@ class ActorSubmitter:
         client = self._by_worker[worker_id]
         for reply in replies:
             record = client.on_reply(reply.task_id, reply.retriable)
-            if record is not None:
+            if record is None:
+                continue
+            if record.late:
+                self._calls.drop(reply, worker_id)
+                if record.again:
+                    client.repeat(record)
+            else:
                 self._calls.complete(record, reply, worker_id)
         if client.queue:
             client.flush(time.monotonic())
@@ -347,6 +357,7 @@ class ActorSubmitter:
                 record.push.refs = resolved
                 record.size = push_bytes(record.push)
             sent.append(record)
+        set_time_left(sent)
         for message in in_messages(sent) if sent else ():
             client.connection.send(PushTasks(message))
         # Only now: who waits for a failed call may make the next one, which must not overtake these.
@@ -358,6 +369,12 @@ class ActorSubmitter:
         if error is None:
             error = exceptions.ActorUnavailableError("The actor's process cannot be reached", client.actor_id.hex())
         self._calls.fail(record, error)
+
+    def stop_call(self, client: ActorClient, record: TaskRecord) -> None:
+        client.connection.send(StopTasks([record.push.task_id]))
+
+    def renew(self, client: ActorClient, record: TaskRecord) -> None:
+        self._calls.renew(record, client)
 
     def watch_creator(self, client: ActorClient) -> None:
         assert client.lifetime is not None

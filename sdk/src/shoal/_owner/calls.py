@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
+from shoal._core.deadlines import RUNNING, Deadline, Deadlines, Queue, TimeLimit
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._owner.arguments import PackedArguments
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import Waiting
 from shoal._values.task_error import error_of_dependent
-from shoal._wire.peer_frames import TaskPush, TaskReply, Value
-from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PENDING
-from shoal_common.ids import FIRST_RETURN, object_of_task
+from shoal._wire.peer_frames import TaskPush, TaskReply, TimeLeft, Value
+from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PENDING, STORED
+from shoal_common.ids import FIRST_RETURN, TaskID, object_of_task
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -41,6 +44,9 @@ class Calls:
         self._borrowing = borrowing
         self._routes: dict[bytes, Route] = {}
         self._since_poll = 0
+        self._deadlines = Deadlines()
+        #: When the timer of ``_expire`` goes off.
+        self._timer_at = math.inf
 
     # -- the beginning ----------------------------------------------------------------------------------
 
@@ -91,6 +97,56 @@ class Calls:
             self._since_poll = 0
             self._process.reactor.poll_now()
 
+    # -- deadlines --------------------------------------------------------------------------------------
+
+    def limit(self, record: TaskRecord, limit: TimeLimit, queue: Queue) -> None:
+        """It fails when it has not ended ``timeout_s`` seconds from now."""
+        record.deadline = Deadline(limit, time.monotonic() + limit.timeout_s)
+        self._deadlines.add(record, queue)
+        self._set_timer()
+
+    def renew(self, record: TaskRecord, queue: Queue) -> None:
+        """It was late, has stopped, and runs once more."""
+        assert record.deadline is not None
+        self.limit(record, record.deadline.limit, queue)
+
+    def _set_timer(self) -> None:
+        at = self._deadlines.next()
+        if at is not None and at < self._timer_at:
+            self._timer_at = at
+            self._process.reactor.call_later(at - time.monotonic(), self._expire)
+
+    def _expire(self) -> None:
+        with self._process.lock:
+            self._timer_at = math.inf
+            if self._process.closed:
+                return
+            now = time.monotonic()
+            for record, queue in self._deadlines.due(now):
+                where = queue.expire(record, now)
+                deadline = record.deadline
+                assert deadline is not None
+                # What has not begun has had its time too: to run it *again* would be to wait longer.
+                if where == RUNNING and deadline.limit.retried and record.retry():
+                    deadline.again = True
+                else:
+                    error = exceptions.TaskTimeoutError(
+                        queue.name_of(record), record.push.task_id.hex(), deadline.limit.timeout_s, where
+                    )
+                    self.fail(record, error)
+            self._set_timer()
+
+    def drop(self, reply: TaskReply, worker_id: bytes) -> None:
+        """An answer that comes too late: let go of what it brings."""
+        for object_id in reply.borrowed or ():
+            self._process.table.add_borrower(object_id, worker_id)
+        task_id = TaskID(reply.task_id)
+        for index, value in enumerate(reply.values or ()):
+            if value.contained:
+                self._borrowing.adopt(value.contained)
+            if value.kind == STORED:
+                self._process.raylets.free(value.node_id, [object_of_task(task_id, index)])
+
     # -- the way of replies -----------------------------------------------------------------------------
 
     def expect(self, worker_id: bytes, route: Route) -> None:
@@ -104,6 +160,7 @@ class Calls:
 
     def forget_all(self) -> None:
         self._routes.clear()
+        self._deadlines.clear()
 
     def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
         """Those of a worker that was given up come too late, and are dropped."""
@@ -128,6 +185,8 @@ class Calls:
             entry.state = reply.kind
             entry.payload = reply.payload
             record.holds = None
+            if record.deadline is not None:
+                self._deadlines.forget(record)
             if entry.watchers is not None or entry.tracker is None:
                 self._waiting.tell_ready(entry)
         elif reply.values is not None:
@@ -137,6 +196,8 @@ class Calls:
 
     def finish(self, record: TaskRecord, values: list[Value]) -> None:
         """The values are there."""
+        if record.deadline is not None:
+            self._deadlines.forget(record)
         for entry, value in zip(record.entries, values, strict=True):
             if entry.state == PENDING:
                 contained = self._borrowing.adopt(value.contained) if value.contained else None
@@ -152,3 +213,11 @@ class Calls:
         """An argument is an error, and so is everything that is made of it."""
         payload = error_of_dependent(record.push.name, argument.payload)
         self.finish(record, [Value(ERROR, payload)] * len(record.entries))
+
+
+def set_time_left(records: list[TaskRecord]) -> None:
+    """Of those with a deadline, as they are sent."""
+    for record in records:
+        deadline = record.deadline
+        if deadline is not None:
+            record.push.time_left = TimeLeft(deadline.limit.timeout_s, max(0.0, deadline.at - time.monotonic()))

@@ -29,6 +29,7 @@ from shoal._wire.peer_frames import (
     Recall,
     Recalled,
     RemoveBorrower,
+    StopTasks,
     TaskPush,
     TaskReplies,
     ValuePending,
@@ -44,6 +45,8 @@ class Executor(Protocol):
     def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None: ...
 
     def on_recall(self, connection: Connection, count: int) -> None: ...
+
+    def on_stop(self, task_ids: list[bytes]) -> None: ...
 
     def on_caller_gone(self, worker_id: bytes) -> None: ...
 
@@ -114,6 +117,7 @@ class CoreWorker(Process):
         self.blocking = executor.blocking
         self.lend_cpu = executor.lend_cpu
         self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message.tasks)
+        self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
         self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
 
         def order(node_id: bytes, message: Any) -> None:

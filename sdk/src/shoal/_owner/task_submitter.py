@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.batches import in_messages, push_bytes
+from shoal._core.deadlines import TimeLimit
 from shoal._core.memory_retries import pause_before_retry
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
-from shoal._owner.calls import Calls
+from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import Waiting
-from shoal._wire.peer_frames import PushTasks, Recall, Recalled, TaskReply
+from shoal._wire.peer_frames import PushTasks, Recall, Recalled, StopTasks, TaskReply
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
-from shoal_common.channel.frames import LeaseDemand, LeaseReturned, SchedulingClass
+from shoal_common.channel.frames import LeaseDemand, LeaseKill, LeaseReturned, SchedulingClass
 from shoal_common.kinds import ExitKind, RefusalKind
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ IDLE_LEASE_S = 0.2
 WORTH_MOVING_BYTES = 1024 * 1024
 #: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
 LOSS_REASON_S = 2.0
+#: A task past its deadline is unwound; after so many seconds its worker is killed.
+STOP_S = 1.0
 
 
 class TaskSubmitter:
@@ -65,6 +68,7 @@ class TaskSubmitter:
         max_retries: int,
         retry_exceptions: bool | bytes,
         max_calls: int,
+        limit: TimeLimit | None = None,
     ) -> list[ObjectRef[Any]]:
         process, calls = self._process, self._calls
         record = calls.new_record(function, packed, num_returns, max_retries, retry_exceptions)
@@ -74,14 +78,21 @@ class TaskSubmitter:
         references = record.references
         with process.lock:
             refs = calls.create_returns(record, num_returns)
+            if limit is not None:
+                calls.limit(record, limit, queue)
             if process.raylet.closed:
                 calls.fail(record, process.node_error)
             elif references is None or await_arguments(self._waiting, references, partial(self._enqueue, record)):
                 self._enqueue(record)
+            else:
+                record.unready = True
         calls.submitted()
         return refs
 
     def _enqueue(self, record: TaskRecord) -> None:
+        if record.late:
+            return  # it did not live to see its arguments
+        record.unready = False
         if record.references is not None:
             resolved = resolve_arguments(self._process, record.references)
             if not isinstance(resolved, list):
@@ -95,6 +106,7 @@ class TaskSubmitter:
     # -- port of the queues -----------------------------------------------------------------------------
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
+        set_time_left(records)
         for pushes in in_messages(records):
             worker.connection.send(PushTasks(pushes))
 
@@ -130,6 +142,26 @@ class TaskSubmitter:
         self._lease_queue.pop(worker.lease_id, None)
         self._forget(worker)
         self._process.raylets.send(worker.source.node_id, LeaseReturned(worker.lease_id, worker.leaving))
+
+    def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        worker.connection.send(StopTasks([record.push.task_id]))
+
+        def check() -> None:
+            with self._process.lock:
+                assert record.queue is not None
+                record.queue.not_stopped(worker.lease_id, record)
+
+        self._process.reactor.call_later(STOP_S, check)
+
+    def stopped(self, record: TaskRecord) -> None:
+        if record.again:
+            assert record.queue is not None
+            self._calls.renew(record, record.queue)
+            self._enqueue(record)
+
+    def kill(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        reason = f"{record.push.name} ran past its timeout_s and did not stop"
+        self._process.raylets.send(worker.source.node_id, LeaseKill(worker.lease_id, reason))
 
     def _forget(self, worker: LeasedWorker) -> None:
         if self._by_worker.get(worker.worker_id, (None, None))[1] is worker:
@@ -196,6 +228,9 @@ class TaskSubmitter:
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
         queue.add_front(records[1:], time.monotonic())
         for record in records[:1]:
+            if record.late:
+                self.stopped(record)
+                continue
             pause_s = _pause_before_retry(record, message)
             if pause_s is None:
                 self._calls.fail(record, cause(record))
@@ -266,7 +301,10 @@ class TaskSubmitter:
             record = queue.on_replied(worker, reply.task_id, reply.duration_us)
             if record is None:
                 continue
-            if reply.retriable and record.retry():
+            if record.late:
+                self._calls.drop(reply, worker_id)
+                self.stopped(record)
+            elif reply.retriable and record.retry():
                 self._enqueue(record)
             else:
                 self._calls.complete(record, reply, worker_id)

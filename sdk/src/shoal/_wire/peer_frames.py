@@ -34,6 +34,14 @@ class Argument(msgspec.Struct, array_like=True, gc=False):
     value: Value
 
 
+class TimeLeft(msgspec.Struct, array_like=True, gc=False):
+    """Of a task or call with a ``timeout_s``. In seconds: clocks of machines differ."""
+
+    timeout_s: float
+    #: At the moment when it is sent.
+    left_s: float
+
+
 class TaskPush(msgspec.Struct, array_like=True, gc=False):
     """One task or actor call, ready to run."""
 
@@ -61,6 +69,8 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     max_calls: int = 0
     #: Actor calls: what the option ``name`` calls this one; empty = as its class and method.
     task_name: str = ""
+    #: None = all the time it needs.
+    time_left: TimeLeft | None = None
 
 
 class TaskReply(msgspec.Struct, array_like=True, gc=False):
@@ -98,6 +108,13 @@ class Recalled(Message, tag=103):
     task_ids: list[bytes]
     blocked: bool = False
     leaving: bool = False
+
+
+class StopTasks(Message, tag=110):
+    """Owner -> worker: nobody waits for these any more. They do not begin, or are unwound where that can be done; each
+    is answered all the same."""
+
+    task_ids: list[bytes]
 
 
 class GetValue(Message, tag=104):
@@ -142,6 +159,7 @@ PeerMessage = (
     | TaskReplies
     | Recall
     | Recalled
+    | StopTasks
     | GetValue
     | ValuePending
     | ValueReady

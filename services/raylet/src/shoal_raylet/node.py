@@ -95,6 +95,7 @@ class Node:
         self.handlers: Handlers = {
             frames.LeaseDemand: self._lease_demand,
             frames.LeaseReturned: self._lease_returned,
+            frames.LeaseKill: self._lease_kill,
             frames.Blocked: self._blocked,
             frames.Unblocked: self._unblocked,
             frames.ExitIntent: self._exit_intent,
@@ -178,6 +179,12 @@ class Node:
             self.output.drain(worker_id)
         self.leases.returned(connection.worker_id, message.lease_id, message.worker_exits, self._loop.time())
         self._schedule()
+
+    def _lease_kill(self, connection: Connection, message: frames.LeaseKill) -> None:
+        worker_id = self.leases.worker_of(message.lease_id)
+        if worker_id is not None and self.leases.owner_of(worker_id) == connection.worker_id:
+            self.ends.kill(worker_id, ExitReason(ExitKind.INTENDED_SYSTEM_EXIT, message.reason))
+            self._schedule()
 
     def _blocked(self, connection: Connection, _: frames.Blocked) -> None:
         self.ledger.lend_cpu(self._holder(connection.worker_id))

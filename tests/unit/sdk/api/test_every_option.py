@@ -50,6 +50,7 @@ IMPLEMENTED_BY_TASKS = {
     "max_retries": f"{_TASKS}::test_no_retries",
     "num_returns": f"{_TASKS}::test_several_returns",
     "retry_exceptions": f"{_TASKS}::test_exceptions_are_retried_when_asked_for",
+    "timeout_s": "integration/test_sdk_timeouts.py::test_what_is_late_in_a_queue_never_starts",
 }
 IMPLEMENTED_BY_ACTORS = {
     **COMMON,
@@ -71,6 +72,7 @@ IMPLEMENTED_BY_METHODS = {
     "num_returns": "e2e/compat/test_actors.py::test_several_returns",
     "concurrency_group": f"{_THREADED}::test_groups_do_not_block_one_another",
     "max_task_retries": f"{_RESTART}::test_retries_declared_by_the_method",
+    "timeout_s": "integration/test_sdk_timeouts.py::test_a_late_call_of_an_actor_never_starts",
     "retry_exceptions": f"{_RESTART}::test_exceptions_are_retried_when_asked_for",
 }
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shoal._core.actors import CONNECTED, DEAD, GATHER_S, PORTION_BYTES, RESOLVING, RESTARTING, WINDOW, ActorClient
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT, Deadline, TimeLimit
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._wire.peer_frames import TaskPush
@@ -30,6 +31,8 @@ class RecordingPort:
     failed: list[tuple[TaskRecord, bool]] = field(default_factory=list)
     #: What the GCS was asked or told, and the other questions, by name.
     asked: list[str] = field(default_factory=list)
+    stopped: list[TaskRecord] = field(default_factory=list)
+    renewed: list[TaskRecord] = field(default_factory=list)
     #: The actor's process reads what it is sent.
     reads: bool = True
 
@@ -47,6 +50,15 @@ class RecordingPort:
 
     def tell_released(self, client: ActorClient) -> None:
         self.asked.append("released")
+
+    def stop_call(self, client: ActorClient, record: TaskRecord) -> None:
+        assert client.state == CONNECTED
+        self.stopped.append(record)
+
+    def renew(self, client: ActorClient, record: TaskRecord) -> None:
+        assert record.deadline is not None
+        self.renewed.append(record)
+        record.deadline = Deadline(record.deadline.limit, 0.0)
 
     def has_room(self, client: ActorClient) -> bool:
         return self.reads
@@ -67,7 +79,7 @@ class RecordingPort:
 class Caller:
     def __init__(self, *, in_order: bool = True, window: int = 1, lifetime: ObjectEntry | None = None) -> None:
         self.port = RecordingPort()
-        self.client = ActorClient(ACTOR, self.port, in_order=in_order, window=window, lifetime=lifetime)
+        self.client = ActorClient(ACTOR, "Thing", self.port, in_order=in_order, window=window, lifetime=lifetime)
         self.calls = 0
         self.version = 0
 
@@ -455,6 +467,58 @@ def test_argument_that_becomes_ready_after_the_death_sends_nothing(connected: Ca
     assert connected.port.batches == []
 
 
+# -- deadlines -------------------------------------------------------------------------------------------------
+
+
+def late(caller: Caller, record: TaskRecord, *, again: bool = False) -> str:
+    """The deadline of this call passes."""
+    record.deadline = Deadline(TimeLimit(1.0, again), 1.0, passed=True, again=again)
+    where = caller.client.expire(record, 1.0)
+    caller.client.validate()
+    return where
+
+
+def test_a_late_call_is_not_sent(caller: Caller) -> None:
+    first, second = caller.call(), caller.call()
+    assert late(caller, first) == UNSENT
+    caller.alive()
+    assert caller.port.sent == [second]
+
+
+def test_a_late_call_whose_argument_is_missing_holds_up_nobody(connected: Caller) -> None:
+    first, second = connected.call(unready=True), connected.call()
+    assert connected.port.sent == []
+    assert late(connected, first) == ARGUMENTS
+    assert connected.port.sent == [second]
+
+
+def test_a_late_call_that_was_sent_is_stopped_and_its_answer_expected(connected: Caller) -> None:
+    records = [connected.call(now=1.0 + number) for number in range(2)]
+    assert [late(connected, record) for record in records] == [RUNNING, BEHIND]
+    assert connected.port.stopped == records
+    assert connected.client.on_reply(records[0].push.task_id, True) is records[0]
+
+
+def test_a_late_call_is_not_repeated_by_a_restart(connected: Caller) -> None:
+    record = connected.call(retries=-1)
+    late(connected, record)
+    connected.client.on_disconnected()
+    connected.client.on_restarting(2, "cause")
+    assert connected.client.pending_calls == 0
+    assert connected.port.failed == []
+
+
+def test_a_late_call_that_retry_exceptions_cover_is_made_again_once_it_has_ended(connected: Caller) -> None:
+    record = connected.call(retries=1)
+    late(connected, record, again=True)
+    assert connected.port.sent == [record]
+    assert connected.client.on_reply(record.push.task_id, False) is record
+    connected.client.repeat(record)
+    connected.client.flush(2.0)
+    assert connected.port.sent == [record, record]
+    assert connected.port.renewed == [record]
+
+
 # -- any order of events -----------------------------------------------------------------------------------------------
 
 
@@ -465,7 +529,7 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
     def __init__(self) -> None:
         RuleBasedStateMachine.__init__(self)
         RecordingPort.__init__(self)
-        self.client = ActorClient(ACTOR, self, in_order=True, window=1)
+        self.client = ActorClient(ACTOR, "Thing", self, in_order=True, window=1)
         self.client.window = 4
         self.now = 0.0
         self.version = 0
@@ -484,7 +548,8 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
             self.runs[record.push.task_id] = self.runs.get(record.push.task_id, 0) + 1
 
     def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
-        self._end(record)
+        if not record.late:  # which has failed already
+            self._end(record)
 
     def _end(self, record: TaskRecord) -> None:
         assert record.push.task_id not in self.ended
@@ -514,7 +579,8 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
         for task_id in list(self.client.in_flight)[:count]:
             record = self.client.on_reply(task_id, False)
             assert record is not None
-            self._end(record)
+            if not record.late:
+                self._end(record)
         self.client.flush(self.now)
 
     @precondition(lambda self: self.client.state == CONNECTED and self.client.in_flight)
@@ -523,11 +589,21 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
         in_flight = list(self.client.in_flight)
         task_id = in_flight[number % len(in_flight)]
         record = self.client.on_reply(task_id, True)
-        if record is not None:
-            self._end(record)
-        else:
+        if record is None:
             self.repeated.add(task_id)
+        elif not record.late:
+            self._end(record)
         self.client.flush(self.now)
+
+    @precondition(lambda self: self.client.queue or self.client.in_flight)
+    @rule(number=st.integers(0, 5))
+    def runs_late(self, number: int) -> None:
+        open_calls = [*self.client.queue, *self.client.in_flight.values()]
+        record = open_calls[number % len(open_calls)]
+        if record.push.task_id not in self.ended:
+            record.deadline = Deadline(TimeLimit(1.0, False), self.now, passed=True)
+            self.client.expire(record, self.now)
+            self._end(record)
 
     @precondition(lambda self: self.client.state in (RESOLVING, RESTARTING))
     @rule()
@@ -553,7 +629,8 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
     @invariant()
     def every_call_is_somewhere(self) -> None:
         waiting = [record.push.task_id for record in self.client.queue]
-        places = [*waiting, *self.client.in_flight, *self.ended]
+        unanswered = [task_id for task_id, record in self.client.in_flight.items() if not record.late]
+        places = [*waiting, *unanswered, *self.ended]
         assert len(places) == len(set(places)) == len(self.submitted)
         self.client.validate()
 

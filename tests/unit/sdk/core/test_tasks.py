@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from shoal._core.batches import AHEAD_BYTES
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, Deadline, TimeLimit
 from shoal._core.tasks import (
     AHEAD_US,
     MAX_DEMAND,
@@ -35,6 +36,9 @@ class RecordingPort:
     #: (node, total, placed) of each demand.
     told: list[tuple[bytes, int, bool]] = field(default_factory=list)
     given_back: list[LeasedWorker] = field(default_factory=list)
+    told_to_stop: list[TaskRecord] = field(default_factory=list)
+    have_stopped: list[TaskRecord] = field(default_factory=list)
+    killed: list[LeasedWorker] = field(default_factory=list)
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
         self.pushed.append((worker, records))
@@ -49,6 +53,15 @@ class RecordingPort:
 
     def give_back(self, worker: LeasedWorker) -> None:
         self.given_back.append(worker)
+
+    def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        self.told_to_stop.append(record)
+
+    def stopped(self, record: TaskRecord) -> None:
+        self.have_stopped.append(record)
+
+    def kill(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        self.killed.append(worker)
 
     def batches_of(self, worker: LeasedWorker) -> list[int]:
         """Sizes of the batches pushed to a worker."""
@@ -104,6 +117,72 @@ def owner() -> Owner:
 
 def timed(mean_us: float) -> FunctionRecord:
     return FunctionRecord(b"timed", "timed", mean_us)
+
+
+# -- deadlines --------------------------------------------------------------------------------------------------
+
+
+def late(owner: Owner, record: TaskRecord) -> str:
+    """The deadline of this task passes."""
+    record.deadline = Deadline(TimeLimit(1.0, False), 1.0, passed=True)
+    where = owner.queue.expire(record, 1.0)
+    owner.queue.validate()
+    return where
+
+
+def test_a_late_task_that_waits_for_a_worker_never_starts(owner: Owner) -> None:
+    first, second = owner.submit(timed(0), 2)
+    assert late(owner, first) == UNPLACED
+    owner.grant()
+    assert [records for _, records in owner.port.pushed] == [[second]]
+
+
+def test_leases_for_late_tasks_are_not_wanted_any_more(owner: Owner) -> None:
+    (record,) = owner.submit(timed(0))
+    late(owner, record)
+    assert owner.queue.outstanding == 0
+
+
+def test_a_late_task_that_waits_for_its_arguments(owner: Owner) -> None:
+    record = TaskRecord(TaskPush(b"t" * 20, b"", "f", b""), timed(0), [], unready=True)
+    assert late(owner, record) == ARGUMENTS
+
+
+def test_a_late_task_that_runs_is_stopped_and_in_the_end_its_worker_killed(owner: Owner) -> None:
+    (record,) = owner.submit(timed(0))
+    worker = owner.grant()
+    assert late(owner, record) == RUNNING
+    assert owner.port.told_to_stop == [record]
+    owner.queue.not_stopped(worker.lease_id, record)
+    assert owner.port.killed == [worker]
+
+
+def test_a_worker_that_has_answered_is_not_killed(owner: Owner) -> None:
+    (record,) = owner.submit(timed(0))
+    worker = owner.grant()
+    late(owner, record)
+    owner.reply(worker)
+    owner.queue.not_stopped(worker.lease_id, record)
+    assert owner.port.killed == []
+    assert record.function.mean_us == 0.0, "how long it ran until it was stopped says nothing"
+
+
+def test_a_late_task_behind_another_one_does_not_cost_that_its_worker(owner: Owner) -> None:
+    records = owner.submit(timed(10), 2)
+    worker = owner.grant()
+    assert late(owner, records[1]) == BEHIND
+    owner.queue.not_stopped(worker.lease_id, records[1])
+    assert owner.port.killed == []
+    assert owner.port.told_to_stop == [records[1], records[1]]
+
+
+def test_a_late_task_that_is_handed_back_does_not_wait_again(owner: Owner) -> None:
+    records = owner.submit(timed(10), 3)
+    worker = owner.grant()
+    late(owner, records[2])
+    owner.hand_back(worker, 2)
+    assert list(owner.queue.pending) == [records[1]]
+    assert owner.port.have_stopped == [records[2]]
 
 
 # -- SPREAD ---------------------------------------------------------------------------------------------------

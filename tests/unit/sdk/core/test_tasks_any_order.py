@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from shoal._core.deadlines import Deadline, TimeLimit
 from shoal._core.tasks import (
     AHEAD_US,
     FunctionRecord,
@@ -35,10 +36,14 @@ class ModelWorker:
         self.running: bytes | None = None
         self.blocked = False
         self.leaving = False
+        self.stopped: set[bytes] = set()
 
     def hear(self) -> None:
         kind, content = self.inbox.popleft()
-        if kind == "recall":
+        if kind == "stop":
+            assert isinstance(content, bytes)
+            self.stopped.add(content)
+        elif kind == "recall":
             assert isinstance(content, int)
             taken = [self.waiting.pop() for _ in range(min(content, len(self.waiting)))]
             self.outbox.append(("recalled", taken[::-1], {}))
@@ -108,6 +113,16 @@ class AnyOrder(RuleBasedStateMachine):
         assert model.running is None
         assert not model.waiting
         self.workers.remove(model)
+
+    def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        self._model(worker).inbox.append(("stop", record.push.task_id))
+
+    def stopped(self, record: TaskRecord) -> None:
+        assert record.push.task_id in self.done
+
+    def kill(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        assert next(iter(worker.in_flight.values())) is record, "it would cost another one its worker"
+        self._die(self._model(worker))
 
     # What can happen.
 
@@ -204,6 +219,9 @@ class AnyOrder(RuleBasedStateMachine):
                 return
             for task_id in task_ids:
                 record = self.records[task_id]
+                if record.late:
+                    assert self.queue.on_replied(worker.lease, task_id, 0) is record
+                    continue
                 duration = self.durations[self.functions.index(record.function)]
                 assert self.queue.on_replied(worker.lease, task_id, duration) is record
                 assert task_id not in self.done
@@ -215,7 +233,10 @@ class AnyOrder(RuleBasedStateMachine):
         if worker := self._pick(number, able="begin"):
             task_id = worker.waiting.popleft()
             assert all(other.running != task_id for other in self.workers), "it runs elsewhere"
-            assert task_id not in self.done
+            if task_id in worker.stopped:
+                worker.outbox.append(("replied", [task_id], {}))
+                return
+            assert task_id not in self.done or self.records[task_id].late
             worker.running = task_id
 
     @rule(number=st.integers(0, 4), leaves=st.integers(0, 9))
@@ -248,11 +269,30 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(number=st.integers(0, 4))
     def die(self, number: int) -> None:
         if worker := self._pick(number, able="exist"):
-            self.workers.remove(worker)
-            again = self.queue.on_lost(worker.lease.lease_id)
-            if worker.running is not None:
-                assert again[0].push.task_id == worker.running or worker.outbox, "only the oldest can have begun"
-            self.queue.add_front(again, self.now)
+            self._die(worker)
+
+    def _die(self, worker: ModelWorker) -> None:
+        self.workers.remove(worker)
+        again = self.queue.on_lost(worker.lease.lease_id)
+        if worker.running is not None:
+            assert again[0].push.task_id == worker.running or worker.outbox, "only the oldest can have begun"
+        self.queue.add_front(again, self.now)
+
+    @rule(number=st.integers(0, 20))
+    def runs_late(self, number: int) -> None:
+        open_tasks = [record for record in self.records.values() if record.push.task_id not in self.done]
+        if open_tasks:
+            record = open_tasks[number % len(open_tasks)]
+            record.deadline = Deadline(TimeLimit(1.0, False), self.now, passed=True)
+            self.queue.expire(record, self.now)
+            self.done.add(record.push.task_id)
+
+    @rule(number=st.integers(0, 20))
+    def does_not_stop(self, number: int) -> None:
+        late = [(w.lease, record) for w in self.workers for record in w.lease.in_flight.values() if record.late]
+        if late:
+            lease, record = late[number % len(late)]
+            self.queue.not_stopped(lease.lease_id, record)
 
     @rule()
     def other_class_waits(self) -> None:
@@ -281,7 +321,8 @@ class AnyOrder(RuleBasedStateMachine):
             places.extend(worker.in_flight)
         assert len(places) == len(set(places))
         assert set(places) | self.done == set(self.records)
-        assert not self.done & set(places)
+        assert not any(task_id in self.done and not self.records[task_id].late for task_id in places)
+        assert not any(record.late for record in self.queue.pending)
 
     @invariant()
     def waiting_tasks_have_somebody_to_wait_for(self) -> None:
