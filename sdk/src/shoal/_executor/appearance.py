@@ -54,13 +54,15 @@ class _NamedStream:
         self.unfinished = not text.endswith("\n")
         return written
 
-    def flush_unfinished(self, wait: bool) -> None:
-        """``wait``: until the pipe takes it."""
-        if self.unfinished:
-            with contextlib.suppress(OSError, ValueError):  # closed by the task: what it printed last is its own
-                if wait or select.select([], [self._stream], [], 0)[1]:
-                    self.unfinished = False
-                    self._stream.flush()
+    def flush_unfinished(self, wait: bool) -> bool:
+        """``wait``: until the pipe takes it. Tells whether there was anything."""
+        if not self.unfinished:
+            return False
+        with contextlib.suppress(OSError, ValueError):  # closed by the task: what it printed last is its own
+            if wait or select.select([], [self._stream], [], 0)[1]:
+                self.unfinished = False
+                self._stream.flush()
+        return True
 
     def _write(self, text: str) -> int:
         try:
@@ -155,11 +157,10 @@ class Appearance:
         self._out.announce(self._name)
         self._err.announce(self._name)
 
-    def flush_streams(self, wait: bool) -> None:
+    def flush_streams(self, wait: bool) -> bool:
         """What was printed without a newline, a prompt or a progress bar, is to be seen too. ``wait``: while the pipes
-        take nothing more; the background thread must not."""
-        self._out.flush_unfinished(wait)
-        self._err.flush_unfinished(wait)
+        take nothing more; the background thread must not. Tells whether there was anything."""
+        return self._out.flush_unfinished(wait) | self._err.flush_unfinished(wait)
 
     def restore_streams(self, now: float) -> None:
         """After a task. ``now`` as of ``time.monotonic``."""

@@ -252,13 +252,16 @@ class Executor:
             for caller, batch in replies.items():
                 self.reply_now(caller, batch)
 
-    def on_tick(self) -> None:
-        """From the background thread: sends what has waited too long behind a task that turned out to be long."""
-        if self._idle is not None and (self.actor is None or self.actor.is_idle()):
+    def on_tick(self) -> bool:
+        """From the background thread: sends what has waited too long behind a task that turned out to be long. Tells
+        whether anything runs or is still to be sent."""
+        idle = self._idle is not None and (self.actor is None or self.actor.is_idle())
+        if idle:
             self._appearance.rest()
-        self._appearance.flush_streams(wait=False)
+        flushed = self._appearance.flush_streams(wait=False)
         if self._replies and time.monotonic() - self._first_reply_at > GATHER_S:
             self.flush_replies()
+        return flushed or not idle or bool(self._replies)
 
     # -- blocking -----------------------------------------------------------------------------------
 

@@ -55,8 +55,8 @@ class Executor(Protocol):
 
     def on_raylet_lost(self) -> None: ...
 
-    def on_tick(self) -> None:
-        """Time has passed; without the lock."""
+    def on_tick(self) -> bool:
+        """Time has passed; without the lock. Tells whether something may be due soon."""
 
     def blocking(self, lend_after: float) -> AbstractContextManager[None]:
         """As ``Process.blocking``."""
@@ -226,17 +226,17 @@ class CoreWorker(Process):
         if self.actors.dirty:
             self.flush()
 
-    def _on_tick(self) -> None:
+    def _on_tick(self) -> bool:
         self.store.release_unpinned()
         if self.table.dropped:
             self.borrowing.collect()
-        if self._executor is not None:
-            self._executor.on_tick()
+        busy = self._executor is not None and self._executor.on_tick()
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + 0.05
             with self.lock:
                 self.tasks.on_tick(now)
+        return busy or self.tasks.leases_idle()
 
     # -- end ----------------------------------------------------------------------------------------
 

@@ -286,6 +286,10 @@ class TaskSubmitter:
             if queue.idle:
                 queue.on_tick(now, IDLE_LEASE_S)
 
+    def leases_idle(self) -> bool:
+        """Some go back when they have been so for a while."""
+        return any(queue.idle for queue in list(self._by_key))
+
     def forget_all(self) -> None:
         """The session ends: nobody waits for any task any more."""
         for queue in self._by_key:

@@ -359,16 +359,48 @@ def test_ticks_go_on_while_another_thread_leads(rig: Rig) -> None:
     ticks: list[int] = []
     enough = threading.Event()
 
-    def tick() -> None:
+    def tick() -> bool:
         ticks.append(threading.get_ident())
         if len(ticks) >= 3:
             enough.set()
+        return True
 
     leader = rig.leader(Waiter())
     rig.reactor.on_tick = tick
     rig.reactor.start()
     assert enough.wait(LONG)
     assert leader.ident not in ticks
+
+
+class Naps:
+    """In place of the lock on which the background thread sleeps: no time passes, and each sleep's length is noted."""
+
+    def __init__(self, until: int) -> None:
+        self.taken: list[float] = []
+        self._until = until
+        self.enough = threading.Event()
+
+    def acquire(self, timeout: float) -> bool:
+        self.taken.append(timeout)
+        if len(self.taken) < self._until:
+            return False
+        self.enough.set()
+        time.sleep(0.001)
+        return False
+
+    def release(self) -> None:
+        raise RuntimeError("nobody sleeps")
+
+
+def test_ticks_grow_rare_while_nothing_is_due(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = Naps(until=12)
+    due = iter([True, False, False, True])
+    rig.reactor.on_tick = lambda: next(due, False)
+    monkeypatch.setattr(rig.reactor, "_background_lock", naps)
+    rig.leader(Waiter())
+    rig.reactor.start()
+    assert naps.enough.wait(LONG)
+    assert naps.taken[1:12] == [0.1, 0.2, 0.4, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
 
 
 def test_waiting_thread_gets_the_lead_back_from_the_background(rig: Rig) -> None:
