@@ -186,6 +186,7 @@ class Executor:
 
     def run(self) -> None:
         """Run what comes until the process exits."""
+        ran = 0
         while True:
             while self._commands:
                 self._commands.popleft()()
@@ -196,9 +197,12 @@ class Executor:
                 waiter = Waiter()
                 self._idle = waiter
                 if not self._queue and not self._commands:
-                    self._core.reactor.wait(waiter)
+                    # A caller that makes one call at a time makes the next one soon.
+                    self._core.reactor.wait(waiter, brief=ran == 1)
                 self._idle = None
+                ran = 0
                 continue
+            ran += 1
             if push.name not in self._known:
                 # Who knows how it ends: a crash must not take the answers of others along.
                 self.flush_replies()

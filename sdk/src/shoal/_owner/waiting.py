@@ -213,7 +213,7 @@ class Waiting:
         if process.blocking is not None:
             with process.blocking(OWNER_ANSWERS_S if all(map(_may_be_made, entries)) else 0.0):
                 return process.reactor.wait(waiter, timeout)
-        return process.reactor.wait(waiter, timeout)
+        return process.reactor.wait(waiter, timeout, brief=len(entries) == 1)
 
     def _watch_all(self, entries: list[ObjectEntry], watcher: Watcher) -> list[ObjectEntry]:
         """Those that are still pending when all have been asked for."""

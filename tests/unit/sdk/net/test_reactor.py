@@ -171,6 +171,28 @@ def test_descriptor_unregistered_by_another_handler_is_left_alone(rig: Rig) -> N
     assert len(pipes[0].handled_by) + len(pipes[1].handled_by) == 1
 
 
+def test_brief_wait_does_not_sleep_until_one_was_in_vain(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+    epoll = rig.reactor._epoll
+
+    def poll(timeout: float | None, most: int) -> list[tuple[int, int]]:
+        asked.append(timeout)
+        return epoll.poll(timeout, most)
+
+    monkeypatch.setattr(rig.reactor, "_epoll", SimpleNamespace(poll=poll, register=epoll.register))
+    sleeps = []
+    for comes in (True, False, *[True] * (reactor_module.SLEEPS_AFTER_VAIN + 1)):
+        waiter = Waiter()
+        pipe = rig.ends(waiter)
+        if comes:
+            pipe.ring()
+        asked.clear()
+        assert rig.reactor.wait(waiter, LONG if comes else 2 * reactor_module.BRIEF_S, brief=True) is comes
+        sleeps.append(asked[0] != 0)
+    assert sleeps == [False, False, *[True] * reactor_module.SLEEPS_AFTER_VAIN, False]
+    monkeypatch.setattr(rig.reactor, "_epoll", epoll)
+
+
 def test_poll_now_handles_what_has_arrived_and_does_not_wait(rig: Rig) -> None:
     pipe = rig.pipe()
     rig.reactor.poll_now()
