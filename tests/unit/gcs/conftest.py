@@ -8,6 +8,7 @@ from support.machines import validated
 from shoal_gcs.actors.placement_queue import PlacementQueue
 from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.groups.table import PlacementGroupTable
+from shoal_gcs.groups.turns import Turns
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.objects.table import LocationTable
@@ -15,5 +16,7 @@ from shoal_gcs.objects.table import LocationTable
 
 @pytest.fixture(autouse=True)
 def _validated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with validated(monkeypatch, ActorTable, PlacementQueue, PlacementGroupTable, NodeTable, JobTable, LocationTable):
+    with validated(
+        monkeypatch, ActorTable, PlacementQueue, PlacementGroupTable, Turns, NodeTable, JobTable, LocationTable
+    ):
         yield

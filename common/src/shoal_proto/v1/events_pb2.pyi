@@ -55,6 +55,8 @@ class Heartbeat(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     RAYLET_ADDRESS_FIELD_NUMBER: builtins.int
     DRAINING_FIELD_NUMBER: builtins.int
+    LEASED_FIELD_NUMBER: builtins.int
+    SET_ASIDE_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     incarnation: builtins.int
     sent_unix_ms: builtins.int
@@ -73,6 +75,14 @@ class Heartbeat(google.protobuf.message.Message):
     def available(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def leased(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """leased is held by tasks, which end some day"""
+
+    @property
+    def set_aside(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """set_aside of what is available is for a placement group that waits"""
+
     def __init__(
         self,
         *,
@@ -88,10 +98,12 @@ class Heartbeat(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         raylet_address: builtins.str = ...,
         draining: builtins.bool = ...,
+        leased: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        set_aside: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "leased", b"leased", "set_aside", b"set_aside", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "set_aside", b"set_aside", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat

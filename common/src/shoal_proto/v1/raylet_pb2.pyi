@@ -245,6 +245,42 @@ class ReturnBundlesResponse(google.protobuf.message.Message):
 Global___ReturnBundlesResponse: typing_extensions.TypeAlias = ReturnBundlesResponse
 
 @typing.final
+class SetAsideRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    RESOURCES_FIELD_NUMBER: builtins.int
+    FOR_MS_FIELD_NUMBER: builtins.int
+    group_id: builtins.bytes
+    for_ms: builtins.int
+    """for_ms is when it is forgotten"""
+    @property
+    def resources(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
+    def __init__(
+        self,
+        *,
+        group_id: builtins.bytes = ...,
+        resources: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        for_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["for_ms", b"for_ms", "group_id", b"group_id", "resources", b"resources"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SetAsideRequest: typing_extensions.TypeAlias = SetAsideRequest
+
+@typing.final
+class SetAsideResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___SetAsideResponse: typing_extensions.TypeAlias = SetAsideResponse
+
+@typing.final
 class GetStatsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

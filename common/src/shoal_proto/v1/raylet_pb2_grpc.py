@@ -64,6 +64,11 @@ class RayletServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesResponse.FromString,
                 _registered_method=True)
+        self.SetAside = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/SetAside',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.SetAsideRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.SetAsideResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/shoal_proto.v1.RayletService/GetStats',
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.GetStatsRequest.SerializeToString,
@@ -123,6 +128,15 @@ class RayletServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAside(self, request, context):
+        """SetAside keeps what is free, or becomes free, for a placement group that waits, up to these resources; nothing = no
+        longer. It is forgotten after a time, and said again while it holds.
+        Failure: idempotent; the last one counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """GetStats tells what the node does now.
         Failure: read-only.
@@ -163,6 +177,11 @@ def add_RayletServiceServicer_to_server(servicer, server):
                     servicer.ReturnBundles,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesResponse.SerializeToString,
+            ),
+            'SetAside': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAside,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.SetAsideRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.SetAsideResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -332,6 +351,33 @@ class RayletService(object):
             '/shoal_proto.v1.RayletService/ReturnBundles',
             shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.ReturnBundlesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAside(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/SetAside',
+            shoal__proto_dot_v1_dot_raylet__pb2.SetAsideRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.SetAsideResponse.FromString,
             options,
             channel_credentials,
             insecure,

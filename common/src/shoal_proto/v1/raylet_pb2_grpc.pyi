@@ -52,6 +52,11 @@ class RayletServiceStub:
     """ReturnBundles gives reservations up, and kills the workers that use them.
     Failure: idempotent.
     """
+    SetAside: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.SetAsideRequest, shoal_proto.v1.raylet_pb2.SetAsideResponse]
+    """SetAside keeps what is free, or becomes free, for a placement group that waits, up to these resources; nothing = no
+    longer. It is forgotten after a time, and said again while it holds.
+    Failure: idempotent; the last one counts.
+    """
     GetStats: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]
     """GetStats tells what the node does now.
     Failure: read-only.
@@ -84,6 +89,11 @@ class RayletServiceAsyncStub(RayletServiceStub):
     ReturnBundles: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ReturnBundlesRequest, shoal_proto.v1.raylet_pb2.ReturnBundlesResponse]  # type: ignore[assignment]
     """ReturnBundles gives reservations up, and kills the workers that use them.
     Failure: idempotent.
+    """
+    SetAside: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.SetAsideRequest, shoal_proto.v1.raylet_pb2.SetAsideResponse]  # type: ignore[assignment]
+    """SetAside keeps what is free, or becomes free, for a placement group that waits, up to these resources; nothing = no
+    longer. It is forgotten after a time, and said again while it holds.
+    Failure: idempotent; the last one counts.
     """
     GetStats: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]  # type: ignore[assignment]
     """GetStats tells what the node does now.
@@ -150,6 +160,17 @@ class RayletServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.raylet_pb2.ReturnBundlesResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.ReturnBundlesResponse]]:
         """ReturnBundles gives reservations up, and kills the workers that use them.
         Failure: idempotent.
+        """
+
+    @abc.abstractmethod
+    def SetAside(
+        self,
+        request: shoal_proto.v1.raylet_pb2.SetAsideRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.SetAsideResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.SetAsideResponse]]:
+        """SetAside keeps what is free, or becomes free, for a placement group that waits, up to these resources; nothing = no
+        longer. It is forgotten after a time, and said again while it holds.
+        Failure: idempotent; the last one counts.
         """
 
     @abc.abstractmethod

@@ -65,6 +65,10 @@ class Raylets:
         with service_errors():
             await self._stub(address).ReturnBundles(request, timeout=BUNDLES_DEADLINE_S)
 
+    async def set_aside(self, address: str, request: raylet_pb2.SetAsideRequest) -> None:
+        with service_errors():
+            await self._stub(address).SetAside(request, timeout=BUNDLES_DEADLINE_S)
+
     async def check_health(self, address: str) -> str:
         """Why the raylet is not healthy, or ""."""
         stub = health_pb2_grpc.HealthStub(self._channel(address))

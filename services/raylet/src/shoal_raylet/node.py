@@ -261,7 +261,7 @@ class Node:
         if not self.actors.has_room(need):
             self.leases.actor_waits(actor.actor_id, need, self._loop.time())
             self._schedule()
-            return f"the node has {self.ledger.available.to_units()} free, and the actor needs {need.to_units()}"
+            return f"the node has {self.ledger.unclaimed.to_units()} free, and the actor needs {need.to_units()}"
         self.leases.actor_placed(actor.actor_id)
         self.actors.accept(actor)
         self._schedule()
@@ -295,6 +295,13 @@ class Node:
         self.leases.bundles_changed()
         self._schedule()
         return held
+
+    def set_aside(self, group_id: bytes, resources: ResourceSet, for_s: float) -> None:
+        """For a group that waits; nothing = no longer."""
+        now = self._loop.time()
+        self.bundles.await_room(group_id, resources, now + for_s)
+        self._execute(self.leases.waits_in_vain([resources] if resources else [], now))
+        self._schedule()
 
     def return_bundles(self, group_id: bytes, reservation: bytes, reason: str) -> None:
         """``reservation`` empty: the group is removed, and what uses it ends."""

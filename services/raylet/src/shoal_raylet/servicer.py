@@ -76,6 +76,12 @@ class RayletServicer(RayletServiceServicer):
         self._node.return_bundles(request.group_id, request.reservation, request.reason)
         return raylet_pb2.ReturnBundlesResponse()
 
+    async def SetAside(self, request: raylet_pb2.SetAsideRequest, context: Any) -> raylet_pb2.SetAsideResponse:
+        if not request.group_id:
+            raise InvalidRequest("SetAside needs a group_id")
+        self._node.set_aside(request.group_id, ResourceSet(request.resources.grains), request.for_ms / 1000)
+        return raylet_pb2.SetAsideResponse()
+
     async def GetStats(self, request: raylet_pb2.GetStatsRequest, context: Any) -> raylet_pb2.GetStatsResponse:
         node = self._node
         index = node.store.index

@@ -41,7 +41,7 @@ class ViewFeed:
                 incarnation=heartbeat.incarnation,
                 sent_unix_ms=heartbeat.sent_unix_ms,
                 total=ResourceSet(heartbeat.total.grains),
-                available=ResourceSet(heartbeat.available.grains),
+                available=ResourceSet(heartbeat.available.grains) - ResourceSet(heartbeat.set_aside.grains),
                 queued_leases=heartbeat.queued_leases,
                 mean_task_s=heartbeat.mean_task_us / 1e6,
                 raylet_address=heartbeat.raylet_address,

@@ -166,3 +166,45 @@ def test_bundles_whose_amounts_fit_but_not_their_devices_are_refused(with_gpus: 
         ledger.allocate(holder, gpus(0.6))
     assert held.prepare(GROUP, b"r", {0: gpus(1), 1: gpus(1)}, 0.0) == {"GPU": 2.0}
     assert ledger.can_hold(gpus(1)), "nothing of them is held"
+
+
+def test_what_becomes_free_is_set_aside_for_a_group_until_it_is_prepared(
+    held: BundleReservations, ledger: ResourceLedger
+) -> None:
+    ledger.allocate(b"task", ResourceSet.of({"CPU": 3}))
+    held.await_room(GROUP, ResourceSet.of({"CPU": 2}), 5.0)
+    assert ledger.unclaimed == ResourceSet.of({"disk": 1}) and not ledger.can_hold(ONE)
+    ledger.release(b"task")
+    assert ledger.unclaimed["CPU"] == 20_000
+    held.prepare(GROUP, b"r", {0: ONE}, 0.0)
+    assert ledger.unclaimed["CPU"] == 20_000, "half of it is prepared, half still set aside"
+    held.give_back(GROUP, b"r")
+    assert ledger.unclaimed["CPU"] == 20_000, "another node had no room: all is set aside again"
+    held.prepare(GROUP, b"s", {0: ONE, 1: ONE}, 0.0)
+    held.commit(GROUP, b"s")
+    assert ledger.unclaimed == ledger.available and ledger.available["CPU"] == 20_000
+
+
+def test_what_is_set_aside_and_not_said_again_is_anybodys(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.await_room(GROUP, ONE, 5.0)
+    held.await_room(OTHER, ONE, 9.0)
+    assert held.next_deadline() == 5.0
+    held.tick(5.0)
+    assert ledger.unclaimed["CPU"] == 30_000
+    held.await_room(OTHER, ResourceSet(), 9.0)
+    assert ledger.unclaimed == NODE and held.next_deadline() is None
+
+
+def test_a_removed_group_needs_no_room(held: BundleReservations, ledger: ResourceLedger) -> None:
+    held.await_room(GROUP, ONE, 5.0)
+    held.give_back(GROUP, b"")
+    assert ledger.unclaimed == NODE
+
+
+def test_what_is_lent_is_not_set_aside(held: BundleReservations, ledger: ResourceLedger) -> None:
+    """The children of a task that waits for them run, or it would never end."""
+    ledger.allocate(b"parent", ONE)
+    held.await_room(GROUP, NODE, 5.0)
+    assert ledger.unclaimed == ResourceSet()
+    ledger.lend_cpu(b"parent")
+    assert ledger.unclaimed == ONE

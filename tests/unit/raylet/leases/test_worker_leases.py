@@ -514,6 +514,28 @@ def test_an_actor_that_never_comes_back_does_not_keep_its_room() -> None:
     assert len(granted(node.pass_time(5.0))) == 1
 
 
+def test_for_a_group_that_waits_as_many_leases_are_asked_back_as_it_needs() -> None:
+    node = Node(CPU=4)
+    leases = [lease for _, lease in granted(node.demand(b"A", 9))]
+    node.ledger.set_aside(b"group", ResourceSet.of({"CPU": 3}))
+    first, second, third = reclaimed(node.pass_time(2 * QUANTUM_S))
+    assert node.leases.next_deadline(node.now) is not None
+    for lease in (first, second, third):
+        assert granted(node.give_back(b"A", lease)) == [], "what comes back is kept"
+        assert reclaimed(node.pass_time(2 * QUANTUM_S)) == []
+    (last,) = set(leases) - {first, second, third}
+    assert len(granted(node.give_back(b"A", last))) == 1, "the fourth CPU is for tasks"
+    node.ledger.set_aside(b"group", ResourceSet())
+    assert len(granted(node.dispatch())) == 3
+
+
+def test_what_cannot_run_because_a_group_waits_may_run_elsewhere() -> None:
+    node = two_nodes(CPU=2)
+    node.ledger.set_aside(b"group", ResourceSet.of({"CPU": 2}))
+    assert granted(node.demand(b"A", 1)) == []
+    assert asked(node.pass_time(SPILL_AFTER_S)) == [1]
+
+
 def test_a_job_keeps_its_workers_to_itself() -> None:
     node = Node(workers=1, CPU=2)
     ((_, lease),) = granted(node.demand(b"A", 1))

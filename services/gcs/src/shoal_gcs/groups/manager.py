@@ -25,6 +25,7 @@ from shoal_gcs.groups import table as placement_groups
 from shoal_gcs.groups.bundle_planner import Candidate, plan
 from shoal_gcs.groups.messages import group_info, group_of_row, new_group
 from shoal_gcs.groups.table import PlacementGroup, PlacementGroupTable
+from shoal_gcs.groups.turns import KEPT_S, SetAside, Turns
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets
@@ -68,6 +69,7 @@ class PlacementGroupManager:
         self._on_created = on_created
         self._on_removed = on_removed
         self._table = table
+        self._turns = Turns()
         #: The oldest first.
         self._committed: dict[bytes, gcs_pb2.PlacementGroupInfo] = {}
         #: Set, and replaced, whenever a row has been written.
@@ -170,6 +172,7 @@ class PlacementGroupManager:
                 case placement_groups.Return():
                     self._background.spawn(self._return(action, saves.get(action.group_id)))
                 case placement_groups.Removed(group_id):
+                    self._tell_set_aside(self._turns.ended(group_id))
                     self._on_removed(group_id)
                 case placement_groups.Forget(group_id):
                     saves[group_id] = self._rows.delete(group_id.hex())
@@ -217,16 +220,47 @@ class PlacementGroupManager:
             for node_id in set(places.values()):
                 self._background.spawn(self._give_back(group.group_id, node_id, reservation, "the group found no room"))
             self._table.no_room(group.group_id, self._now())
+            self._set_room_aside(group)
+        else:
+            self._tell_set_aside(self._turns.ended(group.group_id))
         self._perform(actions)
 
     def _plan(self, group: PlacementGroup) -> dict[int, bytes]:
         """Where there is room by the last heartbeats; empty = nowhere."""
+        available = {node.node_id: ResourceSet(node.available.grains) for node in self._alive()}
+        if places := self._turns.places(group.group_id, available):
+            return places
         candidates = [
-            Candidate(node.node_id, ResourceSet(node.available.grains), node.labels)
-            for node in self._list_nodes()
-            if node.state == gcs_pb2.NODE_STATE_ALIVE
+            Candidate(node.node_id, self._turns.left_for(group, node.node_id, available[node.node_id]), node.labels)
+            for node in self._alive()
         ]
         return plan(group.strategy, group.homeless, group.placed, candidates) or {}
+
+    def _alive(self) -> list[gcs_pb2.NodeInfo]:
+        return [node for node in self._list_nodes() if node.state == gcs_pb2.NODE_STATE_ALIVE]
+
+    def _set_room_aside(self, group: PlacementGroup) -> None:
+        if not group.homeless or not self._table.is_usable(group.group_id):
+            return
+        coming = [
+            Candidate(node.node_id, ResourceSet(node.available.grains) + ResourceSet(node.leased.grains), node.labels)
+            for node in self._alive()
+        ]
+        self._tell_set_aside(self._turns.no_room(group, coming, self._now()))
+
+    def _tell_set_aside(self, actions: Iterable[SetAside]) -> None:
+        for action in actions:
+            self._background.spawn(self._tell_raylet(action))
+
+    async def _tell_raylet(self, action: SetAside) -> None:
+        """Once: it is said again while it holds, and forgotten when it is not."""
+        request = raylet_pb2.SetAsideRequest(
+            group_id=action.group_id, resources=amounts(action.resources), for_ms=int(KEPT_S * 1000)
+        )
+        try:
+            await self._raylets.set_aside(self._nodes.address_of(action.node_id), request)
+        except ServiceError as error:
+            _log.info("room_not_set_aside", node_id=action.node_id.hex(), error=str(error))
 
     async def _prepare(self, group: PlacementGroup, reservation: bytes, places: dict[int, bytes]) -> bool:
         requests: dict[bytes, raylet_pb2.PrepareBundlesRequest] = {}

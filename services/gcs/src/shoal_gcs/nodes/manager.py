@@ -136,6 +136,7 @@ class NodeManager:
         )
         info.total.CopyFrom(beat.total)
         info.available.CopyFrom(beat.available)
+        info.leased.CopyFrom(beat.leased)
         if has_more:
             self._on_room()
 

@@ -54,6 +54,7 @@ class HeartbeatDocument:
 
     def make(self) -> events_pb2.Heartbeat:
         store_used = self._index.allocator.used
+        set_aside = self._ledger.available - self._ledger.unclaimed
         available = self._ledger.available - ResourceSet({OBJECT_STORE_MEMORY: store_used * GRAINS})
         return events_pb2.Heartbeat(
             node_id=self.node_id,
@@ -69,6 +70,8 @@ class HeartbeatDocument:
             labels=self._labels,
             raylet_address=self.raylet_address,
             draining=self._leases.draining,
+            leased=common_pb2.ResourceAmounts(grains=self._leases.leased.grains),
+            set_aside=common_pb2.ResourceAmounts(grains=set_aside.grains),
         )
 
 

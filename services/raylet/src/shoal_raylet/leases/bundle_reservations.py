@@ -3,6 +3,8 @@
 What is prepared only holds its resources. Committed, it is resources of the node under names of its own
 (``shoal_common.placement.bundles``), for which leases and actors compete as for any other. What is prepared and not
 committed in time is given up: the GCS that has prepared it is gone, and the next one does not know of it.
+
+For a group that waits, what becomes free may be set aside before it is enough. That too ends by itself.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class BundleReservations:
         self._ledger = ledger
         #: By group and reservation id.
         self._reservations: dict[tuple[bytes, bytes], _Reservation] = {}
+        #: What is set aside for a group, and until when.
+        self._awaited: dict[bytes, tuple[ResourceSet, float]] = {}
 
     @noted
     def prepare(
@@ -60,6 +64,7 @@ class BundleReservations:
                 return need.to_units()
             self._ledger.allocate(reservation.holder(index), resources)
         self._reservations[key] = reservation
+        self._set_aside(group_id)
         return {}
 
     @noted
@@ -75,7 +80,16 @@ class BundleReservations:
                 allocation = self._ledger.allocation(reservation.holder(index))
                 assert allocation is not None
                 self._ledger.devices.offer(allocation.shares, group_id, index)
+        self.await_room(group_id, ResourceSet(), 0.0)
         return True
+
+    @noted
+    def await_room(self, group_id: bytes, need: ResourceSet, until: float) -> None:
+        """Set aside so much of what becomes free; nothing = no longer. The last word counts."""
+        self._awaited.pop(group_id, None)
+        if need:
+            self._awaited[group_id] = need, until
+        self._set_aside(group_id)
 
     @noted
     def give_back(self, group_id: bytes, reservation_id: bytes) -> None:
@@ -83,6 +97,8 @@ class BundleReservations:
         for key in list(self._reservations):
             if key[0] == group_id and reservation_id in (b"", key[1]):
                 self._drop(key)
+        if not reservation_id:
+            self.await_room(group_id, ResourceSet(), 0.0)
 
     @explained
     def tick(self, now: float) -> None:
@@ -90,11 +106,13 @@ class BundleReservations:
         for key, reservation in list(self._reservations.items()):
             if not reservation.committed and now - reservation.prepared_at >= COMMIT_WITHIN_S:
                 self._drop(key)
+        for group_id in [group_id for group_id, (_, until) in self._awaited.items() if now >= until]:
+            self.await_room(group_id, ResourceSet(), 0.0)
 
     def next_deadline(self) -> float | None:
-        return min(
-            (r.prepared_at + COMMIT_WITHIN_S for r in self._reservations.values() if not r.committed), default=None
-        )
+        deadlines = [until for _, until in self._awaited.values()]
+        deadlines += [r.prepared_at + COMMIT_WITHIN_S for r in self._reservations.values() if not r.committed]
+        return min(deadlines, default=None)
 
     def validate(self) -> None:
         for reservation in self._reservations.values():
@@ -108,6 +126,15 @@ class BundleReservations:
             for index in reservation.bundles:
                 self._ledger.devices.withdraw(reservation.group_id, index)
         self._release(reservation)
+        self._set_aside(reservation.group_id)
+
+    def _set_aside(self, group_id: bytes) -> None:
+        """What is prepared needs not be set aside any more."""
+        need, _ = self._awaited.get(group_id, (ResourceSet(), 0.0))
+        for reservation in self._reservations.values():
+            if reservation.group_id == group_id and not reservation.committed:
+                need -= sum(reservation.bundles.values(), ResourceSet())
+        self._ledger.set_aside(group_id, ResourceSet({name: need[name] for name in need if need[name] > 0}))
 
     def _release(self, reservation: _Reservation) -> None:
         for index in reservation.bundles:

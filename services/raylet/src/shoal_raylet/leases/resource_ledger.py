@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from shoal_common.placement import bundles
@@ -38,6 +38,8 @@ class ResourceLedger:
         self.available = total
         self.devices = Devices(devices or {})
         self._held: dict[bytes, Allocation] = {}
+        #: What is set aside of what is or becomes free, by for whom.
+        self._set_aside: dict[bytes, ResourceSet] = {}
 
     @noted
     def grow(self, resources: ResourceSet) -> None:
@@ -55,13 +57,40 @@ class ResourceLedger:
         return resources.fits_in(self.total)
 
     def can_hold(self, resources: ResourceSet) -> bool:
-        return resources.fits_in(self.available) and self.has_devices(resources)
+        """Now, without what is set aside."""
+        return resources.fits_in(self.unclaimed) and self.has_devices(resources)
 
     def has_devices(self, resources: ResourceSet) -> bool:
         return self.devices.pick(resources) is not None
 
     def allocation(self, holder: bytes) -> Allocation | None:
         return self._held.get(holder)
+
+    @noted
+    def set_aside(self, claimant: bytes, resources: ResourceSet) -> None:
+        """So much of what is free, or becomes free, is for nobody else. The last word counts; nothing = no longer."""
+        if resources:
+            self._set_aside[claimant] = resources
+        else:
+            self._set_aside.pop(claimant, None)
+
+    @property
+    def claims(self) -> Collection[ResourceSet]:
+        """What is set aside, as far as it is free."""
+        return self._set_aside.values()
+
+    @property
+    def unclaimed(self) -> ResourceSet:
+        """What is free for anybody.
+
+        What a holder has lent while it waits is not set aside: what it waits for may need it.
+        """
+        if not self._set_aside:
+            return self.available
+        claimed = sum(self._set_aside.values(), ResourceSet())
+        lent = sum((bundles.cpus(each.resources) for each in self._held.values() if each.lent), ResourceSet())
+        unheld = self.available - lent
+        return self.available - ResourceSet({name: max(0, min(claimed[name], unheld[name])) for name in claimed})
 
     @noted
     def allocate(self, holder: bytes, resources: ResourceSet) -> Allocation:

@@ -297,7 +297,7 @@ class WorkerLeases:
         actions: list[Action] = []
         wanted = 0
         #: Available, less what is set aside for those whose turn it is but who cannot start yet.
-        room = self._ledger.available
+        room = self._ledger.unclaimed
         for need, _ in self._wishes.values():
             room -= need
         passed: set[tuple[bytes, int]] = set()
@@ -336,8 +336,8 @@ class WorkerLeases:
             grantable = demand.grantable(self.alone)
             if grantable and now - demand.waiting_since >= QUANTUM_S:
                 actions += self._reclaim(demand.resources, grantable, demand.job_id, demand, now)
-        for need, _ in self._wishes.values():
-            actions += self._reclaim(need, 1, b"", None, now)
+        for need in [*(need for need, _ in self._wishes.values()), *self._ledger.claims]:
+            actions += self._reclaim(need, self._leases_for(need), b"", None, now)
         waiting = [d for d in self._waiting.values() if d.grantable(self.alone) and now - d.waiting_since >= PATIENCE_S]
         needs = [*(need for need, _ in self._wishes.values()), *(demand.resources for demand in waiting)]
         return actions + self.waits_in_vain(needs, now)
@@ -351,7 +351,7 @@ class WorkerLeases:
         """When ``tick`` may have something to do if nothing happens before; while somebody waits, as quanta end."""
         alone = self.alone
         deadlines = [at for demand in self._waiting.values() if (at := demand.ask_at(alone)) is not None]
-        if any(demand.grantable(alone) for demand in self._waiting.values()) or self._wishes:
+        if any(demand.grantable(alone) for demand in self._waiting.values()) or self._wishes or self._ledger.claims:
             began = [lease.granted_at for lease in self._leases.values()]
             began += [demand.waiting_since for demand in self._waiting.values()]
             deadlines.append(
@@ -435,10 +435,23 @@ class WorkerLeases:
             lease.reclaimed = True
         return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in asked]
 
+    def _leases_for(self, need: ResourceSet) -> int:
+        """How many leases must be given back for it, if they are the largest."""
+        lacking = ResourceSet.of(need.missing_from(self._ledger.available))
+        largest = {
+            name: max((each.demand.resources[name] for each in self._leases.values()), default=0) for name in lacking
+        }
+        return max((-(-lacking[name] // grains) for name, grains in largest.items() if grains), default=1)
+
+    @property
+    def leased(self) -> ResourceSet:
+        """What leases give back some day."""
+        leases = (lease.demand.resources for lease in self._leases.values() if not self._is_blocked(lease))
+        return sum(leases, ResourceSet())
+
     def _coming(self) -> ResourceSet:
         """What is free, and what leases give back some day."""
-        leased = (lease.demand.resources for lease in self._leases.values() if not self._is_blocked(lease))
-        return sum(leased, self._ledger.available)
+        return self._ledger.available + self.leased
 
     def _ask_if_due(self, demand: Demand, now: float) -> list[Action]:
         at = demand.ask_at(self.alone)
@@ -457,7 +470,7 @@ class WorkerLeases:
 
     def _fitting(self, demand: Demand) -> int:
         """How many of it have room now."""
-        available = self._ledger.available
+        available = self._ledger.unclaimed
         return min((available[name] // grains for name, grains in demand.resources.grains.items()), default=demand.owed)
 
     def _why_not_here(self, demand: Demand) -> str:
