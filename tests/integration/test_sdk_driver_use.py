@@ -616,6 +616,19 @@ class TestAfterShutdown:
             use(left)
         assert not shoal.is_initialized()
 
+    def test_no_session_starts_for_what_belongs_to_an_earlier_one(self, left, monkeypatch):
+        monkeypatch.delenv("SHOAL_ENABLE_AUTO_CONNECT")
+        uses = [
+            lambda: shoal.get(left["small"]),
+            lambda: shoal.get([left["result"]]),
+            lambda: shoal.wait([left["pending"]]),
+            lambda: shoal.kill(left["counter"]),
+        ]
+        for use in uses:
+            with pytest.raises(ValueError, match="session"):
+                use()
+            assert not shoal.is_initialized()
+
     def test_old_references_in_a_new_session(self, left):
         """Values, and what was pending at the end, wherever they are given."""
         shoal.init(num_cpus=1, logging_level="ERROR")

@@ -112,7 +112,7 @@ def test_large_errors(size):
             assert isinstance(caught.value.cause, ValueError)
             assert len(str(caught.value.cause)) == size
         else:
-            assert "raised a ValueError of" in str(caught.value)
+            assert "raised ValueError with" in str(caught.value)
             assert "put() large values" in str(caught.value)
 
 

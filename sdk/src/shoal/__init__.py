@@ -13,6 +13,7 @@ print(shoal.get([square.remote(i) for i in range(4)]))
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -85,6 +86,9 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of the mod
     def __getattr__(name: str) -> Any:
         """Names of Ray that are missing say so; ``hasattr`` finds none of them."""
         hint = f": it is not implemented by Shoal. Instead: {_NOT_THERE[name]}" if name in _NOT_THERE else ""
+        if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            # ``from shoal import ...``, which would make an error of its own of an AttributeError.
+            raise ImportError(f"cannot import name '{name}' from 'shoal'{hint}", name="shoal")
         raise AttributeError(f"module 'shoal' has no attribute '{name}'{hint}")
 
 
@@ -141,7 +145,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     Raises: the task's own exception (as a TaskError too), GetTimeoutError, ObjectLostError, WorkerCrashedError,
     ActorDiedError, …; ValueError or TypeError for what is not a ref.
     """
-    core = _current._current or _current.connected()
+    core = _current._current or _start_for(object_refs)
     if timeout is not None:
         timeout = None if timeout == -1 else _seconds(timeout)
     if type(object_refs) is ObjectRef:
@@ -172,7 +176,7 @@ def wait(
     Raises: TypeError (not a list, or of other things), ValueError (duplicates, bad num_returns or timeout).
     """
     refs: Any = ray_waitables
-    core = _current._current or _current.connected()
+    core = _current._current or _start_for(refs)
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() expected a list of shoal.ObjectRef, got a single shoal.ObjectRef")
     if not isinstance(refs, list):
@@ -194,6 +198,14 @@ def wait(
     if num_returns > len(refs):
         raise ValueError("num_returns cannot be greater than the number of objects provided to shoal.wait")
     return core.waiting.wait(refs, num_returns, timeout, fetch_local)
+
+
+def _start_for(refs: Any) -> Any:
+    """A session, where none runs. Raises: ValueError, and starts none, for references of one that is over."""
+    for ref in refs if isinstance(refs, list) else [refs]:
+        if isinstance(ref, ObjectRef):
+            ref._check_session()
+    return _current.connected()
 
 
 def _seconds(timeout: Any) -> float:

@@ -93,10 +93,7 @@ class WorkerCrashedError(ShoalError):
     ``reason`` says how, e.g. "killed by SIGKILL" or "exit code 3".
     """
 
-    remedy = (
-        "Look at the worker's output above for the cause; "
-        "raise max_retries if the task may run again, or give it more memory."
-    )
+    remedy = "Look at the worker's output above for the cause; raise max_retries if the task may run again."
 
     def __init__(self, reason: str = "", *, task_name: str = "", pid: int = 0, node_id: str = "") -> None:
         super().__init__(reason)

@@ -21,6 +21,7 @@ import random
 import select
 import signal
 import socket
+import sys
 import time
 
 import cloudpickle  # noqa: F401
@@ -31,6 +32,7 @@ import setproctitle
 import shoal  # noqa: F401
 from shoal import worker
 from shoal._executor import executor  # noqa: F401
+from shoal._net.reactor import DescriptorsClosedError
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel.codec import Decoder
 from shoal_common.channel.frames import Hello, HelloProof, HelloReply, RayletMessage
@@ -150,6 +152,8 @@ def _become(config: WorkerConfig, fds: list[int]) -> None:
         random.seed()
         worker.run(config)
         code = 0
+    except DescriptorsClosedError as closed:
+        print(closed, file=sys.stderr, flush=True)
     except BaseException:  # whatever it is, it must not run on into the template's loop
         import traceback
 

@@ -67,6 +67,17 @@ def test_missing_names_of_ray_say_what_to_do(name: str) -> None:
         getattr(shoal, name)
 
 
+@pytest.mark.parametrize("name", WAYS_OUT)
+def test_so_they_do_where_they_are_imported(name: str) -> None:
+    with pytest.raises(ImportError, match=f"'{name}' from 'shoal': it is not implemented by Shoal.*{WAYS_OUT[name]}"):
+        exec(f"from shoal import {name}", {})
+
+
+def test_references_are_not_made_by_hand() -> None:
+    with pytest.raises(TypeError, match="cannot be made by hand"):
+        shoal.ObjectRef(b"x" * 24)  # type: ignore[arg-type]
+
+
 def test_another_missing_name_is_not_explained() -> None:
     name = "gett"
     with pytest.raises(AttributeError, match=r"^module 'shoal' has no attribute 'gett'$"):

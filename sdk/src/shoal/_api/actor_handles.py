@@ -14,6 +14,7 @@ from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
 from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
+from shoal._values.text import check_text
 from shoal_common import ids
 
 #: Methods every actor has besides its own (Ray's names).
@@ -243,6 +244,8 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
         raise TypeError(f"namespace must be None or a str, not {type(namespace).__name__}")
     if namespace == "":
         raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+    check_text("the name of an actor", name)
+    check_text("a namespace", namespace)
     core = _current.connected()
     try:
         return handle_from_payload(core.gcs.actors.named(name, namespace or core.namespace))
@@ -262,7 +265,6 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"shoal.kill() only supported for actors: tasks cannot be cancelled yet. Got: {type(actor)}.")
-    core = _current.connected()
     if actor._shoal_epoch != _current.epoch:
         raise _stale_handle(actor)
-    core.actors.kill(actor._shoal_client, no_restart)
+    _current.connected().actors.kill(actor._shoal_client, no_restart)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import _context, _current, exceptions
 from shoal._core.deadlines import TimeLimit
 from shoal._values.serialization import dumps_function, loads, serialize
-from shoal._values.text import require_unicode
+from shoal._values.text import check_text
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.ids import new_function_id
 from shoal_common.placement.resources import ResourceSet
@@ -31,7 +31,7 @@ class Exportable:
 
     def __init__(self, target: Any, name: str) -> None:
         """Raises: UnicodeEncodeError."""
-        require_unicode("the name of what is remote", name)
+        check_text("the name of what is remote", name)
         #: None when it came from another process, which has exported it.
         self.target = target
         self.name = name

@@ -14,7 +14,7 @@ from shoal._api.placement_groups import PlacementGroup, PlacementGroupScheduling
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 from shoal._not_implemented import RUNTIME_ENV, refusal
 from shoal._values.numbers import plain, plain_amounts
-from shoal._values.text import require_unicode
+from shoal._values.text import check_text
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.resources import GRAINS
 
@@ -73,6 +73,8 @@ def _amounts(_: str, resources: Mapping[str, float] | None) -> str | None:
     for name, value in resources.items():
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"'resources' must map names to numbers, but has {name!r}: {value!r}")
+        if not name:
+            return "The name of a resource in 'resources' must not be empty"
         if problem := _amount(name, value):
             return problem
     return None
@@ -207,7 +209,7 @@ class Rule:
             raise TypeError(f"The type of keyword '{name}' must be {expected}, but received type {type(value)}")
         if self.check and (problem := self.check(name, value)):
             raise ValueError(problem)
-        require_unicode(f"the keyword '{name}'", value)
+        check_text(f"the keyword '{name}'", value)
         return value
 
 

@@ -18,6 +18,7 @@ from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
 from shoal._owner.arguments import pack_arguments
 from shoal._values.numbers import plain, plain_amounts
+from shoal._values.text import check_text
 from shoal_common import ids
 from shoal_common.placement.labels import Selector, parse_selector
 from shoal_common.placement.resources import ResourceSet
@@ -161,6 +162,8 @@ def placement_group(
         raise ValueError(f"Placement group `lifetime` argument must be either `None` or 'detached'. Got {lifetime}.")
     if not isinstance(name, str):
         raise TypeError(f"The name of a placement group must be a str, not {type(name).__name__}.")
+    check_text("the name of a placement group", name)
+    check_text("the name of a resource", bundles)
     core = _current.connected()
     group_id = PlacementGroupID(ids.new_placement_group_id(ids.JobID(core.job_id)))
     spec = GroupSpec(
@@ -198,6 +201,7 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     """The group of that name in this namespace. Raises: ValueError when there is none."""
     if not placement_group_name:
         raise ValueError("Please supply a non-empty value to get_placement_group")
+    check_text("the name of a placement group", placement_group_name)
     core = _current.connected()
     try:
         group = core.gcs.groups.named(placement_group_name, core.namespace)
@@ -255,7 +259,7 @@ def _check_bundles(bundles: Any) -> None:
 
 def _is_amount(item: tuple[Any, Any]) -> bool:
     name, amount = item
-    return isinstance(name, str) and isinstance(amount, int | float) and 0 <= amount < float("inf")
+    return isinstance(name, str) and name != "" and isinstance(amount, int | float) and 0 <= amount < float("inf")
 
 
 def _selectors(bundles: list[dict[str, float]], given: list[Mapping[str, str]] | Any) -> list[Selector]:

@@ -73,6 +73,11 @@ class ObjectRef(Generic[T]):
     __slots__ = ("__weakref__", "_entry")
 
     def __init__(self, entry: ObjectEntry) -> None:
+        if type(entry) is not ObjectEntry:
+            raise TypeError(
+                "an ObjectRef cannot be made by hand: .remote() and shoal.put() return them, and they can be passed on "
+                "as arguments and inside of values"
+            )
         self._entry = entry
 
     def binary(self) -> bytes:

@@ -91,7 +91,7 @@ def _pickled_error(core: CoreWorker, actor: Actor | None, push: TaskPush, error:
     if len(pickled) <= MAX_ERROR_BYTES:
         return pickled
     told = RuntimeError(
-        f"{push.name} raised a {type(error).__name__} of {len(pickled)} bytes, more than the {MAX_ERROR_BYTES} that an "
+        f"{push.name} raised {type(error).__name__} with {len(pickled)} bytes, more than the {MAX_ERROR_BYTES} that an "
         "error may have: put() large values, and name them in the error"
     )
     return pickle.dumps(wrap_error(core, actor, push.name, told), 5)
@@ -133,7 +133,8 @@ def _parts(result: Any, num_returns: int) -> tuple[list[Any], Exception | None]:
         values = iter(result)
     except TypeError:
         raise TypeError(
-            f"Task returned a {type(result).__name__} but num_returns={num_returns}: return {num_returns} values"
+            f"Task returned one value of type {type(result).__name__}, but num_returns={num_returns}: return "
+            f"{num_returns} values"
         ) from None
     if values is not result and hasattr(result, "__len__") and len(result) != num_returns:
         raise ValueError(f"Task returned {len(result)} objects, but num_returns={num_returns}.")

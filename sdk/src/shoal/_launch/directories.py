@@ -7,11 +7,15 @@ only this user can read: that is how ``init(address=...)`` finds the token. A no
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import secrets
 import shutil
 import time
 from pathlib import Path
+
+logger = logging.getLogger("shoal")
 
 #: A Unix socket's path has 107 bytes; what lies below the root directory needs 66 of them.
 MAX_ROOT_BYTES = 40
@@ -20,7 +24,7 @@ TMPDIR_VARIABLE = "SHOAL_TMPDIR"
 
 
 def root_directory(temp_dir: str | None = None) -> Path:
-    """``temp_dir``, else ``shoal-<uid>`` in SHOAL_TMPDIR, in TMPDIR, or in /tmp where TMPDIR will not do.
+    """``temp_dir``, else ``shoal-<uid>`` in SHOAL_TMPDIR, in TMPDIR, or in /tmp, with a warning if TMPDIR will not do.
 
     Raises: ValueError (one of the first two will not do: it must be absolute, short and UTF-8), PermissionError
     (somebody else made it).
@@ -40,7 +44,18 @@ def _root(temp_dir: str | None) -> Path:
         return _usable(TMPDIR_VARIABLE, Path(base, own))
     # Not tempfile.gettempdir(): once the disk is full that is another directory, and nothing that runs would be found.
     root = Path(os.environ.get("TMPDIR") or "/tmp", own)
-    return Path("/tmp", own) if _problem(root) else root
+    if problem := _problem(root):
+        instead = Path("/tmp", own)
+        _say_once(
+            f"TMPDIR is not used, as the directory in it {problem}: {str(root)!r}. Files are in {instead} instead"
+        )
+        return instead
+    return root
+
+
+@functools.cache
+def _say_once(warning: str) -> None:
+    logger.warning("%s", warning)
 
 
 def _usable(name: str, root: Path) -> Path:

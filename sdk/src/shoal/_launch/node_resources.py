@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal._values.numbers import plain, plain_amounts
+from shoal._values.text import check_text
 from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import check_labels, given_labels
 
@@ -33,10 +34,18 @@ def check_amounts(
                 "Attempting to cap object store memory usage at "
                 f"{object_store_memory} bytes, but the minimum allowed is {MIN_STORE_BYTES} bytes."
             )
+        if object_store_memory > (most := _total_memory()):
+            raise ValueError(
+                f"object_store_memory={object_store_memory} is more than the {most} bytes of memory and swap that this "
+                "machine has: give less, what finds no room in it is spilled to the disk"
+            )
     if resources is not None:
         if not isinstance(resources, dict):
             raise TypeError("resources must be a dictionary of name to amount")
         for name, amount in resources.items():
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"The name of a resource must be a text that is not empty, got {name!r}")
+            check_text("the name of a resource", name)
             if name in ("CPU", "GPU", "memory", "object_store_memory"):
                 raise ValueError(f"Use num_cpus, num_gpus, object_store_memory instead of resources[{name!r}]")
             _check_amount(f"resources[{name!r}]", amount)
@@ -54,13 +63,20 @@ def _check_amount(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be finite")
 
 
+def _machine_memory(*kinds: str) -> int:
+    """Bytes of these together."""
+    with open("/proc/meminfo") as file:
+        return sum(int(line.split()[1]) * 1024 for line in file if line.partition(":")[0] in kinds)
+
+
+def _total_memory() -> int:
+    """Bytes, swap among them."""
+    return _machine_memory("MemTotal", "SwapTotal")
+
+
 def _available_memory() -> int:
     """Bytes, within the container's limit."""
-    available = 0
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
+    available = _machine_memory("MemAvailable")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             available = min(available, int(Path(path).read_text()))

@@ -48,6 +48,22 @@ SLEEPS_AFTER_VAIN = 16
 _DEFECT = "A defect in Shoal while it handled what has arrived; it goes on"
 
 
+class DescriptorsClosedError(exceptions.ShoalSystemError):
+    """Nothing can be read any more."""
+
+    remedy = "Let that code close only what it has opened itself."
+
+    def __init__(self) -> None:
+        super().__init__("code in this process has closed descriptors that are Shoal's, as os.closerange(3, n) does.")
+
+
+def _is_poller(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]"
+    except OSError:
+        return False
+
+
 class Waiter:
     """One thread's wait for ``remaining`` events. Not reusable."""
 
@@ -204,7 +220,8 @@ class Reactor:
         """Wait until ``waiter`` is done, leading meanwhile if nobody else does. False after ``timeout`` seconds.
         ``brief``: this may well be over within ``BRIEF_S``.
 
-        Raises: ShoalSystemError in the thread that handles events, which would wait for itself.
+        Raises: ShoalSystemError in the thread that handles events, which would wait for itself;
+        DescriptorsClosedError.
         """
         if self._dispatching == threading.get_ident():
             raise exceptions.ShoalSystemError(
@@ -313,10 +330,15 @@ class Reactor:
             timeout = until_timer if timeout is None else min(timeout, until_timer)
         self._poll_until = float("inf") if timeout is None else time.monotonic() + timeout
         me = threading.get_ident()
-        events = self._poll_awake() if brief and (timeout is None or timeout > BRIEF_S) else None
-        if not events:
-            in_main = me == interrupts.main_thread
-            events = self._sleep(timeout) if in_main else self._epoll.poll(timeout, EVENTS_PER_POLL)
+        try:
+            events = self._poll_awake() if brief and (timeout is None or timeout > BRIEF_S) else None
+            if not events:
+                in_main = me == interrupts.main_thread
+                events = self._sleep(timeout) if in_main else self._epoll.poll(timeout, EVENTS_PER_POLL)
+        except OSError:
+            if _is_poller(self._epoll.fileno()):
+                raise  # out of a signal's handler
+            raise DescriptorsClosedError from None
         self._poll_until = 0.0
         self._dispatching = me
         try:
@@ -396,6 +418,8 @@ class Reactor:
                     while not self._stopped and not self._woke:
                         self._poll(IDLE_TICK_S)
                         self._run(self.on_tick)
+                except DescriptorsClosedError:
+                    return  # whoever waits next is told
                 finally:
                     self._leading.release()
                     if self._followers:

@@ -23,7 +23,7 @@ from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arg
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import CallbackWatcher, Waiting
 from shoal._values.task_error import error_of_dependent
-from shoal._values.text import require_unicode
+from shoal._values.text import check_text
 from shoal._wire.peer_frames import Argument, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.kinds import ExitKind
@@ -284,7 +284,7 @@ class ActorSubmitter:
         process, calls = self._process, self._calls
         function = self._method_functions.get(method)
         if function is None:
-            require_unicode("the name of a method", method)
+            check_text("the name of a method", method)
             function = self._method_functions[method] = FunctionRecord(b"", method)
         record = calls.new_record(function, packed, num_returns, retries, retry_exceptions)
         if hold is not None:

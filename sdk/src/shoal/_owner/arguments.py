@@ -21,7 +21,7 @@ from shoal._values.serialization import (
     loads_packed,
     serialize_arguments,
 )
-from shoal._values.text import require_unicode
+from shoal._values.text import check_text
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import Argument, TaskPush, Value
 from shoal._wire.value_kinds import ASK, ERROR, STORED
@@ -103,7 +103,7 @@ def _take_references(
     plain_kwargs = dict(kwargs)
     for name, value in kwargs.items():
         if type(value) is ObjectRef:
-            require_unicode("the name of an argument", name)
+            check_text("the name of an argument", name)
             value._check_session()
             found.append((-1, name, value))
             plain_kwargs[name] = None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from shoal._not_implemented import RUNTIME_ENV, refuse
-
-logger = logging.getLogger("shoal")
 
 #: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change.
 PRIVATE = ("_memory", "_temp_dir", "_system_config", "_object_spilling_directory", "allow_multiple")
@@ -60,13 +57,11 @@ SYSTEM_SETTINGS = {
 
 
 def system_settings(system_config: dict[str, Any]) -> dict[str, float]:
-    """Settings of the embedded services. Ray's own names that mean nothing here are passed over with a warning.
-
-    Raises: ValueError naming the setting and its range.
-    """
-    unknown = sorted(set(system_config) - set(SYSTEM_SETTINGS))
-    if unknown:
-        logger.warning("_system_config: ignored, as it means nothing to Shoal: %s", ", ".join(unknown))
+    """Settings of the embedded services. Raises: ValueError naming the setting and its range, or those there are."""
+    if unknown := sorted(map(str, set(system_config) - set(SYSTEM_SETTINGS))):
+        raise ValueError(
+            f"_system_config: {', '.join(unknown)} mean nothing to Shoal. There are: {', '.join(SYSTEM_SETTINGS)}"
+        )
     settings = {}
     for name, (default, least, most) in SYSTEM_SETTINGS.items():
         given = system_config.get(name, os.environ.get(f"SHOAL_{name.upper()}", default))

@@ -22,6 +22,7 @@ from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluste
 from shoal._session.arguments import check_implemented, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
+from shoal._values.text import check_text
 from shoal.job_config import JobConfig
 from shoal_common import ids
 from shoal_common.placement.labels import given_labels
@@ -162,6 +163,7 @@ def init(
         job_config = job_config or JobConfig()
         if namespace is None:
             namespace = job_config.ray_namespace
+        check_text("a namespace", namespace)
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = target_of(address)

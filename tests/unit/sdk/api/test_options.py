@@ -59,6 +59,8 @@ REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"resources": {"GPU": 1}}, ValueError, "Use the 'num_cpus' and 'num_gpus' keyword"),
     ({"resources": {"memory": 1}}, ValueError, "must not contain the key 'memory'"),
     ({"resources": {"bundle": 1}}, ValueError, "must not contain the key 'bundle'"),
+    ({"resources": {"": 1}}, ValueError, "The name of a resource in 'resources' must not be empty"),
+    ({"name": "x" * 5000}, ValueError, "the keyword 'name' must have at most 4096 bytes"),
     ({"resources": {"x": -1}}, ValueError, "The quantity of resource x cannot be negative"),
     ({"resources": {"x": 0.00001}}, ValueError, "x cannot go beyond 0.0001"),
     ({"resources": {"x": "1"}}, TypeError, "must map names to numbers"),

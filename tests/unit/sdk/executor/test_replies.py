@@ -61,7 +61,7 @@ def test_endless_iterator() -> None:
 
 
 def test_what_cannot_be_iterated_over() -> None:
-    with pytest.raises(TypeError, match="returned a int but num_returns=2"):
+    with pytest.raises(TypeError, match="returned one value of type int, but num_returns=2"):
         _parts(1, 2)
 
 

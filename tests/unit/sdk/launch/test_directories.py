@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shoal._launch import directories
 from shoal._launch.directories import MAX_ROOT_BYTES, new_session_directory, root_directory
 
 OWN = f"shoal-{os.getuid()}"
@@ -46,10 +47,17 @@ def test_a_directory_that_was_named_and_will_not_do_is_refused(
 
 @pytest.mark.parametrize("unusable", [None, "", "here", LONG, NOT_UTF8])
 @pytest.mark.usefixtures("short")
-def test_a_directory_that_all_programs_use_need_not_do(unusable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_all_programs_use_need_not_do_and_that_is_said_once(
+    unusable: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     if unusable is not None:
         monkeypatch.setenv("TMPDIR", unusable)
-    assert root_directory() == Path("/tmp", OWN)
+    directories._say_once.cache_clear()
+    for _ in range(2):
+        assert root_directory() == Path("/tmp", OWN)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == bool(unusable)
+    assert all(f"Files are in /tmp/{OWN} instead" in each for each in said)
 
 
 def test_what_a_dead_driver_left_is_removed(short: str) -> None:

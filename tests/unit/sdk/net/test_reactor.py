@@ -482,6 +482,15 @@ def test_a_handler_that_fails_ends_nothing(rig: Rig, caplog: pytest.LogCaptureFi
     assert all(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)
 
 
+def test_whoever_waits_is_told_that_its_descriptors_were_closed(rig: Rig) -> None:
+    rig.reactor.start()
+    with open(os.devnull) as other:  # the number is another's by now
+        os.dup2(other.fileno(), rig.reactor._epoll.fileno())
+    for _ in range(2):
+        with pytest.raises(exceptions.ShoalSystemError, match="has closed descriptors that are Shoal's"):
+            rig.reactor.wait(Waiter(), LONG)
+
+
 # -- handlers of signals -----------------------------------------------------------------------------------------------
 
 

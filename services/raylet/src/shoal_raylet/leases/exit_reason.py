@@ -7,7 +7,9 @@ from signal import SIGKILL, Signals
 
 from shoal_common.kinds import ExitKind
 
-_KILL_HINT = "; if nobody killed it, the system was out of memory (see dmesg)"
+_KILL_HINT = (
+    "; if nobody killed it, the system was out of memory (see dmesg): run fewer at a time, or use less memory in each"
+)
 
 
 @dataclass(frozen=True, slots=True)
