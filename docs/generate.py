@@ -64,7 +64,12 @@ def page() -> str:
             f"{(config.__doc__ or '').strip()} `python -m shoal_{config.SERVICE}`\n",
             _table(own, f"SHOAL_{config.SERVICE.upper()}_"),
         ]
-    parts += ["## An embedded cluster\n", "`init(_system_config={...})`, or the environment.\n", _embedded(), FILES]
+    parts += [
+        "## An embedded cluster\n",
+        "`init(_system_config={...})`, or the environment of the driver.\n",
+        _embedded(),
+        FILES,
+    ]
     return "\n".join(parts)
 
 
@@ -96,8 +101,12 @@ def _default(field: dataclasses.Field[Any]) -> str:
 def _embedded() -> str:
     lines = ["| `_system_config` | variable | default | from | to |", "|---|---|---|---|---|"]
     for name, (default, least, most) in SYSTEM_SETTINGS.items():
-        lines.append(f"| `{name}` | `SHOAL_{name.upper()}` | `{default:g}` | {least:g} | {most:g} |")
+        lines.append(f"| `{name}` | `SHOAL_{name.upper()}` | `{_number(default)}` | {least:g} | {most:g} |")
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() else f"{value:g}"
 
 
 if __name__ == "__main__":

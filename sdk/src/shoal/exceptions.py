@@ -355,7 +355,9 @@ class ObjectReconstructionFailedError(ObjectLostError):
 
     REASON_MESSAGES: ClassVar[dict[str, str]] = {
         "MAX_ATTEMPTS_EXCEEDED": "Its task has used up its retries. Raise max_retries.",
-        "LINEAGE_EVICTED": "Its lineage has been dropped to save memory. Keep fewer objects in scope.",
+        "LINEAGE_EVICTED": (
+            "Its lineage has been dropped to save memory. Keep fewer objects in scope, or raise max_lineage_bytes."
+        ),
         "PUT": "It was created by put(), which no task can repeat. Return the value from a task instead.",
         "RETRIES_DISABLED": "Its task has max_retries=0. Allow retries.",
         "BORROWED": "This process borrowed it, and only its owner can compute it again. Get it in the owner.",

@@ -173,5 +173,7 @@ class ObjectEntry(msgspec.Struct, gc=False):
     asked: bool = False
     #: Borrowed: its owner has said that there was no value yet.
     unmade: bool = False
+    #: Owned and pending: how its copies were lost. Its task runs again as soon as somebody wants it.
+    lost: str = ""
     #: Called when the object is freed (actor handles: the last one is gone).
     on_free: Callable[[], None] | None = None

@@ -21,6 +21,8 @@ from shoal_common.channel.frames import WorkerAddress
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024
+#: How a revived object was "lost".
+REVIVED = "It was freed when nobody held a reference to it any more, and a lost object is made of it."
 
 
 class ObjectTable:
@@ -55,6 +57,13 @@ class ObjectTable:
         ref = entry.tracker() if entry.tracker is not None else None
         return self.track(entry) if ref is None else ref
 
+    def revive(self, object_id: bytes) -> ObjectRef[Any]:
+        """The reference to an object of this process; to one that had gone, as to a lost one."""
+        entry = self.entries.get(object_id)
+        if entry is None:
+            entry = self.entries[object_id] = ObjectEntry(object_id, lost=REVIVED)
+        return self.ref_of(entry)
+
     def borrow(self, object_id: bytes, owner: WorkerAddress) -> tuple[ObjectRef[Any], bool]:
         """The reference to somebody else's object, and whether it is new here."""
         entry = self.entries.get(object_id)
@@ -81,7 +90,7 @@ class ObjectTable:
                 entry.tracker = None
             if self._free_if_unused(entry) is not None:
                 entry.contained = None  # the trackers of these join the queue
-                if entry.owner is not None or entry.state == STORED or entry.on_free is not None:
+                if entry.owner is not None or entry.state == STORED or entry.lost or entry.on_free is not None:
                     freed.append(entry)
         return freed
 
@@ -127,7 +136,7 @@ class ObjectTable:
     def _free_if_unused(self, entry: ObjectEntry) -> ObjectEntry | None:
         if entry.tracker is not None or entry.borrowers:
             return None
-        if entry.state == PENDING and entry.owner is None and entry.on_free is None:
+        if entry.state == PENDING and entry.owner is None and entry.on_free is None and not entry.lost:
             return None  # its task is still to report, and the entry is dropped then
         self.entries.pop(entry.object_id, None)
         return entry
@@ -142,5 +151,7 @@ class ObjectTable:
                 assert not entry.registered and not entry.asked
             else:
                 assert entry.borrowers is None, "only the owner counts borrowers"
+            if entry.lost:
+                assert entry.state == PENDING and entry.owner is None, "owners know what is lost"
             if entry.tracker is None and not entry.borrowers and object_id not in dropped:
-                assert entry.state == PENDING and entry.owner is None, "it is kept for its task only"
+                assert entry.state == PENDING and entry.owner is None and not entry.lost, "it is kept for its task only"

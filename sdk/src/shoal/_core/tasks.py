@@ -19,7 +19,7 @@ of which is a ``Source`` of leases then.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -30,6 +30,9 @@ from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, noted
+
+if TYPE_CHECKING:
+    from shoal._core.actors import ActorClient
 
 #: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
 AHEAD_US = 8_000
@@ -55,7 +58,8 @@ class FunctionRecord(msgspec.Struct, gc=False):
 
 
 class TaskRecord(msgspec.Struct, gc=False):
-    """A submitted task or actor call until its values are there. It is the lineage of its objects."""
+    """A submitted task or actor call until its values are there; then, where these lie in object stores, their lineage
+    (see ``lineage``)."""
 
     push: TaskPush
     function: FunctionRecord
@@ -77,6 +81,8 @@ class TaskRecord(msgspec.Struct, gc=False):
     references: References | None = None
     #: The queue it belongs to; None for actor calls.
     queue: TaskQueue | None = None
+    #: The client of the actor that it calls; None for tasks.
+    actor: ActorClient | None = None
     #: The option ``timeout_s``.
     deadline: Deadline | None = None
 

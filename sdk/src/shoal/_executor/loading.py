@@ -65,6 +65,7 @@ class Functions:
         settings = job_settings.decode(answer.data)
         core.namespace = settings.namespace
         core.default_actor_lifetime = settings.default_actor_lifetime
+        core.lineage.max_bytes = settings.max_lineage_bytes
         for path in map(os.fsdecode, reversed(settings.sys_path)):
             if path not in sys.path:
                 sys.path.insert(0, path)

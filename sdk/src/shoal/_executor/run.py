@@ -19,7 +19,7 @@ from shoal._core.object_ref import ObjectRef
 from shoal._executor.leaving import EXIT_ACTOR, ActorExit
 from shoal._executor.replies import error_reply, result_reply, wrap_error
 from shoal._executor.time_limits import Stopped
-from shoal._owner.arguments import load_arguments
+from shoal._owner.arguments import ArgumentsLost, load_arguments
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import TaskPush, TaskReply
 from shoal_common import ids
@@ -61,7 +61,9 @@ class Runner:
                 self.time_limits.begin(push)
             function = context.function = self._function(push)
             if push.args or push.args_object or push.refs:
-                args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
+                args, kwargs = load_arguments(
+                    self._core.values, push, received, self.home_of(caller), wait=self.actor is not None
+                )
             result = function(*args, **kwargs)
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
@@ -99,7 +101,9 @@ class Runner:
                     self.time_limits.begin(push)
                 method = context.function = self._function(push)
                 if push.args or push.args_object or push.refs:
-                    args, kwargs = load_arguments(self._core.values, push, received, self.home_of(caller))
+                    args, kwargs = load_arguments(
+                        self._core.values, push, received, self.home_of(caller), wait=self.actor is not None
+                    )
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
@@ -128,7 +132,9 @@ class Runner:
             args: Any = ()
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:
-                args, kwargs = load_arguments(self._core.values, creation, received, creation.creator.node_id)
+                args, kwargs = load_arguments(
+                    self._core.values, creation, received, creation.creator.node_id, wait=True
+                )
             cls = self._functions.load(creation.class_id)
             _context.process.actor_class_id, _context.process.actor_class = creation.class_id, cls
             host.construct(cls, args, kwargs)
@@ -170,6 +176,8 @@ class Runner:
             return None
         if isinstance(error, SystemExit):
             self._leaving.exit_as_told(error, push.name)
+        if isinstance(error, ArgumentsLost):
+            return TaskReply(push.task_id, 0, 0, b"", lost=error.lost)
         return error_reply(self._core, self.actor, push, error, started)
 
     def _tell_borrowed(self, reply: TaskReply, received: list[ObjectRef[Any]], caller: bytes) -> None:

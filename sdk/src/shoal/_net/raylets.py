@@ -96,6 +96,10 @@ class Raylets:
             # This node's raylet finds another way, also where the home is dead.
             self.home.send(frames.ObjectFree(object_ids, node_id))
 
+    def reaches(self, node_id: bytes) -> bool:
+        """Whether it is this node, or one to which there is a connection."""
+        return node_id == self._identity.node_id or node_id in self._others
+
     def nodes(self) -> set[bytes]:
         """Other nodes to which there is a connection."""
         return set(self._others)

@@ -293,19 +293,24 @@ class ActorSubmitter:
             record.push.concurrency_group = concurrency_group
         if task_name:
             record.push.task_name = task_name
-        references = record.references
+        record.actor = client
         with process.lock:
             refs = calls.create_returns(record, num_returns)
             if limit is not None:
                 calls.limit(record, limit, client)
-            if references is not None:
-                record.unready = not await_arguments(self._waiting, references, partial(self._ready, client, record))
-            if client.submit(record, time.monotonic()):
-                if not self.dirty:
-                    process.reactor.call_later(0.001, process.flush)
-                self.dirty.add(client)
+            self.start(client, record)
         calls.submitted()
         return refs
+
+    def start(self, client: ActorClient, record: TaskRecord) -> None:
+        """It is sent as soon as its arguments are there. Caller holds the lock."""
+        if record.references is not None:
+            ready = partial(self._ready, client, record)
+            record.unready = not await_arguments(self._waiting, record.references, ready)
+        if client.submit(record, time.monotonic()):
+            if not self.dirty:
+                self._process.reactor.call_later(0.001, self._process.flush)
+            self.dirty.add(client)
 
     @staticmethod
     def _ready(client: ActorClient, record: TaskRecord) -> None:

@@ -6,10 +6,11 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shoal import exceptions
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._core.tasks import References
-from shoal._owner.values import Values
+from shoal._owner.values import Values, is_lost
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import (
@@ -23,7 +24,7 @@ from shoal._values.serialization import (
 )
 from shoal._values.text import check_text
 from shoal._wire.actor_creation import ActorCreation
-from shoal._wire.peer_frames import Argument, TaskPush, Value
+from shoal._wire.peer_frames import Argument, LostArgument, TaskPush, Value
 from shoal._wire.value_kinds import ASK, ERROR, STORED
 
 if TYPE_CHECKING:
@@ -157,17 +158,34 @@ def resolve_arguments(process: Process, references: References) -> list[Argument
 # -- the worker -----------------------------------------------------------------------------------------
 
 
+class ArgumentsLost(Exception):
+    """A task cannot begin."""
+
+    def __init__(self, lost: list[LostArgument]) -> None:
+        super().__init__(lost)
+        self.lost = lost
+
+
 def load_arguments(
-    values: Values, push: TaskPush | ActorCreation, received: list[ObjectRef[Any]], home: bytes
+    values: Values, push: TaskPush | ActorCreation, received: list[ObjectRef[Any]], home: bytes, *, wait: bool
 ) -> tuple[Any, dict[str, Any]]:
     """The arguments of a call or an actor's creation, whose maker lives on the node ``home``; references met go to
-    ``received``."""
+    ``received``. ``wait`` for those that are lost.
+
+    Raises: ArgumentsLost; what unpickling raises.
+    """
+    lost: list[LostArgument] = []
     outer, collected.unpickled = collected.unpickled, received
     try:
         args: Any
         kwargs: dict[str, Any]
         if push.args_object:
-            args, kwargs = values.load_stored(push.args_object, home)
+            try:
+                args, kwargs = values.load_stored(push.args_object, home)
+            except exceptions.ObjectLostError as error:
+                if wait or not is_lost(error, push.args_object):
+                    raise
+                raise ArgumentsLost([LostArgument(push.args_object, home, error.detail)]) from None
         elif push.packed:
             args, kwargs = loads_packed(push.args)
         else:
@@ -178,15 +196,25 @@ def load_arguments(
                 value = argument.value
                 if value.kind == ASK:
                     loaded = values.get_owned(argument.object_id, argument.owner)
-                elif value.kind == STORED:
-                    loaded = values.load_stored(argument.object_id, value.node_id)
-                else:
+                elif value.kind != STORED:
                     loaded = load_inline(value.kind, value.payload)
+                elif wait:
+                    loaded = values.load_or_make(argument.object_id, argument.owner, value.node_id)
+                else:
+                    try:
+                        loaded = values.load_stored(argument.object_id, value.node_id)
+                    except exceptions.ObjectLostError as error:
+                        if not is_lost(error, argument.object_id):
+                            raise
+                        lost.append(LostArgument(argument.object_id, value.node_id, error.detail))
+                        continue
                 if argument.position >= 0:
                     positional[argument.position] = loaded
                 else:
                     kwargs[argument.keyword] = loaded
             args = positional
+        if lost:
+            raise ArgumentsLost(lost)
         return args, kwargs
     finally:
         collected.unpickled = outer

@@ -190,6 +190,9 @@ class Borrowing:
                     counts.append(entry.registered)
             elif entry.state == STORED:
                 stored.setdefault(entry.node_id, []).append(entry.object_id)
+                self._process.lineage.freed(entry.object_id)
+            elif entry.lost:
+                self._process.lineage.freed(entry.object_id)
             if entry.on_free is not None:
                 entry.on_free()
         for node_id, object_ids in stored.items():

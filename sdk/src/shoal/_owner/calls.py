@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
@@ -13,9 +14,10 @@ from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.tasks import FunctionRecord, TaskRecord
 from shoal._owner.arguments import PackedArguments
 from shoal._owner.borrowing import Borrowing
+from shoal._owner.recovery import Recovery
 from shoal._owner.waiting import Waiting
 from shoal._values.task_error import error_of_dependent
-from shoal._wire.peer_frames import TaskPush, TaskReply, TimeLeft, Value
+from shoal._wire.peer_frames import LostArgument, TaskPush, TaskReply, TimeLeft, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PENDING, STORED
 from shoal_common.ids import FIRST_RETURN, TaskID, object_of_task
 
@@ -38,10 +40,14 @@ class Route(Protocol):
 class Calls:
     """Of one process. Callers hold its lock except for ``new_record`` and ``submitted``."""
 
-    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing) -> None:
+    #: Sends a task or call on its way, as soon as its arguments are there.
+    start: Callable[[TaskRecord], None]
+
+    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing, recovery: Recovery) -> None:
         self._process = process
         self._waiting = waiting
         self._borrowing = borrowing
+        self._recovery = recovery
         self._routes: dict[bytes, Route] = {}
         self._since_poll = 0
         self._deadlines = Deadlines()
@@ -180,7 +186,7 @@ class Calls:
         if reply.borrowed is not None:
             for object_id in reply.borrowed:
                 self._process.table.add_borrower(object_id, worker_id)
-        if reply.kind == INLINE or reply.kind == BYTES:
+        if (reply.kind == INLINE or reply.kind == BYTES) and not record.push.attempt:
             entry = record.entries[0]
             entry.state = reply.kind
             entry.payload = reply.payload
@@ -191,6 +197,8 @@ class Calls:
                 self._waiting.tell_ready(entry)
         elif reply.values is not None:
             self.finish(record, reply.values)
+        elif reply.lost is not None:
+            self._not_begun(record, reply.lost)
         else:
             self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries))
 
@@ -198,12 +206,32 @@ class Calls:
         """The values are there."""
         if record.deadline is not None:
             self._deadlines.forget(record)
+        lineage = record.push.attempt > 0
         for entry, value in zip(record.entries, values, strict=True):
+            lineage = lineage or value.kind == STORED
+            contained = self._borrowing.adopt(value.contained) if value.contained else None
             if entry.state == PENDING:
-                contained = self._borrowing.adopt(value.contained) if value.contained else None
                 self._waiting.settle(entry, value, contained)
+            else:
+                self._recovery.spare(entry, value, contained)
+        if lineage:
+            self._recovery.ended(record)
         record.holds = None
         record.references = None
+
+    def _not_begun(self, record: TaskRecord, lost: list[LostArgument]) -> None:
+        """The worker has not found these arguments: once more, when they are there again."""
+        at_home = {each.object_id: each for each in lost}
+        arguments = at_home.get(record.push.args_object)
+        if arguments is not None:
+            how = f"It holds the arguments of {record.push.name}. {arguments.how}"
+            self.fail(record, exceptions.ObjectReconstructionFailedError(arguments.object_id.hex(), "PUT", how))
+            return
+        for _, _, ref in record.references or ():
+            missed = at_home.get(ref._entry.object_id)
+            if missed is not None:
+                self._recovery.lost(ref._entry, missed.home, missed.how)
+        self.start(record)
 
     def fail(self, record: TaskRecord, error: Exception) -> None:
         """End it with a system error."""

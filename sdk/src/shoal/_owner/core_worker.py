@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from shoal import exceptions
 from shoal._core.object_ref import ObjectRef
+from shoal._core.tasks import TaskRecord
 from shoal._net.connection import Connection
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.borrowing import Borrowing
@@ -18,6 +19,7 @@ from shoal._owner.calls import Calls
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
 from shoal._owner.process import Process
+from shoal._owner.recovery import Recovery
 from shoal._owner.task_submitter import TaskSubmitter
 from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
@@ -32,6 +34,7 @@ from shoal._wire.peer_frames import (
     StopTasks,
     TaskPush,
     TaskReplies,
+    ValueLost,
     ValuePending,
     ValueReady,
 )
@@ -71,10 +74,13 @@ class CoreWorker(Process):
     def _assemble(self) -> None:
         self.waiting = Waiting(self)
         self.borrowing = Borrowing(self, self.waiting)
-        self.values = Values(self, self.waiting, self.borrowing)
-        self._calls = Calls(self, self.waiting, self.borrowing)
+        self.recovery = Recovery(self, self.waiting, self.borrowing)
+        self.values = Values(self, self.waiting, self.borrowing, self.recovery)
+        self._calls = Calls(self, self.waiting, self.borrowing, self.recovery)
         self.tasks = TaskSubmitter(self, self.waiting, self._calls)
         self.actors = ActorSubmitter(self, self.waiting, self._calls)
+        self._calls.start = self._start
+        self.recovery.run_again = self._run_again
         self._futures = Futures(self.waiting, self.values)
         self._garbage = GarbageCollection()
         self._executor: Executor | None = None
@@ -87,6 +93,7 @@ class CoreWorker(Process):
             GetValue: borrowing.on_get,
             ValuePending: lambda _, message: borrowing.on_pending(message),
             ValueReady: lambda _, message: borrowing.on_value(message),
+            ValueLost: self.recovery.on_lost,
             AddBorrower: borrowing.on_add,
             BorrowerAdded: lambda _, message: borrowing.on_added(message),
             RemoveBorrower: borrowing.on_remove,
@@ -110,6 +117,19 @@ class CoreWorker(Process):
         }
         self.reactor.after_dispatch = self._after_dispatch
         self.reactor.on_tick = self._on_tick
+
+    def _start(self, record: TaskRecord) -> None:
+        if record.actor is None:
+            self.tasks.start(record)
+        else:
+            self.actors.start(record.actor, record)
+
+    def _run_again(self, record: TaskRecord) -> None:
+        """Its values are lost: it has as much time again."""
+        queue = record.queue or record.actor
+        if record.deadline is not None and queue is not None:
+            self._calls.renew(record, queue)
+        self._start(record)
 
     def serve(self, executor: Executor) -> None:
         """This process is a worker. Before ``start``."""
@@ -259,6 +279,7 @@ class CoreWorker(Process):
             self.tasks.forget_all()
             self.actors.forget_all()
             self._calls.forget_all()
+            self.lineage.forget_all()
         self.reactor.stop()
         self.raylets.close()
         self.peers.close()

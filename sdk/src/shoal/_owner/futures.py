@@ -11,7 +11,7 @@ from typing import Any
 
 from shoal._core.object_ref import ObjectRef
 from shoal._net.interrupts import GuardedLock
-from shoal._owner.values import Values
+from shoal._owner.values import NotReady, Values
 from shoal._owner.waiting import Waiting
 from shoal._wire.value_kinds import PENDING
 
@@ -91,7 +91,9 @@ class Futures:
             if future.done():
                 return
             try:
-                value = self._values.value_of(ref._entry)
+                value = self._values.value_now(ref._entry)
+            except NotReady:
+                self._waiting.when_ready(ref, ready)
             except BaseException as error:  # the future carries whatever the task raised
                 future.set_exception(error)
             else:

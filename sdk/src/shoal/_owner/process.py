@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
+from shoal._core.lineage import Lineage
 from shoal._core.objects import ObjectTable
 from shoal._net import connection as channel
 from shoal._net.connection import Connection, Identity
@@ -89,6 +90,7 @@ class Process(ABC):
         self.lock = GuardedLock()
         self.reactor = Reactor()
         self.table = ObjectTable()
+        self.lineage = Lineage()
         listener = tcp.listen(listen_host, 0) if listen_host else None
         port = listener.getsockname()[1] if listener is not None else 0
         self.address = address or WorkerAddress(node_id, worker_id, socket_path, host if port else "", port)

@@ -75,19 +75,23 @@ class TaskSubmitter:
         record.queue = queue
         if max_calls:
             record.push.max_calls = max_calls
-        references = record.references
         with process.lock:
             refs = calls.create_returns(record, num_returns)
             if limit is not None:
                 calls.limit(record, limit, queue)
-            if process.raylet.closed:
-                calls.fail(record, process.node_error)
-            elif references is None or await_arguments(self._waiting, references, partial(self._enqueue, record)):
-                self._enqueue(record)
-            else:
-                record.unready = True
+            self.start(record)
         calls.submitted()
         return refs
+
+    def start(self, record: TaskRecord) -> None:
+        """It runs as soon as its arguments are there."""
+        references = record.references
+        if self._process.raylet.closed:
+            self._calls.fail(record, self._process.node_error)
+        elif references is None or await_arguments(self._waiting, references, partial(self._enqueue, record)):
+            self._enqueue(record)
+        else:
+            record.unready = True
 
     def _enqueue(self, record: TaskRecord) -> None:
         if record.late:

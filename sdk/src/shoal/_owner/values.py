@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from shoal import exceptions
 from shoal._core.object_ref import EarlierSessionError, ObjectEntry, ObjectRef
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._owner.borrowing import Borrowing
+from shoal._owner.recovery import Recovery
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import Serialized, load_inline, loads, serialize
@@ -23,13 +25,27 @@ if TYPE_CHECKING:
 COPY_IS_HERE_S = 0.02
 
 
+class NotReady(Exception):
+    """The object is pending, although it was ready before."""
+
+
+def is_lost(error: exceptions.ObjectLostError, object_id: bytes) -> bool:
+    """Nobody has this object: not that it could not be fetched just now."""
+    return type(error) is exceptions.ObjectLostError and error.object_ref_hex == object_id.hex()
+
+
+def _seconds_to(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 class Values:
     """Of one process. Callers do not hold its lock."""
 
-    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing) -> None:
+    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing, recovery: Recovery) -> None:
         self._process = process
         self._waiting = waiting
         self._borrowing = borrowing
+        self._recovery = recovery
 
     # -- into objects -------------------------------------------------------------------------------
 
@@ -117,12 +133,28 @@ class Values:
             away = [(entry.object_id, entry.node_id) for entry in stored if not store.is_here(entry.object_id)]
             if away:
                 store.prefetch(away)
-        return [
-            loads(entry.payload)
-            if (entry := ref._entry).state == INLINE and entry.contained is None
-            else self.value_of(entry, deadline)
-            for ref in refs
-        ]
+        try:
+            return [
+                loads(entry.payload)
+                if (entry := ref._entry).state == INLINE and entry.contained is None
+                else self.value_now(entry, deadline)
+                for ref in refs
+            ]
+        except NotReady:
+            return self._get_with_lost(refs, deadline)
+
+    def _get_with_lost(self, refs: Sequence[ObjectRef[Any]], deadline: float | None) -> list[Any]:
+        """Some are lost: those are all made again together, not one after the other."""
+        values: dict[int, Any] = {}
+        while True:
+            for index, ref in enumerate(refs):
+                if index not in values:
+                    with contextlib.suppress(NotReady):
+                        values[index] = self.value_now(ref._entry, deadline)
+            missing = [ref._entry for index, ref in enumerate(refs) if index not in values]
+            if not missing:
+                return [values[index] for index in range(len(refs))]
+            self._waiting.until_ready(missing, _seconds_to(deadline))
 
     def _raise_error(self, refs: Sequence[ObjectRef[Any]]) -> None:
         """Of the first that is one."""
@@ -132,9 +164,18 @@ class Values:
 
     def value_of(self, entry: ObjectEntry, deadline: float | None = None) -> Any:
         """The value of a ready object, which has come to this node by ``deadline``, in the time of ``time.monotonic``.
+        One that is lost is waited for.
 
         Raises: what it holds if that is an error; GetTimeoutError; ValueError for one of an earlier session.
         """
+        while True:
+            try:
+                return self.value_now(entry, deadline)
+            except NotReady:
+                self._waiting.until_ready([entry], _seconds_to(deadline))
+
+    def value_now(self, entry: ObjectEntry, deadline: float | None = None) -> Any:
+        """As ``value_of``. Raises, besides: NotReady for one that is lost, and is being made again."""
         if entry.contained is None and entry.state != ERROR:
             return self._load(entry, deadline)
         outer, collected.unpickled = collected.unpickled, []
@@ -149,19 +190,49 @@ class Values:
         return value
 
     def _load(self, entry: ObjectEntry, deadline: float | None) -> Any:
-        if entry.state == STORED:
-            return self.load_stored(entry.object_id, entry.node_id, deadline)
-        if entry.state == ENDED:
+        state = entry.state
+        if state == STORED:
+            home = entry.node_id
+            try:
+                return self.load_stored(entry.object_id, home, deadline)
+            except exceptions.ObjectLostError as error:
+                self._lost(entry, home, error)
+                raise NotReady from None
+        if state == PENDING:
+            raise NotReady
+        if state == ENDED:
             if self._process.closed:  # it has been waited for since before
                 raise exceptions.ShoalSystemError("shoal.shutdown() was called while this was pending")
             raise EarlierSessionError(entry.object_id.hex())
-        return load_inline(entry.state, entry.payload)
+        return load_inline(state, entry.payload)
+
+    def _lost(self, entry: ObjectEntry, home: bytes, error: exceptions.ObjectLostError) -> None:
+        """It was not to be had from ``home``: it is made again. Raises: ``error`` when it is about something else."""
+        if not is_lost(error, entry.object_id):
+            raise error
+        with self._process.lock:
+            self._recovery.lost(entry, home, error.detail)
+            if entry.lost:
+                self._recovery.wanted(entry)
+
+    def load_or_make(self, object_id: bytes, owner: WorkerAddress, home: bytes) -> Any:
+        """As ``load_stored``, of an object of which only this is known; one that is lost is waited for."""
+        try:
+            return self.load_stored(object_id, home)
+        except exceptions.ObjectLostError as error:
+            with self._process.lock:
+                ref = self._borrowing.restore(object_id, owner)
+                entry = ref._entry
+                if entry.owner is not None and entry.state == PENDING and not entry.asked:
+                    entry.state, entry.node_id = STORED, home
+            self._lost(entry, home, error)
+        return self.get_one(ref)
 
     def load_stored(self, object_id: bytes, home: bytes, deadline: float | None = None) -> Any:
         """The value of an object in a node's store. A task gives its CPU to others while it comes from another node,
         but not while it reads what has come already."""
         process = self._process
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        timeout = _seconds_to(deadline)
         if home != process.node_id and process.blocking is not None and not process.store.is_here(object_id):
             with process.blocking(COPY_IS_HERE_S):
                 return process.store.load(object_id, home, timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
 from shoal._core.object_ref import ObjectEntry, ObjectRef, Watcher
@@ -43,21 +43,35 @@ SPARE_FETCHES = 8
 class _WaitWatcher:
     """``wait`` waits for so many, errors too; with ``fetch_local`` an object counts once it has come to this node."""
 
-    __slots__ = ("_fetch_local", "_process", "_waiter")
+    __slots__ = ("_fetch_local", "_process", "_waiter", "_waiting")
 
-    def __init__(self, process: Process, waiter: Waiter, fetch_local: bool) -> None:
+    def __init__(self, process: Process, waiting: Waiting, waiter: Waiter, fetch_local: bool) -> None:
         self._process = process
+        self._waiting = waiting
         self._waiter = waiter
         self._fetch_local = fetch_local
 
     def ready(self, entry: ObjectEntry) -> None:
         if _counts(self._process, entry, self._fetch_local):
-            self._count()
+            self._process.reactor.count_down(self._waiter)
         else:
-            self._process.store.bring(entry.object_id, entry.node_id, self._count)
+            self._waiting.bring(entry, self._came)
 
-    def _count(self) -> None:
-        self._process.reactor.count_down(self._waiter)
+    def _came(self, entry: ObjectEntry) -> None:
+        if entry.state == PENDING and self._waiter.remaining > 0:
+            self._waiting.watch(entry, self)  # it was lost
+        else:
+            self._process.reactor.count_down(self._waiter)
+
+
+class Recoverer(Protocol):
+    """Has lost objects made again (see ``recovery``)."""
+
+    def lost(self, entry: ObjectEntry, home: bytes, how: str) -> None:
+        """It is not to be had from ``home``."""
+
+    def wanted(self, entry: ObjectEntry) -> None:
+        """Somebody waits for an object of this process that is lost."""
 
 
 class CallbackWatcher:
@@ -72,6 +86,8 @@ class CallbackWatcher:
 
 class Waiting:
     """Of one process. Methods that wait are called without its lock, the others with it unless they say otherwise."""
+
+    recovery: Recoverer
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -102,13 +118,15 @@ class Waiting:
     # -- who waits --------------------------------------------------------------------------------------
 
     def watch(self, entry: ObjectEntry, watcher: Watcher) -> None:
-        """``entry`` is pending; the owner of a borrowed one is asked."""
+        """``entry`` is pending; the owner of a borrowed one is asked, and a lost one is made again."""
         if entry.watchers is None:
             entry.watchers = [watcher]
         else:
             entry.watchers.append(watcher)
         if entry.owner is not None:
             self.ask(entry)
+        elif entry.lost:
+            self.recovery.wanted(entry)
 
     def ask(self, entry: ObjectEntry) -> None:
         """Ask the owner of a borrowed object for its value, once."""
@@ -120,6 +138,20 @@ class Waiting:
             self.fail(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
         else:
             connection.send(GetValue(entry.object_id))
+
+    def bring(self, entry: ObjectEntry, done: Callable[[ObjectEntry], None]) -> None:
+        """Have a stored object come to this node; ``done(entry)`` when it has, or cannot. One that turns out to be lost
+        is pending then, and is being made again."""
+        home = entry.node_id
+
+        def came(lost: str) -> None:
+            if lost:
+                self.recovery.lost(entry, home, lost)
+                if entry.lost:
+                    self.recovery.wanted(entry)
+            done(entry)
+
+        self._process.store.bring(entry.object_id, home, came)
 
     def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
         """Call back once the object is ready, perhaps at once; under the lock, which the caller does not hold.
@@ -167,8 +199,9 @@ class Waiting:
         found = _indices(process, refs, num_returns, fetch_local)
         if len(found) < num_returns and (timeout is None or timeout > 0):
             waiter = Waiter(num_returns - len(found))
-            watcher = _WaitWatcher(process, waiter, fetch_local)
+            watcher = _WaitWatcher(process, self, waiter, fetch_local)
             entries: list[ObjectEntry] = []
+            coming: list[ObjectEntry] = []
             try:
                 with process.lock:
                     entries = [ref._entry for ref in refs if ref._entry.state == PENDING]
@@ -182,7 +215,7 @@ class Waiting:
                     self.block(waiter, timeout, waiting + coming)
             finally:
                 with process.lock:
-                    self._unwatch(entries, watcher)
+                    self._unwatch(entries + coming, watcher)
             found = _indices(process, refs, num_returns, fetch_local)
         elif len(found) < num_returns:
             process.flush()
@@ -192,7 +225,7 @@ class Waiting:
                     if ref._entry.owner is not None:
                         self.ask(ref._entry)
                 for entry in _elsewhere(process, refs, fetch_local)[: num_returns - len(found) + SPARE_FETCHES]:
-                    process.store.bring(entry.object_id, entry.node_id, _nobody_waits)
+                    self.bring(entry, _nobody_waits)
             found = _indices(process, refs, num_returns, fetch_local)
         if len(found) == 1:
             at = found[0]
@@ -262,5 +295,5 @@ def _elsewhere(process: Process, refs: list[ObjectRef[Any]], fetch_local: bool) 
     return [entry for entry in entries if entry.state == STORED and not _counts(process, entry, fetch_local)]
 
 
-def _nobody_waits() -> None:
+def _nobody_waits(entry: ObjectEntry) -> None:
     """Who asks without waiting looks again later."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from shoal._core.lineage import DEFAULT_MAX_BYTES
 from shoal._not_implemented import RUNTIME_ENV, refuse
 
 #: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change.
@@ -32,7 +33,10 @@ NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "_redis_username": ((None,), "there is no Redis here. Leave it out"),
     "_redis_password": ((None,), "there is no Redis here. Leave it out"),
     "_plasma_directory": ((None,), "shared memory needs no directory here. Leave it out"),
-    "_enable_object_reconstruction": ((None, False), "lost objects are not computed again yet. Leave it out"),
+    "_enable_object_reconstruction": (
+        (None, True),
+        "lost results are made again unless their tasks have max_retries=0. Leave it out",
+    ),
 }
 
 
@@ -48,11 +52,13 @@ def check_implemented(given: Mapping[str, Any]) -> None:
 
 
 #: What ``_system_config`` may set on an embedded cluster, each also by the environment variable SHOAL_<NAME>:
-#: name -> (default, least, most). Seconds; a share of the node's memory.
+#: name -> (default, least, most). Seconds; a share of the node's memory; bytes. The last one is the driver's and its
+#: workers', on any cluster.
 SYSTEM_SETTINGS = {
     "infeasible_grace_s": (30.0, -1.0, float("inf")),
     "memory_usage_threshold": (0.95, 0.0, 1.0),
     "store_full_grace_s": (1.0, 0.0, float("inf")),
+    "max_lineage_bytes": (float(DEFAULT_MAX_BYTES), 0.0, float("inf")),
 }
 
 

@@ -217,7 +217,7 @@ def init(
                     cluster = find_cluster(target)
                 where = session.outside.address if session.outside is not None else cluster.gcs_address
                 logger.info("Connecting to the Shoal cluster at %s.", where)
-            _connect(session, cluster, worker_id, namespace, job_config)
+            _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"])
         except BaseException:
             shutdown()
             raise
@@ -285,7 +285,12 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _connect(
-    session: _Session, cluster: ClusterAddress, worker_id: bytes, namespace: str | None, job_config: JobConfig
+    session: _Session,
+    cluster: ClusterAddress,
+    worker_id: bytes,
+    namespace: str | None,
+    job_config: JobConfig,
+    max_lineage_bytes: float,
 ) -> None:
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
@@ -313,6 +318,7 @@ def _connect(
             namespace=job.namespace,
             default_actor_lifetime=lifetime,
             sys_path=[*search, *(_absolute(sys.path) if outside is None else ())],
+            max_lineage_bytes=max_lineage_bytes,
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
@@ -355,6 +361,7 @@ def _connect(
     if outside is not None:
         outside.serves(core)
     core.default_actor_lifetime = lifetime
+    core.lineage.max_bytes = max_lineage_bytes
     _current.set_current(core)
     core.start()
 

@@ -54,7 +54,7 @@ class StoreClient(ABC):
         self._requests = itertools.count(1)
         self._questions: dict[int, Question] = {}
         #: Objects on their way here, and who is told; the last ones that came, the oldest first.
-        self._coming: dict[bytes, list[Callable[[], None]]] = {}
+        self._coming: dict[bytes, list[Callable[[str], None]]] = {}
         self._brought: dict[bytes, None] = {}
         self._connection: Connection | None = None
         self._node_error: Exception = exceptions.LocalRayletDiedError()
@@ -96,22 +96,27 @@ class StoreClient(ABC):
     def is_here(self, object_id: bytes) -> bool:
         """``load`` would ask nobody."""
 
-    def bring(self, object_id: bytes, home: bytes, done: Callable[[], None]) -> None:
-        """Have an object come to this node; ``done()`` when it has, or never will. It is not pinned: ``load`` finds it
-        here, or where it went to make room. Caller holds the process's lock, as does who calls ``done``."""
+    def bring(self, object_id: bytes, home: bytes, done: Callable[[str], None]) -> None:
+        """Have an object come to this node; ``done("")`` when it has, or cannot just now, ``done(how)`` when it is
+        lost. It is not pinned: ``load`` finds it here, or where it went to make room. Caller holds the process's lock,
+        as does who calls ``done``."""
         waiting = self._coming.setdefault(object_id, [])
         waiting.append(done)
         if len(waiting) > 1:
             return
 
         def answered(located: ObjectLocated | None) -> None:
-            if located is not None and not located.error:
+            lost = ""
+            if located is not None and located.error:
+                lost = located.error.text if located.error.kind is StoreErrorKind.OBJECT_LOST else ""
+            elif located is not None:
                 self._raylet.send(ObjectUnpin(object_id))
-            self._brought[object_id] = None
+            if not lost:
+                self._brought[object_id] = None
             if len(self._brought) > MAX_BROUGHT:
                 del self._brought[next(iter(self._brought))]
             for each in self._coming.pop(object_id):
-                each()
+                each(lost)
 
         question = self._new_question(answered)
         self._send(question, ObjectGet(question.request, object_id, home))
@@ -123,6 +128,11 @@ class StoreClient(ABC):
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
         """These, each with its home, will be loaded soon: begin to bring them to this node, or out of their blobs."""
         self._raylet.send(ObjectPrefetch(objects))
+
+    def forget(self, object_id: bytes) -> None:
+        """It is lost: whether it was here says nothing any more."""
+        self._brought.pop(object_id, None)
+        self.uncache([object_id])
 
     @abstractmethod
     def uncache(self, object_ids: list[bytes]) -> None:

@@ -13,6 +13,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     default_actor_lifetime: str
     #: Where the driver's modules come from, ahead of the workers' own. Names of files need not be UTF-8.
     sys_path: list[bytes]
+    #: Of each of its processes.
+    max_lineage_bytes: float
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -73,6 +73,15 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     time_left: TimeLeft | None = None
 
 
+class LostArgument(msgspec.Struct, array_like=True, gc=False):
+    """An argument's object that is not to be had from ``home``, where the owner of the call said it lies."""
+
+    object_id: bytes
+    home: bytes
+    #: For humans.
+    how: str
+
+
 class TaskReply(msgspec.Struct, array_like=True, gc=False):
     task_id: bytes
     #: Run time in microseconds.
@@ -85,6 +94,8 @@ class TaskReply(msgspec.Struct, array_like=True, gc=False):
     borrowed: list[bytes] | None = None
     #: The exception matches ``retry_exceptions``: the owner may run the task again.
     retriable: bool = False
+    #: The task has not begun, as these could not be loaded.
+    lost: list[LostArgument] | None = None
 
 
 class PushTasks(Message, tag=100):
@@ -134,6 +145,15 @@ class ValuePending(Message, tag=109):
     object_id: bytes
 
 
+class ValueLost(Message, tag=115):
+    """Borrower -> owner: the object is not to be had from ``home``, where it should have been (``how``: for humans).
+    Answered as ``GetValue``."""
+
+    object_id: bytes
+    home: bytes
+    how: str
+
+
 class AddBorrower(Message, tag=106):
     """-> owner: ``borrower`` holds these objects. Answered by ``BorrowerAdded``."""
 
@@ -163,6 +183,7 @@ PeerMessage = (
     | GetValue
     | ValuePending
     | ValueReady
+    | ValueLost
     | AddBorrower
     | BorrowerAdded
     | RemoveBorrower

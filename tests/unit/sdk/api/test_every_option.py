@@ -182,7 +182,7 @@ REFUSED_BY_INIT = {
     "_redis_username": "me",
     "_redis_password": "secret",
     "_plasma_directory": "/dev/shm",
-    "_enable_object_reconstruction": True,
+    "_enable_object_reconstruction": False,
 }
 
 

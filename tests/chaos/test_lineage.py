@@ -1,0 +1,186 @@
+"""Results that are lost with their node are made again, each once, or an error says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import ProcessCluster
+
+import shoal
+from shoal import exceptions
+
+#: Numbers in one value: enough bytes for the object store.
+COUNT = 50_000
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ProcessCluster]:
+    """Two nodes, the driver's with the resource ``home``, and one with ``there``, which each test replaces."""
+    with ProcessCluster() as cluster:
+        cluster.add_node(cpus=1, resources={"home": 10})
+        cluster.add_node(cpus=2, resources={"there": 10})
+        with cluster.connected():
+            yield cluster
+
+
+@shoal.remote(num_cpus=0, resources={"home": 0.1})
+class Log:
+    """What has run, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def note(self, name: str) -> None:
+        self.names.append(name)
+
+    def count(self) -> dict[str, int]:
+        return {name: self.names.count(name) for name in self.names}
+
+
+@shoal.remote(resources={"there": 1})
+def add(log: Any, name: str, *values: Any) -> Any:
+    """An array of the sum of the arguments and one."""
+    shoal.get(log.note.remote(name))
+    return np.full(COUNT, 1 + sum(int(value[0]) for value in values))
+
+
+def lose_all(cluster: ProcessCluster) -> None:
+    """Another node takes the place of the one that ends with everything on it."""
+    victim = cluster.nodes[-1]
+    cluster.add_node(cpus=2, resources={"there": 10})
+    victim.kill()
+
+
+def test_a_lost_result_is_made_again(cluster: ProcessCluster) -> None:
+    log = Log.remote()  # type: ignore[attr-defined]
+    ref = add.remote(log, "a")
+    shoal.wait([ref], fetch_local=False)
+    lose_all(cluster)
+    assert shoal.get(ref, timeout=60)[0] == 1
+    assert shoal.get(log.count.remote()) == {"a": 2}
+
+
+def test_a_chain_is_made_again_from_its_beginning_although_nobody_holds_that(cluster: ProcessCluster) -> None:
+    log = Log.remote()  # type: ignore[attr-defined]
+    ref = add.remote(log, "0")
+    for number in range(1, 5):
+        ref = add.remote(log, str(number), ref)
+    shoal.wait([ref], fetch_local=False)
+    lose_all(cluster)
+    assert shoal.get(ref, timeout=60)[0] == 5
+    assert shoal.get(log.count.remote()) == {str(number): 2 for number in range(5)}
+
+
+def test_a_diamond_is_made_again_once_however_many_wait(cluster: ProcessCluster) -> None:
+    log = Log.remote()  # type: ignore[attr-defined]
+    top = add.remote(log, "top")
+    sides = [add.remote(log, f"side {number}", top) for number in range(4)]
+    bottom = add.remote(log, "bottom", *sides)
+    shoal.wait([bottom], fetch_local=False)
+    lose_all(cluster)
+    futures = [ref.future() for ref in (bottom, top, *sides)]
+    ready, _ = shoal.wait([bottom, top, *sides], num_returns=6, timeout=60)
+    assert len(ready) == 6
+    assert shoal.get(bottom)[0] == 9
+    assert [int(future.result(60)[0]) for future in futures] == [9, 1, 2, 2, 2, 2]
+    assert set(shoal.get(log.count.remote()).values()) == {2}
+
+
+def test_a_task_whose_argument_is_lost_gives_its_worker_up_for_what_makes_that(cluster: ProcessCluster) -> None:
+    log = Log.remote()  # type: ignore[attr-defined]
+    one = add.remote(log, "one")
+    two = add.remote(log, "two", one)
+    shoal.wait([two], fetch_local=False)
+    lose_all(cluster)
+    # Each takes all of what there is, so a task that waited for its argument would wait for ever.
+    three = add.options(resources={"there": 10}).remote(log, "three", one, two)
+    assert shoal.get(three, timeout=60)[0] == 4
+    assert shoal.get(log.count.remote()) == {"one": 2, "two": 2, "three": 1}
+
+
+def test_borrowers_get_what_the_owner_makes_again(cluster: ProcessCluster) -> None:
+    @shoal.remote(num_cpus=0, resources={"home": 0.1})
+    class Reader:
+        def take(self, refs: list[Any]) -> None:
+            self.refs = refs
+
+        def read(self) -> int:
+            return int(shoal.get(self.refs)[0][0])
+
+        def sum(self, value: Any) -> int:
+            return int(value[0])
+
+    log = Log.remote()  # type: ignore[attr-defined]
+    readers = [Reader.remote() for _ in range(2)]  # type: ignore[attr-defined]
+    ref = add.remote(log, "a")
+    shoal.wait([ref], fetch_local=False)
+    shoal.get([reader.take.remote([ref]) for reader in readers])
+    lose_all(cluster)
+    calls = [reader.read.remote() for reader in readers] + [reader.sum.remote(ref) for reader in readers]
+    assert shoal.get(calls, timeout=60) == [1, 1, 1, 1]
+    assert shoal.get(log.count.remote()) == {"a": 2}
+
+
+def test_references_inside_of_lost_values_come_back_with_them(cluster: ProcessCluster) -> None:
+    @shoal.remote(resources={"there": 1}, num_returns=2)
+    def outer(log: Any) -> Any:
+        shoal.get(log.note.remote("outer"))
+        return [shoal.put(np.full(COUNT, 7)), np.zeros(COUNT)], np.full(COUNT, 8)
+
+    log = Log.remote()  # type: ignore[attr-defined]
+    nested, plain = outer.remote(log)
+    shoal.wait([plain], fetch_local=False)
+    lose_all(cluster)
+    inner, _ = shoal.get(nested, timeout=60)
+    assert shoal.get(inner)[0] == 7
+    assert shoal.get(plain)[0] == 8
+    assert shoal.get(log.count.remote()) == {"outer": 2}
+
+
+def test_what_cannot_be_made_again_says_why(cluster: ProcessCluster) -> None:
+    log = Log.remote()  # type: ignore[attr-defined]
+    never = add.options(max_retries=0).remote(log, "never")
+    of_never = add.remote(log, "of never", never)
+    shoal.wait([never, of_never], num_returns=2, fetch_local=False)
+    lose_all(cluster)
+    for ref in (never, of_never):
+        with pytest.raises(exceptions.ObjectReconstructionFailedError, match="max_retries=0") as failed:
+            shoal.get(ref, timeout=60)
+        assert failed.value.reason == "RETRIES_DISABLED"
+        assert failed.value.object_ref_hex == never.hex()
+
+
+def test_another_number_of_values_is_an_error(cluster: ProcessCluster) -> None:
+    @shoal.remote(resources={"there": 1}, num_returns=2)
+    def moody(log: Any) -> Any:
+        shoal.get(log.note.remote("moody"))
+        return [np.zeros(COUNT)] * (1 + shoal.get(log.count.remote())["moody"] % 3)
+
+    log = Log.remote()  # type: ignore[attr-defined]
+    first, second = moody.remote(log)
+    shoal.wait([first, second], num_returns=2, fetch_local=False)
+    lose_all(cluster)
+    with pytest.raises(ValueError, match="returned 3 objects, but num_returns=2"):
+        shoal.get(first, timeout=60)
+
+
+def test_results_of_actors_are_made_again_by_calls_that_may_be_repeated(cluster: ProcessCluster) -> None:
+    @shoal.remote(num_cpus=0, resources={"there": 1}, max_restarts=-1)
+    class Maker:
+        def make(self, log: Any) -> Any:
+            shoal.get(log.note.remote("make"))
+            return np.full(COUNT, 5)
+
+    log = Log.remote()  # type: ignore[attr-defined]
+    maker = Maker.remote()  # type: ignore[attr-defined]
+    again = maker.make.options(max_task_retries=2).remote(log)
+    once = maker.make.remote(log)
+    shoal.wait([again, once], num_returns=2, fetch_local=False)
+    lose_all(cluster)
+    assert shoal.get(again, timeout=60)[0] == 5
+    with pytest.raises(exceptions.ObjectReconstructionFailedError, match="RETRIES_DISABLED"):
+        shoal.get(once, timeout=60)
+    assert shoal.get(log.count.remote()) == {"make": 3}
