@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.networks import Machine
 from support.processes import alive, descendants, eventually, stopped
 from support.servers import free_port
 
@@ -46,15 +47,25 @@ class ServiceProcess:
     """``python -m shoal_<service>`` with its log in a file. A test run that is killed takes it along."""
 
     def __init__(
-        self, service: str, name: str, directory: Path, token: str, flags: dict[str, Any], clock_offset_s: float = 0.0
+        self,
+        service: str,
+        name: str,
+        directory: Path,
+        token: str,
+        flags: dict[str, Any],
+        clock_offset_s: float = 0.0,
+        machine: Machine | None = None,
     ) -> None:
         self.name = name
+        #: Where it runs, if not on the loopback of this one.
+        self.machine = machine
         self.log = directory / f"{name}.log"
         arguments = [f"--{key.replace('_', '-')}={_text(value)}" for key, value in flags.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", _PROGRAM),
+                    *("setpriv", "--pdeathsig", "KILL", "--", *(machine.enter if machine else ())),
+                    *(sys.executable, "-c", _PROGRAM),
                     *(str(clock_offset_s), service, *arguments),
                 ],
                 env={**os.environ, "SHOAL_AUTH_TOKEN": token},
@@ -66,12 +77,19 @@ class ServiceProcess:
 
     def address(self) -> str:
         """``host:port`` of its gRPC server, once it has started."""
-        address: str = eventually(self._started, f"{self.name} has started", _UP_WITHIN_S)
+        address: str = eventually(self._address, f"{self.name} has started", _UP_WITHIN_S)
         return address
 
-    def _started(self) -> str:
+    def started(self) -> bool:
+        """It says that it listens."""
+        return bool(self._listens_at())
+
+    def _address(self) -> str:
         if self._process.poll() is not None:
             pytest.fail(f"{self.name} has ended with code {self._process.returncode}:\n{self.text()}")
+        return self._listens_at()
+
+    def _listens_at(self) -> str:
         for line in self.text().splitlines():
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
@@ -103,6 +121,9 @@ class ServiceProcess:
         """SIGTERM: it begins to stop."""
         self._process.terminate()
 
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
     def end(self) -> None:
         """SIGTERM, and SIGKILL where that does not help in time."""
         if self._process.poll() is None:
@@ -115,12 +136,18 @@ class ServiceProcess:
 
 class RayletProcess(ServiceProcess):
     def __init__(
-        self, name: str, directory: Path, token: str, flags: dict[str, Any], clock_offset_s: float = 0.0
+        self,
+        name: str,
+        directory: Path,
+        token: str,
+        flags: dict[str, Any],
+        clock_offset_s: float = 0.0,
+        machine: Machine | None = None,
     ) -> None:
         #: In hexadecimal.
         self.node_id: str = flags["node_id"]
         self.session_dir: Path = flags["session_dir"]
-        super().__init__("raylet", name, directory, token, flags, clock_offset_s)
+        super().__init__("raylet", name, directory, token, flags, clock_offset_s, machine)
 
     def freeze(self) -> None:
         """The whole machine hangs, with its workers."""

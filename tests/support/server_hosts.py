@@ -19,6 +19,7 @@ from typing import Protocol
 import docker
 import pytest
 import yaml
+from support.networks import Machine
 from support.processes import alive, eventually, stopped
 
 # Its reaper is an image of a registry. What a run that was killed has left is removed by the next one instead.
@@ -48,21 +49,37 @@ class Host(Protocol):
 
     def resume(self) -> None: ...
 
+    def terminate(self) -> None:
+        """SIGTERM; returns once it has ended."""
+
+    def runs(self) -> bool: ...
+
     def why_ended(self) -> str:
         """The end of its log when it has ended by itself; "" while it runs."""
 
 
-def host(executable: str, service: str, install: str, directory: Path, reads: Sequence[Path] = ()) -> Host:
+def host(
+    executable: str,
+    service: str,
+    install: str,
+    directory: Path,
+    reads: Sequence[Path] = (),
+    machine: Machine | None = None,
+) -> Host:
     """Fails in CI, and skips elsewhere, when the server is neither on this machine nor to be had as a container.
 
-    ``service``: its name in compose.yaml. ``reads``: files outside its directory.
+    ``service``: its name in compose.yaml. ``reads``: files outside its directory. ``machine``: where it runs, which
+    takes the server to be installed here.
     """
     where = os.environ.get(WHERE, "")
     path = shutil.which(executable, path=_PATH)
     if path is not None and where != "containers":
-        return _Process(path, directory)
+        return _Process(path, directory, machine.enter if machine else ())
     image = image_of(service)
-    missing = f"{WHERE}={where} rules it out" if where == "machine" else why_no_container(image)
+    if machine is not None:
+        missing = "a container has no machine of its own in these tests"
+    else:
+        missing = f"{WHERE}={where} rules it out" if where == "machine" else why_no_container(image)
     if not missing:
         return _Container(executable, image, directory, reads)
     reason = (
@@ -107,15 +124,16 @@ def why_no_container(image: str) -> str:
 
 
 class _Process:
-    def __init__(self, path: str, directory: Path) -> None:
+    def __init__(self, path: str, directory: Path, enter: Sequence[str]) -> None:
         self._path = path
+        self._enter = enter
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
         with self._log.open("ab") as log:
             # A test run that is killed takes its servers along.
-            command = ["setpriv", "--pdeathsig", "KILL", "--", self._path, *arguments]
+            command = ["setpriv", "--pdeathsig", "KILL", "--", *self._enter, self._path, *arguments]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
 
     def kill(self) -> None:
@@ -131,6 +149,15 @@ class _Process:
 
     def resume(self) -> None:
         os.kill(self._pid(), signal.SIGCONT)
+
+    def terminate(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(30)
+        self._process = None
+
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def why_ended(self) -> str:
         assert self._process is not None
@@ -177,6 +204,14 @@ class _Container:
     def resume(self) -> None:
         assert self._container is not None
         self._container.get_wrapped_container().unpause()
+
+    def terminate(self) -> None:
+        assert self._container is not None
+        self._container.get_wrapped_container().stop(timeout=30)
+        self.kill()
+
+    def runs(self) -> bool:
+        return self._container is not None and not self.why_ended()
 
     def why_ended(self) -> str:
         assert self._container is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ import urllib3
 from aetcd import rpc
 from minio import Minio, MinioAdmin
 from minio.credentials import StaticProvider
+from support.networks import Machine
 from support.processes import eventually
 from support.server_hosts import BUILT, host
 
@@ -35,14 +37,25 @@ from shoal_common.tls import Tls
 class Server:
     """One server. It keeps its port and its data when it is killed and started again."""
 
-    def __init__(self, executable: str, service: str, install: str, directory: Path, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        executable: str,
+        service: str,
+        install: str,
+        directory: Path,
+        tls: Tls | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        """``machine``: where it runs, if not on the loopback of this one."""
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
         reads = [Path(file) for file in (tls.cert, tls.key, tls.ca)] if tls else []
-        self._host = host(executable, service, install, directory, reads)
+        self._host = host(executable, service, install, directory, reads, machine)
         self._executable = executable
+        self.machine = machine
+        self.ip = machine.address if machine else "127.0.0.1"
         self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"{self.ip}:{self.port}"
 
     def arguments(self) -> list[str]:
         raise NotImplementedError
@@ -76,6 +89,14 @@ class Server:
     def resume(self) -> None:
         self._host.resume()
 
+    def runs(self) -> bool:
+        """It was started and has not ended, by itself or by a test."""
+        return self._host.runs()
+
+    def terminate(self) -> None:
+        """SIGTERM; returns once it has ended."""
+        self._host.terminate()
+
     def _ready_or_dead(self) -> bool:
         if why := self._host.why_ended():
             pytest.fail(f"{self._executable} has ended:\n{why}")
@@ -85,8 +106,8 @@ class Server:
 class EtcdServer(Server):
     """With ``tls`` it serves by that certificate, and asks clients for one of the same authority."""
 
-    def __init__(self, directory: Path, tls: Tls | None = None) -> None:
-        super().__init__("etcd", "etcd-1", "apt-get install etcd-server", directory, tls)
+    def __init__(self, directory: Path, tls: Tls | None = None, machine: Machine | None = None) -> None:
+        super().__init__("etcd", "etcd-1", "apt-get install etcd-server", directory, tls, machine)
         self._tls = tls
         self._scheme = "http" if tls is None else "https"
         self.peer = f"http://127.0.0.1:{free_port()}"
@@ -200,10 +221,11 @@ class EtcdCluster:
 class NatsServer(Server):
     """With ``tls`` as `EtcdServer`."""
 
-    def __init__(self, directory: Path, token: str, tls: Tls | None = None) -> None:
-        super().__init__("nats-server", "nats", "apt-get install nats-server", directory, tls)
+    def __init__(self, directory: Path, token: str, tls: Tls | None = None, machine: Machine | None = None) -> None:
+        super().__init__("nats-server", "nats", "apt-get install nats-server", directory, tls, machine)
         self._configuration = self.directory / "nats.conf"
-        lines = [f"host: 127.0.0.1\nport: {self.port}", f'authorization {{ token: "{token}" }}']
+        self._monitor = f"{self.ip}:{free_port()}"
+        lines = [f"host: {self.ip}\nport: {self.port}\nhttp: {self._monitor}", f'authorization {{ token: "{token}" }}']
         if tls is not None:
             lines.append(f'tls {{ cert_file: "{tls.cert}", key_file: "{tls.key}", ca_file: "{tls.ca}", verify: true }}')
         self._configuration.write_text("\n".join(lines) + "\n")
@@ -214,9 +236,15 @@ class NatsServer(Server):
 
     def ready(self) -> bool:
         with contextlib.suppress(OSError):
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with socket.create_connection((self.ip, self.port), timeout=1) as connection:
                 return connection.recv(4) == b"INFO"
         return False
+
+    def subscriptions(self) -> list[str]:
+        """The subject of each subscription, sorted, as its own monitor lists them."""
+        with urllib.request.urlopen(f"http://{self._monitor}/connz?subs=true&limit=1000", timeout=5) as answer:
+            connections = json.load(answer)["connections"]
+        return sorted(subject for connection in connections for subject in connection.get("subscriptions_list", []))
 
 
 class MinioServer(Server):
@@ -225,8 +253,8 @@ class MinioServer(Server):
     ACCESS_KEY = "tests-access-key"
     SECRET_KEY = "tests-secret-key"
 
-    def __init__(self, directory: Path, tls: Tls | None = None) -> None:
-        super().__init__("minio", "minio", f"make -f docker/local/Makefile {BUILT}/minio", directory)
+    def __init__(self, directory: Path, tls: Tls | None = None, machine: Machine | None = None) -> None:
+        super().__init__("minio", "minio", f"make -f docker/local/Makefile {BUILT}/minio", directory, machine=machine)
         self._console_port = free_port()
         self._tls = tls
         certificates = self.directory / "certificates"
