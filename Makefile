@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: $(STAMP) ## run all tests, several files side by side
 
 test-all: ## run unit, contract and a part of integration on each installed Python, 3.11 to 3.14
 	tests/every-python
+
+chaos: $(STAMP) ## run the whole crash matrix of docs/failure-model.md, an hour; as root
+	SHOAL_CHAOS=all $(BIN)/pytest tests/chaos/matrix $(TESTS)
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

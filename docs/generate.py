@@ -1,4 +1,7 @@
-"""Writes docs/configuration.md out of the config classes. ``--check`` only says whether it is up to date."""
+"""Writes docs/configuration.md out of the config classes, and docs/failure-model.md out of the crash matrix.
+
+``--check`` only says whether they are up to date.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from shoal_objectstore.config import ObjectStoreConfig
 from shoal_raylet.config import RayletConfig
 from shoal_scheduler.config import SchedulerConfig
 
-PAGE = Path(__file__).parent / "configuration.md"
+DOCS = Path(__file__).parent
+sys.path += [str(DOCS), str(DOCS.parent / "tests")]
+
+import failure_page  # noqa: E402 - lies beside, and reads what lies with the tests
+
 SERVICES: tuple[type[ServiceConfig], ...] = (GcsConfig, SchedulerConfig, ObjectStoreConfig, RayletConfig)
 
 HEAD = """# Configuration
@@ -39,17 +46,19 @@ bytes, as those of Unix sockets are short.
 
 
 def main() -> int:
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text)
-        return 0
-    if not PAGE.exists() or PAGE.read_text() != text:
-        print(f"{PAGE.name} is not what the config classes say: run make docs", file=sys.stderr)
-        return 1
-    return 0
+    outdated = []
+    for name, text in (("configuration.md", configuration()), ("failure-model.md", failure_page.page())):
+        page = DOCS / name
+        if "--check" not in sys.argv[1:]:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            outdated.append(name)
+    if outdated:
+        print(f"{', '.join(outdated)}: not what the code says, run make docs", file=sys.stderr)
+    return len(outdated)
 
 
-def page() -> str:
+def configuration() -> str:
     shared = {field.name for field in _settings(ServiceConfig)}
     parts = [
         HEAD,

@@ -19,7 +19,7 @@ class ActorCreation(msgspec.Struct, array_like=True, gc=False):
     namespace: str
     #: As in TaskPush.
     args: bytes = b""
-    buffers: list[bytes] | None = None
+    packed: bool = False
     args_object: bytes = b""
     refs: list[Argument] | None = None
     #: Calls at once outside of any concurrency group.
