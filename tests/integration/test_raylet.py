@@ -83,7 +83,7 @@ async def test_functions_are_fetched_once(start: Start, monkeypatch: pytest.Monk
     fetched: list[bytes] = []
     get = FunctionTable.get
 
-    async def counted(table: FunctionTable, function_id: bytes, wait_ms: int) -> bytes:
+    async def counted(table: FunctionTable, function_id: bytes, wait_ms: int) -> gcs_pb2.FunctionRow:
         fetched.append(function_id)
         return await get(table, function_id, 0)
 

@@ -54,12 +54,12 @@ INSERT INTO latest SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM latest);
 class _Database:
     """The blocking half: used by the store's thread only."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, flushed: bool) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
         run = self._connection.execute
         try:
             run("PRAGMA journal_mode=WAL")
-            run("PRAGMA synchronous=NORMAL")
+            run(f"PRAGMA synchronous={'NORMAL' if flushed else 'OFF'}")
             self._connection.executescript(_SCHEMA)
             self._revision: int = run("SELECT revision FROM latest").fetchone()[0]
             # Leases outlive the process with their full time again: their holders could not refresh meanwhile.
@@ -190,8 +190,10 @@ class SqliteMetadataStore:
     The thread is a daemon: a process that forgets ``close()`` still ends, and WAL keeps every committed write.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, flushed: bool = True) -> None:
+        """``flushed``: to the device; False where the file is worth nothing once the machine has failed."""
         self._path = str(path)
+        self._flushed = flushed
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._pending = 0
         self._watches: set[_SqliteWatch] = set()
@@ -259,7 +261,7 @@ class SqliteMetadataStore:
 
     def _serve(self) -> None:
         try:
-            database = _Database(self._path)
+            database = _Database(self._path, self._flushed)
         except sqlite3.Error as error:
             self._refuse_all(f"cannot open the metadata store {self._path}: {error}")
             return

@@ -1353,7 +1353,7 @@ class FunctionRow(google.protobuf.message.Message):
     size_bytes: builtins.int
     """size_bytes of the whole function"""
     chunks: builtins.int
-    """chunks into which a large one is split, at <key>/0, <key>/1, ...; 0 = it is in data"""
+    """chunks into which a large one is split, at <key>/1, <key>/2, ...; 0 = it is in data"""
     def __init__(
         self,
         *,
@@ -1373,19 +1373,31 @@ class PutFunctionRequest(google.protobuf.message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     FUNCTION_ID_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    CHUNK_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     function_id: builtins.bytes
-    """function_id is job_id followed by a 16-byte digest of data"""
+    """function_id is job_id followed by 16 random bytes"""
     data: builtins.bytes
-    """data is a cloudpickle, at most 100 MiB"""
+    """data is a cloudpickle, or a chunk of one, of at most 1 MiB - 1 KiB"""
+    chunk: builtins.int
+    """chunk is the number of this chunk, from 1; 0 = data is all of it, or chunks counts them"""
+    chunks: builtins.int
+    """chunks there are, in the request that follows them"""
+    size_bytes: builtins.int
+    """size_bytes of all chunks, at most 100 MiB; beside chunks"""
     def __init__(
         self,
         *,
         job_id: builtins.bytes = ...,
         function_id: builtins.bytes = ...,
         data: builtins.bytes = ...,
+        chunk: builtins.int = ...,
+        chunks: builtins.int = ...,
+        size_bytes: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data", "function_id", b"function_id", "job_id", b"job_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunk", b"chunk", "chunks", b"chunks", "data", b"data", "function_id", b"function_id", "job_id", b"job_id", "size_bytes", b"size_bytes"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___PutFunctionRequest: typing_extensions.TypeAlias = PutFunctionRequest
@@ -1406,16 +1418,20 @@ class GetFunctionRequest(google.protobuf.message.Message):
 
     FUNCTION_ID_FIELD_NUMBER: builtins.int
     WAIT_MS_FIELD_NUMBER: builtins.int
+    CHUNK_FIELD_NUMBER: builtins.int
     function_id: builtins.bytes
     wait_ms: builtins.int
     """wait_ms at most, capped at 30,000; 0 = do not wait"""
+    chunk: builtins.int
+    """chunk that is wanted, from 1; 0 = the function"""
     def __init__(
         self,
         *,
         function_id: builtins.bytes = ...,
         wait_ms: builtins.int = ...,
+        chunk: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["function_id", b"function_id", "wait_ms", b"wait_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunk", b"chunk", "function_id", b"function_id", "wait_ms", b"wait_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetFunctionRequest: typing_extensions.TypeAlias = GetFunctionRequest
@@ -1425,13 +1441,22 @@ class GetFunctionResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DATA_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
     data: builtins.bytes
+    """data of the function or chunk; empty when it has chunks"""
+    chunks: builtins.int
+    """chunks of the function; 0 = it is in data"""
+    size_bytes: builtins.int
+    """size_bytes of all of it"""
     def __init__(
         self,
         *,
         data: builtins.bytes = ...,
+        chunks: builtins.int = ...,
+        size_bytes: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunks", b"chunks", "data", b"data", "size_bytes", b"size_bytes"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetFunctionResponse: typing_extensions.TypeAlias = GetFunctionResponse

@@ -1128,15 +1128,17 @@ class FunctionServiceServicer(object):
     """
 
     def PutFunction(self, request, context):
-        """PutFunction stores a function; known hashes are kept.
-        Failure: idempotent.
+        """PutFunction stores a function, or one chunk of it. It is there when the request that counts the chunks has been
+        answered, which comes after all of them; without chunks, at once.
+        Failure: idempotent: an id stands for the same bytes for ever.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFunction(self, request, context):
-        """GetFunction answers when the function is there, waiting up to wait_ms.
+        """GetFunction answers when the function is there, waiting up to wait_ms: with its bytes, or their number of chunks,
+        which are asked for one by one.
         Failure: read-only, retried freely. NOT_FOUND after wait_ms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

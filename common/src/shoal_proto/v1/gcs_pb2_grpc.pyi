@@ -490,11 +490,13 @@ class FunctionServiceStub:
     @typing.overload
     def __new__(cls, channel: grpc.aio.Channel) -> FunctionServiceAsyncStub: ...
     PutFunction: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutFunctionRequest, shoal_proto.v1.gcs_pb2.PutFunctionResponse]
-    """PutFunction stores a function; known hashes are kept.
-    Failure: idempotent.
+    """PutFunction stores a function, or one chunk of it. It is there when the request that counts the chunks has been
+    answered, which comes after all of them; without chunks, at once.
+    Failure: idempotent: an id stands for the same bytes for ever.
     """
     GetFunction: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetFunctionRequest, shoal_proto.v1.gcs_pb2.GetFunctionResponse]
-    """GetFunction answers when the function is there, waiting up to wait_ms.
+    """GetFunction answers when the function is there, waiting up to wait_ms: with its bytes, or their number of chunks,
+    which are asked for one by one.
     Failure: read-only, retried freely. NOT_FOUND after wait_ms.
     """
 
@@ -504,11 +506,13 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     PutFunction: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutFunctionRequest, shoal_proto.v1.gcs_pb2.PutFunctionResponse]  # type: ignore[assignment]
-    """PutFunction stores a function; known hashes are kept.
-    Failure: idempotent.
+    """PutFunction stores a function, or one chunk of it. It is there when the request that counts the chunks has been
+    answered, which comes after all of them; without chunks, at once.
+    Failure: idempotent: an id stands for the same bytes for ever.
     """
     GetFunction: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetFunctionRequest, shoal_proto.v1.gcs_pb2.GetFunctionResponse]  # type: ignore[assignment]
-    """GetFunction answers when the function is there, waiting up to wait_ms.
+    """GetFunction answers when the function is there, waiting up to wait_ms: with its bytes, or their number of chunks,
+    which are asked for one by one.
     Failure: read-only, retried freely. NOT_FOUND after wait_ms.
     """
 
@@ -521,8 +525,9 @@ class FunctionServiceServicer(metaclass=abc.ABCMeta):
         request: shoal_proto.v1.gcs_pb2.PutFunctionRequest,
         context: _ServicerContext,
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.PutFunctionResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.PutFunctionResponse]]:
-        """PutFunction stores a function; known hashes are kept.
-        Failure: idempotent.
+        """PutFunction stores a function, or one chunk of it. It is there when the request that counts the chunks has been
+        answered, which comes after all of them; without chunks, at once.
+        Failure: idempotent: an id stands for the same bytes for ever.
         """
 
     @abc.abstractmethod
@@ -531,7 +536,8 @@ class FunctionServiceServicer(metaclass=abc.ABCMeta):
         request: shoal_proto.v1.gcs_pb2.GetFunctionRequest,
         context: _ServicerContext,
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.GetFunctionResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.GetFunctionResponse]]:
-        """GetFunction answers when the function is there, waiting up to wait_ms.
+        """GetFunction answers when the function is there, waiting up to wait_ms: with its bytes, or their number of chunks,
+        which are asked for one by one.
         Failure: read-only, retried freely. NOT_FOUND after wait_ms.
         """
 

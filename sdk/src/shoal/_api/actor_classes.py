@@ -268,7 +268,7 @@ def _start(
     # The constructor's arguments live as long as the actor may be restarted: the client keeps them.
     packed = pack_arguments(core.values, args, kwargs)
     if packed is not None:
-        creation.args, creation.packed, creation.args_object = packed.data, packed.packed, packed.args_object
+        creation.args, creation.buffers, creation.args_object = packed.pickled, packed.buffers, packed.args_object
     client = core.actors.client(
         actor_id, definition.name, in_order=in_order, concurrency=state.concurrency, lifetime=None
     )

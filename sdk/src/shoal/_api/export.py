@@ -11,15 +11,15 @@ from shoal._core.deadlines import TimeLimit
 from shoal._values.serialization import dumps_function, loads, serialize
 from shoal._values.text import check_text
 from shoal_common.channel.frames import SchedulingClass
+from shoal_common.function_chunks import MAX_FUNCTION_BYTES
 from shoal_common.ids import new_function_id
 from shoal_common.placement.resources import ResourceSet
 
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
 
-#: Ray's limits for a pickled function or class.
+#: Of a pickled function or class, as in Ray.
 WARN_BYTES = 10 * 1024 * 1024
-MAX_BYTES = 100 * 1024 * 1024
 
 
 #: One export at a time: functions and classes that refer to each other export each other.
@@ -86,9 +86,9 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
     """Put a function or class into the function table."""
     data, references = dumps_function(function)
     kind = "actor class" if isinstance(function, type) else "remote function"
-    if len(data) > MAX_BYTES:
+    if len(data) > MAX_FUNCTION_BYTES:
         raise ValueError(
-            f"The {kind} {name} is too large ({len(data) >> 20} MiB > {MAX_BYTES >> 20} MiB). Check that its "
+            f"The {kind} {name} is too large ({len(data) >> 20} MiB > {MAX_FUNCTION_BYTES >> 20} MiB). Check that its "
             "definition is not implicitly capturing a large array or other object in scope. Tip: use shoal.put() to "
             "put large objects in the Shoal object store."
         )

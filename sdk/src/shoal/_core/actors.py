@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from shoal._core.batches import push_bytes
 from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import TaskRecord
@@ -371,4 +372,4 @@ class ActorClient:
 
 def _size(record: TaskRecord) -> int:
     """Bytes that will go along with a call whose references are not resolved yet."""
-    return len(record.push.args) + sum(len(ref._entry.payload) for _, _, ref in record.references or ())
+    return push_bytes(record.push) + sum(len(ref._entry.payload) for _, _, ref in record.references or ())

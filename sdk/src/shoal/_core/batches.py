@@ -20,9 +20,12 @@ AHEAD_BYTES = 4 * MESSAGE_BYTES
 
 def push_bytes(push: TaskPush) -> int:
     """Of the arguments that go along."""
-    if push.refs is None:
-        return len(push.args)
-    return len(push.args) + sum(len(argument.value.payload) for argument in push.refs)
+    size = len(push.args)
+    if push.buffers is not None:
+        size += sum(map(len, push.buffers))
+    if push.refs is not None:
+        size += sum(len(argument.value.payload) for argument in push.refs)
+    return size
 
 
 def reply_bytes(reply: TaskReply) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,9 @@ from shoal._owner.values import Values, is_lost
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import (
-    APART_BYTES,
-    PLAIN,
-    Serialized,
     load_inline,
     loads,
-    loads_packed,
+    pickle_arguments,
     serialize_arguments,
 )
 from shoal._values.text import check_text
@@ -40,11 +36,12 @@ MAX_INLINED_BYTES = 10 * 1024 * 1024
 class PackedArguments:
     """Arguments of one call, serialized."""
 
-    __slots__ = ("args_object", "data", "holds", "packed", "references")
+    __slots__ = ("args_object", "buffers", "holds", "pickled", "references")
 
     def __init__(self) -> None:
-        self.data = b""
-        self.packed = False
+        #: As in TaskPush.
+        self.pickled = b""
+        self.buffers: list[bytes] | None = None
         self.args_object = b""
         self.references: References | None = None
         #: Everything that must live until the call is over.
@@ -56,36 +53,24 @@ def pack_arguments(values: Values, args: tuple[Any, ...], kwargs: dict[str, Any]
     if not args and not kwargs:
         return None
     packed = PackedArguments()
-    plain = True
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        kind = type(value)
-        if kind is bytes and len(value) > APART_BYTES:
-            plain = False
-        elif kind not in PLAIN:
-            plain = False
-            if kind is ObjectRef:
-                args, kwargs = _take_references(packed, args, kwargs)
-                break
-    if plain:
-        packed.data = pickle.dumps((args, kwargs), 5)
-        if len(packed.data) <= MAX_INLINE_BYTES:
-            return packed
-        serialized = Serialized(packed.data, [], [])
+    holds: list[ObjectRef[Any]] = []
+    pickled = pickle_arguments(args, kwargs)
+    if pickled is None and (ObjectRef in map(type, args) or ObjectRef in map(type, kwargs.values())):
+        args, kwargs = _take_references(packed, args, kwargs)
+        holds += [ref for _, _, ref in packed.references or ()]
+        pickled = pickle_arguments(args, kwargs)
+    if pickled is not None:
+        packed.pickled, packed.buffers = pickled
     else:
         serialized = serialize_arguments(args, kwargs)
-    holds = serialized.contained
-    if packed.references is not None:
-        holds = holds + [ref for _, _, ref in packed.references]
-    if serialized.size > MAX_INLINE_BYTES:
-        ref = values.put_serialized(serialized)
-        packed.data = b""
-        packed.args_object = ref._entry.object_id
-        holds = [*holds, ref]
-    elif serialized.buffers:
-        packed.data = serialized.packed()
-        packed.packed = True
-    else:
-        packed.data = serialized.pickled
+        holds += serialized.contained
+        if serialized.size > MAX_INLINE_BYTES:
+            ref = values.put_serialized(serialized)
+            packed.args_object = ref._entry.object_id
+            holds.append(ref)
+        else:
+            packed.pickled = serialized.pickled
+            packed.buffers = [bytes(buffer) for buffer in serialized.buffers] or None
     packed.holds = holds or None
     return packed
 
@@ -186,10 +171,8 @@ def load_arguments(
                 if wait or not is_lost(error, push.args_object):
                     raise
                 raise ArgumentsLost([LostArgument(push.args_object, home, error.detail)]) from None
-        elif push.packed:
-            args, kwargs = loads_packed(push.args)
         else:
-            args, kwargs = loads(push.args)
+            args, kwargs = loads(push.args, buffers=push.buffers)
         if push.refs is not None:
             positional = list(args)
             for argument in push.refs:

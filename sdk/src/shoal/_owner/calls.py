@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
+from shoal._core.batches import push_bytes
 from shoal._core.deadlines import RUNNING, Deadline, Deadlines, Queue, TimeLimit
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.tasks import FunctionRecord, TaskRecord
@@ -68,9 +69,9 @@ class Calls:
         push = TaskPush(self._process.task_ids.next(), function.function_id, function.name, b"")
         record = TaskRecord(push, function, [], retries_left=retries)
         if packed is not None:
-            push.args = packed.data
-            record.size = len(packed.data)
-            push.packed = packed.packed
+            push.args = packed.pickled
+            push.buffers = packed.buffers
+            record.size = len(packed.pickled) if packed.buffers is None else push_bytes(push)
             push.args_object = packed.args_object
             record.holds = packed.holds
             record.references = packed.references

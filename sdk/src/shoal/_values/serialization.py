@@ -29,10 +29,10 @@ from shoal._wire.value_kinds import BYTES, INLINE, PACKED
 ALIGNMENT = 64
 _HEAD = struct.Struct("<II")
 #: What the C pickler alone pickles, and without any reference inside.
-PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
+PLAIN: frozenset[type] = frozenset((int, float, str, bytes, bool, type(None)))
 
-#: Longer bytes by themselves, or as an argument, stay out of band too.
-APART_BYTES = MAX_INLINE_BYTES
+#: Longer bytes among arguments stay out of band too; for shorter ones the copy into the pickle costs less.
+APART_BYTES = 32 * 1024
 
 loads = pickle.loads
 
@@ -223,8 +223,48 @@ def dumps(value: Any) -> bytes:
     return file.getvalue()
 
 
+def pickle_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[bytes] | None] | None:
+    """Their pickle and its buffers for a message, when they are plain values that fit into one; else None.
+
+    A buffer of a message arrives as bytes, and is an argument as it is.
+    """
+    apart_bytes = total = 0
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(value)
+        if kind is bytes or kind is str:
+            size = len(value)
+            total += size
+            if size > APART_BYTES and kind is bytes:
+                apart_bytes += size
+        elif kind not in PLAIN:
+            return None
+    if total > MAX_INLINE_BYTES:
+        return None
+    if not apart_bytes:
+        pickled = pickle.dumps((args, kwargs), 5)
+        return (pickled, None) if len(pickled) <= MAX_INLINE_BYTES else None
+    buffers: list[bytes] = []
+
+    def apart(value: Any) -> Any:
+        if type(value) is not bytes or len(value) <= APART_BYTES:
+            return value
+        buffers.append(value)
+        return pickle.PickleBuffer(value)
+
+    args = tuple(map(apart, args))
+    kwargs = {name: apart(value) for name, value in kwargs.items()}
+    pickled = pickle.dumps((args, kwargs), 5, buffer_callback=_out_of_band)
+    return (pickled, buffers) if len(pickled) + apart_bytes <= MAX_INLINE_BYTES else None
+
+
+def _out_of_band(_: pickle.PickleBuffer) -> bool:
+    return False
+
+
 def serialize_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Serialized:
-    """``(args, kwargs)``. Raises: TypeError as ``serialize``."""
+    """``(args, kwargs)``. Out of the store buffers come as views, and bytes are made of them.
+
+    Raises: TypeError as ``serialize``."""
     aparts: dict[int, _Apart] = {}
 
     def apart(value: Any) -> Any:
@@ -232,7 +272,12 @@ def serialize_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Serial
             return value
         return aparts.setdefault(id(value), _Apart(value))  # one and the same stays one
 
-    return serialize((tuple(map(apart, args)), {name: apart(value) for name, value in kwargs.items()}), "the arguments")
+    plain = PLAIN.issuperset(map(type, args)) and PLAIN.issuperset(map(type, kwargs.values()))
+    args, kwargs = tuple(map(apart, args)), {name: apart(value) for name, value in kwargs.items()}
+    if not plain:
+        return serialize((args, kwargs), "the arguments")
+    pickled = pickle.dumps((args, kwargs), 5, buffer_callback=_out_of_band)
+    return Serialized(pickled, [memoryview(each.data) for each in aparts.values()], [])
 
 
 def unpack(data: memoryview | bytes) -> tuple[memoryview, list[memoryview]]:

@@ -19,7 +19,7 @@ class ActorCreation(msgspec.Struct, array_like=True, gc=False):
     namespace: str
     #: As in TaskPush.
     args: bytes = b""
-    packed: bool = False
+    buffers: list[bytes] | None = None
     args_object: bytes = b""
     refs: list[Argument] | None = None
     #: Calls at once outside of any concurrency group.

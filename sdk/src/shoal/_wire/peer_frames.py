@@ -52,8 +52,8 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     name: str
     #: Pickle of ``(args, kwargs)``, or empty when there are none or they lie in the store.
     args: bytes
-    #: ``args`` is packed (see shoal._values.serialization), not a plain pickle.
-    packed: bool = False
+    #: Out-of-band buffers of that pickle.
+    buffers: list[bytes] | None = None
     #: Return values to expect.
     num_returns: int = 1
     refs: list[Argument] | None = None

@@ -116,7 +116,7 @@ class Head:
             for app in (scheduler, objectstore):
                 await app.start()
                 self._started.append(app)
-            self._store = SqliteMetadataStore(directory / "gcs.sqlite")
+            self._store = SqliteMetadataStore(directory / "gcs.sqlite", flushed=False)  # it ends with its driver
             self._gcs = GcsApp(
                 GcsConfig(
                     token=config.token,

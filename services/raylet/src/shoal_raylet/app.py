@@ -10,7 +10,7 @@ import time
 import grpc.aio
 import structlog
 
-from shoal_common import ids
+from shoal_common import function_chunks, ids
 from shoal_common.blob.client import BlobClient
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.blob.local import Blobs, LocalBlobs
@@ -338,11 +338,19 @@ class RayletApp:
         await self._membership.unregister(_FAREWELL_S)
 
     async def _fetch_function(self, function_id: bytes) -> bytes:
+        """Raises: ServiceError."""
         request = gcs_pb2.GetFunctionRequest(function_id=function_id, wait_ms=int(FUNCTION_WAIT_S * 1000))
         with service_errors():
-            response = await self._function_table.GetFunction(request, timeout=FUNCTION_WAIT_S + 5)
-        data: bytes = response.data
-        return data
+            function = await self._function_table.GetFunction(request, timeout=FUNCTION_WAIT_S + 5)
+            chunks = [function.data]
+            for first in range(1, function.chunks + 1, function_chunks.AT_ONCE):
+                last = min(first + function_chunks.AT_ONCE - 1, function.chunks)
+                requests = [
+                    gcs_pb2.GetFunctionRequest(function_id=function_id, chunk=number)
+                    for number in range(first, last + 1)
+                ]
+                chunks += [each.data for each in await asyncio.gather(*map(self._function_table.GetFunction, requests))]
+        return function_chunks.join(function_id, chunks, function.size_bytes)
 
     async def _publish_lines(self, batch: Batch) -> None:
         source = batch.source

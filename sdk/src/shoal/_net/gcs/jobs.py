@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from shoal._net.gcs.records import StartedJob
+from shoal_common import function_chunks
 from shoal_proto.v1 import gcs_pb2
 
 if TYPE_CHECKING:
@@ -49,11 +51,30 @@ class Functions:
 
     def put(self, job_id: bytes, function_id: bytes, data: bytes) -> None:
         """Idempotent: an id stands for the same bytes for ever."""
-        request = gcs_pb2.PutFunctionRequest(job_id=job_id, function_id=function_id, data=data)
-        self._gcs.call("Function", "PutFunction", request)
+        chunks = function_chunks.split(data)
+        if not chunks:
+            self._put(job_id=job_id, function_id=function_id, data=data)
+            return
+
+        def put_chunk(number: int) -> None:
+            self._put(job_id=job_id, function_id=function_id, data=chunks[number - 1], chunk=number)
+
+        with ThreadPoolExecutor(function_chunks.AT_ONCE) as pool:
+            for _ in pool.map(put_chunk, range(1, len(chunks) + 1)):
+                pass
+        self._put(job_id=job_id, function_id=function_id, chunks=len(chunks), size_bytes=len(data))
+
+    def _put(self, **fields: Any) -> None:
+        self._gcs.call("Function", "PutFunction", gcs_pb2.PutFunctionRequest(**fields))
 
     def get(self, function_id: bytes) -> bytes:
-        """Raises: NotFound."""
-        request = gcs_pb2.GetFunctionRequest(function_id=function_id)
-        response: gcs_pb2.GetFunctionResponse = self._gcs.call("Function", "GetFunction", request)
-        return response.data
+        """Raises: NotFound, DataLoss."""
+        function = self._get(function_id=function_id)
+        chunks = [self._get(function_id=function_id, chunk=number).data for number in range(1, function.chunks + 1)]
+        return function_chunks.join(function_id, [function.data, *chunks], function.size_bytes)
+
+    def _get(self, **fields: Any) -> gcs_pb2.GetFunctionResponse:
+        response: gcs_pb2.GetFunctionResponse = self._gcs.call(
+            "Function", "GetFunction", gcs_pb2.GetFunctionRequest(**fields)
+        )
+        return response

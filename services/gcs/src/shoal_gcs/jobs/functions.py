@@ -1,7 +1,7 @@
 """The function table: pickled functions and classes under their ids, one copy a job.
 
-One that is too large for a value of the metadata store is split into chunks, which are written before the row that
-counts them: a row is there when all of it is. What a GCS that is killed leaves of chunks goes with the job's others.
+One that is too large for a value of the metadata store comes in chunks, which are written before the row that counts
+them: a row is there when all of it is. What a driver that is killed leaves of chunks goes with the job's others.
 
 They are written once and never change, so the cache needs no invalidation; it is bounded, and what fell out of it is
 read from the store again. Raylets cache too: the GCS is asked about once per function and node.
@@ -12,19 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from shoal_common.errors import DataLoss, InvalidRequest, NotFound, Unavailable
+from shoal_common.errors import InvalidRequest, NotFound, Unavailable
+from shoal_common.function_chunks import CHUNK_BYTES, MAX_FUNCTION_BYTES
 from shoal_common.ids import FUNCTION_LENGTH, job_of
-from shoal_common.metadata import MAX_VALUE_BYTES, MetadataStore, MetadataStoreError, RevisionConflict
+from shoal_common.metadata import MetadataStore, MetadataStoreError, RevisionConflict
 from shoal_proto.v1 import gcs_pb2
 
-MAX_FUNCTION_BYTES = 100 * 1024 * 1024
 CACHE_BYTES = 64 * 1024 * 1024
-#: A larger function is split into pieces of this size; a row has some bytes besides.
-CHUNK_BYTES = MAX_VALUE_BYTES - 1024
-#: Chunks on their way to the store or from it at once.
-CHUNKS_AT_ONCE = 8
 #: A long poll is answered after this time at the latest, in seconds.
 MAX_WAIT_S = 30.0
+_MAX_CHUNKS = -(-MAX_FUNCTION_BYTES // CHUNK_BYTES)
 
 
 class FunctionTable:
@@ -33,37 +30,33 @@ class FunctionTable:
         with a slash."""
         self._store = store
         self._prefix = prefix
-        self._cache: OrderedDict[bytes, bytes] = OrderedDict()
+        #: By key.
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached_bytes = 0
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
 
-    async def put(self, job_id: bytes, function_id: bytes, data: bytes) -> None:
-        """Raises: InvalidRequest, Unavailable."""
-        if len(function_id) != FUNCTION_LENGTH or job_of(function_id) != job_id:
-            raise InvalidRequest(f"a function id has {FUNCTION_LENGTH} bytes, of which the first are its job's id")
-        if len(data) > MAX_FUNCTION_BYTES:
+    async def put(self, job_id: bytes, function_id: bytes, row: gcs_pb2.FunctionRow) -> None:
+        """A function, whose chunks are here. Raises: InvalidRequest, Unavailable."""
+        self._check(job_id, function_id, len(row.data))
+        if row.size_bytes > MAX_FUNCTION_BYTES:
             raise InvalidRequest(
-                f"the function has {len(data)} bytes pickled, more than {MAX_FUNCTION_BYTES}: put the large objects it "
-                "refers to into the object store and pass them as arguments"
+                f"the function has {row.size_bytes} bytes pickled, more than {MAX_FUNCTION_BYTES}: put the large "
+                "objects it refers to into the object store and pass them as arguments"
             )
-        try:
-            row = gcs_pb2.FunctionRow(size_bytes=len(data))
-            if len(data) <= CHUNK_BYTES:
-                row.data = data
-            else:
-                row.chunks = await self._put_chunks(function_id, data)
-            await self._store.put(self._key(function_id), row.SerializeToString(), expected_revision=0)
-        except RevisionConflict:
-            return  # a repeat: an id stands for the same bytes for ever
-        except MetadataStoreError as error:
-            raise Unavailable(str(error)) from error
-        self._remember(function_id, data)
+        await self._write(self._key(function_id), row.SerializeToString())
         for future in self._waiters.get(function_id, ()):
             if not future.done():
                 future.set_result(None)
 
-    async def get(self, function_id: bytes, wait_ms: int) -> bytes:
-        """Raises: NotFound after ``wait_ms``, Unavailable, DataLoss."""
+    async def put_chunk(self, job_id: bytes, function_id: bytes, number: int, data: bytes) -> None:
+        """``number`` from 1. Raises: InvalidRequest, Unavailable."""
+        self._check(job_id, function_id, len(data))
+        if not 1 <= number <= _MAX_CHUNKS:
+            raise InvalidRequest(f"a function has at most {_MAX_CHUNKS} chunks, and this is number {number}")
+        await self._write(self._key(function_id, number), data)
+
+    async def get(self, function_id: bytes, wait_ms: int) -> gcs_pb2.FunctionRow:
+        """Raises: NotFound after ``wait_ms``, Unavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
         future: asyncio.Future[None] = loop.create_future()
@@ -71,9 +64,9 @@ class FunctionTable:
         self._waiters.setdefault(function_id, set()).add(future)
         try:
             while True:
-                data = await self._read(function_id)
+                data = await self._read(self._key(function_id))
                 if data is not None:
-                    return data
+                    return gcs_pb2.FunctionRow.FromString(data)
                 async with asyncio.timeout_at(deadline):
                     await future
         except TimeoutError:
@@ -86,10 +79,18 @@ class FunctionTable:
             if not waiters:
                 del self._waiters[function_id]
 
+    async def get_chunk(self, function_id: bytes, number: int) -> bytes:
+        """Raises: NotFound, Unavailable."""
+        data = await self._read(self._key(function_id, number))
+        if data is None:
+            raise NotFound(f"function {function_id.hex()} has no chunk {number}: its job has finished")
+        return data
+
     async def forget_job(self, job_id: bytes) -> None:
-        for function_id in [i for i in self._cache if i.startswith(job_id)]:
-            self._cached_bytes -= len(self._cache.pop(function_id))
-        for key in await self._store.keys(f"{self._prefix}{job_id.hex()}/"):
+        prefix = f"{self._prefix}{job_id.hex()}/"
+        for key in [key for key in self._cache if key.startswith(prefix)]:
+            self._cached_bytes -= len(self._cache.pop(key))
+        for key in await self._store.keys(prefix):
             await self._store.delete(key)
 
     async def jobs(self) -> set[bytes]:
@@ -97,53 +98,47 @@ class FunctionTable:
         keys = await self._store.keys(self._prefix)
         return {bytes.fromhex(key.removeprefix(self._prefix).partition("/")[0]) for key in keys}
 
-    async def _read(self, function_id: bytes) -> bytes | None:
-        data = self._cache.get(function_id)
-        if data is not None:
-            self._cache.move_to_end(function_id)
-            return data
+    @staticmethod
+    def _check(job_id: bytes, function_id: bytes, size: int) -> None:
+        if len(function_id) != FUNCTION_LENGTH or job_of(function_id) != job_id:
+            raise InvalidRequest(f"a function id has {FUNCTION_LENGTH} bytes, of which the first are its job's id")
+        if size > CHUNK_BYTES:
+            raise InvalidRequest(f"a function of {size} bytes must come in chunks of at most {CHUNK_BYTES}")
+
+    async def _write(self, key: str, data: bytes) -> None:
+        """Raises: Unavailable."""
         try:
-            entry = await self._store.get(self._key(function_id))
-            if entry is None:
-                return None
-            row = gcs_pb2.FunctionRow.FromString(entry.value)
-            data = await self._get_chunks(function_id, row.chunks) if row.chunks else row.data
+            await self._store.put(key, data, expected_revision=0)
+        except RevisionConflict:
+            return  # a repeat: an id stands for the same bytes for ever
         except MetadataStoreError as error:
             raise Unavailable(str(error)) from error
-        if len(data) != row.size_bytes:
-            raise DataLoss(
-                f"function {function_id.hex()} has {len(data)} of its {row.size_bytes} bytes in the metadata store: "
-                "define it again"
-            )
-        self._remember(function_id, data)
-        return data
+        self._remember(key, data)
 
-    async def _put_chunks(self, function_id: bytes, data: bytes) -> int:
-        pieces = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
-        for first in range(0, len(pieces), CHUNKS_AT_ONCE):
-            numbered = list(enumerate(pieces))[first : first + CHUNKS_AT_ONCE]
-            await asyncio.gather(*(self._store.put(self._chunk_key(function_id, i), piece) for i, piece in numbered))
-        return len(pieces)
+    async def _read(self, key: str) -> bytes | None:
+        """Raises: Unavailable."""
+        data = self._cache.get(key)
+        if data is not None:
+            self._cache.move_to_end(key)
+            return data
+        try:
+            entry = await self._store.get(key)
+        except MetadataStoreError as error:
+            raise Unavailable(str(error)) from error
+        if entry is None:
+            return None
+        self._remember(key, entry.value)
+        return entry.value
 
-    async def _get_chunks(self, function_id: bytes, count: int) -> bytes:
-        pieces: list[bytes] = []
-        for first in range(0, count, CHUNKS_AT_ONCE):
-            numbers = range(first, min(first + CHUNKS_AT_ONCE, count))
-            entries = await asyncio.gather(*(self._store.get(self._chunk_key(function_id, i)) for i in numbers))
-            pieces += [entry.value for entry in entries if entry is not None]
-        return b"".join(pieces)
-
-    def _remember(self, function_id: bytes, data: bytes) -> None:
-        if function_id in self._cache or len(data) > CACHE_BYTES:
+    def _remember(self, key: str, data: bytes) -> None:
+        if key in self._cache:
             return
-        self._cache[function_id] = data
+        self._cache[key] = data
         self._cached_bytes += len(data)
         while self._cached_bytes > CACHE_BYTES:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= len(dropped)
 
-    def _key(self, function_id: bytes) -> str:
-        return f"{self._prefix}{job_of(function_id).hex()}/{function_id.hex()}"
-
-    def _chunk_key(self, function_id: bytes, number: int) -> str:
-        return f"{self._key(function_id)}/{number}"
+    def _key(self, function_id: bytes, chunk: int = 0) -> str:
+        key = f"{self._prefix}{job_of(function_id).hex()}/{function_id.hex()}"
+        return f"{key}/{chunk}" if chunk else key

@@ -48,8 +48,16 @@ class FunctionServicer(rpc.FunctionServiceServicer):
         self._functions = functions
 
     async def PutFunction(self, request: pb.PutFunctionRequest, context: Context) -> pb.PutFunctionResponse:
-        await self._functions.put(request.job_id, request.function_id, request.data)
+        if request.chunk:
+            await self._functions.put_chunk(request.job_id, request.function_id, request.chunk, request.data)
+        else:
+            size = request.size_bytes if request.chunks else len(request.data)
+            row = pb.FunctionRow(data=request.data, size_bytes=size, chunks=request.chunks)
+            await self._functions.put(request.job_id, request.function_id, row)
         return pb.PutFunctionResponse()
 
     async def GetFunction(self, request: pb.GetFunctionRequest, context: Context) -> pb.GetFunctionResponse:
-        return pb.GetFunctionResponse(data=await self._functions.get(request.function_id, request.wait_ms))
+        if request.chunk:
+            return pb.GetFunctionResponse(data=await self._functions.get_chunk(request.function_id, request.chunk))
+        row = await self._functions.get(request.function_id, request.wait_ms)
+        return pb.GetFunctionResponse(data=row.data, chunks=row.chunks, size_bytes=row.size_bytes)
