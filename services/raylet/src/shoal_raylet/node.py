@@ -285,7 +285,7 @@ class Node:
         now = self._loop.time()
         lacking = self.bundles.prepare(group_id, reservation, wanted, now)
         if lacking:
-            self._execute(self.leases.waits_in_vain([sum(wanted.values(), ResourceSet())], now))
+            self._execute(self.leases.waits_in_vain([ResourceSet.sum(wanted.values())], now))
         self._schedule()
         return f"the node lacks {lacking}" if lacking else ""
 

@@ -15,6 +15,11 @@ def test_a_tenth_ten_times_is_exactly_one() -> None:
     assert total == ResourceSet.of({"CPU": 1})
 
 
+@given(st.lists(amounts))
+def test_the_sum_is_that_of_all(sets: list[ResourceSet]) -> None:
+    assert ResourceSet.sum(sets) == sum(sets, ResourceSet())
+
+
 def test_an_absent_name_is_zero() -> None:
     assert ResourceSet.of({"CPU": 0}) == ResourceSet()
     assert ResourceSet()["CPU"] == 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from shoal_common.placement import bundles
@@ -208,3 +210,26 @@ def test_what_is_lent_is_not_set_aside(held: BundleReservations, ledger: Resourc
     assert ledger.unclaimed == ResourceSet()
     ledger.lend_cpu(b"parent")
     assert ledger.unclaimed == ONE
+
+
+def test_the_work_for_a_group_grows_with_its_bundles_and_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another large one, which adds names to the node for each of its bundles."""
+    many, copied = 400, 0
+    make = ResourceSet.__init__
+
+    def counting(self: ResourceSet, grains: Mapping[str, int] | None = None) -> None:
+        nonlocal copied
+        copied += len(grains or ())
+        make(self, grains)
+
+    ledger = ResourceLedger(ResourceSet.of({"CPU": 2 * many}))
+    held = BundleReservations(ledger)
+    wanted = {index: ResourceSet.of({"CPU": 1}) for index in range(many)}
+    monkeypatch.setattr(ResourceSet, "__init__", counting)
+    for group in (GROUP, OTHER):
+        assert held.prepare(group, b"r", wanted, 0.0) == {}
+        assert held.commit(group, b"r")
+    for group in (GROUP, OTHER):
+        held.give_back(group, b"")
+    assert ledger.available == ledger.total == ResourceSet.of({"CPU": 2 * many})
+    assert copied < 100 * many

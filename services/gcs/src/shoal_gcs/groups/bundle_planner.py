@@ -56,7 +56,7 @@ def plan(
 
 def _on_one(needs: Mapping[int, Need], nodes: Sequence[Candidate]) -> dict[int, bytes] | None:
     """On the node that they fill best, so that large rooms stay for large groups."""
-    resources = sum((need.resources for need in needs.values()), ResourceSet())
+    resources = ResourceSet.sum(need.resources for need in needs.values())
     selector = tuple({rule for need in needs.values() for rule in need.selector})
     fitting = [node for node in nodes if node.fits(Need(resources, selector))]
     if not fitting:

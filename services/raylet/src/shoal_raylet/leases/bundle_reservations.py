@@ -54,7 +54,7 @@ class BundleReservations:
         for other_key, other in list(self._reservations.items()):
             if other.group_id == group_id and not other.committed and other.bundles.keys() & wanted.keys():
                 self._drop(other_key)
-        need = sum(wanted.values(), ResourceSet())
+        need = ResourceSet.sum(wanted.values())
         if missing := need.missing_from(self._ledger.available):
             return missing
         reservation = _Reservation(group_id, reservation_id, dict(wanted), now)
@@ -133,7 +133,7 @@ class BundleReservations:
         need, _ = self._awaited.get(group_id, (ResourceSet(), 0.0))
         for reservation in self._reservations.values():
             if reservation.group_id == group_id and not reservation.committed:
-                need -= sum(reservation.bundles.values(), ResourceSet())
+                need -= ResourceSet.sum(reservation.bundles.values())
         self._ledger.set_aside(group_id, ResourceSet({name: need[name] for name in need if need[name] > 0}))
 
     def _release(self, reservation: _Reservation) -> None:
@@ -142,7 +142,6 @@ class BundleReservations:
 
 
 def _offered(reservation: _Reservation) -> ResourceSet:
-    return sum(
-        (bundles.offered(resources, reservation.group_id, index) for index, resources in reservation.bundles.items()),
-        ResourceSet(),
+    return ResourceSet.sum(
+        bundles.offered(resources, reservation.group_id, index) for index, resources in reservation.bundles.items()
     )

@@ -34,24 +34,44 @@ class ResourceLedger:
         """``devices``: ids of the resources that come as devices, e.g. ``{"GPU": ["0", "1"]}``."""
         self._story = Story("the resource ledger")
         self.total = total
-        #: ``total`` less everything held and not lent. CPU may be negative: a worker that wakes takes it on credit.
-        self.available = total
+        #: In grains; and as ``available``, while that is as it was: a large group changes it once for each bundle, and
+        #: gives it many names.
+        self._free = dict(total.grains)
+        self._available: ResourceSet | None = total
         self.devices = Devices(devices or {})
         self._held: dict[bytes, Allocation] = {}
         #: What is set aside of what is or becomes free, by for whom.
         self._set_aside: dict[bytes, ResourceSet] = {}
 
+    @property
+    def available(self) -> ResourceSet:
+        """``total`` less everything held and not lent. CPU may be negative: a worker that wakes takes it on credit."""
+        if self._available is None:
+            self._available = ResourceSet(self._free)
+        return self._available
+
+    def _add(self, resources: ResourceSet, sign: int = 1) -> None:
+        """To what is free."""
+        free = self._free
+        for name, grains in resources.grains.items():
+            left = free.get(name, 0) + sign * grains
+            if left:
+                free[name] = left
+            else:
+                free.pop(name, None)
+        self._available = None
+
     @noted
     def grow(self, resources: ResourceSet) -> None:
         """The node has more: a bundle was committed."""
         self.total += resources
-        self.available += resources
+        self._add(resources)
 
     @noted
     def shrink(self, resources: ResourceSet) -> None:
         """The node has less; what holders still have of it vanishes when they release it."""
         self.total -= resources
-        self.available -= resources
+        self._add(resources, -1)
 
     def can_ever_hold(self, resources: ResourceSet) -> bool:
         return resources.fits_in(self.total)
@@ -87,8 +107,8 @@ class ResourceLedger:
         """
         if not self._set_aside:
             return self.available
-        claimed = sum(self._set_aside.values(), ResourceSet())
-        lent = sum((bundles.cpus(each.resources) for each in self._held.values() if each.lent), ResourceSet())
+        claimed = ResourceSet.sum(self._set_aside.values())
+        lent = ResourceSet.sum(bundles.cpus(each.resources) for each in self._held.values() if each.lent)
         unheld = self.available - lent
         return self.available - ResourceSet({name: max(0, min(claimed[name], unheld[name])) for name in claimed})
 
@@ -100,7 +120,7 @@ class ResourceLedger:
             raise ValueError(f"{holder.hex()} cannot be given {resources}")
         take(shares)
         allocation = self._held[holder] = Allocation(resources, shares)
-        self.available -= resources
+        self._add(resources, -1)
         return allocation
 
     @noted
@@ -111,7 +131,7 @@ class ResourceLedger:
             return
         give_back(allocation.shares)
         given_back = allocation.resources
-        self.available += given_back - bundles.cpus(given_back) if allocation.lent else given_back
+        self._add(given_back - bundles.cpus(given_back) if allocation.lent else given_back)
 
     @noted
     def lend_cpu(self, holder: bytes) -> None:
@@ -119,7 +139,7 @@ class ResourceLedger:
         allocation = self._held.get(holder)
         if allocation is not None and not allocation.lent:
             allocation.lent = True
-            self.available += bundles.cpus(allocation.resources)
+            self._add(bundles.cpus(allocation.resources))
 
     @noted
     def take_back_cpu(self, holder: bytes) -> None:
@@ -127,10 +147,10 @@ class ResourceLedger:
         allocation = self._held.get(holder)
         if allocation is not None and allocation.lent:
             allocation.lent = False
-            self.available -= bundles.cpus(allocation.resources)
+            self._add(bundles.cpus(allocation.resources), -1)
 
     def validate(self) -> None:
-        held = sum((allocation.resources for allocation in self._held.values()), ResourceSet())
-        lent = sum((bundles.cpus(a.resources) for a in self._held.values() if a.lent), ResourceSet())
+        held = ResourceSet.sum(allocation.resources for allocation in self._held.values())
+        lent = ResourceSet.sum(bundles.cpus(a.resources) for a in self._held.values() if a.lent)
         assert (self.total - held + lent).grains == self.available.grains, "what is free, and what nobody holds"
         self.devices.validate(share for allocation in self._held.values() for share in allocation.shares)

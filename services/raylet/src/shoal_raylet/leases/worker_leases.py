@@ -447,7 +447,7 @@ class WorkerLeases:
     def leased(self) -> ResourceSet:
         """What leases give back some day."""
         leases = (lease.demand.resources for lease in self._leases.values() if not self._is_blocked(lease))
-        return sum(leases, ResourceSet())
+        return ResourceSet.sum(leases)
 
     def _coming(self) -> ResourceSet:
         """What is free, and what leases give back some day."""
