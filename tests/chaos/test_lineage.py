@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from support.clusters import ProcessCluster
+from support.processes import eventually
 
 import shoal
 from shoal import exceptions
+from shoal.experimental import get_local_object_locations
 
 #: Numbers in one value: enough bytes for the object store.
 COUNT = 50_000
@@ -61,6 +63,23 @@ def test_a_lost_result_is_made_again(cluster: ProcessCluster) -> None:
     lose_all(cluster)
     assert shoal.get(ref, timeout=60)[0] == 1
     assert shoal.get(log.count.remote()) == {"a": 2}
+
+
+def test_what_nobody_wants_is_not_made_again(cluster: ProcessCluster) -> None:
+    log = Log.remote()  # type: ignore[attr-defined]
+    refs = [add.remote(log, name) for name in "ab"]
+    shoal.wait(refs, num_returns=2, fetch_local=False)
+    lose_all(cluster)
+
+    def nowhere() -> bool:
+        return not any(place["node_ids"] for place in get_local_object_locations(refs).values())
+
+    eventually(nowhere, "both are known to be lost")
+    assert shoal.get(refs[0], timeout=60)[0] == 1
+    assert shoal.get(log.count.remote()) == {"a": 2, "b": 1}
+    # Who only looks wants it, too.
+    eventually(lambda: shoal.wait(refs[1:], timeout=0)[0], "it is made again")
+    assert shoal.get(log.count.remote()) == {"a": 2, "b": 2}
 
 
 def test_a_chain_is_made_again_from_its_beginning_although_nobody_holds_that(cluster: ProcessCluster) -> None:

@@ -121,7 +121,8 @@ def test_wait_brings_objects_here_unless_told_otherwise(cluster: Cluster) -> Non
     """What has come to this node outlives its own."""
     other = cluster.add_node(num_cpus=1)
     shoal.init(cluster.address)
-    there = block_of_bytes.options(scheduling_strategy=NodeAffinitySchedulingStrategy(other.node_id, soft=False))
+    strategy = NodeAffinitySchedulingStrategy(other.node_id, soft=False)
+    there = block_of_bytes.options(scheduling_strategy=strategy, max_retries=0)
     brought, polled, left = there.remote(), there.remote(), there.remote()
     assert shoal.wait([left], timeout=60, fetch_local=False)[0] == [left]
     assert shoal.wait([brought], timeout=60)[0] == [brought]
@@ -129,7 +130,7 @@ def test_wait_brings_objects_here_unless_told_otherwise(cluster: Cluster) -> Non
     cluster.remove_node(other, allow_graceful=False)
     cluster.wait_for_nodes()
     assert shoal.get([brought, polled], timeout=60) == [bytes(2_000_000)] * 2
-    with pytest.raises(exceptions.ObjectLostError):
+    with pytest.raises(exceptions.ObjectReconstructionFailedError, match="max_retries=0"):
         shoal.get(left, timeout=60)
 
 

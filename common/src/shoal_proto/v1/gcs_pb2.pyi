@@ -1654,6 +1654,46 @@ class LocateObjectResponse(google.protobuf.message.Message):
 Global___LocateObjectResponse: typing_extensions.TypeAlias = LocateObjectResponse
 
 @typing.final
+class FindLostRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_IDS_FIELD_NUMBER: builtins.int
+    WAIT_MS_FIELD_NUMBER: builtins.int
+    wait_ms: builtins.int
+    """wait_ms at most, capped at 10,000"""
+    @property
+    def object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """object_ids, 50,000 at most"""
+
+    def __init__(
+        self,
+        *,
+        object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+        wait_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_ids", b"object_ids", "wait_ms", b"wait_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___FindLostRequest: typing_extensions.TypeAlias = FindLostRequest
+
+@typing.final
+class FindLostResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_IDS_FIELD_NUMBER: builtins.int
+    @property
+    def object_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        object_ids: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_ids", b"object_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___FindLostResponse: typing_extensions.TypeAlias = FindLostResponse
+
+@typing.final
 class FreeObjectsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -1256,6 +1256,11 @@ class ObjectServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectResponse.FromString,
                 _registered_method=True)
+        self.FindLost = channel.unary_unary(
+                '/shoal_proto.v1.ObjectService/FindLost',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.FindLostRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.FindLostResponse.FromString,
+                _registered_method=True)
         self.FreeObjects = channel.unary_unary(
                 '/shoal_proto.v1.ObjectService/FreeObjects',
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.FreeObjectsRequest.SerializeToString,
@@ -1302,6 +1307,14 @@ class ObjectServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindLost(self, request, context):
+        """FindLost tells which of these objects, whose home is dead, are nowhere. It waits as LocateObject does.
+        Failure: read-only, retried freely. DEADLINE_EXCEEDED as LocateObject.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FreeObjects(self, request, context):
         """FreeObjects tells that nobody needs these objects, whose home is dead.
         Failure: idempotent; what is lost goes at the end of the job.
@@ -1332,6 +1345,11 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     servicer.LocateObject,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectResponse.SerializeToString,
+            ),
+            'FindLost': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindLost,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.FindLostRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.FindLostResponse.SerializeToString,
             ),
             'FreeObjects': grpc.unary_unary_rpc_method_handler(
                     servicer.FreeObjects,
@@ -1449,6 +1467,33 @@ class ObjectService(object):
             '/shoal_proto.v1.ObjectService/LocateObject',
             shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.LocateObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindLost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectService/FindLost',
+            shoal__proto_dot_v1_dot_gcs__pb2.FindLostRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.FindLostResponse.FromString,
             options,
             channel_credentials,
             insecure,

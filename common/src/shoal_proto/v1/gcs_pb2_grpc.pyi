@@ -570,6 +570,10 @@ class ObjectServiceStub:
     Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
     reported within wait_ms: the raylet asks again.
     """
+    FindLost: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FindLostRequest, shoal_proto.v1.gcs_pb2.FindLostResponse]
+    """FindLost tells which of these objects, whose home is dead, are nowhere. It waits as LocateObject does.
+    Failure: read-only, retried freely. DEADLINE_EXCEEDED as LocateObject.
+    """
     FreeObjects: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FreeObjectsRequest, shoal_proto.v1.gcs_pb2.FreeObjectsResponse]
     """FreeObjects tells that nobody needs these objects, whose home is dead.
     Failure: idempotent; what is lost goes at the end of the job.
@@ -599,6 +603,10 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     has just died are still being reported, the answer waits for them, wait_ms at most.
     Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
     reported within wait_ms: the raylet asks again.
+    """
+    FindLost: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FindLostRequest, shoal_proto.v1.gcs_pb2.FindLostResponse]  # type: ignore[assignment]
+    """FindLost tells which of these objects, whose home is dead, are nowhere. It waits as LocateObject does.
+    Failure: read-only, retried freely. DEADLINE_EXCEEDED as LocateObject.
     """
     FreeObjects: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FreeObjectsRequest, shoal_proto.v1.gcs_pb2.FreeObjectsResponse]  # type: ignore[assignment]
     """FreeObjects tells that nobody needs these objects, whose home is dead.
@@ -650,6 +658,16 @@ class ObjectServiceServicer(metaclass=abc.ABCMeta):
         has just died are still being reported, the answer waits for them, wait_ms at most.
         Failure: read-only, retried freely. NOT_FOUND when it is nowhere: it is lost. DEADLINE_EXCEEDED when nodes have not
         reported within wait_ms: the raylet asks again.
+        """
+
+    @abc.abstractmethod
+    def FindLost(
+        self,
+        request: shoal_proto.v1.gcs_pb2.FindLostRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.FindLostResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.FindLostResponse]]:
+        """FindLost tells which of these objects, whose home is dead, are nowhere. It waits as LocateObject does.
+        Failure: read-only, retried freely. DEADLINE_EXCEEDED as LocateObject.
         """
 
     @abc.abstractmethod

@@ -199,6 +199,7 @@ class CoreWorker(Process):
 
     def _on_node_lost(self, message: frames.NodeLost) -> None:
         reason = f"it was declared dead: {message.reason}"
+        self.recovery.on_node_lost(message.node_id, message.reason)
         self.raylets.node_lost(message.node_id, reason)
         self.peers.node_lost(message.node_id, f"its node {message.node_id.hex()} is lost: {reason}")
 

@@ -14,6 +14,7 @@ call is waited for in place, as the calls keep their order.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,19 @@ from shoal import exceptions
 from shoal._core.lineage import Unrepeatable
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.tasks import TaskRecord
+from shoal._net.gcs.errors import ClientClosed
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import Waiting
 from shoal._wire.peer_frames import GetValue, Value, ValueLost
 from shoal._wire.value_kinds import PENDING, STORED
+
+#: The GCS is asked so often for what was lost with a node, and after such pauses where it does not know yet. Seconds.
+_ASKED_AGAIN = 10
+_ASK_AGAIN_S = 1.0
+#: Objects in one question at most.
+_ASKED_TOGETHER = 50_000
+
+logger = logging.getLogger("shoal")
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
@@ -99,6 +109,44 @@ class Recovery:
                 record.entries[index] = now  # another one, if it had gone meanwhile
                 now.lost = ""
         self.run_again(record)
+
+    def on_node_lost(self, node_id: bytes, reason: str) -> None:
+        """A node is dead: which of this process's objects are lost with it is asked once, instead of each being looked
+        for by whoever needs it."""
+        there = [
+            entry.object_id
+            for entry in self._process.table.entries.values()
+            if entry.state == STORED and entry.node_id == node_id and entry.owner is None
+        ]
+        how = f"Its home, node {node_id.hex()}, has left the cluster ({reason}), and nothing else has it."
+        for start in range(0, len(there), _ASKED_TOGETHER):
+            self._ask(there[start : start + _ASKED_TOGETHER], node_id, how, _ASKED_AGAIN)
+
+    def _ask(self, object_ids: list[bytes], home: bytes, how: str, again: int) -> None:
+        def answered(lost: list[bytes] | None, error: Exception | None) -> None:
+            with self._process.lock:
+                if self._process.closed:
+                    return
+                if lost is None:
+                    if again:
+                        self._process.reactor.call_later(_ASK_AGAIN_S, ask_again)
+                    else:
+                        logger.info("The GCS does not tell which objects are lost: %s. Whoever needs them sees", error)
+                    return
+                for object_id in lost:
+                    entry = self._process.table.entries.get(object_id)
+                    if entry is not None:
+                        self.lost(entry, home, how)
+
+        def ask_again() -> None:
+            with self._process.lock:
+                if not self._process.closed:
+                    self._ask(object_ids, home, how, again - 1)
+
+        try:
+            self._process.gcs.objects.begin_find_lost(object_ids, answered)
+        except (ClientClosed, exceptions.LocalRayletDiedError):
+            return  # the session, or this node, has ended
 
     def spare(self, entry: ObjectEntry, value: Value, contained: list[ObjectRef[Any]] | None) -> None:
         """Its task ran again for the sake of another one of its objects, and has made this one anew, too."""

@@ -212,8 +212,7 @@ class Values:
             raise error
         with self._process.lock:
             self._recovery.lost(entry, home, error.detail)
-            if entry.lost:
-                self._recovery.wanted(entry)
+            self._waiting.want(entry)
 
     def load_or_make(self, object_id: bytes, owner: WorkerAddress, home: bytes) -> Any:
         """As ``load_stored``, of an object of which only this is known; one that is lost is waited for."""

@@ -123,6 +123,10 @@ class Waiting:
             entry.watchers = [watcher]
         else:
             entry.watchers.append(watcher)
+        self.want(entry)
+
+    def want(self, entry: ObjectEntry) -> None:
+        """Ask the owner of a borrowed object for its value; have a lost one made again."""
         if entry.owner is not None:
             self.ask(entry)
         elif entry.lost:
@@ -147,8 +151,7 @@ class Waiting:
         def came(lost: str) -> None:
             if lost:
                 self.recovery.lost(entry, home, lost)
-                if entry.lost:
-                    self.recovery.wanted(entry)
+                self.want(entry)
             done(entry)
 
         self._process.store.bring(entry.object_id, home, came)
@@ -222,8 +225,7 @@ class Waiting:
             process.reactor.poll_now()
             with process.lock:
                 for ref in refs:
-                    if ref._entry.owner is not None:
-                        self.ask(ref._entry)
+                    self.want(ref._entry)
                 for entry in _elsewhere(process, refs, fetch_local)[: num_returns - len(found) + SPARE_FETCHES]:
                     self.bring(entry, _nobody_waits)
             found = _indices(process, refs, num_returns, fetch_local)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal._net.gcs.groups import Groups
     from shoal._net.gcs.jobs import Functions, Jobs
     from shoal._net.gcs.nodes import Nodes
+    from shoal._net.gcs.objects import Objects
     from shoal_common.tls import Tls
 
 #: Seconds that one control call may take before it fails with a clear error.
@@ -98,6 +99,12 @@ class GcsClient:
         from shoal._net.gcs.nodes import Nodes
 
         return Nodes(self)
+
+    @cached_property
+    def objects(self) -> Objects:
+        from shoal._net.gcs.objects import Objects
+
+        return Objects(self)
 
     # -- for the faces ------------------------------------------------------------------------------------
 

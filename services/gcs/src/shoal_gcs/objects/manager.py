@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
 from shoal_common.ids import job_of
@@ -79,15 +79,25 @@ class ObjectManager:
 
     async def locate(self, object_id: bytes, wait_ms: int) -> Location:
         """Raises: NotFound when it is nowhere, DeadlineExceeded when that is not certain yet."""
+        await self._until_settled(wait_ms, lambda: self._table.locate(object_id) is not None)
+        location = self._table.locate(object_id)
+        if location is None:
+            raise NotFound(f"no node has object {object_id.hex()}, and it was not spilled")
+        return location
+
+    async def lost(self, object_ids: Iterable[bytes], wait_ms: int) -> list[bytes]:
+        """Those of dead homes that are nowhere. Raises: DeadlineExceeded when that is not certain yet."""
+        await self._until_settled(wait_ms, lambda: False)
+        return [object_id for object_id in object_ids if self._table.locate(object_id) is None]
+
+    async def _until_settled(self, wait_ms: int, found: Callable[[], bool]) -> None:
+        """Or found before. Raises: DeadlineExceeded."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
-        while True:
-            location = self._table.locate(object_id)
-            if location is not None:
-                return location
+        while not found():
             now = loop.time()
             if self._table.is_settled(now):
-                raise NotFound(f"no node has object {object_id.hex()}, and it was not spilled")
+                return
             if now >= deadline:
                 silent = ", ".join(sorted(node_id.hex() for node_id in self._table.awaited()))
                 raise DeadlineExceeded(f"not all nodes have told what they have of a dead one's objects ({silent})")

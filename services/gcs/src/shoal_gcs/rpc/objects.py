@@ -34,5 +34,8 @@ class ObjectServicer(rpc.ObjectServiceServicer):
             node_id=location.node_id, blob_key=location.blob_key, offset=location.offset, size_bytes=location.size
         )
 
+    async def FindLost(self, request: pb.FindLostRequest, context: Context) -> pb.FindLostResponse:
+        return pb.FindLostResponse(object_ids=await self._objects.lost(request.object_ids, request.wait_ms))
+
     async def FreeObjects(self, request: pb.FreeObjectsRequest, context: Context) -> pb.FreeObjectsResponse:
         return await self._objects.free(request.object_ids)
