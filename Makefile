@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos fuzz lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ test-all: ## run unit, contract and a part of integration on each installed Pyth
 
 chaos: $(STAMP) ## run the whole crash matrix of docs/failure-model.md, an hour; as root
 	SHOAL_CHAOS=all $(BIN)/pytest tests/chaos/matrix $(TESTS)
+
+MINUTES ?= 10
+fuzz: $(STAMP) ## run the tests with random histories again and again, MINUTES=10; a failure prints how to repeat it
+	@files=$$(grep -rl --include='test_*.py' hypothesis tests/unit); end=$$(($$(date +%s) + 60 * $(MINUTES))); \
+	  while [ $$(date +%s) -lt $$end ]; do $(BIN)/pytest -q -m hypothesis $$files || exit 1; done
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

@@ -132,6 +132,7 @@ def test_free_room_is_offered_in_the_order_of_creation(groups: Groups) -> None:
         return turns
 
     groups.create(H)
+    assert one_round(0.0) == [H]
     groups.table.poke(0.0)
     assert one_round(0.0) == [H]
     groups.create(G)
@@ -141,6 +142,21 @@ def test_free_room_is_offered_in_the_order_of_creation(groups: Groups) -> None:
     assert one_round(0.01) == [], "it does not overtake them"
     assert groups.table.next_deadline() == FIRST_PAUSE_S
     assert one_round(FIRST_PAUSE_S) == [H, G, b"i" * 16]
+
+
+def test_the_last_is_tried_too_when_room_becomes_free_all_the_time(groups: Groups) -> None:
+    names = [bytes([number]) * 16 for number in range(5)]
+    for name in names:
+        groups.create(name)
+    tried = []
+    for step in range(10):
+        now = step * FIRST_PAUSE_S
+        groups.table.poke(now)
+        group = groups.table.due(now)
+        assert group is not None
+        tried.append(group.group_id)
+        groups.table.no_room(group.group_id, now)
+    assert tried == names * 2
 
 
 def test_the_round_goes_on_when_one_has_found_its_place(groups: Groups) -> None:

@@ -233,3 +233,13 @@ def test_the_work_for_a_group_grows_with_its_bundles_and_no_faster(monkeypatch: 
         held.give_back(group, b"")
     assert ledger.available == ledger.total == ResourceSet.of({"CPU": 2 * many})
     assert copied < 100 * many
+
+
+def test_what_is_said_of_a_removed_group_comes_too_late(held: BundleReservations, ledger: ResourceLedger) -> None:
+    """Copies of messages that were long under way."""
+    held.prepare(GROUP, b"r", {0: ONE}, 0.0)
+    held.commit(GROUP, b"r")
+    held.give_back(GROUP, b"")
+    assert held.prepare(GROUP, b"r", {0: ONE}, 0.0) == {"CPU": 1.0}
+    assert not held.commit(GROUP, b"r")
+    assert ledger.available == NODE

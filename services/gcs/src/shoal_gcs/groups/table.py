@@ -238,10 +238,11 @@ class PlacementGroupTable:
         """The group to place next, answered with ``prepared`` or ``no_room``; None while another is being placed."""
         if self._placing:
             return None
-        if now >= self._next_round_at:
+        # A round ends before the next begins, or the last would never be tried where room becomes free all the time.
+        if not self._untried and now >= self._next_round_at:
             self._untried |= self._homeless
             self._next_round_at, self._last_round_at, self._poked = inf, now, False
-        if self._poked or not self._untried:
+        if not self._untried:
             return None
         turns = [self._groups[group_id] for group_id in self._untried]
         group = min(turns, key=lambda group: (group.state is not GroupState.RESCHEDULING, group.sequence))
@@ -255,7 +256,7 @@ class PlacementGroupTable:
 
     def poke(self, now: float) -> None:
         """Room may have become free."""
-        if self._homeless and not self._poked:
+        if self._homeless - self._untried and not self._poked:
             self._poked = True
             self._pause_s = FIRST_PAUSE_S
             self._next_round_at = max(now, self._last_round_at + FIRST_PAUSE_S)
@@ -363,7 +364,8 @@ class PlacementGroupTable:
             self._untried.discard(group.group_id)
         elif group.group_id not in self._homeless:
             self._homeless.add(group.group_id)
-            self._untried.add(group.group_id)
+            if not self._poked:  # what has become free is offered to the older ones first
+                self._untried.add(group.group_id)
 
     def _forget_excess(self) -> list[Action]:
         """What is not given back everywhere yet is kept until it is."""

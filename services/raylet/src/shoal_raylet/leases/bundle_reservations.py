@@ -9,6 +9,7 @@ For a group that waits, what becomes free may be set aside before it is enough. 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from shoal_raylet.leases.resource_ledger import ResourceLedger
 
 #: Between prepare and commit, in seconds; a GCS that takes over from another one does so in less.
 COMMIT_WITHIN_S = 30.0
+#: Removed groups that are remembered.
+REMOVED_KEPT = 1_000
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class BundleReservations:
         self._reservations: dict[tuple[bytes, bytes], _Reservation] = {}
         #: What is set aside for a group, and until when.
         self._awaited: dict[bytes, tuple[ResourceSet, float]] = {}
+        #: Those of which all was given back, the oldest first: what is still said of them is old.
+        self._removed: OrderedDict[bytes, None] = OrderedDict()
 
     @noted
     def prepare(
@@ -51,6 +56,8 @@ class BundleReservations:
         key = (group_id, reservation_id)
         if key in self._reservations:
             return {}
+        if group_id in self._removed:
+            return sum(wanted.values(), ResourceSet()).to_units()
         for other_key, other in list(self._reservations.items()):
             if other.group_id == group_id and not other.committed and other.bundles.keys() & wanted.keys():
                 self._drop(other_key)
@@ -99,6 +106,9 @@ class BundleReservations:
                 self._drop(key)
         if not reservation_id:
             self.await_room(group_id, ResourceSet(), 0.0)
+            self._removed[group_id] = None
+            if len(self._removed) > REMOVED_KEPT:
+                self._removed.popitem(last=False)
 
     @explained
     def tick(self, now: float) -> None:
