@@ -106,6 +106,35 @@ def machine() -> Iterator[Machine]:
     shutil.rmtree(directory)
 
 
+def test_explain(machine: Machine) -> None:
+    machine.start_head()
+    code = """
+    @ray.remote(num_cpus=64)
+    def needs_much(): ...
+
+    @ray.remote
+    def needs(value): ...
+
+    @ray.remote(num_cpus=32)
+    class Large: ...
+
+    ray.init(address="auto", log_to_driver=False)
+    ref, actor = needs.remote(needs_much.remote()), Large.remote()
+    report(ref=ref.hex(), task=ref.task_id().hex(), actor=actor._actor_id.hex())
+    command()
+    """
+    with Driver(code, env=machine.environment) as driver:
+        ids = driver.report()
+        said = machine.done("explain", ids["ref"]).splitlines()
+        assert said[0] == f"ObjectRef({ids['ref']}) of needs is waiting for its arguments"
+        assert "of needs_much is waiting for a worker" in said[1]
+        assert "it waits for 64 CPU" in said[1]
+        assert machine.done("explain", ids["task"]).splitlines()[0] == said[0]
+        assert "of Large is pending creation" in machine.done("explain", ids["actor"])
+    assert "no process of the cluster owns" in machine.refused("explain", ids["ref"])
+    assert "is not the id of" in machine.misspelt("explain", "ab12")
+
+
 def test_a_cluster_outlives_its_drivers_and_goes_with_stop(machine: Machine) -> None:
     outside = f"shoal://127.0.0.1:{(gateway_port := free_port())}"
     said = machine.start_head("--labels=zone=a", f"--gateway-port={gateway_port}")

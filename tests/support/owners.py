@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from shoal._core.tasks import FunctionRecord
+from shoal._core.waits import UNKNOWN
 from shoal._net.connection import Connection
 from shoal._net.dialer import DirectDialer
 from shoal._owner.arguments import pack_arguments
 from shoal._owner.core_worker import CoreWorker
-from shoal._wire.peer_frames import TaskPush, TaskReplies, TaskReply
+from shoal._wire.peer_frames import TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import INLINE
 from shoal_common.channel import codec, frames
 from shoal_common.channel.frames import SchedulingClass
@@ -137,6 +138,9 @@ class Work:
     def on_caller_gone(self, worker_id: bytes) -> None: ...
     def on_raylet(self, message: Any) -> None: ...
     def on_raylet_lost(self) -> None: ...
+    def describe(self, task_id: bytes) -> WaitReport:
+        return WaitReport(UNKNOWN)
+
     def on_tick(self) -> None: ...
     def lend_cpu(self) -> None: ...
 

@@ -31,6 +31,7 @@ from shoal._api.actor_handles import ActorHandle, get_actor, kill
 from shoal._api.cluster import available_resources, cluster_resources, nodes
 from shoal._api.functions import RemoteFunction
 from shoal._api.options import ActorOptions, TaskOptions
+from shoal._core.explanation import Explanation
 from shoal._core.object_ref import ObjectRef
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
@@ -52,7 +53,9 @@ __all__ = [
     "method",
     "remote",
     # objects
+    "Explanation",
     "ObjectRef",
+    "explain",
     "get",
     "put",
     "wait",
@@ -206,6 +209,21 @@ def _start_for(refs: Any) -> Any:
         if isinstance(ref, ObjectRef):
             ref._check_session()
     return _current.connected()
+
+
+def explain(ref: ObjectRef[Any]) -> Explanation:
+    """What a ref waits for, and what that waits for in its turn, down to a resource, node, process or dependency; made
+    to be printed.
+
+    Owners, workers, raylets and the GCS are asked; who is silent is said to be, so this returns in 5 s at most. A
+    ``get`` says the same by itself, once, after ``SHOAL_EXPLAIN_AFTER_S`` seconds (30; 0 = never).
+
+    Raises: TypeError (not an ObjectRef), ValueError (of an earlier session).
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"explain() takes an ObjectRef, not {type(ref).__name__}")
+    ref._check_session()
+    return _current.connected().explaining.explain(ref)
 
 
 def _seconds(timeout: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -10,13 +11,17 @@ from typing import Any, NoReturn
 class TaskContext:
     """One running task or actor call; a driver's code runs without one."""
 
-    __slots__ = ("attempt", "exiting", "function", "function_name", "task_id", "task_name")
+    __slots__ = ("attempt", "exiting", "function", "function_name", "started", "task_id", "task_name", "thread")
 
-    def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int) -> None:
+    def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int, started: int = 0) -> None:
+        """``started``: in the time of ``time.perf_counter_ns``."""
         self.task_id = task_id
         self.task_name = task_name
         self.function_name = function_name
         self.attempt = attempt
+        self.started = started
+        #: In which it runs; a thread of the user's may have inherited the context.
+        self.thread = threading.get_ident()
         #: What runs; None until it is loaded.
         self.function: Any = None
         #: It has called ``exit_actor``: whatever it does after catching that, it is not answered.

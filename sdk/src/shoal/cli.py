@@ -9,12 +9,16 @@ import signal
 import sys
 from typing import Any
 
+from shoal import _current
 from shoal._launch import local_nodes as local
 from shoal._launch.daemons import await_end
 from shoal._launch.directories import root_directory
 from shoal._net.gcs.client import visiting
+from shoal._owner.explaining import state_of
+from shoal._session import session
 from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, token_for
 from shoal.exceptions import AuthenticationError
+from shoal_common import ids
 from shoal_common.auth import (
     DEFAULT_TOKEN_PATH,
     TOKEN_PATH_VARIABLE,
@@ -92,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show nodes, resources and actors")
     status.set_defaults(run=_status)
     status.add_argument(
+        "--address", type=_address, help="host:port of the GCS; default: SHOAL_ADDRESS, else what runs here"
+    )
+
+    explain = commands.add_parser("explain", help="say what an object, task or actor waits for")
+    explain.set_defaults(run=_explain_id)
+    explain.add_argument("id", type=_id, help="of an ObjectRef, task or actor, as it is printed: hexadecimal digits")
+    explain.add_argument(
         "--address", type=_address, help="host:port of the GCS; default: SHOAL_ADDRESS, else what runs here"
     )
 
@@ -196,8 +207,9 @@ def _stop(options: argparse.Namespace) -> int:
 # --- status ----------------------------------------------------------------------------------------
 
 
-def _status(options: argparse.Namespace) -> int:
-    address = (
+def _gcs_address(options: argparse.Namespace) -> str:
+    """Of the cluster that is meant. Raises: RuntimeError, ValueError."""
+    address: str = (
         options.address
         or os.environ.get(ADDRESS_VARIABLE)
         or next((cluster.gcs_address for cluster in local.running_clusters()), "")
@@ -206,6 +218,11 @@ def _status(options: argparse.Namespace) -> int:
         raise ValueError(f"{address} is a gateway, for drivers: name the GCS with --address=host:port")
     if not address:
         raise RuntimeError("nothing was started on this machine: name a cluster with --address=host:port")
+    return address
+
+
+def _status(options: argparse.Namespace) -> int:
+    address = _gcs_address(options)
     token = token_for(address)
     with visiting(address, token) as gcs:
         nodes, actors = gcs.nodes.list(), gcs.actors.list()
@@ -245,6 +262,31 @@ def _usage(nodes: list[Any]) -> str:
     return ": " + ", ".join(parts)
 
 
+# --- explain ---------------------------------------------------------------------------------------
+
+
+def _explain_id(options: argparse.Namespace) -> int:
+    address, wanted = _gcs_address(options), options.id
+    with visiting(address, token_for(address)) as gcs:
+        actor = next((each for each in gcs.actors.list() if each.actor_id == wanted), None)
+        node_ids = [node.node_id for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
+    if actor is not None:
+        print(f"Actor {wanted.hex()} of {actor.class_name} is {state_of(actor)}")
+        return 0
+    if len(wanted) == ids.ACTOR_LENGTH:
+        raise ValueError(f"the GCS knows no actor {wanted.hex()}")
+    object_id = wanted if len(wanted) == ids.OBJECT_LENGTH else ids.object_of_task(wanted, 0)
+    # Its owner is asked as any other driver would ask it.
+    with session.init(address=address, log_to_driver=False, logging_level="ERROR"):
+        explanation = _current.connected().explaining.find_and_explain(object_id, node_ids)
+    if explanation is None:
+        raise ValueError(
+            f"no process of the cluster owns {wanted.hex()}: it is no object's or task's id, or it is gone"
+        )
+    print(explanation)
+    return 0
+
+
 # --- arguments -------------------------------------------------------------------------------------
 
 
@@ -261,6 +303,16 @@ def _address(text: str) -> str:
             raise argparse.ArgumentTypeError(f"{part!r} is not host:port of a GCS")
         _port(port)
     return text
+
+
+def _id(text: str) -> bytes:
+    try:
+        value = bytes.fromhex(text.strip().removeprefix("ObjectRef(").removesuffix(")"))
+    except ValueError:
+        value = b""
+    if len(value) not in (ids.ACTOR_LENGTH, ids.TASK_LENGTH, ids.OBJECT_LENGTH):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of an object, task or actor")
+    return value
 
 
 def _json(text: str) -> dict[str, float]:

@@ -84,6 +84,26 @@ class TaskTimeoutError(ShoalError, TimeoutError):
         )
 
 
+class DeadlockError(ShoalError):
+    """Tasks and actor calls wait for each other's results in a circle, so that none can ever end.
+
+    Raised in the ``get`` that has closed the circle. ``cycle`` says how each of them waits for the next one, the last
+    for the first.
+    """
+
+    remedy = (
+        "Let one of them return without waiting (hand the ref on instead of calling get), make its method async and "
+        "await, or give the actor a larger max_concurrency."
+    )
+
+    def __init__(self, cycle: tuple[str, ...]) -> None:
+        super().__init__(cycle)
+        self.cycle = tuple(cycle)
+
+    def _message(self) -> str:
+        return f"These wait for each other: {'; '.join(self.cycle)}."
+
+
 # --- something under the user's code died ------------------------------------------------------------
 
 

@@ -12,9 +12,9 @@ from shoal import exceptions
 
 PUBLIC = {
     "shoal": """
-        ActorClass ActorHandle ObjectRef RemoteFunction actor available_resources cloudpickle cluster_resources
-        exceptions experimental get get_actor get_gpu_ids get_runtime_context init is_initialized job_config kill
-        method nodes put remote remote_function shutdown util wait
+        ActorClass ActorHandle Explanation ObjectRef RemoteFunction actor available_resources cloudpickle
+        cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
+        is_initialized job_config kill method nodes put remote remote_function shutdown util wait
     """,
     "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod exit_actor",
     "shoal.experimental": "get_local_object_locations get_object_locations",
@@ -38,15 +38,15 @@ PUBLIC = {
 ERRORS = """
     ActorAlreadyExistsError ActorClassInheritanceException ActorDiedError ActorError ActorHandleNotFoundError
     ActorPlacementGroupRemoved ActorUnavailableError ActorUnschedulableError AsyncioActorExit AuthenticationError
-    ChannelError ChannelTimeoutError CompiledGraphCapacityExceeded CrossLanguageError DirectTransportError
-    GatewayLostError GetTimeoutError LocalRayletDiedError NodeDiedError ObjectFetchTimedOutError ObjectFreedError
-    ObjectLostError ObjectReconstructionFailedError ObjectRefStreamEndOfStreamError ObjectStoreFullError
-    OufOfBandObjectRefSerializationException OutOfDiskError OutOfMemoryError OwnerDiedError PendingCallsLimitExceeded
-    PlasmaObjectNotAvailable RayActorError RayCgraphCapacityExceeded RayChannelError RayChannelTimeoutError
-    RayDirectTransportError RayError RaySystemError RayTaskError ReferenceCountingAssertionError RpcError
-    RuntimeEnvSetupError ShoalError ShoalSystemError StreamingGeneratorReplayInconsistentError TaskCancelledError
-    TaskError TaskPlacementGroupRemoved TaskTimeoutError TaskUnschedulableError UnserializableException
-    UserCodeException WorkerCrashedError
+    ChannelError ChannelTimeoutError CompiledGraphCapacityExceeded CrossLanguageError DeadlockError
+    DirectTransportError GatewayLostError GetTimeoutError LocalRayletDiedError NodeDiedError ObjectFetchTimedOutError
+    ObjectFreedError ObjectLostError ObjectReconstructionFailedError ObjectRefStreamEndOfStreamError
+    ObjectStoreFullError OufOfBandObjectRefSerializationException OutOfDiskError OutOfMemoryError OwnerDiedError
+    PendingCallsLimitExceeded PlasmaObjectNotAvailable RayActorError RayCgraphCapacityExceeded RayChannelError
+    RayChannelTimeoutError RayDirectTransportError RayError RaySystemError RayTaskError
+    ReferenceCountingAssertionError RpcError RuntimeEnvSetupError ShoalError ShoalSystemError
+    StreamingGeneratorReplayInconsistentError TaskCancelledError TaskError TaskPlacementGroupRemoved TaskTimeoutError
+    TaskUnschedulableError UnserializableException UserCodeException WorkerCrashedError
 """
 
 

@@ -287,6 +287,38 @@ class CollectGarbage(Message, tag=31):
     more, in a cycle of references, may be what keeps one of them alive."""
 
 
+class Explain(Message, tag=33):
+    """Process -> raylet: what does this wait for here? One of the two is given."""
+
+    request: int
+    #: Leases of this process; -1 = it is asked for an object.
+    class_key: int = -1
+    object_id: bytes = b""
+
+
+class Explained(Message, tag=34):
+    request: int
+    #: For humans.
+    text: str
+
+
+class OwnerFind(Message, tag=35):
+    """Process -> raylet -> its processes: who owns this object? Whoever does answers; others do not."""
+
+    request: int
+    object_id: bytes
+    #: Who asks, as the raylet passes it on.
+    asker: bytes = b""
+
+
+class OwnerFound(Message, tag=36):
+    """Owner -> raylet -> who has asked."""
+
+    request: int
+    asker: bytes
+    owner: WorkerAddress
+
+
 # --- local object store: process <-> raylet --------------------------------------------------------
 
 
@@ -521,6 +553,10 @@ RayletMessage = (
     | NodeFound
     | NodeLost
     | CollectGarbage
+    | Explain
+    | Explained
+    | OwnerFind
+    | OwnerFound
     | ObjectCreate
     | ObjectCreated
     | ObjectSeal

@@ -233,6 +233,11 @@ class ActorClient:
         place = list(self.in_flight).index(record.push.task_id)
         return RUNNING if place < self._concurrency else BEHIND
 
+    def find(self, task_id: bytes) -> TaskRecord | None:
+        """One that has not been answered."""
+        record = self.in_flight.get(task_id)
+        return record or next((each for each in self.queue if each.push.task_id == task_id), None)
+
     def name_of(self, record: TaskRecord) -> str:
         """For humans."""
         return f"{self.class_name}.{record.push.name}"

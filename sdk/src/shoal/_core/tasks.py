@@ -385,6 +385,22 @@ class TaskQueue:
             self._adjust_demand()
         return UNPLACED
 
+    def find(self, task_id: bytes) -> TaskRecord | None:
+        """One that waits for a worker, or was sent to one."""
+        for worker in self.workers.values():
+            if task_id in worker.in_flight:
+                return worker.in_flight[task_id]
+        return next((record for record in self.pending if record.push.task_id == task_id), None)
+
+    def worker_of(self, record: TaskRecord) -> LeasedWorker | None:
+        """To which it was sent."""
+        return next((worker for worker in self.workers.values() if record.push.task_id in worker.in_flight), None)
+
+    def place_of(self, task_id: bytes) -> int:
+        """How many wait before this one, which waits for a worker."""
+        ids = (record.push.task_id for record in self.pending)
+        return next((place for place, each in enumerate(ids) if each == task_id), 0)
+
     def name_of(self, record: TaskRecord) -> str:
         """For humans."""
         return record.push.name

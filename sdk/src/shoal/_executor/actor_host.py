@@ -44,6 +44,8 @@ class ActorHost:
         self.is_async = creation.is_async
         #: Its calls run in groups, not on the main thread.
         self.takes_calls = creation.is_async or creation.max_concurrency > 1 or bool(creation.concurrency_groups)
+        #: Of each group: calls at the same time.
+        self._limits = {"": creation.max_concurrency, **(creation.concurrency_groups or {})}
         self._groups: dict[str, Group] = {}
         self._methods: dict[str, Callable[..., Any]] = {}
         #: It ends: calls that come from now on are not begun. Here and below: under the core's lock.
@@ -51,11 +53,13 @@ class ActorHost:
         #: Calls taken and not answered.
         self._unanswered = 0
         self._all_answered = threading.Event()
+        #: Those calls, for ``waiting_call``.
+        self._taken: dict[bytes, TaskPush] = {}
 
     def construct(self, cls: type, args: Any, kwargs: dict[str, Any]) -> None:
         """Raises what the constructor raises."""
-        creation, runner = self._creation, self._runner
-        limits = {"": creation.max_concurrency, **(creation.concurrency_groups or {})}
+        runner = self._runner
+        limits = self._limits
         if self.is_async:
             for name, limit in limits.items():
                 self._groups[name] = LoopGroup(name, limit, runner.run_coroutine, self._answer, self._leaving)
@@ -118,12 +122,29 @@ class ActorHost:
             elif push.concurrency_group in self._groups:
                 by_group.setdefault(push.concurrency_group, []).append(push)
                 self._unanswered += 1
+                self._taken[push.task_id] = push
             else:
                 unknown = ValueError(f"{self.class_name} has no concurrency group {push.concurrency_group!r}")
                 reply = error_reply(self._core, self, push, unknown, time.perf_counter_ns())
                 self._core.peers.send(caller, TaskReplies([reply]))
         for name, calls in by_group.items():
             self._groups[name].start(caller, calls)
+
+    def waiting_call(self, task_id: bytes) -> tuple[TaskPush, list[bytes]] | None:
+        """A call of a group that has not begun, and those of which one must end before; there are none where there is
+        room for it. None = it has begun, or is not here. Caller holds the core's lock."""
+        push = self._taken.get(task_id)
+        running = dict(self._runner.running)
+        if push is None or task_id in running:
+            return None
+        name = push.concurrency_group
+        begun = [each for each in running if each in self._taken and self._taken[each].concurrency_group == name]
+        if self.is_async:
+            # A coroutine that waits in ``get``, and not by ``await``, holds up its whole event loop.
+            blocking = [each for each in begun if self._core.waits.of_task(each) is not None]
+            if blocking:
+                return push, blocking[:1]
+        return push, begun if len(begun) >= self._limits[name] else []
 
     def stop_call(self, task_id: bytes) -> None:
         """Cancel its coroutine, if it is one."""
@@ -135,6 +156,8 @@ class ActorHost:
         with self._core.lock:
             if replies:
                 self._core.borrowing.send_after_acks(caller, TaskReplies(replies))
+            for reply in replies:
+                self._taken.pop(reply.task_id, None)
             self._unanswered -= len(replies) or 1
             if not self._unanswered:
                 self._all_answered.set()

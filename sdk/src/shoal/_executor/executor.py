@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current
 from shoal._core.batches import MESSAGE_BYTES, reply_bytes
+from shoal._core.deadlines import BEHIND, RUNNING
+from shoal._core.waits import BLOCKED, UNKNOWN
 from shoal._executor.actor_host import ActorHost
 from shoal._executor.appearance import Appearance
 from shoal._executor.leaving import EXIT_ACTOR, Leaving
@@ -28,7 +30,7 @@ from shoal._executor.time_limits import Stopped
 from shoal._net.connection import Connection
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
-from shoal._wire.peer_frames import Recalled, TaskPush, TaskReplies, TaskReply
+from shoal._wire.peer_frames import Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.kinds import ExitKind
@@ -266,6 +268,35 @@ class Executor:
         if self._replies and time.monotonic() - self._first_reply_at > GATHER_S:
             self.flush_replies()
         return flushed or not idle or bool(self._replies)
+
+    # -- what is waited for -------------------------------------------------------------------------------
+
+    def describe(self, task_id: bytes) -> WaitReport:
+        """With the core's lock."""
+        pid = os.getpid()
+        running = self._runner.running.get(task_id)
+        if running is not None:
+            report = WaitReport(RUNNING, running.task_name, pid=pid)
+            report.for_s = (time.perf_counter_ns() - running.started) / 1e9
+            wait = self._core.waits.of_task(task_id)
+            objects = self._core.explaining.awaited(wait) if wait is not None else []
+            if wait is not None and objects:
+                report.state, report.objects, report.wait = BLOCKED, objects, wait.number
+                report.for_s = time.monotonic() - wait.since
+                report.certain = not wait.timed and (wait.all_needed or len(wait.entries) == 1)
+            return report
+        actor, main = self.actor, self._running
+        queued = actor.waiting_call(task_id) if actor is not None and actor.takes_calls else None
+        if queued is not None:
+            push, before = queued
+        else:
+            found = next((push for _, push in list(self._queue) if push.task_id == task_id), None)
+            if found is None:
+                return WaitReport(UNKNOWN, detail="it is on its way to its worker, or its answer is on its way back")
+            push, before = found, [] if main is None else [main.task_id]
+        name = push.name if actor is None else push.task_name or f"{actor.class_name}.{push.name}"
+        # A worker that waits in ``get`` hands back what it has not begun, unless it is an actor.
+        return WaitReport(BEHIND, name, pid=pid, behind=before, certain=actor is not None)
 
     # -- blocking -----------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from shoal._wire.peer_frames import TaskPush
+
 
 class Actor(Protocol):
     """The actor of this worker (see ``actor_host.ActorHost``)."""
@@ -20,6 +22,8 @@ class Actor(Protocol):
     def method(self, name: str) -> Callable[..., Any]: ...
 
     def stop_call(self, task_id: bytes) -> None: ...
+
+    def waiting_call(self, task_id: bytes) -> tuple[TaskPush, list[bytes]] | None: ...
 
     def close(self) -> None: ...
 

@@ -45,12 +45,15 @@ class Runner:
         #: The actor in this process, once its constructor has returned; None = it runs tasks.
         self.actor: Actor | None = None
         self.time_limits = leaving.time_limits
+        #: Tasks and calls that have begun and not ended.
+        self.running: dict[bytes, _context.TaskContext] = {}
 
     def run(self, caller: bytes, push: TaskPush) -> TaskReply | None:
         """A task or call, on this thread."""
         started = time.perf_counter_ns()
         received: list[ObjectRef[Any]] = []
-        context = self._context(push)
+        context = self._context(push, started)
+        self.running[push.task_id] = context
         token = _context.current_task.set(context)
         result: Any = None
         args: Any = ()
@@ -70,6 +73,7 @@ class Runner:
             reply = self._failed(push, error, started)
         finally:
             _context.current_task.reset(token)
+            self.running.pop(push.task_id, None)
         if push.time_left is not None:
             self.time_limits.ended(push)
         if reply is None or context.exiting:
@@ -89,7 +93,7 @@ class Runner:
         one. As ``run``."""
         started = time.perf_counter_ns()
         received: list[ObjectRef[Any]] = []
-        context = self._context(push)
+        context = self._context(push, started)
         _context.current_task.set(context)  # its asyncio task has a context of its own
         result: Any = None
         args: Any = ()
@@ -99,6 +103,8 @@ class Runner:
             async with room:
                 if push.time_left is not None:
                     self.time_limits.begin(push)
+                context.started = time.perf_counter_ns()
+                self.running[push.task_id] = context
                 method = context.function = self._function(push)
                 if push.args or push.args_object or push.refs:
                     args, kwargs = load_arguments(
@@ -110,6 +116,7 @@ class Runner:
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
             reply = self._failed(push, error, started)
+        self.running.pop(push.task_id, None)
         if push.time_left is not None:
             self.time_limits.ended(push)
         if reply is None or context.exiting:
@@ -155,7 +162,7 @@ class Runner:
             received.clear()
         return error
 
-    def _context(self, push: TaskPush) -> _context.TaskContext:
+    def _context(self, push: TaskPush, started: int) -> _context.TaskContext:
         """Of a task or call that begins now, which shows in how the process looks."""
         actor = self.actor
         name = push.name if actor is None else push.task_name or f"{actor.class_name}.{push.name}"
@@ -163,7 +170,7 @@ class Runner:
             self._appearance.show(name)
             if actor is None:
                 self._appearance.announce(name)
-        return _context.TaskContext(push.task_id, name, push.name, push.attempt)
+        return _context.TaskContext(push.task_id, name, push.name, push.attempt, started)
 
     def _function(self, push: TaskPush) -> Callable[..., Any]:
         if self.actor is not None:

@@ -339,6 +339,13 @@ class ActorSubmitter:
         if client.queue:
             client.flush(time.monotonic())
 
+    def find(self, task_id: bytes) -> tuple[ActorClient, TaskRecord] | None:
+        """A call that has not ended, and its actor. Caller holds the lock."""
+        for client in list(self._clients.values()):
+            if (record := client.find(task_id)) is not None:
+                return client, record
+        return None
+
     # -- port of the clients ----------------------------------------------------------------------------
 
     def has_room(self, client: ActorClient) -> bool:

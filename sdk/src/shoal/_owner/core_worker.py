@@ -16,6 +16,7 @@ from shoal._net.connection import Connection
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.calls import Calls
+from shoal._owner.explaining import Explaining
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
 from shoal._owner.process import Process
@@ -25,8 +26,10 @@ from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
 from shoal._wire.peer_frames import (
     AddBorrower,
+    AskWait,
     BorrowerAdded,
     GetValue,
+    LookForDeadlock,
     PushTasks,
     Recall,
     Recalled,
@@ -34,9 +37,11 @@ from shoal._wire.peer_frames import (
     StopTasks,
     TaskPush,
     TaskReplies,
+    TellWait,
     ValueLost,
     ValuePending,
     ValueReady,
+    WaitReport,
 )
 from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common.channel import frames
@@ -57,6 +62,9 @@ class Executor(Protocol):
         """From this node's raylet."""
 
     def on_raylet_lost(self) -> None: ...
+
+    def describe(self, task_id: bytes) -> WaitReport:
+        """What a task or call that was sent here waits for."""
 
     def on_tick(self) -> bool:
         """Time has passed; without the lock. Tells whether something may be due soon."""
@@ -83,6 +91,7 @@ class CoreWorker(Process):
         self.recovery.run_again = self._run_again
         self._futures = Futures(self.waiting, self.values)
         self._garbage = GarbageCollection()
+        self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors)
         self._executor: Executor | None = None
         self._next_tick = 0.0
         borrowing, calls, tasks, store, questions = self.borrowing, self._calls, self.tasks, self.store, self.questions
@@ -97,6 +106,9 @@ class CoreWorker(Process):
             AddBorrower: borrowing.on_add,
             BorrowerAdded: lambda _, message: borrowing.on_added(message),
             RemoveBorrower: borrowing.on_remove,
+            AskWait: explaining.on_ask,
+            TellWait: lambda _, message: explaining.on_answer(message.request, message.report),
+            LookForDeadlock: lambda _, message: explaining.on_look(message),
         }
         self._from_raylet: dict[type, Callable[[bytes, Any], None]] = {
             frames.ObjectCreated: lambda _, message: store.on_answer(message),
@@ -112,6 +124,9 @@ class CoreWorker(Process):
             frames.NodeFound: lambda _, message: self.raylets.on_found(message),
             frames.NodeLost: lambda _, message: self._on_node_lost(message),
             frames.CollectGarbage: lambda _, __: self._garbage.begin(),
+            frames.OwnerFind: explaining.on_owner_wanted,
+            frames.OwnerFound: lambda _, message: explaining.on_answer(message.request, message.owner),
+            frames.Explained: lambda _, message: explaining.on_answer(message.request, message),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
         }
@@ -136,6 +151,7 @@ class CoreWorker(Process):
         self._executor = executor
         self.blocking = executor.blocking
         self.lend_cpu = executor.lend_cpu
+        self.explaining.describe_task = executor.describe
         self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message.tasks)
         self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
         self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
@@ -257,6 +273,7 @@ class CoreWorker(Process):
             self._next_tick = now + 0.05
             with self.lock:
                 self.tasks.on_tick(now)
+            self.explaining.on_tick(now)
         return busy or self.tasks.leases_idle()
 
     # -- end ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from shoal._net.peers import Peers
 from shoal._net.questions import Questions
 from shoal._net.raylets import Raylets
 from shoal._net.reactor import Reactor
+from shoal._owner.waits import Waits
 from shoal._store.client import StoreClient
 from shoal._store.local import LocalStore
 from shoal._store.remote import RemoteStore
@@ -91,6 +92,7 @@ class Process(ABC):
         self.reactor = Reactor()
         self.table = ObjectTable()
         self.lineage = Lineage()
+        self.waits = Waits()
         listener = tcp.listen(listen_host, 0) if listen_host else None
         port = listener.getsockname()[1] if listener is not None else 0
         self.address = address or WorkerAddress(node_id, worker_id, socket_path, host if port else "", port)

@@ -45,6 +45,8 @@ class TaskSubmitter:
         self._calls = calls
         self._queues: dict[SchedulingClass, TaskQueue] = {}
         self._by_key: list[TaskQueue] = []
+        #: Those whose arguments are still pending.
+        self._unready: dict[bytes, TaskRecord] = {}
         self._lease_queue: dict[bytes, TaskQueue] = {}
         self._by_worker: dict[bytes, tuple[TaskQueue, LeasedWorker]] = {}
 
@@ -92,11 +94,14 @@ class TaskSubmitter:
             self._enqueue(record)
         else:
             record.unready = True
+            self._unready[record.push.task_id] = record
 
     def _enqueue(self, record: TaskRecord) -> None:
+        if record.unready:
+            record.unready = False
+            self._unready.pop(record.push.task_id, None)
         if record.late:
             return  # it did not live to see its arguments
-        record.unready = False
         if record.references is not None:
             resolved = resolve_arguments(self._process, record.references)
             if not isinstance(resolved, list):
@@ -106,6 +111,16 @@ class TaskSubmitter:
             record.size = push_bytes(record.push)
         assert record.queue is not None
         record.queue.add(record)
+
+    def find(self, task_id: bytes) -> tuple[TaskQueue, TaskRecord] | None:
+        """One that has not ended, and the queue that it is in or comes to."""
+        unready = self._unready.get(task_id)
+        if unready is not None and unready.queue is not None:
+            return unready.queue, unready
+        for queue in self._by_key:
+            if (record := queue.find(task_id)) is not None:
+                return queue, record
+        return None
 
     # -- port of the queues -----------------------------------------------------------------------------
 
@@ -298,6 +313,7 @@ class TaskSubmitter:
         """The session ends: nobody waits for any task any more."""
         for queue in self._by_key:
             queue.forget_all()
+        self._unready.clear()
         self._by_worker.clear()
         self._lease_queue.clear()
 

@@ -183,7 +183,7 @@ class Waiting:
                 if not waiting or any(entry.state == ERROR for entry in entries):
                     return
                 waiter.remaining = len(waiting)
-            if not self.block(waiter, timeout, waiting):
+            if not self.block(waiter, timeout, waiting, all_needed=True):
                 missing = next((entry for entry in entries if entry.state == PENDING), None)
                 if missing is not None:
                     raise exceptions.GetTimeoutError(
@@ -215,7 +215,7 @@ class Waiting:
                     for entry in coming:
                         watcher.ready(entry)
                 if waiter.remaining > 0 and (waiting or coming):
-                    self.block(waiter, timeout, waiting + coming)
+                    self.block(waiter, timeout, waiting + coming, all_needed=False)
             finally:
                 with process.lock:
                     self._unwatch(entries + coming, watcher)
@@ -235,9 +235,12 @@ class Waiting:
         chosen = set(found)
         return [refs[i] for i in found], [ref for i, ref in enumerate(refs) if i not in chosen]
 
-    def block(self, waiter: Waiter, timeout: float | None, entries: list[ObjectEntry]) -> bool:
+    def block(self, waiter: Waiter, timeout: float | None, entries: list[ObjectEntry], *, all_needed: bool) -> bool:
         """Wait for ``entries`` without the lock. A task that does so lends its CPU, unless all that it waits for is the
-        word of other owners, which may have had the values for long. Raises: ShoalSystemError with the lock."""
+        word of other owners, which may have had the values for long.
+
+        Raises: ShoalSystemError with the lock, DeadlockError.
+        """
         process = self._process
         if process.lock.held():
             raise exceptions.ShoalSystemError(
@@ -245,10 +248,18 @@ class Waiting:
                 "perhaps as the finalizer (__del__) of an object that was collected just now"
             )
         process.flush()
-        if process.blocking is not None:
-            with process.blocking(OWNER_ANSWERS_S if all(map(_may_be_made, entries)) else 0.0):
-                return process.reactor.wait(waiter, timeout)
-        return process.reactor.wait(waiter, timeout, brief=len(entries) == 1)
+        wait = process.waits.begin(waiter, entries, timeout is not None, all_needed)
+        try:
+            if process.blocking is not None:
+                with process.blocking(OWNER_ANSWERS_S if all(map(_may_be_made, entries)) else 0.0):
+                    ended = process.reactor.wait(waiter, timeout)
+            else:
+                ended = process.reactor.wait(waiter, timeout, brief=len(entries) == 1)
+        finally:
+            process.waits.end(wait)
+        if wait.error is not None:
+            raise wait.error
+        return ended
 
     def _watch_all(self, entries: list[ObjectEntry], watcher: Watcher) -> list[ObjectEntry]:
         """Those that are still pending when all have been asked for."""

@@ -174,6 +174,53 @@ class RemoveBorrower(Message, tag=108):
     counts: list[int]
 
 
+class WaitReport(msgspec.Struct, array_like=True, gc=False):
+    """What an object waits for, as its owner knows; or a task or call, as the process knows that was sent it."""
+
+    #: One of the words of ``_core.waits``.
+    state: str
+    #: Function, or class and method; empty = it is no task's.
+    name: str = ""
+    #: For humans: what else is known.
+    detail: str = ""
+    #: The task that makes the object.
+    task_id: bytes = b""
+    #: Who was sent that task, and knows more about it.
+    at: WorkerAddress | None = None
+    pid: int = 0
+    #: In this state, in seconds; negative = not known.
+    for_s: float = -1.0
+    #: Number of the wait in that process, when it waits in ``get`` or ``wait``.
+    wait: int = 0
+    #: It waits for these: each of them, or (``certain`` is False) perhaps for only some.
+    objects: list[RefWire] = []
+    #: It waits until one of these tasks has ended, which run in the same process.
+    behind: list[bytes] = []
+    #: Nothing else ends its waiting, as a timeout does.
+    certain: bool = True
+
+
+class AskWait(Message, tag=111):
+    """Process -> process: what does this object, or this task, wait for? Answered by ``TellWait``."""
+
+    request: int
+    #: One that the asked process owns; empty: it is asked for a task.
+    object_id: bytes
+    #: One that it was sent.
+    task_id: bytes = b""
+
+
+class TellWait(Message, tag=112):
+    request: int
+    report: WaitReport
+
+
+class LookForDeadlock(Message, tag=113):
+    """Process -> process: your wait ``wait`` seems to be part of a cycle. See whether it is, and end it then."""
+
+    wait: int
+
+
 PeerMessage = (
     PushTasks
     | TaskReplies
@@ -187,4 +234,7 @@ PeerMessage = (
     | AddBorrower
     | BorrowerAdded
     | RemoveBorrower
+    | AskWait
+    | TellWait
+    | LookForDeadlock
 )

@@ -44,7 +44,7 @@ from shoal_raylet.leases.memory_policy import Victim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import SchedulerAnswer
 from shoal_raylet.leases.worker_leases import WorkerLeases
-from shoal_raylet.leases.worker_pool import Worker, WorkerPool
+from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
@@ -103,6 +103,9 @@ class Node:
             frames.FunctionGet: self._function_get,
             frames.FlushLogs: self._flush_logs,
             frames.NodeFind: self._node_find,
+            frames.Explain: self._explain,
+            frames.OwnerFind: self._owner_find,
+            frames.OwnerFound: lambda _, message: self.peers.send(message.asker, message),
         }
 
     def start(self) -> None:
@@ -233,6 +236,20 @@ class Node:
         node = await self.directory.find(message.node_id)
         host, port = (node.host, node.channel_port) if node is not None else ("", 0)
         connection.send(frames.NodeFound(message.request, host, port))
+
+    def _explain(self, connection: Connection, message: frames.Explain) -> None:
+        if message.object_id:
+            text = self.store.explain(message.object_id)
+        else:
+            starting = sum(worker.state is WorkerState.STARTING for worker in self.pool.workers.values())
+            text = self.leases.explain(connection.worker_id, message.class_key, starting, self._loop.time())
+        connection.send(frames.Explained(message.request, text))
+
+    def _owner_find(self, connection: Connection, message: frames.OwnerFind) -> None:
+        for hello in self.peers.hellos():
+            if hello.role in ("driver", "worker"):
+                asked = frames.OwnerFind(message.request, message.object_id, connection.worker_id)
+                self.peers.send(hello.worker_id, asked)
 
     # --- other nodes (directory) ---
 

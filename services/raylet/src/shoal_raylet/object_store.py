@@ -270,6 +270,21 @@ class ObjectStore:
         finally:
             self._unreadable.pop(entry.object_id, None)
 
+    def explain(self, object_id: bytes) -> str:
+        """What has become of an object at this node, for humans."""
+        entry = self.index.find(object_id)
+        if entry is None:
+            return "there is no copy, and none is on its way"
+        if entry.sealed and entry.offset is not None and not entry.arriving:
+            return "there is a copy"
+        if problem := self._problem(object_id):
+            return problem
+        if entry.arriving and entry.home and entry.blob is None:
+            return f"it is looked for, waits for room, or is on its way, from node {entry.home.hex()}"
+        if entry.blob is not None:
+            return f"it is spilled in {entry.blob.key}{', and is being restored' if entry.arriving else ''}"
+        return "it is being written"
+
     def _problem(self, object_id: bytes) -> str:
         """What keeps an object from coming here, as far as it is known; "" = nothing does."""
         return self._unreadable.get(object_id) or self.exchange.fetcher.problem(object_id)

@@ -698,3 +698,38 @@ def test_no_more_are_granted_here_than_a_scheduler_has_placed_here() -> None:
     assert asked(node.demand(b"A", 4, strategy="SPREAD")) == [4]
     assert len(granted(node.answer(b"A", to(NODE, 1)))) == 1
     assert len(granted(node.answer(b"A", to(NODE, 2)))) == 2
+
+
+# -- in words ----------------------------------------------------------------------------------------------------
+
+
+def test_why_a_lease_is_not_granted_yet() -> None:
+    node = Node(CPU=2)
+    node.demand(b"A", 2)
+    node.demand(b"B", 1)
+    node.pass_time(1.5)
+    told = node.leases.explain(b"B", 1, 0, node.now)
+    assert told == "it waits for 1 CPU for 1.5 s: 1 CPU more must become free here, where 2 leases are held"
+    assert node.leases.explain(b"A", 1, 0, node.now) == "nothing is waited for here"
+    assert node.leases.explain(b"C", 1, 0, node.now) == "nothing is waited for here"
+
+
+def test_why_a_lease_waits_for_a_process() -> None:
+    node = Node(workers=0, CPU=2)
+    node.demand(b"A", 1)
+    assert "there is room, and 3 worker processes are starting" in node.leases.explain(b"A", 1, 3, node.now)
+
+
+def test_why_a_lease_will_never_be_granted_here() -> None:
+    node = Node(CPU=2)
+    node.demand(b"A", 1, CPU=8)
+    assert "it waits for 8 CPU" in node.leases.explain(b"A", 1, 0, node.now)
+    assert "lacks 6 CPU" in node.leases.explain(b"A", 1, 0, node.now)
+    node.answer(b"A", no("no node has 8 CPU"))
+    assert node.leases.explain(b"A", 1, 0, node.now).endswith("no node has 8 CPU")
+
+
+def test_why_a_lease_in_a_placement_group_waits() -> None:
+    node = Node(CPU=2)
+    node.demand(b"A", 1, strategy=f"group:{b'g'.hex() * 16}")
+    assert "no bundle of its placement group is reserved here" in node.leases.explain(b"A", 1, 0, node.now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shoal._net.gcs.errors import NotFound
@@ -57,6 +58,15 @@ class Groups:
         except NotFound:
             return None
         return _record(response.group)
+
+    def begin_wait(self, group_id: bytes, done: Callable[[GroupRecord | None, Exception | None], None]) -> None:
+        """Its state now; returns at once. ``done`` is called in a thread of gRPC's; NotFound is an error."""
+
+        def answered(response: gcs_pb2.WaitPlacementGroupResponse | None, error: Exception | None) -> None:
+            done(None if response is None else _record(response.group), error)
+
+        request = gcs_pb2.WaitPlacementGroupRequest(group_id=group_id)
+        self._gcs.call_async("PlacementGroup", "WaitPlacementGroup", request, answered, timeout_s=_ANSWER_S)
 
     def named(self, name: str, namespace: str) -> GroupRecord:
         """Raises: NotFound."""

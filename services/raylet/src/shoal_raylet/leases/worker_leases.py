@@ -366,6 +366,27 @@ class WorkerLeases:
         owed = sum(demand.owed for demand in timed)
         return sum(demand.owed * demand.mean_task_us for demand in timed) // owed if owed else 0
 
+    def explain(self, owner: bytes, class_key: int, starting: int, now: float) -> str:
+        """Why what is owed has not been granted, for humans. ``starting``: worker processes that are not up yet."""
+        demand = self._demands.get((owner, class_key))
+        if demand is None or not demand.owed:
+            return "nothing is waited for here"
+        needs = _amounts(demand.resources.to_units())
+        since = f"it waits for {needs} for {now - demand.waiting_since:.1f} s"
+        if demand.infeasible_since is not None:
+            return f"{since}: {demand.infeasible_reason}"
+        if not demand.grantable(self.alone):
+            if demand.strategy.group_id and demand.impossible:
+                return f"{since}: no bundle of its placement group is reserved here"
+            return f"{since}: {self._why_not_here(demand)}" if demand.impossible else f"{since}: a scheduler is asked"
+        lacking = demand.resources.missing_from(self._ledger.available)
+        if lacking:
+            busy = sum(not self._is_blocked(lease) for lease in self._leases.values())
+            return f"{since}: {_amounts(lacking)} more must become free here, where {busy} leases are held"
+        if starting:
+            return f"{since}: there is room, and {starting} worker processes are starting"
+        return f"{since}: there is room, and others are before it"
+
     # --- inside ---
 
     def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]]) -> Demand | None:
