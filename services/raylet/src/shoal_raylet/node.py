@@ -361,7 +361,7 @@ class Node:
         if worker.address is None:
             text = f"{reason.detail}. {tail}".strip()
             log.warning("worker_did_not_start", worker_id=worker_id.hex(), reason=text)
-            self._execute(self.pool.start_failed(text, self._loop.time()))
+            self._execute(self.pool.start_failed(worker, text, self._loop.time()))
         else:
             self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail, reason.shared_blame))
             self.actors.worker_lost(worker_id)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from shoal_common.channel import frames
-from shoal_raylet.actions import AskWorkerToExit, KillWorker, ManyWorkers, StartWorker, WorkersUnstartable
+from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, ManyWorkers, StartWorker, WorkersUnstartable
 from shoal_raylet.leases.worker_pool import IDLE_EXIT_S, MANY, MAX_STARTING, WorkerPool, WorkerState
 
 JOB, OTHER = b"job1", b"job2"
@@ -115,8 +115,9 @@ def test_failed_starts_back_off_and_are_told_after_several() -> None:
     for _ in range(4):
         (action,) = pool.balance(1, now)
         assert isinstance(action, StartWorker)
-        pool.gone(action.worker_id)
-        told += pool.start_failed("ImportError", now)
+        worker = pool.gone(action.worker_id)
+        assert worker is not None
+        told += pool.start_failed(worker, "ImportError", now)
         assert pool.balance(1, now) == []
         deadline = pool.next_deadline(1)
         assert deadline is not None and deadline > now
@@ -127,11 +128,31 @@ def test_failed_starts_back_off_and_are_told_after_several() -> None:
 
 def test_a_start_that_succeeds_ends_the_backoff() -> None:
     pool = make_pool()
-    for _ in range(3):
-        pool.start_failed("x", 0.0)
-    pool.balance(1, 10.0)
-    pool.registered(b"w1", 1, None, 10.0)
-    assert pool.start_failed("x", 10.0) == []
+    for now in (0.0, 1.0, 2.0):
+        assert fail(pool, pool.balance(1, now), now) == []
+    (start,) = pool.balance(1, 10.0)
+    assert isinstance(start, StartWorker)
+    pool.registered(start.worker_id, 1, None, 10.0)
+    assert fail(pool, pool.balance(2, 11.0), 11.0) == []
+
+
+def test_starts_that_fail_together_are_one_failure() -> None:
+    pool = make_pool()
+    assert fail(pool, pool.balance(10, 0.0), 1.0) == []
+    assert fail(pool, pool.balance(10, 2.0), 3.0) == []
+    assert fail(pool, pool.balance(10, 4.0), 5.0) == []
+    assert fail(pool, pool.balance(10, 6.0), 7.0) == [WorkersUnstartable("x")]
+
+
+def fail(pool: WorkerPool, starts: list[Action], now: float) -> list[Action]:
+    """All these starts."""
+    told = []
+    for start in starts:
+        assert isinstance(start, StartWorker)
+        worker = pool.gone(start.worker_id)
+        assert worker is not None
+        told += pool.start_failed(worker, "x", now)
+    return told
 
 
 def test_a_worker_that_ends_is_not_used() -> None:

@@ -10,6 +10,7 @@ ready, so that the first task of a job and an actor need not wait for a process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -89,6 +90,7 @@ class WorkerPool:
         #: How many are told as many next.
         self._warn_at = max(MANY, MANY_PER_CPU * soft_limit)
         self._failures = 0
+        self._failed_at = -math.inf
         self._start_not_before = 0.0
 
     # --- events ---
@@ -150,8 +152,12 @@ class WorkerPool:
         return worker
 
     @noted
-    def start_failed(self, reason: str, now: float) -> list[Action]:
-        """A process ended before it registered."""
+    def start_failed(self, worker: Worker, reason: str, now: float) -> list[Action]:
+        """Its process ended before it registered."""
+        # Those that were under way together have failed together, as when the template dies that was to fork them.
+        if worker.since <= self._failed_at:
+            return []
+        self._failed_at = now
         self._failures += 1
         self._start_not_before = now + min(_FIRST_BACKOFF_S * 2 ** (self._failures - 1), _MAX_BACKOFF_S)
         if self._failures < MAX_START_FAILURES:
