@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos fuzz lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos soak fuzz lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ MINUTES ?= 10
 fuzz: $(STAMP) ## run the tests with random histories again and again, MINUTES=10; a failure prints how to repeat it
 	@files=$$(grep -rl --include='test_*.py' hypothesis tests/unit); end=$$(($$(date +%s) + 60 * $(MINUTES))); \
 	  while [ $$(date +%s) -lt $$end ]; do $(BIN)/pytest -q -m hypothesis $$files || exit 1; done
+
+# WHERE=embedded or WHERE=cluster: only there.
+WHERE ?=
+soak: $(STAMP) ## work of every kind for MINUTES=10 while something dies every few seconds
+	$(BIN)/python tests/chaos/soak/soak.py --minutes $(MINUTES) $(WHERE)
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check
