@@ -17,7 +17,7 @@ from shoal._net.connection import Connection
 from shoal._net.dialer import DirectDialer
 from shoal._owner.arguments import pack_arguments
 from shoal._owner.core_worker import CoreWorker
-from shoal._wire.peer_frames import TaskPush, TaskReplies, TaskReply, WaitReport
+from shoal._wire.peer_frames import PushTasks, TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import INLINE
 from shoal_common.channel import codec, frames
 from shoal_common.channel.frames import SchedulingClass
@@ -123,9 +123,9 @@ class Work:
         self.pushed: list[tuple[Connection, TaskPush]] = []
         self._changed = threading.Condition()
 
-    def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None:
+    def on_push(self, connection: Connection, message: PushTasks) -> None:
         with self._changed:
-            self.pushed += [(connection, task) for task in tasks]
+            self.pushed += [(connection, task) for task in message.tasks]
             self._changed.notify_all()
 
     def next(self) -> tuple[Connection, TaskPush]:

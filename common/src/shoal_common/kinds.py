@@ -46,3 +46,16 @@ class StoreErrorKind(enum.StrEnum):
     FETCH_TIMED_OUT = "fetch_timed_out"
     STORE_FULL = "store_full"
     OUT_OF_DISK = "out_of_disk"
+
+
+class BlobErrorKind(enum.StrEnum):
+    """Why a blob was not stored or read."""
+
+    NOT_FOUND = "not_found"
+    #: It is not as it was stored.
+    DAMAGED = "damaged"
+    OUT_OF_DISK = "out_of_disk"
+    #: The asker has no business with it.
+    REFUSED = "refused"
+    #: What keeps blobs does not answer, or not now.
+    AWAY = "away"

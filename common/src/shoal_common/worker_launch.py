@@ -34,6 +34,9 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     host: str
     #: Where the worker listens for peers of other nodes, on a free TCP port; empty = it does not.
     listen_host: str = ""
+    #: Where the worker of a durable actor appends to its log itself: all processes of the cluster are on this machine.
+    #: Empty = the log is made of blobs.
+    checkpoint_directory: str = ""
     #: Further environment variables for the process, e.g. {"OMP_NUM_THREADS": "1"}.
     env: dict[str, str] = {}
 

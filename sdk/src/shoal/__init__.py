@@ -26,7 +26,7 @@ from shoal import experimental as experimental
 from shoal import job_config as job_config
 from shoal import remote_function as remote_function
 from shoal import util as util
-from shoal._api.actor_classes import ActorClass, actor_class_of, method
+from shoal._api.actor_classes import ActorClass, actor_class_of, checkpoint, method
 from shoal._api.actor_handles import ActorHandle, get_actor, kill
 from shoal._api.cluster import available_resources, cluster_resources, nodes
 from shoal._api.functions import RemoteFunction
@@ -48,6 +48,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "RemoteFunction",
+    "checkpoint",
     "get_actor",
     "kill",
     "method",

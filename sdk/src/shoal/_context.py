@@ -44,6 +44,7 @@ class ProcessContext:
         self.actor_class: type | None = None
         self.actor_handle: bytes = b""
         self.incarnation = 0
+        self.durable = False
         #: Granted resources in units.
         self.resources: dict[str, float] = {}
         self.devices: dict[str, list[str]] = {}
@@ -51,6 +52,8 @@ class ProcessContext:
         self.strategy = ""
         #: Ends the actor from inside of its code; set by the executor.
         self.exit_actor: Callable[[], NoReturn] | None = None
+        #: Has the actor's state saved; set by the executor.
+        self.checkpoint: Callable[[], None] | None = None
 
 
 process = ProcessContext()

@@ -7,6 +7,7 @@ family                                 meaning
 ``WorkerCrashedError``,                the process, or the machine under it, died while the task ran
 ``NodeDiedError``, ``OutOfMemoryError``
 ``ActorError``                         ``ActorDiedError``: for good; ``ActorUnavailableError``: for the moment
+``CheckpointError``                    an actor's state was not stored, or cannot be restored
 ``ObjectLostError``                    the value cannot be had any more; its subclasses say why
 ``ObjectStoreFullError``,              there is no room for a value
 ``OutOfDiskError``
@@ -288,6 +289,10 @@ class ActorUnavailableError(ActorError):
         hex_id = actor_id.hex() if isinstance(actor_id, bytes) else actor_id
         what = f"The actor {hex_id} is unavailable: {error_message}."
         super().__init__(hex_id, f"{what} The task may or may not have been executed on the actor.")
+
+
+class CheckpointError(ShoalError):
+    """A checkpoint of an actor was not stored, or what is stored cannot be used."""
 
 
 class ActorAlreadyExistsError(ValueError, ShoalError):

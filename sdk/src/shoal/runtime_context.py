@@ -49,6 +49,16 @@ class RuntimeContext:
         task = _context.current_task.get()
         return task.attempt if task is not None else None
 
+    def get_idempotency_key(self) -> str | None:
+        """Of the running task or actor call: the same whenever Shoal runs it again, in a replay of a durable actor too,
+        and no other call has it. Give it to what must not be done twice outside of Shoal, which then drops a repeat.
+        An attempt after an exception (``retry_exceptions``) has another one in a durable actor, as it is another run
+        there; of anything else all attempts have the same. None in a driver."""
+        task = _context.current_task.get()
+        if task is None or not task.task_id:
+            return None
+        return f"{task.task_id.hex()}-{task.attempt}" if _context.process.durable else task.task_id.hex()
+
     def get_actor_id(self) -> str | None:
         return _context.process.actor_id.hex() or None
 

@@ -47,7 +47,7 @@ def run(config: WorkerConfig) -> None:
         listen_host=config.listen_host,
         tls=tls,
     )
-    executor = Executor(core, appearance)
+    executor = Executor(core, appearance, config.checkpoint_directory)
     core.serve(executor)
     _current.set_current(core)
     signals.install(executor.leaving.on_sigterm)

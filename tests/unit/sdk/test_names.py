@@ -12,7 +12,7 @@ from shoal import exceptions
 
 PUBLIC = {
     "shoal": """
-        ActorClass ActorHandle Explanation ObjectRef RemoteFunction actor available_resources cloudpickle
+        ActorClass ActorHandle Explanation ObjectRef RemoteFunction actor available_resources checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
         is_initialized job_config kill method nodes put remote remote_function shutdown util wait
     """,
@@ -38,7 +38,8 @@ PUBLIC = {
 ERRORS = """
     ActorAlreadyExistsError ActorClassInheritanceException ActorDiedError ActorError ActorHandleNotFoundError
     ActorPlacementGroupRemoved ActorUnavailableError ActorUnschedulableError AsyncioActorExit AuthenticationError
-    ChannelError ChannelTimeoutError CompiledGraphCapacityExceeded CrossLanguageError DeadlockError
+    ChannelError ChannelTimeoutError CheckpointError
+    CompiledGraphCapacityExceeded CrossLanguageError DeadlockError
     DirectTransportError GatewayLostError GetTimeoutError LocalRayletDiedError NodeDiedError ObjectFetchTimedOutError
     ObjectFreedError ObjectLostError ObjectReconstructionFailedError ObjectRefStreamEndOfStreamError
     ObjectStoreFullError OufOfBandObjectRefSerializationException OutOfDiskError OutOfMemoryError OwnerDiedError

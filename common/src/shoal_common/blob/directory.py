@@ -98,13 +98,20 @@ class DirectoryBlobStore:
         try:
             manifest = reader.manifest()
             manifest.end_of(key, offset, len(target))
-            checker = RangeChecker(key, manifest.parts(offset, len(target)))
-            filled = 0
-            while filled < len(target):
-                if not may_go_on():
-                    raise Cancelled(f"{key} is not needed any more")
-                with target[filled : filled + _STEP_BYTES] as step:
-                    filled += reader.read_into(step, offset + filled, checker)
+            _read_range(key, reader, manifest, target, offset, may_go_on)
+        finally:
+            reader.close()
+
+    def read(self, key: str, may_go_on: Callable[[], bool]) -> bytes:
+        """The whole blob, in the calling thread. Raises: as ``read_into``."""
+        check_key(key)
+        reader = BlobReader(key, self._path(key))
+        try:
+            manifest = reader.manifest()
+            whole = bytearray(manifest.size_bytes)
+            with memoryview(whole) as target:
+                _read_range(key, reader, manifest, target, 0, may_go_on)
+            return bytes(whole)
         finally:
             reader.close()
 
@@ -213,3 +220,15 @@ class DirectoryBlobStore:
                 key = path.relative_to(self._root).as_posix().removesuffix(_SUFFIX)
                 if key.startswith(prefix):
                     yield key, path
+
+
+def _read_range(
+    key: str, reader: BlobReader, manifest: Manifest, target: memoryview, offset: int, may_go_on: Callable[[], bool]
+) -> None:
+    checker = RangeChecker(key, manifest.parts(offset, len(target)))
+    filled = 0
+    while filled < len(target):
+        if not may_go_on():
+            raise Cancelled(f"{key} is not needed any more")
+        with target[filled : filled + _STEP_BYTES] as step:
+            filled += reader.read_into(step, offset + filled, checker)

@@ -34,8 +34,14 @@ class Blobs(Protocol):
         The contents are undefined when this raises, and checked as `BlobStore.get` describes when it returns.
         """
 
+    async def get(self, key: str) -> bytes:
+        """The whole blob, checked."""
+
     async def delete(self, keys: Sequence[str] = (), prefix: str = "") -> int:
         """Delete keys, and all that begins with a non-empty ``prefix``; returns how many there were."""
+
+    async def list(self, prefix: str = "") -> Sequence[BlobInfo]:
+        """All blobs whose key begins with ``prefix``, sorted by key."""
 
     async def close(self) -> None:
         """When no call is under way any more."""
@@ -60,9 +66,18 @@ class LocalBlobs:
         if len(target):
             await self._run(lambda may_go_on: self._store.read_into(key, target, offset, may_go_on))
 
+    async def get(self, key: str) -> bytes:
+        return await self._run(lambda may_go_on: self._store.read(key, may_go_on))
+
     async def delete(self, keys: Sequence[str] = (), prefix: str = "") -> int:
         try:
             return await self._store.delete(keys, prefix)
+        except OSError as error:
+            raise Unavailable(f"the directory of the blobs cannot be used: {error}") from error
+
+    async def list(self, prefix: str = "") -> Sequence[BlobInfo]:
+        try:
+            return await self._store.list(prefix)
         except OSError as error:
             raise Unavailable(f"the directory of the blobs cannot be used: {error}") from error
 

@@ -14,7 +14,7 @@ import struct
 
 import msgspec
 
-from shoal_common.kinds import ExitKind, RefusalKind, StoreErrorKind
+from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
 
 PROTOCOL_VERSION = 3
 
@@ -224,6 +224,8 @@ class CreateActor(Message, tag=22):
     devices: dict[str, list[str]]
     #: As in SchedulingClass: it names the placement group.
     strategy: str = ""
+    #: It keeps checkpoints: an earlier incarnation may have left some.
+    checkpoints: bool = False
 
 
 class ActorCreated(Message, tag=23):
@@ -529,6 +531,48 @@ class ObjectPart(Message, tag=73):
     error: StoreError | None = None
 
 
+# --- what an actor stores for its next process: worker -> raylet ----------------------------------------
+
+
+class CheckpointPut(Message, tag=90):
+    """Store a blob of this worker's actor, under a name of its own choice; it replaces one of the same name."""
+
+    request: int
+    name: str
+    data: bytes
+    #: Answer with the names that begin with this, as they are after the blob is stored; empty = with none.
+    then_list: str = ""
+
+
+class CheckpointGet(Message, tag=91):
+    request: int
+    name: str
+
+
+class CheckpointList(Message, tag=92):
+    request: int
+    prefix: str = ""
+
+
+class CheckpointDelete(Message, tag=93):
+    """Those that are not there are deleted already."""
+
+    request: int
+    names: list[str]
+
+
+class CheckpointDone(Message, tag=94):
+    """Raylet -> worker: the answer to each of them."""
+
+    request: int
+    #: None = it is done.
+    error: BlobErrorKind | None = None
+    #: What is wrong, for humans.
+    detail: str = ""
+    data: bytes = b""
+    names: list[str] = []
+
+
 RayletMessage = (
     LeaseDemand
     | LeaseGranted
@@ -581,4 +625,9 @@ RayletMessage = (
     | ObjectWritten
     | ObjectRead
     | ObjectPart
+    | CheckpointPut
+    | CheckpointGet
+    | CheckpointList
+    | CheckpointDelete
+    | CheckpointDone
 )

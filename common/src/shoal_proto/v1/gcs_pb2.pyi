@@ -673,6 +673,7 @@ class ActorSpec(google.protobuf.message.Message):
     HANDLE_FIELD_NUMBER: builtins.int
     OWNER_NODE_ID_FIELD_NUMBER: builtins.int
     ENFORCE_MEMORY_FIELD_NUMBER: builtins.int
+    CHECKPOINTS_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     job_id: builtins.bytes
     owner_id: builtins.bytes
@@ -695,6 +696,8 @@ class ActorSpec(google.protobuf.message.Message):
     """owner_node_id is the node of its creator: with it the owner dies"""
     enforce_memory: builtins.bool
     """enforce_memory: a process that grows beyond the memory in held is killed"""
+    checkpoints: builtins.bool
+    """checkpoints: it keeps checkpoints, from which its next process begins; they are deleted when it is dead"""
     @property
     def placement(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """placement is needed to place it (1 CPU by default)"""
@@ -721,10 +724,11 @@ class ActorSpec(google.protobuf.message.Message):
         handle: builtins.bytes = ...,
         owner_node_id: builtins.bytes = ...,
         enforce_memory: builtins.bool = ...,
+        checkpoints: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["held", b"held", "placement", b"placement"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "strategy", b"strategy"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "checkpoints", b"checkpoints", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "strategy", b"strategy"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorSpec: typing_extensions.TypeAlias = ActorSpec
@@ -1080,6 +1084,36 @@ class ReportActorStartedResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___ReportActorStartedResponse: typing_extensions.TypeAlias = ReportActorStartedResponse
+
+@typing.final
+class NoteCheckpointRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACTOR_ID_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
+    actor_id: builtins.bytes
+    incarnation: builtins.int
+    """incarnation that is about to store it"""
+    def __init__(
+        self,
+        *,
+        actor_id: builtins.bytes = ...,
+        incarnation: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "incarnation", b"incarnation"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___NoteCheckpointRequest: typing_extensions.TypeAlias = NoteCheckpointRequest
+
+@typing.final
+class NoteCheckpointResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___NoteCheckpointResponse: typing_extensions.TypeAlias = NoteCheckpointResponse
 
 @typing.final
 class BundleInfo(google.protobuf.message.Message):

@@ -540,6 +540,11 @@ class ActorServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportActorStartedRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportActorStartedResponse.FromString,
                 _registered_method=True)
+        self.NoteCheckpoint = channel.unary_unary(
+                '/shoal_proto.v1.ActorService/NoteCheckpoint',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.NoteCheckpointRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.NoteCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class ActorServiceServicer(object):
@@ -603,6 +608,14 @@ class ActorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteCheckpoint(self, request, context):
+        """NoteCheckpoint tells, before the first one is stored, that an actor whose spec does not say so keeps checkpoints.
+        Failure: idempotent. NOT_FOUND for an unknown or dead actor, FAILED_PRECONDITION for an earlier incarnation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ActorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -640,6 +653,11 @@ def add_ActorServiceServicer_to_server(servicer, server):
                     servicer.ReportActorStarted,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportActorStartedRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ReportActorStartedResponse.SerializeToString,
+            ),
+            'NoteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteCheckpoint,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.NoteCheckpointRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.NoteCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -833,6 +851,33 @@ class ActorService(object):
             '/shoal_proto.v1.ActorService/ReportActorStarted',
             shoal__proto_dot_v1_dot_gcs__pb2.ReportActorStartedRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.ReportActorStartedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ActorService/NoteCheckpoint',
+            shoal__proto_dot_v1_dot_gcs__pb2.NoteCheckpointRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.NoteCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

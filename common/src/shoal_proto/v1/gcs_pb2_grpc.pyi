@@ -259,6 +259,10 @@ class ActorServiceStub:
     """ReportActorStarted tells the outcome of one creation (raylet -> GCS).
     Failure: idempotent by (actor_id, incarnation); an older incarnation is ignored.
     """
+    NoteCheckpoint: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.NoteCheckpointRequest, shoal_proto.v1.gcs_pb2.NoteCheckpointResponse]
+    """NoteCheckpoint tells, before the first one is stored, that an actor whose spec does not say so keeps checkpoints.
+    Failure: idempotent. NOT_FOUND for an unknown or dead actor, FAILED_PRECONDITION for an earlier incarnation.
+    """
 
 @typing.type_check_only
 class ActorServiceAsyncStub(ActorServiceStub):
@@ -294,6 +298,10 @@ class ActorServiceAsyncStub(ActorServiceStub):
     ReportActorStarted: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ReportActorStartedRequest, shoal_proto.v1.gcs_pb2.ReportActorStartedResponse]  # type: ignore[assignment]
     """ReportActorStarted tells the outcome of one creation (raylet -> GCS).
     Failure: idempotent by (actor_id, incarnation); an older incarnation is ignored.
+    """
+    NoteCheckpoint: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.NoteCheckpointRequest, shoal_proto.v1.gcs_pb2.NoteCheckpointResponse]  # type: ignore[assignment]
+    """NoteCheckpoint tells, before the first one is stored, that an actor whose spec does not say so keeps checkpoints.
+    Failure: idempotent. NOT_FOUND for an unknown or dead actor, FAILED_PRECONDITION for an earlier incarnation.
     """
 
 class ActorServiceServicer(metaclass=abc.ABCMeta):
@@ -369,6 +377,16 @@ class ActorServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.ReportActorStartedResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ReportActorStartedResponse]]:
         """ReportActorStarted tells the outcome of one creation (raylet -> GCS).
         Failure: idempotent by (actor_id, incarnation); an older incarnation is ignored.
+        """
+
+    @abc.abstractmethod
+    def NoteCheckpoint(
+        self,
+        request: shoal_proto.v1.gcs_pb2.NoteCheckpointRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.NoteCheckpointResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.NoteCheckpointResponse]]:
+        """NoteCheckpoint tells, before the first one is stored, that an actor whose spec does not say so keeps checkpoints.
+        Failure: idempotent. NOT_FOUND for an unknown or dead actor, FAILED_PRECONDITION for an earlier incarnation.
         """
 
 def add_ActorServiceServicer_to_server(servicer: ActorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

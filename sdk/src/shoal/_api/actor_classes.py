@@ -235,6 +235,7 @@ def _start(
     is_async = definition.is_async
     concurrency = options.concurrency(is_async=is_async)
     groups = options.concurrency_groups or {}
+    _check_hooks(definition)
     for name, info in definition.methods.items():
         if info.concurrency_group and info.concurrency_group not in groups:
             raise unknown_group(definition.name, name, info.concurrency_group, list(groups))
@@ -252,6 +253,7 @@ def _start(
         max_pending_calls=options.max_pending_calls or -1,
         concurrency=concurrency + sum(groups.values()),
         concurrency_groups=list(groups),
+        durable=options.durable,
     )
     handle_payload = encode_state(state)
     creation = ActorCreation(
@@ -263,6 +265,10 @@ def _start(
         max_concurrency=concurrency,
         concurrency_groups=dict(groups) or None,
         is_async=is_async,
+        checkpoint_every=options.calls_per_checkpoint,
+        checkpoint_interval_s=options.checkpoint_interval_s or 0.0,
+        durable=options.durable,
+        restarts=options.restarts != 0,
         handle=handle_payload,
     )
     # The constructor's arguments live as long as the actor may be restarted: the client keeps them.
@@ -270,7 +276,12 @@ def _start(
     if packed is not None:
         creation.args, creation.buffers, creation.args_object = packed.pickled, packed.buffers, packed.args_object
     client = core.actors.client(
-        actor_id, definition.name, in_order=in_order, concurrency=state.concurrency, lifetime=None
+        actor_id,
+        definition.name,
+        in_order=in_order,
+        concurrency=state.concurrency,
+        lifetime=None,
+        durable=options.durable,
     )
     spec = ActorSpec(
         actor_id=actor_id,
@@ -280,13 +291,14 @@ def _start(
         name=options.name or "",
         namespace=namespace,
         detached=detached,
-        max_restarts=options.max_restarts or 0,
+        max_restarts=options.restarts,
         class_name=definition.name,
         placement=ResourceSet.of(options.placement()),
         held=ResourceSet.of(options.held()),
         enforce_memory=options.enforce_memory,
         strategy=strategy_of_actor(options, definition.name),
         handle=handle_payload,
+        checkpoints=options.keeps_checkpoints,
     )
 
     def complete(references: list[Argument] | None) -> ActorSpec:
@@ -300,6 +312,31 @@ def _start(
     else:
         core.actors.create(client, packed, complete)
     return handle
+
+
+def _check_hooks(definition: _ClassDefinition) -> None:
+    """Raises: TypeError for a class that has one of the two."""
+    hooks = [name for name in ("__shoal_checkpoint__", "__shoal_restore__") if name in definition.methods]
+    if len(hooks) == 1:
+        raise TypeError(
+            f"{definition.name} defines {hooks[0]} only: what __shoal_checkpoint__ returns is for __shoal_restore__"
+        )
+
+
+def checkpoint() -> None:
+    """From inside an actor: have its state saved, to be restored when its process has died.
+
+    The state is what the method ``__shoal_checkpoint__()`` returns, by default the ``__dict__``; the next process calls
+    the constructor and then ``__shoal_restore__(state)``. Saved is the state of this moment, and it is stored when this
+    returns. In a durable actor it is that at the end of the call, which is not answered before it is stored.
+
+    Raises: TypeError outside of an actor, and for a state that cannot be pickled: it names the attribute;
+    CheckpointError when it cannot be stored, and in an actor that is not restarted.
+    """
+    _current.current()  # raises where Shoal does not run
+    if not _context.process.actor_id or _context.process.checkpoint is None:
+        raise TypeError("shoal.checkpoint() is called outside of an actor")
+    _context.process.checkpoint()
 
 
 def exit_actor() -> None:

@@ -47,6 +47,7 @@ class HandleState(msgspec.Struct, array_like=True, frozen=True):
     concurrency: int
     #: Besides the default one.
     concurrency_groups: list[str]
+    durable: bool = False
 
 
 encode_state = msgspec.msgpack.Encoder().encode
@@ -110,6 +111,11 @@ class ActorMethod:
             if options.retry_exceptions is not None:
                 retry_exceptions = pickled_exceptions(options.retry_exceptions)
             timeout_s = timeout_s if options.timeout_s is None else options.timeout_s
+        if timeout_s is not None and state.durable:
+            raise ValueError(
+                f"{state.class_name}.{self._name}: timeout_s stops a call half-way, and then no replay could bring a "
+                "durable actor to the same state. Give get() a timeout, or have the method watch the time."
+            )
         if streaming:
             raise ValueError(
                 f"{state.class_name}.{self._name}: streaming the results of a generator is not supported yet. "
@@ -171,6 +177,7 @@ class ActorHandle:
             in_order=state.in_order,
             concurrency=state.concurrency,
             lifetime=lifetime,
+            durable=state.durable,
         )
 
     @property

@@ -85,6 +85,12 @@ def _not_implemented(instead: str, *harmless: Any) -> Rule:
     return Rule((), lambda name, value: refusal(name, value, (None, *harmless), instead), kept=False)
 
 
+def _seconds(name: str, value: float | None) -> str | None:
+    if value is None or 0 < value < float("inf"):
+        return None
+    return f"The keyword '{name}' only accepts None or a positive number of seconds."
+
+
 def _num_returns(_: str, value: int | str | None) -> str | None:
     if value in (None, "dynamic", "streaming"):
         return None
@@ -259,7 +265,10 @@ TASK: dict[str, Rule] = {
 
 ACTOR: dict[str, Rule] = {
     **COMMON,
+    "checkpoint_every": Rule(_INT, _count),
+    "checkpoint_interval_s": Rule(_NUMBER, _seconds),
     "concurrency_groups": Rule((list, dict, _NONE), _concurrency_groups),
+    "durable": Rule((bool,)),
     "enable_tensor_transport": _not_implemented(_TENSOR_TRANSPORT, False),
     "lifetime": Rule(_STR, _lifetime),
     "max_concurrency": Rule(_INT, _count),

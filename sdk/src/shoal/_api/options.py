@@ -18,6 +18,7 @@ from shoal_common.placement.strategy import Strategy
 
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_ASYNC_CONCURRENCY = 1000
+DEFAULT_CHECKPOINT_EVERY = 1000
 #: An accelerator type is a resource of which a node of that type has 1; a task takes this much of it.
 ACCELERATOR_TYPE_PREFIX = "accelerator_type:"
 ACCELERATOR_TYPE_SHARE = 0.001
@@ -177,8 +178,15 @@ class ActorOptions(_PlacedOptions):
     lifetime: str | None = None
     #: None = 1, or 1000 for an async actor.
     max_concurrency: int | None = None
-    #: -1 = no limit, here and in the next one.
-    max_restarts: int | None = 0
+    #: A checkpoint after so many calls; None and 0 = not for that, except that a durable actor without an interval has
+    #: DEFAULT_CHECKPOINT_EVERY for None.
+    checkpoint_every: int | None = None
+    #: A checkpoint so many seconds after the last one, if calls have run since.
+    checkpoint_interval_s: float | None = None
+    #: Each call runs once, whatever happens to the actor's process and node.
+    durable: bool = False
+    #: -1 = no limit, here and in the next one. None = no limit for an actor that keeps checkpoints, else 0.
+    max_restarts: int | None = None
     max_task_retries: int | None = 0
     #: Per handle; -1 and 0 = no limit.
     max_pending_calls: int | None = -1
@@ -190,12 +198,38 @@ class ActorOptions(_PlacedOptions):
         super().__post_init__()
         if self.get_if_exists and not self.name:
             raise ValueError("The actor name must be specified to use `get_if_exists`.")
+        if self.keeps_checkpoints and self.max_restarts == 0:
+            raise ValueError(
+                "durable, checkpoint_every and checkpoint_interval_s are for an actor that comes back after a crash, "
+                "and max_restarts=0 forbids that: leave it out (then it always comes back), or give a number"
+            )
+        if self.durable and self.allow_out_of_order_execution:
+            raise ValueError("A durable actor runs its calls in order: leave out allow_out_of_order_execution.")
         if self.object_store_memory is not None:
             warnings.warn(
                 "Setting 'object_store_memory' for actors is deprecated: it reserves nothing, objects are spilled.",
                 DeprecationWarning,
                 stacklevel=2,
             )
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """By itself; any actor that is restarted may have some taken by ``shoal.checkpoint()``."""
+        return self.durable or bool(self.checkpoint_every) or self.checkpoint_interval_s is not None
+
+    @property
+    def calls_per_checkpoint(self) -> int:
+        """0 = none is taken for that."""
+        if self.checkpoint_every is None and self.durable and self.checkpoint_interval_s is None:
+            return DEFAULT_CHECKPOINT_EVERY
+        return self.checkpoint_every or 0
+
+    @property
+    def restarts(self) -> int:
+        """-1 = no limit."""
+        if self.max_restarts is None:
+            return -1 if self.keeps_checkpoints else 0
+        return self.max_restarts
 
     def _is_default(self) -> bool:
         return not self._given().keys() - {"memory"}
@@ -212,9 +246,21 @@ class ActorOptions(_PlacedOptions):
     def concurrency(self, *, is_async: bool) -> int:
         """Calls that may run at the same time, outside of the concurrency groups.
 
-        Raises ``ValueError`` when calls may run at the same time and ``allow_out_of_order_execution=False`` was given.
+        Raises ``ValueError`` when calls may run at the same time and ``allow_out_of_order_execution=False`` was given,
+        or an option that needs them to run one after the other.
         """
         calls = self.max_concurrency or (DEFAULT_ASYNC_CONCURRENCY if is_async else 1)
+        if self.keeps_checkpoints and (is_async or calls > 1 or self.concurrency_groups):
+            kind = "An async actor" if is_async else "An actor with max_concurrency > 1 or concurrency groups"
+            if self.durable:
+                raise ValueError(
+                    f"{kind} cannot be durable: its calls have no one order in which they could run again. Make its "
+                    "methods plain ones that run one at a time, or leave out durable and call shoal.checkpoint()"
+                )
+            raise ValueError(
+                f"{kind} has no moment between two calls in which its state is whole: leave out checkpoint_every and "
+                "checkpoint_interval_s, and call shoal.checkpoint() where it is"
+            )
         if self.allow_out_of_order_execution is False and (is_async or calls > 1 or self.concurrency_groups):
             kind = "async" if is_async else "multi-threaded"
             raise ValueError(

@@ -21,6 +21,9 @@ from shoal_common.service.story import Story, noted
 WINDOW = 2_000
 #: After so many bytes of arguments it is looked whether the actor's process has room for more.
 PORTION_BYTES = 1024 * 1024
+#: When a durable actor's process ends so often, one after the other, before it has answered one and the same call, then
+#: it is taken not to survive that call, which fails.
+MAX_DEATHS = 5
 #: Calls are sent at once when the last sending is so long ago, else collected for the next one. Seconds.
 GATHER_S = 0.0005
 
@@ -75,7 +78,11 @@ class ActorClient:
         in_order: bool,
         window: int,
         lifetime: ObjectEntry | None = None,
+        durable: bool = False,
+        submitted: int = 0,
     ) -> None:
+        """``submitted``: the calls are numbered from the next number on; a durable actor knows them by these numbers,
+        which no earlier client of this process may have used."""
         self.actor_id = actor_id
         self.class_name = class_name
         #: Of the reference that counts the handles, which the creator owns; None = these handles do not count. It is
@@ -100,7 +107,14 @@ class ActorClient:
         self.queue: deque[TaskRecord] = deque()
         #: Sent and not answered, in order. Empty unless CONNECTED, or until the GCS has told what became of the actor.
         self.in_flight: dict[bytes, TaskRecord] = {}
-        self._submitted = 0
+        self._submitted = submitted
+        #: Its calls in flight are sent again whatever happens to it: it runs each once.
+        self.durable = durable
+        #: An exception has made a call run again, so that ``in_flight`` need not be in the order of submission.
+        self._repeated = False
+        #: The oldest unanswered call when its process last ended, and how often it was that.
+        self._suspect = b""
+        self._deaths = 0
         self.last_sent = 0.0
         #: This process made it, and it has handles.
         self.owned = False
@@ -162,7 +176,7 @@ class ActorClient:
         if self.state == DEAD:
             self._port.fail_call(self, record)
             return False
-        if self.state == RESTARTING and record.retries_left == 0:
+        if self.state == RESTARTING and record.retries_left == 0 and not self.durable:
             self._port.fail_call(self, record)
             return False
         self._submitted += 1
@@ -219,6 +233,7 @@ class ActorClient:
         record = self.in_flight.pop(task_id, None)
         if record is None or record.late or not (retriable and record.retry()):
             return record
+        self._repeated = True
         self._put_back(record)
         return None
 
@@ -246,6 +261,16 @@ class ActorClient:
         """A call that was late has ended, and is made once more."""
         self._port.renew(self, record)
         self._put_back(record)
+
+    @property
+    def answered(self) -> int:
+        """All calls up to this sequence are over."""
+        oldest = self.queue[0].push.sequence if self.queue else self._submitted + 1
+        if self._repeated:
+            oldest = min(oldest, *(record.push.sequence for record in self.in_flight.values()), oldest)
+        elif self.in_flight:
+            oldest = min(oldest, next(iter(self.in_flight.values())).push.sequence)
+        return oldest - 1
 
     def _put_back(self, record: TaskRecord) -> None:
         """Before all calls that were made after it: one of these may wait for its value."""
@@ -320,6 +345,11 @@ class ActorClient:
         records = list(self.in_flight.values())
         self.in_flight.clear()
         again: list[TaskRecord] = []
+        if self.durable and records:
+            again = records if self._may_go_on(records[0]) else records[1:]
+            for record in records[: len(records) - len(again)]:
+                self._port.fail_call(self, record)
+            records = []
         for record in records:
             if record.late:
                 if record.again:
@@ -331,6 +361,13 @@ class ActorClient:
                 self._port.fail_call(self, record)
         for record in reversed(again):
             self._put_back(record)
+
+    def _may_go_on(self, oldest: TaskRecord) -> bool:
+        """A durable actor's process has ended: whether its oldest unanswered call is sent once more."""
+        if oldest.push.task_id != self._suspect:
+            self._suspect, self._deaths = oldest.push.task_id, 0
+        self._deaths += 1
+        return self._deaths < MAX_DEATHS
 
     def forget_all(self) -> None:
         """Let go of every record."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shoal._executor.checkpoint import Keeper
 from shoal._executor.groups import Group, LoopGroup, ThreadGroup
 from shoal._executor.leaving import Leaving
 from shoal._executor.replies import error_reply
@@ -34,14 +35,18 @@ TERMINATE = "__ray_terminate__"
 class ActorHost:
     """The actor of this worker. ``construct`` makes the instance."""
 
-    def __init__(self, core: CoreWorker, runner: Runner, leaving: Leaving, creation: ActorCreation) -> None:
+    def __init__(
+        self, core: CoreWorker, runner: Runner, leaving: Leaving, creation: ActorCreation, keeper: Keeper
+    ) -> None:
         self._core = core
+        self._keeper = keeper
         self._runner = runner
         self._leaving = leaving
         self._creation = creation
         self.class_name = creation.class_name
         self.instance: Any = None
         self.is_async = creation.is_async
+        self.durable = creation.durable
         #: Its calls run in groups, not on the main thread.
         self.takes_calls = creation.is_async or creation.max_concurrency > 1 or bool(creation.concurrency_groups)
         #: Of each group: calls at the same time.
@@ -55,6 +60,10 @@ class ActorHost:
         self._all_answered = threading.Event()
         #: Those calls, for ``waiting_call``.
         self._taken: dict[bytes, TaskPush] = {}
+
+    def restore(self) -> None:
+        """After ``construct``: what an earlier incarnation has left. Raises as ``Keeper.begin``."""
+        self._keeper.begin(self.instance, self._runner)
 
     def construct(self, cls: type, args: Any, kwargs: dict[str, Any]) -> None:
         """Raises what the constructor raises."""
@@ -174,6 +183,7 @@ class ActorHost:
         """What has been answered is on its way."""
         for group in self._groups.values():
             group.flush()
+        self._keeper.drain()
 
     def wait_until_answered(self) -> None:
         """Until no call runs in a group, for ``SHUTDOWN_S`` at most; not from a call of the actor itself."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current
@@ -22,6 +23,7 @@ from shoal._core.deadlines import BEHIND, RUNNING
 from shoal._core.waits import BLOCKED, UNKNOWN
 from shoal._executor.actor_host import ActorHost
 from shoal._executor.appearance import Appearance
+from shoal._executor.checkpoint import Keeper, make_keeper
 from shoal._executor.leaving import EXIT_ACTOR, Leaving
 from shoal._executor.loading import Functions
 from shoal._executor.process_end import kill_descendants
@@ -30,7 +32,7 @@ from shoal._executor.time_limits import Stopped
 from shoal._net.connection import Connection
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
-from shoal._wire.peer_frames import Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
+from shoal._wire.peer_frames import PushTasks, Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.kinds import ExitKind
@@ -48,8 +50,10 @@ _MAIN_THREAD = threading.main_thread().ident or 0
 class Executor:
     """Queues, runs and answers. ``on_*`` run in the leading thread under the core's lock."""
 
-    def __init__(self, core: CoreWorker, appearance: Appearance) -> None:
+    def __init__(self, core: CoreWorker, appearance: Appearance, checkpoint_directory: str = "") -> None:
+        """``checkpoint_directory``: as in ``WorkerConfig``."""
         self._core = core
+        self._checkpoint_directory = checkpoint_directory
         self._appearance = appearance
         self.leaving = Leaving(core, self)
         self._functions = Functions(core)
@@ -76,12 +80,14 @@ class Executor:
         self._holds_cpu = True
         #: The actor in this process, once its constructor has returned.
         self.actor: ActorHost | None = None
+        #: Of an actor that keeps checkpoints by itself.
+        self._keeper: Keeper | None = None
         _context.process.exit_actor = self.leaving.exit_actor
 
     # -- from peers ---------------------------------------------------------------------------------
 
-    def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None:
-        caller = connection.peer_worker_id
+    def on_push(self, connection: Connection, message: PushTasks) -> None:
+        caller, tasks = connection.peer_worker_id, message.tasks
         self._runner.time_limits.arrived(tasks)
         actor, leaving = self.actor, self.leaving.begun
         if actor is not None and actor.takes_calls:
@@ -90,6 +96,8 @@ class Executor:
         if (self._waits_long and self._running is not None and actor is None) or leaving:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=leaving))
             return
+        if message.answered and self._keeper is not None:
+            self._keeper.caller_has(caller, message.answered)
         self._queue.extend([(caller, task) for task in tasks])
         self._prefetch(caller, tasks)
         self._wake()
@@ -140,6 +148,8 @@ class Executor:
         """Nobody waits for these any more. The raylet ends this worker if the caller held its lease."""
         if self.actor is None:
             self._queue = deque(item for item in self._queue if item[0] != worker_id)
+        elif self._keeper is not None:
+            self._keeper.caller_gone(worker_id)
 
     # -- from the raylet --------------------------------------------------------------------------------
 
@@ -216,15 +226,21 @@ class Executor:
             if self.actor is None:
                 self._appearance.restore_streams(now)
             self._appearance.flush_streams(wait=True)
-            with self._reply_lock:
-                self._replies.setdefault(caller, []).append(reply)
-                self._reply_bytes += reply_bytes(reply)
-                if not self._first_reply_at:
-                    self._first_reply_at = now
+            if reply is not None:
+                self._gather(caller, reply, now)
             if now - self._first_reply_at > GATHER_S or self._reply_bytes >= MESSAGE_BYTES:
                 self.flush_replies()
+            if self._keeper is not None:
+                self._keeper.after(now, self.flush_replies)
 
-    def _run(self, caller: bytes, push: TaskPush) -> TaskReply:
+    def _run(self, caller: bytes, push: TaskPush) -> TaskReply | None:
+        """None: nobody waits for an answer."""
+        keeper = self._keeper
+        if keeper is not None and keeper.durable:
+            todo = keeper.before(caller, push)
+            if not isinstance(todo, TaskPush):
+                return todo
+            push, _held = keeper.self_contained(todo, self._runner.home_of(caller))
         try:
             reply = self._runner.run(caller, push)
         except Stopped as stopped:  # the code had just ended
@@ -233,15 +249,32 @@ class Executor:
             self.leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
         if push.max_calls:
             self.leaving.count_run(caller, push)
+        if keeper is not None:
+            keeper.ran(caller, push, reply)
         return reply
 
     def run_queue(self) -> None:
         """From the main thread: what has arrived, and nothing else."""
         while self._queue:
             caller, push = self._queue.popleft()
-            self.reply_now(caller, [self._run(caller, push)])
+            reply = self._run(caller, push)
+            if reply is not None:
+                self._gather(caller, reply, time.monotonic())
+                self.flush_replies()
+
+    def keep_state(self) -> None:
+        """From the main thread, before the process ends in order."""
+        if self._keeper is not None:
+            self._keeper.leave(self.flush_replies)
 
     # -- replies ------------------------------------------------------------------------------------
+
+    def _gather(self, caller: bytes, reply: TaskReply, now: float) -> None:
+        with self._reply_lock:
+            self._replies.setdefault(caller, []).append(reply)
+            self._reply_bytes += reply_bytes(reply)
+            if not self._first_reply_at:
+                self._first_reply_at = now
 
     def reply_now(self, caller: bytes, replies: list[TaskReply]) -> None:
         with self._core.lock:
@@ -255,8 +288,14 @@ class Executor:
             self._first_reply_at = 0.0
             self._reply_bytes = 0
             # Under the lock, so that two flushing threads keep the order of the replies.
-            for caller, batch in replies.items():
-                self.reply_now(caller, batch)
+            if self._keeper is not None and self._keeper.durable:
+                self._keeper.release(partial(self._send, replies))
+            else:
+                self._send(replies)
+
+    def _send(self, replies: dict[bytes, list[TaskReply]]) -> None:
+        for caller, batch in replies.items():
+            self.reply_now(caller, batch)
 
     def on_tick(self) -> bool:
         """From the background thread: sends what has waited too long behind a task that turned out to be long. Tells
@@ -357,6 +396,16 @@ class Executor:
 
     # -- actors -------------------------------------------------------------------------------------
 
+    def _look_every(self, interval_s: float, keeper: Keeper) -> None:
+        """Also an actor that nobody calls takes its checkpoint when it is due."""
+
+        def look() -> None:
+            if keeper.is_due():
+                self.command(lambda: keeper.after(time.monotonic(), self.flush_replies))
+            self._core.reactor.call_later(interval_s, look)
+
+        self._core.reactor.call_later(interval_s, look)
+
     def _create_actor(self, message: frames.CreateActor) -> None:
         creation = actor_creation.decode(message.spec)
         process = _context.process
@@ -365,15 +414,22 @@ class Executor:
         process.actor_class_name = creation.class_name
         process.actor_handle = creation.handle
         process.incarnation = message.incarnation
+        process.durable = creation.durable
         self._appearance.become(creation.class_name)
-        host = ActorHost(self._core, self._runner, self.leaving, creation)
+        keeper = make_keeper(self._core, creation, message, self._checkpoint_directory)
+        process.checkpoint = keeper.checkpoint
+        host = ActorHost(self._core, self._runner, self.leaving, creation, keeper)
         error = self._runner.construct(creation, message, host)
         if not error:
             with self._core.lock:
-                self._runner.actor = self.actor = host
+                self.actor = host
+                if keeper.is_regular:
+                    self._keeper = keeper
                 self._appearance.announce(host.log_name())
                 if host.takes_calls:
                     for caller, push in self._queue:
                         host.start_calls(caller, [push])
                     self._queue.clear()
+            if creation.checkpoint_interval_s:
+                self._look_every(creation.checkpoint_interval_s, keeper)
         self._core.raylet.send(frames.ActorCreated(message.actor_id, message.incarnation, error))

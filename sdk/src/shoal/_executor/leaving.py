@@ -83,6 +83,7 @@ class Leaving:
             self._leave_when_unneeded(ExitKind.INTENDED_SYSTEM_EXIT, reason)
             return
         self._executor.run_queue()
+        self._executor.keep_state()
         actor.shut_down()
         self.exit(ExitKind.INTENDED_SYSTEM_EXIT, reason, 0)
 

@@ -19,6 +19,8 @@ from shoal_common import ids
 MAX_INLINED_BYTES = 10 * 1024 * 1024
 #: Larger values go there, too, while the caller leaves its replies unread.
 SMALL_BYTES = 1024
+#: Values of one reply of a durable actor, in bytes.
+MAX_DURABLE_BYTES = 64 * 1024 * 1024
 #: Of a pickled exception: those of a few replies in one message stay under the limit of that.
 MAX_ERROR_BYTES = 64 * 1024 * 1024
 
@@ -40,14 +42,14 @@ def result_reply(
         serialized = serialize(result, "the return value")
         if not serialized.buffers and not serialized.contained and _goes_along(core, caller, len(serialized.pickled)):
             return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
-        values = [_value(core, caller, push, 0, serialized, 0)]
+        values = [_value(core, actor, caller, push, 0, serialized, 0)]
     else:
         parts, error = _parts(result, push.num_returns)
         if error is not None and _retriable(push, error):
             raise error  # its values will be made again, under the same ids
         values, inlined = [], 0
         for index, part in enumerate(parts):
-            value = _value(core, caller, push, index, serialize(part, "the return value"), inlined)
+            value = _value(core, actor, caller, push, index, serialize(part, "the return value"), inlined)
             inlined += len(value.payload)
             values.append(value)
         if error is not None:
@@ -61,14 +63,31 @@ def _goes_along(core: CoreWorker, caller: bytes, size: int, limit: int = MAX_INL
     return size <= SMALL_BYTES or (size <= limit and core.peers.has_room(caller))
 
 
-def _value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, serialized: Serialized, inlined: int) -> Value:
-    """``inlined``: bytes of values that go along already."""
+def _value(
+    core: CoreWorker,
+    actor: Actor | None,
+    caller: bytes,
+    push: TaskPush,
+    index: int,
+    serialized: Serialized,
+    inlined: int,
+) -> Value:
+    """``inlined``: bytes of values that go along already.
+
+    Raises: ValueError when a durable actor returns too much: its answers are in its log, and nowhere else.
+    """
     contained = None
     if serialized.contained:
         with core.lock:
             contained = core.borrowing.lend(serialized.contained, core.peers.address_of(caller))
     size = serialized.size
-    if not _goes_along(core, caller, size, min(MAX_INLINE_BYTES, MAX_INLINED_BYTES - inlined)):
+    if actor is not None and actor.durable:
+        if inlined + size > MAX_DURABLE_BYTES:
+            raise ValueError(
+                f"{push.name} returned {inlined + size} bytes, more than the {MAX_DURABLE_BYTES} that an answer of a "
+                "durable actor may have: return less at once"
+            )
+    elif not _goes_along(core, caller, size, min(MAX_INLINE_BYTES, MAX_INLINED_BYTES - inlined)):
         size = core.values.write(ids.object_of_task(ids.TaskID(push.task_id), index), serialized, caller)
         return Value(STORED, b"", size, core.node_id, contained)
     return Value(*serialized.inline(), contained=contained)

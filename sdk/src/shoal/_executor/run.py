@@ -42,7 +42,7 @@ class Runner:
         self._appearance = appearance
         self._functions = functions
         self._leaving = leaving
-        #: The actor in this process, once its constructor has returned; None = it runs tasks.
+        #: The actor in this process, once its constructor has returned; None before, and where tasks run.
         self.actor: Actor | None = None
         self.time_limits = leaving.time_limits
         #: Tasks and calls that have begun and not ended.
@@ -146,6 +146,8 @@ class Runner:
             _context.process.actor_class_id, _context.process.actor_class = creation.class_id, cls
             host.construct(cls, args, kwargs)
             args = kwargs = None  # type: ignore[assignment]
+            self.actor = host
+            host.restore()
             if context.exiting:
                 raise ActorExit(EXIT_ACTOR)  # the user's code has caught it
         except BaseException as failure:  # creators and callers get whatever the constructor raised

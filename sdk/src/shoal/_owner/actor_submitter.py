@@ -57,14 +57,31 @@ class ActorSubmitter:
     # -- life ---------------------------------------------------------------------------------------
 
     def client(
-        self, actor_id: bytes, class_name: str, *, in_order: bool, concurrency: int, lifetime: ObjectRef[Any] | None
+        self,
+        actor_id: bytes,
+        class_name: str,
+        *,
+        in_order: bool,
+        concurrency: int,
+        lifetime: ObjectRef[Any] | None,
+        durable: bool = False,
     ) -> ActorClient:
         """``lifetime``: the reference that counts the handle; None = it does not count."""
         entry = lifetime._entry if lifetime is not None else None
         with self._process.lock:
             client = self._clients.get(actor_id)
             if client is None:
-                client = ActorClient(actor_id, class_name, self, in_order=in_order, window=concurrency, lifetime=entry)
+                client = ActorClient(
+                    actor_id,
+                    class_name,
+                    self,
+                    in_order=in_order,
+                    window=concurrency,
+                    lifetime=entry,
+                    durable=durable,
+                    # Beyond all calls of an earlier client of this process: none makes a million calls a second.
+                    submitted=time.monotonic_ns() // 1000 if durable else 0,
+                )
                 self._clients[actor_id] = client
             elif client.lifetime is None:
                 client.lifetime = entry
@@ -370,8 +387,9 @@ class ActorSubmitter:
                 record.size = push_bytes(record.push)
             sent.append(record)
         set_time_left(sent)
+        answered = client.answered if client.durable else 0
         for message in in_messages(sent) if sent else ():
-            client.connection.send(PushTasks(message))
+            client.connection.send(PushTasks(message, answered))
         # Only now: who waits for a failed call may make the next one, which must not overtake these.
         for record, failed in failures:
             self._calls.fail_like(record, failed)

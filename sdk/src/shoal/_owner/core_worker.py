@@ -35,7 +35,6 @@ from shoal._wire.peer_frames import (
     Recalled,
     RemoveBorrower,
     StopTasks,
-    TaskPush,
     TaskReplies,
     TellWait,
     ValueLost,
@@ -50,7 +49,7 @@ from shoal_common.channel import frames
 class Executor(Protocol):
     """What a worker has besides: it runs what others own (see ``_executor.executor``). ``on_*`` with the lock."""
 
-    def on_push(self, connection: Connection, tasks: list[TaskPush]) -> None: ...
+    def on_push(self, connection: Connection, message: PushTasks) -> None: ...
 
     def on_recall(self, connection: Connection, count: int) -> None: ...
 
@@ -129,6 +128,7 @@ class CoreWorker(Process):
             frames.Explained: lambda _, message: explaining.on_answer(message.request, message),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
+            frames.CheckpointDone: lambda _, message: questions.on_answer(message),
         }
         self.reactor.after_dispatch = self._after_dispatch
         self.reactor.on_tick = self._on_tick
@@ -152,7 +152,7 @@ class CoreWorker(Process):
         self.blocking = executor.blocking
         self.lend_cpu = executor.lend_cpu
         self.explaining.describe_task = executor.describe
-        self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message.tasks)
+        self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message)
         self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
         self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
 

@@ -27,6 +27,13 @@ class ActorCreation(msgspec.Struct, array_like=True, gc=False):
     concurrency_groups: dict[str, int] | None = None
     #: Any method is ``async def``: all methods run on one event loop.
     is_async: bool = False
+    #: A checkpoint after so many calls, and after so many seconds with calls; 0 = not for that.
+    checkpoint_every: int = 0
+    checkpoint_interval_s: float = 0.0
+    #: Its calls since the last checkpoint run again after a crash, in the same order.
+    durable: bool = False
+    #: It comes back after a crash, so that a checkpoint is of use.
+    restarts: bool = False
     #: Handle payload for ``get_runtime_context().current_actor``.
     handle: bytes = b""
 

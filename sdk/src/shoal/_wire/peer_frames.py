@@ -100,6 +100,8 @@ class TaskReply(msgspec.Struct, array_like=True, gc=False):
 
 class PushTasks(Message, tag=100):
     tasks: list[TaskPush]
+    #: To a durable actor: the caller has the answers of all its calls up to this ``sequence``.
+    answered: int = 0
 
 
 class TaskReplies(Message, tag=101):

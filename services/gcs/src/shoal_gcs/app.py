@@ -59,11 +59,12 @@ class GcsApp:
         actor_table = ActorTable(infeasible_grace_s=config.infeasible_grace_s, dead_kept=config.dead_actors_kept)
         group_table = PlacementGroupTable()
         self._functions = functions = FunctionTable(store, self._prefix("function"))
+        blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
         self._endings = Endings(
             nodes=node_table,
             jobs=job_table,
             functions=functions,
-            blobs=JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table),
+            blobs=blobs,
             raylets=self._raylets,
             background=self._background,
         )
@@ -92,6 +93,7 @@ class GcsApp:
             background=self._background,
             on_job_unused=self._endings.job_unused,
             on_detached_dead=self._endings.detached_actor_died,
+            delete_blobs=blobs.delete,
         )
         self._groups = PlacementGroupManager(
             table=group_table,

@@ -125,6 +125,7 @@ class Head:
                     cluster_id=CLUSTER_ID,
                     session_name=config.session_name,
                     scheduler_addresses=(scheduler.address,),
+                    objectstore_addresses=(objectstore.address,),
                     infeasible_grace_s=config.settings["infeasible_grace_s"],
                 ),
                 self._store,

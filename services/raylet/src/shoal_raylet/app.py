@@ -56,6 +56,7 @@ from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.peers import Peers
 from shoal_raylet.servicer import RayletServicer
+from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
 from shoal_raylet.workers.ends import WorkerEnds
@@ -149,6 +150,8 @@ class RayletApp:
             self._peers,
             on_change=self._heartbeats.changed,
         )
+        actors = ActorPlacement(ledger, pool)
+        self._checkpoints = Checkpoints(self._blobs, actors.actor_of_worker)
         self._output = WorkerOutput(config.session_dir / "logs", pool, self._publish_lines)
         self._processes = WorkerProcesses(
             make_config=self._worker_config,
@@ -163,7 +166,7 @@ class RayletApp:
             bundles=BundleReservations(ledger),
             pool=pool,
             leases=leases,
-            actors=ActorPlacement(ledger, pool),
+            actors=actors,
             peers=self._peers,
             processes=self._processes,
             ends=WorkerEnds(pool, self._processes),
@@ -178,7 +181,11 @@ class RayletApp:
             on_change=self._heartbeats.changed,
         )
         self._directory.tell(on_lost=self._node_lost, on_change=self._node.nodes_changed)
-        self._peers.serve(self._node, {**self._node.handlers, **self._store.handlers}, self._store.exchange)
+        self._peers.serve(
+            self._node,
+            {**self._node.handlers, **self._store.handlers, **self._checkpoints.handlers},
+            self._store.exchange,
+        )
         tcp_at = (config.host, config.channel_port) if config.channel_port >= 0 else None
         self._channel = ChannelServer(
             self.channel_path,
@@ -247,6 +254,7 @@ class RayletApp:
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
         await self._processes.stop()
+        await self._checkpoints.stop()
         await asyncio.gather(
             self._output.stop(),
             self._store.stop(delete_blobs=self._ends_cluster),
@@ -403,6 +411,7 @@ class RayletApp:
             session_dir=os.fspath(config.session_dir),
             host=self.host,
             listen_host=config.host if self._channel.port else "",
+            checkpoint_directory=os.fspath(config.blob_directory or "") if self._ends_cluster else "",
             env=config.worker_env,
         )
 

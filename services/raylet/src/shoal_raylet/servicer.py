@@ -36,6 +36,7 @@ class RayletServicer(RayletServiceServicer):
             asked=asked,
             strategy=spec.strategy,
             memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
+            checkpoints=spec.checkpoints,
         )
         if lacking := self._node.start_actor(actor, strategy.needed(need)):
             raise ResourceExhausted(lacking)

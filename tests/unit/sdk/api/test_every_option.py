@@ -26,6 +26,7 @@ _TASKS = "e2e/compat/test_tasks.py"
 _EFFECT = "e2e/compat/test_option_effects.py"
 _RESTART = "e2e/compat/test_actor_restart.py"
 _NAMED = "e2e/compat/test_named_actors.py"
+_DURABLE = "integration/test_durable_actors.py"
 _THREADED = "e2e/compat/test_threaded_actors.py"
 
 #: Option -> the test that fails when the option does nothing.
@@ -58,6 +59,9 @@ IMPLEMENTED_BY_ACTORS = {
     "namespace": f"{_NAMED}::test_namespaces",
     "get_if_exists": f"{_NAMED}::test_get_if_exists",
     "lifetime": f"{_NAMED}::test_detached_actor_outlives_its_handles",
+    "checkpoint_every": f"{_DURABLE}::test_state_is_restored_after_a_crash",
+    "checkpoint_interval_s": f"{_DURABLE}::test_checkpoint_of_an_idle_actor",
+    "durable": f"{_DURABLE}::test_every_call_counts_once",
     "concurrency_groups": f"{_THREADED}::test_groups_do_not_block_one_another",
     "max_concurrency": f"{_THREADED}::test_calls_run_in_threads",
     "max_restarts": f"{_RESTART}::test_dies_for_good_after_max_restarts",

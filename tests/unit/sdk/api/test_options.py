@@ -119,6 +119,8 @@ ACCEPTED_BY_ACTORS: list[dict[str, Any]] = [
     {"lifetime": "detached", "name": "a", "namespace": "n", "get_if_exists": True},
     {"lifetime": None, "name": None, "namespace": None},
     {"allow_out_of_order_execution": True},
+    {"durable": True, "checkpoint_every": 10, "checkpoint_interval_s": 0.5},
+    {"checkpoint_every": 0, "max_restarts": 0},
 ]
 
 REFUSED_BY_ACTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -136,6 +138,14 @@ REFUSED_BY_ACTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"namespace": ""}, ValueError, "not a valid namespace"),
     ({"get_if_exists": True}, ValueError, "The actor name must be specified to use `get_if_exists`"),
     ({"get_if_exists": 1, "name": "a"}, TypeError, "The type of keyword 'get_if_exists' must be"),
+    ({"checkpoint_every": -1}, ValueError, "The keyword 'checkpoint_every' only accepts None, 0 or a positive"),
+    ({"checkpoint_every": 1.5}, TypeError, "The type of keyword 'checkpoint_every' must be"),
+    ({"checkpoint_interval_s": 0}, ValueError, "'checkpoint_interval_s' only accepts None or a positive number"),
+    ({"checkpoint_interval_s": float("nan")}, ValueError, "'checkpoint_interval_s' only accepts"),
+    ({"durable": 1}, TypeError, "The type of keyword 'durable' must be"),
+    ({"durable": True, "max_restarts": 0}, ValueError, "max_restarts=0 forbids that"),
+    ({"checkpoint_every": 1, "max_restarts": 0}, ValueError, "max_restarts=0 forbids that"),
+    ({"durable": True, "allow_out_of_order_execution": True}, ValueError, "runs its calls in order"),
     ({"allow_out_of_order_execution": 1}, TypeError, "The type of keyword 'allow_out_of_order_execution' must be"),
 ]
 
@@ -151,6 +161,42 @@ def test_actor_option_is_refused(kwargs: dict[str, Any], error: type[Exception],
         ActorOptions.from_kwargs(kwargs)
     with pytest.raises(error, match=message):
         ActorOptions.from_kwargs({}).updated(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "restarts", "every"),
+    [
+        ({}, 0, 0),
+        ({"max_restarts": None}, 0, 0),
+        ({"durable": True}, -1, 1000),
+        ({"durable": True, "max_restarts": 3}, 3, 1000),
+        ({"durable": True, "checkpoint_every": 0}, -1, 0),
+        ({"durable": True, "checkpoint_interval_s": 5}, -1, 0),
+        ({"checkpoint_interval_s": 5}, -1, 0),
+        ({"checkpoint_every": 7}, -1, 7),
+    ],
+    ids=repr,
+)
+def test_what_keeps_checkpoints_is_restarted(kwargs: dict[str, Any], restarts: int, every: int) -> None:
+    options = ActorOptions.from_kwargs(kwargs)
+    assert (options.restarts, options.calls_per_checkpoint) == (restarts, every)
+    assert options.keeps_checkpoints is bool(options.restarts)
+
+
+@pytest.mark.parametrize("kwargs", [{"max_concurrency": 2}, {"concurrency_groups": {"io": 1}}, {}], ids=repr)
+@pytest.mark.parametrize(
+    ("keeps", "words"),
+    [
+        ({"durable": True}, "cannot be durable"),
+        ({"checkpoint_every": 1}, r"has no moment .* call shoal.checkpoint\(\)"),
+        ({"checkpoint_interval_s": 1}, r"has no moment .* call shoal.checkpoint\(\)"),
+    ],
+    ids=repr,
+)
+def test_calls_at_once_have_no_one_order(kwargs: dict[str, Any], keeps: dict[str, Any], words: str) -> None:
+    options = ActorOptions.from_kwargs({**kwargs, **keeps})
+    with pytest.raises(ValueError, match=words):
+        options.concurrency(is_async=not kwargs)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shoal._core.actors import CONNECTED, DEAD, GATHER_S, PORTION_BYTES, RESOLVING, RESTARTING, WINDOW, ActorClient
+from shoal._core.actors import (
+    CONNECTED,
+    DEAD,
+    GATHER_S,
+    MAX_DEATHS,
+    PORTION_BYTES,
+    RESOLVING,
+    RESTARTING,
+    WINDOW,
+    ActorClient,
+)
 from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT, Deadline, TimeLimit
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.tasks import FunctionRecord, TaskRecord
@@ -77,9 +87,26 @@ class RecordingPort:
 
 
 class Caller:
-    def __init__(self, *, in_order: bool = True, window: int = 1, lifetime: ObjectEntry | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        in_order: bool = True,
+        window: int = 1,
+        lifetime: ObjectEntry | None = None,
+        durable: bool = False,
+        submitted: int = 0,
+    ) -> None:
         self.port = RecordingPort()
-        self.client = ActorClient(ACTOR, "Thing", self.port, in_order=in_order, window=window, lifetime=lifetime)
+        self.client = ActorClient(
+            ACTOR,
+            "Thing",
+            self.port,
+            in_order=in_order,
+            window=window,
+            lifetime=lifetime,
+            durable=durable,
+            submitted=submitted,
+        )
         self.calls = 0
         self.version = 0
 
@@ -650,3 +677,94 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
+
+
+# -- durable actors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def durable() -> Iterator[Caller]:
+    made = Caller(durable=True)
+    made.alive()
+    yield made
+    made.client.validate()
+
+
+def _crash(caller: Caller) -> None:
+    caller.client.on_disconnected()
+    caller.version += 1
+    caller.client.on_restarting(caller.version, "killed")
+
+
+def test_durable_actor_is_sent_again_what_it_has_not_answered(durable: Caller) -> None:
+    answered, first, second = durable.call(), durable.call(), durable.call()
+    durable.client.flush(1.0)
+    durable.reply(answered)
+    _crash(durable)
+    third = durable.call()
+    durable.alive()
+    assert durable.port.batches[-1] == [first, second, third]
+    assert durable.port.failed == []
+    assert [record.push.attempt for record in (first, second)] == [0, 0], "it is the same run"
+
+
+def test_durable_actor_is_sent_again_what_was_on_a_lost_connection(durable: Caller) -> None:
+    record = durable.call()
+    durable.client.on_disconnected()
+    durable.client.on_lost_connection_only()
+    durable.alive()
+    assert durable.port.batches == [[record], [record]]
+
+
+def test_call_that_a_durable_actor_does_not_survive_fails(durable: Caller) -> None:
+    deadly, harmless = durable.call(), durable.call()
+    durable.client.flush(1.0)
+    for _ in range(MAX_DEATHS - 1):
+        _crash(durable)
+        assert durable.port.failed == []
+        durable.alive()
+    _crash(durable)
+    assert durable.port.failed == [(deadly, False)]
+    durable.alive()
+    assert durable.port.batches[-1] == [harmless]
+
+
+def test_deaths_between_answers_are_not_counted_together(durable: Caller) -> None:
+    for _ in range(2 * MAX_DEATHS):
+        record = durable.call(now=durable.calls + 1.0)
+        _crash(durable)
+        durable.alive()
+        durable.reply(record)
+    assert durable.port.failed == []
+
+
+def test_what_has_been_answered(durable: Caller) -> None:
+    assert durable.client.answered == 0
+    first, second, third = durable.call(), durable.call(), durable.call()
+    durable.client.flush(1.0)
+    assert durable.client.answered == 0
+    durable.reply(second)
+    assert durable.client.answered == 0
+    durable.reply(first)
+    assert durable.client.answered == 2
+    durable.reply(third)
+    assert durable.client.answered == 3
+
+
+def test_a_call_that_runs_again_is_not_answered(durable: Caller) -> None:
+    first, second = durable.call(retries=1), durable.call()
+    durable.client.flush(1.0)
+    assert durable.client.on_reply(first.push.task_id, True) is None
+    assert durable.client.answered == 0
+    durable.client.flush(2.0)
+    assert durable.client.answered == 0, "it is behind the second one now"
+    durable.reply(first)
+    assert durable.client.answered == 1
+    durable.reply(second)
+    assert durable.client.answered == 2
+
+
+def test_calls_are_numbered_on_from_those_of_an_earlier_client() -> None:
+    caller = Caller(durable=True, submitted=1000)
+    assert caller.client.answered == 1000
+    assert caller.call().push.sequence == 1001

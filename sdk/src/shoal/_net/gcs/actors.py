@@ -72,6 +72,15 @@ class Actors:
         request = gcs_pb2.KillActorRequest(actor_id=actor_id, no_restart=True)
         self._gcs.call_async("Actor", "KillActor", request, lambda _, error: done(error))
 
+    def note_checkpoint(self, actor_id: bytes, incarnation: int) -> None:
+        """An actor that does not keep checkpoints by itself is about to store its first. Idempotent.
+
+        Raises: NotFound (it is dead), PreconditionFailed (another incarnation has replaced this one).
+        """
+        self._gcs.call(
+            "Actor", "NoteCheckpoint", gcs_pb2.NoteCheckpointRequest(actor_id=actor_id, incarnation=incarnation)
+        )
+
     def begin_release(self, actor_id: bytes, done: Done) -> None:
         """The last handle is gone."""
         request = gcs_pb2.ReleaseActorRequest(actor_id=actor_id)
@@ -96,6 +105,7 @@ def _creation(spec: ActorSpec) -> gcs_pb2.CreateActorRequest:
             creation=spec.creation,
             handle=spec.handle,
             enforce_memory=spec.enforce_memory,
+            checkpoints=spec.checkpoints,
         )
     )
 

@@ -75,6 +75,8 @@ class ActorSpec:
     enforce_memory: bool = False
     #: An encoded ``ActorCreation``; filled in when its arguments are ready.
     creation: bytes = b""
+    #: It keeps checkpoints by itself.
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from shoal_common.service.background import Background
 from shoal_common.states import ActorState
 from shoal_gcs.actors import machine, messages
 from shoal_gcs.actors import table as actor_table
+from shoal_gcs.actors.checkpoints import Checkpoints, Delete
 from shoal_gcs.actors.machine import Actor
 from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
@@ -57,6 +58,7 @@ class ActorManager:
         background: Background,
         on_job_unused: Callable[[bytes], None],
         on_detached_dead: Callable[[bytes], None],
+        delete_blobs: Delete,
     ) -> None:
         """``on_job_unused``: the last living actor of a job has died."""
         self._cluster_id = config.cluster_id
@@ -80,6 +82,7 @@ class ActorManager:
         self._scheduler_problem = ""
         self._on_job_unused = on_job_unused
         self._on_detached_dead = on_detached_dead
+        self._checkpoints = Checkpoints(spec_rows, delete_blobs, background)
 
     async def load(self) -> None:
         specs = {row.key: gcs_pb2.ActorSpec.FromString(row.value) for row in await self._spec_rows.load()}
@@ -93,7 +96,11 @@ class ActorManager:
                 self._rows.delete(row_id)
                 continue
             if info.state == gcs_pb2.ACTOR_STATE_DEAD:
-                if spec is not None:
+                if spec is not None and spec.checkpoints:
+                    self._checkpoints.actor_died(info.actor_id)
+                    if not info.address.node_id:
+                        self._checkpoints.process_gone(info.actor_id)
+                elif spec is not None:
                     self._spec_rows.delete(row_id)
             elif spec is not None:
                 self._specs[info.actor_id] = spec
@@ -184,6 +191,17 @@ class ActorManager:
     async def release(self, actor_id: bytes) -> None:
         await self._apply(actor_id, machine.Release())
 
+    async def note_checkpoint(self, actor_id: bytes, incarnation: int) -> None:
+        """Returns when the next incarnation will know. Raises: NotFound, PreconditionFailed."""
+        spec = self._specs.get(actor_id)
+        if spec is None:
+            raise NotFound(f"actor {actor_id.hex()} is not alive")
+        current = self._table[actor_id].incarnation
+        if incarnation != current:
+            raise PreconditionFailed(f"incarnation {incarnation} of actor {actor_id.hex()} is replaced by {current}")
+        spec.checkpoints = True
+        await written([self._spec_rows.put(actor_id.hex(), spec.SerializeToString())])
+
     async def report_started(self, report: gcs_pb2.ReportActorStartedRequest) -> None:
         event: machine.Event
         if report.creation_error:
@@ -256,6 +274,7 @@ class ActorManager:
                     saves[actor_id] = self._rows.delete(actor_id.hex())
                     self._committed.pop(actor_id, None)
                     self._forget_spec(actor_id)
+                    self._checkpoints.process_gone(actor_id)
                 case actor_table.JobUnused(job_id):
                     self._on_job_unused(job_id)
         self._ask_due()
@@ -272,12 +291,17 @@ class ActorManager:
         saved = self._rows.put(actor.actor_id.hex(), row.SerializeToString(), partial(self._on_committed, info))
         if actor.state is ActorState.DEAD:
             self._forget_spec(actor.actor_id)
+            if not actor.node_id:
+                self._checkpoints.process_gone(actor.actor_id)
             if actor.detached:
                 self._on_detached_dead(actor.actor_id)
         return saved
 
     def _forget_spec(self, actor_id: bytes) -> None:
-        if self._specs.pop(actor_id, None) is not None:
+        spec = self._specs.pop(actor_id, None)
+        if spec is not None and spec.checkpoints:
+            self._checkpoints.actor_died(actor_id)
+        elif spec is not None:
             self._spec_rows.delete(actor_id.hex())
 
     def _on_committed(self, info: gcs_pb2.ActorInfo) -> None:

@@ -1,4 +1,5 @@
-"""What a job has spilled is deleted with the job: by the raylets that live, and here for those that have died."""
+"""What a job has spilled is deleted with the job: by the raylets that live, and here for those that have died. What an
+actor has stored is deleted here."""
 
 from __future__ import annotations
 
@@ -46,6 +47,19 @@ class JobBlobs:
                 return
         if deleted:
             _log.info("blobs_swept", job_id=job_id.hex(), blobs=deleted)
+
+    async def delete(self, prefix: str) -> bool:
+        """All with this prefix. Raises nothing: False = it cannot be done now, which is logged."""
+        if not self._addresses:
+            return True
+        async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
+            delete = partial(BlobClient(channel).delete, prefix=prefix)
+            try:
+                await retrying(delete, _POLICY, on=(ServiceError,))
+            except ServiceError as error:
+                _log.error("blobs_not_deleted", prefix=prefix, error=str(error))
+                return False
+        return True
 
     async def _delete(self, blobs: BlobClient, prefix: str) -> int:
         """Raises: ServiceError."""

@@ -45,3 +45,7 @@ class ActorServicer(rpc.ActorServiceServicer):
     ) -> pb.ReportActorStartedResponse:
         await self._actors.report_started(request)
         return pb.ReportActorStartedResponse()
+
+    async def NoteCheckpoint(self, request: pb.NoteCheckpointRequest, context: Context) -> pb.NoteCheckpointResponse:
+        await self._actors.note_checkpoint(request.actor_id, request.incarnation)
+        return pb.NoteCheckpointResponse()

@@ -34,6 +34,8 @@ class PlacedActor:
     strategy: str
     #: How much its process may grow, in bytes; 0 = nobody said.
     memory_limit: int = 0
+    #: As in ``CreateActor``.
+    checkpoints: bool = False
     #: Empty while it waits for a worker.
     worker_id: bytes = b""
     created: bool = False
@@ -55,6 +57,11 @@ class ActorPlacement:
         worker = self._pool.workers.get(worker_id)
         actor = self._actors.get(worker.actor_id) if worker is not None else None
         return actor if actor is not None and actor.worker_id == worker_id else None
+
+    def actor_of_worker(self, worker_id: bytes) -> bytes:
+        """Its id; empty = that worker has none."""
+        actor = self.of_worker(worker_id)
+        return actor.actor_id if actor is not None else b""
 
     def is_known(self, actor_id: bytes, incarnation: int) -> bool:
         """This or a later incarnation was accepted already."""
@@ -93,6 +100,7 @@ class ActorPlacement:
                 tuple(sorted(actor.asked.grains.items())),
                 allocation.devices,
                 actor.strategy,
+                actor.checkpoints,
             )
             actions.append(Send(worker.worker_id, message))
         return actions, len(self._waiting)

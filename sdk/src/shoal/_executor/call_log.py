@@ -1,0 +1,177 @@
+"""The log of a durable actor's calls: what has run is in it before anybody is answered.
+
+Where all processes of the cluster are on one machine, the log is a file to which the worker appends: what is written
+outlives every process. Otherwise it is made of blobs, one for all that has run while the one before was being stored.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from shoal._core.checkpoints import INCARNATIONS, Version, replaced
+from shoal._executor.checkpoint_store import CheckpointStore, StoreFailure, insist
+from shoal_common.kinds import BlobErrorKind
+
+#: Calls that have run and are not stored yet, in bytes; while there are more, no further one begins.
+MAX_UNSTORED_BYTES = 32 * 1024 * 1024
+#: What keeps the log may be away or full for so long, in seconds.
+PATIENCE_S = 60.0
+
+
+class CallLog(ABC):
+    """Of one incarnation. ``append``, ``roll`` and ``drain`` never at the same time."""
+
+    @abstractmethod
+    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+        """``calls`` as framed, from the number ``first`` on; empty: there are none. ``stored`` is called, in this
+        order, when all before are stored."""
+
+    @abstractmethod
+    def roll(self) -> None:
+        """A checkpoint covers all that was appended: what follows is another part."""
+
+    @abstractmethod
+    def read(self, part: Version) -> bytes:
+        """A part of whatever incarnation. Raises: StoreFailure."""
+
+    @abstractmethod
+    def wait_for_room(self) -> None:
+        """Until less than ``MAX_UNSTORED_BYTES`` are not stored."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Until all is stored."""
+
+
+class FileLog(CallLog):
+    """Appends in the calling thread: a few microseconds. There is no second incarnation while this one runs, as its
+    raylet sees the end of each before it starts the next."""
+
+    def __init__(self, directory: Path, incarnation: int, lost: Callable[[str], None]) -> None:
+        """``lost``: it cannot be written any more; ends the process."""
+        self._directory = directory
+        self._incarnation = incarnation
+        self._lost = lost
+        self._file = -1
+        self._size = 0
+
+    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+        if calls:
+            try:
+                insist(lambda: self._write(first, calls), PATIENCE_S, lambda _: None)
+            except StoreFailure as failure:
+                self._lost(str(failure))
+        stored()
+
+    def _write(self, first: int, data: bytes) -> None:
+        try:
+            if self._file < 0:
+                path = self._path(Version(self._incarnation, first))
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                self._size = 0
+            written = os.write(self._file, data)
+            if written < len(data):
+                os.ftruncate(self._file, self._size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._size += written
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StoreFailure(BlobErrorKind.OUT_OF_DISK if full else BlobErrorKind.AWAY, str(error)) from error
+
+    def roll(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def read(self, part: Version) -> bytes:
+        try:
+            return self._path(part).read_bytes()
+        except OSError as error:
+            kind = BlobErrorKind.NOT_FOUND if error.errno == errno.ENOENT else BlobErrorKind.AWAY
+            raise StoreFailure(kind, str(error)) from error
+
+    def _path(self, part: Version) -> Path:
+        # Its name ends as the blobs of this directory do: so it is listed and deleted with them.
+        return self._directory / f"{part.log_name}%"
+
+    def wait_for_room(self) -> None:
+        return  # nothing waits
+
+    def drain(self) -> None:
+        return
+
+
+class BlobLog(CallLog):
+    """Stores in a thread of its own, while further calls run. After each blob it looks whether a later incarnation has
+    begun: while none has, every later one will find this blob, as it says that it has begun before it reads.
+    """
+
+    def __init__(self, store: CheckpointStore, incarnation: int, lost: Callable[[str], None]) -> None:
+        """``lost``: as of ``FileLog``, also when it was replaced."""
+        self._store = store
+        self._incarnation = incarnation
+        self._lost = lost
+        self._waiting: queue.SimpleQueue[tuple[int, bytes, Callable[[], None]]] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        #: Bytes, and appends, that are not stored.
+        self._unstored = 0
+        self._appends = 0
+        threading.Thread(target=self._serve, name="shoal-log", daemon=True).start()
+
+    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+        with self._changed:
+            self._unstored += len(calls)
+            self._appends += 1
+        self._waiting.put((first, calls, stored))
+
+    def roll(self) -> None:
+        return  # each blob is a part
+
+    def read(self, part: Version) -> bytes:
+        return insist(lambda: self._store.get(part.log_name), PATIENCE_S, lambda _: None)
+
+    def wait_for_room(self) -> None:
+        if self._unstored > MAX_UNSTORED_BYTES:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unstored <= MAX_UNSTORED_BYTES)
+
+    def drain(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._appends)
+
+    def _serve(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            size = len(batch[0][1])
+            while size < MAX_UNSTORED_BYTES:
+                try:
+                    batch.append(self._waiting.get_nowait())
+                except queue.Empty:
+                    break
+                size += len(batch[-1][1])
+            first = next((first for first, calls, _ in batch if calls), None)
+            if first is not None:
+                self._put(first, b"".join(calls for _, calls, _ in batch))
+            for _, _, stored in batch:
+                stored()
+            with self._changed:
+                self._unstored -= size
+                self._appends -= len(batch)
+                self._changed.notify_all()
+
+    def _put(self, first: int, data: bytes) -> None:
+        name = Version(self._incarnation, first).log_name
+        try:
+            names = insist(lambda: self._store.put(name, data, INCARNATIONS), PATIENCE_S, lambda _: None)
+        except StoreFailure as failure:
+            self._lost(f"its log was not stored: {failure}")
+            return
+        if replaced(self._incarnation, names):
+            self._lost("a later incarnation of the actor has begun")

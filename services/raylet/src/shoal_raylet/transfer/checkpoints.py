@@ -1,0 +1,93 @@
+"""What the actors of this node store for their next process: blobs below ``checkpoint/<actor>/``.
+
+Workers ask here and not the objectstore service, which only raylets know how to reach. Each gets at the blobs of its
+own actor only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from shoal_common.blob.local import Blobs
+from shoal_common.channel import frames
+from shoal_common.errors import DataLoss, InvalidRequest, NotFound, OutOfDisk, ServiceError
+from shoal_common.kinds import BlobErrorKind
+from shoal_common.service.background import Background
+from shoal_raylet.channel.connection import Connection
+
+log = structlog.get_logger(__name__)
+
+_KINDS: dict[type[ServiceError], BlobErrorKind] = {
+    NotFound: BlobErrorKind.NOT_FOUND,
+    DataLoss: BlobErrorKind.DAMAGED,
+    OutOfDisk: BlobErrorKind.OUT_OF_DISK,
+    InvalidRequest: BlobErrorKind.REFUSED,
+}
+
+
+class Checkpoints:
+    """Belongs to one event loop."""
+
+    def __init__(self, blobs: Blobs, actor_of: Callable[[bytes], bytes]) -> None:
+        """``actor_of``: the actor of a worker, by their ids; empty = it has none."""
+        self._blobs = blobs
+        self._actor_of = actor_of
+        self._background = Background()
+        #: Of messages from workers.
+        self.handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
+            frames.CheckpointPut: lambda c, m: self._serve(c, m, self._put),
+            frames.CheckpointGet: lambda c, m: self._serve(c, m, self._get),
+            frames.CheckpointList: lambda c, m: self._serve(c, m, self._list),
+            frames.CheckpointDelete: lambda c, m: self._serve(c, m, self._delete),
+        }
+
+    async def stop(self) -> None:
+        await self._background.stop()
+
+    def _serve(
+        self,
+        connection: Connection,
+        message: Any,
+        serve: Callable[[str, Any], Coroutine[Any, Any, frames.CheckpointDone]],
+    ) -> None:
+        actor_id = self._actor_of(connection.worker_id)
+        if actor_id:
+            self._background.spawn(self._answer(connection, message, serve(f"checkpoint/{actor_id.hex()}/", message)))
+        else:
+            detail = "this worker has no actor (any more)"
+            connection.send(frames.CheckpointDone(message.request, BlobErrorKind.REFUSED, detail))
+
+    async def _answer(
+        self, connection: Connection, message: Any, served: Coroutine[Any, Any, frames.CheckpointDone]
+    ) -> None:
+        try:
+            answer = await served
+        except ServiceError as error:
+            kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), BlobErrorKind.AWAY)
+            answer = frames.CheckpointDone(message.request, kind, str(error))
+        except OSError as error:
+            answer = frames.CheckpointDone(message.request, BlobErrorKind.AWAY, str(error))
+        if answer.error is not None and answer.error is not BlobErrorKind.NOT_FOUND:
+            log.warning("checkpoint_failed", what=type(message).__name__, reason=answer.detail)
+        connection.send(answer)
+
+    async def _put(self, place: str, message: frames.CheckpointPut) -> frames.CheckpointDone:
+        await self._blobs.put(place + message.name, [message.data])
+        names = await self._names(place, message.then_list) if message.then_list else []
+        return frames.CheckpointDone(message.request, names=names)
+
+    async def _get(self, place: str, message: frames.CheckpointGet) -> frames.CheckpointDone:
+        return frames.CheckpointDone(message.request, data=await self._blobs.get(place + message.name))
+
+    async def _list(self, place: str, message: frames.CheckpointList) -> frames.CheckpointDone:
+        return frames.CheckpointDone(message.request, names=await self._names(place, message.prefix))
+
+    async def _delete(self, place: str, message: frames.CheckpointDelete) -> frames.CheckpointDone:
+        await self._blobs.delete([place + name for name in message.names])
+        return frames.CheckpointDone(message.request)
+
+    async def _names(self, place: str, prefix: str) -> list[str]:
+        return [blob.key.removeprefix(place) for blob in await self._blobs.list(place + prefix)]
