@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from shoal import exceptions
@@ -33,17 +35,25 @@ MAX_BROUGHT = 10_000
 class Question:
     """One that is on its way to the raylet."""
 
-    __slots__ = ("box", "request", "then", "undo", "waiter")
+    __slots__ = ("box", "request", "sent", "then", "undo", "waiter")
 
     def __init__(self, request: int, then: Callable[[Any], None] | None = None) -> None:
         self.request = request
         #: Called with the answer, or None when there will be none, under the process's lock.
         self.then = then
         self.waiter = Waiter()
+        self.sent = False
         #: The answer. Who empties it has what the answer gives, and keeps it or gives it back.
         self.box: list[Any] = []
         #: Nobody wants it any more: takes back what the answer gives.
         self.undo: Message | None = None
+
+
+class _Asked(threading.local):
+    """This thread's questions that were asked ahead of ``load``, by the object."""
+
+    def __init__(self) -> None:
+        self.questions: dict[bytes, Question] = {}
 
 
 class StoreClient(ABC):
@@ -53,6 +63,7 @@ class StoreClient(ABC):
         self._reactor = reactor
         self._requests = itertools.count(1)
         self._questions: dict[int, Question] = {}
+        self._asked = _Asked()
         #: Objects on their way here, and who is told; the last ones that came, the oldest first.
         self._coming: dict[bytes, list[Callable[[str], None]]] = {}
         self._brought: dict[bytes, None] = {}
@@ -125,6 +136,32 @@ class StoreClient(ABC):
         """Whether it is here, or has been: asks nobody."""
         return object_id in self._brought or self.is_here(object_id)
 
+    @contextlib.contextmanager
+    def asked_together(self, objects: dict[bytes, bytes]) -> Iterator[None]:
+        """Asks for several objects, each with its home, at once: within it, ``load`` by this thread finds the answer to
+        its question. What was not loaded is let go of."""
+        questions = {object_id: self._new_question() for object_id in objects}
+        outer, self._asked.questions = self._asked.questions, dict(questions)
+        try:
+            for question in questions.values():
+                question.sent = True
+                self._questions[question.request] = question
+            self._raylet.send_together(
+                ObjectGet(question.request, object_id, objects[object_id]) for object_id, question in questions.items()
+            )
+            if self._raylet.closed:
+                self.on_raylet_lost(self._node_error)
+            yield
+            self._end_asking(outer, questions)
+        except BaseException:  # also out of a signal's handler, in the middle of the same
+            self._end_asking(outer, questions)
+            raise
+
+    def _end_asking(self, outer: dict[bytes, Question], asked: dict[bytes, Question]) -> None:
+        self._asked.questions = outer
+        for object_id, question in asked.items():
+            self._take_back(question, ObjectUnpin(object_id))
+
     def prefetch(self, objects: list[tuple[bytes, bytes]]) -> None:
         """These, each with its home, will be loaded soon: begin to bring them to this node, or out of their blobs."""
         self._raylet.send(ObjectPrefetch(objects))
@@ -162,7 +199,8 @@ class StoreClient(ABC):
     def _locate(self, question: Question, object_id: bytes, home: bytes, timeout: float | None) -> ObjectLocated:
         """Pins the object: who asks takes the answer out of the box when there is something that ends the pin, and
         otherwise has it taken back. Raises: as ``load``, LocalRayletDiedError."""
-        self._send(question, ObjectGet(question.request, object_id, home))
+        if not question.sent:
+            self._send(question, ObjectGet(question.request, object_id, home))
         if timeout is not None and not self._reactor.wait(question.waiter, timeout):
             # The answer may be on its way, and has pinned the object then.
             self._raylet.send(ObjectGetEnd(question.request, object_id))
@@ -177,6 +215,7 @@ class StoreClient(ABC):
         return Question(next(self._requests), then)
 
     def _send(self, question: Question, message: Message) -> None:
+        question.sent = True
         self._questions[question.request] = question
         self._raylet.send(message)
         if self._raylet.closed:
@@ -184,7 +223,8 @@ class StoreClient(ABC):
 
     def _answer(self, question: Question) -> Any:
         """Stays in the box. Raises: LocalRayletDiedError when none will come."""
-        self._reactor.wait(question.waiter)
+        if not question.box:
+            self._reactor.wait(question.waiter, brief=True)
         if not question.box:
             raise self._node_error.with_traceback(None)
         return question.box[0]

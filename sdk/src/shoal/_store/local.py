@@ -125,6 +125,7 @@ class LocalStore(StoreClient):
     def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
         question = self._new_question()
         try:
+            question = self._asked.questions.pop(object_id, question)
             answer = self._locate(question, object_id, home, timeout)
             arena = None if answer.path else self._mapped()
             # An exception out of a signal's handler must not come between a pin and its tracker.
@@ -159,18 +160,22 @@ class LocalStore(StoreClient):
 
     def release_unpinned(self) -> None:
         """Tell the raylet of the pins that ended. Called where no lock is held."""
-        while self._unpinned:
-            with interrupts.uncut():
+        if not self._unpinned:
+            return
+        unpins: list[ObjectUnpin] = []
+        with interrupts.uncut():
+            while self._unpinned:
                 try:
                     tracker = self._unpinned.popleft()
                 except IndexError:
-                    return
+                    break  # another thread took the last one
                 del self._trackers[id(tracker)]
                 if self._pins.get(tracker.object_id) is tracker:
                     del self._pins[tracker.object_id]
                 if tracker.unmap_at:
                     _libc.munmap(tracker.unmap_at, tracker.size)
-                self._raylet.send(ObjectUnpin(tracker.object_id))
+                unpins.append(ObjectUnpin(tracker.object_id))
+            self._raylet.send_together(unpins)
 
     def close(self) -> None:
         """Give the mapping up; views that still live keep it until they go."""

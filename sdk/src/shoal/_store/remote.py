@@ -100,6 +100,7 @@ class RemoteStore(StoreClient):
         question = self._new_question()
         unpin = ObjectUnpin(object_id)
         try:
+            question = self._asked.questions.pop(object_id, question)
             size = self._locate(question, object_id, home, timeout).size
             array = (ctypes.c_char * size)()
             target = memoryview(array).cast("B")

@@ -23,6 +23,7 @@ from shoal._core.object_ref import EarlierSessionError, ObjectRef
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._values import local_modules as _local_modules
 from shoal._values import ref_pickling as _ref_pickling
+from shoal._values.long_bytes import address_of, make_bytes
 from shoal._values.ref_pickling import collected
 from shoal._wire.value_kinds import BYTES, INLINE, PACKED
 
@@ -77,7 +78,7 @@ class _Apart:
         self.data = data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return bytes, (pickle.PickleBuffer(self.data),)
+        return make_bytes, (pickle.PickleBuffer(self.data),)
 
 
 #: The pickle of any bytes that are the only buffer.
@@ -148,33 +149,7 @@ def _copy(target: memoryview, source: memoryview) -> None:
         return
     # ctypes' memmove runs without the interpreter lock; the addresses are those of live exporters.
     to = ctypes.addressof(ctypes.c_char.from_buffer(target))
-    ctypes.memmove(to, _address(source), source.nbytes)
-
-
-class _Py_buffer(ctypes.Structure):
-    _fields_ = [
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    ]
-
-
-def _address(view: memoryview) -> int:
-    """Address of a buffer, read-only ones too (``ctypes.from_buffer`` refuses those)."""
-    raw = _Py_buffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)
-    try:
-        return int(raw.buf)
-    finally:
-        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
+    ctypes.memmove(to, address_of(source), source.nbytes)
 
 
 def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) -> Serialized:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -57,6 +57,10 @@ class Raylet:
                 self._say(frames.ObjectPart(message.request, part))
             case frames.ObjectUnpin():
                 self.pins[message.object_id] -= 1
+
+    def send_together(self, messages: Iterable[Any]) -> None:
+        for message in messages:
+            self.send(message)
 
     def _say(self, answer: Any) -> None:
         self._answers.append(answer)
@@ -129,13 +133,30 @@ def passes(run: Callable[[], object], strike_at: int) -> tuple[int, bool]:
     return passed, False
 
 
+def load(store: StoreClient, timeout: float | None) -> Any:
+    return store.load(OBJECT, b"", timeout)
+
+
+def load_asked(store: StoreClient, timeout: float | None) -> Any:
+    with store.asked_together({OBJECT: b""}):
+        return store.load(OBJECT, b"", timeout)
+
+
+def ask_only(store: StoreClient, timeout: float | None) -> None:
+    with store.asked_together({OBJECT: b""}):
+        pass
+
+
+@pytest.mark.parametrize("way", [load, load_asked, ask_only])
 @pytest.mark.parametrize(
     ("at_once", "timeout"),
     [(True, None), (False, None), (False, 0.0)],
     ids=["answered at once", "answered later", "answered too late"],
 )
 @pytest.mark.parametrize("shared", [True, False], ids=["local", "remote"])
-def test_every_pin_ends(shared: bool, at_once: bool, timeout: float | None) -> None:
+def test_every_pin_ends(
+    shared: bool, at_once: bool, timeout: float | None, way: Callable[[StoreClient, float | None], Any]
+) -> None:
     reactor = Reactor()
     raylet = Raylet(reactor, at_once)
 
@@ -147,7 +168,7 @@ def test_every_pin_ends(shared: bool, at_once: bool, timeout: float | None) -> N
 
     def load_and_forget(strike_at: int) -> tuple[int, bool]:
         store = new_store()
-        result = passes(lambda: store.load(OBJECT, b"", timeout), strike_at)
+        result = passes(lambda: way(store, timeout), strike_at)
         raylet.settle()
         store.uncache([OBJECT])
         gc.collect(0)
