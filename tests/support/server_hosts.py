@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,10 +105,24 @@ def image_of(service: str) -> str:
     return next((line.partition("=")[2] for line in lines if line.startswith(f"{variable}=")), default)
 
 
+def docker_client() -> docker.DockerClient:
+    """Raises: DockerException without an engine."""
+    kind, _, path = docker.utils.parse_host(os.environ.get("DOCKER_HOST")).partition("://")
+    if kind == "http+unix":
+        # Not left to the library: where nobody listens it drops its socket unclosed, and the warning about that, from
+        # the garbage collector, fails whatever test it comes in.
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except OSError as error:
+                raise docker.errors.DockerException(f"{path}: {error.strerror}") from None
+    return docker.from_env(timeout=60)
+
+
 def why_no_container(image: str) -> str:
     """ "" when a container can be made of this image, which may be pulled for it."""
     try:
-        client = docker.from_env(timeout=60)
+        client = docker_client()
     except docker.errors.DockerException as error:
         return f"there is no Docker engine ({error}): install docker.io and start dockerd"
     try:

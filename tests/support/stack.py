@@ -25,7 +25,7 @@ import urllib3
 from minio import Minio
 from support.drivers import Driver
 from support.processes import eventually
-from support.server_hosts import ROOT
+from support.server_hosts import ROOT, docker_client
 from support.servers import free_port
 from testcontainers.compose import DockerCompose
 
@@ -45,7 +45,7 @@ _WAYS = (("INPUT", "--source"), ("OUTPUT", "--destination"))
 def engine() -> docker.DockerClient:
     """A client of this machine's Docker engine; without one, or without what the images are made with, no test."""
     try:
-        client = docker.from_env(timeout=60)
+        client = docker_client()
     except docker.errors.DockerException as error:
         _without(f"there is no Docker engine ({error}): install docker.io and start dockerd")
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
