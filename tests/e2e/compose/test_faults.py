@@ -9,8 +9,6 @@ from support.drivers import Driver
 from support.processes import eventually
 from support.stack import Stack, health
 
-from shoal_common.channel.tcp import CONNECT_TIMEOUT_S
-
 #: Makes a new actor and runs tasks at each word it is told, and says which nodes live.
 WORKING = """
 @ray.remote(num_cpus=0)
@@ -216,7 +214,7 @@ def test_a_node_is_lost_and_comes_back(shaken: Stack, way: str) -> None:
         eventually(lambda: others_of(driver) == 2, "there is a node again", within=90)
 
 
-#: Has on another node: an actor, a task's result, something that the actor owns, and two tasks whose first try hangs.
+#: Has on another node: an actor, a task's result, and something that the actor owns.
 BEYOND = """
 import socket
 import numpy as np
@@ -242,12 +240,6 @@ class Counter:
 def make():
     return np.arange(1_000_000)
 
-@ray.remote(num_cpus=0, scheduling_strategy=on(far))
-def work(tries):
-    if ray.get(tries.add.remote(1)) <= 2:
-        time.sleep(3600)
-    return "tried again"
-
 def outcome(ref, timeout=60):
     try:
         value = ray.get(ref, timeout=timeout)
@@ -260,17 +252,13 @@ ray.get(make.remote())  # the raylets have a connection
 made = make.remote()
 ray.wait([made], fetch_local=False)
 [theirs] = ray.get(counter.put.remote())
-tries = Counter.options(scheduling_strategy=on(here)).remote()
-once, twice = work.options(max_retries=0).remote(tries), work.options(max_retries=1).remote(tries)
-while ray.get(tries.add.remote(0)) < 2:
-    time.sleep(0.05)
 report(far=hosts[far], raylet=hosts[here], driver=socket.gethostbyname(socket.gethostname()))
 """
 
-#: Until the raylet has lost its connection to the other one, after 15 s, and gets no new one.
-AWAY = f"""
+#: Until the raylet has asked the other one in vain.
+AWAY = """
 command()
-while "has not answered in {CONNECT_TIMEOUT_S:g} s" not in (text := outcome(made, 1)):
+while "has not answered" not in (text := outcome(made, 1)):
     assert text.startswith("GetTimeoutError"), text
 report(made=text, add=outcome(counter.add.remote(1)))
 command()
@@ -281,9 +269,10 @@ command()
 CUT_OFF = """
 command()
 call, quick = counter.add.remote(1), outcome(made, 1)
-report(made=quick, once=outcome(once), call=outcome(call), theirs=outcome(theirs))
+time.sleep(20)  # the fault itself
+report(made=quick, ready=len(ray.wait([call, theirs], timeout=0)[0]))
 command()
-report(twice=outcome(twice), made=outcome(made), add=outcome(counter.add.remote(1)) in (1, 2))
+report(call=outcome(call), theirs=outcome(theirs), made=outcome(made), add=outcome(counter.add.remote(1)))
 command()
 """
 
@@ -298,17 +287,12 @@ def test_raylets_that_are_cut_from_each_other_go_on_afterwards(stack: Stack) -> 
         assert driver.report() == {"made": SUM, "theirs": "theirs", "add": 2}
 
 
-def test_a_driver_that_is_cut_from_a_node_is_told_what_it_has_lost(stack: Stack) -> None:
+def test_a_driver_that_is_cut_from_a_node_has_lost_nothing_afterwards(stack: Stack) -> None:
     with stack.driver(BEYOND + CUT_OFF) as driver:
         places = driver.report()
         with stack.cut(raylet_at(stack, places["far"]), places["raylet"], places["driver"]):
             driver.tell("cut")
             facts = driver.report()
-        assert facts["made"].startswith("GetTimeoutError: ")
-        assert facts["once"].startswith("NodeDiedError: ") and "the connection to its raylet" in facts["once"]
-        assert facts["call"].startswith("ActorUnavailableError: ") and "the connection to this Counter" in facts["call"]
-        assert facts["theirs"].startswith("OwnerDiedError: ") and "was cut off" in facts["theirs"]
+        assert facts["made"].startswith("GetTimeoutError: ") and facts["ready"] == 0
         driver.tell("healed")
-        facts = driver.report()
-        assert facts["twice"] == "tried again" and facts["add"]
-        assert facts["made"] == SUM, "it is made again"
+        assert driver.report() == {"call": 1, "theirs": "theirs", "made": SUM, "add": 2}

@@ -1,4 +1,10 @@
-"""TCP sockets of the framed channel: non-blocking, without delay, and quick to notice that the network is cut."""
+"""TCP sockets of the framed channel: non-blocking, without delay, and patient with a network that is cut.
+
+A cut link between two nodes that live is borne, as TCP itself sends again what has not arrived: whoever waits goes on
+waiting, and nothing is lost that would have to be made again. That a process or a machine is dead is known otherwise:
+by the end of its connections, or from the GCS, whose word ends them at once. (A shorter patience, with sessions that
+resume as the gateway's tunnel does, was rejected: it bears no more, and costs every frame a number and a copy.)
+"""
 
 from __future__ import annotations
 
@@ -9,10 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # without TLS nobody pays for its import
     from shoal_common.tls import Tls, TlsSocket
 
-#: A connection that is not made by then is given up, in seconds.
+#: A raylet that has no connection to another one by then asks where else it could turn, in seconds.
 CONNECT_TIMEOUT_S = 10.0
-#: A peer that the network does not reach for so long is lost, in seconds; an idle one is asked after a third of it.
-LOST_AFTER_S = 15
+#: A link that is cut for so long loses nothing, in seconds.
+CUT_BORNE_S = 60
+#: A peer that the network does not reach for so long is lost, in seconds. TCP waits twice as long before each further
+#: try, so it may need as long again after the link has healed.
+LOST_AFTER_S = 2 * CUT_BORNE_S + 15
+#: An idle peer is asked every so many seconds whether the network still reaches it, and after a cut TCP tries at least
+#: this often where the system can do that (TCP_RTO_MAX_MS, since Linux 6.15).
+_TRY_EVERY_S = 5
+_TCP_RTO_MAX_MS = 44
 MAX_PORT = 65535
 _BACKLOG = 512
 #: Room for a burst of small frames, so that a busy peer rarely makes us queue.
@@ -62,13 +75,16 @@ def connected(sock: socket.socket, tls: Tls | None) -> socket.socket | TlsSocket
 
 def tune(sock: socket.socket) -> None:
     """Set the options of a connection, made or accepted."""
-    third = LOST_AFTER_S // 3
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, third)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, third)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _TRY_EVERY_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _TRY_EVERY_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, LOST_AFTER_S // _TRY_EVERY_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_AFTER_S * 1000)
+    # The tries of one that is not made yet are counted, whatever is between them.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, LOST_AFTER_S // _TRY_EVERY_S)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _TRY_EVERY_S * 1000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 
 

@@ -85,6 +85,8 @@ class Connection:
         self._sock = sock
         self._fd = sock.fileno()
         self._side = side
+        #: The peer has made it.
+        self.accepted = isinstance(side, Accepting)
         self._decoder = Decoder(union)
         self._on_messages = on_messages
         self._on_close = on_close
@@ -115,7 +117,7 @@ class Connection:
         if isinstance(side, Connecting):
             self._write(side.to_send())
             if self._out:
-                reactor.call_later(tcp.CONNECT_TIMEOUT_S, self._check_connected)
+                reactor.call_later(tcp.LOST_AFTER_S, self._check_connected)
 
     # -- sending ------------------------------------------------------------------------------------
 
@@ -214,7 +216,7 @@ class Connection:
 
     def _check_connected(self) -> None:
         if self._out and not self.authenticated:
-            self.close(f"no connection within {tcp.CONNECT_TIMEOUT_S:g} s")
+            self.close(f"no connection within {tcp.LOST_AFTER_S:g} s")
 
     def _watch_writes(self, on: bool) -> None:
         if on != self._watching_writes and not self.closed:

@@ -114,7 +114,7 @@ class Peers:
 
     def _make(self, sock: AnySocket, side: Connecting | Accepting) -> Connection:
         connection = Connection(
-            self._reactor, sock, side, PeerMessage, self._on_messages, self._on_closed, self._settled
+            self._reactor, sock, side, PeerMessage, self._on_messages, self._on_closed, self._authenticated
         )
         with self._lock:
             self._open.add(connection)
@@ -126,6 +126,15 @@ class Peers:
                 sock.close()
                 return None
         return self._make(sock, self._identity.accepting())
+
+    def _authenticated(self, connection: Connection) -> None:
+        self._settled(connection)
+        with self._lock:
+            before = self._connections.get(connection.peer_worker_id)
+        # One connection each way at most: who makes another one has lost the first, which may still seem to be there
+        # when only one side was told. Answers that went over it would be lost.
+        if before is not None and before is not connection and before.accepted and connection.accepted:
+            before.close("the peer has lost it, and has connected again")
 
     def _settled(self, connection: Connection) -> None:
         for listener in self._listeners:

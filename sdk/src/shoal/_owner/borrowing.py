@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._owner.waiting import Waiting
+from shoal._owner.waiting import Waiting, owner_died
 from shoal._values.ref_pickling import address_of_key, collected
 from shoal._wire.peer_frames import (
     AddBorrower,
@@ -266,11 +266,11 @@ class Borrowing:
         if entry is not None and entry.state == PENDING:
             self._waiting.settle(entry, message.value, contained)
 
-    def on_peer_died(self, worker_id: bytes) -> None:
+    def on_peer_died(self, worker_id: bytes, reason: str) -> None:
         for request in [r for r, owner in self._unacknowledged.items() if owner == worker_id]:
             del self._unacknowledged[request]
         self.release(self._process.table.borrower_died(worker_id))
         for entry in list(self._process.table.entries.values()):
             if entry.owner is not None and entry.owner.worker_id == worker_id and entry.state == PENDING:
-                self._waiting.fail(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
+                self._waiting.fail(entry, owner_died(entry.object_id, entry.owner, reason))
         self._send_waiting()

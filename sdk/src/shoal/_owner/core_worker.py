@@ -196,7 +196,7 @@ class CoreWorker(Process):
     def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
         if self.closed:
             return
-        self.borrowing.on_peer_died(worker_id)
+        self.borrowing.on_peer_died(worker_id, reason)
         self._calls.on_worker_disconnected(worker_id, reason)
         if self._executor is not None:
             self._executor.on_caller_gone(worker_id)

@@ -25,7 +25,7 @@ from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.tasks import TaskRecord
 from shoal._net.gcs.errors import ClientClosed
 from shoal._owner.borrowing import Borrowing
-from shoal._owner.waiting import Waiting
+from shoal._owner.waiting import UNREACHED, Waiting, owner_died
 from shoal._wire.peer_frames import GetValue, Value, ValueLost
 from shoal._wire.value_kinds import PENDING, STORED
 
@@ -71,7 +71,7 @@ class Recovery:
         entry.asked = True
         connection = process.peers.connect(entry.owner)
         if connection is None:
-            self._waiting.fail(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
+            self._waiting.fail(entry, owner_died(entry.object_id, entry.owner, UNREACHED))
         else:
             connection.send(ValueLost(entry.object_id, home, how))
 

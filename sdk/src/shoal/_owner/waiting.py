@@ -14,10 +14,13 @@ from shoal._wire.value_kinds import ERROR, PENDING, STORED
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
+    from shoal_common.channel.frames import WorkerAddress
 
 
 #: An owner that can answer has answered by then, in seconds.
 OWNER_ANSWERS_S = 0.1
+#: Why there is no connection to an owner when one cannot even be begun.
+UNREACHED = "nobody listens at its address"
 
 
 class _GetWatcher:
@@ -139,7 +142,7 @@ class Waiting:
         entry.asked = True
         connection = self._process.peers.connect(entry.owner)
         if connection is None:
-            self.fail(entry, exceptions.OwnerDiedError(entry.object_id.hex()))
+            self.fail(entry, owner_died(entry.object_id, entry.owner, UNREACHED))
         else:
             connection.send(GetValue(entry.object_id))
 
@@ -273,6 +276,12 @@ class Waiting:
         for entry in entries:
             if entry.watchers is not None and watcher in entry.watchers:
                 entry.watchers.remove(watcher)
+
+
+def owner_died(object_id: bytes, owner: WorkerAddress, reason: str) -> exceptions.OwnerDiedError:
+    """``reason``: how the connection to the owner has ended, or why there is none."""
+    place = f"worker {owner.worker_id.hex()} on node {owner.node_id.hex()}"
+    return exceptions.OwnerDiedError(object_id.hex(), f"{place}: {reason.rstrip('.')}")
 
 
 def _may_be_made(entry: ObjectEntry) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from shoal._net.connection import Connection, Identity
+from shoal._net.connection import Connection, Identity, authenticate_blocking
 from shoal._net.interrupts import GuardedLock
 from shoal._net.peers import Peers
 from shoal._net.reactor import Reactor
+from shoal._wire.peer_frames import ValuePending
+from shoal_common.channel.codec import encode_frame
 from shoal_common.channel.frames import WorkerAddress
 
 #: Only a failure takes so long, in seconds.
@@ -39,13 +41,27 @@ class Rig:
     def __init__(self) -> None:
         self.dialer, self.lock, self.reactor = Dialer(), GuardedLock(), Reactor()
         self.gone: list[tuple[bytes, str]] = []
-        self.told = threading.Event()
+        self.told, self.heard = threading.Event(), threading.Event()
         identity = Identity(token="t", role="driver", node_id=NODE, worker_id=ME.worker_id, job_id=b"j", address=ME)
         dialer: Any = self.dialer
         self.peers = Peers(self.reactor, identity, self.lock, dialer, [], None, self._on_messages, self._on_gone)
 
+    def dialled_by_other(self) -> socket.socket:
+        """The peer's end of a connection that it has made, and by which something has come here."""
+        ours, theirs = socket.socketpair()
+        self.dialer.ends += [theirs, ours]
+        self.heard.clear()
+        self.peers._accept(ours, "")
+        other = Identity(token="t", role="worker", node_id=NODE, worker_id=OTHER.worker_id, job_id=b"j", address=OTHER)
+        authenticate_blocking(theirs, other)
+        theirs.sendall(encode_frame(ValuePending(b"object")))
+        assert self.heard.wait(LONG)
+        return theirs
+
     def _on_messages(self, connection: Connection, messages: list[Any]) -> None:
-        raise AssertionError("nobody sends any")
+        with self.lock:
+            self.peers.known(connection)
+        self.heard.set()
 
     def _on_gone(self, worker_id: bytes, reason: str) -> None:
         assert self.lock.held()
@@ -105,6 +121,17 @@ def test_after_its_end_a_peer_is_dialled_anew(rig: Rig) -> None:
     with rig.lock:
         assert rig.peers.connect(OTHER) is not first
     assert len(rig.gone) == 1
+
+
+def test_a_peer_that_connects_again_has_lost_its_connection_and_is_answered_over_the_new_one(rig: Rig) -> None:
+    """Only one side may have been told of its end."""
+    rig.reactor.start()
+    rig.dialled_by_other()
+    again = rig.dialled_by_other()
+    assert rig.gone == [(OTHER.worker_id, "the peer has lost it, and has connected again")]
+    rig.peers.send(OTHER.worker_id, ValuePending(b"answer"))
+    again.settimeout(LONG)
+    assert b"answer" in again.recv(1000)
 
 
 def test_with_its_node_a_peer_is_gone(rig: Rig) -> None:
