@@ -26,7 +26,7 @@ from shoal._net.gcs.records import ActorRecord, GroupRecord
 from shoal._net.reactor import Waiter
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.task_submitter import TaskSubmitter
-from shoal._owner.waits import LONGEST_PAUSE_S, Wait, Waits
+from shoal._owner.waits import Wait, Waits
 from shoal._wire.peer_frames import AskWait, LookForDeadlock, RefWire, TellWait, WaitReport
 from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
@@ -120,7 +120,7 @@ class Explaining:
         """Takes the lock itself when there is something to do."""
         for wait in self._waits.all():
             late = self._after_s and not wait.explained and wait.all_needed and now - wait.since >= self._after_s
-            look = wait.task_id and not wait.timed and now >= wait.look_at
+            look = wait.task is not None and not wait.timed and now >= wait.look_at
             if not late and not look:
                 continue
             with self._process.lock:
@@ -130,8 +130,7 @@ class Explaining:
                     wait.explained = True
                     self._tell_of(wait, now)
                 if look:
-                    wait.pause_s = min(2 * wait.pause_s, LONGEST_PAUSE_S)
-                    wait.look_at = now + wait.pause_s
+                    wait.looks += 1
                     self._look(wait)
 
     def _tell_of(self, wait: Wait, now: float) -> None:
@@ -185,7 +184,7 @@ class Explaining:
 
     def on_look(self, message: LookForDeadlock) -> None:
         wait = self._waits.get(message.wait)
-        if wait is not None and wait.task_id and not wait.timed:
+        if wait is not None and wait.task is not None and not wait.timed:
             self._look(wait, chosen=True)
 
     # -- asking -------------------------------------------------------------------------------------------

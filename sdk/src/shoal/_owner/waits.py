@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Any
 
+import msgspec
+
 from shoal import _context
 from shoal._core.object_ref import ObjectEntry
 from shoal._net.reactor import Waiter
@@ -14,45 +16,41 @@ from shoal._net.reactor import Waiter
 #: A wait inside of a task is looked at for a deadlock after so many seconds, and then less and less often.
 LOOK_AFTER_S = 3.0
 LONGEST_PAUSE_S = 60.0
+#: Looks come after 1, 2, 4, … times the first pause, until the pauses are that long.
+_LONG_PAUSES = 5
 
 
-class Wait:
-    """One."""
+class Wait(msgspec.Struct, eq=False):
+    """One. A struct, because each ``get`` that waits makes one."""
 
-    __slots__ = (
-        "all_needed",
-        "entries",
-        "error",
-        "explained",
-        "look_at",
-        "looking",
-        "number",
-        "pause_s",
-        "since",
-        "task_id",
-        "timed",
-        "waiter",
-    )
+    number: int
+    waiter: Waiter
+    entries: list[ObjectEntry]
+    #: It ends by itself.
+    timed: bool
+    all_needed: bool
+    #: In the time of ``time.monotonic``.
+    since: float
+    #: What the waiting thread runs.
+    task: _context.TaskContext | None
+    #: What it waits for was told.
+    explained: bool = False
+    #: So many looks for a deadlock have been begun; one of them is under way.
+    looks: int = 0
+    looking: bool = False
+    #: With which it is to end.
+    error: Exception | None = None
 
-    def __init__(self, number: int, waiter: Waiter, entries: list[ObjectEntry], timed: bool, all_needed: bool) -> None:
-        self.number = number
-        self.waiter = waiter
-        self.entries = entries
-        #: It ends by itself.
-        self.timed = timed
-        self.all_needed = all_needed
-        self.since = time.monotonic()
-        #: What this thread runs; a thread of the user's own runs none.
-        task = _context.current_task.get()
-        self.task_id = task.task_id if task is not None and task.thread == threading.get_ident() else b""
-        #: What it waits for was told.
-        self.explained = False
-        self.look_at = self.since + LOOK_AFTER_S
-        self.pause_s = LOOK_AFTER_S
-        #: Such a look is under way.
-        self.looking = False
-        #: With which it is to end.
-        self.error: Exception | None = None
+    @property
+    def task_id(self) -> bytes:
+        """Empty where a thread of the user's own waits."""
+        return self.task.task_id if self.task is not None else b""
+
+    @property
+    def look_at(self) -> float:
+        """When the next look is due."""
+        pauses = min(self.looks, _LONG_PAUSES)
+        return self.since + LOOK_AFTER_S * (1 << pauses) + LONGEST_PAUSE_S * (self.looks - pauses)
 
 
 class Waits:
@@ -63,8 +61,11 @@ class Waits:
         self._open: dict[int, Wait] = {}
 
     def begin(self, waiter: Waiter, entries: list[ObjectEntry], timed: bool, all_needed: bool) -> Wait:
-        wait = Wait(next(self._numbers), waiter, entries, timed, all_needed)
-        self._open[wait.number] = wait
+        task = _context.current_task.get()
+        if task is not None and task.thread != threading.get_ident():
+            task = None  # inherited by a thread of the user's
+        number = next(self._numbers)
+        wait = self._open[number] = Wait(number, waiter, entries, timed, all_needed, time.monotonic(), task)
         return wait
 
     def end(self, wait: Wait) -> None:
