@@ -35,6 +35,9 @@ class BundleRaylet(FakeNode):
         #: Names of the calls that it does not understand just now.
         self.deaf_to: set[str] = set()
         self.is_full = False
+        #: It does not answer before this is set, and tells by the other one that it was asked.
+        self.answers, self.asked = asyncio.Event(), asyncio.Event()
+        self.answers.set()
         self.returns: list[raylet_pb2.ReturnBundlesRequest] = []
 
     @property
@@ -47,6 +50,8 @@ class BundleRaylet(FakeNode):
 
     async def PrepareBundles(self, request: Any, context: Any) -> Any:
         self._hear("prepare")
+        self.asked.set()
+        await self.answers.wait()
         if self.is_full:
             raise errors.ResourceExhausted("full")
         self.held[request.reservation] = (tuple(bundle.index for bundle in request.bundles), False)
@@ -205,6 +210,17 @@ async def test_a_lost_node_costs_the_bundles_there(cluster: Cluster) -> None:
     info = await cluster.until(group_id, CREATED)
     assert nodes_of(info) == [spare.node_id, kept.node_id]
     assert kept.returns == [] and kept.committed == [1] and spare.committed == [0]
+
+
+async def test_a_node_that_dies_while_it_prepares_holds_no_other_group_up(cluster: Cluster) -> None:
+    cluster.a.answers.clear()
+    group_id = await cluster.create(3)
+    await cluster.a.asked.wait()
+    await cluster.lose(cluster.a)
+    other = await cluster.create(2)
+    assert {bundle.node_id for bundle in (await cluster.until(other, CREATED)).bundles} == {B, C}
+    cluster.a.answers.set()
+    assert (await cluster.group(group_id)).state == PENDING
 
 
 async def test_removal_is_carried_out_when_the_raylet_hears_it(cluster: Cluster) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from shoal_common.errors import ServiceError
+from shoal_common.errors import ServiceError, Unavailable
 from shoal_common.ids import JobID
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
 from shoal_common.rpc.retry import RetryPolicy
@@ -31,6 +32,20 @@ HEALTH_DEADLINE_S = 1.4
 _INSIST = RetryPolicy(attempts=8, initial_s=0.2, maximum_s=5.0)
 
 
+@contextmanager
+def _calling() -> Iterator[None]:
+    """As `service_errors`, also when the raylet is forgotten during the call. gRPC tells that as a cancellation, which
+    would end the caller's task without a word."""
+    try:
+        with service_errors():
+            yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Unavailable("its node is gone") from None
+
+
 class Raylets:
     """One channel for each raylet that was called, by address. All calls raise ``ServiceError``."""
 
@@ -41,39 +56,39 @@ class Raylets:
         self._stubs: dict[str, RayletServiceAsyncStub] = {}
 
     async def start_actor(self, address: str, request: raylet_pb2.StartActorRequest) -> None:
-        with service_errors():
+        with _calling():
             await self._stub(address).StartActor(request, timeout=START_DEADLINE_S)
 
     async def stop_worker(self, address: str, request: raylet_pb2.StopWorkerRequest) -> None:
-        with service_errors():
+        with _calling():
             await self._stub(address).StopWorker(request, timeout=STOP_DEADLINE_S)
 
     async def end_job(self, address: str, job_id: JobID, keep_actor_ids: list[bytes]) -> None:
         request = raylet_pb2.EndJobRequest(job_id=job_id, keep_actor_ids=keep_actor_ids)
-        with service_errors():
+        with _calling():
             await self._stub(address).EndJob(request, timeout=STOP_DEADLINE_S)
 
     async def prepare_bundles(self, address: str, request: raylet_pb2.PrepareBundlesRequest) -> None:
-        with service_errors():
+        with _calling():
             await self._stub(address).PrepareBundles(request, timeout=BUNDLES_DEADLINE_S)
 
     async def commit_bundles(self, address: str, request: raylet_pb2.CommitBundlesRequest) -> None:
-        with service_errors():
+        with _calling():
             await self._stub(address).CommitBundles(request, timeout=BUNDLES_DEADLINE_S)
 
     async def return_bundles(self, address: str, request: raylet_pb2.ReturnBundlesRequest) -> None:
-        with service_errors():
+        with _calling():
             await self._stub(address).ReturnBundles(request, timeout=BUNDLES_DEADLINE_S)
 
     async def set_aside(self, address: str, request: raylet_pb2.SetAsideRequest) -> None:
-        with service_errors():
+        with _calling():
             await self._stub(address).SetAside(request, timeout=BUNDLES_DEADLINE_S)
 
     async def check_health(self, address: str) -> str:
         """Why the raylet is not healthy, or ""."""
         stub = health_pb2_grpc.HealthStub(self._channel(address))
         try:
-            with service_errors():
+            with _calling():
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=HEALTH_DEADLINE_S)
         except ServiceError as error:
             return f"{type(error).__name__}: {error}"
