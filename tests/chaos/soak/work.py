@@ -110,7 +110,7 @@ def keep_doing(kind):
                     f"{got} for {right}",
                 )
         except ray.exceptions.GetTimeoutError as error:
-            count("hung", kind, str(error))
+            count("hung", kind, f"{error} {ray.explain(ref)}")
         except Exception:
             count("lost", kind, traceback.format_exc(limit=-2))
 
