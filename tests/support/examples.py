@@ -22,6 +22,7 @@ OUTPUTS = {
     r"(  [a-z]+ +[\d,]+\n){4}",
     "tree_reduce.py": r"64 partial sums added in 6 levels: 2,047,968,000\n",
     "named_actor.py": rf"on the blackboard: {_BLACKBOARD}\nno such name: ValueError\n",
+    "durable_bank.py": r"[\d,]+ transfers, 3 kills: 10,000 are in the accounts as before\n",
     "placement_group.py": _TEAM.format("first", "first") + _TEAM.format("second", "second"),
 }
 
