@@ -101,13 +101,14 @@ class Waiting:
         """A pending object has its value; ``contained``: the references inside."""
         entry.state, entry.payload, entry.size, entry.node_id = value.kind, value.payload, value.size, value.node_id
         entry.contained = contained
+        entry.lost = ""  # while its task ran already, for the sake of another one of its objects
         if value.kind == STORED and entry.owner is None:
             self._process.raylets.open(value.node_id)  # its death ends the object, and this process's end is seen there
         self.tell_ready(entry)
 
     def fail(self, entry: ObjectEntry, error: Exception) -> None:
         """A pending object will not have a value."""
-        entry.state, entry.payload = ERROR, pickle.dumps(error, 5)
+        entry.state, entry.payload, entry.lost = ERROR, pickle.dumps(error, 5), ""
         self.tell_ready(entry)
 
     def tell_ready(self, entry: ObjectEntry) -> None:

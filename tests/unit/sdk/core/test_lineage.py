@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shoal._core.lineage import RECORD_BYTES, Lineage, Unrepeatable
 from shoal._core.object_ref import ObjectEntry, ObjectRef
@@ -48,7 +51,7 @@ class Process:
         """All of its pending objects get such a value, as ``Calls.finish`` has it."""
         for entry in record.entries:
             if entry.state == PENDING:
-                entry.state, entry.node_id = state, HOME
+                entry.state, entry.node_id, entry.lost = state, HOME, ""
                 self.table.settled(entry)
         entries = self.table.entries
         stored = [e.object_id for e in record.entries if e.state == STORED and entries.get(e.object_id) is e]
@@ -93,9 +96,11 @@ class Process:
         """As ``Borrowing.release``."""
         while self.table.dropped:
             for entry in self.table.collect():
-                entry.contained = None
-                if entry.owner is None and (entry.state == STORED or entry.lost):
-                    self.lineage.freed(entry.object_id)
+                self.free(entry)
+
+    def free(self, entry: ObjectEntry | None) -> None:
+        if entry is not None and entry.owner is None and (entry.state == STORED or entry.lost):
+            self.lineage.freed(entry.object_id)
 
     def validate(self) -> None:
         self.table.validate()
@@ -246,3 +251,174 @@ def test_those_that_ended_first_are_forgotten_beyond_the_limit() -> None:
     assert process.want(process.lose(second)) is Unrepeatable.LINEAGE_EVICTED
     process.validate()
     del fourth
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Objects made, lost, wanted, made again, borrowed and let go in any order.
+
+    What is expected is worked out anew each time from all that was ever submitted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = Process()
+        self.held: dict[bytes, ObjectRef[Any]] = {}
+        self.borrowed: dict[bytes, int] = {}
+        #: Under way, by task id.
+        self.running: dict[bytes, TaskRecord] = {}
+        #: Of every task: the objects that its record needs and does not hold, once it has had a stored result.
+        self.needs: dict[bytes, set[bytes]] = {}
+
+    def ids(self, state: int, lost: bool = False) -> list[bytes]:
+        """Of the objects in such a state."""
+        entries = self.process.table.entries.values()
+        return [entry.object_id for entry in entries if entry.state == state and bool(entry.lost) == lost]
+
+    # -- what users do --
+
+    @rule()
+    def put(self) -> None:
+        ref = self.process.put()
+        self.held[ref._entry.object_id] = ref
+
+    @rule(data=st.data(), returns=st.integers(1, 2), retries=st.sampled_from([-1, -1, -1, 0, 1]), at_once=st.booleans())
+    def submit(self, data: st.DataObject, returns: int, retries: int, at_once: bool) -> None:
+        """``at_once``: it has ended already, if its arguments are there."""
+        some = st.lists(st.sampled_from(sorted(self.held)), max_size=2, unique=True) if self.held else st.just([])
+        arguments, nested = data.draw(some), data.draw(some)
+        record, refs = self.process.submit(
+            *(self.held[each] for each in arguments),
+            nested=tuple(self.held[each] for each in nested),
+            returns=returns,
+            retries=retries,
+        )
+        self.running[record.push.task_id] = record
+        for ref in refs:
+            self.held[ref._entry.object_id] = ref
+        if at_once and self.is_ready(record):
+            self.end_one(record, STORED)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def let_go(self, data: st.DataObject) -> None:
+        del self.held[data.draw(st.sampled_from(sorted(self.held)))]
+        self.process.release()
+
+    @precondition(lambda self: self.ids(PENDING, lost=True))
+    @rule(data=st.data())
+    def want(self, data: st.DataObject) -> None:
+        object_id = data.draw(st.sampled_from(self.ids(PENDING, lost=True)))
+        entry, task_id = self.process.table.entries[object_id], object_id[:20]
+        decision = self.process.want(object_id)
+        if isinstance(decision, TaskRecord):
+            assert task_id not in self.running, "it runs twice"
+            self.running[task_id] = decision
+        elif decision is None:
+            assert task_id in self.running
+        else:
+            assert task_id not in self.needs or decision in (
+                Unrepeatable.RETRIES_DISABLED,
+                Unrepeatable.MAX_ATTEMPTS_EXCEEDED,
+            )
+            entry.state = ERROR
+            self.process.lineage.freed(object_id)
+            self.process.table.settled(entry)
+
+    # -- what others do --
+
+    def is_ready(self, record: TaskRecord) -> bool:
+        return all(ref._entry.state != PENDING for _, _, ref in record.references or ())
+
+    @precondition(lambda self: any(map(self.is_ready, self.running.values())))
+    @rule(data=st.data(), state=st.sampled_from([STORED, STORED, STORED, INLINE, ERROR]))
+    def end(self, data: st.DataObject, state: int) -> None:
+        ready = sorted(id_ for id_, record in self.running.items() if self.is_ready(record))
+        self.end_one(self.running[data.draw(st.sampled_from(ready))], state)
+        self.process.release()
+
+    def end_one(self, record: TaskRecord, state: int) -> None:
+        task_id = record.push.task_id
+        del self.running[task_id]
+        weak = {
+            ref._entry.object_id
+            for ref in record.holds or ()
+            if ref._entry.state == STORED or ref._entry.object_id[:20] in self.process.lineage._tasks
+        }
+        self.process.end(record, state)
+        if state == STORED or task_id in self.needs:
+            self.needs[task_id] = weak if record.retries_left else set()
+
+    @precondition(lambda self: self.ids(STORED))
+    @rule(data=st.data(), all_of_them=st.booleans())
+    def lose(self, data: st.DataObject, all_of_them: bool) -> None:
+        there = self.ids(STORED)
+        for object_id in there if all_of_them else [data.draw(st.sampled_from(there))]:
+            entry = self.process.table.entries[object_id]
+            entry.state, entry.lost = PENDING, "its node died"
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def lend(self, data: st.DataObject) -> None:
+        object_id = data.draw(st.sampled_from(sorted(self.held)))
+        self.process.table.add_borrower(object_id, b"w")
+        self.borrowed[object_id] = self.borrowed.get(object_id, 0) + 1
+
+    @precondition(lambda self: self.borrowed)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        object_id = data.draw(st.sampled_from(sorted(self.borrowed)))
+        self.process.free(self.process.table.remove_borrower(object_id, b"w", self.borrowed.pop(object_id)))
+
+    @precondition(lambda self: self.borrowed)
+    @rule()
+    def borrower_dies(self) -> None:
+        self.borrowed.clear()
+        for entry in self.process.table.borrower_died(b"w"):
+            self.process.free(entry)
+
+    # -- what must hold --
+
+    @invariant()
+    def nothing_is_freed_that_somebody_needs(self) -> None:
+        entries = self.process.table.entries
+        assert self.held.keys() <= entries.keys()
+        assert self.borrowed.keys() <= entries.keys()
+        for record in self.running.values():
+            assert {ref._entry.object_id for ref in record.holds or ()} <= entries.keys()
+
+    @invariant()
+    def all_and_only_what_may_be_needed_is_kept(self) -> None:
+        kept = self.process.lineage._tasks
+        again = {id_ for id_, task in kept.items() if id_ in self.running}
+        alive = {
+            object_id[:20]
+            for object_id, entry in self.process.table.entries.items()
+            if object_id[:20] in self.needs and (entry.state == STORED or entry.lost or object_id[:20] in again)
+        }
+        needed, look_at = set(alive), list(alive)
+        while look_at:
+            for need in self.needs.get(look_at.pop(), ()):
+                if need[:20] in self.needs and need[:20] not in needed:
+                    needed.add(need[:20])
+                    look_at.append(need[:20])
+        assert kept.keys() == needed
+
+    @invariant()
+    def tables_are_whole(self) -> None:
+        self.process.validate()
+
+    def teardown(self) -> None:
+        """Everybody lets go, and what is under way fails."""
+        self.held.clear()
+        self.borrower_dies()
+        for record in self.running.values():
+            self.process.end(record, ERROR)
+        self.running.clear()
+        self.process.release()
+        self.process.validate()
+        assert not self.process.table.entries
+        assert not self.process.lineage._tasks, "something is kept for nobody"
+
+
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
