@@ -86,7 +86,7 @@ class Decoder:
         """What has been received and not decoded."""
         return bytes(self._buffer)
 
-    def feed(self, data: bytes | bytearray, most: int = -1) -> list[Any]:
+    def feed(self, data: bytes | bytearray | memoryview, most: int = -1) -> list[Any]:
         """Take what was received; returns the messages that it completes, ``most`` of them if that is not -1.
 
         Raises: msgspec.DecodeError (or ValidationError, its subclass) on what is not a frame. The connection must then

@@ -80,7 +80,10 @@ class Connection:
         on_messages: Callable[[Connection, list[Any]], None],
         on_close: Callable[[Connection, str], None],
         on_authenticated: Callable[[Connection], None] = lambda _: None,
+        read_into: memoryview | None = None,
     ) -> None:
+        """``read_into``: the leading thread's memory for what is received, where no message of ``union`` has views of
+        that: large messages come in fewer reads, and most are decoded where they were received."""
         self._reactor = reactor
         self._sock = sock
         self._fd = sock.fileno()
@@ -88,6 +91,7 @@ class Connection:
         #: The peer has made it.
         self.accepted = isinstance(side, Accepting)
         self._decoder = Decoder(union)
+        self._read_into = read_into
         self._on_messages = on_messages
         self._on_close = on_close
         self._on_authenticated = on_authenticated
@@ -242,7 +246,10 @@ class Connection:
             if not mask & ~4:
                 return
         try:
-            data = self._sock.recv(codec.READ_BYTES)
+            if self._read_into is None or self._side is not None or not isinstance(self._sock, socket.socket):
+                data: bytes | memoryview = self._sock.recv(codec.READ_BYTES)
+            else:
+                data = self._read_into[: self._sock.recv_into(self._read_into)]
         except BlockingIOError:
             return
         except OSError as error:
@@ -251,7 +258,7 @@ class Connection:
         if not data:
             self.close(self._write_error or "the peer closed the connection")
             return
-        messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, data)
+        messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, bytes(data))
         if messages:
             self._on_messages(self, messages)
 

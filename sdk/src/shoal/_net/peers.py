@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import os
 import socket
 from collections.abc import Callable
@@ -28,6 +29,8 @@ logger = logging.getLogger("shoal")
 #: Whoever connects must have shown the token by then, in seconds. Long, because a process whose Python code is held up
 #: by a C function answers late.
 ACCEPT_TIMEOUT_S = 60.0
+#: A full message of arguments or values comes in one read, if the peer has sent it all.
+READ_BYTES = 256 * 1024
 
 
 class Peers:
@@ -55,6 +58,8 @@ class Peers:
         self._dialer = dialer
         self._on_messages = on_messages
         self._on_gone = on_gone
+        #: Pages of it come into being when so much is read at once.
+        self._read_into = memoryview(mmap.mmap(-1, READ_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._connections: dict[bytes, Connection] = {}
         #: Every open connection: where both sides connect at once, one of the two is in no other table.
         self._open: set[Connection] = set()
@@ -114,7 +119,14 @@ class Peers:
 
     def _make(self, sock: AnySocket, side: Connecting | Accepting) -> Connection:
         connection = Connection(
-            self._reactor, sock, side, PeerMessage, self._on_messages, self._on_closed, self._authenticated
+            self._reactor,
+            sock,
+            side,
+            PeerMessage,
+            self._on_messages,
+            self._on_closed,
+            self._authenticated,
+            self._read_into,
         )
         with self._lock:
             self._open.add(connection)

@@ -175,3 +175,28 @@ def test_what_cannot_be_encoded_leaves_the_connection_as_it_was(
         connection.send(frames.ExitIntent("kind", "\udcff"))
     connection.send(MESSAGE)
     assert read(peer, 1) == [MESSAGE]
+
+
+def test_connections_that_share_their_memory_mix_nothing_up(reactor: Reactor) -> None:
+    """Messages come in pieces, in turn, over two of them; what has come stays as it was."""
+    memory = memoryview(bytearray(1000))
+    received: list[bytes] = []
+
+    def keep(_: Connection, messages: list[Any]) -> None:
+        received.extend(message.data for message in messages)
+
+    pairs = [socket.socketpair() for _ in range(2)]
+    connections = [
+        Connection(reactor, ours, None, frames.RayletMessage, keep, lambda *_: None, read_into=memory)
+        for ours, _ in pairs
+    ]
+    sent = [bytes([65 + at]) * (50 + 700 * at) for at in range(4)]
+    streams = [b"".join(codec.encode_frame(frames.FunctionData(1, data)) for data in sent[at::2]) for at in range(2)]
+    for at in range(0, max(map(len, streams)), 333):
+        for (_, theirs), stream in zip(pairs, streams, strict=True):
+            theirs.sendall(stream[at : at + 333])
+            reactor.poll_now()
+    assert sorted(received) == sent
+    for connection, (_, theirs) in zip(connections, pairs, strict=True):
+        connection.close_quietly()
+        theirs.close()
