@@ -26,11 +26,12 @@ SMALL = ("--num-cpus=1", "--object-store-memory=80000000")
 class Machine:
     """One user's machine."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "t") -> None:
+        """Several with one ``directory`` have a home in common, and so the token."""
         self.home = directory / "home"
-        self.files = directory / "t"
+        self.files = directory / name
         for path in (self.home, self.files):
-            path.mkdir()
+            path.mkdir(exist_ok=True)
         self.port = free_port()
         while [free_port(), free_port()] != [self.port + 1, self.port + 2]:  # the head takes three
             self.port = free_port()
@@ -211,6 +212,10 @@ def test_what_cannot_be_started_is_said_in_a_line(machine: Machine) -> None:
     wrong = machine.refused("start", f"--address={machine.address}", SHOAL_AUTH_TOKEN="wrong")
     assert "token" in wrong
     assert "--etcd" in machine.refused("start", f"--address={machine.address}", "--etcd=here:2379")
+    assert "say --head" in machine.refused("start")
+    assert "--standby needs --address" in machine.refused("start", "--head", "--standby")
+    assert "several heads need --etcd" in machine.refused("start", "--head", "--address=127.0.0.1:1,127.0.0.1:2")
+    assert "this one's is 127.0.0.1:6381" in machine.refused("start", "--head", "--address=a:1,b:2", "--etcd=here:2379")
     assert "0.0.0.0" in machine.refused("start", "--head", "--node-ip-address=0.0.0.0")
     assert "Invalid label" in machine.refused("start", f"--address={machine.address}", "--labels=-a=b")
     assert "must not be negative" in machine.refused("start", f"--address={machine.address}", "--memory=-1")
@@ -279,6 +284,86 @@ def test_stop_kills_what_hangs_and_nothing_that_only_has_the_pid(machine: Machin
         assert alive(stranger.pid)
         stranger.kill()
     all_gone(everything)
+
+
+#: A detached actor on the node with a disk, which is called and left; a placement group beside it.
+_BEGIN = """
+ray.init(os.environ["SHOAL_ADDRESS"], namespace="kept", log_to_driver=False, logging_level="ERROR")
+
+@ray.remote(num_cpus=0, resources={"disk": 1}, max_restarts=0)
+class Counter:
+    def __init__(self): self.value = 0
+    def add(self):
+        self.value += 1
+        return self.value
+
+counter = Counter.options(name="counter", lifetime="detached").remote()
+report(value=ray.get(counter.add.remote()))
+"""
+#: What runs goes on, and something new can be made there.
+_GO_ON = """
+ray.init(os.environ["SHOAL_ADDRESS"], namespace="kept", log_to_driver=False, logging_level="ERROR")
+
+@ray.remote(num_cpus=0, resources={"disk": 0.1})
+class New:
+    def call(self): return "called"
+
+report(value=ray.get(ray.get_actor("counter").add.remote()), new=ray.get(New.remote().call.remote()))
+"""
+
+
+def says(code: str, machine: Machine, address: str) -> dict[str, Any]:
+    """What a program reports that is attached to the cluster of this address."""
+    with Driver(code, env={**machine.environment, "SHOAL_ADDRESS": address}) as driver:
+        facts = driver.report()
+        assert driver.wait() == 0
+    return facts
+
+
+def kill(pids: list[int]) -> None:
+    """As by a loss of power."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    all_gone(pids)
+
+
+def test_a_head_killed_and_started_again_on_its_directory_has_its_cluster_again(
+    machine: Machine, tmp_path: Path
+) -> None:
+    other = Machine(machine.home.parent, "u")
+    try:
+        state = f"--directory={tmp_path / 'state'}"
+        machine.start_head(state)
+        other.done("start", f"--address={machine.address}", *SMALL, '--resources={"disk": 2}')
+        workers = other.pids()
+        assert says(_BEGIN, machine, machine.address) == {"value": 1}
+        kill(machine.pids())
+        machine.done("stop")
+        machine.start_head(state)
+        assert says(_GO_ON, machine, "auto") == {"value": 2, "new": "called"}
+        assert all(map(alive, workers)), "that node has noticed nothing"
+        eventually(lambda: "2 nodes alive, 1 dead" in machine.done("status"), "the old head's node is found dead", 60)
+    finally:
+        other.done("stop", "--grace-period=5")
+
+
+def test_a_standby_takes_over_from_a_head_that_is_killed(machine: Machine, tmp_path: Path) -> None:
+    second, third = Machine(machine.home.parent, "u"), Machine(machine.home.parent, "v")
+    heads = f"{machine.address},{second.address}"
+    etcd = EtcdServer(tmp_path / "etcd")
+    with running(etcd):
+        try:
+            both = (f"--address={heads}", f"--etcd={etcd.address}")
+            assert f"shoal start --address={heads}" in machine.start_head(*both)
+            second.start_head("--standby", *both)
+            third.done("start", f"--address={heads}", *SMALL, '--resources={"disk": 2}')
+            assert says(_BEGIN, machine, heads) == {"value": 1}
+            kill(machine.pids())
+            assert says(_GO_ON, second, "auto") == {"value": 2, "new": "called"}
+            eventually(lambda: "2 nodes alive, 1 dead" in second.done("status"), "the lost head's raylet is dead", 60)
+        finally:
+            for each in (third, second):
+                each.done("stop", "--grace-period=5")
 
 
 @pytest.mark.parametrize("how", ["a signal", "a death"])

@@ -36,6 +36,8 @@ from shoal_common.tls import TlsError
 
 #: A raylet takes 28 s at most to stop: for tasks that run, for its objects, for its processes.
 _GRACE_S = 30.0
+#: Arguments of a head that no other node has.
+_HEADS_OWN = ("port", "etcd", "nats", "s3", "directory", "standby")
 _UNITS = {"memory": 2**30, "object_store_memory": 2**30}
 
 
@@ -61,12 +63,22 @@ def _parser() -> argparse.ArgumentParser:
 
     start = commands.add_parser("start", help="start a cluster's head here, or join this machine to one")
     start.set_defaults(run=_start)
-    which = start.add_mutually_exclusive_group(required=True)
-    which.add_argument("--head", action="store_true", help="start gcs, scheduler, objectstore and a raylet")
-    which.add_argument(
+    start.add_argument("--head", action="store_true", help="start gcs, scheduler, objectstore and a raylet")
+    start.add_argument(
         "--address",
         type=_address,
-        help="host:port of the GCS whose cluster a raylet of this machine joins; of several, with commas between them",
+        help="host:port of the GCS whose cluster a raylet of this machine joins; of several, with commas between them. "
+        "With --head: of every head, this one's among them, in the same order everywhere",
+    )
+    start.add_argument(
+        "--standby",
+        action="store_true",
+        help="head: another one of --address leads; this one takes over when that is lost. Needs --etcd",
+    )
+    start.add_argument(
+        "--directory",
+        help="head: for state and spilled objects; a head that is started again on it, at the same address, has its "
+        "cluster again. Default: they go with `shoal stop`",
     )
     start.add_argument(
         "--node-ip-address",
@@ -125,19 +137,22 @@ def _start(options: argparse.Namespace) -> int:
     local.check(node)
     root = root_directory()
     if options.head:
+        given = {name: value for name in _HEADS_OWN if (value := getattr(options, name))}
+        heads = tuple(options.address.split(",")) if options.address else ()
+        head, host = local.HeadOptions(**given, heads=heads), options.node_ip_address or "127.0.0.1"
+        local.check_head(head, host)
         running = next(
             (each for each in local.recorded_nodes() if each.head and len(each.dead()) < len(each.daemons)), None
         )
         if running is not None:
             where = running.cluster.gcs_address or "an address not known yet"
             raise RuntimeError(f"a head runs here already, at {where}: run `shoal stop` first")
-        head = local.HeadOptions(
-            **{name: value for name in ("port", "etcd", "nats", "s3") if (value := getattr(options, name)) is not None}
-        )
-        started = local.start_head(root, _token(), options.node_ip_address or "127.0.0.1", head, node)
+        started = local.start_head(root, _token(), host, head, node)
+    elif not options.address:
+        raise ValueError("say --head, or --address=host:port of the GCS whose cluster this machine joins")
     else:
-        for name in ("port", "etcd", "nats", "s3"):
-            if getattr(options, name) is not None:
+        for name in _HEADS_OWN:
+            if getattr(options, name):
                 raise ValueError(f"--{name} is the head's to know: leave it out with --address")
         token = load_token(dict(os.environ))
         started = local.start_node(root, token, options.address, options.node_ip_address or "", node)

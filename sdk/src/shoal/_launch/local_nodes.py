@@ -108,12 +108,37 @@ class HeadOptions(msgspec.Struct, frozen=True):
     etcd: str = ""
     nats: str = ""
     s3: str = ""
+    #: For the state and the blobs; empty: with the node's other files, which end with it.
+    directory: str = ""
+    #: host:port of the GCS of each head, this one's among them; empty: this is the only one.
+    heads: tuple[str, ...] = ()
+    #: Another one of ``heads`` leads.
+    standby: bool = False
     #: Further flags of the GCS.
     gcs: dict[str, Any] = {}
 
 
+def check_head(head: HeadOptions, host: str) -> None:
+    """Raises: ValueError for a head that cannot be one of several."""
+    if head.heads and not head.etcd:
+        raise ValueError("several heads need --etcd: what one of them writes must be known to the others")
+    if head.heads and f"{host}:{head.port}" not in head.heads:
+        raise ValueError(
+            f"--address names the GCS of every head, and this one's is {host}:{head.port}: add it, or correct "
+            "--node-ip-address and --port"
+        )
+    if head.standby and len(head.heads) < 2:
+        raise ValueError("--standby needs --address=<host:port of the GCS of every head>, in the order of the first")
+    if head.heads and head.directory:
+        raise ValueError("--directory is of no use beside other heads: --etcd keeps the state, and --s3 the blobs")
+
+
 def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeOptions) -> LocalNode:
     """Start gcs, scheduler, objectstore and a raylet, which listen on ``host``; returns when the raylet has joined.
+
+    Of several heads each has the whole list, and takes the two ports behind its GCS's for scheduler and objectstore: so
+    everybody knows from the start whom to turn to when one of them is lost. Without S3 only the first one has an
+    objectstore, as another one would not have its blobs.
 
     Raises: OSError (a port is in use), ValueError (there is no such port), RuntimeError (something did not start, and
     what it said).
@@ -124,29 +149,34 @@ def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeO
         raise ValueError(f"a head takes its port and the next two: port {head.port} is too high")
     for port in ports if head.port else ():
         tcp.listen(host, port).close()
-    gcs, scheduler, objectstore = (f"{host}:{port}" for port in ports)
+    own, scheduler, objectstore = (f"{host}:{port}" for port in ports)
+    heads = head.heads or (own,)
     launch = _Launch(root, token, head=True)
     try:
-        directory = launch.directory
+        directory = _state_directory(head.directory) if head.directory else launch.directory
+        health_port = _free_port(host) if head.etcd else 0
         launch.spawn(
             "gcs",
             host=host,
             port=ports[0],
-            session_name=directory.name,
+            health_port=health_port,
+            session_name=_session_name(heads, token) if head.standby else _kept_name(directory, launch.directory.name),
             store_path=directory / "gcs.sqlite",
-            scheduler_addresses=scheduler,
-            objectstore_addresses=objectstore,
+            scheduler_addresses=",".join(_behind(heads, 1)),
+            objectstore_addresses=",".join(_behind(heads if head.s3 else heads[:1], 2)),
             etcd=head.etcd,
             nats_address=head.nats,
             **head.gcs,
         )
-        launch.spawn("scheduler", host=host, port=ports[1], gcs_address=gcs, nats_address=head.nats)
-        blobs: Path | Literal[""] = "" if head.s3 else directory / "blobs"
-        launch.spawn("objectstore", host=host, port=ports[2], s3_endpoint=head.s3, directory=blobs)
-        launch.await_service("gcs", gcs)
+        launch.spawn("scheduler", host=host, port=ports[1], gcs_address=",".join(heads), nats_address=head.nats)
+        blobs: Path | Literal[""] = "" if head.s3 or own != heads[0] else directory / "blobs"
+        if head.s3 or blobs:
+            launch.spawn("objectstore", host=host, port=ports[2], s3_endpoint=head.s3, directory=blobs)
+            launch.await_service("objectstore", objectstore)
+        # A standby answers there only.
+        launch.await_service("gcs", f"{host}:{health_port}" if head.standby else own)
         launch.await_service("scheduler", scheduler)
-        launch.await_service("objectstore", objectstore)
-        return launch.join(gcs, host, node, blob_directory=blobs)
+        return launch.join(",".join(heads), host, node, blob_directory=blobs)
     except BaseException:
         launch.abandon()
         raise
@@ -233,7 +263,7 @@ class _Launch:
             node_id=node_id,
             gcs_address=gcs_address,
             scheduler_addresses=",".join(told.scheduler_addresses),
-            objectstore_address=told.objectstore_addresses[0],
+            objectstore_address=",".join(told.objectstore_addresses),
             blob_directory=blob_directory,
             nats_address=told.nats_address,
             cluster_id=told.cluster_id,
@@ -338,6 +368,35 @@ def stop(nodes: Sequence[LocalNode], grace_s: float | None) -> list[Daemon]:
     for node in nodes:
         shutil.rmtree(node.directory, ignore_errors=True)
     return forced
+
+
+def _state_directory(path: str) -> Path:
+    """Raises: OSError."""
+    directory = Path(path).absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def _kept_name(directory: Path, new: str) -> str:
+    """The name of the session whose state is in this directory; ``new`` if it begins now. Raises: OSError."""
+    path = directory / "session"
+    with contextlib.suppress(FileNotFoundError):
+        if name := path.read_text():
+            return name
+    path.write_text(new)
+    return new
+
+
+def _session_name(heads: Sequence[str], token: str) -> str:
+    """As the head that leads tells it. Raises: as ``start_node``."""
+    with visiting(",".join(heads), token) as gcs:
+        return gcs.nodes.cluster().session_name
+
+
+def _behind(heads: Sequence[str], number: int) -> list[str]:
+    """The addresses whose ports are so many above those of the heads' GCS."""
+    parts = (head.rpartition(":") for head in heads)
+    return [f"{host}:{int(port) + number}" for host, _, port in parts]
 
 
 def _free_port(host: str) -> int:
