@@ -149,6 +149,27 @@ def restoring():
     finish(again, once)
 
 
+class Account:
+    """What it has saved goes to the blob store."""
+
+    def __init__(self):
+        self.total, self.ballast = 0, os.urandom(OBJECT_BYTES)
+
+    def add(self, amount):
+        self.total += amount
+        ray.checkpoint()
+        return self.total
+
+
+def checkpointing():
+    durable = ray.remote(num_cpus=0, durable=True, scheduling_strategy=THERE)(Account).remote()
+    other = ray.remote(num_cpus=0, max_restarts=3, scheduling_strategy=THERE)(Account).remote()
+    ready()
+    # The second call of the durable one tells whether the first counted once.
+    again, once = [durable.add.remote(1), durable.add.remote(10)], [other.add.remote(1)]
+    finish((again, [1, 11]), (once, [1]))
+
+
 def creating():
     ready()
     again = Actor.options(max_restarts=3, max_task_retries=3, scheduling_strategy=THERE).remote("again")
@@ -179,6 +200,7 @@ def half_prepared():
     "object in transfer": in_transfer,
     "spilling": spilling,
     "restoring": restoring,
+    "checkpointing": checkpointing,
     "actor being created": creating,
     "placement group half prepared": half_prepared,
 }[MOMENT]()

@@ -24,6 +24,13 @@ _UNDER_WAY_BYTES = 2 << 20
 _SLOW_MBIT_PER_S = 48
 #: What has ended is started again after so long, in seconds: its absence is noticed.
 _OUTAGE_S = 1.0
+#: These are under way when bytes go out: from this machine.
+_SENDERS = {
+    Moment.TRANSFER: "far1",
+    Moment.SPILLING: "far1",
+    Moment.RESTORING: "minio",
+    Moment.CHECKPOINTING: "far1",
+}
 #: A reply leaves within about so long after the task has been told to end, in seconds.
 _REPLY_S = 0.02
 #: Which processes a victim is, where it is always the same.
@@ -97,8 +104,8 @@ def run(cluster: ShakenCluster, cell: Cell, fault_s: float, rng: random.Random) 
 def _at(moment: Moment, cluster: ShakenCluster, driver: Driver, files: Path) -> Iterator[None]:
     """Around the strike; before a reply leaves. What holds the moment lets go afterwards."""
     with contextlib.ExitStack() as held:
-        if moment in (Moment.TRANSFER, Moment.SPILLING, Moment.RESTORING):
-            sender = cluster.machines["minio" if moment is Moment.RESTORING else "far1"]
+        if moment in _SENDERS:
+            sender = cluster.machines[_SENDERS[moment]]
             sender.slow(_SLOW_MBIT_PER_S)
             held.callback(sender.fast)
             before = sender.sent_bytes()
@@ -109,7 +116,7 @@ def _at(moment: Moment, cluster: ShakenCluster, driver: Driver, files: Path) -> 
         driver.tell("on")
         if moment in (Moment.RUNNING, Moment.REPLY, Moment.CREATING):
             eventually(lambda: all((files / name).exists() for name in ("again", "once")), "both have begun")
-        if moment in (Moment.TRANSFER, Moment.SPILLING, Moment.RESTORING):
+        if moment in _SENDERS:
             eventually(lambda: sender.sent_bytes() > before + _UNDER_WAY_BYTES, "it is under way")
         elif moment is Moment.HALF_PREPARED:
             free = lambda: cluster.stats("far1").available.grains["CPU"]  # noqa: E731

@@ -116,7 +116,9 @@ _ACTORS_NODE_DIED = once("ActorDiedError node")
 _LOST = once("ObjectReconstructionFailedError", "ObjectLostError")
 _SOME_LOST = once("result", "ObjectReconstructionFailedError", "ObjectLostError", "NodeDiedError")
 
-_NO_CHECKPOINTS = throughout(Impossible("there are no checkpoints yet"))
+#: May be called again: where one is durable, each call has counted once.
+_UNAVAILABLE = once("ActorUnavailableError")
+
 _NO_PART = throughout(Impossible("takes no part in it"))
 _SAME_NETWORK = Impossible("a worker has its node's network: see raylet")
 
@@ -129,7 +131,7 @@ def _any_of(seen: Sees) -> Sees:
 # --- the table ---
 
 #: A replica takes over, or what runs needs it not, or waits until it is back.
-_GOES_ON = {moment: throughout(RESULT) for moment in Moment} | {Moment.CHECKPOINTING: _NO_CHECKPOINTS}
+_GOES_ON = {moment: throughout(RESULT) for moment in Moment}
 
 TABLE: dict[Victim, dict[Moment, Row]] = {
     Victim.WORKER: {
@@ -150,7 +152,7 @@ TABLE: dict[Victim, dict[Moment, Row]] = {
         Moment.TRANSFER: Row(RESULT, RESULT, RESULT, _SAME_NETWORK),
         Moment.SPILLING: Row(_any_of(_ACTOR_DIED), RESULT, _any_of(_ACTOR_TERMINATED), _SAME_NETWORK),
         Moment.RESTORING: Row(RESULT, RESULT, RESULT, _SAME_NETWORK),
-        Moment.CHECKPOINTING: _NO_CHECKPOINTS,
+        Moment.CHECKPOINTING: Row(_UNAVAILABLE, RESULT, _UNAVAILABLE, _SAME_NETWORK),
         Moment.CREATING: Row(_ACTOR_DIED, RESULT, _ACTOR_TERMINATED, _SAME_NETWORK),
         Moment.HALF_PREPARED: _NO_PART,
     },
@@ -161,14 +163,11 @@ TABLE: dict[Victim, dict[Moment, Row]] = {
         Moment.TRANSFER: Row(_LOST, _LOST, RESULT, _LOST),
         Moment.SPILLING: Row(_SOME_LOST, _SOME_LOST, RESULT, _SOME_LOST),
         Moment.RESTORING: Row(_SOME_LOST, _SOME_LOST, RESULT, _SOME_LOST),
-        Moment.CHECKPOINTING: _NO_CHECKPOINTS,
+        Moment.CHECKPOINTING: Row(_UNAVAILABLE, _UNAVAILABLE, _UNAVAILABLE, _UNAVAILABLE),
         Moment.CREATING: Row(_ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _ACTORS_NODE_DIED),
         Moment.HALF_PREPARED: throughout(RESULT),
     },
-    Victim.DRIVER: {
-        moment: Row(ENDS, RESULT, ENDS, RESULT) if moment is not Moment.CHECKPOINTING else _NO_CHECKPOINTS
-        for moment in Moment
-    },
+    Victim.DRIVER: {moment: Row(ENDS, RESULT, ENDS, RESULT) for moment in Moment},
     Victim.GCS_ACTIVE: _GOES_ON,
     Victim.GCS_BOTH: _GOES_ON,
     Victim.SCHEDULER: _GOES_ON,
@@ -189,11 +188,12 @@ CHOSEN: dict[Victim, tuple[tuple[Fault, Moment], ...]] = {
     Victim.ACTOR_WORKER: (
         (Fault.KILL, Moment.CREATING),
         (Fault.KILL, Moment.RESTORING),
+        (Fault.KILL, Moment.CHECKPOINTING),
         (Fault.TERM, Moment.REPLY),
     ),
     Victim.RAYLET: (
         (Fault.KILL, Moment.TRANSFER),
-        (Fault.KILL, Moment.SPILLING),
+        (Fault.KILL, Moment.CHECKPOINTING),
         (Fault.STOP, Moment.HALF_PREPARED),
         (Fault.TERM, Moment.RUNNING),
         (Fault.CUT, Moment.BEFORE_LEASE),
@@ -221,6 +221,7 @@ CHOSEN: dict[Victim, tuple[tuple[Fault, Moment], ...]] = {
     ),
     Victim.OBJECTSTORE: (
         (Fault.KILL, Moment.SPILLING),
+        (Fault.KILL, Moment.CHECKPOINTING),
         (Fault.TERM, Moment.RESTORING),
     ),
     Victim.ETCD: (
@@ -230,11 +231,12 @@ CHOSEN: dict[Victim, tuple[tuple[Fault, Moment], ...]] = {
     ),
     Victim.NATS: (
         (Fault.KILL, Moment.REPLY),
+        (Fault.KILL, Moment.CREATING),
         (Fault.TERM, Moment.BEFORE_LEASE),
     ),
     Victim.MINIO: (
         (Fault.KILL, Moment.SPILLING),
-        (Fault.TERM, Moment.RESTORING),
+        (Fault.TERM, Moment.CHECKPOINTING),
         (Fault.CUT, Moment.SPILLING),
     ),
 }
