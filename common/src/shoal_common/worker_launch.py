@@ -53,4 +53,12 @@ class WorkerForked(msgspec.Struct, frozen=True, tag=True):
     pid: int
 
 
-TemplatePacket = ForkWorker | WorkerForked
+class WorkerNotForked(msgspec.Struct, frozen=True, tag=True):
+    """The machine gave no process."""
+
+    worker_id: bytes
+    #: For humans.
+    reason: str
+
+
+TemplatePacket = ForkWorker | WorkerForked | WorkerNotForked

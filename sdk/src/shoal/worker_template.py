@@ -18,6 +18,7 @@ import gc
 import inspect  # noqa: F401
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -37,8 +38,8 @@ from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel.codec import Decoder
 from shoal_common.channel.frames import Hello, HelloProof, HelloReply, RayletMessage
 from shoal_common.rpc import client as grpc_channel  # noqa: F401
-from shoal_common.surroundings import take_own_signals
-from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked
+from shoal_common.surroundings import raise_open_files, take_own_signals
+from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked, WorkerNotForked
 from shoal_proto.v1 import gcs_pb2_grpc  # noqa: F401
 
 #: Workers have this long to end by themselves when their raylet is gone, in seconds.
@@ -54,6 +55,9 @@ def main() -> None:
     control = socket.socket(fileno=parser.parse_args().control_fd)
     setproctitle.setproctitle("shoal::template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It holds a descriptor for each worker; workers have the limit that it was started with.
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_open_files()
     for union in (RayletMessage, PeerMessage, HelloReply, Hello | HelloProof):
         Decoder(union)
     # Objects made so far are never collected: their pages stay shared with the workers.
@@ -65,22 +69,44 @@ def main() -> None:
         if packet is None:
             _outlive(workers)
             return
-        # The worker's pid comes through this pipe, the process between ends after it.
-        read, write = os.pipe()
+        workers = [fd for fd in workers if not _has_ended(fd)]
+        try:
+            pid = _fork(control, packet.config, fds, workers, open_files)
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    workers.append(os.pidfd_open(pid))
+        except OSError as error:
+            control.send(_encode(WorkerNotForked(packet.config.worker_id, str(error))))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def _fork(
+    control: socket.socket, config: WorkerConfig, fds: list[int], workers: list[int], open_files: tuple[int, int]
+) -> int:
+    """The worker's pid; 0 = it was not forked, which the raylet has been told.
+
+    Raises: OSError when the machine gives no process or descriptor.
+    """
+    # The worker's pid comes through this pipe, the process between ends after it.
+    read, write = os.pipe()
+    try:
         between = os.fork()
         if between == 0:
             for fd in (read, *workers):
                 os.close(fd)
-            _fork_worker(control, packet.config, fds, write)
-        for fd in (*fds, write):
-            os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
+            _fork_worker(control, config, fds, write)
+        os.close(write)
+        write = -1
         pid = os.read(read, 16)
-        os.close(read)
         os.waitpid(between, 0)
-        workers = [fd for fd in workers if not _has_ended(fd)]
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                workers.append(os.pidfd_open(int(pid)))
+        return int(pid or 0)
+    finally:
+        for fd in (read, write):
+            if fd >= 0:
+                os.close(fd)
 
 
 def _fork_worker(control: socket.socket, config: WorkerConfig, fds: list[int], pid_pipe: int) -> None:
@@ -98,8 +124,9 @@ def _fork_worker(control: socket.socket, config: WorkerConfig, fds: list[int], p
             control.send(_encode(WorkerForked(config.worker_id, pid)))
             os.write(pid_pipe, str(pid).encode())
             code = 0
-    except OSError:
-        pass  # the raylet is gone, or a process cannot be made: it has a deadline for the answer
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the raylet is gone
+            control.send(_encode(WorkerNotForked(config.worker_id, str(error))))
     finally:
         os._exit(code)
 

@@ -17,7 +17,7 @@ from shoal_common.errors import ServiceError
 from shoal_common.metadata import MetadataStoreError
 from shoal_common.service import logging
 from shoal_common.service.config import ConfigError, ServiceConfig, load
-from shoal_common.surroundings import occupy_standard_streams, take_own_signals
+from shoal_common.surroundings import occupy_standard_streams, raise_open_files, take_own_signals
 from shoal_common.tls import TlsError
 
 #: An app has this long to stop, in seconds, unless it `TakesItsTime`; a container runtime kills ten seconds after
@@ -76,6 +76,7 @@ def main(config: type[C], build: Callable[[C], App]) -> int:
 
     occupy_standard_streams()
     take_own_signals()
+    raise_open_files()
     try:
         settings = load(config, sys.argv[1:], os.environ)
         logging.configure(config.SERVICE, settings.log_level)

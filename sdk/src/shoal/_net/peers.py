@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import mmap
 import os
@@ -20,6 +21,7 @@ from shoal_common.channel.frame_socket import AnySocket
 from shoal_common.channel.frames import Message, WorkerAddress
 from shoal_common.channel.handshake import Accepting, Connecting
 from shoal_common.channel.listener import Listener
+from shoal_common.surroundings import raise_open_files
 
 if TYPE_CHECKING:
     from shoal_common.tls import Tls
@@ -77,7 +79,7 @@ class Peers:
         if connection is not None:
             return connection
         try:
-            sock = self._dialer.peer(address)
+            sock = self._dial(address)
         except OSError:
             return None
         connection = self._make(sock, self._identity.connecting((address.node_id, address.worker_id)))
@@ -86,6 +88,18 @@ class Peers:
         self._connections[address.worker_id] = connection
         self._addresses[address.worker_id] = address
         return connection
+
+    def _dial(self, address: WorkerAddress) -> AnySocket:
+        """Raises: OSError."""
+        try:
+            return self._dialer.peer(address)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            if raise_open_files():
+                return self._dialer.peer(address)
+            logger.error("Another process cannot be reached, and counts as dead: %s. Raise ulimit -n.", error)
+            raise
 
     def known(self, connection: Connection) -> None:
         """A connection that the peer opened serves both directions, unless there is one already."""
@@ -183,4 +197,5 @@ class Peers:
 
 
 def _out_of_descriptors(error: OSError) -> None:
-    logger.error("No connection can be accepted for now: %s. Raise the limit of open files (ulimit -n).", error)
+    if not raise_open_files():
+        logger.error("No connection can be accepted for now: %s. Raise the limit of open files (ulimit -n).", error)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from shoal_common.head_launch import HeadConfig
-from shoal_common.surroundings import take_own_signals
+from shoal_common.surroundings import raise_open_files, take_own_signals
 
 
 def main() -> None:
@@ -28,6 +28,8 @@ def main() -> None:
 
     template = TemplateProcess.start(Path(config.session_dir) / "logs" / "template.err")
 
+    # Only now: what runs in workers keeps the limit of the program.
+    raise_open_files()
     from shoal_head.app import run_head
 
     sys.exit(run_head(config, template, ready))

@@ -17,7 +17,7 @@ import structlog
 
 from shoal_common.service.subreaper import become_subreaper
 from shoal_common.surroundings import environment, interpreter
-from shoal_common.worker_launch import WorkerConfig, WorkerForked
+from shoal_common.worker_launch import WorkerConfig, WorkerForked, WorkerNotForked
 from shoal_raylet.workers import orphans
 from shoal_raylet.workers.output import WorkerOutput
 from shoal_raylet.workers.template_process import TemplateProcess
@@ -259,6 +259,8 @@ class WorkerProcesses:
             while (packet := template.receive()) is not None:
                 if isinstance(packet, WorkerForked):
                     self._forked(packet)
+                elif isinstance(packet, WorkerNotForked):
+                    self._not_forked(packet)
         except (EOFError, msgspec.DecodeError) as error:
             self._template_failed(str(error))
 
@@ -274,6 +276,12 @@ class WorkerProcesses:
         if process.answer_timeout is not None:
             process.answer_timeout.cancel()
         self._watch(process, packet.pid)
+
+    def _not_forked(self, packet: WorkerNotForked) -> None:
+        process = self._processes.get(packet.worker_id)
+        if process is not None and not process.pid:
+            self.output.note(packet.worker_id, f"cannot start a process: {packet.reason}")
+            self._exited(process, None)
 
     def _template_failed(self, reason: str) -> None:
         if self._template is None or self._stopping:
