@@ -62,6 +62,8 @@ class Executor:
         self._commands: deque[Callable[[], None]] = deque()
         #: The main thread's wait for something to run.
         self._idle: Waiter | None = None
+        #: As it was when the background thread last looked.
+        self._seen_idle: Waiter | None = None
         self._replies: dict[bytes, list[TaskReply]] = {}
         self._reply_lock = threading.Lock()
         self._first_reply_at = 0.0
@@ -300,7 +302,10 @@ class Executor:
     def on_tick(self) -> bool:
         """From the background thread: sends what has waited too long behind a task that turned out to be long. Tells
         whether anything runs or is still to be sent."""
-        idle = self._idle is not None and (self.actor is None or self.actor.is_idle())
+        wait = self._idle
+        # Since the last look: between two calls of a caller that makes one at a time it is not worth another title.
+        idle = wait is not None and wait is self._seen_idle and (self.actor is None or self.actor.is_idle())
+        self._seen_idle = wait
         if idle:
             self._appearance.rest()
         flushed = self._appearance.flush_streams(wait=False)
