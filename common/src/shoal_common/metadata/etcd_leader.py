@@ -31,7 +31,7 @@ REFRESHES = 5
 #: Pause after a call that failed, in seconds.
 RETRY_PAUSE_S = 0.5
 #: A leader that could not refresh its lease for so long gives up, in seconds: unseen, another one may lead by then.
-UNREACHED_S = 30.0
+UNREACHED_S = 60.0
 
 _log = logging.getLogger(__name__)
 

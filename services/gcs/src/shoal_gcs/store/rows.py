@@ -21,11 +21,16 @@ from shoal_common.metadata import (
     MetadataStore,
     MetadataStoreError,
     RevisionConflict,
+    StoreRefused,
 )
 from shoal_common.service.background import Background
 
 #: Pause before a row that the store did not take is tried again, in seconds.
 RETRY_AFTER_S = 1.0
+#: Whoever waits for a write is told after so many tries that the store does not answer. A client's call is repeated
+#: five times, and each try takes 5 s: so a store that is away for half a minute is waited for, and the client hears
+#: what was wrong before its own patience of a minute ends.
+TRIES_UNTIL_TOLD = 2
 
 _log = structlog.get_logger()
 
@@ -62,7 +67,7 @@ class Rows:
 
     def put(self, row_id: str, value: bytes, committed: Callable[[], None] | None = None) -> asyncio.Future[None]:
         """Write a row. The future is done when this version or a newer one is in the store, and fails with
-        ``Unavailable`` when the store does; the row is then tried again every second.
+        ``Unavailable`` when the store refuses it or does not answer for long; the row is tried again every second.
 
         Raises: InvalidRequest for a row that is too large.
         """
@@ -90,6 +95,7 @@ class Rows:
 
     async def _write(self, row_id: str, row: _Row) -> None:
         key = self._prefix + row_id
+        tries = 0
         try:
             while row.dirty:
                 value, committed, waiters = row.wanted, row.committed, row.waiters
@@ -102,11 +108,16 @@ class Rows:
                     return
                 except MetadataStoreError as error:
                     _log.error("row_not_written", key=key, error=str(error))
-                    _fail(waiters, f"the metadata store did not take {key}: {error}")
+                    tries += 1
+                    if isinstance(error, StoreRefused) or tries % TRIES_UNTIL_TOLD == 0:
+                        _fail(waiters, f"the metadata store did not take {key}: {error}")
+                    else:
+                        row.waiters = waiters + row.waiters
                     if not row.dirty:
                         row.wanted, row.committed, row.dirty = value, committed, True
                     await asyncio.sleep(RETRY_AFTER_S)
                     continue
+                tries = 0
                 if committed is not None:
                     committed()
                 for waiter in waiters:
