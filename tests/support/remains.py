@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import grpc
 from support.processes import alive, command, eventually
 
 from shoal_proto.v1 import gcs_pb2, raylet_pb2
@@ -47,7 +48,11 @@ class Remains:
         job = bytes.fromhex(job_id)
         found = []
         for name, stats in self.nodes.items():
-            said = stats()
+            try:
+                said = stats()
+            except grpc.RpcError as error:
+                found.append(f"no answer from {name}: {error.code()}")
+                continue
             found += [
                 f"process {worker.pid} {command(worker.pid)!r} on {name}"
                 for worker in said.workers
