@@ -162,8 +162,9 @@ def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeO
             health_port=health_port,
             session_name=_session_name(heads, token) if head.standby else _kept_name(directory, launch.directory.name),
             store_path=directory / "gcs.sqlite",
-            scheduler_addresses=",".join(_behind(heads, 1)),
-            objectstore_addresses=",".join(_behind(heads if head.s3 else heads[:1], 2)),
+            # Alone it may have any three ports.
+            scheduler_addresses=",".join(_behind(heads, 1)) if head.heads else scheduler,
+            objectstore_addresses=",".join(_behind(heads if head.s3 else heads[:1], 2)) if head.heads else objectstore,
             etcd=head.etcd,
             nats_address=head.nats,
             **head.gcs,
