@@ -115,8 +115,8 @@ class _Database:
             raise LeaseExpired(lease_id)
         self._revision += 1
         self._connection.execute(
-            "INSERT INTO entries VALUES (?1, ?2, ?3, ?4)"
-            " ON CONFLICT (key) DO UPDATE SET value = ?2, revision = ?3, lease = ?4",
+            "INSERT INTO entries VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+            " SET value = excluded.value, revision = excluded.revision, lease = excluded.lease",
             (key, value, self._revision, lease_id),
         )
         self.changes.append(WatchEvent(key, value, self._revision))
@@ -298,9 +298,9 @@ class SqliteMetadataStore:
                     call.error = error  # this caller's own mistake: nothing of the call was written
             database.commit()
             return database.changes
-        except sqlite3.Error as error:
+        except Exception as error:  # a defect too: without this thread all callers would wait for ever
             for call in batch:
-                call.error = MetadataStoreError(f"the metadata store {self._path} failed: {error}")
+                call.error = MetadataStoreError(f"the metadata store {self._path} failed: {error!r}")
             with contextlib.suppress(sqlite3.Error):  # the same failure again: the next batch meets and reports it
                 database.rollback()
             return []
