@@ -34,6 +34,11 @@ class Victim:
     def die(self, way):
         die(way)
 
+    def live_until(self, last, number):
+        if number == last:
+            die("SIGKILL")
+        return number
+
     def fail_in_a_thread(self):
         fail_in_a_thread()
         return "lives"
@@ -51,6 +56,17 @@ def test_error_names_the_reason(way, words):
     assert words in str(caught.value)
     with pytest.raises(exceptions.ActorDiedError, match="Victim"):
         shoal.get(victim.count.remote(), timeout=PATIENCE_S)
+
+
+def test_calls_that_have_run_are_answered_although_the_next_one_kills_the_actor():
+    """Replies of short calls are held back to be sent together."""
+    for _ in range(3):
+        victim = Victim.remote()
+        refs = [victim.live_until.remote(300, number) for number in range(320)]
+        assert shoal.get(refs[:300], timeout=PATIENCE_S) == list(range(300))
+        for ref in refs[300:]:
+            with pytest.raises(exceptions.ActorDiedError):
+                shoal.get(ref, timeout=PATIENCE_S)
 
 
 def test_exception_in_a_thread_is_no_death():

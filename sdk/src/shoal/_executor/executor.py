@@ -30,6 +30,7 @@ from shoal._executor.process_end import kill_descendants
 from shoal._executor.run import Runner
 from shoal._executor.time_limits import Stopped
 from shoal._net.connection import Connection
+from shoal._net.last_replies import LastReplies, path_of
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
 from shoal._wire.peer_frames import PushTasks, Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
@@ -68,6 +69,7 @@ class Executor:
         self._reply_lock = threading.Lock()
         self._first_reply_at = 0.0
         self._reply_bytes = 0
+        self._last_replies: LastReplies | None = None
         #: Functions and methods that have run here.
         self._known: set[str] = set()
         #: Threads of the user's code that wait for objects; whether they have waited for long, and the CPU is lent.
@@ -201,6 +203,8 @@ class Executor:
     def run(self) -> None:
         """Run what comes until the process exits."""
         ran = 0
+        #: The last reply, while it may be waiting to be sent with others.
+        held: tuple[bytes, TaskReply] | None = None
         while True:
             while self._commands:
                 self._commands.popleft()()
@@ -214,9 +218,12 @@ class Executor:
                     # A caller that makes one call at a time makes the next one soon.
                     self._core.reactor.wait(waiter, brief=ran == 1)
                 self._idle = None
-                ran = 0
+                ran, held = 0, None
                 continue
             ran += 1
+            if held is not None:
+                self._save(*held)
+                held = None
             if push.name not in self._known:
                 # Who knows how it ends: a crash must not take the answers of others along.
                 self.flush_replies()
@@ -230,6 +237,7 @@ class Executor:
             self._appearance.flush_streams(wait=True)
             if reply is not None:
                 self._gather(caller, reply, now)
+                held = (caller, reply)
             if now - self._first_reply_at > GATHER_S or self._reply_bytes >= MESSAGE_BYTES:
                 self.flush_replies()
             if self._keeper is not None:
@@ -278,6 +286,22 @@ class Executor:
             if not self._first_reply_at:
                 self._first_reply_at = now
 
+    def _save(self, caller: bytes, reply: TaskReply) -> None:
+        """The next call of an actor begins, and might end the process: a reply that is held back must not be lost with
+        it, as the call has run and may not be made again. Tasks that may not run again never have others behind them.
+        """
+        if self.actor is None or (self._keeper is not None and self._keeper.durable):
+            return
+        with self._reply_lock:
+            if not self._replies:
+                return
+            if self._last_replies is None:
+                with contextlib.suppress(OSError):  # the disk is full, for example
+                    self._last_replies = LastReplies(path_of(self._core.session_dir, self._core.worker_id))
+            if self._last_replies is not None and self._last_replies.add(caller, reply):
+                return
+        self.flush_replies()
+
     def reply_now(self, caller: bytes, replies: list[TaskReply]) -> None:
         with self._core.lock:
             self._core.borrowing.send_after_acks(caller, TaskReplies(replies))
@@ -294,6 +318,8 @@ class Executor:
                 self._keeper.release(partial(self._send, replies))
             else:
                 self._send(replies)
+                if self._last_replies is not None:
+                    self._last_replies.clear()
 
     def _send(self, replies: dict[bytes, list[TaskReply]]) -> None:
         for caller, batch in replies.items():

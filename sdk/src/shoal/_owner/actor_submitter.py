@@ -16,6 +16,7 @@ from shoal._core.batches import in_messages, push_bytes
 from shoal._core.deadlines import TimeLimit
 from shoal._core.object_ref import ObjectRef
 from shoal._core.tasks import FunctionRecord, References, TaskRecord
+from shoal._net import last_replies
 from shoal._net.gcs.actors import POLL_S, Done
 from shoal._net.gcs.errors import AlreadyExists, ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord, ActorSpec
@@ -236,6 +237,8 @@ class ActorSubmitter:
             else:
                 self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
             return
+        if actor.state in (ActorState.DEAD, ActorState.RESTARTING) and client.worker_id:
+            last_replies.remove(last_replies.path_of(self._process.session_dir, client.worker_id))
         if actor.state is ActorState.DEAD:
             self._forget_worker(client)
             client.on_dead(actor.version, death_error(actor))
@@ -278,6 +281,7 @@ class ActorSubmitter:
             return
         if client.connection.authenticated:
             client.on_disconnected()
+            self._take_last_replies(client, worker_id)
             self.resolve(client)
         else:
             client.on_unconnected()
@@ -343,6 +347,18 @@ class ActorSubmitter:
     def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
         """Caller holds the lock."""
         client = self._by_worker[worker_id]
+        self._take(client, worker_id, replies)
+        if client.queue:
+            client.flush(time.monotonic())
+
+    def _take_last_replies(self, client: ActorClient, worker_id: bytes) -> None:
+        """Calls that have run although their replies were not sent any more: their fate is known."""
+        replies = last_replies.read(last_replies.path_of(self._process.session_dir, worker_id), self._process.worker_id)
+        for reply in replies:
+            reply.borrowed = None  # it holds nothing any more
+        self._take(client, worker_id, replies)
+
+    def _take(self, client: ActorClient, worker_id: bytes, replies: list[TaskReply]) -> None:
         for reply in replies:
             record = client.on_reply(reply.task_id, reply.retriable)
             if record is None:
@@ -353,8 +369,6 @@ class ActorSubmitter:
                     client.repeat(record)
             else:
                 self._calls.complete(record, reply, worker_id)
-        if client.queue:
-            client.flush(time.monotonic())
 
     def find(self, task_id: bytes) -> tuple[ActorClient, TaskRecord] | None:
         """A call that has not ended, and its actor. Caller holds the lock."""
