@@ -129,9 +129,9 @@ class Lineage:
         if not record.retry():
             return Unrepeatable.MAX_ATTEMPTS_EXCEEDED
         revived = {need: revive(need) for need in task.needs}
-        for need in task.needs:
+        for need, ref in revived.items():
             needed = self._tasks.get(task_of_object(need))
-            if needed is not None:
+            if needed is not None and ref._entry.lost:
                 needed.objects.add(need)
         record.references = [
             (position, keyword, revived[ref] if isinstance(ref, bytes) else ref)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shoal._core.lineage import RECORD_BYTES, Lineage, Unrepeatable
 from shoal._core.object_ref import ObjectEntry, ObjectRef
@@ -253,14 +251,14 @@ def test_those_that_ended_first_are_forgotten_beyond_the_limit() -> None:
     del fourth
 
 
-class AnyOrder(RuleBasedStateMachine):
+class AnyOrder:
     """Objects made, lost, wanted, made again, borrowed and let go in any order.
 
     What is expected is worked out anew each time from all that was ever submitted.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
         self.process = Process()
         self.held: dict[bytes, ObjectRef[Any]] = {}
         self.borrowed: dict[bytes, int] = {}
@@ -276,16 +274,19 @@ class AnyOrder(RuleBasedStateMachine):
 
     # -- what users do --
 
-    @rule()
     def put(self) -> None:
         ref = self.process.put()
         self.held[ref._entry.object_id] = ref
 
-    @rule(data=st.data(), returns=st.integers(1, 2), retries=st.sampled_from([-1, -1, -1, 0, 1]), at_once=st.booleans())
-    def submit(self, data: st.DataObject, returns: int, retries: int, at_once: bool) -> None:
-        """``at_once``: it has ended already, if its arguments are there."""
-        some = st.lists(st.sampled_from(sorted(self.held)), max_size=2, unique=True) if self.held else st.just([])
-        arguments, nested = data.draw(some), data.draw(some)
+    def submit(self) -> None:
+        """Often it has ended already, if its arguments are there."""
+        returns, retries, at_once = (
+            self.rng.choice([1, 2]),
+            self.rng.choice([-1, -1, -1, 0, 1]),
+            self.rng.random() < 0.6,
+        )
+        some = [self.rng.sample(sorted(self.held), min(len(self.held), self.rng.choice([0, 1, 2]))) for _ in range(2)]
+        arguments, nested = some
         record, refs = self.process.submit(
             *(self.held[each] for each in arguments),
             nested=tuple(self.held[each] for each in nested),
@@ -298,16 +299,12 @@ class AnyOrder(RuleBasedStateMachine):
         if at_once and self.is_ready(record):
             self.end_one(record, STORED)
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def let_go(self, data: st.DataObject) -> None:
-        del self.held[data.draw(st.sampled_from(sorted(self.held)))]
+    def let_go(self) -> None:
+        del self.held[self.rng.choice(sorted(self.held))]
         self.process.release()
 
-    @precondition(lambda self: self.ids(PENDING, lost=True))
-    @rule(data=st.data())
-    def want(self, data: st.DataObject) -> None:
-        object_id = data.draw(st.sampled_from(self.ids(PENDING, lost=True)))
+    def want(self) -> None:
+        object_id = self.rng.choice(self.ids(PENDING, lost=True))
         entry, task_id = self.process.table.entries[object_id], object_id[:20]
         decision = self.process.want(object_id)
         if isinstance(decision, TaskRecord):
@@ -329,11 +326,9 @@ class AnyOrder(RuleBasedStateMachine):
     def is_ready(self, record: TaskRecord) -> bool:
         return all(ref._entry.state != PENDING for _, _, ref in record.references or ())
 
-    @precondition(lambda self: any(map(self.is_ready, self.running.values())))
-    @rule(data=st.data(), state=st.sampled_from([STORED, STORED, STORED, INLINE, ERROR]))
-    def end(self, data: st.DataObject, state: int) -> None:
+    def end(self) -> None:
         ready = sorted(id_ for id_, record in self.running.items() if self.is_ready(record))
-        self.end_one(self.running[data.draw(st.sampled_from(ready))], state)
+        self.end_one(self.running[self.rng.choice(ready)], self.rng.choice([STORED, STORED, STORED, INLINE, ERROR]))
         self.process.release()
 
     def end_one(self, record: TaskRecord, state: int) -> None:
@@ -348,29 +343,21 @@ class AnyOrder(RuleBasedStateMachine):
         if state == STORED or task_id in self.needs:
             self.needs[task_id] = weak if record.retries_left else set()
 
-    @precondition(lambda self: self.ids(STORED))
-    @rule(data=st.data(), all_of_them=st.booleans())
-    def lose(self, data: st.DataObject, all_of_them: bool) -> None:
+    def lose(self) -> None:
         there = self.ids(STORED)
-        for object_id in there if all_of_them else [data.draw(st.sampled_from(there))]:
+        for object_id in there if self.rng.random() < 0.3 else [self.rng.choice(there)]:
             entry = self.process.table.entries[object_id]
             entry.state, entry.lost = PENDING, "its node died"
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def lend(self, data: st.DataObject) -> None:
-        object_id = data.draw(st.sampled_from(sorted(self.held)))
+    def lend(self) -> None:
+        object_id = self.rng.choice(sorted(self.held))
         self.process.table.add_borrower(object_id, b"w")
         self.borrowed[object_id] = self.borrowed.get(object_id, 0) + 1
 
-    @precondition(lambda self: self.borrowed)
-    @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
-        object_id = data.draw(st.sampled_from(sorted(self.borrowed)))
+    def give_back(self) -> None:
+        object_id = self.rng.choice(sorted(self.borrowed))
         self.process.free(self.process.table.remove_borrower(object_id, b"w", self.borrowed.pop(object_id)))
 
-    @precondition(lambda self: self.borrowed)
-    @rule()
     def borrower_dies(self) -> None:
         self.borrowed.clear()
         for entry in self.process.table.borrower_died(b"w"):
@@ -378,7 +365,6 @@ class AnyOrder(RuleBasedStateMachine):
 
     # -- what must hold --
 
-    @invariant()
     def nothing_is_freed_that_somebody_needs(self) -> None:
         entries = self.process.table.entries
         assert self.held.keys() <= entries.keys()
@@ -386,7 +372,6 @@ class AnyOrder(RuleBasedStateMachine):
         for record in self.running.values():
             assert {ref._entry.object_id for ref in record.holds or ()} <= entries.keys()
 
-    @invariant()
     def all_and_only_what_may_be_needed_is_kept(self) -> None:
         kept = self.process.lineage._tasks
         again = {id_ for id_, task in kept.items() if id_ in self.running}
@@ -403,7 +388,6 @@ class AnyOrder(RuleBasedStateMachine):
                     look_at.append(need[:20])
         assert kept.keys() == needed
 
-    @invariant()
     def tables_are_whole(self) -> None:
         self.process.validate()
 
@@ -420,5 +404,23 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.process.lineage._tasks, "something is kept for nobody"
 
 
-AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-TestAnyOrder = AnyOrder.TestCase
+@pytest.mark.parametrize("seed", range(40))
+def test_any_order(seed: int) -> None:
+    machine = AnyOrder(random.Random(seed))
+    for _ in range(60):
+        possible: list[Callable[[], None]] = [machine.put, machine.submit, machine.submit, machine.submit]
+        if machine.held:
+            possible += [machine.let_go, machine.let_go, machine.lend]
+        if machine.ids(PENDING, lost=True):
+            possible += [machine.want, machine.want]
+        if any(map(machine.is_ready, machine.running.values())):
+            possible += [machine.end, machine.end]
+        if machine.ids(STORED):
+            possible.append(machine.lose)
+        if machine.borrowed:
+            possible += [machine.give_back, machine.borrower_dies]
+        machine.rng.choice(possible)()
+        machine.nothing_is_freed_that_somebody_needs()
+        machine.all_and_only_what_may_be_needed_is_kept()
+        machine.tables_are_whole()
+    machine.teardown()
