@@ -114,3 +114,27 @@ def test_killed_while_it_is_restored(seed):
             assert shoal.get(slow.add.remote(), timeout=PATIENCE_S) == 41
         finally:
             os.unlink(place)
+
+
+def test_nodes_that_leave_take_nothing_along_and_cost_no_restart():
+    with ProcessCluster() as cluster:
+        cluster.add_node(cpus=1)
+        place = cluster.add_node(cpus=1, resources={"counts": 1})
+        with cluster.connected():
+            counter = Counter.options(max_restarts=1).remote()
+            made = 0
+            for _ in range(2):
+                assert shoal.get([counter.add.remote() for _ in range(10)], timeout=PATIENCE_S) == list(
+                    range(made + 1, made + 11)
+                )
+                made += 10
+                following = cluster.add_node(cpus=1, resources={"counts": 1})
+                place.terminate()
+                assert place.wait() == 0
+                place = following
+                _, node_id = shoal.get(counter.where.remote(), timeout=PATIENCE_S)
+                assert node_id == place.node_id
+            # The one restart that it has is still there.
+            pid, _ = shoal.get(counter.where.remote())
+            os.kill(pid, signal.SIGKILL)
+            assert shoal.get(counter.read.remote(), timeout=PATIENCE_S) == made

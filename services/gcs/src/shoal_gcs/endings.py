@@ -67,10 +67,11 @@ class Endings:
 
     # --- nodes ---
 
-    def node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
-        """The drivers there have lost their raylet, if they are not dead themselves: their jobs end."""
+    def node_died(self, node_id: bytes, reason: str, drained: bool) -> list[asyncio.Future[None]]:
+        """The drivers there have lost their raylet, if they are not dead themselves: their jobs end. ``drained``: it
+        was leaving on purpose."""
         living = [node.node_id for node in self._node_table.living()]
-        saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason)
+        saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason, drained=drained)
         saves += self._objects.node_died(node_id, living)
         for job in self._job_table.all():
             if not job.end_unix_ms and job.node_id == node_id:

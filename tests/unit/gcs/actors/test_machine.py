@@ -73,6 +73,31 @@ def test_the_whole_way_to_alive() -> None:
     assert (actor.state, actor.address, actor.pid, actor.version) == (ActorState.ALIVE, W1, 11, 2)
 
 
+@pytest.mark.parametrize("lost", [WorkerDied, NodeDied])
+def test_a_node_that_leaves_costs_no_restart(lost: type[WorkerDied | NodeDied]) -> None:
+    actor = actor_in(*ALIVE, max_restarts=1)
+    for incarnation in range(1, 4):
+        gone = WorkerDied(incarnation, CRASH, True) if lost is WorkerDied else NodeDied(N1, "it left", True)
+        assert kinds(handle(actor, gone)) == [Save, WorkerGone, FindPlace]
+        assert (actor.state, actor.restarts, actor.incarnation) == (ActorState.RESTARTING, 0, incarnation + 1)
+        handle(actor, Placed(N1))
+        handle(actor, Started(incarnation + 1, W1, 11))
+    handle(actor, WorkerDied(4, CRASH))
+    assert (actor.state, actor.restarts) == (ActorState.RESTARTING, 1)
+
+
+def test_an_actor_without_restarts_ends_with_the_node_that_leaves() -> None:
+    actor = actor_in(*ALIVE, max_restarts=0)
+    handle(actor, NodeDied(N1, "it left", True))
+    assert actor.state is ActorState.DEAD
+
+
+def test_a_kill_on_a_node_that_leaves_is_a_restart_that_counts() -> None:
+    actor = actor_in(*ALIVE, Kill(no_restart=False), max_restarts=1)
+    handle(actor, WorkerDied(1, CRASH, True))
+    assert (actor.state, actor.restarts) == (ActorState.RESTARTING, 1)
+
+
 @pytest.mark.parametrize("max_restarts", [0, 1, 2, -1])
 def test_a_crashed_actor_restarts_while_its_budget_lasts(max_restarts: int) -> None:
     actor = actor_in(*ALIVE, max_restarts=max_restarts)

@@ -185,7 +185,7 @@ def test_a_draining_node_still_lives_and_dies_when_it_leaves(nodes: NodeTable) -
     assert nodes[N1].state is NodeState.DRAINING
     assert nodes.address_of(N1) == ADDRESS
     assert nodes.heartbeat(N1, 1, 5, 1.0)
-    assert nodes.unregister(N1, "it left") == [Died(N1, 1, "it left")]
+    assert nodes.unregister(N1, "it left") == [Died(N1, 1, "it left", drained=True)]
 
 
 def test_only_a_living_node_drains(nodes: NodeTable) -> None:

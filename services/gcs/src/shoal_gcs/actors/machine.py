@@ -65,6 +65,7 @@ class Actor:
     version: int = 0
     #: Of the running process, or of the next one.
     incarnation: int = 1
+    #: Those that count: not after a node has left on purpose.
     restarts: int = 0
     #: Where its process runs or is being started; empty = it has none. DEAD with a node: the process has been asked
     #: to end and its end has not been reported yet.
@@ -146,12 +147,16 @@ class StartFailed:
 class WorkerDied:
     incarnation: int
     exit: Exit
+    #: Its node was leaving the cluster: that is no failure of the actor's.
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDied:
     node_id: bytes
     reason: str
+    #: As of ``WorkerDied``.
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,26 +347,27 @@ def _start_failed(actor: Actor, event: StartFailed) -> list[Action]:
 def _worker_died(actor: Actor, event: WorkerDied) -> list[Action]:
     if event.incarnation != actor.incarnation or not actor.node_id:
         return []
-    return _lose_process(actor, event.exit, f"the actor's process ended: {event.exit.detail}")
+    return _lose_process(actor, event.exit, f"the actor's process ended: {event.exit.detail}", event.drained)
 
 
 def _node_died(actor: Actor, event: NodeDied) -> list[Action]:
     if event.node_id != actor.node_id:
         return []
     reason = f"the actor's node {event.node_id.hex()} died: {event.reason}"
-    return _lose_process(actor, Exit(ExitKind.SYSTEM_ERROR, reason), reason)
+    return _lose_process(actor, Exit(ExitKind.SYSTEM_ERROR, reason), reason, event.drained)
 
 
-def _lose_process(actor: Actor, exit_: Exit, reason: str) -> list[Action]:
+def _lose_process(actor: Actor, exit_: Exit, reason: str, drained: bool) -> list[Action]:
     actor.exit = exit_
     gone = _forget_process(actor)
     if actor.out_of_scope:
         return [*_die(actor, _OUT_OF_SCOPE), *gone]
-    budget = actor.max_restarts < 0 or actor.restarts < actor.max_restarts
+    free = drained and actor.max_restarts != 0 and not actor.killed
+    budget = free or actor.max_restarts < 0 or actor.restarts < actor.max_restarts
     if exit_.kind is ExitKind.INTENDED_USER_EXIT or not budget:
         return [*_die(actor, _KILLED if actor.killed else reason), *gone]
     actor.killed = False
-    actor.restarts += 1
+    actor.restarts += not free
     actor.incarnation += 1
     return [*_move(actor, ActorState.RESTARTING), *gone, FindPlace(actor.actor_id)]
 

@@ -20,7 +20,7 @@ from shoal_common.metadata import MAX_VALUE_BYTES
 from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.values import worker_address
 from shoal_common.service.background import Background
-from shoal_common.states import ActorState
+from shoal_common.states import ActorState, NodeState
 from shoal_gcs.actors import machine, messages
 from shoal_gcs.actors import table as actor_table
 from shoal_gcs.actors.checkpoints import Checkpoints, Delete
@@ -220,15 +220,16 @@ class ActorManager:
         now = self._now()
         actions: list[actor_table.Action] = []
         if report.actor_id:
-            event = machine.WorkerDied(report.incarnation, messages.worker_exit(report.exit))
+            drained = report.node_id in self._nodes and self._nodes[report.node_id].state is NodeState.DRAINING
+            event = machine.WorkerDied(report.incarnation, messages.worker_exit(report.exit), drained)
             actions += self._table.handle(report.actor_id, event, now)
         actions += self._table.worker_died(report.worker_id, now)
         self._table.poke(now)
         await written(self._perform(actions))
 
-    def node_died(self, node_id: bytes, reason: str) -> list[asyncio.Future[None]]:
-        """Returns the writes that an answer must wait for."""
-        return self._perform(self._table.node_died(node_id, reason, self._now()))
+    def node_died(self, node_id: bytes, reason: str, *, drained: bool) -> list[asyncio.Future[None]]:
+        """``drained``: it was leaving. Returns the writes that an answer must wait for."""
+        return self._perform(self._table.node_died(node_id, reason, self._now(), drained=drained))
 
     def job_finished(self, job_id: bytes) -> list[asyncio.Future[None]]:
         """Returns the writes that an answer must wait for."""

@@ -135,12 +135,12 @@ class ActorTable:
         return self._settle(None, [machine.WorkerGone(worker_id)], now) + self._forget_excess()
 
     @noted
-    def node_died(self, node_id: bytes, reason: str, now: float) -> list[Action]:
+    def node_died(self, node_id: bytes, reason: str, now: float, *, drained: bool = False) -> list[Action]:
         """What ran there has died, and the owners there with what they own elsewhere."""
         owners = {actor.owner_id for actor in self._actors.values() if node_id and actor.owner_node_id == node_id}
         actions = self._settle(None, [machine.WorkerGone(owner) for owner in sorted(owners)], now)
         for actor_id in sorted(self._by_node.get(node_id, ())):
-            actions += self.handle(actor_id, machine.NodeDied(node_id, reason), now)
+            actions += self.handle(actor_id, machine.NodeDied(node_id, reason, drained), now)
         return actions
 
     @noted

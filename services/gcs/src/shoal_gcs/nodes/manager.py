@@ -38,10 +38,10 @@ class NodeManager:
         publisher: EventPublisher,
         background: Background,
         on_room: Callable[[], None],
-        on_death: Callable[[bytes, str], list[asyncio.Future[None]]],
+        on_death: Callable[[bytes, str, bool], list[asyncio.Future[None]]],
     ) -> None:
-        """``on_room``: resources may have become free. ``on_death``: what the node held is lost, and why; returns the
-        writes that follow from it."""
+        """``on_room``: resources may have become free. ``on_death``: what the node held is lost, why, and whether it
+        was leaving on purpose; returns the writes that follow from it."""
         self._cluster_id = config.cluster_id
         self._table = table
         self._rows = rows
@@ -147,13 +147,13 @@ class NodeManager:
             if not isinstance(action, node_table.CheckHealth | node_table.Joined):
                 self.version += 1
             match action:
-                case node_table.Died(node_id, _, reason):
+                case node_table.Died(node_id, _, reason, drained):
                     _log.warning("node_died", node_id=node_id.hex(), reason=reason)
                     info = self._infos[node_id]
                     info.state = gcs_pb2.NODE_STATE_DEAD
                     info.end_unix_ms = time.time_ns() // 1_000_000
                     info.death_reason = reason
-                    saves += [self._save(node_id), *self._on_death(node_id, reason)]
+                    saves += [self._save(node_id), *self._on_death(node_id, reason, drained)]
                     self._background.spawn(self._raylets.forget(info.raylet_address))
                 case node_table.Drains(node_id, reason):
                     _log.info("node_drains", node_id=node_id.hex(), reason=reason)

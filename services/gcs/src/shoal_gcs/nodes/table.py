@@ -66,6 +66,8 @@ class Died:
     node_id: bytes
     incarnation: int
     reason: str
+    #: It was leaving on purpose.
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +224,11 @@ class NodeTable:
         return node.check_at if node.failed_checks else node.seen_at + self._silence_s
 
     def _die(self, node: Node, reason: str) -> list[Action]:
+        drained = node.state is NodeState.DRAINING
         node.state = NodeState.DEAD
         node.death_reason = reason
         self._dead[node.node_id] = None
-        return [Died(node.node_id, node.incarnation, reason)]
+        return [Died(node.node_id, node.incarnation, reason, drained)]
 
     def _forget_excess(self) -> list[Action]:
         actions: list[Action] = []
