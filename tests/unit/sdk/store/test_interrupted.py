@@ -123,6 +123,7 @@ def passes(run: Callable[[], object], strike_at: int) -> tuple[int, bool]:
         return at_opcode
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one such frame when tracing begins
     sys.settrace(trace)
     try:
         run()
