@@ -42,17 +42,25 @@ class ShakenCluster(ProcessCluster):
         self.nodes = []
         self._services = []
         self._store_bytes = store_bytes
-        self.switch = Switch()
-        self.machines: dict[str, Machine] = {}
         self._starts = 0
+        #: By the name of their machine. Servers keep their place here when they are killed, services get another one.
+        self.servers: dict[str, Server] = {}
+        self.services: dict[str, ServiceProcess] = {}
+        self._makers: dict[str, Callable[[str], ServiceProcess]] = {}
+        self.machines: dict[str, Machine] = {}
+        self.switch = Switch()
+        try:
+            self._bring_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _bring_up(self) -> None:
         etcd, nats, minio = (self._machine(name) for name in ("etcd", "nats", "minio"))
         self.etcd = EtcdServer(self.directory / "etcd", machine=etcd)
         self.nats = NatsServer(self.directory / "nats", self.token, machine=nats)
         self.minio = MinioServer(self.directory / "minio", machine=minio)
-        #: By the name of their machine. Servers keep their place here when they are killed, services get another one.
-        self.servers: dict[str, Server] = {"etcd": self.etcd, "nats": self.nats, "minio": self.minio}
-        self.services: dict[str, ServiceProcess] = {}
-        self._makers: dict[str, Callable[[str], ServiceProcess]] = {}
+        self.servers |= {"etcd": self.etcd, "nats": self.nats, "minio": self.minio}
         for server in self.servers.values():
             server.launch()
         for server in self.servers.values():
