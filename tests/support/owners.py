@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
-from shoal._core.tasks import FunctionRecord
+from shoal._core.task_record import FunctionRecord
 from shoal._core.waits import UNKNOWN
 from shoal._net.connection import Connection
 from shoal._net.dialer import DirectDialer

@@ -16,7 +16,7 @@ import msgspec
 
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):

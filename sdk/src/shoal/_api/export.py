@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, exceptions
-from shoal._core.deadlines import TimeLimit
+from shoal._core.task_record import TimeLimit
 from shoal._values.serialization import dumps_function, loads, serialize
 from shoal._values.text import check_text
 from shoal_common.channel.frames import SchedulingClass

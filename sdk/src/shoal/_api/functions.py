@@ -14,9 +14,9 @@ from shoal._api.export import Exportable, no_graphs
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._api.signature import Signature, signature_of
-from shoal._core.deadlines import TimeLimit
 from shoal._core.object_ref import ObjectRef
-from shoal._core.tasks import FunctionRecord, TaskQueue
+from shoal._core.task_record import FunctionRecord, TimeLimit
+from shoal._core.tasks import TaskQueue
 from shoal._owner.arguments import pack_arguments
 
 P = ParamSpec("P")

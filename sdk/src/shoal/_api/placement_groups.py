@@ -13,7 +13,7 @@ from typing import Any
 from shoal import _context, _current, exceptions
 from shoal._api.export import Exportable, scheduling_class
 from shoal._core.object_ref import ObjectRef
-from shoal._core.tasks import FunctionRecord
+from shoal._core.task_record import FunctionRecord
 from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
 from shoal._owner.arguments import pack_arguments

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from shoal._core.batches import push_bytes
 from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
-from shoal._core.tasks import TaskRecord
+from shoal._core.task_record import TaskRecord
 from shoal._wire.value_kinds import PENDING
 from shoal_common.service.story import Story, noted
 

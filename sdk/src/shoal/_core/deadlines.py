@@ -9,12 +9,8 @@ Only calls that have one are noted here. One timer serves all, set for the earli
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import msgspec
-
-if TYPE_CHECKING:
-    from shoal._core.tasks import TaskRecord
+from shoal._core.task_record import Queue, TaskRecord
 
 #: Where a call was when its deadline passed.
 ARGUMENTS = "waiting for its arguments"
@@ -22,36 +18,6 @@ UNSENT = "waiting for its actor"
 UNPLACED = "waiting for a worker"
 BEHIND = "queued behind others"
 RUNNING = "running"
-
-
-class TimeLimit(NamedTuple):
-    """What the options say."""
-
-    timeout_s: float
-    #: ``retry_exceptions`` covers the timeout.
-    retried: bool
-
-
-class Deadline(msgspec.Struct, gc=False):
-    """Of one call."""
-
-    limit: TimeLimit
-    #: In the time of ``time.monotonic``.
-    at: float
-    #: It has passed: the call has failed already, or is to run again once it has stopped.
-    passed: bool = False
-    #: It runs once more when it has stopped, with as much time again.
-    again: bool = False
-
-
-class Queue(Protocol):
-    """Where a call waits, is sent from and answered to: a ``TaskQueue``, or an ``ActorClient``."""
-
-    def expire(self, record: TaskRecord, now: float) -> str:
-        """It is past its deadline: take it out, or stop it where it is. Tells where it was, in the words above."""
-
-    def name_of(self, record: TaskRecord) -> str:
-        """For humans."""
 
 
 class Deadlines:

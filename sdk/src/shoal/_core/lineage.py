@@ -19,8 +19,9 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Any
 
+from shoal._core.actors import ActorClient
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._core.tasks import TaskRecord
+from shoal._core.task_record import TaskRecord
 from shoal._wire.value_kinds import STORED
 from shoal_common.ids import task_of_object
 
@@ -177,7 +178,7 @@ class Lineage:
     def _can_be_let_go(self, entry: ObjectEntry, record: TaskRecord) -> bool:
         """Keeping lineage keeps no large values: not what its task can make again, nor what the user has ``put``. Nor
         does it keep actors alive."""
-        if entry.on_free is not None or (record.actor is not None and entry is record.actor.lifetime):
+        if entry.on_free is not None or (isinstance(record.actor, ActorClient) and entry is record.actor.lifetime):
             return True
         if entry.owner is not None or entry.object_id == record.push.args_object:
             return False

@@ -7,7 +7,7 @@ is never the one that is killed, so they get through one after the other. What f
 
 from __future__ import annotations
 
-from shoal._core.tasks import TaskRecord
+from shoal._core.task_record import TaskRecord
 
 #: Bounds of the pause, which doubles, in seconds.
 FIRST_PAUSE_S = 1.0

@@ -1,4 +1,4 @@
-"""Tasks on their way: the records, and the queue of one scheduling class with its leased workers.
+"""Tasks on their way: the queue of one scheduling class with its leased workers.
 
 A ``TaskQueue`` holds the tasks of one scheduling class that wait for a worker, and the workers leased for it.
 How much is pushed to a worker ahead of its answers adapts to how long the functions take:
@@ -19,20 +19,14 @@ of which is a ``Source`` of leases then.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import Any, Protocol
 
 from shoal._core.batches import AHEAD_BYTES
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, Deadline
-from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._wire.peer_frames import TaskPush
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED
+from shoal._core.task_record import TaskRecord
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, noted
-
-if TYPE_CHECKING:
-    from shoal._core.actors import ActorClient
 
 #: Work pushed to one worker ahead of its answers, in microseconds of estimated run time.
 AHEAD_US = 8_000
@@ -42,68 +36,6 @@ MAX_IN_FLIGHT = 512
 MAX_DEMAND = 1_000
 #: A lease that others wait for is returned after so many seconds at most (when its pushed tasks are done).
 QUANTUM_S = 0.1
-
-
-#: Top-level reference arguments: (position, keyword, reference).
-References = list[tuple[int, str, ObjectRef[Any]]]
-
-
-class FunctionRecord(msgspec.Struct, gc=False):
-    """A remote function as this process exports it."""
-
-    function_id: bytes
-    name: str
-    #: Exponential mean of the run time in microseconds; 0 = never timed.
-    mean_us: float = 0.0
-
-
-class TaskRecord(msgspec.Struct, gc=False):
-    """A submitted task or actor call until its values are there; then, where these lie in object stores, their lineage
-    (see ``lineage``)."""
-
-    push: TaskPush
-    function: FunctionRecord
-    entries: list[ObjectEntry]
-    #: References this task needs alive: arguments, nested ones, the actor's handle.
-    holds: list[ObjectRef[Any]] | None = None
-    #: -1 = as often as need be.
-    retries_left: int = 0
-    #: Some of its arguments are still pending.
-    unready: bool = False
-    #: Was in flight to a worker that died, so it may be what kills workers: from now on it is pushed by itself.
-    suspect: bool = False
-    #: So often it was killed for lack of memory.
-    memory_kills: int = 0
-    #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
-    estimate_us: float = 0.0
-    #: Bytes of arguments that go along, those of references once they are resolved.
-    size: int = 0
-    references: References | None = None
-    #: The queue it belongs to; None for actor calls.
-    queue: TaskQueue | None = None
-    #: The client of the actor that it calls; None for tasks.
-    actor: ActorClient | None = None
-    #: The option ``timeout_s``.
-    deadline: Deadline | None = None
-
-    @property
-    def late(self) -> bool:
-        """Its deadline has passed: it must not begin, and what is answered is dropped."""
-        return self.deadline is not None and self.deadline.passed
-
-    @property
-    def again(self) -> bool:
-        """Late, and to run once more when it has stopped."""
-        return self.deadline is not None and self.deadline.again
-
-    def retry(self) -> bool:
-        """It has begun and has no value: whether it is to run once more, which is counted then."""
-        if self.retries_left == 0:
-            return False
-        if self.retries_left > 0:
-            self.retries_left -= 1
-        self.push.attempt += 1
-        return True
 
 
 class Source:

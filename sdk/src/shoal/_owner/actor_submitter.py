@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from shoal import exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
 from shoal._core.batches import in_messages, push_bytes
-from shoal._core.deadlines import TimeLimit
 from shoal._core.object_ref import ObjectRef
-from shoal._core.tasks import FunctionRecord, References, TaskRecord
+from shoal._core.task_record import FunctionRecord, References, TaskRecord, TimeLimit
 from shoal._net import last_replies
 from shoal._net.gcs.actors import POLL_S, Done
 from shoal._net.gcs.errors import AlreadyExists, ClientClosed, NotFound

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import exceptions
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.objects import MAX_INLINE_BYTES
-from shoal._core.tasks import References
+from shoal._core.task_record import References
 from shoal._owner.values import Values, is_lost
 from shoal._owner.waiting import Waiting
 from shoal._values.ref_pickling import collected

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
 from shoal._core.batches import push_bytes
-from shoal._core.deadlines import RUNNING, Deadline, Deadlines, Queue, TimeLimit
+from shoal._core.deadlines import RUNNING, Deadlines
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.task_record import Deadline, FunctionRecord, Queue, TaskRecord, TimeLimit
 from shoal._owner.arguments import PackedArguments
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.recovery import Recovery

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from shoal import exceptions
+from shoal._core.actors import ActorClient
 from shoal._core.object_ref import ObjectRef
-from shoal._core.tasks import TaskRecord
+from shoal._core.task_record import TaskRecord
 from shoal._net.connection import Connection
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.borrowing import Borrowing
@@ -134,10 +135,10 @@ class CoreWorker(Process):
         self.reactor.on_tick = self._on_tick
 
     def _start(self, record: TaskRecord) -> None:
-        if record.actor is None:
-            self.tasks.start(record)
-        else:
+        if isinstance(record.actor, ActorClient):
             self.actors.start(record.actor, record)
+        else:
+            self.tasks.start(record)
 
     def _run_again(self, record: TaskRecord) -> None:
         """Its values are lost: it has as much time again."""

@@ -19,7 +19,8 @@ from shoal._core.actors import CONNECTED, ActorClient
 from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, UNSENT
 from shoal._core.explanation import Explanation, explanation
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._core.tasks import TaskQueue, TaskRecord
+from shoal._core.task_record import TaskRecord
+from shoal._core.tasks import TaskQueue
 from shoal._core.waits import FAILED, GONE, READY, UNKNOWN, Question, Walk, both, cycle, told, victim
 from shoal._net.gcs.errors import ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord, GroupRecord

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import exceptions
 from shoal._core.lineage import Unrepeatable
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._core.tasks import TaskRecord
+from shoal._core.task_record import TaskRecord
 from shoal._net.gcs.errors import ClientClosed
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.waiting import UNREACHED, Waiting, owner_died

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.batches import in_messages, push_bytes
-from shoal._core.deadlines import TimeLimit
 from shoal._core.memory_retries import pause_before_retry
 from shoal._core.object_ref import ObjectRef
-from shoal._core.tasks import FunctionRecord, LeasedWorker, Source, TaskQueue, TaskRecord
+from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
+from shoal._core.tasks import LeasedWorker, Source, TaskQueue
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import Waiting
@@ -109,13 +109,13 @@ class TaskSubmitter:
                 return
             record.push.refs = resolved
             record.size = push_bytes(record.push)
-        assert record.queue is not None
+        assert isinstance(record.queue, TaskQueue)
         record.queue.add(record)
 
     def find(self, task_id: bytes) -> tuple[TaskQueue, TaskRecord] | None:
         """One that has not ended, and the queue that it is in or comes to."""
         unready = self._unready.get(task_id)
-        if unready is not None and unready.queue is not None:
+        if unready is not None and isinstance(unready.queue, TaskQueue):
             return unready.queue, unready
         for queue in self._by_key:
             if (record := queue.find(task_id)) is not None:
@@ -167,7 +167,7 @@ class TaskSubmitter:
 
         def check() -> None:
             with self._process.lock:
-                assert record.queue is not None
+                assert isinstance(record.queue, TaskQueue)
                 record.queue.not_stopped(worker.lease_id, record)
 
         self._process.reactor.call_later(STOP_S, check)

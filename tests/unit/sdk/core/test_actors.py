@@ -22,9 +22,9 @@ from shoal._core.actors import (
     WINDOW,
     ActorClient,
 )
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT, Deadline, TimeLimit
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
 from shoal._wire.peer_frames import TaskPush
 from shoal._wire.value_kinds import ERROR
 from shoal_common.channel.frames import WorkerAddress

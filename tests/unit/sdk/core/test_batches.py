@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from shoal._core.batches import MESSAGE_BYTES, in_messages, push_bytes, reply_bytes
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.task_record import FunctionRecord, TaskRecord
 from shoal._wire.peer_frames import Argument, TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import INLINE
 from shoal_common.channel.frames import WorkerAddress

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal._core.deadlines import Deadline, Deadlines, TimeLimit
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.deadlines import Deadlines
+from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
 from shoal._wire.peer_frames import TaskPush
 
 

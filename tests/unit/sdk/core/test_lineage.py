@@ -11,7 +11,7 @@ import pytest
 from shoal._core.lineage import RECORD_BYTES, Lineage, Unrepeatable
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.objects import ObjectTable
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.task_record import FunctionRecord, TaskRecord
 from shoal._wire.peer_frames import TaskPush
 from shoal._wire.value_kinds import ERROR, INLINE, PENDING, STORED
 from shoal_common.channel.frames import WorkerAddress

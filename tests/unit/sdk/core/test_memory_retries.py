@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoal._core.memory_retries import FIRST_PAUSE_S, FREE_RETRIES, LAST_PAUSE_S, pause_before_retry
-from shoal._core.tasks import FunctionRecord, TaskRecord
+from shoal._core.task_record import FunctionRecord, TaskRecord
 from shoal._wire.peer_frames import TaskPush
 
 

@@ -7,18 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from shoal._core.batches import AHEAD_BYTES
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, Deadline, TimeLimit
-from shoal._core.tasks import (
-    AHEAD_US,
-    MAX_DEMAND,
-    MAX_IN_FLIGHT,
-    QUANTUM_S,
-    FunctionRecord,
-    LeasedWorker,
-    Source,
-    TaskQueue,
-    TaskRecord,
-)
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED
+from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
+from shoal._core.tasks import AHEAD_US, MAX_DEMAND, MAX_IN_FLIGHT, QUANTUM_S, LeasedWorker, Source, TaskQueue
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
 

@@ -1,0 +1,101 @@
+"""What an owner knows of one task or actor call."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._wire.peer_frames import TaskPush
+
+#: Top-level reference arguments: (position, keyword, reference).
+References = list[tuple[int, str, ObjectRef[Any]]]
+
+
+class TimeLimit(NamedTuple):
+    """What the options say."""
+
+    timeout_s: float
+    #: ``retry_exceptions`` covers the timeout.
+    retried: bool
+
+
+class Deadline(msgspec.Struct, gc=False):
+    """Of one call."""
+
+    limit: TimeLimit
+    #: In the time of ``time.monotonic``.
+    at: float
+    #: It has passed: the call has failed already, or is to run again once it has stopped.
+    passed: bool = False
+    #: It runs once more when it has stopped, with as much time again.
+    again: bool = False
+
+
+class Queue(Protocol):
+    """Where a call waits, is sent from and answered to: a ``TaskQueue``, or an ``ActorClient``."""
+
+    def expire(self, record: TaskRecord, now: float) -> str:
+        """It is past its deadline: take it out, or stop it where it is. Tells where it was, in the words above."""
+
+    def name_of(self, record: TaskRecord) -> str:
+        """For humans."""
+
+
+class FunctionRecord(msgspec.Struct, gc=False):
+    """A remote function as this process exports it."""
+
+    function_id: bytes
+    name: str
+    #: Exponential mean of the run time in microseconds; 0 = never timed.
+    mean_us: float = 0.0
+
+
+class TaskRecord(msgspec.Struct, gc=False):
+    """A submitted task or actor call until its values are there; then, where these lie in object stores, their lineage
+    (see ``lineage``)."""
+
+    push: TaskPush
+    function: FunctionRecord
+    entries: list[ObjectEntry]
+    #: References this task needs alive: arguments, nested ones, the actor's handle.
+    holds: list[ObjectRef[Any]] | None = None
+    #: -1 = as often as need be.
+    retries_left: int = 0
+    #: Some of its arguments are still pending.
+    unready: bool = False
+    #: Was in flight to a worker that died, so it may be what kills workers: from now on it is pushed by itself.
+    suspect: bool = False
+    #: So often it was killed for lack of memory.
+    memory_kills: int = 0
+    #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
+    estimate_us: float = 0.0
+    #: Bytes of arguments that go along, those of references once they are resolved.
+    size: int = 0
+    references: References | None = None
+    #: The queue it belongs to; None for actor calls.
+    queue: Queue | None = None
+    #: The client of the actor that it calls; None for tasks.
+    actor: Queue | None = None
+    #: The option ``timeout_s``.
+    deadline: Deadline | None = None
+
+    @property
+    def late(self) -> bool:
+        """Its deadline has passed: it must not begin, and what is answered is dropped."""
+        return self.deadline is not None and self.deadline.passed
+
+    @property
+    def again(self) -> bool:
+        """Late, and to run once more when it has stopped."""
+        return self.deadline is not None and self.deadline.again
+
+    def retry(self) -> bool:
+        """It has begun and has no value: whether it is to run once more, which is counted then."""
+        if self.retries_left == 0:
+            return False
+        if self.retries_left > 0:
+            self.retries_left -= 1
+        self.push.attempt += 1
+        return True
