@@ -81,7 +81,8 @@ def test_session_that_does_not_start_leaves_nothing(monkeypatch):
     """The head refuses: no file, no process, an error that says why, and no token in it."""
     before = descendants(os.getpid())
     monkeypatch.setenv("SHOAL_AUTH_TOKEN", "secret-of-the-test")
-    # More shared memory than any machine can address.
+    # More shared memory than any machine can address, of which the driver knows nothing.
+    monkeypatch.setattr("shoal._launch.node_resources._total_memory", lambda: 1 << 63)
     with pytest.raises(RuntimeError, match="did not start") as caught:
         shoal.init(num_cpus=1, object_store_memory=1 << 62, logging_level="ERROR")
     assert "secret-of-the-test" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import numpy as np
@@ -38,8 +39,10 @@ def test_task_is_killed():
     with pytest.raises(exceptions.OutOfMemoryError) as caught:
         shoal.get(shoal.remote(max_retries=0)(hog).remote(), timeout=PATIENCE_S)
     job_id = shoal.get_runtime_context().get_job_id()
-    for part in ("Task hog", "GiB", "threshold", f"job {job_id}", "shoal::hog (pid "):
+    for part in ("Task hog", "GiB", "threshold", f"job {job_id}"):
         assert part in str(caught.value)
+    # On a machine that runs other tests, too, the largest processes may be theirs.
+    assert re.search(r"used by .+ \(pid \d+\) \d+\.\d+ GiB", str(caught.value))
 
 
 def test_task_is_retried():

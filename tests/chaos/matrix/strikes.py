@@ -53,23 +53,26 @@ class Part(Protocol):
 
 
 class Foreign:
-    """A process that is not a child of this one."""
+    """A process that is not a child of this one. Where the moment is hit by chance it may have ended by itself."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
+        self._send(signal.SIGKILL)
 
     def stop(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # its raylet has ended it meanwhile
-            os.kill(self._pid, signal.SIGCONT)
+        self._send(signal.SIGCONT)
 
     def terminate(self) -> None:
-        os.kill(self._pid, signal.SIGTERM)
+        self._send(signal.SIGTERM)
+
+    def _send(self, signum: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signum)
 
 
 def run(cluster: ShakenCluster, cell: Cell, fault_s: float, rng: random.Random) -> dict[str, str]:

@@ -332,7 +332,7 @@ class Node:
 
     def end_job(self, job_id: bytes, kept_actor_ids: set[bytes]) -> None:
         """Kill the job's workers and delete its objects, except for its detached actors and what runs for them."""
-        reason = "its job has ended"
+        reason = "its job has finished"
         now = self._loop.time()
         for actor in self.actors.of_job(job_id):
             if actor.actor_id not in kept_actor_ids:
