@@ -5,6 +5,7 @@ Whether an object is still there is seen by what the store has free: the cluster
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 
@@ -341,5 +342,28 @@ def test_a_handle_in_a_cycle_of_references_does_not_hold_its_cpus_for_ever():
             del holder, cycle
         task = ray.remote(num_cpus=4)(lambda: 2)
         assert ray.get(task.remote(), timeout=60) == 2
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("end", ["raises", "dies"])
+def test_an_error_that_is_caught_keeps_nothing_of_its_callers(end):
+    @ray.remote(max_retries=0)
+    def fail():
+        if end == "dies":
+            os._exit(1)
+        raise ValueError
+
+    def catch():
+        ref = ray.put(array())
+        with contextlib.suppress(Exception):
+            ray.get(fail.remote())
+        return ref.hex()
+
+    nothing_left()
+    gc.disable()
+    try:
+        catch()
+        eventually(lambda: used() < 5, "the store is empty")
     finally:
         gc.enable()

@@ -211,7 +211,11 @@ class Values:
         finally:
             collected.unpickled = outer
         if entry.state == ERROR:
-            raise value.as_instanceof_cause() if isinstance(value, exceptions.TaskError) else value
+            try:
+                raise value.as_instanceof_cause() if isinstance(value, exceptions.TaskError) else value
+            finally:
+                # Else its traceback would lead back to it, and all that the callers had would wait for the collector.
+                del value
         return value
 
     def _load(self, entry: ObjectEntry, deadline: float | None) -> Any:
