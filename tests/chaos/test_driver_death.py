@@ -111,8 +111,8 @@ def test_nothing_is_left(end):
         if not isinstance(end, str):
             driver.process.send_signal(end)
         driver.wait()
-        all_gone(pids, within=10)
-        eventually(lambda: not session.exists(), f"{session} is removed", within=10)
+        all_gone(pids)
+        eventually(lambda: not session.exists(), f"{session} is removed")
         assert holders_of(arena) == []
 
 
@@ -125,8 +125,8 @@ def test_stopped_workers_go_too():
         eventually(lambda: all(map(stopped, facts["pids"])), "they are stopped")
         driver.process.kill()
         driver.wait()
-        all_gone(pids, within=10)
-        eventually(lambda: not Path(facts["session"]).exists(), "the session's directory is removed", within=10)
+        all_gone(pids)
+        eventually(lambda: not Path(facts["session"]).exists(), "the session's directory is removed")
 
 
 def test_driver_and_head_killed_together():
@@ -137,7 +137,7 @@ def test_driver_and_head_killed_together():
         for pid in (driver.pid, head_of(driver.pid)):
             os.kill(pid, signal.SIGKILL)
         driver.wait()
-        all_gone(pids, within=10)
+        all_gone(pids)
         assert holders_of(arena) == []
     # Nobody was left to remove the files: the next session does.
     session = Path(facts["session"])
@@ -161,7 +161,7 @@ def test_driver_killed_while_it_starts():
         head = driver.report()["head"]
         driver.process.kill()
         driver.wait()
-        all_gone([head], within=10)
+        all_gone([head])
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
@@ -188,7 +188,7 @@ def test_second_driver_dies_alone(how, no_cluster):
         pids = driver.report()["pids"]
         driver.process.send_signal(how)
         driver.wait()
-        all_gone(pids, within=10)
+        all_gone(pids)
     assert shoal.get(counter.add.remote()) == 2
     assert len(shoal.get(kept)) == 1_000_000
     eventually(lambda: shoal.available_resources().get("CPU") == 4, "the CPUs of the dead driver are free")

@@ -10,11 +10,10 @@ import time
 
 import pytest
 from support.clusters import ProcessCluster
+from support.processes import PATIENCE_S
 
 import shoal
 
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 120
 CALLERS = 4
 CALLS = 1_000
 KILLS = 20

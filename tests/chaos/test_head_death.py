@@ -8,15 +8,12 @@ import subprocess
 import time
 
 import pytest
-from support.processes import all_gone, descendants, head_of
+from support.processes import PATIENCE_S, all_gone, descendants, head_of
 
 import shoal
 from shoal import exceptions
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 30
 
 
 @pytest.fixture
@@ -58,7 +55,7 @@ def killed_head():
 
 def test_processes_are_gone(killed_head):
     *_, pids = killed_head
-    all_gone(pids, within=10)
+    all_gone(pids)
 
 
 @pytest.mark.parametrize("what", ["running task", "queued task", "running call", "queued call"])
@@ -108,7 +105,7 @@ def test_later_uses_fail(killed_head, use):
 def test_next_session_works(killed_head):
     *_, pids = killed_head
     shoal.shutdown()
-    all_gone(pids, within=10)
+    all_gone(pids)
     shoal.init(num_cpus=1, logging_level="ERROR")
 
     @shoal.remote

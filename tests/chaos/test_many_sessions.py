@@ -116,5 +116,5 @@ def test_shutdown_while_other_threads_wait():
     eventually(lambda: shoal.available_resources().get("CPU", 0) == 0, "the task runs")
     shoal.shutdown()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(errors) == 4

@@ -42,7 +42,7 @@ def perform(what, name):
         holder = ray.get_actor(name)
     except ValueError:
         return None
-    token = ray.get(holder.tell.remote(), timeout=30)
+    token = ray.get(holder.tell.remote(), timeout=60)
     if what[0] == "kill":
         note("meant", token)
         ray.kill(holder)

@@ -170,7 +170,7 @@ def test_a_drivers_workers_end_on_all_nodes(cluster: ProcessCluster, way: signal
         pids = driver.report()["pids"]
         assert all(map(alive, pids))
         driver.process.send_signal(way)
-        all_gone(pids, within=10)
+        all_gone(pids)
 
 
 def test_what_a_lost_worker_had_asked_of_another_node_ends(cluster: ProcessCluster, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_what_a_lost_worker_had_asked_of_another_node_ends(cluster: ProcessClust
         first.kill()
         with pytest.raises(shoal.exceptions.NodeDiedError):
             shoal.get(ref, timeout=60)
-        all_gone([pid], within=20)
+        all_gone([pid])
 
 
 def test_a_scheduler_that_dies_leaves_the_other_one() -> None:

@@ -8,15 +8,12 @@ import time
 
 import pytest
 from support.actors import Record
-from support.processes import all_gone, eventually
+from support.processes import PATIENCE_S, all_gone, eventually
 
 import shoal
 from shoal import exceptions
 
 pytestmark = pytest.mark.usefixtures("cluster")
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @shoal.remote(num_cpus=0)

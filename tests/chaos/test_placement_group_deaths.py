@@ -68,7 +68,7 @@ def by_id(cluster: ProcessCluster, node_id: str) -> RayletProcess:
 def test_bundles_of_a_dead_node_move_and_the_others_keep_running(cluster: ProcessCluster) -> None:
     with cluster.connected():
         group = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="STRICT_SPREAD")
-        assert group.wait(30)
+        assert group.wait(60)
         before = nodes_of(group)
         staying = Member.options(**inside(group, 0)).remote()  # type: ignore[attr-defined]
         moving = Member.options(max_restarts=-1, max_task_retries=-1, **inside(group, 1)).remote()  # type: ignore[attr-defined]
@@ -85,13 +85,13 @@ def test_bundles_of_a_dead_node_move_and_the_others_keep_running(cluster: Proces
 def test_a_group_without_a_node_to_go_to_waits_and_its_other_bundles_are_of_use(cluster: ProcessCluster) -> None:
     with cluster.connected():
         group = placement_group([{"CPU": 2}] * 3, strategy="STRICT_SPREAD")
-        assert group.wait(30)
+        assert group.wait(60)
         before = nodes_of(group)
         by_id(cluster, before[1]).kill()
         eventually(lambda: state(group) == "RESCHEDULING", "the node is missed")
         waiting = where.options(**inside(group, 1)).remote()
-        assert shoal.get(where.options(**inside(group, 0)).remote(), timeout=30) == before[0]
-        assert shoal.get(where.options(**inside(group)).remote(), timeout=30) in (before[0], before[2])
+        assert shoal.get(where.options(**inside(group, 0)).remote(), timeout=60) == before[0]
+        assert shoal.get(where.options(**inside(group)).remote(), timeout=60) in (before[0], before[2])
         assert group.wait(0.2) is False
         spare = cluster.add_node(cpus=2)
         assert shoal.get(waiting, timeout=60) == spare.node_id
@@ -101,7 +101,7 @@ def test_a_group_without_a_node_to_go_to_waits_and_its_other_bundles_are_of_use(
 def test_a_group_that_lost_all_its_nodes_comes_back(cluster: ProcessCluster) -> None:
     with cluster.connected():
         group = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="STRICT_PACK")
-        assert group.wait(30)
+        assert group.wait(60)
         (home,) = set(nodes_of(group).values())
         by_id(cluster, home).kill()
         assert shoal.get(where.options(**inside(group, 1)).remote(), timeout=60) != home
@@ -112,7 +112,7 @@ def test_the_groups_of_a_killed_driver_end(cluster: ProcessCluster) -> None:
     code = """
     ray.init(namespace="n")
     group = ray.util.placement_group([{"CPU": 2}] * 3, name="short")
-    assert group.wait(30)
+    assert group.wait(60)
     report(ready=True)
     command()
     """
@@ -149,13 +149,13 @@ def rows(cluster: DeployedCluster) -> dict[str, pb.PlacementGroupInfo]:
 def test_groups_in_every_state_survive_their_gcs(deployed: DeployedCluster, how: str) -> None:
     with deployed.connected():
         running = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="STRICT_SPREAD", name="running")
-        assert running.wait(30)
+        assert running.wait(60)
         before = nodes_of(running)
         member = Member.options(**inside(running, 1)).remote()  # type: ignore[attr-defined]
         assert shoal.get(member.call.remote()) == (1, before[1])
         pending = placement_group([{"CPU": 4}] * 2)
         removed = placement_group([{"CPU": 1}])
-        assert removed.wait(30)
+        assert removed.wait(60)
         assert not pending.wait(0.1)
         remove_placement_group(removed)
         assert rows(deployed)[running.id.hex()].state == pb.PLACEMENT_GROUP_STATE_CREATED
@@ -169,12 +169,12 @@ def test_groups_in_every_state_survive_their_gcs(deployed: DeployedCluster, how:
         if how == "paused":
             active.resume()
             assert active.wait() == 1
-        assert all(group.wait(30) for group in (*under_way, during))
+        assert all(group.wait(60) for group in (*under_way, during))
         assert (state(running), nodes_of(running), state(pending)) == ("CREATED", before, "PENDING")
         assert shoal.util.get_placement_group("running") == running
         for group in (*under_way, during, running):
             remove_placement_group(group)
-        assert pending.wait(30), "all the others have given back what they had"
+        assert pending.wait(60), "all the others have given back what they had"
         remove_placement_group(pending)
         eventually(lambda: cpus_in_bundles() == 0, "nothing is left of any group")
         deployed.replicas[leader] = deployed.start_gcs(leader)

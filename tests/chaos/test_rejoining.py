@@ -69,7 +69,7 @@ def test_a_head_that_is_started_again_finds_its_nodes_and_they_never_notice(clus
         kept = Counter.options(name="kept", num_cpus=0, resources={"there": 1}).remote()  # type: ignore[attr-defined]
         first = shoal.get(kept.add.remote())
         group = shoal.util.placement_group([{"CPU": 1}], name="bundles")
-        assert group.wait(30)
+        assert group.wait(60)
         cluster.gcs.kill()
         assert shoal.get(kept.add.remote()) == (2, first[1])
         cluster.start_the_gcs()

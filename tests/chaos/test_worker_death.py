@@ -11,15 +11,12 @@ from pathlib import Path
 import pytest
 from support.actors import Gate, Record
 from support.deaths import SIGNALS, WAYS, die, fail_in_a_thread
-from support.processes import all_gone, eventually, stopped
+from support.processes import PATIENCE_S, all_gone, eventually, stopped
 
 import shoal
 from shoal import exceptions
 
 pytestmark = pytest.mark.usefixtures("cluster")
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @pytest.mark.parametrize(("way", "words"), WAYS.items(), ids=WAYS)

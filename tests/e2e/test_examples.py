@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.examples import EXAMPLES, OUTPUTS, check_output
+from support.processes import PATIENCE_S, eventually
 
 ROOT = EXAMPLES.parent
-CLEAN_UP_SECONDS = 10.0
 
 
 def processes_with(marker: str) -> dict[int, str]:
@@ -43,16 +42,18 @@ class Run:
         name, value = self.marker.split("=")
         environment = {**os.environ, "TMPDIR": str(self.directory), name: value, "PYTHONWARNINGS": "error"}
         done = subprocess.run(
-            [sys.executable, *command], env=environment, cwd=self.directory, capture_output=True, text=True, timeout=100
+            [sys.executable, *command],
+            env=environment,
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def assert_nothing_left(self) -> None:
-        deadline = time.monotonic() + CLEAN_UP_SECONDS
-        while (left := processes_with(self.marker)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left == {}
+        eventually(lambda: not processes_with(self.marker), "no process is left")
         # Sessions are directories in one that belongs to the user, which may stay.
         assert set(self.directory.rglob("*")) <= {self.directory / f"shoal-{os.getuid()}"}
         assert [path for path in Path("/dev/shm").iterdir() if "shoal" in path.name] == []

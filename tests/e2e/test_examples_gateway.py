@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.clusters import MIB, ProcessCluster
 from support.examples import EXAMPLES, OUTPUTS, check_output
+from support.processes import PATIENCE_S
 from support.servers import free_port
 
 
@@ -32,7 +33,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 def run(environment: dict[str, str], directory: Path, *command: str | Path) -> str:
     done = subprocess.run(
-        [sys.executable, *command], env=environment, cwd=directory, capture_output=True, text=True, timeout=200
+        [sys.executable, *command], env=environment, cwd=directory, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -43,8 +44,6 @@ def test_example(example: str, environment: dict[str, str], tmp_path: Path) -> N
     check_output(example, run(environment, tmp_path, EXAMPLES / example))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_automl_service(environment: dict[str, str], tmp_path: Path) -> None:
     output = run(environment, tmp_path, EXAMPLES / "automl" / "main.py", "--plot", "scores.png")
     assert "200/200 fits, 4/4 requests done" in output

@@ -6,11 +6,9 @@ import gc
 import os
 
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 100
 
 
 @pytest.fixture(scope="module", autouse=True)

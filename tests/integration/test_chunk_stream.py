@@ -13,7 +13,7 @@ from shoal_raylet.transfer.chunk_stream import ChunkStream
 
 MIB = 1024 * 1024
 OBJECT, OTHER = b"an object", b"another"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Source:

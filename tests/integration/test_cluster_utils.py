@@ -180,5 +180,5 @@ def test_it_ends_with_the_process_that_made_it() -> None:
         pids = set(facts["pids"])
         pids |= {child for pid in pids for child in descendants(pid)}
         driver.process.kill()
-        all_gone(pids, within=30)
+        all_gone(pids)
     eventually(lambda: not os.path.exists(facts["root"]), "the files of the cluster are gone")

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.processes import all_gone, eventually
+from support.processes import PATIENCE_S, all_gone, eventually
 
 import shoal
 from shoal import _current, exceptions
 
 pytestmark = pytest.mark.usefixtures("cluster")
-
-PATIENCE_S = 60
 
 
 class Counter:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 def test_an_actor_starts_while_tasks_want_all_cpus():
@@ -62,7 +60,7 @@ def test_a_task_that_no_node_can_ever_hold_fails(impatient):
         return None
 
     with pytest.raises(exceptions.TaskUnschedulableError, match=r"closest of 1, node \w+, lacks 998 CPU \(it has 2\)"):
-        shoal.get(task.remote(), timeout=20)
+        shoal.get(task.remote(), timeout=PATIENCE_S)
 
 
 def test_an_actor_that_no_node_can_ever_hold_fails(impatient):
@@ -72,4 +70,4 @@ def test_an_actor_that_no_node_can_ever_hold_fails(impatient):
             return None
 
     with pytest.raises(exceptions.ActorUnschedulableError, match="lacks 1 unobtainium"):
-        shoal.get(Actor.remote().ping.remote(), timeout=20)
+        shoal.get(Actor.remote().ping.remote(), timeout=PATIENCE_S)

@@ -23,7 +23,7 @@ from shoal_common.metadata.sharding import shard_of
 
 CLUSTER = "c"
 #: For what waits for a server, in seconds: a busy machine takes its time.
-PATIENT_S = 30.0
+PATIENT_S = 60.0
 #: How long a leader that says nothing is not replaced, in seconds.
 TTL_S = 2.0
 

@@ -20,7 +20,7 @@ from shoal_common.metadata.sharding import shard_of
 #: For calls that are meant to fail, in seconds.
 BRIEF_S = 0.5
 #: For calls that wait for a server which starts, in seconds: a busy machine takes its time.
-PATIENT_S = 30.0
+PATIENT_S = 60.0
 
 
 @pytest.fixture

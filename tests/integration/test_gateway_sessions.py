@@ -93,7 +93,7 @@ def test_a_network_that_swallows_everything_is_noticed(outside: Outside) -> None
         proxy.hold()
         client.tell("use")
         # The client gives the connection up, and tries another one.
-        eventually(lambda: proxy.accepted > 1, "the client tries again", 40)
+        eventually(lambda: proxy.accepted > 1, "the client tries again")
         proxy.heal()
         assert client.report() == facts(101)
 
@@ -162,14 +162,14 @@ def test_a_client_that_ends_takes_its_job_along_at_once(outside: Outside) -> Non
         pid = client.report()["pid"]
         client.tell("end")
         client.process.wait(30)
-        eventually(lambda: not alive(pid), "the actor has ended", 10)
+        eventually(lambda: not alive(pid), "the actor has ended")
 
 
 def test_a_client_that_is_killed_loses_its_job_after_the_grace(impatient: Outside) -> None:
     with impatient.client(WITH_ACTOR) as client:
         pid = client.report()["pid"]
         client.process.kill()
-        eventually(lambda: not alive(pid), "the actor has ended", 15)
+        eventually(lambda: not alive(pid), "the actor has ended")
 
 
 def test_a_forked_child_does_not_disturb_its_parents_session(outside: Outside) -> None:

@@ -75,7 +75,7 @@ def test_strangers_are_not_let_in(cluster: ProcessCluster, tmp_path: Path, monke
 
 def test_a_plain_connection_to_the_channel_is_closed(cluster: ProcessCluster) -> None:
     cluster.add_node(cpus=1, channel_port=(port := free_port()))
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
         plain.sendall(b"\x10\x00\x00\x00 this is no TLS ")
         with contextlib.suppress(ConnectionResetError):
             # A TLS alert at most, and the end.

@@ -9,12 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 from support.clusters import ProcessCluster
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal.util.placement_group import placement_group, remove_placement_group
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @shoal.remote(max_retries=0)

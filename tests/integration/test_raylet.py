@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from support.raylet import JOB, MIB, PATIENCE_S, TOKEN, Driver, Start, is_running, object_id, raylets, tell
+from support.processes import PATIENCE_S
+from support.raylet import JOB, MIB, TOKEN, Driver, Start, is_running, object_id, raylets, tell
 
 from shoal_common.bus import subjects
 from shoal_common.channel import frames, handshake

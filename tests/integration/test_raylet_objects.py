@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.raylet import MIB, PATIENCE_S, Start, object_id, raylets
+from support.processes import PATIENCE_S
+from support.raylet import MIB, Start, object_id, raylets
 
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.channel import frames

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.processes import command, descendants
-from support.raylet import JOB, MIB, PATIENCE_S, Start, is_running, object_id, raylets, tell, until_gone
+from support.processes import PATIENCE_S, command, descendants
+from support.raylet import JOB, MIB, Start, is_running, object_id, raylets, tell, until_gone
 
 from shoal_common.channel import frames
 from shoal_common.errors import ResourceExhausted

@@ -7,12 +7,10 @@ import threading
 
 import numpy as np
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module", autouse=True)

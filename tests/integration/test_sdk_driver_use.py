@@ -16,12 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.actors import Gate
 from support.drivers import Driver
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @shoal.remote

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.drivers import Driver
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import Explanation
@@ -18,8 +19,6 @@ from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tests.support.actors import Gate
 
 pytestmark = pytest.mark.usefixtures("cluster")
-
-PATIENCE_S = 60
 
 
 @shoal.remote

@@ -6,12 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 def look():

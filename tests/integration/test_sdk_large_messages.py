@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
 
-PATIENCE_S = 60
 BAD = "file-\udcff.txt"
 
 

@@ -7,12 +7,11 @@ import time
 
 import numpy as np
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
 
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 MIB = 1 << 20
 
 

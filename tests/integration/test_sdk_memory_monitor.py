@@ -9,12 +9,10 @@ import time
 import numpy as np
 import pytest
 from support.actors import Record
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module", autouse=True)

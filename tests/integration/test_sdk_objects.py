@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.actors import Gate, Record
-from support.processes import eventually
+from support.processes import PATIENCE_S, eventually
 
 import shoal
 from shoal import exceptions
@@ -20,8 +20,6 @@ pytestmark = pytest.mark.usefixtures("no_cluster")
 
 MIB = 1 << 20
 STORE = 80 * MIB
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 90
 
 
 def start(**arguments):

@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 from support.drivers import Driver
-from support.processes import command, eventually
+from support.processes import PATIENCE_S, command, eventually
 
 import shoal
 
@@ -24,7 +24,7 @@ def run(code: str, **init: object) -> subprocess.CompletedProcess[str]:
     arguments = {"num_cpus": 2, "logging_level": "ERROR", **init}
     program = "import os, subprocess, sys, time\nimport shoal as ray\n"
     program += f"ray.init(**{arguments!r})\n" + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -354,7 +354,7 @@ def test_output_of_another_driver_stays_there():
         ray.get(mine.remote())
         other = subprocess.run(
             [sys.executable, "-c", {SECOND_DRIVER!r}, ray.get_runtime_context().gcs_address],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout={PATIENCE_S},
         )
         print("OTHER", repr(other.stdout), other.stderr)
     """)
@@ -382,7 +382,7 @@ ray.shutdown()
 os.write(2, b"WELL")
 os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert "WELL" in done.stderr
 

@@ -11,13 +11,11 @@ import time
 import pytest
 from support.actors import Gate, Record
 from support.drivers import Driver
+from support.processes import PATIENCE_S
 
 import shoal
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
-
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60
 
 
 @pytest.fixture

@@ -14,13 +14,12 @@ from pathlib import Path
 import grpc
 import pytest
 from support.drivers import Driver
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
 from shoal_common.channel import codec, frames, handshake
 from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
-
-PATIENCE_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +283,7 @@ def test_driver_with_the_token_from_a_file(session, tmp_path):
 )
 def test_wrong_address(address, error):
     code = f"import shoal\ntry:\n    shoal.init(address={address!r})\nexcept {error} as e:\n    print('REFUSED', e)\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert "REFUSED" in done.stdout, done.stderr
     assert address in done.stdout
 

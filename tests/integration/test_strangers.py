@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.clusters import MIB, ProcessCluster
+from support.processes import PATIENCE_S
 from support.servers import free_port
 
 import shoal
@@ -24,8 +25,6 @@ from shoal._net import peers
 from shoal_common.channel import codec, frames, handshake
 from shoal_common.channel.handshake import HANDSHAKE_TIMEOUT_S
 
-#: An answer that has not come by then does not come, in seconds.
-PATIENCE_S = 60.0
 STRANGERS = 1000
 #: What the processes may grow by, in bytes.
 GROWTH_BYTES = 16 * MIB

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import PATIENCE_S
 
 PROGRAM = """
 import os, signal, subprocess, sys
@@ -32,7 +33,7 @@ def run(
     code: str, *, prefix: Sequence[str] = (), arguments: Sequence[bytes] = (), **process: Any
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [*prefix, sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, timeout=100, **process
+        [*prefix, sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, timeout=PATIENCE_S, **process
     )
 
 
@@ -46,7 +47,7 @@ def test_files_of_the_current_directory_are_not_imported(tmp_path: Path) -> None
     script = tmp_path / "elsewhere" / "script.py"
     script.parent.mkdir()
     script.write_text(program(task="import random; return random.__name__", expected="'random'"))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, stderr=subprocess.PIPE, timeout=100)
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, stderr=subprocess.PIPE, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -28,7 +28,6 @@ from support.servers import free_port
 import shoal
 
 MIB = 1 << 20
-_UP_WITHIN_S = 60
 _DOWN_WITHIN_S = 15
 
 
@@ -77,7 +76,7 @@ class ServiceProcess:
 
     def address(self) -> str:
         """``host:port`` of its gRPC server, once it has started."""
-        address: str = eventually(self._address, f"{self.name} has started", _UP_WITHIN_S)
+        address: str = eventually(self._address, f"{self.name} has started")
         return address
 
     def started(self) -> bool:

@@ -52,13 +52,13 @@ class DeployedCluster(ProcessCluster):
             scheduler_addresses=",".join(self.scheduler_addresses),
             **{"silence_s": 1.0, "checks": 2, **self._gcs_flags},
         )
-        eventually(lambda: not check(self.health_addresses[number]), f"{replica.name} is healthy", 60)
+        eventually(lambda: not check(self.health_addresses[number]), f"{replica.name} is healthy")
         return replica
 
     def leads(self, number: int) -> None:
         """Returns when this replica serves."""
         address = f"127.0.0.1:{self._gcs_ports[number]}"
-        eventually(lambda: not check(address), f"gcs{number} leads", 60)
+        eventually(lambda: not check(address), f"gcs{number} leads")
 
     def listens(self, number: int) -> bool:
         return not check(f"127.0.0.1:{self._gcs_ports[number]}")

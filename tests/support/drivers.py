@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from support.processes import PATIENCE_S
+
 _PREAMBLE = """
 import json, os, signal, subprocess, sys, threading, time
 import shoal as ray
@@ -74,9 +76,9 @@ class Driver:
         self.process.stdin.flush()
 
     def wait(self) -> int:
-        """Its exit code, at most a minute from now; the rest of its output goes to ``output``."""
+        """Its exit code, the rest of its output goes to ``output``."""
         # Descendants hold no end of this pipe: if one did, this would not return.
-        rest, _ = self.process.communicate(timeout=60)
+        rest, _ = self.process.communicate(timeout=PATIENCE_S)
         self.output.append(rest)
         return self.process.returncode
 

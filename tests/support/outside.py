@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from support.clusters import MIB, ProcessCluster, RayletProcess
 from support.drivers import Driver
+from support.processes import PATIENCE_S
 from support.servers import free_port
 
 
@@ -30,7 +31,7 @@ class Outside:
     def run(self, code: str) -> str:
         """What it prints, if it ends well."""
         with self.client(code) as client:
-            output, _ = client.process.communicate(timeout=60)
+            output, _ = client.process.communicate(timeout=PATIENCE_S)
             assert client.process.returncode == 0, output
             return output
 

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+#: What has not come by then does not come, in seconds. Only a test that fails waits for so long: machines are slow, and
+#: have other things to do.
+PATIENCE_S = 120
 
-def eventually(condition: Callable[[], Any], what: str, within: float = 30) -> Any:
+
+def eventually(condition: Callable[[], Any], what: str, within: float = PATIENCE_S) -> Any:
     """Waits for what no call waits for, e.g. the end of a process, and returns it. ``within`` is in seconds."""
     deadline = time.monotonic() + within
     while not (value := condition()):
@@ -34,8 +38,8 @@ def _state(pid: int) -> str:
         return ""
 
 
-def all_gone(pids: Iterable[int], within: float = 10) -> None:
-    """Every process has ended within so many seconds."""
+def all_gone(pids: Iterable[int], within: float = PATIENCE_S) -> None:
+    """Returns when every process has ended."""
     pids = set(pids)
     assert pids
     eventually(lambda: not any(map(alive, pids)), "all processes are gone: " + _describe(pids), within)

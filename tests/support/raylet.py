@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.gcs import TOKEN, RestartableGcs
+from support.processes import PATIENCE_S
 
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.bus.memory import MemoryBus
@@ -33,7 +34,6 @@ JOB = b"\0\0\0\1"
 DRIVER = b"driver-000000000"
 ONE_CPU = (("CPU", 10_000),)
 MIB = 1024 * 1024
-PATIENCE_S = 20.0
 
 
 class Driver:

@@ -11,8 +11,6 @@ from support.processes import alive, command, eventually
 
 from shoal_proto.v1 import gcs_pb2, raylet_pb2
 
-#: A job's end is carried out within this time, in seconds.
-_GONE_WITHIN_S = 15
 #: Rows of the GCS that outlive a job, up to a number of them, for those who ask: by table, whether one tells of an end.
 _ENDED: dict[str, Callable[[bytes], bool]] = {
     "job": lambda row: bool(gcs_pb2.JobInfo.FromString(row).end_unix_ms),
@@ -41,7 +39,7 @@ class Remains:
 
     def check(self, job_id: str) -> None:
         """After the end of a job; ``job_id`` in hexadecimal. Raises: AssertionError, which names what is left."""
-        eventually(lambda: not self.of(job_id), f"nothing is left of job {job_id}: {self.of(job_id)}", _GONE_WITHIN_S)
+        eventually(lambda: not self.of(job_id), f"nothing is left of job {job_id}: {self.of(job_id)}")
 
     def of(self, job_id: str) -> list[str]:
         """Everything that is still there."""

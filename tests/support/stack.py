@@ -24,7 +24,7 @@ import pytest
 import urllib3
 from minio import Minio
 from support.drivers import Driver
-from support.processes import eventually
+from support.processes import PATIENCE_S, eventually
 from support.server_hosts import ROOT, docker_client
 from support.servers import free_port
 from testcontainers.compose import DockerCompose
@@ -134,13 +134,13 @@ class Stack:
             if container.status == "running" and not container.attrs["NetworkSettings"]["Networks"]:
                 self.network().connect(container, aliases=[service_of(container)])
         # ``up`` does not wait for what is unhealthy already, as after a pause.
-        eventually(lambda: "unhealthy" not in map(health, self.running()), "all are healthy again", within=120)
+        eventually(lambda: "unhealthy" not in map(health, self.running()), "all are healthy again")
         self.up()
 
     def down(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
-    def drive_from_outside(self, *command: str | Path, timeout: float = 100, **environment: str) -> str:
+    def drive_from_outside(self, *command: str | Path, timeout: float = PATIENCE_S, **environment: str) -> str:
         """Runs a program of this machine, through the gateway; what it prints."""
         usual = {
             "SHOAL_ADDRESS": f"shoal://localhost:{self.gateway_port}",
@@ -151,7 +151,7 @@ class Stack:
             usual |= identity(self.certificates)
         return _run([sys.executable, *map(str, command)], {**os.environ, **usual, **environment}, timeout)
 
-    def drive(self, *command: str, timeout: float = 100) -> str:
+    def drive(self, *command: str, timeout: float = PATIENCE_S) -> str:
         """Runs a program in a driver's container; what it prints."""
         return self.compose("run", "--rm", "--no-deps", "-T", "driver", *command, timeout=timeout)
 

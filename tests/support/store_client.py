@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from support.clusters import RayletProcess
+from support.processes import PATIENCE_S
 
 from shoal_common.channel import codec, frames, handshake
 
-PATIENCE_S = 60.0
 JOB = b"job1"
 _numbers = itertools.count(1)
 

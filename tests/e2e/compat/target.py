@@ -63,7 +63,7 @@ def new_signal() -> Any:
     return ray.remote(Signal).options(num_cpus=0).remote()
 
 
-def eventually(condition: Callable[[], Any], what: str, within: float = 30) -> None:
+def eventually(condition: Callable[[], Any], what: str, within: float = 120) -> None:
     """Waits for what the API has no call to wait for, e.g. the end of a process. ``within`` is in seconds."""
     deadline = time.monotonic() + within
     while not condition():
@@ -96,7 +96,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=300,
         env={**os.environ, **(env or {})},
         cwd=cwd,
     )

@@ -81,11 +81,11 @@ def test_exit_ends_an_async_actor_whose_coroutines_never_end(services, way):
     serving = service.serve.remote()
     assert ray.get(service.is_serving.remote())
     with pytest.raises(exceptions.RayActorError):
-        ray.get(getattr(service, way).remote(), timeout=20)
+        ray.get(getattr(service, way).remote(), timeout=60)
     with pytest.raises(exceptions.RayActorError):
-        ray.get(serving, timeout=20)
+        ray.get(serving, timeout=60)
     with pytest.raises(exceptions.RayActorError):
-        ray.get(service.m.remote(), timeout=20)
+        ray.get(service.m.remote(), timeout=60)
 
 
 @better_than_ray
@@ -95,8 +95,8 @@ def test_exit_beside_the_calls_of_an_async_actor(services, way):
     assert ray.get(service.m.remote()) == 1
     with pytest.raises(exceptions.RayActorError):
         # Answered, or not: it ends meanwhile.
-        assert ray.get(getattr(service, way).remote(), timeout=20) == "leaves"
-        ray.get(service.serve.remote(), timeout=20)
+        assert ray.get(getattr(service, way).remote(), timeout=60) == "leaves"
+        ray.get(service.serve.remote(), timeout=60)
 
 
 @better_than_ray
@@ -113,9 +113,9 @@ def test_exit_in_a_thread_of_an_ordinary_actor():
             return 1
 
     a = A.remote()
-    assert ray.get(a.leave.remote(), timeout=20) == "left"
+    assert ray.get(a.leave.remote(), timeout=60) == "left"
     with pytest.raises(exceptions.ActorDiedError):
-        ray.get(a.m.remote(), timeout=20)
+        ray.get(a.m.remote(), timeout=60)
 
 
 def test_running_calls_of_a_threaded_actor_finish_and_waiting_ones_do_not():
@@ -141,10 +141,10 @@ def test_running_calls_of_a_threaded_actor_finish_and_waiting_ones_do_not():
     ready, _ = ray.wait([leaving], timeout=0.2)
     assert not ready
     ray.get(signal.send.remote())
-    assert ray.get(holding, timeout=20) == "finished"
+    assert ray.get(holding, timeout=60) == "finished"
     for ref in [leaving, *after]:
         with pytest.raises(exceptions.RayActorError):
-            ray.get(ref, timeout=20)
+            ray.get(ref, timeout=60)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -162,7 +162,7 @@ def test_exit_in_the_constructor(is_async):
 
     actor = ray.remote(Async if is_async else Plain).remote()
     with pytest.raises(exceptions.ActorDiedError):
-        ray.get(actor.m.remote(), timeout=20)
+        ray.get(actor.m.remote(), timeout=60)
 
 
 # --- sys.exit ------------------------------------------------------------------------------------------------------
@@ -224,24 +224,24 @@ def test_exit_of_a_background_coroutine_ends_the_process(services):
     serving = service.serve.remote()
     service.exits_in_background.remote(1)
     with pytest.raises(exceptions.RayActorError):
-        ray.get(serving, timeout=20)
+        ray.get(serving, timeout=60)
 
 
 @better_than_ray
 def test_interrupt_of_a_background_coroutine_ends_only_that(services):
     service = services.remote()
-    ray.get(service.interrupted_in_background.remote(), timeout=20)
-    assert ray.get([service.m.remote() for _ in range(3)], timeout=20) == [1, 1, 1]
+    ray.get(service.interrupted_in_background.remote(), timeout=60)
+    assert ray.get([service.m.remote() for _ in range(3)], timeout=60) == [1, 1, 1]
 
 
 @better_than_ray
 def test_cancelled_coroutines_are_answered(services):
     service = services.options(max_concurrency=2).remote()
     serving = service.serve.remote()
-    assert ray.get(service.is_serving.remote(), timeout=20)
-    ray.get(service.cancel_all.remote(), timeout=20)
+    assert ray.get(service.is_serving.remote(), timeout=60)
+    ray.get(service.cancel_all.remote(), timeout=60)
     with pytest.raises(exceptions.RayTaskError):
-        ray.get(serving, timeout=20)
+        ray.get(serving, timeout=60)
 
 
 # --- __ray_terminate__ ----------------------------------------------------------------------------------------------
@@ -254,8 +254,8 @@ def test_nothing_is_answered_after_terminate(quitters, kind):
     terminating = actor.__ray_terminate__.remote()
     after = [actor.m.remote() for _ in range(5)]
     with pytest.raises(exceptions.RayActorError):
-        ray.get(terminating, timeout=20)
-    assert ray.get(before, timeout=20) == [1] * 5
+        ray.get(terminating, timeout=60)
+    assert ray.get(before, timeout=60) == [1] * 5
     for ref in after:
         with pytest.raises(exceptions.RayActorError):
-            ray.get(ref, timeout=20)
+            ray.get(ref, timeout=60)

@@ -217,9 +217,9 @@ def test_handles_of_an_earlier_session():
     with pytest.raises(exceptions.ActorHandleNotFoundError):
         ray.kill(actor)
     with pytest.raises(Exception, match=r".+"):
-        ray.get(actor.m.remote(), timeout=10)
+        ray.get(actor.m.remote(), timeout=60)
     with pytest.raises((ValueError, exceptions.RayError)):
-        ray.get(ref, timeout=10)
+        ray.get(ref, timeout=60)
 
 
 def test_shutdown_ends_every_process():
@@ -238,7 +238,7 @@ def test_shutdown_ends_every_process():
     a = A.remote()
     pids = {*ray.get(pid.remote()), *ray.get(a.child.remote())} - {os.getpid()}
     ray.shutdown()
-    eventually(lambda: not any(map(alive, pids)), "all processes are gone", within=10)
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone")
 
 
 # --- automatic init ------------------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def pids_of(output):
 def test_nothing_is_left_when_the_driver_ends(end, status):
     output = run("-c", script(PRINTS_PIDS) + f"\n{end}\n", status=status)
     pids = pids_of(output)
-    eventually(lambda: not any(map(alive, pids)), "all processes are gone", within=20)
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
@@ -406,7 +406,7 @@ def test_nothing_is_left_when_the_driver_is_killed(how):
     finally:
         driver.kill()
     assert driver.returncode != 0
-    eventually(lambda: not any(map(alive, pids)), "all processes are gone", within=20)
+    eventually(lambda: not any(map(alive, pids)), "all processes are gone")
 
 
 def test_many_sessions_one_after_the_other():

@@ -34,7 +34,7 @@ def group(*bundles: dict[str, float], **options: Any) -> Any:
 
 def created(*bundles: dict[str, float], **options: Any) -> Any:
     new = group(*bundles, **options)
-    assert new.wait(30)
+    assert new.wait(60)
     return new
 
 
@@ -76,7 +76,7 @@ class Actor:
 
 def test_ready_resolves_to_the_group() -> None:
     pg = group({"CPU": 1}, {"CPU": 1, "custom": 1})
-    assert ray.get(pg.ready(), timeout=30) == pg
+    assert ray.get(pg.ready(), timeout=60) == pg
     assert pg.wait(timeout_seconds=1) is True
     assert pg.bundle_specs == [{"CPU": 1.0}, {"CPU": 1.0, "custom": 1.0}]
     assert pg.bundle_count == 2
@@ -99,7 +99,7 @@ def test_the_bundles_are_taken_from_the_cluster_and_are_resources_of_their_own()
 def test_all_bundles_are_reserved_or_none() -> None:
     pg = group({"CPU": 3}, {"CPU": 3})
     assert pg.wait(0.3) is False
-    assert ray.get(where.options(num_cpus=4).remote(), timeout=30)[0] is None
+    assert ray.get(where.options(num_cpus=4).remote(), timeout=60)[0] is None
     assert api.placement_group_table(pg)["state"] == "PENDING"
 
 
@@ -108,7 +108,7 @@ def test_a_group_waits_until_there_is_room() -> None:
     second = group({"CPU": 2})
     assert second.wait(0.2) is False
     ray.util.remove_placement_group(first)
-    assert second.wait(30) is True
+    assert second.wait(60) is True
 
 
 def test_a_group_waits_for_running_tasks() -> None:
@@ -116,12 +116,12 @@ def test_a_group_waits_for_running_tasks() -> None:
     running = pid_when.options(num_cpus=3).remote(signal)
     eventually(lambda: ray.get(signal.waiters.remote()) == 1, "it runs")
     holder = Actor.options(num_cpus=2).remote()
-    ray.get(holder.pid.remote(), timeout=30)  # what waits in get lends its CPU
+    ray.get(holder.pid.remote(), timeout=60)  # what waits in get lends its CPU
     pg = group({"CPU": 3})
     assert pg.wait(0.2) is False
     ray.kill(holder)
     ray.get([signal.send.remote(), running])
-    assert pg.wait(30) is True
+    assert pg.wait(60) is True
 
 
 @pytest.mark.parametrize("strategy", ["PACK", "SPREAD", "STRICT_PACK"])
@@ -162,7 +162,7 @@ def test_a_handle_can_be_sent_and_compared() -> None:
     def use(given: Any) -> Any:
         return given, given.bundle_specs, ray.get(where.options(scheduling_strategy=In(given)).remote())[0]
 
-    assert ray.get(use.remote(pg), timeout=30) == (pg, [{"CPU": 1.0}], pg.id.hex())
+    assert ray.get(use.remote(pg), timeout=60) == (pg, [{"CPU": 1.0}], pg.id.hex())
 
 
 @pytest.mark.parametrize(
@@ -222,12 +222,12 @@ def test_a_group_ends_with_its_driver_unless_it_is_detached() -> None:
         ray.init("{address}", namespace="compat", **QUIET)
         for name, lifetime in (("short", None), ("long", "detached")):
             pg = ray.util.placement_group([{{"CPU": 1}}], name=name, lifetime=lifetime)
-            assert pg.wait(30)
+            assert pg.wait(60)
         """),
     )
     made.append(ray.util.get_placement_group("long"))
-    assert made[-1].wait(30)
-    assert ray.get(where.options(scheduling_strategy=In(made[-1])).remote(), timeout=30)[0] == made[-1].id.hex()
+    assert made[-1].wait(60)
+    assert ray.get(where.options(scheduling_strategy=In(made[-1])).remote(), timeout=60)[0] == made[-1].id.hex()
 
     def is_gone() -> bool:
         states = {row["name"]: row["state"] for row in api.placement_group_table().values()}
@@ -241,11 +241,11 @@ def test_a_group_ends_with_the_detached_actor_that_made_it() -> None:
     class Maker:
         def make(self) -> Any:
             pg = ray.util.placement_group([{"CPU": 1}])
-            assert pg.wait(30)
+            assert pg.wait(60)
             return pg
 
     maker = Maker.options(lifetime="detached", name="maker of a group").remote()
-    pg = ray.get(maker.make.remote(), timeout=30)
+    pg = ray.get(maker.make.remote(), timeout=60)
     assert api.placement_group_table(pg)["state"] == "CREATED"
     ray.kill(maker)
     eventually(lambda: api.placement_group_table(pg)["state"] == "REMOVED", "the group ends")
@@ -258,7 +258,7 @@ def test_a_group_ends_with_the_detached_actor_that_made_it() -> None:
 def test_a_task_runs_in_the_group(index: int) -> None:
     pg = created({"CPU": 1}, {"CPU": 1})
     strategy = In(placement_group=pg, placement_group_bundle_index=index)
-    assert ray.get(where.options(scheduling_strategy=strategy).remote(), timeout=30) == (
+    assert ray.get(where.options(scheduling_strategy=strategy).remote(), timeout=60) == (
         pg.id.hex(),
         {"CPU": 1.0},
         False,
@@ -268,16 +268,16 @@ def test_a_task_runs_in_the_group(index: int) -> None:
 def test_the_older_options_work_too() -> None:
     pg = created({"CPU": 1})
     task = where.options(placement_group=pg, placement_group_bundle_index=0)
-    assert ray.get(task.remote(), timeout=30)[0] == pg.id.hex()
-    assert ray.get(where.options(placement_group=None).remote(), timeout=30)[0] is None
+    assert ray.get(task.remote(), timeout=60)[0] == pg.id.hex()
+    assert ray.get(where.options(placement_group=None).remote(), timeout=60)[0] is None
 
 
 def test_an_actor_runs_in_the_group() -> None:
     pg = created({"CPU": 1}, {"CPU": 1})
     one = Actor.options(scheduling_strategy=In(pg, 1), num_cpus=1).remote()
-    assert ray.get(one.where.remote(), timeout=30) == (pg.id.hex(), {"CPU": 1.0})
+    assert ray.get(one.where.remote(), timeout=60) == (pg.id.hex(), {"CPU": 1.0})
     free = Actor.options(scheduling_strategy=In(pg)).remote()
-    assert ray.get(free.where.remote(), timeout=30) == (pg.id.hex(), {})
+    assert ray.get(free.where.remote(), timeout=60) == (pg.id.hex(), {})
 
 
 def test_what_is_created_before_the_group_has_room_waits_for_it() -> None:
@@ -288,28 +288,28 @@ def test_what_is_created_before_the_group_has_room_waits_for_it() -> None:
     called = actor.where.remote()
     assert ray.wait([task, called], num_returns=1, timeout=0.3)[0] == []
     ray.util.remove_placement_group(first)
-    assert ray.get(task, timeout=30)[0] == ray.get(called, timeout=30)[0] == second.id.hex()
+    assert ray.get(task, timeout=60)[0] == ray.get(called, timeout=60)[0] == second.id.hex()
 
 
 def test_a_bundle_takes_no_more_than_it_holds() -> None:
     pg = created({"CPU": 1}, {"CPU": 1})
     holder = Actor.options(scheduling_strategy=In(pg, 0), num_cpus=1).remote()
-    ray.get(holder.pid.remote(), timeout=30)
+    ray.get(holder.pid.remote(), timeout=60)
     waiting = where.options(scheduling_strategy=In(pg, 0)).remote()
-    assert ray.get(where.options(scheduling_strategy=In(pg, 1)).remote(), timeout=30)[0] == pg.id.hex()
-    assert ray.get(where.options(scheduling_strategy=In(pg)).remote(), timeout=30)[0] == pg.id.hex()
+    assert ray.get(where.options(scheduling_strategy=In(pg, 1)).remote(), timeout=60)[0] == pg.id.hex()
+    assert ray.get(where.options(scheduling_strategy=In(pg)).remote(), timeout=60)[0] == pg.id.hex()
     assert ray.wait([waiting], timeout=0.3)[0] == []
     ray.kill(holder)
-    assert ray.get(waiting, timeout=30)[0] == pg.id.hex()
+    assert ray.get(waiting, timeout=60)[0] == pg.id.hex()
 
 
 def test_others_do_not_get_what_a_bundle_holds() -> None:
     pg = created({"CPU": 3})
     waiting = where.options(num_cpus=2).remote()
-    assert ray.get(where.remote(), timeout=30)[0] is None
+    assert ray.get(where.remote(), timeout=60)[0] is None
     assert ray.wait([waiting], timeout=0.3)[0] == []
     ray.util.remove_placement_group(pg)
-    assert ray.get(waiting, timeout=30)[0] is None
+    assert ray.get(waiting, timeout=60)[0] is None
 
 
 @pytest.mark.parametrize("index", [-2, 2, 100])
@@ -332,11 +332,11 @@ def test_a_request_that_no_bundle_can_hold() -> None:
     with pytest.raises(ValueError, match="requires 1 CPU for creation"):
         Actor.options(scheduling_strategy=In(without)).remote()
     task = where.options(scheduling_strategy=In(without), num_cpus=0, resources={"custom": 0.5})
-    assert ray.get(task.remote(), timeout=30)[1] == {"custom": 0.5}
+    assert ray.get(task.remote(), timeout=60)[1] == {"custom": 0.5}
 
 
 def test_a_strategy_without_a_group() -> None:
-    assert ray.get(where.options(scheduling_strategy=In(None)).remote(), timeout=30)[0] is None
+    assert ray.get(where.options(scheduling_strategy=In(None)).remote(), timeout=60)[0] is None
 
 
 # --- children ---
@@ -344,22 +344,22 @@ def test_a_strategy_without_a_group() -> None:
 
 def test_children_run_elsewhere_unless_they_are_captured() -> None:
     pg = created({"CPU": 1}, {"CPU": 1})
-    assert ray.get(child.options(scheduling_strategy=In(pg)).remote(), timeout=30)[0] is None
+    assert ray.get(child.options(scheduling_strategy=In(pg)).remote(), timeout=60)[0] is None
 
 
 def test_captured_children_run_in_the_group_and_so_do_theirs() -> None:
     pg = created({"CPU": 1}, {"CPU": 1})
     captures = In(pg, placement_group_capture_child_tasks=True)
-    assert ray.get(child.options(scheduling_strategy=captures).remote(), timeout=30) == (pg.id.hex(), {}, True)
+    assert ray.get(child.options(scheduling_strategy=captures).remote(), timeout=60) == (pg.id.hex(), {}, True)
     actor = Actor.options(scheduling_strategy=captures, num_cpus=1).remote()
-    assert ray.get(actor.child.remote(), timeout=30) == (pg.id.hex(), {}, True)
+    assert ray.get(actor.child.remote(), timeout=60) == (pg.id.hex(), {}, True)
 
 
 @pytest.mark.parametrize("options", [{"placement_group": None}, {"scheduling_strategy": "DEFAULT"}])
 def test_a_child_can_leave_the_group(options: dict[str, Any]) -> None:
     pg = created({"CPU": 1})
     captures = In(pg, placement_group_capture_child_tasks=True)
-    assert ray.get(child.options(scheduling_strategy=captures).remote(**options), timeout=30) == (None, {}, False)
+    assert ray.get(child.options(scheduling_strategy=captures).remote(**options), timeout=60) == (None, {}, False)
 
 
 def test_the_same_function_in_turn_inside_and_outside_of_a_group() -> None:
@@ -367,8 +367,8 @@ def test_the_same_function_in_turn_inside_and_outside_of_a_group() -> None:
     pg = created({"CPU": 1})
     captures = In(pg, placement_group_capture_child_tasks=True)
     for _ in range(3):
-        assert ray.get(child.options(scheduling_strategy=captures).remote(), timeout=30)[0] == pg.id.hex()
-        assert ray.get(child.remote(), timeout=30)[0] is None
+        assert ray.get(child.options(scheduling_strategy=captures).remote(), timeout=60)[0] == pg.id.hex()
+        assert ray.get(child.remote(), timeout=60)[0] is None
 
 
 def test_a_captured_child_that_fits_no_bundle_is_refused() -> None:
@@ -379,7 +379,7 @@ def test_a_captured_child_that_fits_no_bundle_is_refused() -> None:
         ray.get(where.options(num_cpus=2).remote())
 
     with pytest.raises(ValueError, match="cannot fit into any bundles"):
-        ray.get(parent.options(scheduling_strategy=In(pg, 0, True)).remote(), timeout=30)
+        ray.get(parent.options(scheduling_strategy=In(pg, 0, True)).remote(), timeout=60)
 
 
 def test_the_current_group() -> None:
@@ -392,7 +392,7 @@ def test_the_current_group() -> None:
 
     assert api.get_current_placement_group() is None
     assert ray.get_runtime_context().get_placement_group_id() is None
-    assert ray.get(current.options(scheduling_strategy=In(pg)).remote(), timeout=30) == (pg, [{"CPU": 1.0}])
+    assert ray.get(current.options(scheduling_strategy=In(pg)).remote(), timeout=60) == (pg, [{"CPU": 1.0}])
 
 
 # --- removal ---
@@ -402,15 +402,15 @@ def test_removal_kills_what_runs_in_the_group() -> None:
     pg = created({"CPU": 1}, {"CPU": 1})
     signal = new_signal()
     actor = Actor.options(scheduling_strategy=In(pg), num_cpus=1, max_restarts=-1).remote()
-    pid = ray.get(actor.pid.remote(), timeout=30)
+    pid = ray.get(actor.pid.remote(), timeout=60)
     running = pid_when.options(scheduling_strategy=In(pg), max_retries=0).remote(signal)
     eventually(lambda: ray.get(signal.waiters.remote()) == 1, "the task runs")
     ray.util.remove_placement_group(pg)
     ray.util.remove_placement_group(pg)
     with pytest.raises((exceptions.TaskPlacementGroupRemoved, exceptions.WorkerCrashedError)):  # with Ray, either
-        ray.get(running, timeout=30)
+        ray.get(running, timeout=60)
     with pytest.raises(exceptions.RayActorError):
-        ray.get(actor.pid.remote(), timeout=30)
+        ray.get(actor.pid.remote(), timeout=60)
     eventually(lambda: not alive(pid), "the actor's process ends")
     eventually(lambda: ray.available_resources().get("CPU") == 4.0, "the bundles are free again")
     assert api.placement_group_table(pg)["state"] == "REMOVED"
@@ -428,10 +428,10 @@ def test_what_waits_for_a_removed_group_fails() -> None:
     ray.util.remove_placement_group(pg)
     for ref in (task, ready):
         with pytest.raises(exceptions.TaskPlacementGroupRemoved):
-            ray.get(ref, timeout=30)
+            ray.get(ref, timeout=60)
     with pytest.raises(exceptions.ActorPlacementGroupRemoved):
-        ray.get(called, timeout=30)
-    assert pg.wait(30) is False
+        ray.get(called, timeout=60)
+    assert pg.wait(60) is False
     assert api.placement_group_table(first)["state"] == "CREATED"
 
 
@@ -442,7 +442,7 @@ def test_what_comes_after_the_removal_fails() -> None:
 
     def refused() -> bool:
         try:
-            ray.get(where.options(scheduling_strategy=In(pg)).remote(), timeout=30)
+            ray.get(where.options(scheduling_strategy=In(pg)).remote(), timeout=60)
         except exceptions.TaskPlacementGroupRemoved:
             return True
         return False
@@ -450,10 +450,10 @@ def test_what_comes_after_the_removal_fails() -> None:
     # The nodes hear of it after the caller.
     eventually(refused, "its node knows that the group is removed")
     with pytest.raises(exceptions.TaskPlacementGroupRemoved):
-        ray.get(pg.ready(), timeout=30)
+        ray.get(pg.ready(), timeout=60)
     actor = Actor.options(scheduling_strategy=In(pg)).remote()
     with pytest.raises(exceptions.ActorPlacementGroupRemoved):
-        ray.get(actor.where.remote(), timeout=30)
+        ray.get(actor.where.remote(), timeout=60)
 
 
 @better_than_ray
@@ -464,7 +464,7 @@ def test_a_task_that_was_killed_with_its_group_is_not_retried_for_ever() -> None
     eventually(lambda: ray.get(signal.waiters.remote()) == 1, "the task runs")
     ray.util.remove_placement_group(pg)
     with pytest.raises(exceptions.TaskPlacementGroupRemoved):
-        ray.get(running, timeout=30)
+        ray.get(running, timeout=60)
 
 
 # --- deadlocks that must not be ---
@@ -478,16 +478,16 @@ def test_a_task_that_waits_for_a_captured_child_lends_it_its_cpu() -> None:
         return ray.get(where.remote())
 
     captures = In(pg, placement_group_capture_child_tasks=True)
-    assert ray.get(parent.options(scheduling_strategy=captures).remote(), timeout=30)[0] == pg.id.hex()
+    assert ray.get(parent.options(scheduling_strategy=captures).remote(), timeout=60)[0] == pg.id.hex()
 
 
 def test_many_groups_one_after_the_other_and_at_once() -> None:
     for _ in range(5):
         pg = created({"CPU": 2}, {"CPU": 2})
-        assert ray.get(where.options(scheduling_strategy=In(pg, 1), num_cpus=2).remote(), timeout=30)[0] == pg.id.hex()
+        assert ray.get(where.options(scheduling_strategy=In(pg, 1), num_cpus=2).remote(), timeout=60)[0] == pg.id.hex()
         ray.util.remove_placement_group(pg)
     groups = [group({"CPU": 2}) for _ in range(6)]
     tasks = [where.options(scheduling_strategy=In(pg)).remote() for pg in groups]
     for pg, task in zip(groups, tasks, strict=True):
-        assert ray.get(task, timeout=30)[0] == pg.id.hex()
+        assert ray.get(task, timeout=60)[0] == pg.id.hex()
         ray.util.remove_placement_group(pg)

@@ -19,7 +19,7 @@ def barriers():
             self.seen = []
 
         def meet(self):
-            self.barrier.wait(30)
+            self.barrier.wait(60)
             return threading.get_ident()
 
         def add(self, i):
@@ -87,7 +87,7 @@ def test_each_call_knows_its_own_task():
             self.barrier = threading.Barrier(2)
 
         def task_id(self):
-            self.barrier.wait(30)
+            self.barrier.wait(60)
             return ray.get_runtime_context().get_task_id()
 
     a = A.options(max_concurrency=2).remote()
@@ -125,7 +125,7 @@ def grouped():
 
         @ray.method(concurrency_group="io")
         def wait(self):
-            return self.go.wait(30)
+            return self.go.wait(60)
 
         @ray.method(concurrency_group="compute")
         def open(self):
@@ -185,7 +185,7 @@ def test_size_of_a_group():
             with self.lock:
                 self.inside += 1
                 self.most = max(self.most, self.inside)
-            self.both_in.wait(30)
+            self.both_in.wait(60)
             with self.lock:
                 self.inside -= 1
             return self.most
@@ -229,7 +229,7 @@ def test_what_blocks_the_loop_of_one_group_does_not_block_the_others():
 
         @ray.method(concurrency_group="io")
         async def block(self):
-            self.go.wait(30)
+            self.go.wait(60)
             return "let go"
 
         async def open(self):
@@ -237,8 +237,8 @@ def test_what_blocks_the_loop_of_one_group_does_not_block_the_others():
 
     a = A.remote()
     blocked = a.block.remote()
-    ray.get(a.open.remote(), timeout=20)
-    assert ray.get(blocked, timeout=20) == "let go"
+    ray.get(a.open.remote(), timeout=60)
+    assert ray.get(blocked, timeout=60) == "let go"
 
 
 def test_groups_of_an_async_actor():

@@ -38,7 +38,7 @@ def test_the_secrets_were_made_once_and_their_maker_has_ended(stack: Stack) -> N
     assert (setup.status, setup.attrs["State"]["ExitCode"]) == ("exited", 0)
     before = stack.read("gcs", "/run/shoal/token")
     setup.start()
-    setup.wait(timeout=30)
+    setup.wait(timeout=60)
     assert stack.read("gcs", "/run/shoal/token") == before
     assert len(before) == 64
 

@@ -99,7 +99,7 @@ def test_the_standby_takes_over_when_the_active_gcs_is_killed(shaken: Stack) -> 
         assert shaken.active_gcs().id != active.id
         # And back: the other one is a standby by now.
         active.start()
-        eventually(lambda: health(active) == "healthy", "the killed GCS is back", within=60)
+        eventually(lambda: health(active) == "healthy", "the killed GCS is back")
         shaken.active_gcs().kill()
         works(driver)
         assert shaken.active_gcs().id == active.id
@@ -123,7 +123,7 @@ def test_one_scheduler_is_enough(shaken: Stack) -> None:
         first.kill()
         works(driver)
         first.start()
-        eventually(lambda: health(first) == "healthy", "the killed scheduler is back", within=60)
+        eventually(lambda: health(first) == "healthy", "the killed scheduler is back")
         second.kill()
         works(driver)
 
@@ -160,7 +160,7 @@ def test_nobody_is_dead_for_the_silence_of_nats(shaken: Stack) -> None:
         nats.kill()
         works(driver)
         nats.start()
-        eventually(lambda: health(nats) == "healthy", "NATS is back", within=60)
+        eventually(lambda: health(nats) == "healthy", "NATS is back")
         works(driver)
 
 
@@ -183,7 +183,7 @@ def test_a_raylet_that_is_stopped_hands_on_what_it_has(shaken: Stack) -> None:
         facts = driver.report()
         assert facts["there"]
         raylet = raylet_at(shaken, facts["host"])
-        raylet.stop(timeout=30)
+        raylet.stop(timeout=60)
         raylet.reload()
         assert raylet.attrs["State"]["ExitCode"] == 0
         driver.tell("use")
@@ -206,12 +206,12 @@ def test_a_node_is_lost_and_comes_back(shaken: Stack, way: str) -> None:
             raylet.kill()
         else:
             shaken.network().disconnect(raylet)
-        eventually(lambda: others_of(driver) == 1, "the node is dead", within=60)
+        eventually(lambda: others_of(driver) == 1, "the node is dead")
         if way == "killed":
             raylet.start()
         else:
             shaken.network().connect(raylet, aliases=["raylet"])
-        eventually(lambda: others_of(driver) == 2, "there is a node again", within=90)
+        eventually(lambda: others_of(driver) == 2, "there is a node again")
 
 
 #: Has on another node: an actor, a task's result, and something that the actor owns.

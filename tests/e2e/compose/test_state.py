@@ -104,7 +104,7 @@ async def test_heartbeats_of_every_node_are_on_nats(stack: Stack) -> None:
     )
     try:
         await client.subscribe("shoal.default.heartbeat.*", cb=hear)
-        await asyncio.wait_for(complete.wait(), timeout=30)
+        await asyncio.wait_for(complete.wait(), timeout=60)
     finally:
         await client.close()
     known = {node for shard in ("etcd-1", "etcd-2") for node in stack.keys(shard, "node")}

@@ -95,7 +95,7 @@ def serves(stack: Stack, service: str, tls: ssl.SSLContext | None) -> bool:
     network, port, words, expected = SERVERS[service]
     text = ""
     try:
-        with socket.create_connection((stack.address(service, network), port), timeout=20) as plain:
+        with socket.create_connection((stack.address(service, network), port), timeout=60) as plain:
             if service == "nats":
                 # It introduces itself before TLS begins.
                 while not text.endswith("\r\n"):
