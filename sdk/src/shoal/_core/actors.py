@@ -7,12 +7,14 @@ a new connection; what was in flight on the old one has an unknown fate.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import Any, Protocol
 
 from shoal._core.batches import push_bytes
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT
+from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
+from shoal._core.retries import pause_before_retry
 from shoal._core.task_record import TaskRecord
 from shoal._wire.value_kinds import PENDING
 from shoal_common.service.story import Story, noted
@@ -65,6 +67,9 @@ class Port(Protocol):
     def renew(self, client: ActorClient, record: TaskRecord) -> None:
         """It is made once more: give it as much time again."""
 
+    def pause(self, client: ActorClient, record: TaskRecord, pause_s: float) -> None:
+        """``client.after_pause`` follows in so many seconds."""
+
 
 class ActorClient:
     """Not thread-safe: the process's lock protects it."""
@@ -80,6 +85,7 @@ class ActorClient:
         lifetime: ObjectEntry | None = None,
         durable: bool = False,
         submitted: int = 0,
+        rng: random.Random,
     ) -> None:
         """``submitted``: the calls are numbered from the next number on; a durable actor knows them by these numbers,
         which no earlier client of this process may have used."""
@@ -90,6 +96,7 @@ class ActorClient:
         self.lifetime = lifetime
         self._creator_watched = False
         self._port = port
+        self._rng = rng
         self._story = Story(f"the calls of actor {actor_id.hex()}")
         self.in_order = in_order
         self.window = max(WINDOW, 2 * window)
@@ -231,17 +238,30 @@ class ActorClient:
     def on_reply(self, task_id: bytes, retriable: bool) -> TaskRecord | None:
         """An answer. The call that has ended with it; None when it is made once more, or was not expected."""
         record = self.in_flight.pop(task_id, None)
-        if record is None or record.late or not (retriable and record.retry()):
+        if record is None or record.late or not retriable:
+            return record
+        pause_s = pause_before_retry(record, self._rng.random())
+        if pause_s is None:
             return record
         self._repeated = True
         self._put_back(record)
+        if pause_s:
+            record.unready = record.pausing = True
+            self._port.pause(self, record, pause_s)
         return None
+
+    def after_pause(self, record: TaskRecord, now: float) -> None:
+        """It may be made once more now."""
+        record.unready = record.pausing = False
+        self.flush(now)
 
     def expire(self, record: TaskRecord, now: float) -> str:
         """As ``deadlines.Queue``. What was sent stays in ``in_flight`` until that is answered."""
         if record.push.task_id not in self.in_flight:
             self.queue.remove(record)
             self.flush(now)  # it may have held up those behind it
+            if record.pausing:
+                return PAUSING
             return ARGUMENTS if record.unready else UNSENT
         if self.state == CONNECTED:
             self._port.stop_call(self, record)

@@ -16,6 +16,7 @@ from shoal._core.task_record import Queue, TaskRecord
 ARGUMENTS = "waiting for its arguments"
 UNSENT = "waiting for its actor"
 UNPLACED = "waiting for a worker"
+PAUSING = "pausing before its next try"
 BEHIND = "queued behind others"
 RUNNING = "running"
 

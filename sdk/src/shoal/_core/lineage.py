@@ -80,6 +80,7 @@ class Lineage:
         references, or had them a moment ago."""
         task_id = record.push.task_id
         self._running.discard(task_id)
+        record.failures = 0
         before = self._tasks.get(task_id)
         if not stored and (before is None or not before.dependents):
             if before is not None:

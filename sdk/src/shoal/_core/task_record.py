@@ -63,12 +63,14 @@ class TaskRecord(msgspec.Struct, gc=False):
     holds: list[ObjectRef[Any]] | None = None
     #: -1 = as often as need be.
     retries_left: int = 0
-    #: Some of its arguments are still pending.
+    #: Not to be sent yet: some of its arguments are still pending, or it pauses.
     unready: bool = False
+    #: It has failed, and waits a while before it runs again.
+    pausing: bool = False
     #: Was in flight to a worker that died, so it may be what kills workers: from now on it is pushed by itself.
     suspect: bool = False
-    #: So often it was killed for lack of memory.
-    memory_kills: int = 0
+    #: So often it has begun and had no value, since it last had one (see ``retries``).
+    failures: int = 0
     #: Its share of ``LeasedWorker.ahead_us``: the function's mean may have changed since the push.
     estimate_us: float = 0.0
     #: Bytes of arguments that go along, those of references once they are resolved.

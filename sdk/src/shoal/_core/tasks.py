@@ -22,7 +22,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from shoal._core.batches import AHEAD_BYTES
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED
+from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNPLACED
 from shoal._core.task_record import TaskRecord
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.strategy import Strategy
@@ -311,10 +311,9 @@ class TaskQueue:
                 self._port.stop(worker, record)
                 return RUNNING if self._is_oldest(worker, record) else BEHIND
         if record.unready:
-            return ARGUMENTS
-        if record in self.pending:  # else it pauses before a retry
-            self.pending.remove(record)
-            self._adjust_demand()
+            return PAUSING if record.pausing else ARGUMENTS
+        self.pending.remove(record)
+        self._adjust_demand()
         return UNPLACED
 
     def find(self, task_id: bytes) -> TaskRecord | None:

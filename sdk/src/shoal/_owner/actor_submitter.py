@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import random
 import time
 import weakref
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class ActorSubmitter:
         #: Clients with calls that wait to be sent together.
         self.dirty: set[ActorClient] = set()
         self._method_functions: dict[str, FunctionRecord] = {}
+        self._rng = random.Random()
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -81,6 +83,7 @@ class ActorSubmitter:
                     durable=durable,
                     # Beyond all calls of an earlier client of this process: none makes a million calls a second.
                     submitted=time.monotonic_ns() // 1000 if durable else 0,
+                    rng=self._rng,
                 )
                 self._clients[actor_id] = client
             elif client.lifetime is None:
@@ -418,6 +421,14 @@ class ActorSubmitter:
 
     def renew(self, client: ActorClient, record: TaskRecord) -> None:
         self._calls.renew(record, client)
+
+    def pause(self, client: ActorClient, record: TaskRecord, pause_s: float) -> None:
+        def over() -> None:
+            with self._process.lock:
+                if not self._process.closed:
+                    client.after_pause(record, time.monotonic())
+
+        self._process.reactor.call_later(pause_s, over)
 
     def watch_creator(self, client: ActorClient) -> None:
         assert client.lifetime is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.actors import CONNECTED, ActorClient
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, UNSENT
+from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNPLACED, UNSENT
 from shoal._core.explanation import Explanation, explanation
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.task_record import TaskRecord
@@ -301,7 +301,9 @@ class Explaining:
     def _report_task(self, queue: TaskQueue, record: TaskRecord, done: Done) -> None:
         report = WaitReport(UNPLACED, record.push.name, task_id=record.push.task_id, certain=record.deadline is None)
         worker = queue.worker_of(record)
-        if record.unready:
+        if record.pausing:
+            report.state = PAUSING
+        elif record.unready:
             report.state, report.objects = ARGUMENTS, self._missing(record)
         elif worker is not None:
             report.state = RUNNING if next(iter(worker.in_flight.values())) is record else BEHIND
@@ -319,8 +321,15 @@ class Explaining:
             report.at = self._process.peers.address_of(client.worker_id)
             done(report)
             return
+        if record.pausing:
+            report.state = PAUSING
+            done(report)
+            return
         blocker = record if record.unready else client.queue[0] if client.in_order else None
-        if blocker is not None and blocker.unready:
+        if blocker is not None and blocker.pausing:
+            report.detail = f"{client.name_of(blocker)} before it has failed, and is made once more first"
+            done(report)
+        elif blocker is not None and blocker.unready:
             report.state, report.objects = ARGUMENTS, self._missing(blocker)
             if blocker is not record:
                 report.detail = f"calls go out in their order, and those are of {client.name_of(blocker)} before it"

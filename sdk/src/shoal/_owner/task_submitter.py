@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.batches import in_messages, push_bytes
-from shoal._core.memory_retries import pause_before_retry
 from shoal._core.object_ref import ObjectRef
+from shoal._core.retries import pause_before_memory_retry, pause_before_retry
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
 from shoal._core.tasks import LeasedWorker, Source, TaskQueue
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
@@ -45,7 +45,7 @@ class TaskSubmitter:
         self._calls = calls
         self._queues: dict[SchedulingClass, TaskQueue] = {}
         self._by_key: list[TaskQueue] = []
-        #: Those whose arguments are still pending.
+        #: Those whose arguments are still pending, and those that pause before a retry.
         self._unready: dict[bytes, TaskRecord] = {}
         self._lease_queue: dict[bytes, TaskQueue] = {}
         self._by_worker: dict[bytes, tuple[TaskQueue, LeasedWorker]] = {}
@@ -98,10 +98,10 @@ class TaskSubmitter:
 
     def _enqueue(self, record: TaskRecord) -> None:
         if record.unready:
-            record.unready = False
+            record.unready = record.pausing = False
             self._unready.pop(record.push.task_id, None)
         if record.late:
-            return  # it did not live to see its arguments
+            return  # it did not live to see its arguments, or the end of its pause
         if record.references is not None:
             resolved = resolve_arguments(self._process, record.references)
             if not isinstance(resolved, list):
@@ -253,18 +253,25 @@ class TaskSubmitter:
             pause_s = _pause_before_retry(record, message)
             if pause_s is None:
                 self._calls.fail(record, cause(record))
-            elif pause_s:
-                self._process.reactor.call_later(pause_s, partial(self._enqueue_later, record))
             else:
-                self._enqueue(record)
+                self._enqueue_in(pause_s, record)
 
-    def _enqueue_later(self, record: TaskRecord) -> None:
+    def _enqueue_in(self, pause_s: float, record: TaskRecord) -> None:
+        if not pause_s:
+            self._enqueue(record)
+            return
         process = self._process
-        with process.lock:
-            if process.raylet.closed:
-                self._calls.fail(record, process.node_error)
-            elif not process.closed:
-                self._enqueue(record)
+        record.unready = record.pausing = True
+        self._unready[record.push.task_id] = record
+
+        def over() -> None:
+            with process.lock:
+                if process.raylet.closed:
+                    self._calls.fail(record, process.node_error)
+                elif not process.closed:
+                    self._enqueue(record)
+
+        process.reactor.call_later(pause_s, over)
 
     def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
         """A leased worker's connection ended. The raylet tells why in LeaseLost; tasks wait for that."""
@@ -328,8 +335,8 @@ class TaskSubmitter:
             if record.late:
                 self._calls.drop(reply, worker_id)
                 self.stopped(record)
-            elif reply.retriable and record.retry():
-                self._enqueue(record)
+            elif reply.retriable and (pause_s := pause_before_retry(record, random.random())) is not None:
+                self._enqueue_in(pause_s, record)
             else:
                 self._calls.complete(record, reply, worker_id)
         queue.after_replies(worker, time.monotonic())
@@ -349,8 +356,8 @@ def _pause_before_retry(record: TaskRecord, message: frames.LeaseLost | None) ->
     if kind is ExitKind.MEMORY_LIMIT:
         return None
     if message is not None and kind is ExitKind.NODE_OUT_OF_MEMORY:
-        return pause_before_retry(record, message.shared_blame, random.random())
-    return 0.0 if record.retry() else None
+        return pause_before_memory_retry(record, message.shared_blame, random.random())
+    return pause_before_retry(record, random.random())
 
 
 def _death(message: frames.LeaseLost, record: TaskRecord, worker: LeasedWorker) -> Exception:

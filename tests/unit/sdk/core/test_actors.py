@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,9 @@ from shoal._core.actors import (
     WINDOW,
     ActorClient,
 )
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNSENT
+from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
+from shoal._core.retries import FIRST_PAUSE_S
 from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
 from shoal._wire.peer_frames import TaskPush
 from shoal._wire.value_kinds import ERROR
@@ -43,6 +45,7 @@ class RecordingPort:
     asked: list[str] = field(default_factory=list)
     stopped: list[TaskRecord] = field(default_factory=list)
     renewed: list[TaskRecord] = field(default_factory=list)
+    paused: list[tuple[TaskRecord, float]] = field(default_factory=list)
     #: The actor's process reads what it is sent.
     reads: bool = True
 
@@ -69,6 +72,9 @@ class RecordingPort:
         assert record.deadline is not None
         self.renewed.append(record)
         record.deadline = Deadline(record.deadline.limit, 0.0)
+
+    def pause(self, client: ActorClient, record: TaskRecord, pause_s: float) -> None:
+        self.paused.append((record, pause_s))
 
     def has_room(self, client: ActorClient) -> bool:
         return self.reads
@@ -106,6 +112,7 @@ class Caller:
             lifetime=lifetime,
             durable=durable,
             submitted=submitted,
+            rng=random.Random(0),
         )
         self.calls = 0
         self.version = 0
@@ -353,6 +360,31 @@ def test_call_to_be_repeated_goes_before_later_ones_which_may_need_its_value(con
     assert connected.client.on_reply(first.push.task_id, True) is first, "its retries are used up"
 
 
+def test_call_that_fails_again_pauses_and_later_ones_wait_for_it(connected: Caller) -> None:
+    first, second = connected.call(retries=-1, now=0.0), connected.call(unready=True, now=1.0)
+    for _ in range(2):
+        assert connected.client.on_reply(first.push.task_id, True) is None
+        second.unready = False
+        connected.client.flush(2.0)
+        connected.client.on_reply(second.push.task_id, False)
+    assert connected.port.sent == [first, first, second], "the first retry comes at once"
+    ((paused, pause_s),) = connected.port.paused
+    assert paused is first and FIRST_PAUSE_S / 2 <= pause_s <= FIRST_PAUSE_S
+    third = connected.call(now=3.0)
+    connected.client.after_pause(first, 4.0)
+    assert connected.port.sent == [first, first, second, first, third]
+
+
+def test_call_that_pauses_when_its_deadline_passes(connected: Caller) -> None:
+    record = connected.call(retries=-1)
+    for _ in range(2):
+        connected.client.on_reply(record.push.task_id, True)
+        connected.client.flush(1.0)
+    assert late(connected, record) == PAUSING
+    connected.client.after_pause(record, 2.0)
+    assert connected.port.sent == [record, record]
+
+
 def test_calls_to_be_repeated_keep_their_order(connected: Caller) -> None:
     records = [connected.call(retries=1, now=float(i)) for i in range(3)]
     later = connected.call(unready=True, now=9.0)
@@ -556,7 +588,7 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
     def __init__(self) -> None:
         RuleBasedStateMachine.__init__(self)
         RecordingPort.__init__(self)
-        self.client = ActorClient(ACTOR, "Thing", self, in_order=True, window=1)
+        self.client = ActorClient(ACTOR, "Thing", self, in_order=True, window=1, rng=random.Random(0))
         self.client.window = 4
         self.now = 0.0
         self.version = 0
@@ -597,7 +629,8 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
     @rule(number=st.integers(0, 5))
     def argument_is_ready(self, number: int) -> None:
         queue: Any = self.client.queue
-        queue[number % len(queue)].unready = False
+        record = queue[number % len(queue)]
+        record.unready = record.pausing
         self.client.flush(self.now)
 
     @precondition(lambda self: self.client.state == CONNECTED and self.client.in_flight)
@@ -621,6 +654,11 @@ class AnyOrder(RecordingPort, RuleBasedStateMachine):
         elif not record.late:
             self._end(record)
         self.client.flush(self.now)
+
+    @precondition(lambda self: self.paused)
+    @rule()
+    def pause_ends(self) -> None:
+        self.client.after_pause(self.paused.pop(0)[0], self.now)
 
     @precondition(lambda self: self.client.queue or self.client.in_flight)
     @rule(number=st.integers(0, 5))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from shoal._core.batches import AHEAD_BYTES
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED
+from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNPLACED
 from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
 from shoal._core.tasks import AHEAD_US, MAX_DEMAND, MAX_IN_FLIGHT, QUANTUM_S, LeasedWorker, Source, TaskQueue
 from shoal._wire.peer_frames import TaskPush
@@ -137,6 +137,8 @@ def test_leases_for_late_tasks_are_not_wanted_any_more(owner: Owner) -> None:
 def test_a_late_task_that_waits_for_its_arguments(owner: Owner) -> None:
     record = TaskRecord(TaskPush(b"t" * 20, b"", "f", b""), timed(0), [], unready=True)
     assert late(owner, record) == ARGUMENTS
+    record.pausing = True
+    assert late(owner, record) == PAUSING
 
 
 def test_a_late_task_that_runs_is_stopped_and_in_the_end_its_worker_killed(owner: Owner) -> None:
