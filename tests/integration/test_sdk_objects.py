@@ -98,6 +98,51 @@ def test_five_times_the_store_by_results():
         assert digest(shoal.get(refs[number], timeout=PATIENCE_S)) == digests[number]
 
 
+class Footprint:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_list_is_read_while_the_last_of_it_is_made(tmp_path):
+    start()
+
+    @shoal.remote
+    def make(number):
+        return block(number), Footprint(tmp_path / str(number))
+
+    @shoal.remote
+    def wait_for_a_reader():
+        eventually(lambda: len(os.listdir(tmp_path)) == 3, "what is ready is read", within=PATIENCE_S)
+        return "last"
+
+    *arrays, last = shoal.get([*map(make.remote, range(3)), wait_for_a_reader.remote()], timeout=2 * PATIENCE_S)
+    assert last == "last"
+    assert [digest(array) for array, _ in arrays] == [digest(block(number)) for number in range(3)]
+
+
+def test_the_first_error_of_a_list_ends_the_reading_of_it():
+    start()
+
+    @shoal.remote
+    def make(number):
+        return block(number)
+
+    @shoal.remote
+    def fail():
+        raise ValueError("on purpose")
+
+    refs = [*map(make.remote, range(4)), fail.remote(), *map(make.remote, range(4, 6))]
+    with pytest.raises(ValueError, match="on purpose"):
+        shoal.get(refs, timeout=PATIENCE_S)
+    arrays = shoal.get([*refs[:4], *refs[5:]], timeout=PATIENCE_S)
+    assert [digest(array) for array in arrays] == [digest(block(number)) for number in range(6)]
+
+
 def test_spilled_arguments_of_actors_and_parts_of_results():
     start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
@@ -125,10 +126,17 @@ class Values:
         """As ``shoal.get`` of a list."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pending = [entry for ref in refs if (entry := ref._entry).state == PENDING]
+        values: list[Any] = []
         if pending:
             self._raise_error(refs)
-            self._waiting.until_ready(pending, timeout)
-            self._raise_error(refs)
+            read_ready = partial(self._read_ready, refs, values, deadline)
+            lends_cpu = self._process.blocking is not None
+            try:
+                self._waiting.until_ready(pending, timeout, None if lends_cpu else read_ready)
+                self._raise_error(refs)
+            except BaseException:
+                values.clear()  # else the error's traceback would keep them, and their memory in the store
+                raise
         stored = [entry for ref in refs if (entry := ref._entry).state == STORED]
         if len(stored) > 1:
             # All at once, what comes from other nodes or out of blobs; else each would wait for the one before.
@@ -137,8 +145,10 @@ class Values:
             if away:
                 store.prefetch(away)
         try:
-            if len(stored) > 1:
-                return self._get_with_stored(refs, deadline)
+            if len(stored) > 1 or values:
+                while len(values) < len(refs):
+                    self._read_on(refs, values, len(refs), deadline)
+                return values
             return [
                 loads(entry.payload)
                 if (entry := ref._entry).state == INLINE and entry.contained is None
@@ -146,31 +156,49 @@ class Values:
                 for ref in refs
             ]
         except NotReady:
-            return self._get_with_lost(refs, deadline)
+            return self._get_with_lost(refs, values, deadline)
 
-    def _get_with_stored(self, refs: Sequence[ObjectRef[Any]], deadline: float | None) -> list[Any]:
-        """What lies in this node's store is asked for some objects at a time: one by one, a small one would cost its
-        asker and the raylet twice as much. They are pinned meanwhile, so few bytes at a time."""
-        store, node_id = self._process.store, self._process.node_id
-        values: list[Any] = []
-        while len(values) < len(refs):
-            asked: dict[bytes, bytes] = {}
-            end, size = len(values), 0
-            for ref in refs[end : end + ASKED_OBJECTS]:
+    def _read_ready(self, refs: Sequence[ObjectRef[Any]], values: list[Any], deadline: float | None) -> None:
+        """Those behind ``values``, up to the first that is not ready on this node: their makers and this process work
+        at the same time. One that is lost is left to who has waited for all."""
+        node_id = self._process.node_id
+        while True:
+            end = begin = len(values)
+            for ref in refs[begin : begin + ASKED_OBJECTS]:
                 entry = ref._entry
-                if entry.state == STORED and entry.node_id == node_id and not store.is_here(entry.object_id):
-                    size += entry.size
-                    if asked and size > ASKED_BYTES:
-                        break
-                    asked[entry.object_id] = node_id
+                if entry.state in (PENDING, ERROR) or (entry.state == STORED and entry.node_id != node_id):
+                    break
                 end += 1
-            with store.asked_together(asked):
-                values += [self.value_now(ref._entry, deadline) for ref in refs[len(values) : end]]
-        return values
+            if end == begin:
+                return
+            try:
+                self._read_on(refs, values, end, deadline)
+            except NotReady:
+                return
+            self._process.reactor.poll_now()
 
-    def _get_with_lost(self, refs: Sequence[ObjectRef[Any]], deadline: float | None) -> list[Any]:
-        """Some are lost: those are all made again together, not one after the other."""
-        values: dict[int, Any] = {}
+    def _read_on(self, refs: Sequence[ObjectRef[Any]], values: list[Any], end: int, deadline: float | None) -> None:
+        """Some of those behind ``values``, before ``end``, whose values are added there. What lies in this node's store
+        is asked for some objects at a time: one by one, a small one would cost its asker and the raylet twice as much.
+        They are pinned meanwhile, so few bytes at a time."""
+        store, node_id = self._process.store, self._process.node_id
+        asked: dict[bytes, bytes] = {}
+        begin, size = len(values), 0
+        until = begin
+        for ref in refs[begin : min(end, begin + ASKED_OBJECTS)]:
+            entry = ref._entry
+            if entry.state == STORED and entry.node_id == node_id and not store.is_here(entry.object_id):
+                size += entry.size
+                if asked and size > ASKED_BYTES:
+                    break
+                asked[entry.object_id] = node_id
+            until += 1
+        with store.asked_together(asked):
+            values += [self.value_now(ref._entry, deadline) for ref in refs[begin:until]]
+
+    def _get_with_lost(self, refs: Sequence[ObjectRef[Any]], read: list[Any], deadline: float | None) -> list[Any]:
+        """Some of those behind ``read`` are lost: they are all made again together, not one after the other."""
+        values: dict[int, Any] = dict(enumerate(read))
         while True:
             for index, ref in enumerate(refs):
                 if index not in values:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from shoal_common.channel.frames import WorkerAddress
 
 
+#: Of a long list whose values lie in the store so many bytes are read while the rest is made.
+STEP_BYTES = 4 * 1024 * 1024
 #: An owner that can answer has answered by then, in seconds.
 OWNER_ANSWERS_S = 0.1
 #: Why there is no connection to an owner when one cannot even be begun.
@@ -24,19 +28,33 @@ UNREACHED = "nobody listens at its address"
 
 
 class _GetWatcher:
-    """``get`` waits for all, or the first error."""
+    """``get`` waits for all, or the first error; and until so many bytes have come into the store, if it says so."""
 
-    __slots__ = ("_reactor", "_waiter")
+    __slots__ = ("_pause_bytes", "_reactor", "_stored_bytes", "failed", "waiter")
 
-    def __init__(self, reactor: Reactor, waiter: Waiter) -> None:
+    def __init__(self, reactor: Reactor, pause_bytes: float) -> None:
         self._reactor = reactor
-        self._waiter = waiter
+        self._pause_bytes = pause_bytes
+        self._stored_bytes = 0
+        self.failed = False
+        self.waiter = Waiter()
 
     def ready(self, entry: ObjectEntry) -> None:
         if entry.state == ERROR:
-            self._reactor.finish(self._waiter)
-        else:
-            self._reactor.count_down(self._waiter)
+            self.failed = True
+            self._reactor.finish(self.waiter)
+            return
+        self._reactor.count_down(self.waiter)
+        if entry.state == STORED:
+            self._stored_bytes += entry.size
+            if self._stored_bytes >= self._pause_bytes:
+                self._reactor.finish(self.waiter)
+
+    def wait_on(self) -> None:
+        """After a pause. With the process's lock."""
+        if not self.failed and self.waiter.remaining > 0:
+            self._stored_bytes = 0
+            self.waiter = Waiter(self.waiter.remaining)
 
 
 #: ``wait`` has so many objects more than it needs brought to this node, so that a slow source holds nobody up.
@@ -173,28 +191,41 @@ class Waiting:
                 callback()
         self._process.flush()
 
-    def until_ready(self, entries: list[ObjectEntry], timeout: float | None) -> None:
-        """Block until all are ready or one has failed. Raises: GetTimeoutError."""
+    def until_ready(
+        self, entries: list[ObjectEntry], timeout: float | None, meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Block until all are ready or one has failed. ``meanwhile`` is called, without the lock, whenever another
+        ``STEP_BYTES`` of them have come into the store. Raises: GetTimeoutError; what ``meanwhile`` raises."""
         process = self._process
         if timeout is not None and timeout <= 0:
             process.flush()
             process.reactor.poll_now()  # what has arrived counts
-        waiter = Waiter()
-        watcher = _GetWatcher(process.reactor, waiter)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        watcher = _GetWatcher(process.reactor, math.inf if meanwhile is None else STEP_BYTES)
         try:
             with process.lock:
                 waiting = self._watch_all(entries, watcher)
                 if not waiting or any(entry.state == ERROR for entry in entries):
                     return
-                waiter.remaining = len(waiting)
-            if not self.block(waiter, timeout, waiting, all_needed=True):
-                missing = next((entry for entry in entries if entry.state == PENDING), None)
-                if missing is not None:
-                    raise exceptions.GetTimeoutError(
-                        f"Get timed out: some object(s) not ready ({missing.object_id.hex()} among them)."
-                    )
+                watcher.waiter.remaining = len(waiting)
+            while True:
+                if not self.block(watcher.waiter, timeout, waiting, all_needed=True):
+                    missing = next((entry for entry in entries if entry.state == PENDING), None)
+                    if missing is not None:
+                        raise exceptions.GetTimeoutError(
+                            f"Get timed out: some object(s) not ready ({missing.object_id.hex()} among them)."
+                        )
+                if meanwhile is None:
+                    return
+                with process.lock:
+                    watcher.wait_on()
+                    waiting = [entry for entry in waiting if entry.state == PENDING]
+                    if watcher.waiter.done or not waiting:
+                        return
+                meanwhile()
+                timeout = None if deadline is None else deadline - time.monotonic()
         finally:
-            if waiter.remaining > 0:  # an error, the time or an interrupt ended it early
+            if watcher.waiter.remaining > 0:  # an error, the time or an interrupt ended it early
                 with process.lock:
                     self._unwatch(entries, watcher)
 
