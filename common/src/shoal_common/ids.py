@@ -2,7 +2,8 @@
 
 Layout (lengths in bytes): a task is ``job (4) + submitter (8) + counter (8)``, an object is ``task (20) + index (4)``,
 a function ``job (4) + random (16)``. An id so names its job and its task without a lookup, and a process makes ids
-without asking anybody: the submitter part is random and belongs to one process.
+without asking anybody: the submitter part is random and belongs to one process. Nil, which stands for none where
+programs see ids, is all ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LeaseID = NewType("LeaseID", bytes)
 PlacementGroupID = NewType("PlacementGroupID", bytes)
 
 JOB_LENGTH = 4
+UNIQUE_LENGTH = 16
 NODE_LENGTH = 16
 WORKER_LENGTH = 16
 ACTOR_LENGTH = 16
@@ -28,6 +30,27 @@ PLACEMENT_GROUP_LENGTH = 16
 TASK_LENGTH = 20
 FUNCTION_LENGTH = 20
 OBJECT_LENGTH = 24
+
+
+def random(length: int) -> bytes:
+    return os.urandom(length)
+
+
+def nil(length: int) -> bytes:
+    return b"\xff" * length
+
+
+def is_nil(id_: bytes) -> bool:
+    return id_ == nil(len(id_))
+
+
+def job_of_number(number: int) -> JobID:
+    """Raises: OverflowError below 0 and from 2**32."""
+    return JobID(number.to_bytes(JOB_LENGTH, "big"))
+
+
+def number_of_job(job_id: bytes) -> int:
+    return int.from_bytes(job_id, "big")
 
 
 def new_node_id() -> NodeID:
@@ -52,7 +75,7 @@ def new_placement_group_id(job_id: JobID) -> PlacementGroupID:
     return PlacementGroupID(os.urandom(PLACEMENT_GROUP_LENGTH - JOB_LENGTH) + job_id)
 
 
-def job_of_actor(actor_id: ActorID) -> JobID:
+def job_of_actor(actor_id: bytes) -> JobID:
     return JobID(actor_id[-JOB_LENGTH:])
 
 

@@ -17,14 +17,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import cloudpickle as cloudpickle
-
 from shoal import _current
 from shoal import actor as actor
+from shoal import cloudpickle as cloudpickle
 from shoal import exceptions as exceptions
 from shoal import experimental as experimental
 from shoal import job_config as job_config
 from shoal import remote_function as remote_function
+from shoal import types as types
 from shoal import util as util
 from shoal._api.actor_classes import ActorClass, actor_class_of, checkpoint, method
 from shoal._api.actor_handles import ActorHandle, get_actor, kill
@@ -33,11 +33,21 @@ from shoal._api.functions import RemoteFunction
 from shoal._api.options import ActorOptions, TaskOptions
 from shoal._core.explanation import Explanation
 from shoal._core.object_ref import ObjectRef
+from shoal._core.public_ids import (
+    ActorClassID,
+    ActorID,
+    FunctionID,
+    JobID,
+    NodeID,
+    PlacementGroupID,
+    TaskID,
+    UniqueID,
+    WorkerID,
+)
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
+from shoal._version import __version__ as __version__
 from shoal.runtime_context import get_runtime_context
-
-__version__ = "0.1.0"
 
 __all__ = [
     # start and end
@@ -60,6 +70,17 @@ __all__ = [
     "get",
     "put",
     "wait",
+    # ids
+    "ActorClassID",
+    "ActorID",
+    "FunctionID",
+    "JobID",
+    "NodeID",
+    "ObjectID",
+    "PlacementGroupID",
+    "TaskID",
+    "UniqueID",
+    "WorkerID",
     # the cluster
     "available_resources",
     "cluster_resources",
@@ -73,8 +94,12 @@ __all__ = [
     "experimental",
     "job_config",
     "remote_function",
+    "types",
     "util",
 ]
+
+#: As in Ray, an object's id is its reference.
+ObjectID = ObjectRef
 
 T = TypeVar("T")
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from shoal import _context, _current
 from shoal._api.group_placement import captured
-from shoal._api.placement_groups import PlacementGroupID
-from shoal_common import ids
+from shoal._core.public_ids import ActorID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
 from shoal_common.placement.strategy import Strategy
 
 #: Of accelerators, under the names of their resources. Only GPUs are handed out.
@@ -67,25 +66,25 @@ class RuntimeContext:
         return _context.process.actor_name if _context.process.actor_id else None
 
     @property
-    def job_id(self) -> ids.JobID:
-        return ids.JobID(_current.current().job_id)
+    def job_id(self) -> JobID:
+        return JobID(_current.current().job_id)
 
     @property
-    def node_id(self) -> ids.NodeID:
-        return ids.NodeID(_current.current().node_id)
+    def node_id(self) -> NodeID:
+        return NodeID(_current.current().node_id)
 
     @property
-    def worker_id(self) -> ids.WorkerID:
-        return ids.WorkerID(_current.current().worker_id)
+    def worker_id(self) -> WorkerID:
+        return WorkerID(_current.current().worker_id)
 
     @property
-    def task_id(self) -> ids.TaskID | None:
+    def task_id(self) -> TaskID | None:
         task = _context.current_task.get()
-        return ids.TaskID(task.task_id) if task is not None and task.task_id else None
+        return TaskID(task.task_id) if task is not None and task.task_id else None
 
     @property
-    def actor_id(self) -> ids.ActorID | None:
-        return ids.ActorID(_context.process.actor_id) if _context.process.actor_id else None
+    def actor_id(self) -> ActorID | None:
+        return ActorID(_context.process.actor_id) if _context.process.actor_id else None
 
     @property
     def current_placement_group_id(self) -> PlacementGroupID | None:

@@ -26,6 +26,16 @@ def test_an_actor_names_its_job() -> None:
     assert ids.job_of_actor(ids.new_actor_id(job)) == job
 
 
+def test_jobs_are_numbers() -> None:
+    assert ids.number_of_job(ids.job_of_number(258)) == 258
+    assert len(ids.job_of_number(1)) == ids.JOB_LENGTH
+
+
+def test_nil_is_all_ones() -> None:
+    assert ids.is_nil(ids.nil(ids.ACTOR_LENGTH))
+    assert not ids.is_nil(bytes(ids.ACTOR_LENGTH))
+
+
 def test_two_processes_never_make_the_same_task_id() -> None:
     job = ids.JobID(b"abcd")
     one, other = ids.TaskIDs(job), ids.TaskIDs(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import inspect
 
 import pytest
@@ -12,13 +12,19 @@ from shoal import exceptions
 
 PUBLIC = {
     "shoal": """
-        ActorClass ActorHandle Explanation ObjectRef RemoteFunction actor available_resources checkpoint cloudpickle
+        ActorClass ActorClassID ActorHandle ActorID Explanation FunctionID JobID NodeID ObjectID ObjectRef
+        PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor available_resources checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
-        is_initialized job_config kill method nodes put remote remote_function shutdown util wait
+        is_initialized job_config kill method nodes put remote remote_function shutdown types util wait
     """,
     "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod exit_actor",
+    "shoal.cloudpickle": """
+        CloudPickler DEFAULT_PROTOCOL Pickler PicklingError __version__ dump dumps list_registry_pickle_by_value load
+        loads register_pickle_by_value unregister_pickle_by_value
+    """,
     "shoal.experimental": "get_local_object_locations get_object_locations",
     "shoal.remote_function": "RemoteFunction",
+    "shoal.types": "ObjectRef",
     "shoal.util": """
         ActorPool as_completed deregister_serializer get_current_placement_group get_node_ip_address
         get_placement_group inspect_serializability list_named_actors map_unordered placement_group
@@ -93,4 +99,4 @@ def test_errors() -> None:
 
 
 def test_the_package_has_a_version() -> None:
-    assert shoal.__version__
+    assert shoal.__version__ == importlib.metadata.version("shoal")

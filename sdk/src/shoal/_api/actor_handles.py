@@ -12,10 +12,10 @@ from shoal._api.export import no_graphs, pickled_exceptions, time_limit
 from shoal._api.options import MethodOptions
 from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
+from shoal._core.public_ids import ActorID, JobID
 from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
 from shoal._values.text import check_text
-from shoal_common import ids
 
 #: Methods every actor has besides its own (Ray's names).
 _BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
@@ -181,10 +181,14 @@ class ActorHandle:
         )
 
     @property
-    def _actor_id(self) -> ids.ActorID:
-        return ids.ActorID(self._shoal_state.actor_id)
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._shoal_state.actor_id)
 
     _ray_actor_id = _actor_id
+
+    @property
+    def _actor_job_id(self) -> JobID:
+        return self._actor_id.job_id()
 
     def __getattr__(self, name: str) -> ActorMethod:
         if name.startswith("_shoal"):

@@ -61,7 +61,7 @@ def _in_group(
         )
     strategy = Strategy.decode(options.strategy())
     bundle = None if index == -1 else index
-    return dataclasses.replace(strategy, group_id=bytes(group.id), bundle=bundle, captures=captures).encode()
+    return dataclasses.replace(strategy, group_id=group.id.binary(), bundle=bundle, captures=captures).encode()
 
 
 def _group_of(options: TaskOptions | ActorOptions) -> tuple[PlacementGroup | None, int, bool]:

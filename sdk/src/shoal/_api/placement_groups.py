@@ -13,6 +13,7 @@ from typing import Any
 from shoal import _context, _current, exceptions
 from shoal._api.export import Exportable, scheduling_class
 from shoal._core.object_ref import ObjectRef
+from shoal._core.public_ids import PlacementGroupID
 from shoal._core.task_record import FunctionRecord
 from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
@@ -31,21 +32,6 @@ _POLL_S = 30.0
 _EXAMPLE = 'Bundles must be a non-empty list of resource dictionaries. For example: `[{"CPU": 1.0}, {"GPU": 1.0}]`.'
 
 
-class PlacementGroupID(bytes):
-    """The id of a placement group."""
-
-    def binary(self) -> bytes:
-        return bytes(self)
-
-    def is_nil(self) -> bool:
-        return not self
-
-    def __repr__(self) -> str:
-        return f"PlacementGroupID({self.hex()})"
-
-    __str__ = __repr__
-
-
 class PlacementGroup:
     """A handle. Picklable; equal by id. The group does not end with its handles, but with ``remove_placement_group``,
     or with the job or the detached actor that created it."""
@@ -58,7 +44,7 @@ class PlacementGroup:
     @staticmethod
     def empty() -> PlacementGroup:
         """Stands for no group."""
-        return PlacementGroup(PlacementGroupID())
+        return PlacementGroup(PlacementGroupID.nil())
 
     @property
     def is_empty(self) -> bool:
@@ -70,7 +56,7 @@ class PlacementGroup:
         # Straight to the owner, not as a remote function: options name this class, so it knows nothing of them.
         core = _current.connected()
         function = FunctionRecord(_READY.exported_id(), _READY.name)
-        queue = core.tasks.queue_of(scheduling_class({}, Strategy(group_id=bytes(self.id)).encode()))
+        queue = core.tasks.queue_of(scheduling_class({}, Strategy(group_id=self.id.binary()).encode()))
         no_limit = -1
         return core.tasks.submit(queue, function, pack_arguments(core.values, (self,), {}), 1, no_limit, False, 0)[0]
 
@@ -78,12 +64,12 @@ class PlacementGroup:
         """Whether all bundles are reserved within that time; False at once for a removed group."""
         groups = _current.connected().gcs.groups
         deadline = time.monotonic() + plain(timeout_seconds)
-        group = groups.wait(self.id)
+        group = groups.wait(self.id.binary())
         while group is not None and group.state is not GroupState.CREATED:
             left = deadline - time.monotonic()
             if left <= 0 or group.state is GroupState.REMOVED:
                 return False
-            group = groups.wait(self.id, group.version, min(left, _POLL_S))
+            group = groups.wait(self.id.binary(), group.version, min(left, _POLL_S))
         return group is not None
 
     @property
@@ -91,7 +77,7 @@ class PlacementGroup:
         """Resources of each bundle, in units. Raises: ValueError for a group that was removed long ago."""
         if self._bundles is None:
             assert not self.is_empty, "the empty placement group has no bundles"
-            group = _current.connected().gcs.groups.wait(self.id)
+            group = _current.connected().gcs.groups.wait(self.id.binary())
             if group is None:
                 raise ValueError(f"Placement group {self.id.hex()} does not exist: it was removed long ago.")
             self._bundles = _bundles(group.bundles)
@@ -165,7 +151,7 @@ def placement_group(
     check_text("the name of a placement group", name)
     check_text("the name of a resource", bundles)
     core = _current.connected()
-    group_id = PlacementGroupID(ids.new_placement_group_id(ids.JobID(core.job_id)))
+    group_id = ids.new_placement_group_id(ids.JobID(core.job_id))
     spec = GroupSpec(
         group_id=group_id,
         job_id=core.job_id,
@@ -184,7 +170,7 @@ def placement_group(
         raise ValueError(error.message) from None
     except exceptions.RpcError as error:
         raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.message}") from error
-    return PlacementGroup(group_id, _bundles(spec.bundles))
+    return PlacementGroup(PlacementGroupID(group_id), _bundles(spec.bundles))
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:
@@ -194,7 +180,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
     still run.
     """
     assert placement_group is not None
-    _current.connected().gcs.groups.remove(placement_group.id)
+    _current.connected().gcs.groups.remove(placement_group.id.binary())
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
@@ -214,7 +200,7 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
     """What the GCS knows of a group ({} when it is forgotten); None = of all groups, by their ids in hexadecimal."""
     groups = _current.connected().gcs.groups
     if placement_group is not None:
-        group = groups.wait(placement_group.id)
+        group = groups.wait(placement_group.id.binary())
         return _row(group) if group is not None else {}
     return {group.group_id.hex(): _row(group) for group in groups.list()}
 

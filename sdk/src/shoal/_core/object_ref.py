@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from shoal._core.public_ids import JobID, TaskID
 from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common import ids
 from shoal_common.channel.frames import WorkerAddress
@@ -49,6 +50,12 @@ def holder() -> Holder:
     return _find_holder()
 
 
+_BY_HAND = (
+    "an ObjectRef cannot be made by hand: .remote() and shoal.put() return them, and they can be passed on as "
+    "arguments and inside of values"
+)
+
+
 class EarlierSessionError(ValueError):
     """A reference is used in a later session than its own."""
 
@@ -74,10 +81,7 @@ class ObjectRef(Generic[T]):
 
     def __init__(self, entry: ObjectEntry) -> None:
         if type(entry) is not ObjectEntry:
-            raise TypeError(
-                "an ObjectRef cannot be made by hand: .remote() and shoal.put() return them, and they can be passed on "
-                "as arguments and inside of values"
-            )
+            raise TypeError(_BY_HAND)
         self._entry = entry
 
     def binary(self) -> bytes:
@@ -91,19 +95,28 @@ class ObjectRef(Generic[T]):
         if self._entry.state == ENDED:
             raise EarlierSessionError(self.hex())
 
-    def task_id(self) -> ids.TaskID:
+    def task_id(self) -> TaskID:
         """Of the task that makes the object; for ``put`` an id of its own."""
-        return ids.task_of_object(ids.ObjectID(self._entry.object_id))
+        return TaskID(ids.task_of_object(self._entry.object_id))
 
-    def job_id(self) -> ids.JobID:
-        return ids.job_of(self._entry.object_id)
+    def job_id(self) -> JobID:
+        """Raises: ValueError for nil."""
+        return self.task_id().job_id()
 
     def is_nil(self) -> bool:
-        return not any(self._entry.object_id)
+        return ids.is_nil(self._entry.object_id)
 
     @classmethod
     def nil(cls) -> ObjectRef[Any]:
-        return ObjectRef(ObjectEntry(b"\0" * ids.OBJECT_LENGTH))
+        """Stands for none."""
+        return ObjectRef(ObjectEntry(ids.nil(ids.OBJECT_LENGTH)))
+
+    @classmethod
+    def from_binary(cls, id_bytes: bytes) -> ObjectRef[Any]:
+        """Raises: TypeError: the id alone does not say who owns the object."""
+        raise TypeError(_BY_HAND)
+
+    from_hex = from_binary
 
     @classmethod
     def size(cls) -> int:

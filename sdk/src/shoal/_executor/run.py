@@ -135,7 +135,7 @@ class Runner:
         token = _context.current_task.set(context)
         error = b""
         try:
-            self._functions.ensure_job(ids.job_of_actor(ids.ActorID(message.actor_id)))
+            self._functions.ensure_job(ids.job_of_actor(message.actor_id))
             args: Any = ()
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from shoal_common.ids import JOB_LENGTH, JobID
+from shoal_common.ids import JobID, job_of_number, number_of_job
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class JobTable:
     def load(self, jobs: Iterable[Job]) -> None:
         for job in sorted(jobs, key=lambda job: job.job_id):
             self._jobs[job.job_id] = job
-            self._last = int.from_bytes(job.job_id, "big")
+            self._last = number_of_job(job.job_id)
 
     def start(
         self,
@@ -70,7 +70,7 @@ class JobTable:
         if known is not None:
             return known
         self._last += 1
-        job_id = JobID(self._last.to_bytes(JOB_LENGTH, "big"))
+        job_id = job_of_number(self._last)
         job = Job(job_id, driver_id, namespace, pid, entrypoint, now_unix_ms, metadata=dict(metadata), node_id=node_id)
         self._jobs[job_id] = job
         return job
@@ -84,7 +84,7 @@ class JobTable:
 
     def validate(self) -> None:
         """For tests: what is always true of it."""
-        ids = [int.from_bytes(job_id, "big") for job_id in self._jobs]
+        ids = [number_of_job(job_id) for job_id in self._jobs]
         assert ids == sorted(set(ids)) and max(ids, default=self._last) == self._last
         assert all(job.job_id == job_id for job_id, job in self._jobs.items())
         drivers = [job.driver_id for job in self._jobs.values() if not job.end_unix_ms]
