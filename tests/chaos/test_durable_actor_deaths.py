@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -9,7 +10,7 @@ import threading
 import time
 
 import pytest
-from support.clusters import ProcessCluster
+from support.clusters import ProcessCluster, RayletProcess
 from support.processes import PATIENCE_S
 
 import shoal
@@ -57,8 +58,14 @@ def test_a_thousand_calls_of_four_callers_through_twenty_kills():
     print(f"seed {seed}")
     rng = random.Random(seed)
     with ProcessCluster() as cluster:
+        # The log is a file where a node has the directory of the blobs, and made of blobs elsewhere.
+        has_directory = itertools.cycle([{"blob_directory": cluster.directory / "blobs"}, {}])
+
+        def add_place() -> RayletProcess:
+            return cluster.add_node(cpus=2, resources={"counts": 1}, **next(has_directory))
+
         cluster.add_node(cpus=2, resources={"calls": CALLERS})
-        places = [cluster.add_node(cpus=2, resources={"counts": 1}) for _ in range(2)]
+        places = [add_place() for _ in range(2)]
         with cluster.connected():
             counter = Counter.remote()
             callers = [Caller.remote(counter) for _ in range(CALLERS)]
@@ -71,7 +78,7 @@ def test_a_thousand_calls_of_four_callers_through_twenty_kills():
                     dead = next(place for place in places if place.node_id == node_id)
                     dead.kill()
                     places.remove(dead)
-                    places.append(cluster.add_node(cpus=2, resources={"counts": 1}))
+                    places.append(add_place())
                 else:
                     os.kill(pid, signal.SIGKILL)
             answers = shoal.get(answered, timeout=PATIENCE_S)

@@ -34,8 +34,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     host: str
     #: Where the worker listens for peers of other nodes, on a free TCP port; empty = it does not.
     listen_host: str = ""
-    #: Where the worker of a durable actor appends to its log itself: all processes of the cluster are on this machine.
-    #: Empty = the log is made of blobs.
+    #: The directory of the cluster's blobs: the worker of a durable actor appends to its log there by itself. Empty =
+    #: this machine does not have it, and the log is made of blobs.
     checkpoint_directory: str = ""
     #: Further environment variables for the process, e.g. {"OMP_NUM_THREADS": "1"}.
     env: dict[str, str] = {}

@@ -19,12 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
-from shoal_common.blob.file import BlobReader, BlobWriter
+from shoal_common.blob.file import SUFFIX, BlobReader, BlobWriter, appended_path
 from shoal_common.blob.store import CHUNK_BYTES, BlobInfo, check_key, check_prefix
 from shoal_common.errors import Cancelled, OutOfDisk
 
-#: Ends the file name of every blob. No key contains it, so that "a" and "a/b" may both exist.
-_SUFFIX = "%"
 #: Where blobs are written before they are complete; no key begins with a dot.
 _UPLOADS = ".uploads"
 #: How often a blob's directory is made again that others have removed as empty.
@@ -59,7 +57,7 @@ class DirectoryBlobStore:
 
     async def get(self, key: str, offset: int = 0, length: int = 0) -> AsyncIterator[bytes]:
         check_key(key)
-        reader = BlobReader(key, self._path(key))
+        reader = BlobReader(key, self._root)
         try:
             manifest = await asyncio.to_thread(reader.manifest)
             end = manifest.end_of(key, offset, length)
@@ -94,7 +92,7 @@ class DirectoryBlobStore:
     def read_into(self, key: str, target: memoryview, offset: int, may_go_on: Callable[[], bool]) -> None:
         """As ``get``, in the calling thread: fill ``target``. Raises: as ``get``, Cancelled."""
         check_key(key)
-        reader = BlobReader(key, self._path(key))
+        reader = BlobReader(key, self._root)
         try:
             manifest = reader.manifest()
             manifest.end_of(key, offset, len(target))
@@ -105,7 +103,7 @@ class DirectoryBlobStore:
     def read(self, key: str, may_go_on: Callable[[], bool]) -> bytes:
         """The whole blob, in the calling thread. Raises: as ``read_into``."""
         check_key(key)
-        reader = BlobReader(key, self._path(key))
+        reader = BlobReader(key, self._root)
         try:
             manifest = reader.manifest()
             whole = bytearray(manifest.size_bytes)
@@ -126,7 +124,7 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(self._list, prefix)
 
     def _path(self, key: str) -> Path:
-        return self._root / (key + _SUFFIX)
+        return self._root / (key + SUFFIX)
 
     def _new_upload(self) -> Path:
         return self._uploads / str(next(self._upload_numbers))
@@ -181,13 +179,13 @@ class DirectoryBlobStore:
             keys = [*keys, *(key for key, _path in self._walk(prefix))]
         deleted = 0
         for key in keys:
-            path = self._path(key)
-            try:
-                path.unlink()
-            except FileNotFoundError:
-                continue
-            deleted += 1
-            self._remove_empty(path.parent)
+            for path in (self._path(key), appended_path(self._root, key)):
+                try:
+                    path.unlink()
+                except FileNotFoundError:
+                    continue
+                deleted += 1
+                self._remove_empty(path.parent)
         return deleted
 
     def _remove_empty(self, directory: Path) -> None:
@@ -217,7 +215,7 @@ class DirectoryBlobStore:
                 subdirectories[:] = [name for name in subdirectories if not name.startswith(_UPLOADS)]
             for name in names:
                 path = Path(directory, name)
-                key = path.relative_to(self._root).as_posix().removesuffix(_SUFFIX)
+                key = path.relative_to(self._root).as_posix().partition(SUFFIX)[0]
                 if key.startswith(prefix):
                     yield key, path
 

@@ -1,4 +1,4 @@
-"""The file that holds one blob: its bytes and the footer.
+"""The file that holds one blob: its bytes and the footer; of one that is appended to, its bytes so far.
 
 Readers and writers work in threads, and a thread cannot be cancelled with the task that waits for it. So each has a
 lock: closing waits for the operation under way, and what comes after it is refused.
@@ -6,6 +6,7 @@ lock: closing waits for the operation under way, and what comes after it is refu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -14,6 +15,18 @@ from typing import BinaryIO
 from shoal_common.blob.checksums import Manifest, ManifestBuilder, RangeChecker
 from shoal_common.blob.footer import TRAILER_BYTES, decode_footer, encode_footer, footer_size
 from shoal_common.errors import DataLoss, NotFound
+
+#: Ends the file name of every blob. No key contains it, so that "a" and "a/b" may both exist.
+SUFFIX = "%"
+#: Of a blob that a process of this machine appends to. It has no checksums: what is in it says by itself what is whole.
+APPENDED_SUFFIX = "%+"
+#: Summed up in one go.
+_STEP_BYTES = 1024 * 1024
+
+
+def appended_path(root: Path, key: str) -> Path:
+    """Where a process appends to a blob itself, that others read, list and delete with those of this directory."""
+    return root / (key + APPENDED_SUFFIX)
 
 
 class BlobWriter:
@@ -59,9 +72,9 @@ class BlobWriter:
 class BlobReader:
     """Reads one blob's file; opened by ``manifest``, which comes first."""
 
-    def __init__(self, key: str, path: Path) -> None:
+    def __init__(self, key: str, root: Path) -> None:
         self._key = key
-        self._path = path
+        self._root = root
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._closed = False
@@ -71,11 +84,13 @@ class BlobReader:
         with self._lock:
             if self._closed:
                 raise OSError(f"the read of {self._key} was given up")
-            try:
-                self._file = self._path.open("rb", buffering=0)
-            except FileNotFoundError:
-                raise NotFound(f"there is no blob {self._key}: it was never stored, or deleted") from None
-            return _read_manifest(self._key, self._file)
+            with contextlib.suppress(FileNotFoundError):
+                self._file = (self._root / (self._key + SUFFIX)).open("rb", buffering=0)
+                return _read_manifest(self._key, self._file)
+            with contextlib.suppress(FileNotFoundError):
+                self._file = appended_path(self._root, self._key).open("rb", buffering=0)
+                return _sum_up(self._key, self._file)
+            raise NotFound(f"there is no blob {self._key}: it was never stored, or deleted")
 
     def read(self, offset: int, length: int, checker: RangeChecker) -> bytes:
         """Raises: DataLoss when a section ends here whose checksum does not match, OSError."""
@@ -110,6 +125,14 @@ def _read_manifest(key: str, file: BinaryIO) -> Manifest:
     end = os.pread(file.fileno(), TRAILER_BYTES, max(0, stored_bytes - TRAILER_BYTES))
     length = footer_size(key, end, stored_bytes)
     return decode_footer(key, os.pread(file.fileno(), length, stored_bytes - length), stored_bytes)
+
+
+def _sum_up(key: str, file: BinaryIO) -> Manifest:
+    """Of what has been appended so far."""
+    manifest = ManifestBuilder(key, ())
+    while chunk := file.read(_STEP_BYTES):
+        manifest.feed(chunk)
+    return manifest.finish()
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:

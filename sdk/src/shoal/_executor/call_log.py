@@ -1,7 +1,9 @@
 """The log of a durable actor's calls: what has run is in it before anybody is answered.
 
-Where all processes of the cluster are on one machine, the log is a file to which the worker appends: what is written
-outlives every process. Otherwise it is made of blobs, one for all that has run while the one before was being stored.
+Where this machine has the directory in which the cluster's blobs are, the log is a file among them to which the worker
+appends: what is written outlives every process. Otherwise it is made of blobs, one for all that has run while the one
+before was being stored. Either way each answer waits until it is written, and until no later incarnation had begun by
+then: every later one will find what was written, as it says that it has begun before it reads.
 """
 
 from __future__ import annotations
@@ -10,22 +12,34 @@ import errno
 import os
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shoal._core.checkpoints import INCARNATIONS, Version, replaced
 from shoal._executor.checkpoint_store import CheckpointStore, StoreFailure, insist
+from shoal_common.blob.file import SUFFIX, appended_path
 from shoal_common.kinds import BlobErrorKind
 
 #: Calls that have run and are not stored yet, in bytes; while there are more, no further one begins.
 MAX_UNSTORED_BYTES = 32 * 1024 * 1024
+#: A file goes on in another one before it is longer, in bytes, so that a message can hold what a later process reads.
+MAX_PART_BYTES = 64 * 1024 * 1024
+#: Changes of a directory that are further apart have different times.
+_CLOCK_STEP_NS = 1_000_000_000
 #: What keeps the log may be away or full for so long, in seconds.
 PATIENCE_S = 60.0
 
 
 class CallLog(ABC):
     """Of one incarnation. ``append``, ``roll`` and ``drain`` never at the same time."""
+
+    def __init__(self, store: CheckpointStore, incarnation: int, lost: Callable[[str], None]) -> None:
+        """``lost``: it cannot be written any more, or a later incarnation has begun; ends the process."""
+        self._store = store
+        self._incarnation = incarnation
+        self._lost = lost
 
     @abstractmethod
     def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
@@ -36,9 +50,14 @@ class CallLog(ABC):
     def roll(self) -> None:
         """A checkpoint covers all that was appended: what follows is another part."""
 
-    @abstractmethod
     def read(self, part: Version) -> bytes:
         """A part of whatever incarnation. Raises: StoreFailure."""
+        return insist(lambda: self._store.get(part.log_name), PATIENCE_S, lambda _: None)
+
+    def _end_if_replaced(self, names: Iterable[str]) -> None:
+        """``names``: of the incarnations that have begun."""
+        if replaced(self._incarnation, names):
+            self._lost("a later incarnation of the actor has begun")
 
     @abstractmethod
     def wait_for_room(self) -> None:
@@ -50,14 +69,15 @@ class CallLog(ABC):
 
 
 class FileLog(CallLog):
-    """Appends in the calling thread: a few microseconds. There is no second incarnation while this one runs, as its
-    raylet sees the end of each before it starts the next."""
+    """Appends in the calling thread: some ten microseconds."""
 
-    def __init__(self, directory: Path, incarnation: int, lost: Callable[[str], None]) -> None:
-        """``lost``: it cannot be written any more; ends the process."""
+    def __init__(self, directory: Path, store: CheckpointStore, incarnation: int, lost: Callable[[str], None]) -> None:
+        """``directory``: of the actor's blobs."""
+        super().__init__(store, incarnation, lost)
         self._directory = directory
-        self._incarnation = incarnation
-        self._lost = lost
+        self._incarnations = os.path.join(directory, INCARNATIONS)
+        #: When the directory last changed, if a change after that would have another time.
+        self._seen_change = -1
         self._file = -1
         self._size = 0
 
@@ -66,13 +86,15 @@ class FileLog(CallLog):
             try:
                 insist(lambda: self._write(first, calls), PATIENCE_S, lambda _: None)
             except StoreFailure as failure:
-                self._lost(str(failure))
+                self._lost(f"its log was not written: {failure}")
         stored()
 
     def _write(self, first: int, data: bytes) -> None:
         try:
+            if self._size + len(data) > MAX_PART_BYTES:
+                self.roll()
             if self._file < 0:
-                path = self._path(Version(self._incarnation, first))
+                path = appended_path(self._directory, Version(self._incarnation, first).log_name)
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 self._size = 0
@@ -81,25 +103,30 @@ class FileLog(CallLog):
                 os.ftruncate(self._file, self._size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._size += written
+            self._end_if_replaced(self._begun())
+        except FileNotFoundError:
+            self._lost("all that was stored for it has been deleted, as its actor is dead")
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise StoreFailure(BlobErrorKind.OUT_OF_DISK if full else BlobErrorKind.AWAY, str(error)) from error
+
+    def _begun(self) -> list[str]:
+        """Incarnations that have begun since the last look. Listing a directory takes ten times as long as looking
+        when it changed, of which the kernel's clock tells some milliseconds only: so an old change counts as seen."""
+        changed = os.stat(self._incarnations).st_mtime_ns
+        if changed == self._seen_change:
+            return []
+        now = time.time_ns()
+        names = [INCARNATIONS + name.removesuffix(SUFFIX) for name in os.listdir(self._incarnations)]
+        if now - changed > _CLOCK_STEP_NS:
+            self._seen_change = changed
+        return names
 
     def roll(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def read(self, part: Version) -> bytes:
-        try:
-            return self._path(part).read_bytes()
-        except OSError as error:
-            kind = BlobErrorKind.NOT_FOUND if error.errno == errno.ENOENT else BlobErrorKind.AWAY
-            raise StoreFailure(kind, str(error)) from error
-
-    def _path(self, part: Version) -> Path:
-        # Its name ends as the blobs of this directory do: so it is listed and deleted with them.
-        return self._directory / f"{part.log_name}%"
+            self._size = 0
 
     def wait_for_room(self) -> None:
         return  # nothing waits
@@ -109,15 +136,10 @@ class FileLog(CallLog):
 
 
 class BlobLog(CallLog):
-    """Stores in a thread of its own, while further calls run. After each blob it looks whether a later incarnation has
-    begun: while none has, every later one will find this blob, as it says that it has begun before it reads.
-    """
+    """Stores in a thread of its own, while further calls run."""
 
     def __init__(self, store: CheckpointStore, incarnation: int, lost: Callable[[str], None]) -> None:
-        """``lost``: as of ``FileLog``, also when it was replaced."""
-        self._store = store
-        self._incarnation = incarnation
-        self._lost = lost
+        super().__init__(store, incarnation, lost)
         self._waiting: queue.SimpleQueue[tuple[int, bytes, Callable[[], None]]] = queue.SimpleQueue()
         self._changed = threading.Condition()
         #: Bytes, and appends, that are not stored.
@@ -133,9 +155,6 @@ class BlobLog(CallLog):
 
     def roll(self) -> None:
         return  # each blob is a part
-
-    def read(self, part: Version) -> bytes:
-        return insist(lambda: self._store.get(part.log_name), PATIENCE_S, lambda _: None)
 
     def wait_for_room(self) -> None:
         if self._unstored > MAX_UNSTORED_BYTES:
@@ -173,5 +192,4 @@ class BlobLog(CallLog):
         except StoreFailure as failure:
             self._lost(f"its log was not stored: {failure}")
             return
-        if replaced(self._incarnation, names):
-            self._lost("a later incarnation of the actor has begun")
+        self._end_if_replaced(names)

@@ -51,7 +51,7 @@ def make_keeper(core: CoreWorker, creation: ActorCreation, message: frames.Creat
     if creation.durable:
         lost = partial(_give_up, core, name)
         if directory:
-            log = FileLog(Path(directory, "checkpoint", message.actor_id.hex()), message.incarnation, lost)
+            log = FileLog(Path(directory, "checkpoint", message.actor_id.hex()), store, message.incarnation, lost)
         else:
             log = BlobLog(store, message.incarnation, lost)
     return Keeper(core, creation, message, name, store, log)

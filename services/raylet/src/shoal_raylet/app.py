@@ -411,7 +411,7 @@ class RayletApp:
             session_dir=os.fspath(config.session_dir),
             host=self.host,
             listen_host=config.host if self._channel.port else "",
-            checkpoint_directory=os.fspath(config.blob_directory or "") if self._ends_cluster else "",
+            checkpoint_directory=os.fspath(config.blob_directory or ""),
             env=config.worker_env,
         )
 

@@ -30,8 +30,8 @@ class RayletConfig(BusConfig):
     )
     blob_directory: Path | None = setting(
         None,
-        doc="the directory in which that service keeps its blobs, if this machine has it: the raylet then writes and "
-        "reads the files itself",
+        doc="the directory in which that service keeps its blobs, if it is on a disk of this machine: the raylet then "
+        "writes and reads the files itself, and durable actors append to their logs there",
     )
     blob_min_free_bytes: int = setting(
         256 * MIB, doc="stop storing when less would stay free on the disk of blob_directory", unit="bytes", minimum=0

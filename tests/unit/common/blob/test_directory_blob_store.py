@@ -124,3 +124,18 @@ async def test_puts_and_deletions_side_by_side_lose_nothing(tmp_path: Path) -> N
 
     await asyncio.gather(*(come_and_go(n) for n in range(4)))
     assert await store.list() == []
+
+
+async def test_what_a_process_appends_to_is_a_blob_like_others(tmp_path: Path) -> None:
+    store = DirectoryBlobStore(tmp_path)
+    await store.put("log/2", stream(b"whole"))
+    path = file.appended_path(tmp_path, "log/1")
+    for appended in (b"some", b" more"):
+        with path.open("ab") as log:
+            log.write(appended)
+        assert await read(store, "log/1") == store.read("log/1", lambda: True) == path.read_bytes()
+    assert await read(store, "log/1", 5, 4) == b"more"
+    assert [(blob.key, blob.size_bytes) for blob in await store.list("log/1")] == [("log/1", 9)]
+    assert await store.delete(["log/1"]) == 1
+    assert await store.delete(prefix="log/") == 1
+    assert not files(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from shoal._executor.call_log import BlobLog, FileLog
 from shoal._executor.checkpoint_store import StoreFailure
 from shoal._wire.checkpoint_blobs import Call, Damaged, framed, whole_calls
 from shoal._wire.peer_frames import TaskPush, TaskReply
+from shoal_common.blob.directory import DirectoryBlobStore
+from shoal_common.errors import NotFound
 from shoal_common.kinds import BlobErrorKind
 
 
@@ -46,8 +50,29 @@ def test_what_was_changed_is_damage() -> None:
         whole_calls(bytes(data))
 
 
-def file_log(directory: Path, incarnation: int = 1) -> FileLog:
-    return FileLog(directory / "actor", incarnation, pytest.fail)
+class DirectoryStore:
+    """Reads what raylets and objectstores read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._blobs = DirectoryBlobStore(directory)
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._blobs.read(f"actor/{name}", lambda: True)
+        except NotFound as error:
+            raise StoreFailure(BlobErrorKind.NOT_FOUND, str(error)) from error
+
+
+def begin(directory: Path, incarnation: int) -> None:
+    path = directory / "actor" / (incarnation_name(incarnation) + "%")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def file_log(directory: Path, incarnation: int = 1, lost: Callable[[str], None] = pytest.fail) -> FileLog:
+    store: Any = DirectoryStore(directory)
+    begin(directory, incarnation)
+    return FileLog(directory / "actor", store, incarnation, lost)
 
 
 def test_file_is_written_before_anybody_is_answered(tmp_path: Path) -> None:
@@ -70,11 +95,45 @@ def test_file_goes_on_in_another_one_after_a_checkpoint(tmp_path: Path) -> None:
     assert caught.value.kind is BlobErrorKind.NOT_FOUND
 
 
+def test_long_file_goes_on_in_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal._executor.call_log.MAX_PART_BYTES", len(calls(1, 2)))
+    log = file_log(tmp_path)
+    for number in (1, 2, 3):
+        log.append(number, calls(number), lambda: None)
+    parts = [path.name for path in sorted((tmp_path / "actor" / "log").iterdir())]
+    assert len(parts) > 1
+    versions = [Version.parse(name.partition("%")[0]) for name in parts]
+    assert [number for version in versions if version for number in numbers(log.read(version))] == [1, 2, 3]
+
+
+class Ended(BaseException):
+    """Of the process."""
+
+
+@pytest.mark.parametrize("why", ["a later incarnation", "has been deleted"])
+def test_nobody_is_answered_by_a_process_that(why: str, tmp_path: Path) -> None:
+    def lost(reason: str) -> None:
+        assert why in reason
+        raise Ended
+
+    log = file_log(tmp_path, 2, lost)
+    begin(tmp_path, 1)
+    answered: list[int] = []
+    log.append(1, calls(1), lambda: answered.append(1))
+    if why == "has been deleted":
+        shutil.rmtree(tmp_path / "actor")
+    else:
+        begin(tmp_path, 3)
+    with pytest.raises(Ended):
+        log.append(2, calls(2), lambda: answered.append(2))
+    assert answered == [1]
+
+
 def test_repeated_answers_need_no_file(tmp_path: Path) -> None:
     answered: list[int] = []
     file_log(tmp_path).append(0, b"", lambda: answered.append(1))
     assert answered == [1]
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "actor" / "log").exists()
 
 
 class GatedStore:
