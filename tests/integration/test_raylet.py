@@ -16,6 +16,7 @@ from support.raylet import JOB, MIB, TOKEN, Driver, Start, is_running, object_id
 
 from shoal_common.bus import subjects
 from shoal_common.channel import frames, handshake
+from shoal_common.errors import DeadlineExceeded, Unavailable
 from shoal_common.placement.resources import GRAINS
 from shoal_common.rpc.client import aio_channel
 from shoal_gcs.jobs.functions import FunctionTable
@@ -78,6 +79,28 @@ async def test_garbage_ends_the_connection_and_nothing_else(start: Start) -> Non
 
 
 # --- the node ---
+
+
+async def test_a_function_is_waited_for_while_there_is_no_gcs(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = [DeadlineExceeded("no GCS"), Unavailable("the GCS stops")]
+    get = FunctionTable.get
+
+    async def away_first(table: FunctionTable, function_id: bytes, wait_ms: int) -> gcs_pb2.FunctionRow:
+        if away:
+            raise away.pop(0)
+        return await get(table, function_id, wait_ms)
+
+    monkeypatch.setattr(FunctionTable, "get", away_first)
+    cluster = await start()
+    function_id = JOB + b"k" * 16
+    await cluster.gcs.functions.PutFunction(
+        gcs_pb2.PutFunctionRequest(job_id=JOB, function_id=function_id, data=b"pickle")
+    )
+    driver = await cluster.driver()
+    await driver.send(frames.FunctionGet(1, function_id))
+    answer = await driver.expect(frames.FunctionData)
+    assert (answer.data, answer.error, away) == (b"pickle", "", [])
+    driver.close()
 
 
 async def test_functions_are_fetched_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

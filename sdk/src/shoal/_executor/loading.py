@@ -16,9 +16,6 @@ from shoal_common.channel import frames
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
 
-#: The function table answers, through the raylet, within so many seconds.
-FUNCTION_TABLE_S = 60.0
-
 
 class Functions:
     """What this worker has loaded of the function table. Used by the thread that runs the code."""
@@ -39,7 +36,7 @@ class Functions:
         """A function or class. Raises: ShoalSystemError (not to be had), what unpickling raises, with a hint."""
         answer = self._ask(function_id)
         if answer is None or answer.error:
-            reason = f"no answer in {FUNCTION_TABLE_S:g} s" if answer is None else answer.error
+            reason = "this node's raylet has ended" if answer is None else answer.error
             raise exceptions.ShoalSystemError(
                 f"The function table does not give function {function_id.hex()}: {reason}"
             )
@@ -71,7 +68,7 @@ class Functions:
                 sys.path.insert(0, path)
 
     def _ask(self, key: bytes) -> frames.FunctionData | None:
-        """None = no answer."""
+        """None = this node's raylet has ended: it waits for a GCS while there is none, as long as it lives without."""
         core = self._core
-        answers = core.questions.ask([core.node_id], lambda number: frames.FunctionGet(number, key), FUNCTION_TABLE_S)
+        answers = core.questions.ask([core.node_id], lambda number: frames.FunctionGet(number, key))
         return answers[0] if answers else None

@@ -23,9 +23,11 @@ class Questions:
         #: By number: who waits, and the answers that have come.
         self._open: dict[int, tuple[Waiter, list[Any]]] = {}
 
-    def ask(self, node_ids: Collection[bytes], make: Callable[[int], Message], timeout: float) -> list[Any]:
+    def ask(
+        self, node_ids: Collection[bytes], make: Callable[[int], Message], timeout: float | None = None
+    ) -> list[Any]:
         """One question to the raylet of each node, made from its number. Returns the answers when all are there, when
-        ``timeout`` seconds have passed, or when this node's raylet is gone."""
+        ``timeout`` seconds have passed (None: however many), or when this node's raylet is gone."""
         waiter = Waiter(len(node_ids))
         answers: list[Any] = []
         with self._lock:

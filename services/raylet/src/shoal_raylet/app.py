@@ -17,10 +17,12 @@ from shoal_common.blob.local import Blobs, LocalBlobs
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.channel import tcp
 from shoal_common.channel.frames import PROTOCOL_VERSION
+from shoal_common.errors import DeadlineExceeded, Unavailable
 from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import labels_of_node
 from shoal_common.placement.resources import GRAINS, ResourceSet
-from shoal_common.rpc.client import aio_channel, service_errors
+from shoal_common.rpc.client import aio_channel, retrying, service_errors
+from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.config import ConfigError
@@ -346,6 +348,12 @@ class RayletApp:
         await self._membership.unregister(_FAREWELL_S)
 
     async def _fetch_function(self, function_id: bytes) -> bytes:
+        """Waits for a GCS for as long as this node does without one (``rejoin_timeout_s``): it ends then, and the fetch
+        with it. Raises: ServiceError when the GCS does not have it."""
+        away = (Unavailable, DeadlineExceeded)
+        return await retrying(lambda: self._ask_for_function(function_id), RetryPolicy(attempts=None), on=away)
+
+    async def _ask_for_function(self, function_id: bytes) -> bytes:
         """Raises: ServiceError."""
         request = gcs_pb2.GetFunctionRequest(function_id=function_id, wait_ms=int(FUNCTION_WAIT_S * 1000))
         with service_errors():
