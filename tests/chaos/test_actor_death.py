@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 import pytest
 from support.actors import Gate, Record
@@ -12,6 +13,9 @@ from support.processes import PATIENCE_S, all_gone, eventually
 
 import shoal
 from shoal import exceptions
+from shoal._current import current
+from shoal._net.gcs.actors import POLL_S
+from shoal._owner import actor_submitter
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -23,6 +27,9 @@ class Victim:
 
     def pid(self):
         return os.getpid()
+
+    def worker_id(self):
+        return shoal.get_runtime_context().get_worker_id()
 
     def count(self):
         self.calls += 1
@@ -53,6 +60,23 @@ def test_error_names_the_reason(way, words):
     assert words in str(caught.value)
     with pytest.raises(exceptions.ActorDiedError, match="Victim"):
         shoal.get(victim.count.remote(), timeout=PATIENCE_S)
+
+
+def test_calls_on_a_lost_connection_to_a_living_actor_fail_at_once_and_later_ones_reach_it(monkeypatch):
+    """Without a word of the GCS, which hears nothing of it."""
+    monkeypatch.setattr(actor_submitter, "LIVES_S", POLL_S)
+    victim, gate = Victim.remote(), Gate.remote()
+    worker_id = bytes.fromhex(shoal.get(victim.worker_id.remote(), timeout=PATIENCE_S))
+    assert shoal.get(victim.count.remote(), timeout=PATIENCE_S) == 1
+    once = victim.wait_at.remote(gate)
+    shoal.get(gate.arrived.remote(1), timeout=PATIENCE_S)
+    core = current()
+    with core.lock:
+        core.peers._connections[worker_id]._sock.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(exceptions.ActorUnavailableError, match="and it lives"):
+        shoal.get(once, timeout=2 * POLL_S / 3)
+    shoal.get(gate.open.remote(), timeout=PATIENCE_S)
+    assert shoal.get(victim.count.remote(), timeout=PATIENCE_S) == 2
 
 
 def test_calls_that_have_run_are_answered_although_the_next_one_kills_the_actor():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import logging
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -17,11 +18,9 @@ from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal_common.channel import codec, frames, handshake, tcp
 from shoal_common.channel.codec import Decoder, encode_frame
+from shoal_common.channel.frame_socket import AnySocket
 from shoal_common.channel.frames import Hello, HelloReply, WorkerAddress
 from shoal_common.channel.handshake import Accepting, Authenticated, Connecting, Introduced
-
-if TYPE_CHECKING:
-    from shoal_common.tls import TlsSocket
 
 logger = logging.getLogger("shoal")
 
@@ -29,6 +28,11 @@ logger = logging.getLogger("shoal")
 ROOM_BYTES = 32 * 1024 * 1024
 #: A peer that has left more than ``MAX_UNREAD_BYTES`` unread and reads nothing for so long is given up, in seconds.
 STALLED_S = 10.0
+#: There is no way to a peer just now (a route is missing, or a descriptor here), which says nothing about the peer:
+#: it is dialled again, as TCP itself tries again where nothing answers. ENOTCONN: connecting had failed at once.
+_NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOTCONN, errno.EMFILE, errno.ENFILE)
+#: After so many seconds, ``tcp.LOST_AFTER_S`` long.
+DIAL_AGAIN_S = 1.0
 
 
 class Identity:
@@ -64,7 +68,8 @@ class Identity:
 class Connection:
     """An authenticated connection, or one on the way to it: what is sent before is kept until then.
 
-    ``sock`` may still be connecting. ``side`` is the handshake to come; None = it is over.
+    ``sock`` may still be connecting. In its place there may be what dials the peer, again and again while there is no
+    way to it. ``side`` is the handshake to come; None = it is over.
 
     ``on_messages(connection, messages)``, ``on_authenticated(connection)`` and ``on_close(connection, reason)`` run in
     the leading thread. When one of the first two raises, the connection is closed: what was asked over it may never be
@@ -74,7 +79,7 @@ class Connection:
     def __init__(
         self,
         reactor: Reactor,
-        sock: socket.socket | TlsSocket,
+        sock: AnySocket | Callable[[], AnySocket],
         side: Connecting | Accepting | None,
         union: Any,
         on_messages: Callable[[Connection, list[Any]], None],
@@ -83,10 +88,14 @@ class Connection:
         read_into: memoryview | None = None,
     ) -> None:
         """``read_into``: the leading thread's memory for what is received, where no message of ``union`` has views of
-        that: large messages come in fewer reads, and most are decoded where they were received."""
+        that: large messages come in fewer reads, and most are decoded where they were received.
+
+        Raises: OSError when dialling fails for good."""
         self._reactor = reactor
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._dial = sock if callable(sock) else None
+        self._sock: AnySocket
+        #: -1 = there is no socket now.
+        self._fd = -1
         self._side = side
         #: The peer has made it.
         self.accepted = isinstance(side, Accepting)
@@ -106,7 +115,7 @@ class Connection:
         self._suspected = False
         self._progress_at = 0.0
         self._when_drained: dict[Hashable, Callable[[], None]] = {}
-        self._write_error = ""
+        self._write_error: OSError | None = None
         self._watching_writes = False
         self.closed = False
         #: The peer was gone already when something was sent.
@@ -116,12 +125,69 @@ class Connection:
         #: Whom it reaches, as far as that is known.
         self.peer_worker_id = b""
         self.peer_address: WorkerAddress | None = None
+        #: Called in the leading thread when the handshake has ended well.
+        self.then: Callable[[], None] | None = None
+        self._hello = side.to_send() if isinstance(side, Connecting) else b""
+        if not callable(sock):
+            self._use(sock)
+        else:
+            self._dial_peer(sock)
+        if self._hello and (self._out or self._fd < 0):
+            reactor.call_later(tcp.LOST_AFTER_S, self._check_connected)
+
+    # -- its socket ---------------------------------------------------------------------------------
+
+    def _use(self, sock: AnySocket) -> None:
         sock.setblocking(False)
-        reactor.register(self._fd, self._on_event)
-        if isinstance(side, Connecting):
-            self._write(side.to_send())
-            if self._out:
-                reactor.call_later(tcp.LOST_AFTER_S, self._check_connected)
+        with self._lock:
+            if self.closed:
+                sock.close()
+                return
+            self._sock, self._fd = sock, sock.fileno()
+            self._reactor.register(self._fd, self._on_event)
+        if self._hello:
+            self._write(self._hello)
+
+    def _dial_peer(self, dial: Callable[[], AnySocket]) -> None:
+        """Raises: OSError when it fails for good."""
+        try:
+            sock = dial()
+        except OSError as error:
+            if error.errno not in _NO_WAY:
+                raise
+            self._reactor.call_later(DIAL_AGAIN_S, self._dial_again)
+        else:
+            self._use(sock)
+
+    def _dial_again(self) -> None:
+        if self._dial is not None and not self.closed:
+            try:
+                self._dial_peer(self._dial)
+            except OSError as error:
+                self.close(str(error))
+
+    def _no_way(self, error: OSError) -> bool:
+        """The peer was not reached, and is dialled again in a while."""
+        if self._dial is None or error.errno not in _NO_WAY or not isinstance(self._side, Connecting):
+            return False
+        with self._lock:
+            if self.closed or self._side.reply is not None:
+                return False
+            self._let_go_of_socket()
+            self._unread -= sum(map(len, self._out))
+            self._out.clear()
+            self._watching_writes = False
+            self._write_error = None
+            self.undelivered = False
+        self._reactor.call_later(DIAL_AGAIN_S, self._dial_again)
+        return True
+
+    def _let_go_of_socket(self) -> None:
+        """Caller holds the lock."""
+        if self._fd >= 0:
+            self._reactor.unregister(self._fd)
+            self._sock.close()
+            self._fd = -1
 
     # -- sending ------------------------------------------------------------------------------------
 
@@ -157,7 +223,7 @@ class Connection:
                 sent = 0
             except OSError as error:
                 self.undelivered = True
-                self._write_error = str(error)
+                self._write_error = error
                 return  # the reactor sees the same error on reading and closes
             if sent < len(data):
                 self._out.append(memoryview(data)[sent:])
@@ -203,7 +269,7 @@ class Connection:
                 except BlockingIOError:
                     sent = 0
                 except OSError as error:
-                    self._write_error = str(error)
+                    self._write_error = error
                     return
                 if sent:
                     self._unread -= sent
@@ -219,7 +285,7 @@ class Connection:
             callback()
 
     def _check_connected(self) -> None:
-        if self._out and not self.authenticated:
+        if (self._out or self._fd < 0) and not self.authenticated:
             self.close(f"no connection within {tcp.LOST_AFTER_S:g} s")
 
     def _watch_writes(self, on: bool) -> None:
@@ -253,10 +319,13 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self.close(self._write_error or str(error))
+            # The first one tells: the system forgets it then.
+            if not self._no_way(self._write_error or error):
+                self.close(str(self._write_error or error))
             return
         if not data:
-            self.close(self._write_error or "the peer closed the connection")
+            if self._write_error is None or not self._no_way(self._write_error):
+                self.close(str(self._write_error or "the peer closed the connection"))
             return
         messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, bytes(data))
         if messages:
@@ -285,6 +354,8 @@ class Connection:
         self._side = None
         self._become_authenticated(answer)
         self._on_authenticated(self)
+        if self.then is not None:
+            self.then()
         return self._decoder.feed(event.rest)
 
     def _become_authenticated(self, proof: bytes) -> None:
@@ -312,14 +383,14 @@ class Connection:
             self.closed = True
             self._out.clear()
             self._held.clear()
-            self._reactor.unregister(self._fd)
-            self._sock.close()
+            self._let_go_of_socket()
             return True
 
     def detach(self) -> None:
         """In a forked child: close the copied descriptor without touching the shared poller."""
         self.closed = True
-        self._sock.close()
+        if self._fd >= 0:
+            self._sock.close()
 
 
 def authenticate_blocking(sock: socket.socket, identity: Identity) -> tuple[HelloReply, int]:

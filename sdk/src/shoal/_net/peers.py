@@ -8,7 +8,9 @@ import logging
 import mmap
 import os
 import socket
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal._net.connection import Connection, Identity
@@ -33,6 +35,8 @@ logger = logging.getLogger("shoal")
 ACCEPT_TIMEOUT_S = 60.0
 #: A full message of arguments or values comes in one read, if the peer has sent it all.
 READ_BYTES = 256 * 1024
+#: That descriptors are missing is said no more often, in seconds.
+COMPLAIN_EVERY_S = 60.0
 
 
 class Peers:
@@ -66,6 +70,7 @@ class Peers:
         #: Every open connection: where both sides connect at once, one of the two is in no other table.
         self._open: set[Connection] = set()
         self._addresses: dict[bytes, WorkerAddress] = {}
+        self._complain_at = 0.0
         self._listeners = [
             Listener(sock, reactor, tls, self._accept, _out_of_descriptors, ACCEPT_TIMEOUT_S) for sock in listeners
         ]
@@ -73,16 +78,16 @@ class Peers:
     def connect(self, address: WorkerAddress) -> Connection | None:
         """The connection to a driver or worker, opened if need be; None when it is dead.
 
-        To one on another node it may still be on its way; when that fails, ``on_gone`` tells.
+        It may still be on its way; when that fails, ``on_gone`` tells.
         """
         connection = self._connections.get(address.worker_id)
         if connection is not None:
             return connection
         try:
-            sock = self._dial(address)
+            side = self._identity.connecting((address.node_id, address.worker_id))
+            connection = self._make(partial(self._dial, address), side)
         except OSError:
             return None
-        connection = self._make(sock, self._identity.connecting((address.node_id, address.worker_id)))
         connection.peer_worker_id = address.worker_id
         connection.peer_address = address
         self._connections[address.worker_id] = connection
@@ -98,7 +103,10 @@ class Peers:
                 raise
             if raise_open_files():
                 return self._dialer.peer(address)
-            logger.error("Another process cannot be reached, and counts as dead: %s. Raise ulimit -n.", error)
+            now = time.monotonic()
+            if now >= self._complain_at:
+                self._complain_at = now + COMPLAIN_EVERY_S
+                logger.error("Other processes cannot be reached for now: %s. Raise ulimit -n.", error)
             raise
 
     def known(self, connection: Connection) -> None:
@@ -131,7 +139,7 @@ class Peers:
             if connection.peer_address is not None and connection.peer_address.node_id == node_id:
                 connection.close(reason)
 
-    def _make(self, sock: AnySocket, side: Connecting | Accepting) -> Connection:
+    def _make(self, sock: AnySocket | Callable[[], AnySocket], side: Connecting | Accepting) -> Connection:
         connection = Connection(
             self._reactor,
             sock,

@@ -27,16 +27,21 @@ from shoal._values.task_error import error_of_dependent
 from shoal._values.text import check_text
 from shoal._wire.peer_frames import Argument, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
+from shoal_common.channel.frames import WorkerAddress
 from shoal_common.kinds import ExitKind
 from shoal_common.states import ActorState
 
 if TYPE_CHECKING:
+    from shoal._net.connection import Connection
     from shoal._owner.process import Process
 
 logger = logging.getLogger("shoal")
 
 #: A handle may arrive before its actor is registered: after so many seconds it matters whether the creator lives.
 UNKNOWN_S = 1.0
+#: One with which the connection was lost, whose end the GCS has not heard of in so many seconds, lives: also the end of
+#: its node would be known by then.
+LIVES_S = 10.0
 #: Asking the GCS for an actor that cannot be reached is repeated after so many seconds.
 RESOLVE_AGAIN_S = 0.2
 
@@ -218,7 +223,7 @@ class ActorSubmitter:
                 if not self._process.closed:
                     self._on_state(client, actor, error)
 
-        wait_s = UNKNOWN_S if client.doubtful else POLL_S
+        wait_s = UNKNOWN_S if client.doubtful else LIVES_S if client.in_flight else POLL_S
         try:
             self._process.gcs.actors.begin_wait(client.actor_id, client.version, wait_s, done)
         except (ClientClosed, exceptions.LocalRayletDiedError):
@@ -257,7 +262,7 @@ class ActorSubmitter:
         address = actor.address
         if client.in_flight:
             same = address.worker_id == client.worker_id
-            client.cause = disconnected_error(actor, client.disconnected_because) if same else unavailable_error(actor)
+            client.cause = _disconnected_error(client, actor.address.node_id) if same else unavailable_error(actor)
             client.on_lost_connection_only()
         connection = self._process.peers.connect(address)
         if connection is None:
@@ -265,10 +270,13 @@ class ActorSubmitter:
             client.version = actor.version
             self._process.reactor.call_later(0.01, lambda: self.resolve(client))
             return
+        self._connected(client, actor.version, address, connection)
+
+    def _connected(self, client: ActorClient, version: int, address: WorkerAddress, connection: Connection) -> None:
         self._forget_worker(client)
         self._by_worker[address.worker_id] = client
         self._calls.expect(address.worker_id, self)
-        client.on_alive(actor.version, address.worker_id, connection, time.monotonic())
+        client.on_alive(version, address.worker_id, connection, time.monotonic())
 
     def _forget_worker(self, client: ActorClient) -> None:
         if self._by_worker.get(client.worker_id) is client:
@@ -282,12 +290,35 @@ class ActorSubmitter:
         if client.state != CONNECTED:
             return
         if client.connection.authenticated:
+            address = client.connection.peer_address
             client.on_disconnected()
             self._take_last_replies(client, worker_id)
             self.resolve(client)
+            self._look_whether_it_lives(client, address)
         else:
             client.on_unconnected()
             self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
+
+    def _look_whether_it_lives(self, client: ActorClient, address: WorkerAddress) -> None:
+        """Its connection has ended, and perhaps nothing but that, of which the GCS hears nothing: who answers under its
+        address is the same process. Caller holds the lock."""
+        connection = self._process.peers.connect(address)
+        if connection is None:
+            return  # it has ended, as the GCS will tell
+        there, version = connection, client.version
+
+        def lives() -> None:
+            with self._process.lock:
+                if client.state != RESOLVING or client.version != version or client.worker_id != address.worker_id:
+                    return  # the GCS was faster
+                client.cause = _disconnected_error(client, address.node_id)
+                client.on_lost_connection_only()
+                self._connected(client, version, address, there)
+
+        if there.authenticated:
+            lives()  # it has connected again by itself
+        else:
+            there.then = lives
 
     # -- calls --------------------------------------------------------------------------------------
 
@@ -494,9 +525,9 @@ def unavailable_error(actor: ActorRecord) -> Exception:
     )
 
 
-def disconnected_error(actor: ActorRecord, reason: str) -> Exception:
+def _disconnected_error(client: ActorClient, node_id: bytes) -> Exception:
     return exceptions.ActorUnavailableError(
-        f"the connection to this {actor.class_name} on node {actor.address.node_id.hex()} was lost, and it lives: "
-        f"{reason}",
-        actor.actor_id.hex(),
+        f"the connection to this {client.class_name} on node {node_id.hex()} was lost, and it lives: "
+        f"{client.disconnected_because}",
+        client.actor_id.hex(),
     )

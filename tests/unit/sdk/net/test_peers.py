@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -9,13 +11,16 @@ from typing import Any
 
 import pytest
 
+from shoal._net import connection as connection_module
+from shoal._net import peers as peers_module
 from shoal._net.connection import Connection, Identity, authenticate_blocking
 from shoal._net.interrupts import GuardedLock
 from shoal._net.peers import Peers
 from shoal._net.reactor import Reactor
-from shoal._wire.peer_frames import ValuePending
-from shoal_common.channel.codec import encode_frame
+from shoal._wire.peer_frames import PeerMessage, ValuePending
+from shoal_common.channel.codec import Decoder, encode_frame
 from shoal_common.channel.frames import WorkerAddress
+from shoal_common.channel.handshake import Accepting, Authenticated, Introduced
 
 #: Only a failure takes so long, in seconds.
 LONG = 10.0
@@ -121,6 +126,80 @@ def test_after_its_end_a_peer_is_dialled_anew(rig: Rig) -> None:
     with rig.lock:
         assert rig.peers.connect(OTHER) is not first
     assert len(rig.gone) == 1
+
+
+class Unreachable:
+    """A socket whose connecting fails after a while."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, data: bytes) -> int:
+        raise BlockingIOError
+
+    def recv(self, size: int) -> bytes:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EMFILE], ids=["no route", "no descriptor"])
+def test_a_peer_to_which_there_is_no_way_just_now_is_dialled_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(connection_module, "DIAL_AGAIN_S", 0.0)
+    monkeypatch.setattr(peers_module, "raise_open_files", lambda: False)
+    reached = threading.Event()
+    dial = rig.dialer.peer
+    tries = 0
+
+    def peer(address: WorkerAddress) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError(number, os.strerror(number))
+        sock = dial(address)
+        if tries == 2:
+            rig.dialer.ends[0].close()
+            return Unreachable(sock)
+        reached.set()
+        return sock
+
+    monkeypatch.setattr(rig.dialer, "peer", peer)
+    rig.reactor.start()
+    with rig.lock:
+        connection = rig.peers.connect(OTHER)
+        assert connection is not None
+        connection.send(ValuePending(b"object"))
+    assert reached.wait(LONG)
+    theirs = rig.dialer.ends[2]
+    theirs.settimeout(LONG)
+    accepting = Accepting("t", NODE, OTHER.worker_id)
+    event = None
+    while not isinstance(event, Authenticated):
+        event = accepting.receive(theirs.recv(4096))
+        if isinstance(event, Introduced):
+            accepting.accept()
+        theirs.sendall(accepting.to_send())
+    rest = event.rest or theirs.recv(4096)
+    assert Decoder(PeerMessage).feed(rest) == [ValuePending(b"object")]
+    assert not rig.gone
+
+
+def test_a_peer_to_which_there_is_no_way_is_lost_in_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "DIAL_AGAIN_S", 0.01)
+    monkeypatch.setattr(connection_module.tcp, "LOST_AFTER_S", 0.05)
+
+    def peer(address: WorkerAddress) -> Any:
+        raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+
+    monkeypatch.setattr(rig.dialer, "peer", peer)
+    rig.reactor.start()
+    with rig.lock:
+        assert rig.peers.connect(OTHER) is not None
+    assert rig.told.wait(LONG)
+    assert [worker_id for worker_id, _ in rig.gone] == [OTHER.worker_id]
 
 
 def test_a_peer_that_connects_again_has_lost_its_connection_and_is_answered_over_the_new_one(rig: Rig) -> None:
