@@ -309,6 +309,13 @@ async def test_a_key_of_somebody_else_in_the_place_of_ours(servers: list[EtcdSer
             pass
 
 
+async def test_what_is_no_epoch_is_named(servers: list[EtcdServer]) -> None:
+    async with store_on(servers) as store:
+        servers[1].put("/shoal/epoch", b"\xffwhat is this")
+        with pytest.raises(StoreRefused, match="a key /shoal/epoch that Shoal did not write"):
+            await store.lead("me", PATIENT_S)
+
+
 async def test_a_shard_that_is_not_there_is_waited_for_with_one_line(
     servers: list[EtcdServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from support.gcs import CLUSTER, DRIVER, N1, TOKEN, Cluster, events_of
 from support.services import started
 
@@ -56,6 +57,50 @@ async def test_everything_is_there_after_a_restart(cluster: Cluster) -> None:
     await cluster.report_death(before[alive].address.worker_id, alive)
     start = await cluster.raylet.started.take()
     assert (start.incarnation, start.spec.creation) == (2, b"creation"), "it restarts from what the store has"
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff" * 40, b"foreign"], ids=["empty", "damaged", "foreign"])
+async def test_rows_that_cannot_be_read_cost_nothing_but_themselves(cluster: Cluster, value: bytes) -> None:
+    await cluster.join()
+    job_id = await cluster.start_job()
+    alive, _ = await cluster.run(job_id, name="n", namespace="space")
+    damaged, half_damaged = [await cluster.create(job_id, name=name, namespace="space") for name in ("d", "h")]
+    damaged_job = await cluster.start_job(driver_id=b"e" * 16)
+    function_id = job_id + b"f" * 16
+    tables = ("config", "job", "node", "actor", "actor_spec", "placement_group", "spill", "copy")
+    written = {
+        *(f"{table}/{name}" for table in tables for name in ("foreign", "x/y/z/w", "00" * 16)),
+        f"job/{damaged_job.hex()}",
+        f"actor/{damaged.hex()}",
+        f"actor_spec/{half_damaged.hex()}",
+        f"function/{job_id.hex()}/{function_id.hex()}",
+        "config/cluster",
+        "no table/of ours",
+    }
+    await cluster.stop_gcs()
+    store = SqliteMetadataStore(cluster.path)
+    for key in written:
+        await store.put(f"/shoal/{CLUSTER}/{key}", value)
+    await store.close()
+
+    with structlog.testing.capture_logs() as logs:
+        await cluster.start_gcs()
+
+    told = [key for line in logs if line["event"] == "rows_not_readable" for key in line["left_as_they_are"]]
+    assert f"/shoal/{CLUSTER}/actor/{damaged.hex()}" in told
+    assert (await cluster.named("n")).actor.actor_id == alive
+    for name in ("d", "h"):
+        with pytest.raises(errors.NotFound), service_errors():
+            await cluster.named(name)
+    with pytest.raises(errors.DataLoss, match="is damaged in the metadata store"), service_errors():
+        await cluster.functions.GetFunction(pb.GetFunctionRequest(function_id=function_id))
+    assert await cluster.start_job(driver_id=b"f" * 16) > damaged_job, "its id is not given to another"
+    for key in written - {"config/cluster"}:
+        entry = await cluster.store.get(f"/shoal/{CLUSTER}/{key}")
+        assert entry is not None
+        assert entry.value == value, f"{key} is left as it is"
+    other_half = await cluster.store.get(f"/shoal/{CLUSTER}/actor/{half_damaged.hex()}")
+    assert other_half is not None
 
 
 async def test_a_creation_goes_on_after_a_restart(cluster: Cluster) -> None:

@@ -145,6 +145,26 @@ def test_proof_is_not_reflected(session):
             assert read_all(sock) == b""
 
 
+def test_a_handshake_that_is_said_again_lets_nobody_in(session):
+    """Every byte that somebody with the token has sent, on another connection: its proof was for another nonce."""
+    for path in channels(session):
+        with connected(path) as sock:
+            said = hello(job_id=b"job9")  # not the session's job, which would end with this driver
+            greeting = codec.encode_frame(said)
+            sock.sendall(greeting)
+            reply, _ = reply_to(sock)
+            right = handshake.prove(session["token"], b"connecting", said.nonce, reply.nonce)
+            proof = codec.encode_frame(frames.HelloProof(right))
+            sock.sendall(proof)
+        for _ in range(3):
+            with connected(path) as sock:
+                sock.sendall(greeting)
+                again, _ = reply_to(sock)
+                assert again.nonce != reply.nonce
+                sock.sendall(proof + codec.encode_frame(frames.FlushLogs(1)))
+                assert read_all(sock) == b""
+
+
 class Poison:
     """Leaves a file behind where it is unpickled."""
 

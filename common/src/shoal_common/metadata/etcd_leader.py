@@ -146,7 +146,7 @@ async def _try(shard: EtcdShard, name: str, lease_id: int) -> str | None:
             failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=LEADER_KEY))],
         )
     )
-    return None if answer.succeeded else answer.responses[0].response_range.kvs[0].value.decode()
+    return None if answer.succeeded else answer.responses[0].response_range.kvs[0].value.decode(errors="replace")
 
 
 async def _claim(shards: Sequence[EtcdShard], lease_id: int) -> int:
@@ -162,6 +162,10 @@ async def _epoch_of(shard: EtcdShard) -> int:
     entry = await shard.get(EPOCH_KEY.decode())
     if entry is None:
         raise StoreRefused(f"{shard.name} has lost its key {EPOCH_KEY.decode()}: restore it from a backup")
+    if not entry.value.isdigit():
+        raise StoreRefused(
+            f"{shard.name} has a key {EPOCH_KEY.decode()} that Shoal did not write: {entry.value[:40]!r}"
+        )
     return int(entry.value)
 
 

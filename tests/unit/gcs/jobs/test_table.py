@@ -47,6 +47,12 @@ def test_ids_go_on_after_a_restart() -> None:
     assert start(new).job_id == b"\0\0\0\x0c"
 
 
+def test_the_id_of_a_job_of_which_nothing_else_is_known_is_not_given_again() -> None:
+    jobs = JobTable(finished_kept=10)
+    jobs.load([start(jobs)], {"00000002", "00000003", "ffffffff", "something else"})
+    assert start(jobs).job_id == b"\0\0\0\4"
+
+
 def test_the_oldest_finished_jobs_are_forgotten_but_those_in_use() -> None:
     jobs = JobTable(finished_kept=1)
     ids = [start(jobs).job_id for _ in range(5)]

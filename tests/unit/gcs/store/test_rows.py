@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
+from google.protobuf.message import DecodeError
 
 from shoal_common.errors import InvalidRequest, Unavailable
 from shoal_common.metadata import (
@@ -18,7 +20,8 @@ from shoal_common.metadata import (
 )
 from shoal_common.service.background import Background
 from shoal_gcs.store import rows as rows_module
-from shoal_gcs.store.rows import TRIES_UNTIL_TOLD, Rows, written
+from shoal_gcs.store.rows import TRIES_UNTIL_TOLD, Rows, message, written
+from shoal_proto.v1 import gcs_pb2
 
 
 class ManualStore:
@@ -85,9 +88,36 @@ async def test_each_write_compares_the_revision_of_the_one_before(rows: Rows, st
 
 async def test_loaded_rows_go_on_from_their_revision(rows: Rows, store: ManualStore) -> None:
     store.entries = [Entry("/t/a", b"1", 8), Entry("/t/b", b"1", 3)]
-    assert [row.key for row in await rows.load()] == ["a", "b"]
+    assert await rows.load(lambda row_id, value: (row_id, value)) == [("a", b"1"), ("b", b"1")]
     rows.put("a", b"2")
     assert await store.next(9) == ("/t/a", b"2", 8)
+
+
+async def test_what_cannot_be_read_is_told_and_may_be_written_anew(rows: Rows, store: ManualStore) -> None:
+    store.entries = [Entry("/t/1", b"one", 8), Entry("/t/not a number", b"two", 3), Entry("/t/3", b"three", 4)]
+    with structlog.testing.capture_logs() as logs:
+        assert await rows.load(lambda row_id, value: (int(row_id), value)) == [(1, b"one"), (3, b"three")]
+    assert rows.unreadable == {"not a number"}
+    [line] = logs
+    assert (line["event"], line["rows"], list(line["left_as_they_are"])) == (
+        "rows_not_readable",
+        1,
+        ["/t/not a number"],
+    )
+    rows.put("not a number", b"2")
+    assert await store.next(9) == ("/t/not a number", b"2", 3)
+
+
+async def test_a_message_has_to_be_one_and_of_this_id() -> None:
+    read = message(gcs_pb2.JobInfo, lambda job: job.job_id.hex())
+    job = gcs_pb2.JobInfo(job_id=b"\x01\x02", pid=7)
+    assert read("0102", job.SerializeToString()) == job
+    with pytest.raises(ValueError, match="no JobInfo of this id"):
+        read("0103", job.SerializeToString())
+    with pytest.raises(ValueError, match="no JobInfo of this id"):
+        read("0102", b"")
+    with pytest.raises(DecodeError):
+        read("0102", b"\xff" * 7)
 
 
 async def test_versions_that_come_during_a_write_are_written_together(rows: Rows, store: ManualStore) -> None:

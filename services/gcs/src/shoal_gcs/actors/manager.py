@@ -32,7 +32,7 @@ from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets, insist
-from shoal_gcs.store.rows import Rows, written
+from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2, raylet_pb2, scheduler_pb2
 
 #: A long poll is answered after this time at the latest, in seconds.
@@ -85,11 +85,16 @@ class ActorManager:
         self._checkpoints = Checkpoints(spec_rows, delete_blobs, background)
 
     async def load(self) -> None:
-        specs = {row.key: gcs_pb2.ActorSpec.FromString(row.value) for row in await self._spec_rows.load()}
-        infos = [gcs_pb2.ActorInfo.FromString(row.value) for row in await self._rows.load()]
+        read_specs = await self._spec_rows.load(message(gcs_pb2.ActorSpec, lambda spec: spec.actor_id.hex()))
+        specs = {spec.actor_id.hex(): spec for spec in read_specs}
+        infos = await self._rows.load(message(gcs_pb2.ActorInfo, lambda info: info.actor_id.hex()))
+        # One half of an actor that cannot be read is no reason to delete the other.
+        damaged = self._rows.unreadable | self._spec_rows.unreadable
         actors: list[Actor] = []
         for info in sorted(infos, key=attrgetter("sequence")):
             row_id = info.actor_id.hex()
+            if row_id in damaged:
+                continue
             spec = specs.pop(row_id, None)
             if spec is None and info.state != gcs_pb2.ACTOR_STATE_DEAD:
                 # Half of a creation that was never confirmed: its owner asks again.
@@ -106,7 +111,7 @@ class ActorManager:
                 self._specs[info.actor_id] = spec
             self._committed[info.actor_id] = info
             actors.append(messages.actor_of_row(info, spec))
-        for orphan in specs:
+        for orphan in specs.keys() - damaged:
             self._spec_rows.delete(orphan)
         self._perform(self._table.load(actors, self._now()))
 

@@ -29,7 +29,7 @@ from shoal_gcs.groups.turns import KEPT_S, SetAside, Turns
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets
-from shoal_gcs.store.rows import Rows, written
+from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import gcs_pb2, raylet_pb2
 
 #: A long poll is answered after this time at the latest, in seconds.
@@ -78,7 +78,7 @@ class PlacementGroupManager:
 
     async def load(self) -> None:
         """After the nodes, and before what has ended meanwhile is told."""
-        infos = [gcs_pb2.PlacementGroupInfo.FromString(row.value) for row in await self._rows.load()]
+        infos = await self._rows.load(message(gcs_pb2.PlacementGroupInfo, lambda info: info.group_id.hex()))
         self._committed = {info.group_id: info for info in sorted(infos, key=attrgetter("sequence"))}
         living = {node.node_id for node in self._nodes.living()}
         self._perform(self._table.load([group_of_row(info) for info in infos], living))

@@ -10,9 +10,12 @@ read from the store again. Raylets cache too: the GCS is asked about once per fu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 
-from shoal_common.errors import InvalidRequest, NotFound, Unavailable
+from google.protobuf.message import DecodeError
+
+from shoal_common.errors import DataLoss, InvalidRequest, NotFound, Unavailable
 from shoal_common.function_chunks import CHUNK_BYTES, MAX_FUNCTION_BYTES
 from shoal_common.ids import FUNCTION_LENGTH, job_of
 from shoal_common.metadata import MetadataStore, MetadataStoreError, RevisionConflict
@@ -56,7 +59,7 @@ class FunctionTable:
         await self._write(self._key(function_id, number), data)
 
     async def get(self, function_id: bytes, wait_ms: int) -> gcs_pb2.FunctionRow:
-        """Raises: NotFound after ``wait_ms``, Unavailable."""
+        """Raises: NotFound after ``wait_ms``, Unavailable, DataLoss."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_ms / 1000, MAX_WAIT_S)
         future: asyncio.Future[None] = loop.create_future()
@@ -66,7 +69,7 @@ class FunctionTable:
             while True:
                 data = await self._read(self._key(function_id))
                 if data is not None:
-                    return gcs_pb2.FunctionRow.FromString(data)
+                    return self._parsed(function_id, data)
                 async with asyncio.timeout_at(deadline):
                     await future
         except TimeoutError:
@@ -78,6 +81,16 @@ class FunctionTable:
             waiters.discard(future)
             if not waiters:
                 del self._waiters[function_id]
+
+    def _parsed(self, function_id: bytes, data: bytes) -> gcs_pb2.FunctionRow:
+        with contextlib.suppress(DecodeError):
+            row = gcs_pb2.FunctionRow.FromString(data)
+            if row.data or row.chunks:
+                return row
+        raise DataLoss(
+            f"function {function_id.hex()} is damaged in the metadata store: {self._key(function_id)} is no row of "
+            "Shoal's. Restore it from a backup, or run the driver again"
+        )
 
     async def get_chunk(self, function_id: bytes, number: int) -> bytes:
         """Raises: NotFound, Unavailable."""

@@ -17,7 +17,7 @@ from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.jobs import messages
 from shoal_gcs.jobs.table import Job, JobTable
-from shoal_gcs.store.rows import Rows, written
+from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
 
 #: What a driver may tell about its job, in characters.
@@ -38,7 +38,8 @@ class JobManager:
 
     async def load(self) -> None:
         """Before the actors, which look up their jobs."""
-        self._table.load(messages.job_of_row(gcs_pb2.JobInfo.FromString(row.value)) for row in await self._rows.load())
+        infos = await self._rows.load(message(gcs_pb2.JobInfo, lambda info: info.job_id.hex()))
+        self._table.load(map(messages.job_of_row, infos), self._rows.unreadable)
 
     async def start(
         self,

@@ -5,7 +5,7 @@ Pure: takes the time (Unix milliseconds), keeps no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shoal_common.ids import JobID, job_of_number, number_of_job
@@ -36,6 +36,8 @@ class JobTable:
         #: In the order of their ids.
         self._jobs: dict[JobID, Job] = {}
         self._last = 0
+        #: Not given to anybody.
+        self._damaged: frozenset[str] = frozenset()
 
     def __getitem__(self, job_id: bytes) -> Job:
         return self._jobs[JobID(job_id)]
@@ -50,10 +52,12 @@ class JobTable:
         """In the order they began."""
         return list(self._jobs.values())
 
-    def load(self, jobs: Iterable[Job]) -> None:
+    def load(self, jobs: Iterable[Job], damaged: Collection[str] = ()) -> None:
+        """``damaged``: ids, in hexadecimal, of jobs of which nothing else is known."""
         for job in sorted(jobs, key=lambda job: job.job_id):
             self._jobs[job.job_id] = job
             self._last = number_of_job(job.job_id)
+        self._damaged = frozenset(damaged)
 
     def start(
         self,
@@ -69,11 +73,16 @@ class JobTable:
         known = next((job for job in self._jobs.values() if job.driver_id == driver_id and not job.end_unix_ms), None)
         if known is not None:
             return known
-        self._last += 1
-        job_id = job_of_number(self._last)
+        job_id = self._next_id()
+        while job_id.hex() in self._damaged:
+            job_id = self._next_id()
         job = Job(job_id, driver_id, namespace, pid, entrypoint, now_unix_ms, metadata=dict(metadata), node_id=node_id)
         self._jobs[job_id] = job
         return job
+
+    def _next_id(self) -> JobID:
+        self._last += 1
+        return job_of_number(self._last)
 
     def finish(self, job_id: bytes, now_unix_ms: int) -> bool:
         """False = it had ended before, or is not known."""

@@ -21,7 +21,7 @@ from shoal_gcs.events import EventPublisher
 from shoal_gcs.nodes import table as node_table
 from shoal_gcs.nodes.table import Node, NodeTable
 from shoal_gcs.peers import Raylets
-from shoal_gcs.store.rows import Rows, written
+from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
 
 _log = structlog.get_logger()
@@ -58,7 +58,7 @@ class NodeManager:
 
     async def load(self) -> None:
         nodes: list[Node] = []
-        infos = [gcs_pb2.NodeInfo.FromString(row.value) for row in await self._rows.load()]
+        infos = await self._rows.load(message(gcs_pb2.NodeInfo, lambda info: info.node_id.hex()))
         for info in sorted(infos, key=lambda info: (info.start_unix_ms, info.node_id)):
             self._infos[info.node_id] = info
             state = NodeState(info.state)

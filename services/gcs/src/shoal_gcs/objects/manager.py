@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
 from shoal_common.ids import job_of
 from shoal_gcs.objects.table import Batch, Location, LocationTable
-from shoal_gcs.store.rows import Rows, written
+from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import gcs_pb2
 
 #: A question waits for reports so long at most, in seconds.
@@ -30,13 +30,13 @@ class ObjectManager:
 
     async def load(self, *, after_deaths: bool) -> None:
         """``after_deaths``: nodes have died, and an earlier GCS may not have heard from all others what they have."""
-        for row in await self._blob_rows.load():
-            self._table.add(_blob_batch(row.key, gcs_pb2.ReportSpilledRequest.FromString(row.value)))
+        spilled = message(gcs_pb2.ReportSpilledRequest, lambda row: row.key.removeprefix(_BLOB_PREFIX))
+        for row in await self._blob_rows.load(spilled):
+            self._table.add(_blob_batch(row))
         highest = 0
-        for row in await self._copy_rows.load():
-            copies = gcs_pb2.ReportCopiesRequest.FromString(row.value)
-            self._table.add(_copy_batch(row.key, copies.node_id, copies.object_ids))
-            highest = max(highest, int(row.key.rpartition("/")[2]))
+        for batch, number in await self._copy_rows.load(_read_copies):
+            self._table.add(batch)
+            highest = max(highest, number)
         self._numbers = itertools.count(highest + 1)
         if after_deaths:
             self._table.taken_over(asyncio.get_running_loop().time())
@@ -48,7 +48,7 @@ class ObjectManager:
             raise InvalidRequest("a blob has objects, and is named after their job")
         save = self._blob_rows.put(row_id, request.SerializeToString())
         await written([save])
-        self._table.add(_blob_batch(row_id, request))
+        self._table.add(_blob_batch(request))
         self._wake()
 
     async def forget_blob(self, key: str) -> None:
@@ -150,11 +150,11 @@ def _row_of(blob_key: str) -> str:
     return blob_key.removeprefix(_BLOB_PREFIX)
 
 
-def _blob_batch(row_id: str, row: gcs_pb2.ReportSpilledRequest) -> Batch:
+def _blob_batch(row: gcs_pb2.ReportSpilledRequest) -> Batch:
     objects = {
         each.object_id: Location(blob_key=row.key, offset=each.offset, size=each.size_bytes) for each in row.objects
     }
-    return Batch(row_id, row.job_id, row.node_id, row.key, objects)
+    return Batch(_row_of(row.key), row.job_id, row.node_id, row.key, objects)
 
 
 def _blob_row(batch: Batch) -> gcs_pb2.ReportSpilledRequest:
@@ -167,6 +167,15 @@ def _blob_row(batch: Batch) -> gcs_pb2.ReportSpilledRequest:
 def _copy_batch(row_id: str, node_id: bytes, object_ids: Iterable[bytes]) -> Batch:
     location = Location(node_id=node_id)
     return Batch(row_id, bytes.fromhex(row_id.partition("/")[0]), node_id, "", dict.fromkeys(object_ids, location))
+
+
+def _read_copies(row_id: str, value: bytes) -> tuple[Batch, int]:
+    """With the number of the row. Raises: ValueError, DecodeError."""
+    copies = gcs_pb2.ReportCopiesRequest.FromString(value)
+    _, node, number = row_id.split("/")
+    if copies.node_id.hex() != node:
+        raise ValueError("it is no ReportCopiesRequest of this node")
+    return _copy_batch(row_id, copies.node_id, copies.object_ids), int(number)
 
 
 def _copy_row(batch: Batch) -> gcs_pb2.ReportCopiesRequest:

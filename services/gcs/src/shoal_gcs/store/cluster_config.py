@@ -9,7 +9,7 @@ from __future__ import annotations
 import structlog
 
 from shoal_gcs.config import GcsConfig
-from shoal_gcs.store.rows import Rows
+from shoal_gcs.store.rows import Rows, message
 from shoal_proto.v1 import gcs_pb2
 
 ROW_ID = "cluster"
@@ -32,8 +32,8 @@ async def keep(rows: Rows, cluster: gcs_pb2.GetClusterResponse) -> None:
 
     Raises: MetadataStoreError, Unavailable.
     """
-    for row in await rows.load():
-        changed = changed_settings(gcs_pb2.GetClusterResponse.FromString(row.value), cluster)
+    for kept in await rows.load(message(gcs_pb2.GetClusterResponse, lambda _: ROW_ID)):
+        changed = changed_settings(kept, cluster)
         if not changed:
             return
         _log.warning("cluster_config_changed", settings=changed)

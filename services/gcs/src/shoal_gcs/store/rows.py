@@ -3,6 +3,9 @@
 Each write compares the revision of the write before, so a second GCS on the same store is noticed and never
 overwritten. A write whose outcome is unknown is looked for in the store before the next one, which else would take it
 for that of another GCS. While a row is being written, later versions of it wait, and only the newest is written next.
+
+What lies among the rows and cannot be read, damaged or put there by somebody else, is told and left as it is: one row
+costs what it was about, and not the cluster.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
+from google.protobuf.message import DecodeError, Message
 
 from shoal_common.errors import InvalidRequest, Unavailable
 from shoal_common.metadata import (
     MAX_VALUE_BYTES,
-    Entry,
     Fenced,
     MetadataStore,
     MetadataStoreError,
@@ -31,6 +35,11 @@ RETRY_AFTER_S = 1.0
 #: five times, and each try takes 5 s: so a store that is away for half a minute is waited for, and the client hears
 #: what was wrong before its own patience of a minute ends.
 TRIES_UNTIL_TOLD = 2
+#: So many of the rows that cannot be read are named.
+_NAMED = 5
+
+_Read = TypeVar("_Read")
+_Message = TypeVar("_Message", bound=Message)
 
 _log = structlog.get_logger()
 
@@ -57,13 +66,26 @@ class Rows:
         self._prefix = prefix
         self._background = background
         self._rows: dict[str, _Row] = {}
+        #: Ids of what was not read.
+        self.unreadable: frozenset[str] = frozenset()
 
-    async def load(self) -> list[Entry]:
-        """All rows, in no order that means anything, with the prefix cut off their keys."""
-        entries = await self._store.scan(self._prefix)
-        rows = [Entry(entry.key.removeprefix(self._prefix), entry.value, entry.revision) for entry in entries]
-        self._rows = {row.key: _Row(revision=row.revision) for row in rows}
-        return rows
+    async def load(self, read: Callable[[str, bytes], _Read]) -> list[_Read]:
+        """All rows, in no order that means anything. ``read`` makes them of id and value, and raises ``ValueError`` or
+        ``DecodeError`` for what is none."""
+        found: list[_Read] = []
+        problems: dict[str, str] = {}
+        for entry in await self._store.scan(self._prefix):
+            row_id = entry.key.removeprefix(self._prefix)
+            self._rows[row_id] = _Row(revision=entry.revision)
+            try:
+                found.append(read(row_id, entry.value))
+            except (ValueError, DecodeError) as error:
+                problems[row_id] = str(error)
+        if problems:
+            named = {self._prefix + row_id: problem for row_id, problem in sorted(problems.items())[:_NAMED]}
+            _log.error("rows_not_readable", rows=len(problems), left_as_they_are=named)
+        self.unreadable = frozenset(problems)
+        return found
 
     def put(self, row_id: str, value: bytes, committed: Callable[[], None] | None = None) -> asyncio.Future[None]:
         """Write a row. The future is done when this version or a newer one is in the store, and fails with
@@ -160,6 +182,18 @@ class Rows:
         row.revision = revision
         row.unconfirmed.clear()
         return found == value
+
+
+def message(kind: type[_Message], named: Callable[[_Message], str]) -> Callable[[str, bytes], _Message]:
+    """For `Rows.load`: rows are such messages, and ``named`` tells from one what its id has to be."""
+
+    def read(row_id: str, value: bytes) -> _Message:
+        row = kind.FromString(value)
+        if named(row) != row_id:
+            raise ValueError(f"it is no {kind.DESCRIPTOR.name} of this id")
+        return row
+
+    return read
 
 
 async def written(saves: Iterable[asyncio.Future[None]]) -> None:
