@@ -158,6 +158,35 @@ async def test_what_a_dead_job_has_spilled_is_deleted(cluster: Cluster, tmp_path
         assert await blobs_of(address) == sorted(kept)
 
 
+async def test_what_a_node_stored_before_it_knew_that_it_was_given_up_is_deleted(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with objectstore(tmp_path / "blobs") as address:
+        await cluster.restart_gcs(objectstore_addresses=(address,))
+        await cluster.join()
+        job, other = await cluster.start_job(), await cluster.start_job(driver_id=b"e" * 16)
+        dead, _ = await cluster.run(job)
+        living, _ = await cluster.run(other, max_restarts=1)
+        await cluster.nodes.UnregisterNode(pb.UnregisterNodeRequest(node_id=N1, reason="silent"))
+        await cluster.finish(job)
+        # By now whatever was there has been swept.
+        key = f"spill/{job.hex()}/{N1.hex()}/1"
+        kept = [f"checkpoint/{living.hex()}/1", f"spill/{other.hex()}/{N1.hex()}/1"]
+        async with aio_channel(address, TOKEN) as channel:
+            for late in (key, f"checkpoint/{dead.hex()}/1", f"checkpoint/{dead.hex()}/2", *kept):
+                await BlobClient(channel).put(late, [b"x"])
+        await cluster.objects.ReportSpilled(
+            pb.ReportSpilledRequest(
+                job_id=job, node_id=N1, key=key, objects=[pb.SpilledObject(object_id=b"o" * 20, size_bytes=1)]
+            )
+        )
+        await cluster.join(incarnation=2)
+        for gone in (f"spill/{job.hex()}/", f"checkpoint/{dead.hex()}/"):
+            await until_none(address, gone)
+        assert await blobs_of(address) == kept
+    assert not await cluster.store.keys(f"/shoal/{CLUSTER}/spill/")
+
+
 async def test_blobs_of_a_dead_job_are_deleted_when_the_objectstore_or_the_gcs_is_back(
     cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ class GcsApp:
             background=self._background,
             on_room=self._room_may_be_free,
             on_death=self._endings.node_died,
+            on_return=self._endings.node_returned,
         )
         self._actors = ActorManager(
             config,

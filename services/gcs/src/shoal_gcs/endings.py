@@ -29,6 +29,8 @@ from shoal_gcs.store.rows import written
 #: After a restart the raylets are told again of the jobs that ended at most this long ago, in seconds; longer than the
 #: clocks of two machines with a GCS are apart.
 END_JOB_AGAIN_S = 1_800
+#: A node may have been cut off for so long when it is found dead, by the clock of this GCS or of an earlier one.
+_UNNOTICED_MS = 60_000
 
 _log = structlog.get_logger()
 
@@ -77,6 +79,14 @@ class Endings:
             if not job.end_unix_ms and job.node_id == node_id:
                 saves += self._end_job(job.job_id)
         return saves
+
+    def node_returned(self, died_unix_ms: int) -> None:
+        """A node that was given up has ended all that it had, and joined anew. Cut off or stopped it could not know
+        what ended meanwhile, and may have gone on to store something for that."""
+        for job in self._job_table.all():
+            if job.end_unix_ms >= died_unix_ms - _UNNOTICED_MS:
+                self.job_unused(job.job_id)
+        self._background.spawn(self._blobs.sweep_checkpoints(self._actors.is_dead))
 
     # --- jobs ---
 

@@ -251,6 +251,10 @@ class ActorManager:
     def is_alive(self, actor_id: bytes) -> bool:
         return actor_id in self._table and self._table[actor_id].state is not ActorState.DEAD
 
+    def is_dead(self, actor_id: bytes) -> bool:
+        """False = it lives, or nothing is known of it."""
+        return actor_id in self._table and not self.is_alive(actor_id)
+
     def living_of_job(self, job_id: bytes) -> list[bytes]:
         return self._table.living_of_job(job_id)
 

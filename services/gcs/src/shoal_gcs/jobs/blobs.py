@@ -3,6 +3,7 @@ actor has stored is deleted here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -19,6 +20,7 @@ from shoal_gcs.nodes.table import NodeTable
 _POLICY = RetryPolicy(attempts=9, initial_s=1.0, maximum_s=120.0)
 #: Keys in one request to delete.
 _AT_ONCE = 1000
+_CHECKPOINTS = "checkpoint/"
 
 _log = structlog.get_logger()
 
@@ -61,17 +63,31 @@ class JobBlobs:
                 return False
         return True
 
+    async def sweep_checkpoints(self, is_dead: Callable[[bytes], bool]) -> None:
+        """Those of actors that have ended. Raises nothing, as ``sweep``."""
+        if not self._addresses:
+            return
+        async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
+            try:
+                found = await retrying(partial(BlobClient(channel).list, _CHECKPOINTS), _POLICY, on=(ServiceError,))
+            except ServiceError as error:
+                _log.error("checkpoints_not_swept", error=str(error))
+                return
+        for actor_id in {_first_part(blob.key, _CHECKPOINTS) for blob in found}:
+            if is_dead(actor_id):
+                await self.delete(f"{_CHECKPOINTS}{actor_id.hex()}/")
+
     async def _delete(self, blobs: BlobClient, prefix: str) -> int:
         """Raises: ServiceError."""
-        keys = [blob.key for blob in await blobs.list(prefix) if _node(blob.key, prefix) in self._nodes]
+        keys = [blob.key for blob in await blobs.list(prefix) if _first_part(blob.key, prefix) in self._nodes]
         deleted = 0
         for start in range(0, len(keys), _AT_ONCE):
             deleted += await blobs.delete(keys[start : start + _AT_ONCE])
         return deleted
 
 
-def _node(key: str, prefix: str) -> bytes:
-    """Who has spilled it; empty = nobody of ours."""
+def _first_part(key: str, prefix: str) -> bytes:
+    """The id that follows: of the node that has spilled, of the actor that was saved; empty = none of ours."""
     try:
         return bytes.fromhex(key.removeprefix(prefix).partition("/")[0])
     except ValueError:

@@ -39,9 +39,11 @@ class NodeManager:
         background: Background,
         on_room: Callable[[], None],
         on_death: Callable[[bytes, str, bool], list[asyncio.Future[None]]],
+        on_return: Callable[[int], None],
     ) -> None:
         """``on_room``: resources may have become free. ``on_death``: what the node held is lost, why, and whether it
-        was leaving on purpose; returns the writes that follow from it."""
+        was leaving on purpose; returns the writes that follow from it. ``on_return``: a node has joined anew that had
+        been dead since that Unix time, in milliseconds."""
         self._cluster_id = config.cluster_id
         self._table = table
         self._rows = rows
@@ -50,6 +52,7 @@ class NodeManager:
         self._background = background
         self._on_room = on_room
         self._on_death = on_death
+        self._on_return = on_return
         self._infos: dict[bytes, gcs_pb2.NodeInfo] = {}
         #: Of the list of nodes, apart from their resources; no other GCS has the same ones. Never 0.
         self.version = secrets.randbits(62) + 1
@@ -88,6 +91,8 @@ class NodeManager:
         actions = self._table.register(info.node_id, info.incarnation, info.raylet_address, self._now())
         saves = self._perform(actions)
         joined = any(isinstance(action, node_table.Joined) for action in actions)
+        before = self._infos.get(info.node_id)
+        died_unix_ms = before.end_unix_ms if before is not None else 0
         if joined:
             stored = gcs_pb2.NodeInfo()
             stored.CopyFrom(info)
@@ -98,6 +103,8 @@ class NodeManager:
             self._infos[info.node_id] = stored
             self.version += 1
             _log.info("node_joined", node_id=info.node_id.hex(), address=info.raylet_address)
+            if died_unix_ms:
+                self._on_return(died_unix_ms)
         await written([*saves, self._save(info.node_id)])
         if joined:
             self._on_room()
