@@ -57,8 +57,10 @@ class Machine:
         """The one line by which a command says why it does not do it."""
         result = self.shoal(*arguments, **environment)
         assert result.returncode == 1
-        assert len(result.stderr.splitlines()) == 1, result.stderr
-        return result.stderr
+        *waits, reason = result.stderr.splitlines()
+        # Where starting takes long, lines before it say what is waited for.
+        assert all(" is not up yet: " in line for line in waits), result.stderr
+        return reason
 
     def misspelt(self, *arguments: str) -> str:
         """The line below the usage that says what is wrong with the arguments."""
