@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos soak fuzz lint type proto proto-check docs docs-check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos soak fuzz lint type proto proto-check docs docs-check check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,7 +92,9 @@ demo-compose: $(STAMP) ## run the AutoML service on the deployment that `make up
 certs: ## make a trial authority and certificates for compose.tls.yaml in docker/certs
 	docker/make-certs
 
-ci: lint type proto-check docs-check test ## all that CI checks
+check: lint type proto-check docs-check ## what CI checks besides the tests
+
+ci: check test ## all that CI checks
 
 clean: ## remove the venv and all caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

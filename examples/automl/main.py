@@ -1,6 +1,6 @@
 """AutoML as a service: several clients ask at once which model is best on their data.
 
-    python examples/automl/main.py [--plot automl-scores.png] [--num-cpus N]
+    python examples/automl/main.py [--plot automl-scores.png] [--num-cpus N] [--data-sets NAME ...] [--models NAME ...]
 
 A ``Proxy`` actor takes the requests, a ``Trainer`` actor serves each of them, and their tasks share the workers.
 """
@@ -23,6 +23,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="AutoML as a service on Shoal")
     arguments.add_argument("--plot", type=Path, default=Path("automl-scores.png"), help="where to save the plot")
     arguments.add_argument("--num-cpus", type=int, help="CPUs of the cluster; all of this machine's by default")
+    arguments.add_argument("--data-sets", nargs="+", choices=data_sets(), metavar="NAME", help="only these of the four")
+    arguments.add_argument("--models", nargs="+", choices=models(), metavar="NAME", help="only these of the ten")
     options = arguments.parse_args()
 
     ray.init(num_cpus=options.num_cpus)
@@ -31,9 +33,11 @@ def main() -> None:
     ray.get(service.__ray_ready__.remote())
 
     client = Client()
-    requests = {title: client.submit(models(), features, labels) for title, (features, labels) in data_sets().items()}
+    candidates = {name: model for name, model in models().items() if name in (options.models or models())}
+    data = {title: both for title, both in data_sets().items() if title in (options.data_sets or data_sets())}
+    requests = {title: client.submit(candidates, features, labels) for title, (features, labels) in data.items()}
     request_ids = list(requests.values())
-    print(f"{len(requests)} requests, {len(models())} models each, on {ray.cluster_resources()['CPU']:.0f} CPUs")
+    print(f"{len(requests)} requests, {len(candidates)} models each, on {ray.cluster_resources()['CPU']:.0f} CPUs")
 
     bar = ProgressBar()
     results = [client.result(request_id) for request_id in request_ids]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 from support.clusters import ProcessCluster
 from support.drivers import Driver
-from support.loopback import own_network
+from support.loopback import CUT_S, own_network
 from support.servers import free_port
-
-#: Seconds; longer than the 15 s after which connections were given up before. All of ``CUT_BORNE_S`` takes a minute.
-CUT_S = float(os.environ.get("SHOAL_TEST_CUT_S", "20"))
 
 #: The driver is on one node. On the other one: an actor, a result, what the actor owns; and what runs during the cut.
 _ACROSS = """

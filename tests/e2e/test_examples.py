@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.examples import EXAMPLES, OUTPUTS, check_output
+from support.examples import AUTOML, EXAMPLES, OUTPUTS, check_automl, check_output
 from support.processes import PATIENCE_S, eventually
 
 ROOT = EXAMPLES.parent
@@ -81,12 +81,7 @@ def test_example(example: str, run: Run) -> None:
 
 
 def test_automl_service(run: Run) -> None:
-    output = run(EXAMPLES / "automl" / "main.py", "--plot", "scores.png", "--num-cpus", "2")
-    assert "200/200 fits, 4/4 requests done" in output
-    assert output.count("<- winner") == 4
-    plot = run.directory / "scores.png"
-    assert plot.read_bytes().startswith(b"\x89PNG")
-    plot.unlink()
+    check_automl(run(*AUTOML, "--num-cpus", "2"), run.directory)
     run.assert_nothing_left()
 
 

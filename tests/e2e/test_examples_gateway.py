@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.clusters import MIB, ProcessCluster
-from support.examples import EXAMPLES, OUTPUTS, check_output
+from support.examples import AUTOML, EXAMPLES, OUTPUTS, check_automl, check_output
 from support.processes import PATIENCE_S
 from support.servers import free_port
 
@@ -45,6 +45,4 @@ def test_example(example: str, environment: dict[str, str], tmp_path: Path) -> N
 
 
 def test_automl_service(environment: dict[str, str], tmp_path: Path) -> None:
-    output = run(environment, tmp_path, EXAMPLES / "automl" / "main.py", "--plot", "scores.png")
-    assert "200/200 fits, 4/4 requests done" in output
-    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+    check_automl(run(environment, tmp_path, *AUTOML), tmp_path)

@@ -19,8 +19,8 @@ from shoal.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 def cluster() -> Iterator[ProcessCluster]:
     """This process is a driver on the first of two nodes."""
     with ProcessCluster() as cluster:
-        cluster.add_node(cpus=2, resources={"first": 1}, labels={"disk": "slow"})
-        cluster.add_node(cpus=2, resources={"second": 1}, labels={"disk": "fast"})
+        for name, disk in (("first", "slow"), ("second", "fast")):
+            cluster.add_node(cpus=2, resources={name: 1}, labels={"disk": disk}, infeasible_grace_s=2)
         with cluster.connected():
             yield cluster
 

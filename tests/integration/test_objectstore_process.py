@@ -136,7 +136,6 @@ async def test_any_replica_serves_any_blob(secrets: Path, server: MinioServer, m
         assert (await one.ended())[0] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_replica_that_ends_in_mid_transfer_is_replaced_by_another(
     secrets: Path, server: MinioServer, minio: Minio, bucket: str, end: signal.Signals

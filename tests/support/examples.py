@@ -6,6 +6,13 @@ import re
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+#: The AutoML service, asked for what takes the least time; ``make demo`` asks for all that it can.
+AUTOML = (
+    EXAMPLES / "automl" / "main.py",
+    *("--data-sets", "wine", "iris"),
+    *("--models", "nearest neighbours", "linear discriminant", "support vectors", "decision tree"),
+    *("--plot", "scores.png"),
+)
 
 _BLACKBOARD = "Ada was here, Edsger was here, Grace was here"
 _TEAM = r"{} team: 4 bundles on \d node\(s\)\n{} team: the cells still add up to 30\n"
@@ -25,6 +32,15 @@ OUTPUTS = {
     "durable_bank.py": r"[\d,]+ transfers, 3 kills: 10,000 are in the accounts as before\n",
     "placement_group.py": _TEAM.format("first", "first") + _TEAM.format("second", "second"),
 }
+
+
+def check_automl(output: str, directory: Path) -> None:
+    """Both requests were served, each has a winner, and the plot is in ``directory``, which is removed."""
+    assert "40/40 fits, 2/2 requests done" in output
+    assert output.count("<- winner") == 2
+    plot = directory / "scores.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    plot.unlink()
 
 
 def check_output(example: str, output: str) -> None:

@@ -47,8 +47,9 @@ def start_gateway(cluster: ProcessCluster, grace_s: float, store_bytes: int = 25
 
 @pytest.fixture(scope="module")
 def outside() -> Iterator[Outside]:
+    """A gateway that keeps the session of a client that is cut off for longer than any test takes."""
     with ProcessCluster() as cluster:
-        yield start_gateway(cluster, 60.0)
+        yield start_gateway(cluster, 3600.0)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,11 @@ def _without(reason: str) -> None:
 
 def build_images() -> None:
     """All images, from this checkout; seconds when nothing has changed."""
-    _run(["make", "--file", "docker/local/Makefile", f"PYTHON={sys.executable}"], dict(os.environ), BUILD_TIMEOUT_S)
+    _run(
+        ["make", "--jobs", "--file", "docker/local/Makefile", f"PYTHON={sys.executable}"],
+        dict(os.environ),
+        BUILD_TIMEOUT_S,
+    )
 
 
 class Stack:
@@ -140,7 +144,7 @@ class Stack:
     def down(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
-    def drive_from_outside(self, *command: str | Path, timeout: float = PATIENCE_S, **environment: str) -> str:
+    def drive_from_outside(self, *command: str | Path, directory: Path = ROOT, **environment: str) -> str:
         """Runs a program of this machine, through the gateway; what it prints."""
         usual = {
             "SHOAL_ADDRESS": f"shoal://localhost:{self.gateway_port}",
@@ -149,11 +153,11 @@ class Stack:
         }
         if self.certificates:
             usual |= identity(self.certificates)
-        return _run([sys.executable, *map(str, command)], {**os.environ, **usual, **environment}, timeout)
+        return _run([sys.executable, *map(str, command)], {**os.environ, **usual, **environment}, PATIENCE_S, directory)
 
-    def drive(self, *command: str, timeout: float = PATIENCE_S) -> str:
+    def drive(self, *command: str) -> str:
         """Runs a program in a driver's container; what it prints."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "driver", *command, timeout=timeout)
+        return self.compose("run", "--rm", "--no-deps", "-T", "driver", *command, timeout=PATIENCE_S)
 
     @contextlib.contextmanager
     def driver(self, code: str) -> Iterator[Driver]:

@@ -414,7 +414,7 @@ def test_many_sessions_one_after_the_other():
     def f(i):
         return i
 
-    for i in range(3 if IS_RAY else 20):
+    for i in range(3 if IS_RAY else 8):
         ray.init(num_cpus=1, **QUIET)
         assert ray.get(f.remote(i)) == i
         ray.shutdown()

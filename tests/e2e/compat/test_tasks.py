@@ -549,17 +549,6 @@ def test_works_where_the_driver_works():
     assert ray.get(where.remote()) == os.getcwd()
 
 
-@better_than_ray
-@pytest.mark.slow
-def test_request_that_no_node_can_satisfy():
-    @ray.remote(num_cpus=1000)
-    def f():
-        pass
-
-    with pytest.raises(exceptions.TaskUnschedulableError, match="CPU"):
-        ray.get(f.remote(), timeout=60)
-
-
 # --- retries -------------------------------------------------------------------------------------------------
 
 
