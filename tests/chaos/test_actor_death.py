@@ -90,6 +90,21 @@ def test_calls_that_have_run_are_answered_although_the_next_one_kills_the_actor(
                 shoal.get(ref, timeout=PATIENCE_S)
 
 
+def test_coroutines_that_have_ended_are_answered_although_the_next_one_kills_the_actor():
+    @shoal.remote(num_cpus=0)
+    class Async:
+        async def live_until(self, last, number):
+            if number == last:
+                die("SIGKILL")
+            return number
+
+    victim = Async.remote()
+    refs = [victim.live_until.remote(300, number) for number in range(320)]
+    assert shoal.get(refs[:300], timeout=PATIENCE_S) == list(range(300))
+    with pytest.raises(exceptions.ActorDiedError):
+        shoal.get(refs[300], timeout=PATIENCE_S)
+
+
 def test_exception_in_a_thread_is_no_death():
     victim = Victim.remote()
     assert shoal.get(victim.fail_in_a_thread.remote()) == "lives"

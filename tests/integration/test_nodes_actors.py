@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from support.clusters import ProcessCluster, RayletProcess
+from support.processes import PATIENCE_S
 
 import shoal
 
@@ -29,6 +32,11 @@ class Counter:
     def add(self, amount: int = 1) -> int:
         self.count += amount
         return self.count
+
+    def add_or_die(self, last: int) -> int:
+        if self.count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.add()
 
     def node(self) -> str:
         return str(shoal.get_runtime_context().get_node_id())
@@ -89,6 +97,18 @@ def test_the_end_of_an_actor_elsewhere_is_told(nodes: tuple[RayletProcess, Rayle
     shoal.kill(counter)
     with pytest.raises(shoal.exceptions.ActorDiedError, match="kill"):
         shoal.get(counter.add.remote())
+
+
+def test_calls_that_have_run_elsewhere_are_answered_although_the_next_one_kills_the_actor(
+    nodes: tuple[RayletProcess, RayletProcess],
+) -> None:
+    """Replies that were held back are on that node: its raylet hands them on."""
+    counter = on("second")
+    refs = [counter.add_or_die.remote(300) for _ in range(320)]
+    assert shoal.get(refs[:300], timeout=PATIENCE_S) == list(range(1, 301))
+    for ref in refs[300:]:
+        with pytest.raises(shoal.exceptions.ActorDiedError):
+            shoal.get(ref, timeout=PATIENCE_S)
 
 
 def test_the_driver_is_told_which_nodes_there_are(nodes: tuple[RayletProcess, RayletProcess]) -> None:

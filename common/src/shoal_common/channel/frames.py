@@ -16,7 +16,7 @@ import msgspec
 
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -249,6 +249,19 @@ class FunctionData(Message, tag=25):
     request: int
     data: bytes
     error: str = ""
+
+
+class LastRepliesGet(Message, tag=95):
+    """Process -> raylet: what a worker of that node held back when it died, or when the connection to it was lost."""
+
+    worker_id: bytes
+
+
+class LastRepliesFound(Message, tag=96):
+    """Raylet -> process: for all of its callers, as in ``shoal._net.last_replies``; empty = there is nothing."""
+
+    worker_id: bytes
+    data: bytes
 
 
 class FlushLogs(Message, tag=26):
@@ -591,6 +604,8 @@ RayletMessage = (
     | ActorCreated
     | FunctionGet
     | FunctionData
+    | LastRepliesGet
+    | LastRepliesFound
     | FlushLogs
     | LogsFlushed
     | NodeFind

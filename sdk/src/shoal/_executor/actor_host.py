@@ -18,6 +18,7 @@ from shoal._executor.groups import Group, LoopGroup, ThreadGroup
 from shoal._executor.leaving import Leaving
 from shoal._executor.replies import error_reply
 from shoal._executor.run import Runner
+from shoal._net.last_replies import LastReplies
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import TaskPush, TaskReplies, TaskReply
 
@@ -70,8 +71,10 @@ class ActorHost:
         runner = self._runner
         limits = self._limits
         if self.is_async:
+            # A durable actor's answers are in its log.
+            last = None if self.durable else LastReplies.of(self._core.session_dir, self._core.worker_id)
             for name, limit in limits.items():
-                self._groups[name] = LoopGroup(name, limit, runner.run_coroutine, self._answer, self._leaving)
+                self._groups[name] = LoopGroup(name, limit, runner.run_coroutine, self._answer, self._leaving, last)
             default = self._groups[""]
             assert isinstance(default, LoopGroup)
             self.instance = default.call(lambda: cls(*args, **kwargs))

@@ -30,7 +30,7 @@ from shoal._executor.process_end import kill_descendants
 from shoal._executor.run import Runner
 from shoal._executor.time_limits import Stopped
 from shoal._net.connection import Connection
-from shoal._net.last_replies import LastReplies, path_of
+from shoal._net.last_replies import LastReplies
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
 from shoal._wire.peer_frames import PushTasks, Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
@@ -70,6 +70,8 @@ class Executor:
         self._first_reply_at = 0.0
         self._reply_bytes = 0
         self._last_replies: LastReplies | None = None
+        #: So many of them lie there.
+        self._saved = 0
         #: Functions and methods that have run here.
         self._known: set[str] = set()
         #: Threads of the user's code that wait for objects; whether they have waited for long, and the CPU is lent.
@@ -296,9 +298,9 @@ class Executor:
             if not self._replies:
                 return
             if self._last_replies is None:
-                with contextlib.suppress(OSError):  # the disk is full, for example
-                    self._last_replies = LastReplies(path_of(self._core.session_dir, self._core.worker_id))
+                self._last_replies = LastReplies.of(self._core.session_dir, self._core.worker_id)
             if self._last_replies is not None and self._last_replies.add(caller, reply):
+                self._saved += 1
                 return
         self.flush_replies()
 
@@ -319,7 +321,8 @@ class Executor:
             else:
                 self._send(replies)
                 if self._last_replies is not None:
-                    self._last_replies.clear()
+                    self._last_replies.sent(self._saved)
+                    self._saved = 0
 
     def _send(self, replies: dict[bytes, list[TaskReply]]) -> None:
         for caller, batch in replies.items():

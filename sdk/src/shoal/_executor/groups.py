@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shoal._executor.leaving import Leaving
+from shoal._net.last_replies import LastReplies
 from shoal._wire.peer_frames import TaskPush, TaskReply
 
 logger = logging.getLogger("shoal")
@@ -93,7 +94,9 @@ class LoopGroup(Group):
         run: Callable[[bytes, TaskPush, asyncio.Semaphore], Coroutine[Any, Any, TaskReply | None]],
         answer: Answer,
         leaving: Leaving,
+        last_replies: LastReplies | None = None,
     ) -> None:
+        """``last_replies``: where replies are left that are held back, of all groups of the actor."""
         self._run = run
         self._answer = answer
         self._leaving = leaving
@@ -105,6 +108,9 @@ class LoopGroup(Group):
         self._limited: dict[bytes, asyncio.Task[None]] = {}
         self._outgoing: dict[bytes, list[TaskReply]] = {}
         self._outgoing_lock = threading.Lock()
+        self._last_replies = last_replies
+        #: So many of ``_outgoing`` lie there.
+        self._saved = 0
         threading.Thread(target=self._run_loop, name=f"shoal-actor-{name}", daemon=True).start()
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -168,6 +174,11 @@ class LoopGroup(Group):
             if not self._outgoing:
                 self._loop.call_soon(self.flush)
             self._outgoing.setdefault(caller, []).append(reply)
+            # Before it is sent others may run, and end the process.
+            saved = self._last_replies is not None and self._last_replies.add(caller, reply)
+            self._saved += saved
+        if not saved and self._last_replies is not None:
+            self.flush()
 
     def flush(self) -> None:
         with self._outgoing_lock:
@@ -175,3 +186,6 @@ class LoopGroup(Group):
             # Under the lock, so that two threads that flush keep the order of the replies.
             for caller, replies in outgoing.items():
                 self._answer(caller, replies)
+            if self._saved and self._last_replies is not None:
+                self._last_replies.sent(self._saved)
+                self._saved = 0

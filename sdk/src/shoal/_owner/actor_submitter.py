@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import pickle
 import random
@@ -27,6 +28,7 @@ from shoal._values.task_error import error_of_dependent
 from shoal._values.text import check_text
 from shoal._wire.peer_frames import Argument, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
+from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
 from shoal_common.kinds import ExitKind
 from shoal_common.states import ActorState
@@ -42,6 +44,8 @@ UNKNOWN_S = 1.0
 #: One with which the connection was lost, whose end the GCS has not heard of in so many seconds, lives: also the end of
 #: its node would be known by then.
 LIVES_S = 10.0
+#: The raylet of a worker that is gone has answered by then, in seconds, unless it is gone, too.
+LAST_REPLIES_S = 2.0
 #: Asking the GCS for an actor that cannot be reached is repeated after so many seconds.
 RESOLVE_AGAIN_S = 0.2
 
@@ -60,6 +64,10 @@ class ActorSubmitter:
         self.dirty: set[ActorClient] = set()
         self._method_functions: dict[str, FunctionRecord] = {}
         self._rng = random.Random()
+        #: By worker: with which the connection has ended, and whose raylet is asked what it has left. The number tells
+        #: one time from the next.
+        self._lost: dict[bytes, tuple[int, ActorClient, WorkerAddress]] = {}
+        self._numbers = itertools.count(1)
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -105,6 +113,7 @@ class ActorSubmitter:
         for client in list(self._clients.values()):
             client.forget_all()
         self._by_worker.clear()
+        self._lost.clear()
         self.dirty.clear()
 
     def owns_living(self) -> bool:
@@ -244,8 +253,6 @@ class ActorSubmitter:
             else:
                 self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
             return
-        if actor.state in (ActorState.DEAD, ActorState.RESTARTING) and client.worker_id:
-            last_replies.remove(last_replies.path_of(self._process.session_dir, client.worker_id))
         if actor.state is ActorState.DEAD:
             self._forget_worker(client)
             client.on_dead(actor.version, death_error(actor))
@@ -292,12 +299,38 @@ class ActorSubmitter:
         if client.connection.authenticated:
             address = client.connection.peer_address
             client.on_disconnected()
-            self._take_last_replies(client, worker_id)
-            self.resolve(client)
-            self._look_whether_it_lives(client, address)
+            self._ask_for_last_replies(client, address)
         else:
             client.on_unconnected()
             self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
+
+    def _ask_for_last_replies(self, client: ActorClient, address: WorkerAddress) -> None:
+        """Calls that have run although their replies were not sent any more: their fate is known. Before the GCS says
+        what became of the actor, as the others fail then. Caller holds the lock."""
+        number = next(self._numbers)
+        self._lost[address.worker_id] = number, client, address
+        self._process.raylets.send(address.node_id, frames.LastRepliesGet(address.worker_id))
+
+        def give_up() -> None:
+            with self._process.lock:
+                if not self._process.closed and self._lost.get(address.worker_id, (0,))[0] == number:
+                    self.on_last_replies(frames.LastRepliesFound(address.worker_id, b""))
+
+        self._process.reactor.call_later(LAST_REPLIES_S, give_up)
+
+    def on_last_replies(self, message: frames.LastRepliesFound) -> None:
+        """Caller holds the lock."""
+        lost = self._lost.pop(message.worker_id, None)
+        if lost is None:
+            return  # it took too long
+        _, client, address = lost
+        replies = last_replies.for_caller(message.data, self._process.worker_id)
+        for reply in replies:
+            reply.borrowed = None  # it holds nothing any more
+        self._take(client, message.worker_id, replies)
+        self.resolve(client)
+        if client.state == RESOLVING:
+            self._look_whether_it_lives(client, address)
 
     def _look_whether_it_lives(self, client: ActorClient, address: WorkerAddress) -> None:
         """Its connection has ended, and perhaps nothing but that, of which the GCS hears nothing: who answers under its
@@ -383,13 +416,6 @@ class ActorSubmitter:
         self._take(client, worker_id, replies)
         if client.queue:
             client.flush(time.monotonic())
-
-    def _take_last_replies(self, client: ActorClient, worker_id: bytes) -> None:
-        """Calls that have run although their replies were not sent any more: their fate is known."""
-        replies = last_replies.read(last_replies.path_of(self._process.session_dir, worker_id), self._process.worker_id)
-        for reply in replies:
-            reply.borrowed = None  # it holds nothing any more
-        self._take(client, worker_id, replies)
 
     def _take(self, client: ActorClient, worker_id: bytes, replies: list[TaskReply]) -> None:
         for reply in replies:

@@ -128,6 +128,7 @@ class CoreWorker(Process):
             frames.OwnerFound: lambda _, message: explaining.on_answer(message.request, message.owner),
             frames.Explained: lambda _, message: explaining.on_answer(message.request, message),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
+            frames.LastRepliesFound: lambda _, message: self.actors.on_last_replies(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
             frames.CheckpointDone: lambda _, message: questions.on_answer(message),
         }

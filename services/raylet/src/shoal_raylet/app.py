@@ -63,6 +63,7 @@ from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
+from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
 from shoal_raylet.workers.output import Batch, WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
@@ -175,6 +176,7 @@ class RayletApp:
             output=self._output,
             store=self._store,
             functions=self._functions,
+            last_replies=LastReplies(os.fspath(config.session_dir)),
             reports=GcsReports(gcs, node_id),
             monitor=self._monitor,
             directory=self._directory,

@@ -50,6 +50,7 @@ from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
+from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
 from shoal_raylet.workers.output import WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
@@ -76,6 +77,7 @@ class Node:
     output: WorkerOutput
     store: ObjectStore
     functions: FunctionCache
+    last_replies: LastReplies
     reports: GcsReports
     monitor: MemoryMonitor
     directory: NodeDirectory
@@ -101,6 +103,7 @@ class Node:
             frames.ExitIntent: self._exit_intent,
             frames.ActorCreated: self._actor_created,
             frames.FunctionGet: self._function_get,
+            frames.LastRepliesGet: self._last_replies_get,
             frames.FlushLogs: self._flush_logs,
             frames.NodeFind: self._node_find,
             frames.Explain: self._explain,
@@ -136,6 +139,7 @@ class Node:
             if worker_id not in self.peers:
                 self.processes.kill(worker_id)
         await self.processes.wait_until_gone(grace_s)
+        self.last_replies.stop()
         await self._background.stop()
 
     # --- processes that connect (peers) ---
@@ -221,6 +225,10 @@ class Node:
             text = f"function {message.function_id.hex()} cannot be fetched from the GCS: {error}"
             reply = frames.FunctionData(message.request, b"", text)
         connection.send(reply)
+
+    def _last_replies_get(self, connection: Connection, message: frames.LastRepliesGet) -> None:
+        data = self.last_replies.of(message.worker_id)
+        connection.send(frames.LastRepliesFound(message.worker_id, data))
 
     def _flush_logs(self, connection: Connection, message: frames.FlushLogs) -> None:
         self._background.spawn(self._flush(connection, message.request))
@@ -365,6 +373,7 @@ class Node:
         else:
             self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail, reason.shared_blame))
             self.actors.worker_lost(worker_id)
+            self.last_replies.worker_ended(worker_id)
             if worker.job_id:
                 self.reports.worker_died(worker, reason)
         self._schedule()
