@@ -13,7 +13,6 @@ print(shoal.get([square.remote(i) for i in range(4)]))
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -44,6 +43,7 @@ from shoal._core.public_ids import (
     UniqueID,
     WorkerID,
 )
+from shoal._not_implemented import missing
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
 from shoal._version import __version__ as __version__
@@ -104,6 +104,11 @@ ObjectID = ObjectRef
 T = TypeVar("T")
 
 _NOT_THERE = {
+    "ClientBuilder": 'shoal.init("shoal://host:10001")',
+    "DynamicObjectRefGenerator": "return a list, or give num_returns=<number of values>",
+    "LoggingConfig": "init(logging_level=..., logging_format=...)",
+    "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
+    "client": 'shoal.init("shoal://host:10001")',
     "cancel": "end an actor with shoal.kill(), and let a long task look now and then whether it should go on",
     "ObjectRefGenerator": "return a list, or give num_returns=<number of values>",
     "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
@@ -113,12 +118,7 @@ _NOT_THERE = {
 if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
 
     def __getattr__(name: str) -> Any:
-        """Names of Ray that are missing say so; ``hasattr`` finds none of them."""
-        hint = f": it is not implemented by Shoal. Instead: {_NOT_THERE[name]}" if name in _NOT_THERE else ""
-        if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            # ``from shoal import ...``, which would make an error of its own of an AttributeError.
-            raise ImportError(f"cannot import name '{name}' from 'shoal'{hint}", name="shoal")
-        raise AttributeError(f"module 'shoal' has no attribute '{name}'{hint}")
+        raise missing(__name__, name, _NOT_THERE)
 
 
 def remote(*args: Any, **kwargs: Any) -> Any:

@@ -24,6 +24,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from shoal._core.public_ids import ActorID as ActorID
+from shoal._core.public_ids import TaskID as TaskID
+from shoal._core.public_ids import WorkerID as WorkerID
 from shoal._values.task_error import ShoalError as ShoalError
 from shoal._values.task_error import TaskError as TaskError
 from shoal._values.task_error import UnserializableException as UnserializableException
@@ -545,3 +548,8 @@ RayChannelError = ChannelError
 RayChannelTimeoutError = ChannelTimeoutError
 RayCgraphCapacityExceeded = CompiledGraphCapacityExceeded
 RayDirectTransportError = DirectTransportError
+
+#: Every error here, for ``except tuple(RAY_EXCEPTION_TYPES)``.
+RAY_EXCEPTION_TYPES: list[type[ShoalError]] = list(
+    dict.fromkeys(each for each in globals().values() if isinstance(each, type) and issubclass(each, ShoalError))
+)

@@ -10,7 +10,7 @@ from shoal._core.public_ids import ActorID, JobID, NodeID, PlacementGroupID, Tas
 from shoal_common.placement.strategy import Strategy
 
 #: Of accelerators, under the names of their resources. Only GPUs are handed out.
-_FAMILIES = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN")
+_FAMILIES = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN", "FURIOSA", "MBLT", "TTNPU")
 
 
 class RuntimeContext:
@@ -129,7 +129,12 @@ class RuntimeContext:
         return dict(_context.process.resources)
 
     def is_canceled(self) -> bool:
-        """Whether the running actor call was cancelled; tasks cannot be cancelled yet."""
+        """Whether the running task or actor call was cancelled. Nothing can be cancelled yet, so it was not.
+
+        Raises: RuntimeError in a driver.
+        """
+        if _current.current().role != "worker":
+            raise RuntimeError("is_canceled() can only be called in a task or actor: a driver is not cancelled.")
         return False
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
@@ -166,13 +171,13 @@ class RuntimeContext:
         return "{}"
 
     def get(self) -> dict[str, Any]:
-        """The main ids as a dictionary of the ones that apply."""
-        values = {
-            "job_id": self.get_job_id(),
-            "node_id": self.get_node_id(),
+        """The main ids and the namespace as a dictionary of the ones that apply."""
+        values: dict[str, Any] = {
+            "job_id": self.job_id,
+            "node_id": self.node_id,
             "namespace": self.namespace,
-            "task_id": self.get_task_id(),
-            "actor_id": self.get_actor_id(),
+            "task_id": self.task_id,
+            "actor_id": self.actor_id,
         }
         return {name: value for name, value in values.items() if value is not None}
 

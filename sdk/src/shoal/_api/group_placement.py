@@ -11,6 +11,7 @@ from shoal._api.options import ActorOptions, TaskOptions
 from shoal._api.placement_groups import (
     PlacementGroup,
     PlacementGroupSchedulingStrategy,
+    check_placement_group_index,
     get_current_placement_group,
 )
 from shoal_common.placement.strategy import Strategy
@@ -39,15 +40,12 @@ def _in_group(
     options: TaskOptions | ActorOptions, name: str, needed: Mapping[str, float], at_first: Mapping[str, float]
 ) -> str:
     group, index, captures = _group_of(options)
-    if group is None or group.is_empty:
-        if index != -1:
-            raise ValueError("If placement group is not set, the value of placement_group_bundle_index must be -1.")
+    if group is None:
+        group = PlacementGroup.empty()
+    check_placement_group_index(group, index)
+    if group.is_empty:
         return options.strategy()
     bundles = group.bundle_specs
-    if not -1 <= index < len(bundles):
-        raise ValueError(
-            f"placement group bundle index {index} is invalid. Valid placement group indexes: 0-{len(bundles) - 1}"
-        )
     if not _fits_one(needed, bundles):
         raise ValueError(
             f"Cannot schedule {name} with the placement group because the resource request {dict(needed)} cannot fit "

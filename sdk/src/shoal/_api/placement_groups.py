@@ -26,7 +26,7 @@ from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.states import GroupState, PlacementStrategy
 
-_STRATEGIES = tuple(strategy.name for strategy in PlacementStrategy)
+STRATEGIES = frozenset(strategy.name for strategy in PlacementStrategy)
 #: One question about a group is held back for so long, in seconds.
 _POLL_S = 30.0
 _EXAMPLE = 'Bundles must be a non-empty list of resource dictionaries. For example: `[{"CPU": 1.0}, {"GPU": 1.0}]`.'
@@ -140,12 +140,8 @@ def placement_group(
     """
     if isinstance(bundles, list):
         bundles = [plain_amounts(bundle) for bundle in bundles]
-    _check_bundles(bundles)
+    validate_placement_group(bundles, strategy, lifetime, bundle_label_selector)
     selectors = _selectors(bundles, bundle_label_selector)
-    if strategy not in _STRATEGIES:
-        raise ValueError(f"Invalid placement group strategy {strategy}. Supported strategies are: {_STRATEGIES}.")
-    if lifetime not in (None, "detached"):
-        raise ValueError(f"Placement group `lifetime` argument must be either `None` or 'detached'. Got {lifetime}.")
     if not isinstance(name, str):
         raise TypeError(f"The name of a placement group must be a str, not {type(name).__name__}.")
     check_text("the name of a placement group", name)
@@ -171,6 +167,34 @@ def placement_group(
     except exceptions.RpcError as error:
         raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.message}") from error
     return PlacementGroup(PlacementGroupID(group_id), _bundles(spec.bundles))
+
+
+def validate_placement_group(
+    bundles: list[dict[str, float]],
+    strategy: str = "PACK",
+    lifetime: str | None = None,
+    bundle_label_selector: list[dict[str, str]] | None = None,
+) -> None:
+    """Raises: ValueError for what ``placement_group`` does not take."""
+    _check_bundles(bundles)
+    _selectors(bundles, bundle_label_selector)
+    if strategy not in STRATEGIES:
+        supported = ", ".join(sorted(STRATEGIES))
+        raise ValueError(f"Invalid placement group strategy {strategy}. Supported strategies are: {supported}.")
+    if lifetime not in (None, "detached"):
+        raise ValueError(f"Placement group `lifetime` argument must be either `None` or 'detached'. Got {lifetime}.")
+
+
+def check_placement_group_index(placement_group: PlacementGroup, bundle_index: int) -> None:
+    """Raises: ValueError for a bundle that the group does not have; without a group only -1 (any) is one."""
+    if placement_group.is_empty:
+        if bundle_index != -1:
+            raise ValueError("If placement group is not set, the value of placement_group_bundle_index must be -1.")
+    elif not -1 <= bundle_index < placement_group.bundle_count:
+        raise ValueError(
+            f"placement group bundle index {bundle_index} is invalid. Valid placement group indexes: "
+            f"0-{placement_group.bundle_count - 1}"
+        )
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shoal_common import ids
+from shoal._core.public_ids import NodeID
 from shoal_common.placement.labels import LabelRule, Selector, check_key, check_value
 
 
@@ -22,10 +22,10 @@ class NodeAffinitySchedulingStrategy:
         self.node_id: str = node_id if isinstance(node_id, str) else node_id.hex()
         self.soft = soft
         try:
-            raw = bytes.fromhex(self.node_id)
+            known = not NodeID.from_hex(self.node_id).is_nil()
         except ValueError:
-            raw = b""
-        if len(raw) != ids.NODE_LENGTH or not any(raw):
+            known = False
+        if not known:
             raise ValueError(
                 f"Invalid node_id '{self.node_id}'. Node ID must be a valid hex string. To get a list of all nodes and "
                 "their IDs in your cluster, use shoal.nodes()."

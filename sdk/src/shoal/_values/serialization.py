@@ -38,12 +38,18 @@ APART_BYTES = 32 * 1024
 loads = pickle.loads
 
 
-_custom: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
+#: Registered reducers: as ``__reduce__``, for instances of exactly that class.
+_custom: dict[type, Callable[[Any], Any]] = {}
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
     """Pickle instances of exactly ``cls`` as ``deserializer(serializer(instance))``."""
-    _custom[cls] = (serializer, deserializer)
+    register_reducer(cls, lambda instance: (deserializer, (serializer(instance),)))
+
+
+def register_reducer(cls: type, reducer: Callable[[Any], Any]) -> None:
+    """Pickle instances of exactly ``cls`` as ``reducer(instance)`` says, which is as ``__reduce__``."""
+    _custom[cls] = reducer
 
 
 def deregister_serializer(cls: type) -> None:
@@ -64,8 +70,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _ref_pickling.reduce(obj)
         custom = _custom.get(kind)
         if custom is not None:
-            serializer, deserializer = custom
-            return deserializer, (serializer(obj),)
+            return custom(obj)
         return super().reducer_override(obj)
 
 

@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from shoal._api.cluster import list_named_actors
+from shoal._not_implemented import missing
 from shoal._values.serialization import deregister_serializer, register_serializer
+from shoal.util import accelerators as accelerators
 from shoal.util import scheduling_strategies as scheduling_strategies
 from shoal.util.actor_pool import ActorPool
 from shoal.util.check_serialize import inspect_serializability
 from shoal.util.completion import as_completed, map_unordered
-from shoal.util.node_address import get_node_ip_address
+from shoal.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
+from shoal.util.node_address import get_node_instance_id, get_node_ip_address
 from shoal.util.placement_group import (
     get_current_placement_group,
     get_placement_group,
@@ -22,16 +27,35 @@ from shoal.util.placement_group import (
 
 __all__ = [
     "ActorPool",
+    "accelerators",
     "as_completed",
     "deregister_serializer",
+    "disable_log_once_globally",
+    "enable_periodic_logging",
     "get_current_placement_group",
+    "get_node_instance_id",
     "get_node_ip_address",
     "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
+    "log_once",
     "map_unordered",
     "placement_group",
     "placement_group_table",
     "register_serializer",
     "remove_placement_group",
 ]
+
+_NOT_THERE = {
+    "connect": 'shoal.init("shoal://host:10001")',
+    "disconnect": "shoal.shutdown()",
+    "iter": "shoal.util.as_completed() and map_unordered() go over results as they come",
+    "pdb": "call the function itself, without .remote(), under the debugger",
+    "ray_debugpy": "call the function itself, without .remote(), under the debugger",
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name, _NOT_THERE)

@@ -1,7 +1,8 @@
-"""The address under which other machines reach this one."""
+"""What this machine is called: its address, and its name at the cloud provider."""
 
 from __future__ import annotations
 
+import os
 import socket
 
 from shoal import _current
@@ -23,3 +24,9 @@ def get_node_ip_address(address: str | None = None) -> str:
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
+
+
+def get_node_instance_id() -> str:
+    """What the environment variable ``SHOAL_CLOUD_INSTANCE_ID`` of this process says, which whoever starts nodes on a
+    cloud's machines may set; "" where nobody has."""
+    return os.environ.get("SHOAL_CLOUD_INSTANCE_ID", "")

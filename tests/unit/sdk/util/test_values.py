@@ -14,8 +14,10 @@ import pytest
 
 from shoal import util
 from shoal._api.options import TaskOptions
+from shoal._values import serialization
 from shoal.job_config import JobConfig
 from shoal.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from shoal.util.serialization import StandaloneSerializationContext
 
 NODE = "ab" * 16
 
@@ -32,7 +34,7 @@ def test_node_affinity_takes_an_id_as_bytes() -> None:
     assert NodeAffinitySchedulingStrategy(bytes.fromhex(NODE), False).node_id == NODE
 
 
-@pytest.mark.parametrize("node_id", ["", "nonsense", "abc", "ab" * 15, "ab" * 17, "00" * 16])
+@pytest.mark.parametrize("node_id", ["", "nonsense", "abc", "ab" * 15, "ab" * 17, "ff" * 16])
 def test_node_affinity_refuses_what_is_no_node(node_id: str) -> None:
     with pytest.raises(ValueError, match=r"Invalid node_id .*shoal\.nodes"):
         NodeAffinitySchedulingStrategy(node_id, soft=False)
@@ -138,3 +140,62 @@ def test_address_of_this_machine() -> None:
 def test_import_stays_light() -> None:
     code = "import shoal, sys; print([name for name in ('grpc', 'numpy', 'multiprocessing') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# -- how instances are sent ------------------------------------------------------------------------------------------
+
+
+class Guarded:
+    """Cannot be pickled by itself."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.lock = threading.Lock()
+
+
+def value_after_a_journey(guarded: Guarded) -> int:
+    arrived: Guarded = serialization.loads(serialization.dumps(guarded))
+    return arrived.value
+
+
+def test_a_context_registers_what_register_serializer_does() -> None:
+    context = StandaloneSerializationContext()
+    context._register_cloudpickle_serializer(Guarded, lambda guarded: guarded.value, Guarded)
+    try:
+        assert value_after_a_journey(Guarded(7)) == 7
+    finally:
+        context._unregister_cloudpickle_reducer(Guarded)
+    with pytest.raises(TypeError, match="lock"):
+        value_after_a_journey(Guarded(7))
+
+
+def test_a_context_registers_reducers_with_a_state() -> None:
+    context = StandaloneSerializationContext()
+
+    def reduce(guarded: Guarded) -> tuple[Any, ...]:
+        return Guarded, (0,), {"value": guarded.value}
+
+    context._register_cloudpickle_reducer(Guarded, reduce)
+    try:
+        assert value_after_a_journey(Guarded(7)) == 7
+    finally:
+        util.deregister_serializer(Guarded)
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_instance_of_a_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert util.get_node_instance_id() == ""
+    monkeypatch.setenv("SHOAL_CLOUD_INSTANCE_ID", "i-0abc")
+    assert util.get_node_instance_id() == "i-0abc"
+
+
+def test_accelerators_are_types_that_options_take() -> None:
+    assert (util.accelerators.NVIDIA_TESLA_V100, util.accelerators.NVIDIA_H100) == ("V100", "H100")
+    assert util.accelerators.NVIDIA_TESLA_A100 == util.accelerators.NVIDIA_A100 == "A100"
+    names = [name for name in dir(util.accelerators) if name[0].isupper()]
+    assert len(names) > 50
+    for name in names:
+        value = getattr(util.accelerators, name)
+        assert TaskOptions.from_kwargs({"accelerator_type": value}).accelerator_type == value
