@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 
@@ -45,6 +46,35 @@ def test_that_task_alone_fails_and_says_why():
         shoal.get(refs[10], timeout=PATIENCE_S)
     assert "Task use was killed: it used 0." in str(caught.value)
     assert f"asked for 0.10 GiB (memory={100 * MIB}, enforce_memory=True)" in str(caught.value)
+
+
+@pytest.mark.parametrize("mib", [10, 300], ids=["within", "beyond"])
+def test_what_its_subprocesses_use_counts_and_what_a_fork_shares_counts_once(mib):
+    @shoal.remote(memory=200 * MIB, enforce_memory=True)
+    def fork():
+        kept = np.ones(120 * MIB, np.uint8)
+        context = multiprocessing.get_context("fork")
+        begun, end = context.Event(), context.Event()
+
+        def grow():
+            grown = np.ones(mib * MIB, np.uint8)
+            begun.set()
+            end.wait(PATIENCE_S)
+            return grown
+
+        child = context.Process(target=grow)
+        child.start()
+        begun.wait()
+        time.sleep(0.3)  # six looks of the monitor
+        end.set()
+        child.join()
+        return len(kept) // MIB, child.exitcode
+
+    if mib == 10:
+        assert shoal.get(fork.remote(), timeout=PATIENCE_S) == (120, 0)
+    else:
+        with pytest.raises(exceptions.OutOfMemoryError, match="Task fork was killed"):
+            shoal.get(fork.remote(), timeout=PATIENCE_S)
 
 
 def test_it_is_not_run_again(tmp_path):

@@ -9,8 +9,13 @@ from collections.abc import Callable
 import structlog
 
 from shoal_raylet.leases.memory_policy import Victim, WorkerMemory, choose_victim, over_limit
-from shoal_raylet.leases.worker_pool import WorkerPool, WorkerState
-from shoal_raylet.workers.node_memory import largest_processes, read_node_memory, read_private_bytes
+from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
+from shoal_raylet.workers.node_memory import (
+    largest_processes,
+    read_family_bytes,
+    read_node_memory,
+    read_private_bytes,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -83,17 +88,24 @@ class MemoryMonitor:
     def _workers(self, *, limited: bool) -> list[WorkerMemory]:
         """``limited``: only those at work that have a limit."""
         return [
-            WorkerMemory(
-                worker.worker_id,
-                worker.job_id,
-                read_private_bytes(worker.pid),
-                self._baselines.get(worker.worker_id, 0),
-                worker.since,
-                worker.retriable,
-                worker.memory_limit,
-            )
+            self._memory_of(worker, limited)
             for worker in self._pool.workers.values()
             if worker.pid
             and worker.state is not WorkerState.ENDING
             and (not limited or (worker.memory_limit and worker.state in _IN_USE))
         ]
+
+    def _memory_of(self, worker: Worker, limited: bool) -> WorkerMemory:
+        baseline = self._baselines.get(worker.worker_id, 0)
+        return WorkerMemory(
+            worker.worker_id,
+            worker.job_id,
+            # A limit is for all that the task does, also by processes that it starts.
+            read_family_bytes(worker.pid, baseline + worker.memory_limit)
+            if limited
+            else read_private_bytes(worker.pid),
+            baseline,
+            worker.since,
+            worker.retriable,
+            worker.memory_limit,
+        )

@@ -8,6 +8,7 @@ from heapq import nlargest
 from pathlib import Path
 
 from shoal_raylet.leases.memory_policy import NodeMemory, ProcessMemory
+from shoal_raylet.workers.process_tree import descendants
 
 #: How the titles of workers begin.
 WORKER_TITLE = "shoal::"
@@ -23,21 +24,45 @@ def read_node_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/c
     return max(machine, cgroup, key=lambda memory: memory.used / memory.limit)
 
 
-def read_private_bytes(pid: int) -> int:
+def read_private_bytes(pid: int, proc: Path = Path("/proc")) -> int:
     """Memory of a process that is not shared with others; 0 when it has ended.
 
     From ``statm``, resident less file-backed and shared pages: the arena is everybody's.
     """
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        fields = (proc / str(pid) / "statm").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return (int(fields[1]) - int(fields[2])) * _PAGE
 
 
+def read_family_bytes(pid: int, suspicious: int, proc: Path = Path("/proc")) -> int:
+    """Memory of a process and of all that it has started, not shared with others.
+
+    Looked at closely only above ``suspicious`` bytes, as that takes the kernel long: what a fork shares with its parent
+    counts for both at first, and once then.
+    """
+    family = [pid, *descendants(pid, proc)]
+    used = sum(read_private_bytes(each, proc) for each in family)
+    if len(family) == 1 or used <= suspicious:
+        return used
+    return sum(_proportional_bytes(each, proc) for each in family)
+
+
+def _proportional_bytes(pid: int, proc: Path) -> int:
+    """Anonymous memory, each page divided by how many have it; 0 when it has ended."""
+    try:
+        text = (proc / str(pid) / "smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss_Anon:"))
+
+
 def largest_processes(count: int, proc: Path = Path("/proc")) -> list[ProcessMemory]:
     """Those of the machine that use most memory of their own, as far as they can be seen."""
-    sizes = {int(entry.name): read_private_bytes(int(entry.name)) for entry in proc.iterdir() if entry.name.isdigit()}
+    sizes = {
+        int(entry.name): read_private_bytes(int(entry.name), proc) for entry in proc.iterdir() if entry.name.isdigit()
+    }
     return [ProcessMemory(pid, _name(proc, pid), sizes[pid]) for pid in nlargest(count, sizes, key=sizes.__getitem__)]
 
 

@@ -13,6 +13,8 @@ import os
 import signal
 from pathlib import Path
 
+from shoal_raylet.workers.process_tree import children
+
 _MARK_VARIABLE = "SHOAL_NODE_PID"
 
 
@@ -32,7 +34,7 @@ class OrphanReaper:
     def kill_and_reap(self, known: set[int]) -> int:
         """SIGKILL our orphans, reap those that are dead; how many were found. ``known`` children are left alone."""
         found = 0
-        for pid in _children():
+        for pid in children("self"):
             if pid in known or pid in self.sessions or not self._is_ours(pid):
                 continue
             found += 1
@@ -52,13 +54,3 @@ class OrphanReaper:
                 return True
             return self._mark in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
         return False
-
-
-def _children() -> list[int]:
-    """Direct children of this process, whichever thread they hang on."""
-    pids: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        # A thread may end between the two reads.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            pids += map(int, (task / "children").read_text().split())
-    return pids
