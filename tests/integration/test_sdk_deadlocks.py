@@ -9,7 +9,7 @@ import pytest
 
 import shoal
 from shoal.cluster_utils import Cluster
-from shoal.exceptions import DeadlockError
+from shoal.exceptions import ActorDiedError, DeadlockError
 from tests.support.actors import Gate
 
 
@@ -96,6 +96,31 @@ def test_a_task_in_the_middle() -> None:
 def test_an_argument_in_the_middle() -> None:
     first, _ = ring(2)
     assert any("hand_on needs as an argument" in each for each in deadlock(first.ask_for_argument.remote()).cycle)
+
+
+@shoal.remote(num_cpus=0)
+class Asked:
+    """Its constructor asks another one, whose constructor asks it, or itself."""
+
+    def __init__(self, other: Any) -> None:
+        if other is None:
+            this = shoal.get_runtime_context().current_actor
+            other = Asked.options(resources={"second": 0.1}).remote(this)
+        elif other == "itself":
+            other = shoal.get_runtime_context().current_actor
+        shoal.get(other.answer.remote())
+
+    def answer(self) -> str:
+        return "answered"
+
+
+@pytest.mark.parametrize("other", ["itself", None], ids=["itself", "another"])
+def test_constructors_that_wait_for_each_other(other: Any) -> None:
+    asked = Asked.options(resources={"first": 0.1}).remote(other)
+    with pytest.raises(ActorDiedError) as caught:
+        shoal.get(asked.answer.remote())
+    assert "DeadlockError" in str(caught.value)
+    assert "Asked.answer waits for its actor, which begins with Asked.__init__" in str(caught.value)
 
 
 def test_threads_that_are_all_in_the_circle() -> None:

@@ -97,6 +97,11 @@ def object_of_task(task_id: bytes, index: int) -> ObjectID:
     return ObjectID(task_id + index.to_bytes(4, "big"))
 
 
+def task_of_creation(actor_id: bytes) -> TaskID:
+    """What an actor's constructor runs as, in each of its processes."""
+    return TaskID(actor_id + b"\xff" * (TASK_LENGTH - ACTOR_LENGTH))
+
+
 def new_function_id(job_id: bytes) -> bytes:
     return job_id + os.urandom(FUNCTION_LENGTH - JOB_LENGTH)
 

@@ -303,18 +303,22 @@ class CollectGarbage(Message, tag=31):
 
 
 class Explain(Message, tag=33):
-    """Process -> raylet: what does this wait for here? One of the two is given."""
+    """Process -> raylet: what does this wait for here? One of the three is given."""
 
     request: int
-    #: Leases of this process; -1 = it is asked for an object.
+    #: Leases of this process; -1 = it is asked for something else.
     class_key: int = -1
     object_id: bytes = b""
+    #: Of an actor that is being created.
+    actor_id: bytes = b""
 
 
 class Explained(Message, tag=34):
     request: int
     #: For humans.
     text: str
+    #: Where the actor's constructor runs; None: nowhere yet.
+    worker: WorkerAddress | None = None
 
 
 class OwnerFind(Message, tag=35):

@@ -99,7 +99,7 @@ def following(question: Question, report: WaitReport) -> list[Question]:
     next_ones = [Question.of(ref) for ref in report.objects]
     next_ones += [Question(question.worker_id, task_id=task_id) for task_id in report.behind]
     if question.object_id and report.at is not None:
-        next_ones.append(Question(report.at.worker_id, task_id=report.task_id))
+        next_ones.append(Question(report.at.worker_id, task_id=report.constructor or report.task_id))
     return next_ones
 
 
@@ -184,5 +184,7 @@ def told(reports: Reports, members: list[Question]) -> tuple[str, ...]:
             named.append((f"{report.name} (pid {report.pid})", verb))
         elif report.state == ARGUMENTS:
             named.append((report.name, "needs as an argument"))
+        elif report.constructor:
+            named.append((report.name, "waits for its actor, which begins with"))
     following_ones = [*named[1:], named[0]]
     return tuple(f"{name} {verb} {after}" for (name, verb), (after, _) in zip(named, following_ones, strict=True))

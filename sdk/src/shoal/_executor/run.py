@@ -131,7 +131,9 @@ class Runner:
         received: list[ObjectRef[Any]] = []
         name = f"{creation.class_name}.__init__"
         self._appearance.show(name)
-        context = _context.TaskContext(self._core.task_ids.next(), name, "__init__", message.incarnation - 1)
+        task_id, started = ids.task_of_creation(message.actor_id), time.perf_counter_ns()
+        context = _context.TaskContext(task_id, name, "__init__", message.incarnation - 1, started)
+        self.running[task_id] = context
         token = _context.current_task.set(context)
         error = b""
         try:
@@ -158,6 +160,7 @@ class Runner:
             error = pickle.dumps(wrap_error(self._core, self.actor, name, failure), 5)
         finally:
             _context.current_task.reset(token)
+            del self.running[task_id]
         if received:
             with self._core.lock:
                 self._core.borrowing.register(received)

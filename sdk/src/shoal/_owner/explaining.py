@@ -32,6 +32,7 @@ from shoal._wire.peer_frames import AskWait, LookForDeadlock, RefWire, TellWait,
 from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
+from shoal_common.ids import task_of_creation
 from shoal_common.placement.strategy import Strategy
 from shoal_common.states import ActorState, GroupState
 
@@ -405,9 +406,26 @@ class Explaining:
                 report.detail = f"{which}: the GCS has not answered within {ANSWER_S:g} s"
             else:
                 report.detail = f"{which} is {state_of(actor)}"
+                if actor.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING) and actor.address.node_id:
+                    self._why_not_created(client, actor.address.node_id, report, done)
+                    return
             done(report)
 
         self._ask_gcs(answered, lambda then: self._process.gcs.actors.begin_wait(client.actor_id, 0, 0.0, then))
+
+    def _why_not_created(self, client: ActorClient, node_id: bytes, report: WaitReport, done: Done) -> None:
+        """It has a place: perhaps its constructor runs, and waits for something."""
+
+        def answered(answer: frames.Explained | None) -> None:
+            if answer is None:
+                report.detail += f"; its raylet has not answered within {ANSWER_S:g} s"
+            else:
+                report.detail += f"; on node {node_id.hex()} {answer.text}"
+                if answer.worker is not None:
+                    report.at, report.constructor = answer.worker, task_of_creation(client.actor_id)
+            done(report)
+
+        self._process.raylets.send(node_id, frames.Explain(self._expect(answered), actor_id=client.actor_id))
 
     def _ask_gcs(self, answered: Callable[[Any], None], begin: Callable[[Callable[[Any, Any], None]], None]) -> None:
         number = self._expect(answered)

@@ -189,6 +189,8 @@ class WaitReport(msgspec.Struct, array_like=True, gc=False):
     task_id: bytes = b""
     #: Who was sent that task, and knows more about it.
     at: WorkerAddress | None = None
+    #: A call that waits for its actor: the constructor, which runs there and must end first.
+    constructor: bytes = b""
     pid: int = 0
     #: In this state, in seconds; negative = not known.
     for_s: float = -1.0

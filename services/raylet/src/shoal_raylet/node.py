@@ -246,12 +246,18 @@ class Node:
         connection.send(frames.NodeFound(message.request, host, port))
 
     def _explain(self, connection: Connection, message: frames.Explain) -> None:
-        if message.object_id:
+        worker = None
+        if message.actor_id:
+            actor = self.actors.get(message.actor_id)
+            held = self.pool.workers.get(actor.worker_id) if actor is not None else None
+            worker = held.address if held is not None else None
+            text = "its constructor runs" if worker is not None else "it waits for a worker process"
+        elif message.object_id:
             text = self.store.explain(message.object_id)
         else:
             starting = sum(worker.state is WorkerState.STARTING for worker in self.pool.workers.values())
             text = self.leases.explain(connection.worker_id, message.class_key, starting, self._loop.time())
-        connection.send(frames.Explained(message.request, text))
+        connection.send(frames.Explained(message.request, text, worker))
 
     def _owner_find(self, connection: Connection, message: frames.OwnerFind) -> None:
         for hello in self.peers.hellos():

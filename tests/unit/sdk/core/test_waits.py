@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED
+from shoal._core.deadlines import ARGUMENTS, BEHIND, RUNNING, UNPLACED, UNSENT
 from shoal._core.explanation import explanation
 from shoal._core.waits import (
     BLOCKED,
@@ -99,6 +99,21 @@ def test_two_actors_that_wait_for_each_other(world: World) -> None:
         "A.answer (pid 1) is queued behind A.ask (pid 1)",
     )
     assert len(world.cycle_of(reply)) == 3
+
+
+def test_two_constructors_that_wait_for_each_other(world: World) -> None:
+    """A.__init__ waits for a call of B, whose constructor waits for a call of A."""
+    first = world.blocked("a", "A.__init__", ("b", "B.answer"))
+    world.blocked("b", "B.__init__", ("a", "A.answer"))
+    for process, name in (("a", "B"), ("b", "A")):
+        report = world.reports[Question(process.encode(), object_id=f"object of {name}.answer".encode())]
+        report.state, report.constructor = UNSENT, f"{name}.__init__".encode()
+    assert world.cycle_of(first) == (
+        "A.__init__ (pid 1) waits in get for B.answer",
+        "B.answer waits for its actor, which begins with B.__init__ (pid 1)",
+        "B.__init__ (pid 1) waits in get for A.answer",
+        "A.answer waits for its actor, which begins with A.__init__ (pid 1)",
+    )
 
 
 def test_all_members_name_the_same_victim(world: World) -> None:
