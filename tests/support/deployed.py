@@ -9,24 +9,36 @@ from typing import Any
 
 from support.clusters import ProcessCluster, RayletProcess, ServiceProcess
 from support.processes import eventually
-from support.servers import EtcdServer, NatsServer, free_port
+from support.servers import EtcdCluster, EtcdServer, MinioServer, NatsServer, Server, free_port
 
 from shoal_common.service.healthcheck import check
 
+BUCKET = "shoal"
+
 
 class DeployedCluster(ProcessCluster):
-    """``gcs`` are further flags of both replicas."""
+    """``in_three``: one shard of three members instead of two of one. ``minio``: spilled objects go there instead of
+    into a directory. ``gcs`` are further flags of both replicas."""
 
-    def __init__(self, *, shards: int = 2, gcs: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, in_three: bool = False, minio: bool = False, gcs: dict[str, Any] | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="d-"))
         self.token = secrets.token_hex(16)
         self.cluster_id = "test"
         self.nodes = []
         self._services = []
-        self.etcd = [EtcdServer(self.directory / f"etcd{number}") for number in range(shards)]
+        if in_three:
+            shard = EtcdCluster(self.directory / "etcd")
+            self.etcd, self._etcd_address = shard.members, shard.address
+        else:
+            self.etcd = [EtcdServer(self.directory / f"etcd{number}") for number in range(2)]
+            self._etcd_address = ",".join(server.address for server in self.etcd)
         self.nats = NatsServer(self.directory / "nats", self.token)
-        for server in (*self.etcd, self.nats):
-            server.start()
+        self.minio = MinioServer(self.directory / "minio") if minio else None
+        # Members of one etcd are ready once most of them are there.
+        for server in self._servers():
+            server.launch()
+        for server in self._servers():
+            server.wait_until_ready()
         self._gcs_ports = [free_port(), free_port()]
         self.health_addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
         self._gcs_flags = gcs or {}
@@ -37,7 +49,7 @@ class DeployedCluster(ProcessCluster):
         self.leads(0)
         self.replicas.append(self.start_gcs(1))
         self.schedulers = [self._start("scheduler", "scheduler0", port=scheduler_port, nats_address=self.nats.address)]
-        self.objectstore = self._start("objectstore", "objectstore", port=0, directory=self.directory / "blobs")
+        self.objectstore = self._start("objectstore", "objectstore", port=0, **self._blob_flags())
         self.schedulers[0].address()
 
     def start_gcs(self, number: int) -> ServiceProcess:
@@ -47,7 +59,7 @@ class DeployedCluster(ProcessCluster):
             f"gcs{number}",
             port=self._gcs_ports[number],
             health_port=self.health_addresses[number].rpartition(":")[2],
-            etcd=",".join(server.address for server in self.etcd),
+            etcd=self._etcd_address,
             nats_address=self.nats.address,
             scheduler_addresses=",".join(self.scheduler_addresses),
             **{"silence_s": 1.0, "checks": 2, **self._gcs_flags},
@@ -68,5 +80,23 @@ class DeployedCluster(ProcessCluster):
 
     def close(self) -> None:
         super().close()
-        for server in (*self.etcd, self.nats):
+        for server in self._servers():
             server.kill()
+
+    def blobs(self) -> list[str]:
+        """Keys of what lies in MinIO."""
+        assert self.minio is not None
+        found = self.minio.client().list_objects(BUCKET, prefix="spill/", recursive=True)
+        return [str(blob.object_name) for blob in found]
+
+    def _servers(self) -> list[Server]:
+        return [*self.etcd, self.nats, *([self.minio] if self.minio else [])]
+
+    def _blob_flags(self) -> dict[str, Any]:
+        if self.minio is None:
+            return {"directory": self.directory / "blobs"}
+        keys = {"access": MinioServer.ACCESS_KEY, "secret": MinioServer.SECRET_KEY}
+        for kind, key in keys.items():
+            (self.directory / kind).write_text(key)
+        files = {f"s3_{kind}_key_file": self.directory / kind for kind in keys}
+        return {"s3_endpoint": f"http://{self.minio.address}", "s3_bucket": BUCKET, **files}
