@@ -343,8 +343,21 @@ def test_too_big_closure():
     def f():
         return table.size
 
-    with pytest.raises(ValueError, match="too large"):
+    with pytest.raises(ValueError, match=r"The remote function .* is too large") as caught:
         f.remote()
+    assert IS_RAY or "closure variable 'table' (110.0 MiB)" in str(caught.value)
+
+
+@better_than_ray
+def test_big_closure_is_warned_about():
+    table = np.zeros(11 * 1024 * 1024, dtype=np.uint8)
+
+    @ray.remote
+    def f():
+        return table.size
+
+    with pytest.warns(UserWarning, match=r"f is very large .*closure variable 'table' \(11\.0 MiB\)"):
+        assert ray.get(f.remote()) == 11 * 1024 * 1024
 
 
 def test_options_do_not_change_the_function():

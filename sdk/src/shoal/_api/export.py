@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, exceptions
 from shoal._core.task_record import TimeLimit
-from shoal._values.serialization import dumps_function, loads, serialize
+from shoal._values.serialization import dumps_function, largest_captures, loads, serialize
 from shoal._values.text import check_text
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.function_chunks import MAX_FUNCTION_BYTES
@@ -87,24 +87,23 @@ def _export(core: CoreWorker, function_id: bytes, function: Any, name: str) -> N
     data, references = dumps_function(function)
     kind = "actor class" if isinstance(function, type) else "remote function"
     if len(data) > MAX_FUNCTION_BYTES:
-        raise ValueError(
-            f"The {kind} {name} is too large ({len(data) >> 20} MiB > {MAX_FUNCTION_BYTES >> 20} MiB). Check that its "
-            "definition is not implicitly capturing a large array or other object in scope. Tip: use shoal.put() to "
-            "put large objects in the Shoal object store."
-        )
+        size = f"({len(data) >> 20} MiB > {MAX_FUNCTION_BYTES >> 20} MiB)"
+        raise ValueError(f"The {kind} {name} is too large {size}. {_why_large(function)}")
     if len(data) > WARN_BYTES:
-        warnings.warn(
-            f"The {kind} {name} is very large ({len(data) >> 20} MiB). Check that its definition is not implicitly "
-            "capturing a large array or other object in scope. Tip: use shoal.put() to put large objects in the "
-            "Shoal object store.",
-            UserWarning,
-            stacklevel=4,
-        )
+        text = f"The {kind} {name} is very large ({len(data) >> 20} MiB). {_why_large(function)}"
+        warnings.warn(text, UserWarning, stacklevel=4)
     core.pin_for_ever(references)
     try:
         core.gcs.functions.put(core.job_id, function_id, data)
     except exceptions.RpcError as error:
         raise exceptions.ShoalSystemError(f"The GCS did not store the {kind} {name}: {error.message}") from error
+
+
+def _why_large(function: Any) -> str:
+    captures = largest_captures(function, least=WARN_BYTES // 10)
+    named = ", ".join(f"{path} ({size / (1 << 20):.1f} MiB)" for path, size in captures)
+    why = f"It captures {named}." if named else "Look what its definition captures of what is in scope."
+    return f"{why} Store large values once, with shoal.put(), and hand the reference on as an argument."
 
 
 def scheduling_class(

@@ -15,6 +15,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -295,7 +296,7 @@ def dumps_function(function: Any) -> tuple[bytes, list[ObjectRef[Any]]]:
     return serialized.pickled, serialized.contained
 
 
-# -- what cannot be pickled, and where it is ---------------------------------------------------------------
+# -- what cannot be pickled, or is large, and where it is ---------------------------------------------------
 
 
 def _explain(value: Any, what: str, error: Exception, failures: list[tuple[str, Any]]) -> TypeError:
@@ -349,6 +350,59 @@ def find_unserializable(value: Any, *, most: int = 3, depth: int = 6) -> list[tu
     return found
 
 
+def largest_captures(function: Any, least: int, *, most: int = 3, depth: int = 4) -> list[tuple[str, int]]:
+    """What makes a function or class large: names of variables that it captures, and the bytes of their pickles, the
+    largest first; those of at least ``least`` bytes, at most ``most``. Each is pickled once more for that."""
+    found: list[tuple[str, int]] = []
+    seen: set[int] = {id(function)}
+
+    def weigh(part: Any, path: str, left: int) -> None:
+        for step, child in _children(part):
+            if id(child) in seen:
+                continue
+            seen.add(id(child))
+            size = _pickled_bytes(child)
+            if size < least:
+                continue
+            before = len(found)
+            if left and (isinstance(child, type) or hasattr(child, "__code__")):
+                weigh(child, path + step, left - 1)
+            if len(found) == before:
+                found.append(((path + step).removeprefix(" -> "), size))
+
+    weigh(function, "", depth)
+    return sorted(found, key=lambda capture: -capture[1])[:most]
+
+
+class _Count:
+    """A file that only counts."""
+
+    size = 0
+
+    def write(self, data: Any) -> None:
+        self.size += memoryview(data).nbytes
+
+
+def _pickled_bytes(value: Any) -> int:
+    outer, collected.pickled = collected.pickled, []
+    count = _Count()
+    try:
+        _Pickler(count, protocol=5).dump(value)
+    except Exception:  # as above; its whole has been pickled, perhaps without this part
+        return 0
+    finally:
+        collected.pickled = outer
+    return count.size
+
+
+def _names(code: CodeType) -> Iterable[str]:
+    """What the code looks up by name, that of functions inside of it too."""
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _names(const)
+
+
 def _children(part: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(part, dict):
         for key, child in list(part.items()):
@@ -363,9 +417,14 @@ def _children(part: Any) -> Iterable[tuple[str, Any]]:
                 yield f" -> closure variable {name!r}", cell.cell_contents
             except ValueError:
                 continue  # an empty cell
-        for name in part.__code__.co_names:
+        for name in _names(part.__code__):
             if name in part.__globals__:
                 yield f" -> global {name!r}", part.__globals__[name]
+        defaults = part.__defaults__ or ()
+        last = part.__code__.co_argcount
+        names = part.__code__.co_varnames[last - len(defaults) : last]
+        for name, child in (*zip(names, defaults, strict=True), *(part.__kwdefaults__ or {}).items()):
+            yield f" -> default of {name!r}", child
     elif isinstance(part, type):
         for name, child in list(vars(part).items()):
             if not name.startswith("__") or callable(child):

@@ -20,6 +20,7 @@ from shoal._values.serialization import (
     deregister_serializer,
     dumps_function,
     find_unserializable,
+    largest_captures,
     load_inline,
     loads,
     loads_packed,
@@ -268,6 +269,53 @@ def test_path_into_globals() -> None:
     exec("def uses_global():\n    return the_lock", namespace)
     text = error_of(namespace["uses_global"])
     assert "global 'the_lock'" in text
+
+
+def test_path_into_defaults_and_into_functions_inside() -> None:
+    namespace: dict[str, Any] = {"the_lock": threading.Lock()}
+    exec("def outer(plain, other=1, *, held=the_lock):\n    def inner():\n        return the_lock", namespace)
+    text = error_of(namespace["outer"])
+    assert "global 'the_lock'" in text
+    namespace["outer"].__kwdefaults__["held"] = Guarded(1)
+    del namespace["the_lock"]
+    assert "default of 'held'.lock" in error_of(namespace["outer"])
+
+
+# -- what is large ---------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_captures_are_named_largest_first() -> None:
+    namespace: dict[str, Any] = {"table": bytes(5000), "small": 1}
+    exec("def uses_both(x, *, key=bytes(3000)):\n    return table, small, (lambda: deep)", namespace)
+    namespace["deep"] = np.zeros(4000, dtype=np.uint8)
+    found = largest_captures(namespace["uses_both"], least=1000)
+    assert [path for path, _ in found] == ["global 'table'", "global 'deep'", "default of 'key'"]
+    for (_, size), least in zip(found, (5000, 4000, 3000), strict=True):
+        assert least < size < least + 500
+
+
+def test_captures_of_a_class_are_those_of_its_methods() -> None:
+    table = bytes(5000)
+
+    class Holder:
+        attribute = bytes(2000)
+
+        def method(self) -> bytes:
+            return table
+
+    assert [path for path, _ in largest_captures(Holder, least=1000)] == [
+        ".method -> closure variable 'table'",
+        ".attribute",
+    ]
+
+
+def test_what_is_small_or_cannot_be_pickled_is_no_large_capture() -> None:
+    small, lock = bytes(10), threading.Lock()
+
+    def function() -> Any:
+        return small, lock, function
+
+    assert largest_captures(function, least=1000) == []
 
 
 def test_error_of_the_users_pickling_is_kept_as_cause() -> None:
