@@ -1,4 +1,5 @@
-"""What a durable actor's calls cost against an ordinary one's: on one machine, and where the log is made of blobs.
+"""What a durable actor's calls cost against an ordinary one's: on one machine, on the head's node of several, and on a
+node without the directory of the blobs, where the log is made of blobs, stored through the objectstore service.
 
     python benchmarks/durable.py
 
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import shoal
 from shoal.cluster_utils import Cluster
@@ -50,14 +52,24 @@ def rate(counter: shoal.ActorHandle, step: Callable[[shoal.ActorHandle], int]) -
 
 @contextmanager
 def one_machine() -> Iterator[None]:
-    with shoal.init(num_cpus=2, logging_level="ERROR"):
+    with shoal.init(num_cpus=2, resources={"here": 1}, logging_level="ERROR"):
         yield
 
 
 @contextmanager
-def several_nodes() -> Iterator[None]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+def heads_node() -> Iterator[None]:
+    yield from _several_nodes({"num_cpus": 2, "resources": {"here": 1}}, {"num_cpus": 1})
+
+
+@contextmanager
+def another_node() -> Iterator[None]:
+    yield from _several_nodes({"num_cpus": 1}, {"num_cpus": 2, "resources": {"here": 1}})
+
+
+def _several_nodes(head: dict[str, Any], other: dict[str, Any]) -> Iterator[None]:
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
+        cluster.add_node(**other)
         with shoal.init(cluster.address, logging_level="ERROR"):
             yield
     finally:
@@ -65,9 +77,9 @@ def several_nodes() -> Iterator[None]:
 
 
 def main() -> None:
-    actor = shoal.remote(num_cpus=0)(Counter)
+    actor = shoal.remote(num_cpus=0, resources={"here": 0.1})(Counter)
     print("| | ordinary | durable, checkpoint_every=1000 | share |\n|---|---|---|---|")
-    for place in (one_machine, several_nodes):
+    for place in (one_machine, heads_node, another_node):
         with place():
             kinds = [actor.remote(), actor.options(durable=True, checkpoint_every=1_000).remote()]
             for counter in kinds:

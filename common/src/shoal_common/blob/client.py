@@ -76,6 +76,19 @@ class BlobClient:
 
         return await retrying(call)
 
+    async def put_then_list(self, key: str, data: bytes, prefix: str) -> Sequence[BlobInfo]:
+        """Store a blob, then list. A small one takes one call, by way of the service: a log is made of many."""
+        if len(data) > CHUNK_BYTES:
+            await self.put(key, [data])
+            return await self.list(prefix)
+        request = objectstore_pb2.PutBlobThenListRequest(key=key, data=data, prefix=prefix)
+
+        async def call() -> Sequence[BlobInfo]:
+            with service_errors():
+                return _infos(await self._stub.PutBlobThenList(request, timeout=_deadline_s(len(data))))
+
+        return await retrying(call)
+
     async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
         """Fill the writable ``target`` with the blob's bytes from ``offset`` on.
 
@@ -133,8 +146,7 @@ class BlobClient:
 
         async def call() -> Sequence[BlobInfo]:
             with service_errors():
-                answer = await self._stub.ListBlobs(objectstore_pb2.ListBlobsRequest(prefix=prefix))
-            return [BlobInfo(blob.key, blob.size_bytes) for blob in answer.blobs]
+                return _infos(await self._stub.ListBlobs(objectstore_pb2.ListBlobsRequest(prefix=prefix)))
 
         return await retrying(call)
 
@@ -171,6 +183,10 @@ def _signed(url: str) -> str:
     if not url:
         raise _NotSigned
     return url
+
+
+def _infos(answer: objectstore_pb2.ListBlobsResponse) -> Sequence[BlobInfo]:
+    return [BlobInfo(blob.key, blob.size_bytes) for blob in answer.blobs]
 
 
 def _deadline_s(size_bytes: int) -> float:

@@ -51,8 +51,9 @@ class DirectoryBlobStore:
             async for chunk in chunks:
                 await asyncio.to_thread(self._append, key, writer, chunk)
             manifest = await asyncio.to_thread(self._publish, key, writer, upload)
-        finally:
+        except BaseException:
             await asyncio.shield(asyncio.to_thread(writer.discard))
+            raise
         return BlobInfo(key, manifest.size_bytes, manifest.checksum)
 
     async def get(self, key: str, offset: int = 0, length: int = 0) -> AsyncIterator[bytes]:
@@ -135,6 +136,7 @@ class DirectoryBlobStore:
             writer.append(chunk)
 
     def _publish(self, key: str, writer: BlobWriter, upload: Path) -> Manifest:
+        """Closes the writer."""
         path = self._path(key)
         with self._out_of_disk(key):
             manifest = writer.finish()
@@ -148,6 +150,7 @@ class DirectoryBlobStore:
                     # FileExistsError: it was there when mkdir tried, and gone when mkdir looked at what it is.
                     if attempt == _PUBLISH_ATTEMPTS - 1:
                         raise
+        writer.discard()
         return manifest
 
     def _check_free(self, key: str, coming_bytes: int) -> None:

@@ -28,6 +28,9 @@ class Blobs(Protocol):
     async def put(self, key: str, sections: Sequence[bytes | bytearray | memoryview]) -> BlobInfo:
         """Store one blob made of ``sections``, each checksummed by itself; their memory must not change meanwhile."""
 
+    async def put_then_list(self, key: str, data: bytes, prefix: str) -> Sequence[BlobInfo]:
+        """Store a blob; then all whose key begins with ``prefix``, sorted by key."""
+
     async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
         """Fill the writable ``target`` with the blob's bytes from ``offset`` on.
 
@@ -61,6 +64,10 @@ class LocalBlobs:
         with ExitStack() as stack:
             views = [stack.enter_context(memoryview(section).cast("B")) for section in sections]
             return await self._run(lambda may_go_on: self._store.put_sections(key, views, may_go_on))
+
+    async def put_then_list(self, key: str, data: bytes, prefix: str) -> Sequence[BlobInfo]:
+        await self.put(key, [data])
+        return await self.list(prefix)
 
     async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
         if len(target):

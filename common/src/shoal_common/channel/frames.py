@@ -557,8 +557,8 @@ class CheckpointPut(Message, tag=90):
     request: int
     name: str
     data: bytes
-    #: Answer with the names that begin with this, as they are after the blob is stored; empty = with none.
-    then_list: str = ""
+    #: Answer with the names that begin with this, as they are after the blob is stored; None = with none.
+    then_list: str | None = None
 
 
 class CheckpointGet(Message, tag=91):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shoal_proto/v1/objectstore.proto\x12\x0eshoal_proto.v1\"C\n\x0ePutBlobRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x12\x15\n\rsection_sizes\x18\x03 \x03(\x04\"7\n\x0fPutBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"=\n\x0eGetBlobRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\" \n\x0fGetBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"\x1d\n\x0eSignPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"(\n\tSignedPut\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\"=\n\x0eSignGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\"a\n\tSignedGet\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12*\n\x05parts\x18\x04 \x03(\x0b\x32\x1b.shoal_proto.v1.SectionPart\"B\n\x0bSectionPart\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\r\x12\r\n\x05whole\x18\x03 \x01(\x08\"2\n\x12\x44\x65leteBlobsRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\"&\n\x13\x44\x65leteBlobsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\"\"\n\x10ListBlobsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"<\n\x11ListBlobsResponse\x12\'\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x18.shoal_proto.v1.BlobInfo\"+\n\x08\x42lobInfo\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x32\xe6\x03\n\x12ObjectStoreService\x12L\n\x07PutBlob\x12\x1e.shoal_proto.v1.PutBlobRequest\x1a\x1f.shoal_proto.v1.PutBlobResponse(\x01\x12L\n\x07GetBlob\x12\x1e.shoal_proto.v1.GetBlobRequest\x1a\x1f.shoal_proto.v1.GetBlobResponse0\x01\x12\x44\n\x07SignPut\x12\x1e.shoal_proto.v1.SignPutRequest\x1a\x19.shoal_proto.v1.SignedPut\x12\x44\n\x07SignGet\x12\x1e.shoal_proto.v1.SignGetRequest\x1a\x19.shoal_proto.v1.SignedGet\x12V\n\x0b\x44\x65leteBlobs\x12\".shoal_proto.v1.DeleteBlobsRequest\x1a#.shoal_proto.v1.DeleteBlobsResponse\x12P\n\tListBlobs\x12 .shoal_proto.v1.ListBlobsRequest\x1a!.shoal_proto.v1.ListBlobsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shoal_proto/v1/objectstore.proto\x12\x0eshoal_proto.v1\"C\n\x0ePutBlobRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x12\x15\n\rsection_sizes\x18\x03 \x03(\x04\"7\n\x0fPutBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"C\n\x16PutBlobThenListRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06prefix\x18\x03 \x01(\t\"=\n\x0eGetBlobRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\" \n\x0fGetBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"\x1d\n\x0eSignPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"(\n\tSignedPut\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\"=\n\x0eSignGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\"a\n\tSignedGet\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61_pem\x18\x02 \x01(\x0c\x12\x0b\n\x03tag\x18\x03 \x01(\t\x12*\n\x05parts\x18\x04 \x03(\x0b\x32\x1b.shoal_proto.v1.SectionPart\"B\n\x0bSectionPart\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\r\x12\r\n\x05whole\x18\x03 \x01(\x08\"2\n\x12\x44\x65leteBlobsRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\"&\n\x13\x44\x65leteBlobsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\"\"\n\x10ListBlobsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"<\n\x11ListBlobsResponse\x12\'\n\x05\x62lobs\x18\x01 \x03(\x0b\x32\x18.shoal_proto.v1.BlobInfo\"+\n\x08\x42lobInfo\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x32\xc4\x04\n\x12ObjectStoreService\x12L\n\x07PutBlob\x12\x1e.shoal_proto.v1.PutBlobRequest\x1a\x1f.shoal_proto.v1.PutBlobResponse(\x01\x12\\\n\x0fPutBlobThenList\x12&.shoal_proto.v1.PutBlobThenListRequest\x1a!.shoal_proto.v1.ListBlobsResponse\x12L\n\x07GetBlob\x12\x1e.shoal_proto.v1.GetBlobRequest\x1a\x1f.shoal_proto.v1.GetBlobResponse0\x01\x12\x44\n\x07SignPut\x12\x1e.shoal_proto.v1.SignPutRequest\x1a\x19.shoal_proto.v1.SignedPut\x12\x44\n\x07SignGet\x12\x1e.shoal_proto.v1.SignGetRequest\x1a\x19.shoal_proto.v1.SignedGet\x12V\n\x0b\x44\x65leteBlobs\x12\".shoal_proto.v1.DeleteBlobsRequest\x1a#.shoal_proto.v1.DeleteBlobsResponse\x12P\n\tListBlobs\x12 .shoal_proto.v1.ListBlobsRequest\x1a!.shoal_proto.v1.ListBlobsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,30 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTBLOBREQUEST']._serialized_end=119
   _globals['_PUTBLOBRESPONSE']._serialized_start=121
   _globals['_PUTBLOBRESPONSE']._serialized_end=176
-  _globals['_GETBLOBREQUEST']._serialized_start=178
-  _globals['_GETBLOBREQUEST']._serialized_end=239
-  _globals['_GETBLOBRESPONSE']._serialized_start=241
-  _globals['_GETBLOBRESPONSE']._serialized_end=273
-  _globals['_SIGNPUTREQUEST']._serialized_start=275
-  _globals['_SIGNPUTREQUEST']._serialized_end=304
-  _globals['_SIGNEDPUT']._serialized_start=306
-  _globals['_SIGNEDPUT']._serialized_end=346
-  _globals['_SIGNGETREQUEST']._serialized_start=348
-  _globals['_SIGNGETREQUEST']._serialized_end=409
-  _globals['_SIGNEDGET']._serialized_start=411
-  _globals['_SIGNEDGET']._serialized_end=508
-  _globals['_SECTIONPART']._serialized_start=510
-  _globals['_SECTIONPART']._serialized_end=576
-  _globals['_DELETEBLOBSREQUEST']._serialized_start=578
-  _globals['_DELETEBLOBSREQUEST']._serialized_end=628
-  _globals['_DELETEBLOBSRESPONSE']._serialized_start=630
-  _globals['_DELETEBLOBSRESPONSE']._serialized_end=668
-  _globals['_LISTBLOBSREQUEST']._serialized_start=670
-  _globals['_LISTBLOBSREQUEST']._serialized_end=704
-  _globals['_LISTBLOBSRESPONSE']._serialized_start=706
-  _globals['_LISTBLOBSRESPONSE']._serialized_end=766
-  _globals['_BLOBINFO']._serialized_start=768
-  _globals['_BLOBINFO']._serialized_end=811
-  _globals['_OBJECTSTORESERVICE']._serialized_start=814
-  _globals['_OBJECTSTORESERVICE']._serialized_end=1300
+  _globals['_PUTBLOBTHENLISTREQUEST']._serialized_start=178
+  _globals['_PUTBLOBTHENLISTREQUEST']._serialized_end=245
+  _globals['_GETBLOBREQUEST']._serialized_start=247
+  _globals['_GETBLOBREQUEST']._serialized_end=308
+  _globals['_GETBLOBRESPONSE']._serialized_start=310
+  _globals['_GETBLOBRESPONSE']._serialized_end=342
+  _globals['_SIGNPUTREQUEST']._serialized_start=344
+  _globals['_SIGNPUTREQUEST']._serialized_end=373
+  _globals['_SIGNEDPUT']._serialized_start=375
+  _globals['_SIGNEDPUT']._serialized_end=415
+  _globals['_SIGNGETREQUEST']._serialized_start=417
+  _globals['_SIGNGETREQUEST']._serialized_end=478
+  _globals['_SIGNEDGET']._serialized_start=480
+  _globals['_SIGNEDGET']._serialized_end=577
+  _globals['_SECTIONPART']._serialized_start=579
+  _globals['_SECTIONPART']._serialized_end=645
+  _globals['_DELETEBLOBSREQUEST']._serialized_start=647
+  _globals['_DELETEBLOBSREQUEST']._serialized_end=697
+  _globals['_DELETEBLOBSRESPONSE']._serialized_start=699
+  _globals['_DELETEBLOBSRESPONSE']._serialized_end=737
+  _globals['_LISTBLOBSREQUEST']._serialized_start=739
+  _globals['_LISTBLOBSREQUEST']._serialized_end=773
+  _globals['_LISTBLOBSRESPONSE']._serialized_start=775
+  _globals['_LISTBLOBSRESPONSE']._serialized_end=835
+  _globals['_BLOBINFO']._serialized_start=837
+  _globals['_BLOBINFO']._serialized_end=880
+  _globals['_OBJECTSTORESERVICE']._serialized_start=883
+  _globals['_OBJECTSTORESERVICE']._serialized_end=1463
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,30 @@ class PutBlobResponse(google.protobuf.message.Message):
 Global___PutBlobResponse: typing_extensions.TypeAlias = PutBlobResponse
 
 @typing.final
+class PutBlobThenListRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    PREFIX_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    data: builtins.bytes
+    """data, at most 4 MiB"""
+    prefix: builtins.str
+    """prefix of the keys to list; empty = all"""
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        data: builtins.bytes = ...,
+        prefix: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data", "key", b"key", "prefix", b"prefix"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PutBlobThenListRequest: typing_extensions.TypeAlias = PutBlobThenListRequest
+
+@typing.final
 class GetBlobRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -39,6 +39,11 @@ class ObjectStoreServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobResponse.FromString,
                 _registered_method=True)
+        self.PutBlobThenList = channel.unary_unary(
+                '/shoal_proto.v1.ObjectStoreService/PutBlobThenList',
+                request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobThenListRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.ListBlobsResponse.FromString,
+                _registered_method=True)
         self.GetBlob = channel.unary_stream(
                 '/shoal_proto.v1.ObjectStoreService/GetBlob',
                 request_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobRequest.SerializeToString,
@@ -72,6 +77,15 @@ class ObjectStoreServiceServicer(object):
     def PutBlob(self, request_iterator, context):
         """PutBlob stores one blob: a header message, then chunks.
         Failure: not visible before it is complete; a repeat overwrites with the same bytes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutBlobThenList(self, request, context):
+        """PutBlobThenList stores a small blob, and then lists by prefix: whoever finds a key in the list that was not there
+        before can rely on that its own blob was there first.
+        Failure: as PutBlob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +140,11 @@ def add_ObjectStoreServiceServicer_to_server(servicer, server):
                     request_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobResponse.SerializeToString,
             ),
+            'PutBlobThenList': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutBlobThenList,
+                    request_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobThenListRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_objectstore__pb2.ListBlobsResponse.SerializeToString,
+            ),
             'GetBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlob,
                     request_deserializer=shoal__proto_dot_v1_dot_objectstore__pb2.GetBlobRequest.FromString,
@@ -179,6 +198,33 @@ class ObjectStoreService(object):
             '/shoal_proto.v1.ObjectStoreService/PutBlob',
             shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobRequest.SerializeToString,
             shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutBlobThenList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ObjectStoreService/PutBlobThenList',
+            shoal__proto_dot_v1_dot_objectstore__pb2.PutBlobThenListRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_objectstore__pb2.ListBlobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

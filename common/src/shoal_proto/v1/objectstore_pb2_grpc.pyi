@@ -29,6 +29,11 @@ class ObjectStoreServiceStub:
     """PutBlob stores one blob: a header message, then chunks.
     Failure: not visible before it is complete; a repeat overwrites with the same bytes.
     """
+    PutBlobThenList: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.PutBlobThenListRequest, shoal_proto.v1.objectstore_pb2.ListBlobsResponse]
+    """PutBlobThenList stores a small blob, and then lists by prefix: whoever finds a key in the list that was not there
+    before can rely on that its own blob was there first.
+    Failure: as PutBlob.
+    """
     GetBlob: grpc.UnaryStreamMultiCallable[shoal_proto.v1.objectstore_pb2.GetBlobRequest, shoal_proto.v1.objectstore_pb2.GetBlobResponse]
     """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
     Failure: read-only, retried from the start. NOT_FOUND when it does not exist.
@@ -57,6 +62,11 @@ class ObjectStoreServiceAsyncStub(ObjectStoreServiceStub):
     PutBlob: grpc.aio.StreamUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.PutBlobRequest, shoal_proto.v1.objectstore_pb2.PutBlobResponse]  # type: ignore[assignment]
     """PutBlob stores one blob: a header message, then chunks.
     Failure: not visible before it is complete; a repeat overwrites with the same bytes.
+    """
+    PutBlobThenList: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.objectstore_pb2.PutBlobThenListRequest, shoal_proto.v1.objectstore_pb2.ListBlobsResponse]  # type: ignore[assignment]
+    """PutBlobThenList stores a small blob, and then lists by prefix: whoever finds a key in the list that was not there
+    before can rely on that its own blob was there first.
+    Failure: as PutBlob.
     """
     GetBlob: grpc.aio.UnaryStreamMultiCallable[shoal_proto.v1.objectstore_pb2.GetBlobRequest, shoal_proto.v1.objectstore_pb2.GetBlobResponse]  # type: ignore[assignment]
     """GetBlob streams a range of a blob. Whole blobs are checked against their checksum (DATA_LOSS).
@@ -89,6 +99,17 @@ class ObjectStoreServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.objectstore_pb2.PutBlobResponse, collections.abc.Awaitable[shoal_proto.v1.objectstore_pb2.PutBlobResponse]]:
         """PutBlob stores one blob: a header message, then chunks.
         Failure: not visible before it is complete; a repeat overwrites with the same bytes.
+        """
+
+    @abc.abstractmethod
+    def PutBlobThenList(
+        self,
+        request: shoal_proto.v1.objectstore_pb2.PutBlobThenListRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.objectstore_pb2.ListBlobsResponse, collections.abc.Awaitable[shoal_proto.v1.objectstore_pb2.ListBlobsResponse]]:
+        """PutBlobThenList stores a small blob, and then lists by prefix: whoever finds a key in the list that was not there
+        before can rely on that its own blob was there first.
+        Failure: as PutBlob.
         """
 
     @abc.abstractmethod

@@ -16,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from shoal._core.checkpoints import INCARNATIONS, Version, replaced
 from shoal._executor.checkpoint_store import CheckpointStore, StoreFailure, insist
@@ -24,6 +25,8 @@ from shoal_common.kinds import BlobErrorKind
 
 #: Calls that have run and are not stored yet, in bytes; while there are more, no further one begins.
 MAX_UNSTORED_BYTES = 32 * 1024 * 1024
+#: While the worker has more to run, what has run waits for so long to be stored with it in one blob, in seconds.
+GATHER_S = 0.005
 #: A file goes on in another one before it is longer, in bytes, so that a message can hold what a later process reads.
 MAX_PART_BYTES = 64 * 1024 * 1024
 #: Changes of a directory that are further apart have different times.
@@ -42,9 +45,9 @@ class CallLog(ABC):
         self._lost = lost
 
     @abstractmethod
-    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+    def append(self, first: int, calls: bytes, stored: Callable[[], None], more: bool = False) -> None:
         """``calls`` as framed, from the number ``first`` on; empty: there are none. ``stored`` is called, in this
-        order, when all before are stored."""
+        order, when all before are stored. ``more``: further ones follow at once."""
 
     @abstractmethod
     def roll(self) -> None:
@@ -81,7 +84,7 @@ class FileLog(CallLog):
         self._file = -1
         self._size = 0
 
-    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+    def append(self, first: int, calls: bytes, stored: Callable[[], None], more: bool = False) -> None:
         if calls:
             try:
                 insist(lambda: self._write(first, calls), PATIENCE_S, lambda _: None)
@@ -135,23 +138,30 @@ class FileLog(CallLog):
         return
 
 
+class _Append(NamedTuple):
+    first: int
+    calls: bytes
+    stored: Callable[[], None]
+    more: bool
+
+
 class BlobLog(CallLog):
     """Stores in a thread of its own, while further calls run."""
 
     def __init__(self, store: CheckpointStore, incarnation: int, lost: Callable[[str], None]) -> None:
         super().__init__(store, incarnation, lost)
-        self._waiting: queue.SimpleQueue[tuple[int, bytes, Callable[[], None]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Append] = queue.SimpleQueue()
         self._changed = threading.Condition()
         #: Bytes, and appends, that are not stored.
         self._unstored = 0
         self._appends = 0
         threading.Thread(target=self._serve, name="shoal-log", daemon=True).start()
 
-    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+    def append(self, first: int, calls: bytes, stored: Callable[[], None], more: bool = False) -> None:
         with self._changed:
             self._unstored += len(calls)
             self._appends += 1
-        self._waiting.put((first, calls, stored))
+        self._waiting.put(_Append(first, calls, stored, more))
 
     def roll(self) -> None:
         return  # each blob is a part
@@ -167,23 +177,30 @@ class BlobLog(CallLog):
 
     def _serve(self) -> None:
         while True:
-            batch = [self._waiting.get()]
-            size = len(batch[0][1])
-            while size < MAX_UNSTORED_BYTES:
-                try:
-                    batch.append(self._waiting.get_nowait())
-                except queue.Empty:
-                    break
-                size += len(batch[-1][1])
-            first = next((first for first, calls, _ in batch if calls), None)
+            batch = self._next_batch()
+            size = sum(len(each.calls) for each in batch)
+            first = next((each.first for each in batch if each.calls), None)
             if first is not None:
-                self._put(first, b"".join(calls for _, calls, _ in batch))
-            for _, _, stored in batch:
-                stored()
+                self._put(first, b"".join(each.calls for each in batch))
+            for each in batch:
+                each.stored()
             with self._changed:
                 self._unstored -= size
                 self._appends -= len(batch)
                 self._changed.notify_all()
+
+    def _next_batch(self) -> list[_Append]:
+        batch = [self._waiting.get()]
+        size = len(batch[0].calls)
+        end = time.monotonic() + GATHER_S
+        while size < MAX_UNSTORED_BYTES:
+            left = end - time.monotonic() if batch[-1].more else 0.0
+            try:
+                batch.append(self._waiting.get(timeout=left) if left > 0 else self._waiting.get_nowait())
+            except queue.Empty:
+                break
+            size += len(batch[-1].calls)
+        return batch
 
     def _put(self, first: int, data: bytes) -> None:
         name = Version(self._incarnation, first).log_name

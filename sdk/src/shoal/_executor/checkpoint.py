@@ -276,15 +276,16 @@ class Keeper:
         if self.durable:
             self._unlogged.append(self.executions.ran(caller, push, reply))
 
-    def release(self, send: Callable[[], None]) -> None:
-        """Have the answers of what has run sent, once that is in the log. One thread at a time, also another one."""
+    def release(self, send: Callable[[], None], more: bool = False) -> None:
+        """Have the answers of what has run sent, once that is in the log. One thread at a time, also another one.
+        ``more``: as in ``CallLog.append``."""
         assert self._log is not None
         calls = self._unlogged[:]
         del self._unlogged[: len(calls)]
         if calls:
-            self._log.append(calls[0].number, framed(calls), send)
+            self._log.append(calls[0].number, framed(calls), send, more)
         else:
-            self._log.append(0, b"", send)
+            self._log.append(0, b"", send, more)
 
     def after(self, now: float, flush: Callable[[], None]) -> None:
         """Between two calls: a checkpoint, if one is due. ``flush`` releases all answers."""
@@ -397,10 +398,10 @@ class Keeper:
 
     def _stored(self, version: Version, data: bytes) -> None:
         """Store it, and delete what it makes superfluous. Raises: StoreFailure."""
-        self._store.put(version.name, data)
+        names = self._store.put(version.name, data, then_list="")
         self._told = ""
         try:
-            self._store.delete(Stored(self._store.names()).superfluous(self._damaged))
+            self._store.delete(Stored(names).superfluous(self._damaged))
         except StoreFailure as failure:
             logger.info("Old checkpoints of %s are still there: %s", self._name, failure)
 

@@ -42,8 +42,8 @@ class CheckpointStore:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def put(self, name: str, data: bytes, then_list: str = "") -> list[str]:
-        """Store a blob; returns the names that begin with ``then_list`` (empty: none), as they are then."""
+    def put(self, name: str, data: bytes, then_list: str | None = None) -> list[str]:
+        """Store a blob; returns the names that begin with ``then_list`` (None: none), as they are then."""
         if len(data) > MAX_BLOB_BYTES:
             raise StoreFailure(BlobErrorKind.REFUSED, f"it has {len(data)} bytes, more than {MAX_BLOB_BYTES}")
         return self._ask(lambda number: frames.CheckpointPut(number, name, data, then_list)).names

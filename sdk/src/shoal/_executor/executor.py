@@ -317,7 +317,7 @@ class Executor:
             self._reply_bytes = 0
             # Under the lock, so that two flushing threads keep the order of the replies.
             if self._keeper is not None and self._keeper.durable:
-                self._keeper.release(partial(self._send, replies))
+                self._keeper.release(partial(self._send, replies), more=bool(self._queue))
             else:
                 self._send(replies)
                 if self._last_replies is not None:

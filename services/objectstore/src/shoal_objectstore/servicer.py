@@ -31,6 +31,10 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
             raise
         return pb.PutBlobResponse(size_bytes=stored.size_bytes, checksum=stored.checksum)
 
+    async def PutBlobThenList(self, request: pb.PutBlobThenListRequest, context: Any) -> pb.ListBlobsResponse:
+        await self._blobs.put(request.key, _chunk(request.data))
+        return await self._list(request.prefix)
+
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:
         async for chunk in self._blobs.get(request.key, request.offset, request.length):
             yield pb.GetBlobResponse(chunk=chunk)
@@ -55,8 +59,18 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
         return pb.DeleteBlobsResponse(deleted=await self._blobs.delete(request.keys, request.prefix))
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
-        found = await self._blobs.list(request.prefix)
+        return await self._list(request.prefix)
+
+    async def _list(self, prefix: str) -> pb.ListBlobsResponse:
+        found = await self._blobs.list(prefix)
         return pb.ListBlobsResponse(blobs=[pb.BlobInfo(key=blob.key, size_bytes=blob.size_bytes) for blob in found])
+
+
+async def _chunk(data: bytes) -> AsyncIterator[bytes]:
+    if len(data) > CHUNK_BYTES:
+        raise InvalidRequest(f"the blob has {len(data)} bytes: at most {CHUNK_BYTES} go in one message")
+    if data:
+        yield data
 
 
 async def _chunks(header: pb.PutBlobRequest, rest: AsyncIterator[pb.PutBlobRequest]) -> AsyncIterator[bytes]:

@@ -28,6 +28,10 @@ class MemoryBlobs:
         self.blobs[key] = b"".join(sections)
         return BlobInfo(key, 0)
 
+    async def put_then_list(self, key: str, data: bytes, prefix: str) -> Sequence[BlobInfo]:
+        await self.put(key, [data])
+        return await self.list(prefix)
+
     async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
         raise NotImplementedError
 

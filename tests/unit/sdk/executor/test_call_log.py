@@ -144,10 +144,10 @@ class GatedStore:
         self.puts: list[tuple[str, bytes]] = []
         self.names = [incarnation_name(2)]
 
-    def put(self, name: str, data: bytes, then_list: str) -> list[str]:
+    def put(self, name: str, data: bytes, then_list: str | None = None) -> list[str]:
         assert self.gate.acquire(timeout=10)
         self.puts.append((name, data))
-        return [each for each in self.names if each.startswith(then_list)]
+        return [each for each in self.names if each.startswith(then_list or "")]
 
 
 def test_blobs_hold_what_has_run_meanwhile_and_answers_come_in_order() -> None:
@@ -185,3 +185,14 @@ def test_process_that_was_replaced_answers_nobody() -> None:
     store.gate.release()
     assert ended.wait(10)
     assert reasons == ["a later incarnation of the actor has begun"]
+
+
+def test_while_more_is_run_at_once_it_is_stored_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal._executor.call_log.GATHER_S", 60.0)
+    store: Any = GatedStore()
+    store.gate.release()
+    log = BlobLog(store, 2, pytest.fail)
+    for number in (1, 2, 3):
+        log.append(number, calls(number), lambda: None, more=number < 3)
+    log.drain()
+    assert [numbers(data) for _, data in store.puts] == [[1, 2, 3]]

@@ -36,11 +36,11 @@ class MemoryStore:
         self.blobs: dict[str, bytes] = {}
         self.full = False
 
-    def put(self, name: str, data: bytes, then_list: str = "") -> list[str]:
+    def put(self, name: str, data: bytes, then_list: str | None = None) -> list[str]:
         if self.full:
             raise StoreFailure(BlobErrorKind.REFUSED, "it is larger than the store")
         self.blobs[name] = data
-        return [each for each in self.blobs if then_list and each.startswith(then_list)]
+        return [each for each in self.blobs if then_list is not None and each.startswith(then_list)]
 
     def get(self, name: str) -> bytes:
         data = self.blobs.get(name)
@@ -64,7 +64,7 @@ class MemoryLog(CallLog):
         self._incarnation = incarnation
         self._name = ""
 
-    def append(self, first: int, calls: bytes, stored: Callable[[], None]) -> None:
+    def append(self, first: int, calls: bytes, stored: Callable[[], None], more: bool = False) -> None:
         if calls:
             self._name = self._name or Version(self._incarnation, first).log_name
             self._store.blobs[self._name] = self._store.blobs.get(self._name, b"") + calls

@@ -6,12 +6,13 @@ own actor only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 
 from shoal_common.blob.local import Blobs
+from shoal_common.blob.store import BlobInfo
 from shoal_common.channel import frames
 from shoal_common.errors import DataLoss, InvalidRequest, NotFound, OutOfDisk, ServiceError
 from shoal_common.kinds import BlobErrorKind
@@ -75,19 +76,24 @@ class Checkpoints:
         connection.send(answer)
 
     async def _put(self, place: str, message: frames.CheckpointPut) -> frames.CheckpointDone:
-        await self._blobs.put(place + message.name, [message.data])
-        names = await self._names(place, message.then_list) if message.then_list else []
-        return frames.CheckpointDone(message.request, names=names)
+        key = place + message.name
+        if message.then_list is None:
+            await self._blobs.put(key, [message.data])
+            return frames.CheckpointDone(message.request)
+        found = await self._blobs.put_then_list(key, message.data, place + message.then_list)
+        return frames.CheckpointDone(message.request, names=_names(place, found))
 
     async def _get(self, place: str, message: frames.CheckpointGet) -> frames.CheckpointDone:
         return frames.CheckpointDone(message.request, data=await self._blobs.get(place + message.name))
 
     async def _list(self, place: str, message: frames.CheckpointList) -> frames.CheckpointDone:
-        return frames.CheckpointDone(message.request, names=await self._names(place, message.prefix))
+        found = await self._blobs.list(place + message.prefix)
+        return frames.CheckpointDone(message.request, names=_names(place, found))
 
     async def _delete(self, place: str, message: frames.CheckpointDelete) -> frames.CheckpointDone:
         await self._blobs.delete([place + name for name in message.names])
         return frames.CheckpointDone(message.request)
 
-    async def _names(self, place: str, prefix: str) -> list[str]:
-        return [blob.key.removeprefix(place) for blob in await self._blobs.list(place + prefix)]
+
+def _names(place: str, blobs: Sequence[BlobInfo]) -> list[str]:
+    return [blob.key.removeprefix(place) for blob in blobs]
