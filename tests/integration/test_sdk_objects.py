@@ -163,6 +163,37 @@ def test_spilled_arguments_of_actors_and_parts_of_results():
         assert shoal.get(checker.check.remote([refs[number]], direct), timeout=PATIENCE_S) == expected
 
 
+def test_small_objects_written_in_pieces_of_the_arena():
+    """By a driver, tasks and an actor that is killed while it holds one; nothing of the arena stays in use."""
+    start(object_store_memory=512 * MIB)
+    size, count = 200_000, 60
+
+    @shoal.remote
+    def turn(data):
+        return data[::-1]
+
+    @shoal.remote
+    class Maker:
+        def make(self, number):
+            return number.to_bytes(2, "big") * (size // 2)
+
+    maker = Maker.remote()
+    made = [maker.make.remote(number) for number in range(count)]
+    put = [shoal.put(number.to_bytes(2, "big") * (size // 2)) for number in range(count)]
+    turned = shoal.get([turn.remote(ref) for pair in zip(made, put, strict=True) for ref in pair], timeout=PATIENCE_S)
+    assert turned == [number.to_bytes(2, "little") * (size // 2) for number in range(count) for _ in range(2)]
+    for number in range(count):
+        # One at a time: the question for an object is close behind the word that it is there.
+        assert shoal.get(maker.make.remote(number), timeout=PATIENCE_S) == number.to_bytes(2, "big") * (size // 2)
+    more = [maker.make.remote(number) for number in range(count)]
+    shoal.wait(more, num_returns=count // 2, timeout=PATIENCE_S)
+    shoal.kill(maker)
+    del made, put, turned, more
+    gc.collect()
+    total = shoal.cluster_resources()["object_store_memory"]
+    eventually(lambda: shoal.available_resources()["object_store_memory"] == total, "the arena is free", PATIENCE_S)
+
+
 def test_view_outlives_eviction():
     """What a program still looks at does not change or vanish, whatever the store has to do for others."""
     start()

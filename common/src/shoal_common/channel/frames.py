@@ -379,6 +379,30 @@ class ObjectAbort(Message, tag=43):
     object_id: bytes
 
 
+class PieceGet(Message, tag=51):
+    """Process -> raylet: a piece of the arena for objects to come, answered at once by ``ObjectCreated``; 0 bytes are
+    always refused, and tell by that that the raylet has read what came before."""
+
+    request: int
+    size: int
+
+
+class ObjectPlaced(Message, tag=52):
+    """Process -> raylet: an object has been written in a piece; as ``ObjectCreate`` and ``ObjectSeal`` in one."""
+
+    object_id: bytes
+    offset: int
+    size: int
+    owner: bytes
+
+
+class PieceReturned(Message, tag=53):
+    """Process -> raylet: these bytes of a piece are not needed."""
+
+    offset: int
+    size: int
+
+
 class ObjectGet(Message, tag=44):
     """Process -> raylet: pin the object and tell where it lies; it is restored or pulled first if need be."""
 
@@ -422,7 +446,8 @@ class ObjectFree(Message, tag=47):
 
 
 class ObjectUncache(Message, tag=48):
-    """Raylet -> process: unpin these as soon as no value uses them (they were freed, or room is needed)."""
+    """Raylet -> process: unpin these as soon as no value uses them (they were freed, or room is needed). None: others
+    need room, and pieces are to be returned."""
 
     object_ids: list[bytes]
 
@@ -624,6 +649,9 @@ RayletMessage = (
     | ObjectCreated
     | ObjectSeal
     | ObjectAbort
+    | PieceGet
+    | ObjectPlaced
+    | PieceReturned
     | ObjectGet
     | ObjectGetEnd
     | ObjectLocated

@@ -251,6 +251,10 @@ class Connection:
         """The peer has left little unread: more may be sent to it without being asked."""
         return self._unread <= ROOM_BYTES
 
+    def has_unsent(self) -> bool:
+        """The kernel has not taken all that was sent."""
+        return bool(self._out)
+
     def when_drained(self, asker: Hashable, callback: Callable[[], None]) -> bool:
         """Call back once, in the leading thread, when the peer has read everything; the last callback of an ``asker``
         counts. False = it has room by now, and nobody is called."""

@@ -270,6 +270,7 @@ class CoreWorker(Process):
         if self.table.dropped:
             self.borrowing.collect()
         busy = self._executor is not None and self._executor.on_tick()
+        busy = self.store.tick() or busy
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + 0.05

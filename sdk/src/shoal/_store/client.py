@@ -179,6 +179,10 @@ class StoreClient(ABC):
     def release_unpinned(self) -> None:
         """Tell the raylet of the pins that ended. Called where no lock is held."""
 
+    def tick(self) -> bool:
+        """Now and then, where no lock is held. Tells whether it has something to give back soon."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Let go of everything but what values still use."""

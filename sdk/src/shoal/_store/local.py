@@ -17,8 +17,17 @@ from shoal._net import interrupts
 from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
 from shoal._store.client import StoreClient
+from shoal._store.pieces import MAX_BYTES, PIECE_BYTES, Pieces
 from shoal._values.serialization import loads, unpack
-from shoal_common.channel.frames import ObjectSeal, ObjectUnpin
+from shoal_common.channel.frames import (
+    ObjectCreated,
+    ObjectPlaced,
+    ObjectSeal,
+    ObjectUncache,
+    ObjectUnpin,
+    PieceGet,
+    PieceReturned,
+)
 
 #: Pins kept although no value uses them, so that the next ``get`` asks nobody: at most so many, of objects that take
 #: such a share of the arena together. With large ones the question costs nothing beside what is done with them, and the
@@ -61,6 +70,7 @@ class LocalStore(StoreClient):
         #: same time pin it more than once.
         self._trackers: dict[int, _PinTracker] = {}
         self._unpinned: deque[_PinTracker] = deque()
+        self._pieces = Pieces()
 
     def _mapped(self) -> mmap.mmap:
         with self._map_lock:
@@ -73,6 +83,11 @@ class LocalStore(StoreClient):
     # -- writing ------------------------------------------------------------------------------------
 
     def create(self, object_id: bytes, size: int, owner: bytes) -> memoryview:
+        if size <= MAX_BYTES:
+            offset = self._pieces.begin(object_id, size, owner)
+            self._ask_ahead()
+            if offset is not None:
+                return memoryview(self._mapped())[offset : offset + size]
         answer = self._ask_for_room(object_id, size, owner)
         if not answer.path:
             return memoryview(self._mapped())[answer.offset : answer.offset + size]
@@ -87,7 +102,53 @@ class LocalStore(StoreClient):
             raise exceptions.ObjectStoreFullError(f"the object's file cannot be mapped: {error}") from error
 
     def seal(self, object_id: bytes) -> None:
-        self._raylet.send(ObjectSeal(object_id))
+        with interrupts.uncut():
+            placed = self._pieces.end(object_id)
+            if placed is None:
+                self._raylet.send(ObjectSeal(object_id))
+                return
+            self._raylet.send(ObjectPlaced(object_id, *placed))
+        if self._raylet.has_unsent():
+            # It must be in the raylet's socket before anybody hears of the object and asks for it.
+            question = self._new_question()
+            self._send(question, PieceGet(question.request, 0))
+            self._answer(question)
+
+    def abort(self, object_id: bytes) -> None:
+        with interrupts.uncut():
+            placed = self._pieces.end(object_id)
+            if placed is None:
+                super().abort(object_id)
+            else:
+                self._raylet.send(PieceReturned(*placed[:2]))
+
+    def _ask_ahead(self) -> None:
+        with interrupts.uncut():
+            if self._pieces.wants():
+                question = self._new_question(self._on_piece)
+                self._send(question, PieceGet(question.request, PIECE_BYTES))
+
+    def _on_piece(self, answer: ObjectCreated | None) -> None:
+        if answer is None or answer.error:
+            self._pieces.refused()
+        else:
+            self._pieces.granted(answer.offset)
+
+    def on_uncache(self, message: ObjectUncache) -> None:
+        super().on_uncache(message)
+        if not message.object_ids:
+            self._give_back(all_of_them=True)
+
+    def tick(self) -> bool:
+        if self._pieces:
+            self._give_back(all_of_them=False)
+        return bool(self._pieces)
+
+    def _give_back(self, *, all_of_them: bool) -> None:
+        with interrupts.uncut():
+            unused = self._pieces.unused(all_of_them=all_of_them)
+            if unused:
+                self._raylet.send_together(PieceReturned(*extent) for extent in unused)
 
     # -- reading ------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ from shoal_raylet.transfer.exchange import ObjectExchange
 from shoal_raylet.transfer.fetcher import Nodes
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.transfer.news import News
 
 log = structlog.get_logger(__name__)
 
@@ -89,12 +90,18 @@ class ObjectStore:
         self._transfers = Background()
         #: Objects that are to be restored, and why their blobs cannot be read now.
         self._unreadable: dict[bytes, str] = {}
+        news = News(index, links.node_id, peers.catch_up)
         #: With the other nodes.
-        self.exchange = ObjectExchange(index, self._bytes, blobs, links, locations, nodes, self._execute)
+        self.exchange = ObjectExchange(index, self._bytes, blobs, links, locations, nodes, news, self._execute)
         self._remote = RemoteAccess(index, arena, self._file_thread, peers.send)
         self._deciders: dict[type[frames.Message], Callable[[bytes, Any], list[StoreAction]]] = {
             frames.ObjectCreate: self._create,
             frames.ObjectSeal: lambda peer, m: index.seal(peer, m.object_id, self._loop.time()),
+            frames.PieceGet: lambda peer, m: index.grant_piece(peer, m.request, m.size),
+            frames.ObjectPlaced: lambda peer, m: index.place(
+                peer, m.object_id, m.offset, m.size, m.owner, self._loop.time()
+            ),
+            frames.PieceReturned: lambda peer, m: index.give_back(peer, m.offset, m.size, self._loop.time()),
             frames.ObjectAbort: lambda peer, m: index.abort(peer, m.object_id, self._loop.time()),
             frames.ObjectGet: lambda peer, m: index.get(peer, m.request, m.object_id, m.home, self._loop.time()),
             frames.ObjectGetEnd: lambda peer, m: index.end_get(
@@ -107,6 +114,8 @@ class ObjectStore:
         #: Of messages from processes.
         self.handlers: Handlers = {
             **dict.fromkeys(self._deciders, self._decide),
+            frames.ObjectGet: news.first(self._decide),
+            frames.ObjectFree: news.first(self._decide),
             frames.ObjectWrite: lambda c, m: self._remote.write(c.worker_id, m),
             frames.ObjectRead: lambda c, m: self._remote.read(c.worker_id, m),
         }

@@ -66,6 +66,12 @@ class Peers:
         if connection is not None:
             connection.drain()
 
+    def catch_up(self, peer: bytes) -> None:
+        """Handle what it has sent so far."""
+        connection = self._connections.get(peer)
+        if connection is not None:
+            connection.catch_up()
+
     def hellos(self) -> list[frames.Hello]:
         """Of all processes."""
         return [connection.hello for connection in self._connections.values() if connection.hello is not None]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -608,6 +609,78 @@ NUMBERS = st.integers(0, 7)
 PEERS = st.sampled_from([A, B])
 
 
+# --- pieces --------------------------------------------------------------------------------------------------------
+
+
+def piece(store: Store, peer: bytes = A, kib: int = 4) -> frames.ObjectCreated:
+    (answer,) = store.run(store.index.grant_piece(peer, 7, kib * 1024))
+    return answer
+
+
+def test_an_object_placed_in_a_piece_is_as_any_other() -> None:
+    store = Store(64)
+    offset = piece(store).offset
+    assert store.run(store.index.place(A, oid(1), offset + 1024, 1024, B, store.now)) == []
+    (located,) = store.get(1, B)
+    assert (located.offset, located.size) == (offset + 1024, 1024)
+    store.run(store.index.unpin(B, oid(1), store.now))
+    store.free(1)
+    store.run(store.index.give_back(A, offset, 1024, store.now))
+    store.run(store.index.give_back(A, offset + 2048, 2048, store.now))
+    assert store.index.allocator.used == 0
+    assert store.index.holders == []
+
+
+def test_what_is_placed_replaces_an_object_of_the_same_id() -> None:
+    store = Store(64)
+    store.put(1, 2)
+    offset = piece(store).offset
+    store.run(store.index.place(A, oid(1), offset, 1024, A, store.now))
+    assert store.get(1)[0].offset == offset
+    assert store.index.count == 1
+
+
+@pytest.mark.parametrize(("peer", "offset", "size"), [(B, 0, 1024), (A, 3072, 2048), (A, 8192, 1024)])
+def test_nobody_places_an_object_where_it_holds_no_piece(peer: bytes, offset: int, size: int) -> None:
+    store = Store(64)
+    begin = piece(store).offset
+    with pytest.raises(ValueError, match="not the process's to use"):
+        store.index.place(peer, oid(1), begin + offset, size, A, store.now)
+    assert store.index.count == 0
+
+
+def test_a_piece_is_granted_only_where_there_is_plenty() -> None:
+    store = Store(128)
+    assert piece(store, kib=16).error, "more than pieces may take together"
+    assert not piece(store).error
+    assert not piece(store, B).error
+    assert piece(store).error
+    store.run(store.index.peer_gone(B, store.now))
+    assert not piece(store).error
+    store = Store(128)
+    store.put(1, 64)
+    assert piece(store).error, "half of the arena is used"
+
+
+def test_pieces_are_asked_back_once_when_others_need_room() -> None:
+    store = Store(64)
+    offset = piece(store).offset
+    (asked,) = store.create(1, 62, B)
+    assert asked == frames.ObjectUncache([])
+    assert store.create(2, 62, B) == []
+    assert piece(store).error, "others wait for room"
+    (created,) = store.run(store.index.give_back(A, offset, 4096, store.now))
+    assert (created.request, created.error) == (1, None)
+
+
+def test_what_a_process_holds_goes_with_it_and_what_it_has_placed_stays() -> None:
+    store = Store(64)
+    store.run(store.index.place(A, oid(1), piece(store).offset, 1024, B, store.now))
+    store.run(store.index.peer_gone(A, store.now))
+    assert store.index.allocator.used == 1024
+    assert not store.get(1, B)[0].error
+
+
 class IndexMachine(RuleBasedStateMachine):
     """Random requests against a model: which bytes lie where, and what each object must contain."""
 
@@ -623,6 +696,8 @@ class IndexMachine(RuleBasedStateMachine):
         self.creating: dict[bytes, tuple[bytes, tuple[str, int], int]] = {}
         self.asked: dict[int, tuple[bytes, bytes, int]] = {}
         self.pins: list[tuple[bytes, bytes, tuple[str, int], int]] = []
+        #: Of the arena: holder, offset, KiB.
+        self.pieces: list[tuple[bytes, int, int]] = []
 
     def note(self, messages: list[Any]) -> None:
         """Messages as they come: creators write, readers check what they read."""
@@ -668,6 +743,38 @@ class IndexMachine(RuleBasedStateMachine):
         if oid(number) in self.creating:
             peer, _, _ = self.creating.pop(oid(number))
             self.note(self.store.run(self.store.index.abort(peer, oid(number), self.store.now)))
+
+    @rule(peer=PEERS)
+    def ask_for_a_piece(self, peer: bytes) -> None:
+        (answer,) = self.store.run(self.store.index.grant_piece(peer, 0, 4 * 1024))
+        if not answer.error:
+            self.pieces.append((peer, answer.offset, 4))
+
+    @rule(data=st.data(), number=NUMBERS, kib=st.integers(1, 4))
+    def place(self, data: st.DataObject, number: int, kib: int) -> None:
+        object_id = oid(number)
+        if object_id in self.creating or any(asked == object_id for asked, _, _ in self.asked.values()):
+            return
+        fitting = [piece for piece in self.pieces if piece[2] >= kib]
+        if not fitting:
+            return
+        peer, offset, size = piece = data.draw(st.sampled_from(fitting))
+        self.pieces.remove(piece)
+        skipped = data.draw(st.integers(0, size - kib))
+        begin = offset + skipped * 1024
+        self.pieces += [(peer, offset, skipped)] if skipped else []
+        self.pieces += [(peer, begin + kib * 1024, size - skipped - kib)] if size - skipped - kib else []
+        self.version += 1
+        self.bytes_at["", begin] = (object_id, self.version)
+        self.note(self.store.run(self.store.index.place(peer, object_id, begin, kib * 1024, peer, self.store.now)))
+        self.sealed[object_id] = self.version
+
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        if self.pieces:
+            peer, offset, kib = piece = data.draw(st.sampled_from(self.pieces))
+            self.pieces.remove(piece)
+            self.note(self.store.run(self.store.index.give_back(peer, offset, kib * 1024, self.store.now)))
 
     @rule(number=NUMBERS, peer=PEERS)
     def get(self, number: int, peer: bytes) -> None:

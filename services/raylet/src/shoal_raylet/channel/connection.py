@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 #: So much goes out in one turn of the loop, a fraction of a millisecond: others want to be served too.
 _STEP_BYTES = 1024 * 1024
+#: By then all has been read that a socket's buffer held: the peer may go on sending for ever.
+_CATCH_UP_READS = 64
 
 
 class ChannelHandler(Protocol):
@@ -99,6 +101,10 @@ class Connection:
     def worker_id(self) -> bytes:
         return self.hello.worker_id if self.hello else b""
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def send(self, message: frames.Message) -> None:
         """Never blocks; a message to a connection that has ended is dropped."""
         if self._closed:
@@ -120,6 +126,16 @@ class Connection:
             self._loop.add_writer(self._fd, self._flush)
         self._out += (memoryview(header), body)
         self._out_bytes += len(header) + len(body)
+
+    def catch_up(self) -> None:
+        """Read what the peer has sent until now. Not while a message of its is handled."""
+        for _ in range(_CATCH_UP_READS):
+            before = self._reads
+            if self._closed:
+                return
+            self._read()
+            if self._reads == before:
+                return
 
     def drain(self) -> None:
         """The peer's process is dead: read what it had sent, then close."""

@@ -21,6 +21,10 @@ def lost() -> StoreError:
     return StoreError(StoreErrorKind.OBJECT_LOST, "It is not in this node's store: it was freed, or never sealed.")
 
 
+def not_ahead() -> StoreError:
+    return StoreError(StoreErrorKind.STORE_FULL, "There is no room to be had ahead of need.")
+
+
 def lost_with_home(home: bytes, reason: str) -> StoreError:
     """``reason``: what its home has done."""
     return StoreError(

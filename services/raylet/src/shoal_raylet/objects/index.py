@@ -30,7 +30,7 @@ from shoal_raylet.objects.entry import (
     Spill,
     StoreAction,
 )
-from shoal_raylet.objects.errors import get_timed_out, lost
+from shoal_raylet.objects.errors import get_timed_out, lost, not_ahead
 from shoal_raylet.objects.leaving import Ending, only_here, shrunk
 from shoal_raylet.objects.pins import SELF, ask_to_uncache
 from shoal_raylet.objects.room import Room
@@ -94,6 +94,40 @@ class ObjectIndex:
         actions = [Changed(object_id), *self._answer_getters(entry)]
         self._room.unpin(entry, peer, actions)
         return actions + self._room.serve(now)
+
+    @noted
+    def grant_piece(self, peer: bytes, request: int, size: int) -> list[StoreAction]:
+        """A piece of the arena for objects to come, at once or not at all."""
+        offset = self._room.grant_piece(peer, size) if size else None
+        if offset is None:
+            return [Send(peer, frames.ObjectCreated(request, 0, not_ahead()))]
+        return [Send(peer, frames.ObjectCreated(request, offset))]
+
+    @noted
+    def place(
+        self, peer: bytes, object_id: bytes, offset: int, size: int, owner: bytes, now: float
+    ) -> list[StoreAction]:
+        """An object has been written in a piece of the peer's: as ``create`` and ``seal``.
+
+        Raises: ValueError when the piece is not the peer's.
+        """
+        entry = Entry(object_id, size, owner, peer, offset, sealed=True)
+        self._room.placed(entry)
+        existing = self._entries.get(object_id)
+        actions = self._delete(existing) if existing is not None else []
+        self._entries[object_id] = entry
+        self._by_owner.setdefault(owner, set()).add(entry)
+        return [*actions, Changed(object_id), *self._room.serve(now)]
+
+    @noted
+    def give_back(self, peer: bytes, offset: int, size: int, now: float) -> list[StoreAction]:
+        """Bytes of a piece that the peer does not need. Raises: ValueError when they are not the peer's."""
+        return self._room.give_back(peer, offset, size, now)
+
+    @property
+    def holders(self) -> list[bytes]:
+        """Of pieces: they may have placed objects of which this node has not heard yet."""
+        return self._room.pieces.holders
 
     @noted
     def abort(self, peer: bytes, object_id: bytes, now: float) -> list[StoreAction]:
@@ -260,6 +294,7 @@ class ObjectIndex:
         """Its pins end, and what it had not sealed is dropped."""
         actions: list[StoreAction] = []
         self._room.forget_creator(peer)
+        self._room.holder_gone(peer)
         for entry in self._entries.values():
             if entry.getters:
                 entry.getters = [getter for getter in entry.getters if getter[0] != peer]

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
+from shoal_common.channel import frames
 from shoal_common.channel.frames import StoreError
+from shoal_raylet.actions import Send
 from shoal_raylet.objects.allocator import Allocator
 from shoal_raylet.objects.entry import Blob, DeleteBlob, Entry, RemoveFile, Spill, StoreAction
 from shoal_raylet.objects.errors import StoreUse, no_room
 from shoal_raylet.objects.idle import IdleObjects
 from shoal_raylet.objects.pins import SELF, Pins, ask_to_uncache
 from shoal_raylet.objects.read_ahead import SpilledOrder
+from shoal_raylet.objects.room_ahead import RoomAhead
 from shoal_raylet.objects.room_queue import RoomQueue, Waiting
 from shoal_raylet.objects.spills import MAX_SPILLS, Spills
 
@@ -38,6 +41,7 @@ class Room:
         self.allocator = allocator
         self.spills = spills
         self.pins = Pins()
+        self.pieces = RoomAhead(allocator)
         self.spilled_bytes = 0
         self.spilled_order = SpilledOrder()
         self._place = place
@@ -123,6 +127,22 @@ class Room:
             deadlines.append(retry_at)
         return min(deadlines, default=None)
 
+    # --- pieces, for objects to come ---
+
+    def grant_piece(self, peer: bytes, size: int) -> int | None:
+        """Where it begins; None = others wait for room, or there is not plenty."""
+        return None if self._queue or self._ahead else self.pieces.grant(peer, size)
+
+    def give_back(self, peer: bytes, offset: int, size: int, now: float) -> list[StoreAction]:
+        self.pieces.give_back(peer, offset, size)
+        self._stuck = False
+        return self.serve(now)
+
+    def holder_gone(self, peer: bytes) -> None:
+        if self.pieces.holds(peer):
+            self.pieces.peer_gone(peer)
+            self._stuck = False
+
     # --- who holds bytes ---
 
     def pin(self, entry: Entry, peer: bytes) -> None:
@@ -140,6 +160,15 @@ class Room:
             elif entry.blob is not None:
                 # It lies on disk twice, and nobody reads it.
                 self.drop_bytes(entry, actions)
+
+    def placed(self, entry: Entry) -> None:
+        """It was written in a piece, and nobody has pinned it.
+
+        Raises: ValueError when the piece is not its creator's.
+        """
+        assert entry.offset is not None
+        self.pieces.take(entry.creator, entry.offset, entry.size)
+        self._idle.add(entry)
 
     def adopted(self, entry: Entry) -> None:
         """It is the primary copy now, which must not be dropped."""
@@ -258,7 +287,8 @@ class Room:
             if entry.sealed and not entry.deleted and not entry.path and not entry.uncache_sent:
                 entry.uncache_sent = True
                 pinned += [(peer, entry.object_id) for peer in entry.pins]
-        return list(ask_to_uncache(pinned))
+        pieces = [Send(peer, frames.ObjectUncache([])) for peer in self.pieces.to_ask()]
+        return [*ask_to_uncache(pinned), *pieces]
 
     # --- for tests ---
 
@@ -269,10 +299,12 @@ class Room:
         self.pins.validate(living)
         self._idle.validate()
         self.spills.validate()
+        self.pieces.validate()
         entries = living | self.pins.entries().keys()
         in_arena = [entry for entry in entries if entry.offset is not None and not entry.path]
-        extents = sorted((e.offset, e.offset + Allocator.rounded(e.size)) for e in in_arena if e.offset is not None)
-        assert all(end <= start for (_, end), (start, _) in pairwise(extents)), "two objects overlap"
+        objects = [(e.offset, e.offset + Allocator.rounded(e.size)) for e in in_arena if e.offset is not None]
+        extents = sorted([*objects, *self.pieces.extents()])
+        assert all(end <= start for (_, end), (start, _) in pairwise(extents)), "two objects or pieces overlap"
         assert self.allocator.used == sum(end - start for start, end in extents), "bytes of nobody"
         idle = {entry for entry in in_arena if entry.sealed and not entry.pins}
         assert idle == set(self._idle), "idle is what nobody pins"

@@ -23,6 +23,7 @@ from shoal_raylet.transfer.fetcher import Fetcher, Nodes
 from shoal_raylet.transfer.homes import Homes
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.transfer.news import News
 
 
 class ObjectExchange:
@@ -37,6 +38,7 @@ class ObjectExchange:
         links: RayletLinks,
         locations: ObjectLocations,
         nodes: Nodes,
+        news: News,
         execute: Callable[[list[StoreAction]], None],
     ) -> None:
         self._links = links
@@ -58,6 +60,8 @@ class ObjectExchange:
         self.handlers: Mapping[type[frames.Message], Callable[[Connection, Any], None]] = {
             **self._server.handlers,
             **self.homes.handlers,
+            frames.ObjectLocate: news.first(self._server.handlers[frames.ObjectLocate]),
+            frames.ObjectFree: news.first(self.homes.handlers[frames.ObjectFree]),
         }
 
     async def stop(self) -> None:
