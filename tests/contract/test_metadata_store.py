@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.processes import PATIENCE_S
 from support.servers import EtcdCluster, EtcdServer, running
 
 from shoal_common.metadata import (
@@ -56,7 +57,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], M
     servers += [request.getfixturevalue("etcd_cluster")] * shards.count("C")
     for server in servers:
         server.clear()
-    return lambda: EtcdMetadataStore([server.address for server in servers])
+    return lambda: EtcdMetadataStore([server.address for server in servers], deadline_s=PATIENCE_S)
 
 
 @pytest.fixture

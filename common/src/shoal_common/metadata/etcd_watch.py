@@ -13,15 +13,15 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
 from aetcd import rpc
 
 from shoal_common.metadata.etcd_shard import EtcdShard, prefix_range
-from shoal_common.metadata.store import MetadataStoreError, WatchEvent, WatchLagged
+from shoal_common.metadata.queued_watch import QueuedWatch
+from shoal_common.metadata.store import MetadataStoreError, WatchEvent
 
 #: Events that are read ahead of the watcher.
 MAX_WATCH_EVENTS = 10_000
@@ -32,15 +32,10 @@ LAST_PAUSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class EtcdWatch:
+class EtcdWatch(QueuedWatch):
     def __init__(self, prefix: str, shards: Sequence[EtcdShard], registry: set[EtcdWatch]) -> None:
-        self._prefix = prefix
+        super().__init__(prefix)
         self._registry = registry
-        self._events: deque[WatchEvent] = deque()
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._lagged = False
-        self._closed = False
         self._shards = shards
         self._opened = [asyncio.Event() for _ in shards]
         self._followers = [
@@ -59,20 +54,6 @@ class EtcdWatch:
                     await opened.wait()
             except TimeoutError:
                 raise MetadataStoreError(f"cannot watch {self._prefix}: {shard.unanswered()}") from None
-
-    def __aiter__(self) -> AsyncIterator[WatchEvent]:
-        return self
-
-    async def __anext__(self) -> WatchEvent:
-        while not self._events:
-            if self._closed:
-                raise StopAsyncIteration
-            if self._lagged:
-                raise WatchLagged(self._prefix)
-            self._arrived.clear()
-            await self._arrived.wait()
-        self._room.set()
-        return self._events.popleft()
 
     async def close(self) -> None:
         self._closed = True

@@ -16,19 +16,18 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shoal_common.metadata.queued_watch import QueuedWatch
 from shoal_common.metadata.store import (
     Entry,
     LeaseExpired,
     MetadataStoreError,
     RevisionConflict,
     WatchEvent,
-    WatchLagged,
     check_value,
 )
 
@@ -331,14 +330,10 @@ class SqliteMetadataStore:
                 call.future.set_result(call.result)
 
 
-class _SqliteWatch:
+class _SqliteWatch(QueuedWatch):
     def __init__(self, prefix: str, registry: set[_SqliteWatch]) -> None:
-        self._prefix = prefix
+        super().__init__(prefix)
         self._registry = registry
-        self._events: deque[WatchEvent] = deque()
-        self._wake = asyncio.Event()
-        self._lagged = False
-        self._closed = False
 
     def offer(self, event: WatchEvent) -> None:
         if not event.key.startswith(self._prefix):
@@ -348,22 +343,9 @@ class _SqliteWatch:
             self._registry.discard(self)
         else:
             self._events.append(event)
-        self._wake.set()
-
-    def __aiter__(self) -> AsyncIterator[WatchEvent]:
-        return self
-
-    async def __anext__(self) -> WatchEvent:
-        while not self._events:
-            if self._closed:
-                raise StopAsyncIteration
-            if self._lagged:
-                raise WatchLagged(self._prefix)
-            self._wake.clear()
-            await self._wake.wait()
-        return self._events.popleft()
+        self._arrived.set()
 
     async def close(self) -> None:
         self._closed = True
         self._registry.discard(self)
-        self._wake.set()
+        self._arrived.set()
