@@ -65,7 +65,7 @@ async def test_certificates_that_do_not_fit_are_told(tmp_path: Path) -> None:
 async def test_the_token_is_not_told_to_a_server_that_does_without_tls(server: NatsServer, tmp_path: Path) -> None:
     identity = Authority(tmp_path / "authority").issue()
     with pytest.raises(EventBusError, match="does not offer TLS, which is asked for: the token is not sent"):
-        await NatsBus.connect(server.address, TOKEN, 1.0, tls=ServerTls(identity.ca))
+        await NatsBus.connect(server.address, TOKEN, tls=ServerTls(identity.ca))
 
 
 async def test_of_several_servers_the_one_that_answers_is_used(server: NatsServer, tmp_path: Path) -> None:
