@@ -637,3 +637,26 @@ def test_lines_of_another_cluster_on_the_same_bus_are_not_shown():
         assert driver.wait() == 0, driver.text
     assert "ours" in driver.text
     assert "theirs" not in driver.text
+
+
+def test_what_blocks_an_event_loop_or_runs_tasks_one_by_one_is_told():
+    done = run(
+        """
+        @ray.remote
+        def nap():
+            time.sleep(0.1)
+
+        @ray.remote
+        class A:
+            async def m(self):
+                ray.get(nap.remote())
+
+        for _ in range(12):
+            ray.get(nap.remote())
+        ray.get(A.remote().m.remote())
+        """,
+        logging_level="WARNING",
+    )
+    assert done.stderr.count("times in a row for the task that was submitted just before") == 1
+    assert "get() at <string>:" in done.stderr
+    assert [text for _, text in lines(done.stdout + done.stderr) if text.startswith("A.m waits in get()")]

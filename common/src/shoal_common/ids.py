@@ -115,3 +115,7 @@ class TaskIDs:
 
     def next(self) -> TaskID:
         return TaskID(self._prefix + next(self._counter).to_bytes(8, "big"))
+
+    def is_latest(self, task_id: bytes) -> bool:
+        """Whether none has been made after it. Uses one up, so that ``next`` need not write down its last."""
+        return task_id == self._prefix + (next(self._counter) - 1).to_bytes(8, "big")

@@ -36,6 +36,15 @@ def test_nil_is_all_ones() -> None:
     assert not ids.is_nil(bytes(ids.ACTOR_LENGTH))
 
 
+def test_the_latest_task_is_known_until_another_is_made() -> None:
+    made, other = ids.TaskIDs(ids.job_of_number(1)), ids.TaskIDs(ids.job_of_number(1))
+    first, second, foreign = made.next(), made.next(), other.next()
+    assert made.is_latest(second)
+    assert not made.is_latest(second)  # one was used up
+    assert not made.is_latest(first)
+    assert not made.is_latest(foreign)
+
+
 def test_two_processes_never_make_the_same_task_id() -> None:
     job = ids.JobID(b"abcd")
     one, other = ids.TaskIDs(job), ids.TaskIDs(job)

@@ -15,6 +15,7 @@ from shoal._wire.peer_frames import GetValue, Value
 from shoal._wire.value_kinds import ERROR, PENDING, STORED
 
 if TYPE_CHECKING:
+    from shoal._owner.advice import Advice
     from shoal._owner.process import Process
     from shoal_common.channel.frames import WorkerAddress
 
@@ -109,6 +110,7 @@ class Waiting:
     """Of one process. Methods that wait are called without its lock, the others with it unless they say otherwise."""
 
     recovery: Recoverer
+    advice: Advice
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -284,6 +286,7 @@ class Waiting:
             )
         process.flush()
         wait = process.waits.begin(waiter, entries, timeout is not None, all_needed)
+        self.advice.begins(wait)
         try:
             if process.blocking is not None:
                 with process.blocking(OWNER_ANSWERS_S if all(map(_may_be_made, entries)) else 0.0):
@@ -292,6 +295,7 @@ class Waiting:
                 ended = process.reactor.wait(waiter, timeout, brief=len(entries) == 1)
         finally:
             process.waits.end(wait)
+        self.advice.ended(wait)
         if wait.error is not None:
             raise wait.error
         return ended
