@@ -38,8 +38,8 @@ chaos: $(STAMP) ## run the whole crash matrix of docs/failure-model.md, an hour;
 
 MINUTES ?= 10
 fuzz: $(STAMP) ## run the tests with random histories again and again, MINUTES=10; a failure prints how to repeat it
-	@files=$$(grep -rl --include='test_*.py' hypothesis tests/unit); end=$$(($$(date +%s) + 60 * $(MINUTES))); \
-	  while [ $$(date +%s) -lt $$end ]; do $(BIN)/pytest -q -m hypothesis $$files || exit 1; done
+	@files=$$(grep -rlE --include='test_*.py' 'hypothesis|@walks' tests/unit); end=$$(($$(date +%s) + 60 * $(MINUTES))); \
+	  while [ $$(date +%s) -lt $$end ]; do SHOAL_SEEDS=random $(BIN)/pytest -q -m 'hypothesis or walk' $$files || exit 1; done
 
 # WHERE=embedded, cluster or compose: only there.
 WHERE ?=

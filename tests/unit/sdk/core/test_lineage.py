@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.walks import walks
 
 from shoal._core.lineage import RECORD_BYTES, Lineage, Unrepeatable
 from shoal._core.object_ref import ObjectEntry, ObjectRef
@@ -404,7 +405,7 @@ class AnyOrder:
         assert not self.process.lineage._tasks, "something is kept for nobody"
 
 
-@pytest.mark.parametrize("seed", range(40))
+@walks(40)
 def test_any_order(seed: int) -> None:
     machine = AnyOrder(random.Random(seed))
     for _ in range(60):
