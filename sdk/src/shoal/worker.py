@@ -21,14 +21,19 @@ from shoal_common.tls import Tls
 from shoal_common.worker_launch import WorkerConfig
 
 
-def run(config: WorkerConfig) -> None:
-    """Be a worker until the process ends; does not return."""
+def prepare() -> None:
+    """How signals are met; a template's workers inherit it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
     faulthandler.enable(all_threads=False)
+
+
+def run(config: WorkerConfig) -> None:
+    """Be a worker until the process ends, after ``prepare`` here or in the template; does not return."""
     become_subreaper()  # what the user's code leaves behind stays below this worker, and ends with it
     if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in config.env:
         os.environ["SHOAL_USER_OMP"] = "1"
-    os.environ.update(config.env)
+    for name, value in config.env.items():  # update() is at home in many more pages, which would be this process's own
+        os.environ[name] = value
     appearance = Appearance()  # streams opened anew: the template's own remember the file that it wrote to
     tls = Tls.from_environ(os.environ)
     core = CoreWorker(
@@ -63,6 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with os.fdopen(arguments.config_fd, "rb") as file:
         config = msgspec.json.decode(file.read(), type=WorkerConfig)
+    prepare()
     run(config)
 
 

@@ -16,6 +16,7 @@ import concurrent.futures  # noqa: F401
 import contextlib
 import gc
 import inspect  # noqa: F401
+import mmap
 import os
 import random
 import resource
@@ -24,6 +25,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 import cloudpickle  # noqa: F401
 import grpc  # noqa: F401
@@ -35,6 +37,7 @@ from shoal import worker
 from shoal._executor import executor  # noqa: F401
 from shoal._net.reactor import DescriptorsClosedError
 from shoal._wire.peer_frames import PeerMessage
+from shoal_common.channel import handshake
 from shoal_common.channel.codec import Decoder
 from shoal_common.channel.frames import Hello, HelloProof, HelloReply, RayletMessage
 from shoal_common.rpc import client as grpc_channel  # noqa: F401
@@ -54,15 +57,14 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     control = socket.socket(fileno=parser.parse_args().control_fd)
     setproctitle.setproctitle("shoal::template")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.prepare()
     # It holds a descriptor for each worker; workers have the limit that it was started with.
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_open_files()
     for union in (RayletMessage, PeerMessage, HelloReply, Hello | HelloProof):
         Decoder(union)
-    # Objects made so far are never collected: their pages stay shared with the workers.
-    gc.collect()
-    gc.freeze()
+    handshake.prove("", b"", b"", b"")  # what OpenSSL makes at the first time
+    _keep_pages_shared()
     workers: list[int] = []
     while True:
         packet, fds = _receive(control)
@@ -80,6 +82,41 @@ def main() -> None:
         finally:
             for fd in fds:
                 os.close(fd)
+
+
+def _keep_pages_shared() -> None:
+    """A page of what has been made so far is shared with all workers, until one of them writes to it: that it does so
+    seldom saves each 0.7 MiB."""
+    gc.collect()
+    if sys.version_info < (3, 12):  # since then names are immortal
+        # This cache counts as one that holds the names of attributes: a name that falls out of it is written to.
+        sys._clear_type_cache()
+    _filling.extend(_fill_gaps())
+    gc.freeze()  # what is never collected is never marked
+
+
+#: What lies in the gaps.
+_filling: list[bytes] = []
+#: The interpreter's own allocator gives out multiples of so many bytes, from regions of one size each, up to so many.
+_STEP_BYTES = 16
+_LARGEST_BYTES = 512
+#: At most so many bytes of one size.
+_FILL_BYTES = 256 * 1024
+
+
+def _fill_gaps() -> Iterator[bytes]:
+    """Objects in all the places that lie free between others: the workers' own then go to pages of their own. Where
+    objects of a page's length have come to lie behind one another, there are no gaps any more."""
+    empty = sys.getsizeof(b"")
+    for size in range(empty // _STEP_BYTES * _STEP_BYTES + _STEP_BYTES, _LARGEST_BYTES + 1, _STEP_BYTES):
+        last, behind = 0, 0
+        for _ in range(_FILL_BYTES // size):
+            filling = bytes(size - empty)
+            yield filling
+            behind = behind + size if id(filling) == last + size else 0
+            if behind >= mmap.PAGESIZE:
+                break
+            last = id(filling)
 
 
 def _fork(

@@ -42,8 +42,9 @@ _OTHERS = (
     signal.SIGXCPU,
 )
 _ALARM = signal.SIGALRM
-#: Without the conversion to an enumeration, which costs more than the look.
+#: Without the conversion to an enumeration, which costs more than the look, and a worker some pages of memory.
 _handler_of = _signal.getsignal
+set_handler = _signal.signal
 
 
 class _Deferred:
@@ -153,7 +154,7 @@ def look() -> None:
 def _take(signum: int) -> None:
     handler = _handler_of(signum)
     if callable(handler) and type(handler) is not _Deferred:
-        signal.signal(signum, _Deferred(handler))
+        set_handler(signum, _Deferred(handler))
 
 
 def _after_fork_in_child() -> None:

@@ -34,7 +34,7 @@ def install(handler: Callable[[int, Any], None] | None = None) -> None:
     global _before, _handler
     _handler = handler or _exit
     if threading.current_thread() is threading.main_thread():
-        before = interrupts.plain(signal.signal(signal.SIGTERM, _handler))
+        before = interrupts.plain(interrupts.set_handler(signal.SIGTERM, _handler))
         if before is not _handler:  # of a session that ended on another thread
             _before = before
     interrupts.take_over()
