@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.clusters import ProcessCluster
+from support.drivers import Driver
 from support.processes import eventually
 
 import shoal
@@ -203,3 +204,40 @@ def test_results_of_actors_are_made_again_by_calls_that_may_be_repeated(cluster:
     with pytest.raises(exceptions.ObjectReconstructionFailedError, match="RETRIES_DISABLED"):
         shoal.get(once, timeout=60)
     assert shoal.get(log.count.remote()) == {"make": 3}
+
+
+_FEW_RECORDS = """
+import numpy as np
+
+ray.init(logging_level="ERROR", log_to_driver=False, _system_config={"max_lineage_bytes": 30_000})
+
+@ray.remote(resources={"there": 1})
+def make(number, padding): return np.full(50_000, number)
+
+refs = []
+for number in range(4):  # the oldest is the one that has ended first
+    refs.append(make.remote(number, bytes(10_000)))
+    ray.wait(refs, num_returns=len(refs), fetch_local=False)
+report(made=True)
+command()
+
+def outcome(ref):
+    try:
+        return int(ray.get(ref, timeout=60)[0])
+    except ray.exceptions.ObjectReconstructionFailedError as error:
+        assert "raise max_lineage_bytes" in str(error)
+        return error.reason
+
+report(outcomes=[outcome(ref) for ref in refs])
+command()
+"""
+
+
+def test_beyond_max_lineage_bytes_the_oldest_are_not_made_again_and_say_so(cluster: ProcessCluster) -> None:
+    with Driver(_FEW_RECORDS, env=cluster.environment) as driver:
+        assert driver.report() == {"made": True}
+        lose_all(cluster)
+        driver.tell("lost")
+        assert driver.report() == {"outcomes": ["LINEAGE_EVICTED", "LINEAGE_EVICTED", 2, 3]}
+        driver.tell("end")
+        assert driver.wait() == 0

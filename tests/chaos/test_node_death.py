@@ -199,6 +199,33 @@ def test_what_a_lost_worker_had_asked_of_another_node_ends(cluster: ProcessClust
         all_gone([pid])
 
 
+def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) -> None:
+    """Of one that has died alone, and of one that has died with its node, whose raylet can free nothing any more."""
+
+    @shoal.remote(num_cpus=0)
+    class Owner:
+        def spill(self) -> int:
+            """Twice what the store holds."""
+            self.refs = [shoal.put(np.full(16 * MIB, number, np.uint8)) for number in range(8)]
+            return os.getpid()
+
+    def spilled() -> int:
+        return sum(path.stat().st_size for path in (cluster.directory / "blobs").rglob("spill/**/*") if path.is_file())
+
+    owners, pids = [], []
+    with cluster.connected():
+        for node in cluster.nodes[1:]:
+            affinity = shoal.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+            owners.append(Owner.options(scheduling_strategy=affinity).remote())  # type: ignore[attr-defined]
+            pids.append(shoal.get(owners[-1].spill.remote(), timeout=60))
+        both = spilled()
+        assert both > 64 * MIB
+        os.kill(pids[0], signal.SIGKILL)
+        eventually(lambda: 0 < spilled() <= both / 2, "those of the first owner are freed, and no others")
+        cluster.nodes[2].kill()
+        eventually(lambda: not spilled(), "those of the second owner are freed")
+
+
 def test_a_scheduler_that_dies_leaves_the_other_one() -> None:
     with ProcessCluster(schedulers=2) as cluster:
         cluster.add_node(cpus=1)

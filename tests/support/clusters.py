@@ -180,7 +180,8 @@ class ProcessCluster:
         self._services: list[ServiceProcess] = []
         ports = [free_port() for _ in range(schedulers)]
         self.scheduler_addresses = [f"127.0.0.1:{port}" for port in ports]
-        self._gcs_flags = gcs or {}
+        objectstore_port = free_port()
+        self._gcs_flags = {"objectstore_addresses": f"127.0.0.1:{objectstore_port}", **(gcs or {})}
         #: ``host:port`` of the GCS, for ``shoal.init``.
         self.address = f"127.0.0.1:{free_port()}"
         self.start_the_gcs()
@@ -188,7 +189,9 @@ class ProcessCluster:
             self._start("scheduler", f"scheduler{number}", port=port, gcs_address=self.address)
             for number, port in enumerate(ports)
         ]
-        self.objectstore = self._start("objectstore", "objectstore", port=0, directory=self.directory / "blobs")
+        self.objectstore = self._start(
+            "objectstore", "objectstore", port=objectstore_port, directory=self.directory / "blobs"
+        )
         for scheduler in self.schedulers:
             scheduler.address()
 

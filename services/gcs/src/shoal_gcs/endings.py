@@ -74,7 +74,10 @@ class Endings:
         was leaving on purpose."""
         living = [node.node_id for node in self._node_table.living()]
         saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason, drained=drained)
-        saves += self._objects.node_died(node_id, living)
+        saves_of_objects, blob_keys = self._objects.node_died(node_id, living)
+        saves += saves_of_objects
+        if blob_keys:
+            self._background.spawn(self._blobs.delete_all(blob_keys))
         for job in self._job_table.all():
             if not job.end_unix_ms and job.node_id == node_id:
                 saves += self._end_job(job.job_id)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shoal_gcs.objects.table import REPORTS_AGAIN_WITHIN_S, REPORTS_WITHIN_S, Batch, Location, LocationTable
 
 A, B, C = b"node-A", b"node-B", b"node-C"
@@ -35,6 +37,17 @@ def test_a_node_that_has_it_is_better_than_a_blob() -> None:
     place = table.locate(b"x")
     assert place is not None
     assert place.blob_key
+
+
+def test_what_is_in_blobs_of_a_dead_node_and_whose_owner_was_there_is_needed_by_nobody() -> None:
+    table = LocationTable()
+    table.add(blob("b", b"x", b"y"))
+    table.add(blob("elsewhere", b"z", node_id=B))
+    for batch in table._blobs.values():
+        for object_id in batch.objects.keys() - {b"y"}:
+            batch.objects[object_id] = replace(batch.objects[object_id], owned_there=True)
+    table.node_died(A, [B], 0.0)
+    assert table.ownerless(A) == [b"x"], "the owner of the other one lives on elsewhere"
 
 
 def test_a_report_that_comes_twice_counts_once() -> None:

@@ -3,7 +3,7 @@ actor has stored is deleted here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -49,6 +49,19 @@ class JobBlobs:
                 return
         if deleted:
             _log.info("blobs_swept", job_id=job_id.hex(), blobs=deleted)
+
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """These. Raises nothing, as ``sweep``: what is left goes with its job."""
+        if not self._addresses:
+            return
+        async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
+            blobs = BlobClient(channel)
+            for start in range(0, len(keys), _AT_ONCE):
+                try:
+                    await retrying(partial(blobs.delete, keys[start : start + _AT_ONCE]), _POLICY, on=(ServiceError,))
+                except ServiceError as error:
+                    _log.error("blobs_not_deleted", blobs=len(keys) - start, error=str(error))
+                    return
 
     async def delete(self, prefix: str) -> bool:
         """All with this prefix. Raises nothing: False = it cannot be done now, which is logged."""

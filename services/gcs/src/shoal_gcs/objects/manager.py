@@ -124,9 +124,12 @@ class ObjectManager:
     def forget_job(self, job_id: bytes) -> None:
         self._delete_rows(self._table.forget_job(job_id))
 
-    def node_died(self, node_id: bytes, living: Iterable[bytes]) -> list[asyncio.Future[None]]:
-        """The writes that follow from it."""
-        return self._delete_rows(self._table.node_died(node_id, living, asyncio.get_running_loop().time()))
+    def node_died(self, node_id: bytes, living: Iterable[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
+        """The writes that follow from it, and the keys of the blobs that nobody needs any more."""
+        gone = self._table.node_died(node_id, living, asyncio.get_running_loop().time())
+        freed = self._table.free(self._table.ownerless(node_id))
+        saves = self._delete_rows(gone + freed.batches) + self._write_rows(freed.shrunk)
+        return saves, [batch.blob_key for batch in freed.batches if batch.blob_key]
 
     def _delete_rows(self, batches: list[Batch]) -> list[asyncio.Future[None]]:
         return [(self._blob_rows if batch.blob_key else self._copy_rows).delete(batch.row_id) for batch in batches]
@@ -152,7 +155,14 @@ def _row_of(blob_key: str) -> str:
 
 def _blob_batch(row: gcs_pb2.ReportSpilledRequest) -> Batch:
     objects = {
-        each.object_id: Location(blob_key=row.key, offset=each.offset, size=each.size_bytes) for each in row.objects
+        each.object_id: Location(
+            blob_key=row.key,
+            offset=each.offset,
+            size=each.size_bytes,
+            owner_id=each.owner_id,
+            owned_there=each.owned_there,
+        )
+        for each in row.objects
     }
     return Batch(_row_of(row.key), row.job_id, row.node_id, row.key, objects)
 
@@ -160,7 +170,13 @@ def _blob_batch(row: gcs_pb2.ReportSpilledRequest) -> Batch:
 def _blob_row(batch: Batch) -> gcs_pb2.ReportSpilledRequest:
     row = gcs_pb2.ReportSpilledRequest(job_id=batch.job_id, node_id=batch.node_id, key=batch.blob_key)
     for object_id, location in batch.objects.items():
-        row.objects.add(object_id=object_id, offset=location.offset, size_bytes=location.size)
+        row.objects.add(
+            object_id=object_id,
+            owner_id=location.owner_id,
+            offset=location.offset,
+            size_bytes=location.size,
+            owned_there=location.owned_there,
+        )
     return row
 
 

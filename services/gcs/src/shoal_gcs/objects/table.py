@@ -32,6 +32,10 @@ class Location:
     blob_key: str = ""
     offset: int = 0
     size: int = 0
+    #: In a blob: the owner's, for its row.
+    owner_id: bytes = b""
+    #: Its owner was a process of the node that wrote the blob.
+    owned_there: bool = False
 
 
 @dataclass(slots=True)
@@ -128,6 +132,16 @@ class LocationTable:
             awaited.discard(node_id)
         self._awaited[node_id] = (set(living) - {node_id}, now + REPORTS_WITHIN_S)
         return self._remove_all(batch for batch in self._copies.values() if batch.node_id == node_id)
+
+    def ownerless(self, node_id: bytes) -> list[bytes]:
+        """Objects in blobs of a dead node whose owners have died with it: nobody needs them."""
+        return [
+            object_id
+            for batch in self._blobs.values()
+            if batch.node_id == node_id
+            for object_id, location in batch.objects.items()
+            if location.owned_there
+        ]
 
     def reported(self, node_id: bytes, home: bytes) -> None:
         """A node has told all copies that it had of a dead home's objects."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,12 +33,16 @@ class ObjectLocations:
         self._node_id = node_id
         self._rng = random.Random()
 
-    async def spilled(self, key: str, entries: Sequence[Entry]) -> None:
-        """These objects are in one blob; said again, others are not needed any more."""
+    async def spilled(self, key: str, entries: Sequence[Entry], here: Collection[bytes]) -> None:
+        """In one blob of this node; said again, others are not needed any more. ``here``: its processes."""
         request = gcs_pb2.ReportSpilledRequest(job_id=entries[0].job_id, node_id=self._node_id, key=key)
         for entry in entries:
             request.objects.add(
-                object_id=entry.object_id, owner_id=entry.owner, offset=entry.blob_offset, size_bytes=entry.size
+                object_id=entry.object_id,
+                owner_id=entry.owner,
+                offset=entry.blob_offset,
+                size_bytes=entry.size,
+                owned_there=entry.owner in here,
             )
         await self._call(partial(self._stub.ReportSpilled, request, timeout=_CALL_TIMEOUT_S))
 
