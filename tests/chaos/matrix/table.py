@@ -163,7 +163,8 @@ TABLE: dict[Victim, dict[Moment, Row]] = {
         Moment.TRANSFER: Row(_LOST, _LOST, RESULT, _LOST),
         Moment.SPILLING: Row(_SOME_LOST, _SOME_LOST, RESULT, _SOME_LOST),
         Moment.RESTORING: Row(_SOME_LOST, _SOME_LOST, RESULT, _SOME_LOST),
-        Moment.CHECKPOINTING: Row(_UNAVAILABLE, _UNAVAILABLE, _UNAVAILABLE, _UNAVAILABLE),
+        # A node that leaves lets calls end, if they do before their actor is moved.
+        Moment.CHECKPOINTING: Row(_UNAVAILABLE, _UNAVAILABLE, _any_of(_UNAVAILABLE), _UNAVAILABLE),
         Moment.CREATING: Row(_ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _ACTORS_NODE_DIED),
         Moment.HALF_PREPARED: throughout(RESULT),
     },

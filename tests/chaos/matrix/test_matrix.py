@@ -1,6 +1,6 @@
 """The crash matrix: each cell of the table on a deployment of processes, or in CI a tenth of them.
 
-``make chaos`` runs all (SHOAL_CHAOS=all), some forty minutes; ``pytest tests/chaos/matrix -k 'gcs_both and SIGKILL'`` a
+``make chaos`` runs all (SHOAL_CHAOS=all), an hour; ``pytest tests/chaos/matrix -k 'gcs_both and SIGKILL'`` a
 part of the chosen ones. SHOAL_CHAOS_SEED repeats what was left to chance; a failure says with which seed it ran.
 """
 
@@ -46,6 +46,8 @@ def deployment() -> Iterator[Deployment]:
     deployment.close()
 
 
+# The first one, and one after another that failed, also waits for a deployment.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "cell",
     [cell for cell in cells() if not isinstance(cell.outcome, Impossible) and (EVERY or cell.chosen)],
