@@ -132,6 +132,7 @@ class DirectTransfers:
                     await asyncio.wait({future})
                 except asyncio.CancelledError:
                     continue
+            future.exception()  # that of the abort; never asked for, it would be logged
             raise
 
 

@@ -176,6 +176,7 @@ class RayletApp:
             output=self._output,
             store=self._store,
             functions=self._functions,
+            checkpoints=self._checkpoints,
             last_replies=LastReplies(os.fspath(config.session_dir)),
             reports=GcsReports(gcs, node_id),
             monitor=self._monitor,

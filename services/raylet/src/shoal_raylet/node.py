@@ -48,6 +48,7 @@ from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
+from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
@@ -77,6 +78,7 @@ class Node:
     output: WorkerOutput
     store: ObjectStore
     functions: FunctionCache
+    checkpoints: Checkpoints
     last_replies: LastReplies
     reports: GcsReports
     monitor: MemoryMonitor
@@ -366,6 +368,7 @@ class Node:
 
     def worker_exited(self, worker_id: bytes, exit_code: int | None) -> None:
         self.peers.drain(worker_id)
+        self.checkpoints.worker_ended(worker_id)
         ended = self.ends.ended(worker_id, exit_code)
         self.monitor.gone(worker_id)
         tail = self.output.tail(worker_id)

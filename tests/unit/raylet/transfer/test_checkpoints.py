@@ -22,9 +22,13 @@ class MemoryBlobs:
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.failure: Exception | None = None
+        #: Cleared: what is put is on its way until it is set.
+        self.arrives = asyncio.Event()
+        self.arrives.set()
 
     async def put(self, key: str, sections: Sequence[bytes | bytearray | memoryview]) -> BlobInfo:
         self._fail()
+        await self.arrives.wait()
         self.blobs[key] = b"".join(sections)
         return BlobInfo(key, 0)
 
@@ -116,6 +120,26 @@ def test_errors_by_kind(failure: ServiceError | OSError, kind: BlobErrorKind) ->
     blobs.failure = failure
     for answer in asked(blobs, frames.CheckpointPut(1, "x", b""), frames.CheckpointGet(2, "x")):
         assert (answer.error, answer.detail) == (kind, str(failure))
+
+
+def test_what_a_worker_was_storing_when_it_ended_does_not_arrive() -> None:
+    blobs = MemoryBlobs()
+
+    async def end_while_it_stores() -> None:
+        checkpoints, worker = Checkpoints(blobs, {WORKER: ACTOR}.__getitem__), Worker()
+        connection: Any = worker
+        blobs.arrives.clear()
+        for number in range(2):
+            message = frames.CheckpointPut(number, f"{number}", b"")
+            checkpoints.handlers[frames.CheckpointPut](connection, message)
+        await asyncio.sleep(0)
+        checkpoints.worker_ended(WORKER)
+        blobs.arrives.set()
+        await checkpoints.stop()
+        checkpoints.worker_ended(WORKER)
+
+    asyncio.run(end_while_it_stores())
+    assert not blobs.blobs
 
 
 def test_what_is_not_there() -> None:

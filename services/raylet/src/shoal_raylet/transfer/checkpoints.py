@@ -6,7 +6,9 @@ own actor only.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -37,6 +39,8 @@ class Checkpoints:
         self._blobs = blobs
         self._actor_of = actor_of
         self._background = Background()
+        #: What is under way for a worker, by its id.
+        self._under_way: dict[bytes, set[asyncio.Task[None]]] = {}
         #: Of messages from workers.
         self.handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             frames.CheckpointPut: lambda c, m: self._serve(c, m, self._put),
@@ -48,6 +52,19 @@ class Checkpoints:
     async def stop(self) -> None:
         await self._background.stop()
 
+    def worker_ended(self, worker_id: bytes) -> None:
+        """What it was storing is given up. Before the GCS is told: it deletes what a dead actor has stored when the
+        last process is gone, and nobody would delete what arrives later."""
+        for task in self._under_way.pop(worker_id, ()):
+            task.cancel()
+
+    def _ended(self, worker_id: bytes, task: asyncio.Task[None]) -> None:
+        tasks = self._under_way.get(worker_id)
+        if tasks is not None:
+            tasks.discard(task)
+            if not tasks:
+                del self._under_way[worker_id]
+
     def _serve(
         self,
         connection: Connection,
@@ -56,16 +73,21 @@ class Checkpoints:
     ) -> None:
         actor_id = self._actor_of(connection.worker_id)
         if actor_id:
-            self._background.spawn(self._answer(connection, message, serve(f"checkpoint/{actor_id.hex()}/", message)))
+            worker_id = connection.worker_id
+            task = self._background.spawn(
+                self._answer(connection, message, partial(serve, f"checkpoint/{actor_id.hex()}/", message))
+            )
+            self._under_way.setdefault(worker_id, set()).add(task)
+            task.add_done_callback(partial(self._ended, worker_id))
         else:
             detail = "this worker has no actor (any more)"
             connection.send(frames.CheckpointDone(message.request, BlobErrorKind.REFUSED, detail))
 
     async def _answer(
-        self, connection: Connection, message: Any, served: Coroutine[Any, Any, frames.CheckpointDone]
+        self, connection: Connection, message: Any, serve: Callable[[], Coroutine[Any, Any, frames.CheckpointDone]]
     ) -> None:
         try:
-            answer = await served
+            answer = await serve()
         except ServiceError as error:
             kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), BlobErrorKind.AWAY)
             answer = frames.CheckpointDone(message.request, kind, str(error))
