@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from e2e.compat.target import better_than_ray, ray, submodule
+from e2e.compat.target import IS_RAY, better_than_ray, ray, submodule
 
 #: Ray's UniqueID is the one class without from_hex.
 CLASSES = ["ActorClassID", "ActorID", "FunctionID", "JobID", "NodeID", "PlacementGroupID", "TaskID", "WorkerID"]
@@ -63,7 +63,8 @@ def test_of_what_programs_hold():
     seen = ray.get(ref)
     job_id = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     assert type(ref.task_id()) is ray.TaskID
-    assert ref.job_id() == ref.task_id().job_id() == actor._actor_id.job_id() == job_id
+    # Ray 2.60's job_id() raises TypeError: 'JobID' object is not callable.
+    assert IS_RAY or ref.job_id() == ref.task_id().job_id() == actor._actor_id.job_id() == job_id
     assert seen == {
         "job_id": job_id,
         "node_id": ray.NodeID.from_hex(ray.get_runtime_context().get_node_id()),
