@@ -84,7 +84,7 @@ class Inbox:
         self._queue.put_nowait((subject, data))
 
     async def take(self, count: int) -> list[tuple[str, bytes]]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return [await self._queue.get() for _ in range(count)]
 
     async def until(self, subject: str) -> list[tuple[str, bytes]]:
@@ -306,7 +306,7 @@ async def test_gcs_a_stream_that_ends_leaves_no_subscription() -> None:
             subscription = await bus.subscribe("s", Inbox())
             assert not inner.unsubscribed.is_set()
             await subscription.unsubscribe()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await inner.unsubscribed.wait()
             await bus.close()
     await inner.close()

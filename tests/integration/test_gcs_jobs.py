@@ -136,7 +136,7 @@ async def blobs_of(address: str, prefix: str = "") -> list[str]:
 
 
 async def until_none(address: str, prefix: str = "") -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await blobs_of(address, prefix):
             pass
 

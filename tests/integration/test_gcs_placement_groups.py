@@ -117,7 +117,7 @@ class Cluster(RestartableGcs):
             return (await self.groups.WaitPlacementGroup(request)).group  # type: ignore[no-any-return]
 
     async def until(self, group_id: bytes, state: int) -> pb.PlacementGroupInfo:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             info = await self.group(group_id)
             while info.state != state:
                 info = await self.group(group_id, info.version, 5_000)

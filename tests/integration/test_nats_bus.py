@@ -83,7 +83,7 @@ class Inbox:
         self._queue.put_nowait(data)
 
     async def take(self) -> bytes:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self._queue.get()
 
 
@@ -100,7 +100,7 @@ async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
     logger.addHandler(reader)
     try:
         if text not in caplog.text:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await found.wait()
     finally:
         logger.removeHandler(reader)

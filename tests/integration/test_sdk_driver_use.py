@@ -555,7 +555,7 @@ def test_a_child_that_is_terminated_while_it_forks_ends(no_cluster, tmp_path):
         os.environ["TERMINATED_EARLY"] = "1"
         process = multiprocessing.get_context("fork").Process(target=signal.pause)
         process.start()
-        process.join(30)
+        process.join(60)
         exitcode = process.exitcode
         process.kill()
         report(exitcode=exitcode)
@@ -604,7 +604,7 @@ class TestAfterShutdown:
             lambda left: shoal.nodes(),
             lambda left: shoal.cluster_resources(),
             lambda left: asyncio.run(_await(left["result"])),
-            lambda left: left["result"].future().result(10),
+            lambda left: left["result"].future().result(60),
         ],
         ids="get,get large,get list,wait,call,bound task,task,actor,put,name,kill,nodes,resources,await,future".split(
             ","

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from support.networks import Machine
-from support.processes import alive, descendants, eventually, stopped
+from support.processes import PATIENCE_S, alive, descendants, eventually, stopped
 from support.servers import free_port
 
 import shoal
@@ -99,7 +99,7 @@ class ServiceProcess:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait(self, within: float = 30) -> int:
+    def wait(self, within: float = PATIENCE_S) -> int:
         """Its exit code."""
         return self._process.wait(within)
 

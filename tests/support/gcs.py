@@ -44,7 +44,7 @@ class Mailbox:
         self._queue.put_nowait(item)
 
     async def take(self) -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self._queue.get()
 
     def is_empty(self) -> bool:
@@ -222,7 +222,7 @@ class RestartableGcs:
 
     async def until(self, actor_id: bytes, state: pb.ActorState.ValueType, incarnation: int = 0) -> pb.ActorInfo:
         """At least in that incarnation."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             info = await self.actor(actor_id, 0, 5_000)
             while info.state != state or info.incarnation < incarnation:
                 info = await self.actor(actor_id, info.version, 5_000)
@@ -305,7 +305,7 @@ async def events_of(cluster: Cluster, pattern: str) -> AsyncIterator[Mailbox]:
 
 
 async def until_not_found(call: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(errors.NotFound):
             while True:
                 with service_errors():
