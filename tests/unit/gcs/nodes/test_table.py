@@ -121,6 +121,16 @@ def test_when_the_bus_is_down_a_node_that_answers_lives(nodes: NodeTable) -> Non
         assert nodes.checked(N1, 1, "", now) == []
 
 
+def test_a_gcs_that_is_cut_off_itself_declares_nobody_dead(nodes: NodeTable) -> None:
+    now = SILENCE
+    for cut_off in (False, False, *[True] * 20, False, False):
+        assert nodes.tick(now) == [CheckHealth(N1, 1, ADDRESS)]
+        assert nodes.checked(N1, 1, "no answer", now, cut_off=cut_off) == []
+        assert nodes.next_deadline() == now + CHECK_EVERY_S
+        now += CHECK_EVERY_S
+    assert nodes[N1].state is NodeState.ALIVE
+
+
 def test_an_answer_or_a_heartbeat_begins_the_count_anew(nodes: NodeTable) -> None:
     nodes.tick(5.0)
     nodes.checked(N1, 1, "no answer", 5.0)

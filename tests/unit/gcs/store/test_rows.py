@@ -253,3 +253,20 @@ async def test_a_caller_that_gives_up_cancels_no_write(rows: Rows, store: Manual
     await asyncio.wait([caller])
     await store.next(1)
     await save
+
+
+async def test_a_store_that_fails_or_hangs_is_not_reached(
+    store: ManualStore, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await rows.reached(10.0)
+
+    async def fails(key: str) -> Entry | None:
+        raise MetadataStoreError("no")
+
+    async def hangs(key: str) -> Entry | None:
+        await asyncio.Event().wait()
+        return None
+
+    for get in (fails, hangs):
+        monkeypatch.setattr(store, "get", get)
+        assert not await rows.reached(0.01)

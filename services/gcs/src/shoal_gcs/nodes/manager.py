@@ -24,6 +24,9 @@ from shoal_gcs.peers import Raylets
 from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
 
+#: A store that has not answered by then is one that the GCS does not reach.
+STORE_DEADLINE_S = 1.0
+
 _log = structlog.get_logger()
 
 
@@ -178,7 +181,10 @@ class NodeManager:
 
     async def _check(self, action: node_table.CheckHealth) -> None:
         problem = await self._raylets.check_health(action.raylet_address)
-        self._perform(self._table.checked(action.node_id, action.incarnation, problem, self._now()))
+        # Asked afterwards: a link that came back during the question would let an earlier answer pass for a later one.
+        cut_off = bool(problem) and not await self._rows.reached(STORE_DEADLINE_S)
+        actions = self._table.checked(action.node_id, action.incarnation, problem, self._now(), cut_off=cut_off)
+        self._perform(actions)
 
     def _save(self, node_id: bytes) -> asyncio.Future[None]:
         info = gcs_pb2.NodeInfo()

@@ -2,6 +2,7 @@
 
 A node tells that it lives by heartbeats. These come over the event bus, which may fail by itself, so silence is only a
 suspicion: the raylet is then asked directly, and the node is dead when it does not answer several times in a row.
+A GCS that is cut off hears from nobody either: what it asks in vain while its own store is out of reach does not count.
 A raylet that starts again under the same node id has a higher incarnation; the earlier one is dead with all it held.
 
 Pure: takes the time (monotonic seconds), keeps no clock.
@@ -187,8 +188,11 @@ class NodeTable:
         return actions
 
     @noted
-    def checked(self, node_id: bytes, incarnation: int, problem: str, now: float) -> list[Action]:
-        """The outcome of a direct question; ``problem`` empty = it lives."""
+    def checked(
+        self, node_id: bytes, incarnation: int, problem: str, now: float, *, cut_off: bool = False
+    ) -> list[Action]:
+        """The outcome of a direct question; ``problem`` empty = it lives. ``cut_off``: it may be the GCS that reaches
+        nobody."""
         node = self._nodes.get(node_id)
         if node is None or node.state is NodeState.DEAD or node.incarnation != incarnation:
             return []
@@ -199,8 +203,11 @@ class NodeTable:
             return []
         if now - node.seen_at < self._silence_s:
             return []  # a heartbeat came while the question was under way
-        node.failed_checks += 1
         node.check_at = now + CHECK_EVERY_S
+        if cut_off:
+            node.failed_checks = 0
+            return []
+        node.failed_checks += 1
         if node.failed_checks < self._checks:
             return []
         silent_s = now - node.seen_at
@@ -221,7 +228,7 @@ class NodeTable:
             assert node.state is NodeState.DEAD or node.failed_checks < self._checks
 
     def _next_check(self, node: Node) -> float:
-        return node.check_at if node.failed_checks else node.seen_at + self._silence_s
+        return max(node.check_at, node.seen_at + self._silence_s)
 
     def _die(self, node: Node, reason: str) -> list[Action]:
         drained = node.state is NodeState.DRAINING

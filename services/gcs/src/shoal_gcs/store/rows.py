@@ -69,6 +69,15 @@ class Rows:
         #: Ids of what was not read.
         self.unreadable: frozenset[str] = frozenset()
 
+    async def reached(self, within_s: float) -> bool:
+        """Whether the store answers now."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._store.get(self._prefix)
+        except (TimeoutError, MetadataStoreError):
+            return False
+        return True
+
     async def load(self, read: Callable[[str, bytes], _Read]) -> list[_Read]:
         """All rows, in no order that means anything. ``read`` makes them of id and value, and raises ``ValueError`` or
         ``DecodeError`` for what is none."""
