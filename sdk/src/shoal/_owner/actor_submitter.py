@@ -220,6 +220,9 @@ class ActorSubmitter:
         with self._process.lock:
             # Do not push further calls into the dying worker.
             if client.state == CONNECTED:
+                if no_restart or not client.durable:
+                    node_id = client.connection.peer_address.node_id
+                    self._calls.abandon(node_id, client.in_flight.values(), until_ends=client.worker_id)
                 self._forget_worker(client)
                 client.on_disconnected()
                 self.resolve(client)
@@ -328,6 +331,8 @@ class ActorSubmitter:
         for reply in replies:
             reply.borrowed = None  # it holds nothing any more
         self._take(client, message.worker_id, replies)
+        if not client.durable:  # its next incarnation gives the same answers
+            self._calls.abandon(address.node_id, client.in_flight.values())
         self.resolve(client)
         if client.state == RESOLVING:
             self._look_whether_it_lives(client, address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
@@ -50,6 +50,8 @@ class Calls:
         self._borrowing = borrowing
         self._recovery = recovery
         self._routes: dict[bytes, Route] = {}
+        #: Worker -> its node, and what is to be freed there once it has ended.
+        self._abandoned: dict[bytes, tuple[bytes, list[bytes]]] = {}
         self._since_poll = 0
         self._deadlines = Deadlines()
         #: When the timer of ``_expire`` goes off.
@@ -154,6 +156,15 @@ class Calls:
             if value.kind == STORED:
                 self._process.raylets.free(value.node_id, [object_of_task(task_id, index)])
 
+    def abandon(self, node_id: bytes, records: Iterable[TaskRecord], until_ends: bytes = b"") -> None:
+        """The worker on that node has ended without a word about these: what it had stored as their results belongs to
+        nobody, and would stay for as long as their owner lives. ``until_ends``: the worker, if it has not ended yet."""
+        stored = [entry.object_id for record in records for entry in record.entries if entry.state == PENDING]
+        if until_ends:
+            self._abandoned[until_ends] = node_id, stored
+        elif stored:
+            self._process.raylets.free(node_id, stored)
+
     # -- the way of replies -----------------------------------------------------------------------------
 
     def expect(self, worker_id: bytes, route: Route) -> None:
@@ -167,6 +178,7 @@ class Calls:
 
     def forget_all(self) -> None:
         self._routes.clear()
+        self._abandoned.clear()
         self._deadlines.clear()
 
     def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
@@ -176,6 +188,9 @@ class Calls:
             route.on_replies(worker_id, replies)
 
     def on_worker_disconnected(self, worker_id: bytes, reason: str) -> None:
+        node_id, stored = self._abandoned.pop(worker_id, (b"", []))
+        if stored:
+            self._process.raylets.free(node_id, stored)
         route = self._routes.pop(worker_id, None)
         if route is not None:
             route.on_worker_disconnected(worker_id, reason)

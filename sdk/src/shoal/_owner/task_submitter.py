@@ -242,6 +242,7 @@ class TaskSubmitter:
         if not connection.authenticated or (len(records) == 1 and connection.undelivered):
             queue.add_front(records, time.monotonic())  # the worker was dead before it got them
             return
+        self._calls.abandon(worker.source.node_id, records)
         for record in records:
             record.suspect = True
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
