@@ -210,7 +210,8 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
             return os.getpid()
 
     def spilled() -> int:
-        return sum(path.stat().st_size for path in (cluster.directory / "blobs").rglob("spill/**/*") if path.is_file())
+        """Their number; by `os.walk`, which lets directories vanish while it looks."""
+        return sum(len(files) for _, _, files in os.walk(cluster.directory / "blobs" / "spill"))
 
     owners, pids = [], []
     with cluster.connected():
@@ -219,9 +220,9 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
             owners.append(Owner.options(scheduling_strategy=affinity).remote())  # type: ignore[attr-defined]
             pids.append(shoal.get(owners[-1].spill.remote(), timeout=60))
         both = spilled()
-        assert both > 64 * MIB
+        assert both >= 4, "half of the 16 values of each at least"
         os.kill(pids[0], signal.SIGKILL)
-        eventually(lambda: 0 < spilled() <= both / 2, "those of the first owner are freed, and no others")
+        eventually(lambda: 0 < spilled() < both, "those of the first owner are freed, and no others")
         cluster.nodes[2].kill()
         eventually(lambda: not spilled(), "those of the second owner are freed")
 

@@ -140,10 +140,10 @@ def test_affinity(first: RayletProcess, second: RayletProcess, soft: bool) -> No
 
 
 def test_affinity_to_a_node_that_is_not_there(first: RayletProcess) -> None:
-    hard = NodeAffinitySchedulingStrategy("ff" * 16, soft=False)
+    hard = NodeAffinitySchedulingStrategy("fe" * 16, soft=False)
     with pytest.raises(shoal.exceptions.TaskUnschedulableError, match="is not alive"):
         shoal.get(where.options(scheduling_strategy=hard).remote())
-    soft = NodeAffinitySchedulingStrategy("ff" * 16, soft=True)
+    soft = NodeAffinitySchedulingStrategy("fe" * 16, soft=True)
     assert shoal.get(where.options(scheduling_strategy=soft).remote())
 
 
