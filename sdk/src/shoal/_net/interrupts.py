@@ -159,10 +159,11 @@ def _take(signum: int) -> None:
 
 def _after_fork_in_child() -> None:
     """The locks may be held by threads that the child does not have; its own handlers run at once."""
-    global main_thread, in_reactor
+    global main_thread, in_reactor, _uncut
     main_thread = threading.get_ident()
     in_reactor = False
     _locks.clear()
+    _uncut = GuardedLock()
     noted.clear()
 
 
