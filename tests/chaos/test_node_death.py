@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from support.clusters import MIB, ProcessCluster
 from support.drivers import Driver
-from support.processes import alive, all_gone, eventually
+from support.processes import PATIENCE_S, alive, all_gone, eventually
 
 import shoal
 from shoal import exceptions
+from shoal._current import current
 
 
 @pytest.fixture
@@ -122,6 +123,33 @@ def test_an_actor_of_a_lost_node_comes_back_elsewhere(cluster: ProcessCluster, w
             victim.freeze()
         after = shoal.get(actor.node.remote(), timeout=60)
         assert after != before
+
+
+def test_an_incarnation_that_is_over_and_still_answers_is_left(
+    cluster: ProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node hangs, its process does not, and says that it lives before the GCS says where the next one is."""
+
+    @shoal.remote(num_cpus=0, resources={"there": 1}, max_restarts=-1, max_task_retries=-1)
+    class Where:
+        def node(self) -> str:
+            return str(shoal.get_runtime_context().get_node_id())
+
+    with cluster.connected():
+        where = Where.remote()
+        before = shoal.get(where.node.remote(), timeout=PATIENCE_S)
+        core = current()
+        wait = core.gcs.actors.begin_wait
+
+        def slow(actor_id: bytes, version: int, wait_s: float, done: Any) -> None:
+            def answered(actor: Any, error: Any) -> None:
+                core.reactor.call_later(1.0, lambda: done(actor, error))
+
+            wait(actor_id, version, wait_s, answered)
+
+        monkeypatch.setattr(core.gcs.actors, "begin_wait", slow)
+        next(node for node in cluster.nodes if node.node_id == before).stop()
+        eventually(lambda: shoal.get(where.node.remote(), timeout=PATIENCE_S) != before, "the next one answers")
 
 
 def test_an_actor_without_restarts_dies_with_its_node(cluster: ProcessCluster) -> None:

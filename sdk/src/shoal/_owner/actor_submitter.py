@@ -242,6 +242,13 @@ class ActorSubmitter:
             return  # the session, or the node, has ended
 
     def _on_state(self, client: ActorClient, actor: ActorRecord | None, error: Exception | None) -> None:
+        if client.state == CONNECTED and actor is not None and actor.version > client.version:
+            if actor.state is ActorState.ALIVE and actor.address.worker_id == client.worker_id:
+                client.version = actor.version
+                return
+            # Who answered under its address (`_look_whether_it_lives`) is an incarnation that is over, and may hang.
+            self._forget_worker(client)
+            client.on_disconnected()
         if client.state not in (RESOLVING, RESTARTING):
             return  # killed here, or answered to another question, while this one was under way
         if actor is None:
