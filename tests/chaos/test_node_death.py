@@ -238,7 +238,7 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
             return os.getpid()
 
     def spilled() -> int:
-        """Their number; by `os.walk`, which lets directories vanish while it looks."""
+        """How many blobs there are; by `os.walk`, which lets directories vanish while it looks."""
         return sum(len(files) for _, _, files in os.walk(cluster.directory / "blobs" / "spill"))
 
     owners, pids = [], []
@@ -248,7 +248,7 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
             owners.append(Owner.options(scheduling_strategy=affinity).remote())  # type: ignore[attr-defined]
             pids.append(shoal.get(owners[-1].spill.remote(), timeout=60))
         both = spilled()
-        assert both >= 4, "half of the 16 values of each at least"
+        assert both >= 8, "what does not fit in the store of each"
         os.kill(pids[0], signal.SIGKILL)
         eventually(lambda: 0 < spilled() < both, "those of the first owner are freed, and no others")
         cluster.nodes[2].kill()
