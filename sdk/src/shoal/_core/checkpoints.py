@@ -65,10 +65,13 @@ class Stored:
         self.incarnations = sorted(_incarnations(names))
 
     def log_after(self, start: Version | None) -> list[LogPart]:
-        """Where the calls are that ran after a checkpoint (None: after the constructor), in their order."""
+        """Where the calls are that ran after a checkpoint (None: after the constructor), in their order.
+
+        Parts that end before it are left out, as the incarnation before may be about to delete them.
+        """
         parts = []
-        for version in self.log:
-            if start is not None and version.incarnation < start.incarnation:
+        for version, after in self._log_with_next():
+            if start is not None and (version.incarnation < start.incarnation or _covers(start, version, after)):
                 continue
             begun = [each.number for each in self.checkpoints if each.incarnation > version.incarnation]
             ran = [each.number - 1 for each in self.log if each.incarnation > version.incarnation]
@@ -84,13 +87,18 @@ class Stored:
             return []
         oldest, newest = kept[0], kept[-1]
         names = [version.name for version in self.checkpoints if version not in kept]
-        for version, after in zip(self.log, [*self.log[1:], None], strict=False):
-            covered = (
-                after is not None and after.incarnation == version.incarnation and after.number <= oldest.number + 1
-            )
-            if version.incarnation < oldest.incarnation or covered:
+        for version, after in self._log_with_next():
+            if version.incarnation < oldest.incarnation or _covers(oldest, version, after):
                 names.append(version.log_name)
         return names + [incarnation_name(each) for each in self.incarnations if each < newest.incarnation]
+
+    def _log_with_next(self) -> Iterable[tuple[Version, Version | None]]:
+        return zip(self.log, [*self.log[1:], None], strict=False)
+
+
+def _covers(checkpoint: Version, part: Version, after: Version | None) -> bool:
+    """Whether all calls of a part of the log ran before the checkpoint, if ``after`` is the part that follows it."""
+    return after is not None and after.incarnation == part.incarnation and after.number <= checkpoint.number + 1
 
 
 def incarnation_name(incarnation: int) -> str:

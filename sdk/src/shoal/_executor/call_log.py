@@ -57,7 +57,7 @@ class CallLog(ABC):
         """A part of whatever incarnation. Raises: StoreFailure."""
         return insist(lambda: self._store.get(part.log_name), PATIENCE_S, lambda _: None)
 
-    def _end_if_replaced(self, names: Iterable[str]) -> None:
+    def end_if_replaced(self, names: Iterable[str]) -> None:
         """``names``: of the incarnations that have begun."""
         if replaced(self._incarnation, names):
             self._lost("a later incarnation of the actor has begun")
@@ -106,7 +106,7 @@ class FileLog(CallLog):
                 os.ftruncate(self._file, self._size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._size += written
-            self._end_if_replaced(self._begun())
+            self.end_if_replaced(self._begun())
         except FileNotFoundError:
             self._lost("all that was stored for it has been deleted, as its actor is dead")
         except OSError as error:
@@ -209,4 +209,4 @@ class BlobLog(CallLog):
         except StoreFailure as failure:
             self._lost(f"its log was not stored: {failure}")
             return
-        self._end_if_replaced(names)
+        self.end_if_replaced(names)

@@ -400,6 +400,9 @@ class Keeper:
         """Store it, and delete what it makes superfluous. Raises: StoreFailure."""
         names = self._store.put(version.name, data, then_list="")
         self._told = ""
+        if self._log is not None:
+            # A later incarnation that does not see this checkpoint may be reading what would be deleted.
+            self._log.end_if_replaced(names)
         try:
             self._store.delete(Stored(names).superfluous(self._damaged))
         except StoreFailure as failure:

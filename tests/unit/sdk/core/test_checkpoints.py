@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shoal._core.checkpoints import Due, LogPart, Stored, Version, incarnation_name, replaced
 
@@ -34,9 +36,24 @@ def test_names_of_others_are_passed_over() -> None:
 
 
 def test_log_after_the_newest_checkpoint() -> None:
-    stored = Stored(names((1, 0), (1, 4), log=((1, 1), (1, 3), (1, 5))))
+    stored = Stored(names((1, 0), (1, 4), log=((1, 1), (1, 3), (1, 6))))
     # The part that begins at 3 may reach beyond 4.
-    assert stored.log_after(Version(1, 4)) == [LogPart(Version(1, first), None) for first in (1, 3, 5)]
+    assert stored.log_after(Version(1, 4)) == [LogPart(Version(1, first), None) for first in (3, 6)]
+
+
+@given(
+    st.sets(st.integers(0, 30), min_size=1),
+    st.sets(st.integers(1, 30)),
+    st.integers(1, 3),
+)
+def test_what_an_incarnation_still_deletes_is_nothing_that_the_next_one_reads(
+    checkpoints: set[int], log: set[int], incarnation: int
+) -> None:
+    """It has stored its last checkpoint and been killed; the deletion of what that made superfluous is under way."""
+    stored = Stored(names(*((incarnation, each) for each in checkpoints), log=tuple((incarnation, e) for e in log)))
+    for start in stored.checkpoints[-2:]:  # the newest, and the one that is taken if that is damaged
+        read = {part.version.log_name for part in stored.log_after(start)}
+        assert not read & set(stored.superfluous())
 
 
 def test_log_of_an_earlier_incarnation_is_over_when_the_checkpoint_is_of_a_later_one() -> None:
