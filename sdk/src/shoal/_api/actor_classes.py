@@ -308,9 +308,9 @@ def _start(
 
     handle = ActorHandle(state, None if detached else core.actors.lifetime_ref(client))
     if options.name:
-        core.actors.create_named(client, packed, complete)
+        core.actor_registration.create_named(client, packed, complete)
     else:
-        core.actors.create(client, packed, complete)
+        core.actor_registration.create(client, packed, complete)
     return handle
 
 

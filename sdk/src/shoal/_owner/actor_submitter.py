@@ -1,10 +1,9 @@
-"""Actors as their callers see them: creation through the GCS, calls straight to the actor's worker."""
+"""Actors as their callers see them: where they are, by the GCS, and calls straight to the actor's worker."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import pickle
 import random
 import time
 import weakref
@@ -16,21 +15,20 @@ from shoal import exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
 from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
-from shoal._core.task_record import FunctionRecord, References, TaskRecord, TimeLimit
+from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
 from shoal._net import last_replies
 from shoal._net.gcs.actors import POLL_S, Done
-from shoal._net.gcs.errors import AlreadyExists, ClientClosed, NotFound
-from shoal._net.gcs.records import ActorRecord, ActorSpec
+from shoal._net.gcs.errors import ClientClosed, NotFound
+from shoal._net.gcs.records import ActorRecord
+from shoal._owner.actor_errors import death_error, disconnected_error, unavailable_error
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import CallbackWatcher, Waiting
-from shoal._values.task_error import error_of_dependent
 from shoal._values.text import check_text
-from shoal._wire.peer_frames import Argument, PushTasks, StopTasks, TaskReply
+from shoal._wire.peer_frames import PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
-from shoal_common.kinds import ExitKind
 from shoal_common.states import ActorState
 
 if TYPE_CHECKING:
@@ -129,85 +127,6 @@ class ActorSubmitter:
             client.lifetime = entry
             return ref
 
-    def create(
-        self,
-        client: ActorClient,
-        packed: PackedArguments | None,
-        complete: Callable[[list[Argument] | None], ActorSpec],
-    ) -> None:
-        """Register an actor as soon as the references among its arguments are ready; does not wait for either.
-        ``complete`` puts their values into the specification."""
-
-        def register() -> None:
-            resolved = self._resolved(client, packed)
-            if isinstance(resolved, Exception):
-                client.on_dead(client.version, resolved)
-            else:
-                self._process.gcs.actors.begin_create(complete(resolved), created)
-
-        def created(error: Exception | None) -> None:
-            with self._process.lock:
-                if self._process.closed:
-                    return
-                if error is not None:
-                    client.on_dead(client.version, _creation_failure(client, error))
-                else:
-                    client.on_registered()
-
-        references: References = (packed.references if packed is not None else None) or []
-        with self._process.lock:
-            client.create(packed)
-            if await_arguments(self._waiting, references, register):
-                register()
-
-    def _resolved(self, client: ActorClient, packed: PackedArguments | None) -> list[Argument] | Exception | None:
-        """The constructor's arguments; the actor's death when one is an error."""
-        if packed is None or packed.references is None:
-            return None
-        resolved = resolve_arguments(self._process, packed.references)
-        if isinstance(resolved, list):
-            return resolved
-        cause = pickle.loads(error_of_dependent("__init__", resolved.payload))
-        if isinstance(cause, exceptions.TaskError):
-            return exceptions.ActorDiedError(cause, actor_id=client.actor_id.hex())
-        return exceptions.ActorDiedError(
-            actor_id=client.actor_id.hex(), reason=f"A constructor argument failed: {cause}"
-        )
-
-    def create_named(
-        self,
-        client: ActorClient,
-        packed: PackedArguments | None,
-        complete: Callable[[list[Argument] | None], ActorSpec],
-    ) -> None:
-        """As ``create``, but waits until it is done: whether the name is free must be known, and so must the arguments.
-
-        Raises: ActorAlreadyExistsError, ActorDiedError (an argument is an error), ShoalSystemError.
-        """
-        refs = [ref for _, _, ref in (packed.references if packed is not None else None) or ()]
-        if refs:
-            self._waiting.wait(refs, len(refs), None)
-        with self._process.lock:
-            client.create(packed)
-            resolved = self._resolved(client, packed)
-            if isinstance(resolved, Exception):
-                client.on_dead(client.version, resolved)
-                raise resolved
-        spec = complete(resolved)
-        try:
-            self._process.gcs.actors.create(spec)
-        except exceptions.RpcError as error:
-            with self._process.lock:
-                client.on_dead(client.version, _creation_failure(client, error))
-            if isinstance(error, AlreadyExists):
-                raise exceptions.ActorAlreadyExistsError(
-                    f"The name {spec.name} (namespace={spec.namespace}) is already taken. Please use a different name, "
-                    f"or get the existing actor using shoal.get_actor('{spec.name}')."
-                ) from None
-            raise exceptions.ShoalSystemError(f"The GCS did not create actor {spec.name}: {error.message}") from error
-        with self._process.lock:
-            client.on_registered()
-
     def kill(self, client: ActorClient, no_restart: bool) -> None:
         """Waits until the GCS has taken the order; one that does not know the actor yet gets it later."""
         early = exceptions.ActorDiedError(actor_id=client.actor_id.hex(), reason="It was killed by shoal.kill().")
@@ -279,7 +198,7 @@ class ActorSubmitter:
         address = actor.address
         if client.in_flight:
             same = address.worker_id == client.worker_id
-            client.cause = _disconnected_error(client, actor.address.node_id) if same else unavailable_error(actor)
+            client.cause = disconnected_error(client, actor.address.node_id) if same else unavailable_error(actor)
             client.on_lost_connection_only()
         connection = self._process.peers.connect(address)
         if connection is None:
@@ -356,7 +275,7 @@ class ActorSubmitter:
             with self._process.lock:
                 if client.state != RESOLVING or client.version != version or client.worker_id != address.worker_id:
                     return  # the GCS was faster
-                client.cause = _disconnected_error(client, address.node_id)
+                client.cause = disconnected_error(client, address.node_id)
                 client.on_lost_connection_only()
                 self._connected(client, version, address, there)
 
@@ -523,49 +442,3 @@ class ActorSubmitter:
             begin(client.actor_id, done)
         except (ClientClosed, exceptions.LocalRayletDiedError):
             return  # the session has ended, and the actor with it
-
-
-def _creation_failure(client: ActorClient, error: Exception) -> Exception:
-    detail = error.message if isinstance(error, exceptions.RpcError) else str(error)
-    return exceptions.ActorDiedError(actor_id=client.actor_id.hex(), reason=f"It was not created: {detail}")
-
-
-def death_error(actor: ActorRecord) -> Exception:
-    """What callers of a dead actor get."""
-    actor_id = actor.actor_id.hex()
-    if actor.creation_error:
-        cause = pickle.loads(actor.creation_error)
-        if isinstance(cause, exceptions.TaskError):
-            return exceptions.ActorDiedError(cause, actor_id=actor_id, class_name=actor.class_name)
-        return exceptions.ActorDiedError(actor_id=actor_id, class_name=actor.class_name, reason=str(cause))
-    if actor.group_removed:
-        return exceptions.ActorPlacementGroupRemoved()
-    if actor.unschedulable:
-        return exceptions.ActorUnschedulableError(actor.death_reason)
-    if actor.exit_kind in (ExitKind.NODE_OUT_OF_MEMORY, ExitKind.MEMORY_LIMIT) and not actor.killed:
-        return exceptions.OutOfMemoryError(f"Actor {actor.class_name} was killed: {actor.exit_detail}")
-    return exceptions.ActorDiedError(
-        actor_id=actor_id,
-        class_name=actor.class_name,
-        name=actor.name,
-        namespace=actor.namespace,
-        pid=actor.pid,
-        ip=actor.address.host,
-        reason=actor.death_reason,
-        never_started=actor.incarnation == 0,
-    )
-
-
-def unavailable_error(actor: ActorRecord) -> Exception:
-    detail = f" ({actor.exit_detail})" if actor.exit_detail else ""
-    return exceptions.ActorUnavailableError(
-        f"The actor is restarting, as the worker of this {actor.class_name} died{detail}", actor.actor_id.hex()
-    )
-
-
-def _disconnected_error(client: ActorClient, node_id: bytes) -> Exception:
-    return exceptions.ActorUnavailableError(
-        f"the connection to this {client.class_name} on node {node_id.hex()} was lost, and it lives: "
-        f"{client.disconnected_because}",
-        client.actor_id.hex(),
-    )

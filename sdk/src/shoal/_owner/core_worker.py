@@ -14,6 +14,7 @@ from shoal._core.actors import ActorClient
 from shoal._core.object_ref import ObjectRef
 from shoal._core.task_record import TaskRecord
 from shoal._net.connection import Connection
+from shoal._owner.actor_registration import ActorRegistration
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.advice import Advice
 from shoal._owner.borrowing import Borrowing
@@ -88,6 +89,7 @@ class CoreWorker(Process):
         self._calls = Calls(self, self.waiting, self.borrowing, self.recovery)
         self.tasks = TaskSubmitter(self, self.waiting, self._calls)
         self.actors = ActorSubmitter(self, self.waiting, self._calls)
+        self.actor_registration = ActorRegistration(self, self.waiting)
         self.waiting.advice = Advice(self, self.tasks.find)
         self._calls.start = self._start
         self.recovery.run_again = self._run_again
