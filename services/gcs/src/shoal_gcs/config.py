@@ -43,7 +43,10 @@ class GcsConfig(BusConfig):
     etcd_key: Path | None = setting(None, doc="PEM file of its key")
     etcd_server_name: str = setting("", doc="name in etcd's certificates; empty = the host of a shard's first member")
     leader_ttl_s: float = setting(
-        5.0, doc="a standby takes over when the leader has been gone for so long", unit="seconds", minimum=1.0
+        3.0,
+        doc="a standby takes over when the leader has been gone for so long; etcd counts whole seconds, and 2 at least",
+        unit="seconds",
+        minimum=1.0,
     )
     store_path: Path = setting(
         _STORE_PATH,
