@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--gateway-port", type=_port, help="port for drivers outside of the cluster, shoal://; default: none"
     )
+    start.add_argument(
+        "--metrics-export-port", type=_port, help="port on which Prometheus reads /metrics; default: a free one"
+    )
     start.add_argument("--labels", type=_labels, help="labels of the node: zone=a,kind=b")
     start.add_argument("--memory", type=int, help="bytes for tasks and actors; default: 70%% of what is free")
     start.add_argument("--object-store-memory", type=int, help="bytes; default: 30%% of what is free")

@@ -44,7 +44,6 @@ NOT_IMPLEMENTED = {
     "ray_client_server_port": "pass gateway_port, for drivers with shoal://",
     "include_dashboard": "there is no dashboard yet. Leave it out",
     "dashboard_port": "there is no dashboard yet. Leave it out",
-    "metrics_export_port": "there are no metrics yet. Leave it out",
     "runtime_env": RUNTIME_ENV,
 }
 
@@ -99,7 +98,8 @@ class Cluster:
         """Start a node; the first one is the head. It is in the cluster when this returns, whatever ``wait`` says.
 
         ``node_args``: num_cpus, num_gpus, resources, labels, memory, object_store_memory (bytes), env_vars (of what
-        runs there), node_ip_address (of this machine, 127.0.0.2 for example), gateway_port.
+        runs there), node_ip_address (of this machine, 127.0.0.2 for example), gateway_port,
+        metrics_export_port (of Prometheus' text; default: a free one).
         Raises: TypeError for others, ValueError for amounts out of range and for what only nodes of Ray have,
         RuntimeError when it does not start.
         """

@@ -33,6 +33,7 @@ PUBLIC = {
     """,
     "shoal.util.annotations": "AnnotationType Deprecated DeveloperAPI PublicAPI RayDeprecationWarning",
     "shoal.util.debug": "disable_log_once_globally enable_periodic_logging log_once reset_log_once",
+    "shoal.util.metrics": "Counter Gauge Histogram",
     "shoal.util.multiprocessing": "JoinableQueue Pool TimeoutError",
     "shoal.util.placement_group": """
         NODE_ID_LABEL_KEY PlacementGroup PlacementGroupID VALID_PLACEMENT_GROUP_STRATEGIES check_placement_group_index

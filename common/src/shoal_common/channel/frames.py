@@ -11,12 +11,13 @@ for a gRPC channel before it can submit its first nested task.
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 import msgspec
 
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -615,6 +616,27 @@ class CheckpointDone(Message, tag=94):
     names: list[str] = []
 
 
+# --- what a process counts: process -> raylet -----------------------------------------------------------
+
+
+class MetricGrowth(msgspec.Struct, array_like=True, gc=False):
+    """Of one series of a metric, since the last report: see ``service.metrics``."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    boundaries: tuple[float, ...]
+    labels: tuple[tuple[str, str], ...]
+    value: float
+    counts: list[int]
+
+
+class MetricsReport(Message, tag=130):
+    """Process -> raylet: what has changed since its last report."""
+
+    series: list[MetricGrowth]
+
+
 RayletMessage = (
     LeaseDemand
     | LeaseGranted
@@ -677,4 +699,5 @@ RayletMessage = (
     | CheckpointList
     | CheckpointDelete
     | CheckpointDone
+    | MetricsReport
 )

@@ -547,6 +547,7 @@ class NodeInfo(google.protobuf.message.Message):
     SESSION_DIR_FIELD_NUMBER: builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     LEASED_FIELD_NUMBER: builtins.int
+    METRICS_PORT_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     state: Global___NodeState.ValueType
     host: builtins.str
@@ -569,6 +570,8 @@ class NodeInfo(google.protobuf.message.Message):
     """session_dir on that host"""
     protocol_version: builtins.int
     """protocol_version of the framed channel; another than the GCS's own is refused"""
+    metrics_port: builtins.int
+    """metrics_port is the TCP port of its metrics (HTTP); 0 = none"""
     @property
     def total(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """total resources"""
@@ -603,10 +606,11 @@ class NodeInfo(google.protobuf.message.Message):
         session_dir: builtins.str = ...,
         protocol_version: builtins.int = ...,
         leased: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        metrics_port: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "leased", b"leased", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "protocol_version", b"protocol_version", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "metrics_port", b"metrics_port", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "protocol_version", b"protocol_version", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___NodeInfo: typing_extensions.TypeAlias = NodeInfo

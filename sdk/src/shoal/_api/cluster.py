@@ -18,6 +18,7 @@ def nodes() -> list[dict[str, Any]]:
             "NodeManagerAddress": node.host,
             "NodeManagerHostname": node.host,
             "NodeName": node.host,
+            "MetricsExportPort": node.metrics_port,
             "RayletSocketName": node.raylet_path,
             "Resources": node.total.to_units(),
             "Available": node.available.to_units(),

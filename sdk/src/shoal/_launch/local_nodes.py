@@ -87,6 +87,8 @@ class NodeOptions(msgspec.Struct, frozen=True):
     labels: dict[str, str] | None = None
     #: For clients outside of the cluster; None: none.
     gateway_port: int | None = None
+    #: For Prometheus; None: a free one.
+    metrics_export_port: int | None = None
     #: Environment of its raylet, and so of the tasks there, beside that of this process.
     env_vars: dict[str, str] | None = None
 
@@ -261,6 +263,7 @@ class _Launch:
             port=0,
             channel_port=0,
             gateway_port=-1 if options.gateway_port is None else options.gateway_port,
+            metrics_port=options.metrics_export_port or 0,
             node_id=node_id,
             gcs_address=gcs_address,
             scheduler_addresses=",".join(told.scheduler_addresses),

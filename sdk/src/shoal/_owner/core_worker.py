@@ -287,6 +287,8 @@ class CoreWorker(Process):
 
     def close(self) -> None:
         """End this process's part: whoever waits gets an error, connections close, the socket file goes."""
+        for last_word in self.before_close:
+            last_word()
         with self.lock:
             if self.closed:
                 return

@@ -82,6 +82,8 @@ class Process(ABC):
         #: What everything fails with once this process's raylet is gone.
         self.node_error: Exception = exceptions.LocalRayletDiedError()
         self.closed = False
+        #: What has to be said before it closes, while the others are still reached.
+        self.before_close: list[Callable[[], None]] = []
         #: A worker's: around a wait of user code (see ``Executor.blocking``).
         self.blocking: Callable[[float], AbstractContextManager[None]] | None = None
         #: A worker's: whoever waits now waits for long (see ``Executor.lend_cpu``).

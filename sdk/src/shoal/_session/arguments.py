@@ -28,7 +28,7 @@ NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "_node_ip_address": ((None, "127.0.0.1", "localhost"), "use `shoal start --node-ip-address`"),
     "_node_name": ((None,), "give the node labels"),
     "_driver_object_store_memory": ((None,), "a driver shares its node's store: set object_store_memory"),
-    "_metrics_export_port": ((None,), "there are no metrics yet. Leave it out"),
+    "_metrics_export_port": ((None,), "nodes() tells the port, a free one; `shoal start` takes one"),
     "_tracing_startup_hook": ((None,), "there is no tracing yet. Leave it out"),
     "_redis_username": ((None,), "there is no Redis here. Leave it out"),
     "_redis_password": ((None,), "there is no Redis here. Leave it out"),

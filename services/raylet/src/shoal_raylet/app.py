@@ -27,6 +27,7 @@ from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import STOP_DEADLINE_S
+from shoal_common.service.metrics_server import MetricsServer
 from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2
@@ -65,6 +66,7 @@ from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
+from shoal_raylet.workers.metrics import ProcessMetrics
 from shoal_raylet.workers.output import Batch, WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
 from shoal_raylet.workers.template_process import TemplateProcess
@@ -163,6 +165,8 @@ class RayletApp:
         )
         self._monitor = MemoryMonitor(pool, config.memory_usage_threshold)
         self._functions = FunctionCache(self._fetch_function)
+        self._metrics = metrics = ProcessMetrics(node_id)
+        self._metrics_server = MetricsServer(config.token, config.tls, metrics.page)
         self._node = Node(
             node_id=node_id,
             ledger=ledger,
@@ -182,6 +186,7 @@ class RayletApp:
             monitor=self._monitor,
             directory=self._directory,
             garbage=self._garbage,
+            metrics=metrics,
             ask_scheduler=questions.ask,
             on_change=self._heartbeats.changed,
         )
@@ -267,6 +272,7 @@ class RayletApp:
             self._farewell(),
         )
         self._channel.close()
+        await self._metrics_server.stop()
         await self._server.stop(None)
         await self._blobs.close()
         for channel in self._grpc_channels:
@@ -287,6 +293,8 @@ class RayletApp:
         port = await serve(self._server, config.host, config.port, tls=config.tls)
         self.address = join_address(self.host, port)
         self._heartbeat.raylet_address = self.address
+        if config.metrics_port >= 0:
+            await self._metrics_server.start(config.host, config.metrics_port)
         await self._membership.register(self._node_info(), config.register_timeout_s, advice(config.tls))
         await self._directory.start()
         self._heartbeats.start()
@@ -406,6 +414,7 @@ class RayletApp:
             object_store_bytes=self._arena.size,
             session_dir=os.fspath(self.config.session_dir),
             channel_port=self._channel.port,
+            metrics_port=self._metrics_server.port,
             protocol_version=PROTOCOL_VERSION,
         )
 

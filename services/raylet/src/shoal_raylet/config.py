@@ -59,6 +59,13 @@ class RayletConfig(BusConfig):
         unit="seconds",
         minimum=0,
     )
+    metrics_port: int = setting(
+        0,
+        doc="TCP port for GET /metrics, which Prometheus reads; from elsewhere than this machine with the header "
+        "Authorization: Bearer <the cluster's token>; 0 takes a free one, -1 = none",
+        minimum=-1,
+        maximum=65535,
+    )
     cluster_id: str = setting(doc="id of the cluster, as the GCS tells it")
     session_name: str = setting("session", doc="name of the session, for humans")
     session_dir: Path = setting(doc="holds sockets/ and logs/; short, because a Unix socket's path has 107 bytes")

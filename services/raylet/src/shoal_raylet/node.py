@@ -53,6 +53,7 @@ from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
+from shoal_raylet.workers.metrics import ProcessMetrics
 from shoal_raylet.workers.output import WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
 
@@ -84,6 +85,7 @@ class Node:
     monitor: MemoryMonitor
     directory: NodeDirectory
     garbage: GarbageCalls
+    metrics: ProcessMetrics
     #: Raises: ServiceError when no scheduler answers.
     ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, SchedulerAnswer]]
     #: Called when the load has changed.
@@ -110,6 +112,7 @@ class Node:
             frames.NodeFind: self._node_find,
             frames.Explain: self._explain,
             frames.OwnerFind: self._owner_find,
+            frames.MetricsReport: lambda process, message: self.metrics.add(process.worker_id, message.series),
             frames.OwnerFound: lambda _, message: self.peers.send(message.asker, message),
         }
 
@@ -157,6 +160,7 @@ class Node:
 
     def closed(self, hello: frames.Hello) -> None:
         self.store.peer_gone(hello.worker_id)
+        self.metrics.process_ended(hello.worker_id)
         self._execute(self.leases.owner_gone(hello.worker_id, self._loop.time()))
         if hello.role == "driver":
             kept = {actor.actor_id for actor in self.actors.of_job(hello.job_id) if actor.detached}

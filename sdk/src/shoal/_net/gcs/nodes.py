@@ -42,6 +42,8 @@ def _record(info: gcs_pb2.NodeInfo) -> NodeRecord:
         host=info.host,
         raylet_path=info.raylet_path,
         channel_port=info.channel_port,
+        metrics_port=info.metrics_port,
+        store_bytes=info.object_store_bytes,
         session_dir=info.session_dir,
         total=resource_set(info.total),
         available=resource_set(info.available),

@@ -40,6 +40,10 @@ class NodeRecord:
     raylet_path: str
     #: The TCP port of it; 0 = none.
     channel_port: int
+    #: Of its metrics; 0 = none.
+    metrics_port: int
+    #: Capacity of its object store.
+    store_bytes: int
     session_dir: str
     total: ResourceSet
     #: At its last heartbeat.

@@ -1,0 +1,99 @@
+"""Metrics over HTTP, for Prometheus: ``GET /metrics``, and nothing else.
+
+No web server's worth of dependencies for one page without parameters: a request's head is read up to a bound, the page
+is sent, the connection closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+from collections.abc import Callable
+
+from shoal_common.auth import METADATA_KEY, SCHEME
+from shoal_common.service.background import Background
+from shoal_common.service.metrics import CONTENT_TYPE
+from shoal_common.tls import Tls
+
+#: A request's head may have so many bytes, and take so long, in seconds.
+_HEAD_BYTES = 8192
+_HEAD_S = 10.0
+#: Served at a time; more are hung up on.
+_CONNECTIONS = 16
+
+
+class MetricsServer:
+    """Whoever asks from elsewhere than this machine shows the cluster's token: ``Authorization: Bearer <token>``."""
+
+    def __init__(self, token: str, tls: Tls | None, page: Callable[[], str]) -> None:
+        self._token = token
+        self._tls = tls
+        self._page = page
+        self._background = Background()
+        self._server: asyncio.Server | None = None
+        #: Known once started.
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """``port`` 0 takes a free one. Raises: OSError when it is taken."""
+        tls = self._tls.context(server=True) if self._tls is not None else None
+        self._open = _is_loopback(host)
+        self._server = await asyncio.start_server(self._accepted, host, port, limit=_HEAD_BYTES, ssl=tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Idempotent."""
+        if self._server is not None:
+            self._server.close()
+        await self._background.stop()
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._background) >= _CONNECTIONS:
+            writer.close()
+        else:
+            self._background.spawn(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_HEAD_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                status, kind, body = self._answer(head.decode("latin-1"))
+                content = body.encode()
+                writer.write(
+                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
+                    "Connection: close\r\n\r\n".encode()
+                )
+                writer.write(content)
+                await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # it is the asker's loss, who sees the connection's end
+        finally:
+            writer.close()
+
+    def _answer(self, head: str) -> tuple[str, str, str]:
+        """Status, type and content."""
+        line, *fields = head.split("\r\n")
+        method, _, rest = line.partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        if not self._open and not any(self._authorizes(each) for each in fields):
+            return "401 Unauthorized", "text/plain", "show the cluster's token: Authorization: Bearer <token>\n"
+        if method != "GET":
+            return "405 Method Not Allowed", "text/plain", "only GET is served\n"
+        if path != "/metrics":
+            return "404 Not Found", "text/plain", "only /metrics is served\n"
+        return "200 OK", CONTENT_TYPE, self._page()
+
+    def _authorizes(self, field: str) -> bool:
+        name, _, value = field.partition(":")
+        shown = value.strip()
+        return name.strip().lower() == METADATA_KEY and secrets.compare_digest(
+            shown.encode("latin-1"), (SCHEME + self._token).encode()
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

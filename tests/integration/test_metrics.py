@@ -1,0 +1,98 @@
+"""Metrics of users' own, from tasks and actors to what Prometheus reads."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from support.processes import PATIENCE_S, eventually
+
+import shoal
+from shoal.util.metrics import Counter, Gauge, Histogram
+from shoal_common.service.metrics_server import MetricsServer
+
+
+def scrape() -> dict[str, float]:
+    """Values by name and tags; those of the node's and job's labels left out."""
+    (node,) = shoal.nodes()
+    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=PATIENCE_S) as reply:
+        lines = reply.read().decode().splitlines()
+    job, node_id = shoal.get_runtime_context().get_job_id(), node["NodeID"]
+    labels = f'JobId="{job}",NodeId="{node_id}"'
+    samples = (line.replace(labels, "").rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name.replace("{,", "{").replace("{}", ""): float(value) for name, _, value in samples}
+
+
+def shows(expected: dict[str, float]) -> Callable[[], bool]:
+    return lambda: expected.items() <= scrape().items()
+
+
+def test_tasks_actors_and_the_driver_count_together(cluster: None) -> None:
+    runs = Counter("runs", "how often", tag_keys=("kind",)).set_default_tags({"kind": "plain"})
+    took = Histogram("took_s", boundaries=[1, 10])
+    heat = Gauge("heat")
+
+    @shoal.remote
+    def task(seconds: float) -> None:
+        runs.inc()
+        took.observe(seconds)
+
+    @shoal.remote
+    class Actor:
+        def warm(self, degrees: float) -> None:
+            heat.set(degrees)
+            runs.inc(2, tags={"kind": "call"})
+
+        def leave(self) -> None:
+            runs.inc(tags={"kind": "last"})
+            shoal.actor.exit_actor()
+
+    actor = Actor.remote()
+    shoal.get([task.remote(0.5), task.remote(5), task.remote(50), actor.warm.remote(30)])
+    runs.inc(tags={"kind": "driver"})
+    expected = {
+        'shoal_runs_total{kind="plain"}': 3.0,
+        'shoal_runs_total{kind="call"}': 2.0,
+        'shoal_runs_total{kind="driver"}': 1.0,
+        "shoal_heat": 30.0,
+        'shoal_took_s_bucket{le="1.0"}': 1.0,
+        'shoal_took_s_bucket{le="10.0"}': 2.0,
+        'shoal_took_s_bucket{le="+Inf"}': 3.0,
+        "shoal_took_s_sum": 55.5,
+        "shoal_took_s_count": 3.0,
+    }
+    eventually(shows(expected), "what was counted is served")
+    with pytest.raises(shoal.exceptions.ActorDiedError):
+        shoal.get(actor.leave.remote())
+    eventually(shows({'shoal_runs_total{kind="last"}': 1.0}), "a process that ends reports first")
+    eventually(lambda: "shoal_heat" not in scrape(), "a gauge goes with its process")
+
+
+async def ask(port: int, head: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_from_elsewhere_only_with_the_token() -> None:
+    server = MetricsServer("secret", None, lambda: "up 1\n")
+    await server.start("0.0.0.0", 0)
+    try:
+        for field in (b"", b"Authorization: Bearer wrong\r\n", b"Authorization: secret\r\n", b"X: Bearer secret\r\n"):
+            answer = await ask(server.port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n")
+            assert answer.startswith(b"HTTP/1.1 401 "), field
+            assert b"up 1" not in answer
+        shown = b"authorization: Bearer secret\r\n\r\n"
+        answer = await ask(server.port, b"GET /metrics?x=1 HTTP/1.1\r\n" + shown)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nup 1\n")
+        assert (await ask(server.port, b"GET / HTTP/1.1\r\n" + shown)).startswith(b"HTTP/1.1 404 ")
+        assert (await ask(server.port, b"POST /metrics HTTP/1.1\r\n" + shown)).startswith(b"HTTP/1.1 405 ")
+        assert await ask(server.port, b"x" * 20_000) == b"", "a head without an end is hung up on"
+    finally:
+        await server.stop()
