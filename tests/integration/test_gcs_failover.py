@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from support.deployed import DeployedCluster
-from support.processes import eventually
+from support.processes import PATIENCE_S, eventually
 
 import shoal
+from shoal.exceptions import VersionConflictError
+from shoal.util import kv
 from shoal_common.service.healthcheck import check
 from shoal_proto.v1 import gcs_pb2 as pb
 
@@ -109,6 +112,25 @@ def test_named_actors_jobs_and_nodes_are_known_to_the_next_one(cluster: Deployed
     shoal.kill(kept)
     with pytest.raises(ValueError, match="kept"):
         shoal.get_actor("kept", namespace="space")
+
+
+@pytest.mark.usefixtures("connected")
+def test_the_map_of_programs_is_in_etcd(cluster: DeployedCluster) -> None:
+    version = kv.put("k", b"1")
+    brief = kv.put("brief", b"x", ttl_s=2)
+    seen: list[kv.Entry | None] = []
+    watch = threading.Thread(target=lambda: seen.append(kv.watch("k", version, timeout_s=PATIENCE_S)))
+    watch.start()
+    leader = next(number for number in range(2) if cluster.listens(number))
+    cluster.replicas[leader].kill()
+    assert kv.get("k") == kv.Entry(b"1", version)
+    assert kv.watch("brief", brief, timeout_s=PATIENCE_S) is None, "its time is over"
+    with pytest.raises(VersionConflictError):
+        kv.put("k", b"2", expected_version=version + 1)
+    other = kv.put("k", b"2", expected_version=version)
+    watch.join()
+    assert seen == [kv.Entry(b"2", other)], "its question is asked again where the new one listens"
+    cluster.replicas[leader] = cluster.start_gcs(leader)
 
 
 def test_a_program_that_starts_while_nobody_leads_waits(cluster: DeployedCluster) -> None:

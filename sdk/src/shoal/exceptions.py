@@ -298,6 +298,21 @@ class CheckpointError(ShoalError):
     """A checkpoint of an actor was not stored, or what is stored cannot be used."""
 
 
+class VersionConflictError(ShoalError):
+    """Of ``shoal.util.kv``: another version is there than the writer has read. ``actual`` 0 = nothing is there."""
+
+    remedy = "Read it again, and decide again."
+
+    def __init__(self, key: str, expected: int, actual: int) -> None:
+        super().__init__(key, expected, actual)
+        self.key = key
+        self.expected = expected
+        self.actual = actual
+
+    def _message(self) -> str:
+        return f"{self.key!r} is at version {self.actual}, not {self.expected} as expected."
+
+
 class ActorAlreadyExistsError(ValueError, ShoalError):
     """The name is taken in this namespace."""
 

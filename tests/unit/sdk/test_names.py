@@ -33,6 +33,7 @@ PUBLIC = {
     """,
     "shoal.util.annotations": "AnnotationType Deprecated DeveloperAPI PublicAPI RayDeprecationWarning",
     "shoal.util.debug": "disable_log_once_globally enable_periodic_logging log_once reset_log_once",
+    "shoal.util.kv": "Entry delete get put watch",
     "shoal.util.metrics": "Counter Gauge Histogram",
     "shoal.util.multiprocessing": "JoinableQueue Pool TimeoutError",
     "shoal.util.placement_group": """
@@ -59,7 +60,7 @@ ERRORS = """
     RayChannelTimeoutError RayDirectTransportError RayError RaySystemError RayTaskError
     ReferenceCountingAssertionError RpcError RuntimeEnvSetupError ShoalError ShoalSystemError
     StreamingGeneratorReplayInconsistentError TaskCancelledError TaskError TaskPlacementGroupRemoved TaskTimeoutError
-    TaskUnschedulableError UnserializableException UserCodeException WorkerCrashedError
+    TaskUnschedulableError UnserializableException UserCodeException VersionConflictError WorkerCrashedError
 """
 
 

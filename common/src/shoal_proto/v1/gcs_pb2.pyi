@@ -295,6 +295,7 @@ class JobInfo(google.protobuf.message.Message):
     END_UNIX_MS_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
     NODE_ID_FIELD_NUMBER: builtins.int
+    ANONYMOUS_NAMESPACE_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
@@ -307,6 +308,8 @@ class JobInfo(google.protobuf.message.Message):
     """end_unix_ms is when it ended; 0 = running"""
     node_id: builtins.bytes
     """node_id of the driver's raylet"""
+    anonymous_namespace: builtins.bool
+    """anonymous_namespace: its namespace was made for it, and nobody else knows it"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     def __init__(
@@ -321,8 +324,9 @@ class JobInfo(google.protobuf.message.Message):
         end_unix_ms: builtins.int = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         node_id: builtins.bytes = ...,
+        anonymous_namespace: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo
@@ -1861,3 +1865,199 @@ class SubscribeRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___SubscribeRequest: typing_extensions.TypeAlias = SubscribeRequest
+
+@typing.final
+class KvRow(google.protobuf.message.Message):
+    """KvRow is how an entry lies in the metadata store; its version is the store's revision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    WRITE_ID_FIELD_NUMBER: builtins.int
+    value: builtins.bytes
+    write_id: builtins.bytes
+    """write_id of the PutKv that wrote it"""
+    def __init__(
+        self,
+        *,
+        value: builtins.bytes = ...,
+        write_id: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["value", b"value", "write_id", b"write_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___KvRow: typing_extensions.TypeAlias = KvRow
+
+@typing.final
+class GetKvRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    key: builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        key: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetKvRequest: typing_extensions.TypeAlias = GetKvRequest
+
+@typing.final
+class GetKvResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    value: builtins.bytes
+    version: builtins.int
+    """version; 0 = there is no entry"""
+    def __init__(
+        self,
+        *,
+        value: builtins.bytes = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["value", b"value", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetKvResponse: typing_extensions.TypeAlias = GetKvResponse
+
+@typing.final
+class PutKvRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: builtins.int
+    TTL_MS_FIELD_NUMBER: builtins.int
+    WRITE_ID_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    key: builtins.str
+    value: builtins.bytes
+    expected_version: builtins.int
+    """expected_version must be there, 0 = none; unset = any"""
+    ttl_ms: builtins.int
+    """ttl_ms after which it goes; 0 = it stays"""
+    write_id: builtins.bytes
+    """write_id is random, and the same in a repeat"""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        key: builtins.str = ...,
+        value: builtins.bytes = ...,
+        expected_version: builtins.int | None = ...,
+        ttl_ms: builtins.int = ...,
+        write_id: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "key", b"key", "namespace", b"namespace", "ttl_ms", b"ttl_ms", "value", b"value", "write_id", b"write_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: typing_extensions.TypeAlias = typing.Literal["expected_version"]
+    _WhichOneofArgType__expected_version: typing_extensions.TypeAlias = typing.Literal["_expected_version", b"_expected_version"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___PutKvRequest: typing_extensions.TypeAlias = PutKvRequest
+
+@typing.final
+class PutKvResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """version of what was written; when refused, of what is there"""
+    refused: builtins.bool
+    """refused: another version was there than expected_version"""
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        refused: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["refused", b"refused", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PutKvResponse: typing_extensions.TypeAlias = PutKvResponse
+
+@typing.final
+class DeleteKvRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    key: builtins.str
+    expected_version: builtins.int
+    """expected_version must be there; unset = any"""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        key: builtins.str = ...,
+        expected_version: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "key", b"key", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: typing_extensions.TypeAlias = typing.Literal["expected_version"]
+    _WhichOneofArgType__expected_version: typing_extensions.TypeAlias = typing.Literal["_expected_version", b"_expected_version"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___DeleteKvRequest: typing_extensions.TypeAlias = DeleteKvRequest
+
+@typing.final
+class DeleteKvResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """version: 1 = it was there, 0 = it was gone; when refused, that of what is there"""
+    refused: builtins.bool
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        refused: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["refused", b"refused", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___DeleteKvResponse: typing_extensions.TypeAlias = DeleteKvResponse
+
+@typing.final
+class WatchKvRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    KNOWN_VERSION_FIELD_NUMBER: builtins.int
+    WAIT_MS_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    key: builtins.str
+    known_version: builtins.int
+    """known_version; 0 = wait until there is one"""
+    wait_ms: builtins.int
+    """wait_ms at most, capped at 30,000"""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        key: builtins.str = ...,
+        known_version: builtins.int = ...,
+        wait_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "known_version", b"known_version", "namespace", b"namespace", "wait_ms", b"wait_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___WatchKvRequest: typing_extensions.TypeAlias = WatchKvRequest

@@ -1698,3 +1698,215 @@ class EventService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class KvServiceStub(object):
+    """KvService keeps small values of programs, by namespace and key, in the metadata store.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetKv = channel.unary_unary(
+                '/shoal_proto.v1.KvService/GetKv',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetKvRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.FromString,
+                _registered_method=True)
+        self.PutKv = channel.unary_unary(
+                '/shoal_proto.v1.KvService/PutKv',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.PutKvRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.PutKvResponse.FromString,
+                _registered_method=True)
+        self.DeleteKv = channel.unary_unary(
+                '/shoal_proto.v1.KvService/DeleteKv',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteKvRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteKvResponse.FromString,
+                _registered_method=True)
+        self.WatchKv = channel.unary_unary(
+                '/shoal_proto.v1.KvService/WatchKv',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.WatchKvRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.FromString,
+                _registered_method=True)
+
+
+class KvServiceServicer(object):
+    """KvService keeps small values of programs, by namespace and key, in the metadata store.
+    """
+
+    def GetKv(self, request, context):
+        """GetKv returns what is there; version 0 = nothing.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutKv(self, request, context):
+        """PutKv answers when the value is stored, or refused for its expected_version.
+        Failure: idempotent by write_id. INVALID_ARGUMENT for a key or value that is too large.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteKv(self, request, context):
+        """DeleteKv answers when the entry is gone, or refused for its expected_version.
+        Failure: a repeat finds it gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchKv(self, request, context):
+        """WatchKv answers when the entry's version is not known_version, or with what is there after wait_ms.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_KvServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetKv': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKv,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetKvRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.SerializeToString,
+            ),
+            'PutKv': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutKv,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.PutKvRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.PutKvResponse.SerializeToString,
+            ),
+            'DeleteKv': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteKv,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteKvRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteKvResponse.SerializeToString,
+            ),
+            'WatchKv': grpc.unary_unary_rpc_method_handler(
+                    servicer.WatchKv,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.WatchKvRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shoal_proto.v1.KvService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shoal_proto.v1.KvService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class KvService(object):
+    """KvService keeps small values of programs, by namespace and key, in the metadata store.
+    """
+
+    @staticmethod
+    def GetKv(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.KvService/GetKv',
+            shoal__proto_dot_v1_dot_gcs__pb2.GetKvRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutKv(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.KvService/PutKv',
+            shoal__proto_dot_v1_dot_gcs__pb2.PutKvRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.PutKvResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteKv(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.KvService/DeleteKv',
+            shoal__proto_dot_v1_dot_gcs__pb2.DeleteKvRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.DeleteKvResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchKv(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.KvService/WatchKv',
+            shoal__proto_dot_v1_dot_gcs__pb2.WatchKvRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -757,3 +757,94 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class KvServiceStub:
+    """KvService keeps small values of programs, by namespace and key, in the metadata store."""
+
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> KvServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> KvServiceAsyncStub: ...
+    GetKv: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetKvRequest, shoal_proto.v1.gcs_pb2.GetKvResponse]
+    """GetKv returns what is there; version 0 = nothing.
+    Failure: read-only, retried freely.
+    """
+    PutKv: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutKvRequest, shoal_proto.v1.gcs_pb2.PutKvResponse]
+    """PutKv answers when the value is stored, or refused for its expected_version.
+    Failure: idempotent by write_id. INVALID_ARGUMENT for a key or value that is too large.
+    """
+    DeleteKv: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.DeleteKvRequest, shoal_proto.v1.gcs_pb2.DeleteKvResponse]
+    """DeleteKv answers when the entry is gone, or refused for its expected_version.
+    Failure: a repeat finds it gone.
+    """
+    WatchKv: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.WatchKvRequest, shoal_proto.v1.gcs_pb2.GetKvResponse]
+    """WatchKv answers when the entry's version is not known_version, or with what is there after wait_ms.
+    Failure: read-only, retried freely.
+    """
+
+@typing.type_check_only
+class KvServiceAsyncStub(KvServiceStub):
+    """KvService keeps small values of programs, by namespace and key, in the metadata store."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    GetKv: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetKvRequest, shoal_proto.v1.gcs_pb2.GetKvResponse]  # type: ignore[assignment]
+    """GetKv returns what is there; version 0 = nothing.
+    Failure: read-only, retried freely.
+    """
+    PutKv: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutKvRequest, shoal_proto.v1.gcs_pb2.PutKvResponse]  # type: ignore[assignment]
+    """PutKv answers when the value is stored, or refused for its expected_version.
+    Failure: idempotent by write_id. INVALID_ARGUMENT for a key or value that is too large.
+    """
+    DeleteKv: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.DeleteKvRequest, shoal_proto.v1.gcs_pb2.DeleteKvResponse]  # type: ignore[assignment]
+    """DeleteKv answers when the entry is gone, or refused for its expected_version.
+    Failure: a repeat finds it gone.
+    """
+    WatchKv: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.WatchKvRequest, shoal_proto.v1.gcs_pb2.GetKvResponse]  # type: ignore[assignment]
+    """WatchKv answers when the entry's version is not known_version, or with what is there after wait_ms.
+    Failure: read-only, retried freely.
+    """
+
+class KvServiceServicer(metaclass=abc.ABCMeta):
+    """KvService keeps small values of programs, by namespace and key, in the metadata store."""
+
+    @abc.abstractmethod
+    def GetKv(
+        self,
+        request: shoal_proto.v1.gcs_pb2.GetKvRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.GetKvResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.GetKvResponse]]:
+        """GetKv returns what is there; version 0 = nothing.
+        Failure: read-only, retried freely.
+        """
+
+    @abc.abstractmethod
+    def PutKv(
+        self,
+        request: shoal_proto.v1.gcs_pb2.PutKvRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.PutKvResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.PutKvResponse]]:
+        """PutKv answers when the value is stored, or refused for its expected_version.
+        Failure: idempotent by write_id. INVALID_ARGUMENT for a key or value that is too large.
+        """
+
+    @abc.abstractmethod
+    def DeleteKv(
+        self,
+        request: shoal_proto.v1.gcs_pb2.DeleteKvRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.DeleteKvResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.DeleteKvResponse]]:
+        """DeleteKv answers when the entry is gone, or refused for its expected_version.
+        Failure: a repeat finds it gone.
+        """
+
+    @abc.abstractmethod
+    def WatchKv(
+        self,
+        request: shoal_proto.v1.gcs_pb2.WatchKvRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.GetKvResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.GetKvResponse]]:
+        """WatchKv answers when the entry's version is not known_version, or with what is there after wait_ms.
+        Failure: read-only, retried freely.
+        """
+
+def add_KvServiceServicer_to_server(servicer: KvServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -21,6 +21,7 @@ from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
 from shoal_gcs.jobs.table import JobTable
+from shoal_gcs.kv.manager import KvManager
 from shoal_gcs.nodes.manager import NodeManager
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.objects.manager import ObjectManager
@@ -29,6 +30,7 @@ from shoal_gcs.rpc.actors import ActorServicer
 from shoal_gcs.rpc.events import EventServicer
 from shoal_gcs.rpc.groups import PlacementGroupServicer
 from shoal_gcs.rpc.jobs import FunctionServicer, JobServicer
+from shoal_gcs.rpc.kv import KvServicer
 from shoal_gcs.rpc.nodes import NodeServicer
 from shoal_gcs.rpc.objects import ObjectServicer
 from shoal_gcs.store import cluster_config
@@ -60,11 +62,13 @@ class GcsApp:
         group_table = PlacementGroupTable()
         self._functions = functions = FunctionTable(store, self._prefix("function"))
         blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
+        self._kv = kv = KvManager(store, self._prefix("kv"), self._background)
         self._endings = Endings(
             nodes=node_table,
             jobs=job_table,
             functions=functions,
             blobs=blobs,
+            kv=kv,
             raylets=self._raylets,
             background=self._background,
         )
@@ -150,6 +154,7 @@ class GcsApp:
         rpc.add_PlacementGroupServiceServicer_to_server(PlacementGroupServicer(self._groups), self._server)
         rpc.add_FunctionServiceServicer_to_server(FunctionServicer(self._functions), self._server)
         rpc.add_ObjectServiceServicer_to_server(ObjectServicer(self._objects), self._server)
+        rpc.add_KvServiceServicer_to_server(KvServicer(self._kv), self._server)
         rpc.add_EventServiceServicer_to_server(EventServicer(self._bus), self._server)
         port = await grpc_server.serve(self._server, config.host, config.port, tls=config.tls)
         self._address = grpc_server.join_address(config.host, port)

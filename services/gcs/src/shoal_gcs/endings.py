@@ -1,4 +1,5 @@
-"""What ends with what: with a node its processes, copies and drivers; with a job its actors, groups, functions, blobs.
+"""What ends with what: with a node its processes, copies and drivers; with a job its actors, groups, functions, blobs
+and, where its namespace is its own, its map.
 
 Managers tell here what has ended and know nothing of one another's ends. What they return are the writes that an answer
 must wait for.
@@ -21,6 +22,7 @@ from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
 from shoal_gcs.jobs.table import JobTable
+from shoal_gcs.kv.manager import KvManager
 from shoal_gcs.nodes.table import Node, NodeTable
 from shoal_gcs.objects.manager import ObjectManager
 from shoal_gcs.peers import Raylets, insist
@@ -48,6 +50,7 @@ class Endings:
         jobs: JobTable,
         functions: FunctionTable,
         blobs: JobBlobs,
+        kv: KvManager,
         raylets: Raylets,
         background: Background,
     ) -> None:
@@ -55,6 +58,7 @@ class Endings:
         self._job_table = jobs
         self._functions = functions
         self._blobs = blobs
+        self._kv = kv
         self._raylets = raylets
         self._background = background
 
@@ -111,6 +115,8 @@ class Endings:
         """The functions of a finished job, and what it spilled, are needed until its last detached actor has died."""
         if not self._job_table.is_running(job_id) and not self._actors.living_of_job(job_id):
             self._background.spawn(self._forget_functions(job_id))
+            if job_id in self._job_table and self._job_table[job_id].anonymous:
+                self._background.spawn(self._forget_map(self._job_table[job_id].namespace))
             self._background.spawn(self._blobs.sweep(JobID(job_id)))
             self._objects.forget_job(job_id)
 
@@ -132,6 +138,12 @@ class Endings:
             await self._functions.forget_job(job_id)
         except MetadataStoreError as error:
             _log.warning("functions_not_forgotten", job_id=job_id.hex(), error=str(error))
+
+    async def _forget_map(self, namespace: str) -> None:
+        try:
+            await self._kv.forget(namespace)
+        except MetadataStoreError as error:
+            _log.warning("kv_not_forgotten", namespace=namespace, error=str(error))
 
     # --- actors ---
 

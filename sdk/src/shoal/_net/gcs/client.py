@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoal._net.gcs.events import Events
     from shoal._net.gcs.groups import Groups
     from shoal._net.gcs.jobs import Functions, Jobs
+    from shoal._net.gcs.kv import Kv
     from shoal._net.gcs.nodes import Nodes
     from shoal._net.gcs.objects import Objects
     from shoal_common.tls import Tls
@@ -93,6 +94,12 @@ class GcsClient:
         from shoal._net.gcs.jobs import Jobs
 
         return Jobs(self)
+
+    @cached_property
+    def kv(self) -> Kv:
+        from shoal._net.gcs.kv import Kv
+
+        return Kv(self)
 
     @cached_property
     def nodes(self) -> Nodes:

@@ -59,7 +59,7 @@ class JobManager:
                 f"entrypoint and metadata of the job have {described} characters, more than {MAX_DESCRIPTION_BYTES}"
             )
         job = self._table.start(
-            driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms(), node_id
+            driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms(), node_id, not namespace
         )
         await written([self._save(job)])
         return job

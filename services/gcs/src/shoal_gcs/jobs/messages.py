@@ -18,6 +18,7 @@ def job_of_row(info: gcs_pb2.JobInfo) -> Job:
         end_unix_ms=info.end_unix_ms,
         metadata=dict(info.metadata),
         node_id=info.node_id,
+        anonymous=info.anonymous_namespace,
     )
 
 
@@ -32,4 +33,5 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
         end_unix_ms=job.end_unix_ms,
         metadata=job.metadata,
         node_id=job.node_id,
+        anonymous_namespace=job.anonymous,
     )

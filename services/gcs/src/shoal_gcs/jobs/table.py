@@ -26,6 +26,8 @@ class Job:
     metadata: Mapping[str, str] = field(default_factory=dict)
     #: Of the driver's raylet; empty = not known.
     node_id: bytes = b""
+    #: Its namespace was made for it, and nobody else knows it.
+    anonymous: bool = False
 
 
 class JobTable:
@@ -68,6 +70,7 @@ class JobTable:
         metadata: Mapping[str, str],
         now_unix_ms: int,
         node_id: bytes = b"",
+        anonymous: bool = False,
     ) -> Job:
         """A repeat by a driver whose job runs asks for nothing."""
         known = next((job for job in self._jobs.values() if job.driver_id == driver_id and not job.end_unix_ms), None)
@@ -76,7 +79,17 @@ class JobTable:
         job_id = self._next_id()
         while job_id.hex() in self._damaged:
             job_id = self._next_id()
-        job = Job(job_id, driver_id, namespace, pid, entrypoint, now_unix_ms, metadata=dict(metadata), node_id=node_id)
+        job = Job(
+            job_id,
+            driver_id,
+            namespace,
+            pid,
+            entrypoint,
+            now_unix_ms,
+            metadata=dict(metadata),
+            node_id=node_id,
+            anonymous=anonymous,
+        )
         self._jobs[job_id] = job
         return job
 
