@@ -81,7 +81,7 @@ def main() -> None:
     print("| | ordinary | durable, checkpoint_every=1000 | share |\n|---|---|---|---|")
     for place in (one_machine, heads_node, another_node):
         with place():
-            kinds = [actor.remote(), actor.options(durable=True, checkpoint_every=1_000).remote()]
+            kinds: list[Any] = [actor.remote(), actor.options(durable=True, checkpoint_every=1_000).remote()]
             for counter in kinds:
                 at_once(counter)
             for step in (at_once, one_at_a_time):

@@ -58,9 +58,11 @@ def measure() -> dict[str, float]:
     nothing = shoal.remote(lambda: None)
 
     class Actor:
+        @shoal.method
         def nothing(self) -> None:
             pass
 
+        @shoal.method
         def make(self) -> list[shoal.ObjectRef[object]]:
             return [shoal.put(np.zeros(LARGE, dtype=np.uint8))]
 

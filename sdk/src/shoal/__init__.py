@@ -13,8 +13,8 @@ print(shoal.get([square.remote(i) for i in range(4)]))
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from shoal import _current
 from shoal import actor as actor
@@ -48,6 +48,9 @@ from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
 from shoal._version import __version__ as __version__
 from shoal.runtime_context import get_runtime_context
+
+if TYPE_CHECKING:
+    from shoal._api.remote_call import RemoteDecorator, SeveralReturns
 
 __all__ = [
     # start and end
@@ -101,6 +104,8 @@ __all__ = [
 #: As in Ray, an object's id is its reference.
 ObjectID = ObjectRef
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 _NOT_THERE = {
@@ -119,6 +124,16 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of the mod
 
     def __getattr__(name: str) -> Any:
         raise missing(__name__, name, _NOT_THERE)
+
+
+@overload
+def remote(target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(*, num_returns: int | str, **options: Any) -> Callable[[Callable[..., Any]], SeveralReturns]: ...
+@overload
+def remote(**options: Any) -> RemoteDecorator: ...
 
 
 def remote(*args: Any, **kwargs: Any) -> Any:
@@ -152,7 +167,7 @@ def _is_cython(target: Any) -> bool:
     return type(target).__name__ == "cython_function_or_method"
 
 
-def put(value: Any) -> ObjectRef[Any]:
+def put(value: T) -> ObjectRef[T]:
     """Store a value; returns a ref to an immutable copy of it.
 
     Raises: TypeError (an ObjectRef, or not picklable: says which part), ObjectStoreFullError.
@@ -194,8 +209,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
 
 
 def wait(
-    ray_waitables: list[ObjectRef[Any]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+    ray_waitables: list[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
     """Wait until ``num_returns`` refs are ready or ``timeout`` seconds have passed; returns (ready, rest), both in
     input order, at most ``num_returns`` ready.
 

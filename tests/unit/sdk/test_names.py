@@ -17,7 +17,7 @@ PUBLIC = {
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
         is_initialized job_config kill method nodes put remote remote_function shutdown types util wait
     """,
-    "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod exit_actor",
+    "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod ActorProxy exit_actor",
     "shoal.cloudpickle": """
         CloudPickler DEFAULT_PROTOCOL Pickler PicklingError __version__ dump dumps list_registry_pickle_by_value load
         loads register_pickle_by_value unregister_pickle_by_value

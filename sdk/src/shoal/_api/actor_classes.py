@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from shoal import _context, _current, exceptions
-from shoal._api.actor_handles import ActorHandle, HandleState, MethodInfo, encode_state, get_actor, unknown_group
+from shoal._api.actor_handles import (
+    ActorHandle,
+    ActorProxy,
+    HandleState,
+    MethodInfo,
+    encode_state,
+    get_actor,
+    unknown_group,
+)
 from shoal._api.export import Exportable, no_graphs, pickled_exceptions
 from shoal._api.functions import check_streaming
 from shoal._api.group_placement import strategy_of_actor
@@ -22,15 +30,31 @@ from shoal._wire.peer_frames import Argument
 from shoal_common import ids
 from shoal_common.placement.resources import ResourceSet
 
+if TYPE_CHECKING:
+    from shoal._api.remote_call import MethodDecorator, MethodOfActor
+
 C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def method(*args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+@overload
+def method(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> MethodOfActor[P, R]: ...
+@overload
+def method(method: Callable[Concatenate[Any, P], R], /) -> MethodOfActor[P, R]: ...
+@overload
+def method(**options: Any) -> MethodDecorator: ...
+
+
+def method(*args: Any, **kwargs: Any) -> Any:
     """Options of one method of an actor class: ``num_returns``, ``max_task_retries``, ``retry_exceptions``,
-    ``concurrency_group``, ``timeout_s``, …
+    ``concurrency_group``, ``timeout_s``, … Without any, it tells type checkers what the method of a handle takes and
+    returns.
 
-    Raises: AssertionError for an unknown option or without any.
+    Raises: AssertionError for an unknown option.
     """
+    if len(args) == 1 and not kwargs and callable(args[0]):
+        return args[0]
     if args or not kwargs:
         raise AssertionError(
             "The @shoal.method decorator must be applied using at least one keyword argument, "
@@ -105,7 +129,7 @@ class ActorClass(Generic[C]):
         """
         return ActorClass(self._definition, self._options.updated(**options))
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+    def remote(self, *args: Any, **kwargs: Any) -> ActorProxy[C]:
         """Start an actor; returns its handle at once.
 
         Raises: TypeError when the arguments do not fit the constructor, ActorAlreadyExistsError (name taken).
@@ -114,7 +138,7 @@ class ActorClass(Generic[C]):
 
     def _remote(
         self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> ActorHandle:
+    ) -> ActorProxy[C]:
         """``options`` and ``remote`` at once."""
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Union, overload
 
 import msgspec
 
 from shoal import _current, exceptions
 from shoal._api.export import no_graphs, pickled_exceptions, time_limit
 from shoal._api.options import MethodOptions
+from shoal._api.remote_call import RemoteCall
 from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
 from shoal._core.public_ids import ActorID, JobID
 from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
 from shoal._values.text import check_text
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from shoal._api.remote_call import SeveralReturns
+
+    C = TypeVar("C", default=Any)
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Methods every actor has besides its own (Ray's names).
 _BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
@@ -54,7 +69,7 @@ encode_state = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(HandleState).decode
 
 
-class ActorMethod:
+class ActorMethod(RemoteCall[P, R]):
     """One method of one actor: ``.remote(...)`` calls it; ``.options(...)`` changes options for one call."""
 
     __slots__ = ("_handle", "_info", "_name", "_options")
@@ -71,13 +86,18 @@ class ActorMethod:
             f"try 'object.{self._name}.remote()'."
         )
 
-    def options(self, **options: Any) -> ActorMethod:
+    @overload
+    def options(self, *, num_returns: int | str, **options: Any) -> SeveralReturns: ...
+    @overload
+    def options(self, **options: Any) -> ActorMethod[P, R]: ...
+
+    def options(self, **options: Any) -> Any:
         """Raises: TypeError, ValueError for options that are wrong."""
         base = self._options
         updated = MethodOptions.from_kwargs(options, in_options=True) if base is None else base.updated(**options)
         return ActorMethod(self._handle, self._name, self._info, updated)
 
-    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
+    def _submit(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
         """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0).
 
         Raises: TypeError (arguments), ValueError (a concurrency group that the class has not),
@@ -143,11 +163,15 @@ class ActorMethod:
             return refs[0]
         return refs or None  # type: ignore[return-value]
 
+    if not TYPE_CHECKING:  # checkers see that of RemoteCall
+        remote = _submit
+
     def _remote(
         self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> ObjectRef[Any]:
+    ) -> ObjectRef[R]:
         """``options`` and ``remote`` at once."""
-        return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+        submitted: ObjectRef[R] = self.options(**options)._submit(*(args or ()), **(kwargs or {}))
+        return submitted
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
         raise no_graphs(self._name)
@@ -156,11 +180,11 @@ class ActorMethod:
         return _restore_method, (self._handle, self._name, self._options)
 
 
-def _restore_method(handle: ActorHandle, name: str, options: MethodOptions | None) -> ActorMethod:
+def _restore_method(handle: ActorHandle, name: str, options: MethodOptions | None) -> ActorMethod[..., Any]:
     return ActorMethod(handle, name, handle._shoal_state.methods[name], options)
 
 
-class ActorHandle:
+class ActorHandle(Generic[C]):
     """A reference to an actor: its methods are attributes. Hashable, picklable; equal by actor id.
 
     The actor ends when its last handle is gone, except for handles from ``get_actor`` and of the actor to itself,
@@ -190,7 +214,7 @@ class ActorHandle:
     def _actor_job_id(self) -> JobID:
         return self._actor_id.job_id()
 
-    def __getattr__(self, name: str) -> ActorMethod:
+    def __getattr__(self, name: str) -> ActorMethod[..., Any]:
         if name.startswith("_shoal"):
             raise AttributeError(name)
         info = self._shoal_state.methods.get(name)
@@ -218,6 +242,10 @@ class ActorHandle:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_handle, (encode_state(self._shoal_state), self._shoal_lifetime)
+
+
+#: What type checkers know of a handle: its methods that are decorated with ``@shoal.method`` have their own types.
+ActorProxy = Union[ActorHandle[C], type[C]]  # noqa: UP007 - as a generic alias, which `|` of a forward type is not
 
 
 def _restore_handle(state: bytes, lifetime: ObjectRef[Any] | None) -> ActorHandle:

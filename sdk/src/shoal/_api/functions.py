@@ -6,18 +6,22 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from shoal import _current
 from shoal._api import export as _export
 from shoal._api.export import Exportable, no_graphs
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
+from shoal._api.remote_call import RemoteCall
 from shoal._api.signature import Signature, signature_of
 from shoal._core.object_ref import ObjectRef
 from shoal._core.task_record import FunctionRecord, TimeLimit
 from shoal._core.tasks import TaskQueue
 from shoal._owner.arguments import pack_arguments
+
+if TYPE_CHECKING:
+    from shoal._api.remote_call import SeveralReturns
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,18 +50,20 @@ class _Definition(Exportable):
         self.signature = signature
 
 
-class RemoteFunction(Generic[P, R]):
+class RemoteFunction(RemoteCall[P, R]):
     """A function that runs as a task: call ``.remote(...)``; ``.options(...)`` changes options for one call."""
 
     def __init__(self, definition: _Definition, options: TaskOptions, wrapped: Callable[..., Any] | None) -> None:
         self._definition = definition
         self._options = options
         self._prepared: _Prepared | None = None
-        self.remote: Callable[P, ObjectRef[R]] = self._submit
+        self.remote = self._submit  # type: ignore[assignment, method-assign]
         if wrapped is not None:
             functools.update_wrapper(self, wrapped)
             # ``help(f.remote)`` shows the function's own signature and docstring.
-            self.remote = functools.wraps(wrapped)(lambda *args, **kwargs: self._submit(*args, **kwargs))
+            self.remote = functools.wraps(wrapped)(  # type: ignore[method-assign]
+                lambda *args, **kwargs: self._submit(*args, **kwargs)
+            )
 
     @classmethod
     def of(cls, function: Callable[P, R], options: TaskOptions) -> RemoteFunction[P, R]:
@@ -77,7 +83,12 @@ class RemoteFunction(Generic[P, R]):
             f"Remote functions cannot be called directly. Instead of running '{name}()', try '{name}.remote()'."
         )
 
-    def options(self, **options: Any) -> RemoteFunction[P, R]:
+    @overload
+    def options(self, *, num_returns: int | str, **options: Any) -> SeveralReturns: ...
+    @overload
+    def options(self, **options: Any) -> RemoteFunction[P, R]: ...
+
+    def options(self, **options: Any) -> Any:
         """The same function with other options; the original is unchanged.
 
         Raises: ValueError and TypeError for options that are wrong.
@@ -88,7 +99,8 @@ class RemoteFunction(Generic[P, R]):
         self, args: Sequence[Any] | None = None, kwargs: dict[str, Any] | None = None, **options: Any
     ) -> ObjectRef[R]:
         """``options`` and ``remote`` at once."""
-        return self.options(**options)._submit(*(args or ()), **(kwargs or {}))
+        submitted: ObjectRef[R] = self.options(**options)._submit(*(args or ()), **(kwargs or {}))
+        return submitted
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
         raise no_graphs(self._definition.name)

@@ -99,7 +99,8 @@ class _Worker(threading.Thread):
         super().__init__(name="shoal-Process", daemon=True)
         self._tasks: queue.SimpleQueue[tuple[Any, ...] | None] = args[0]
         self._results: queue.SimpleQueue[tuple[Any, ...] | None] = args[1]
-        self._start_actor = functools.partial(shoal.remote(_PoolActor).options(**options).remote, args[2], args[3])
+        start: Callable[..., Any] = shoal.remote(_PoolActor).options(**options).remote
+        self._start_actor = functools.partial(start, args[2], args[3])
         self._max_tasks: int | None = args[4]
         self.actor: ActorHandle = self._start_actor()
         self._terminated = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import shoal
 from shoal._api.actor_handles import ActorHandle
@@ -28,8 +28,8 @@ class Queue:
 
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
         self.maxsize = maxsize
-        self.actor: ActorHandle | None = (
-            shoal.remote(_QueueActor).options(**(actor_options or {})).remote(plain(maxsize))
+        self.actor: ActorHandle | None = cast(
+            ActorHandle, shoal.remote(_QueueActor).options(**(actor_options or {})).remote(plain(maxsize))
         )
 
     def __len__(self) -> int:
