@@ -61,6 +61,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "RemoteFunction",
+    "cancel",
     "checkpoint",
     "get_actor",
     "kill",
@@ -114,7 +115,6 @@ _NOT_THERE = {
     "LoggingConfig": "init(logging_level=..., logging_format=...)",
     "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
     "client": 'shoal.init("shoal://host:10001")',
-    "cancel": "end an actor with shoal.kill(), and let a long task look now and then whether it should go on",
     "ObjectRefGenerator": "return a list, or give num_returns=<number of values>",
     "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
 }
@@ -242,6 +242,27 @@ def wait(
     if num_returns > len(refs):
         raise ValueError("num_returns cannot be greater than the number of objects provided to shoal.wait")
     return core.waiting.wait(refs, num_returns, timeout, fetch_local)
+
+
+def cancel(ray_waitable: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task or actor call that makes this object; returns at once. ``get`` raises TaskCancelledError then.
+
+    What has not begun never begins. A task that runs gets a ``KeyboardInterrupt`` at its next byte code, also in
+    ``time.sleep``, lock waits and ``get``; with ``force`` its worker is killed. A coroutine of an async actor is
+    cancelled; another call of an actor goes on, and may ask ``get_runtime_context().is_canceled()``. What has ended
+    keeps its value. Nothing cancelled is retried.
+
+    ``recursive``: also what it has submitted, and what that has.
+
+    Raises: TypeError (not an ObjectRef), ValueError (``force`` with a call of an actor, which ``shoal.kill`` ends; a
+    ref of an earlier session).
+    """
+    if not isinstance(ray_waitable, ObjectRef):
+        raise TypeError(
+            f"shoal.cancel() only supported for object refs. For actors, try shoal.kill(). Got: {type(ray_waitable)}."
+        )
+    ray_waitable._check_session()
+    _current.connected().cancelling.cancel(ray_waitable, bool(force), bool(recursive))
 
 
 def _start_for(refs: Any) -> Any:

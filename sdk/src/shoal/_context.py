@@ -11,7 +11,17 @@ from typing import Any, NoReturn
 class TaskContext:
     """One running task or actor call; a driver's code runs without one."""
 
-    __slots__ = ("attempt", "exiting", "function", "function_name", "started", "task_id", "task_name", "thread")
+    __slots__ = (
+        "attempt",
+        "cancelled",
+        "exiting",
+        "function",
+        "function_name",
+        "started",
+        "task_id",
+        "task_name",
+        "thread",
+    )
 
     def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int, started: int = 0) -> None:
         """``started``: in the time of ``time.perf_counter_ns``."""
@@ -26,6 +36,8 @@ class TaskContext:
         self.function: Any = None
         #: It has called ``exit_actor``: whatever it does after catching that, it is not answered.
         self.exiting = False
+        #: ``cancel`` has found it running: what it returns does not count.
+        self.cancelled = False
 
 
 #: A context variable and not a thread-local: an async actor runs many calls in one thread.
@@ -45,6 +57,7 @@ class ProcessContext:
         self.actor_handle: bytes = b""
         self.incarnation = 0
         self.durable = False
+        self.is_async = False
         #: Granted resources in units.
         self.resources: dict[str, float] = {}
         self.devices: dict[str, list[str]] = {}

@@ -129,13 +129,17 @@ class RuntimeContext:
         return dict(_context.process.resources)
 
     def is_canceled(self) -> bool:
-        """Whether the running task or actor call was cancelled. Nothing can be cancelled yet, so it was not.
+        """Whether ``shoal.cancel`` was called for the running task or actor call. A call of an actor is not
+        interrupted: it looks here now and then, and returns.
 
-        Raises: RuntimeError in a driver.
+        Raises: RuntimeError in a driver, and in an async actor, whose coroutines are cancelled by asyncio's means.
         """
         if _current.current().role != "worker":
             raise RuntimeError("is_canceled() can only be called in a task or actor: a driver is not cancelled.")
-        return False
+        if _context.process.is_async:
+            raise RuntimeError("is_canceled() is not supported in async actors: a cancelled call raises CancelledError")
+        task = _context.current_task.get()
+        return task is not None and task.cancelled
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Of the devices granted to the running task or actor, by family; empty lists where it has none."""

@@ -12,6 +12,7 @@ import msgspec
 from shoal import _current
 from shoal._executor.appearance import Appearance
 from shoal._executor.executor import Executor
+from shoal._net import interrupts
 from shoal._net.gcs.client import GcsClient
 from shoal._owner.core_worker import CoreWorker
 from shoal._session import signals
@@ -55,6 +56,7 @@ def run(config: WorkerConfig) -> None:
     executor = Executor(core, appearance, config.checkpoint_directory)
     core.serve(executor)
     _current.set_current(core)
+    signal.signal(interrupts.STOP, executor.on_stop_signal)
     signals.install(executor.leaving.on_sigterm)
     core.start()
     appearance.rest()

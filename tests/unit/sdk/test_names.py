@@ -13,7 +13,7 @@ from shoal import exceptions
 PUBLIC = {
     "shoal": """
         ActorClass ActorClassID ActorHandle ActorID Explanation FunctionID JobID NodeID ObjectID ObjectRef
-        PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor available_resources checkpoint cloudpickle
+        PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor available_resources cancel checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
         is_initialized job_config kill method nodes put remote remote_function shutdown types util wait
     """,

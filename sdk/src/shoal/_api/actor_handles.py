@@ -303,7 +303,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     Raises: ValueError for what is not a handle, ActorHandleNotFoundError for one of an earlier session.
     """
     if not isinstance(actor, ActorHandle):
-        raise ValueError(f"shoal.kill() only supported for actors: tasks cannot be cancelled yet. Got: {type(actor)}.")
+        raise ValueError(f"shoal.kill() only supported for actors. For tasks, try shoal.cancel(). Got: {type(actor)}.")
     if actor._shoal_epoch != _current.epoch:
         raise _stale_handle(actor)
     _current.connected().actors.kill(actor._shoal_client, no_restart)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from shoal._core.batches import push_bytes
@@ -63,6 +64,9 @@ class Port(Protocol):
 
     def stop_call(self, client: ActorClient, record: TaskRecord) -> None:
         """It is past its deadline: tell the actor's process."""
+
+    def tell_cancelled(self, client: ActorClient, record: TaskRecord, recursive: bool) -> None:
+        """Tell the actor's process."""
 
     def renew(self, client: ActorClient, record: TaskRecord) -> None:
         """It is made once more: give it as much time again."""
@@ -268,6 +272,21 @@ class ActorClient:
         place = list(self.in_flight).index(record.push.task_id)
         return RUNNING if place < self._concurrency else BEHIND
 
+    def cancel(self, record: TaskRecord, recursive: bool, now: float) -> bool:
+        """It is ``cancelled``. True = it is over. Else the actor's process answers, or is lost."""
+        if record.push.task_id not in self.in_flight:
+            self.queue.remove(record)
+            self.flush(now)  # it may have held up those behind it
+            return True
+        if self.state == CONNECTED:
+            self._port.tell_cancelled(self, record, recursive)
+        return False
+
+    def records(self) -> Iterator[TaskRecord]:
+        """Those that have not been answered."""
+        yield from self.in_flight.values()
+        yield from self.queue
+
     def find(self, task_id: bytes) -> TaskRecord | None:
         """One that has not been answered."""
         record = self.in_flight.get(task_id)
@@ -339,10 +358,13 @@ class ActorClient:
         records = list(self.in_flight.values())
         self.in_flight.clear()
         for record in reversed(records):
-            if not record.late:
+            if record.late:
+                if record.again:
+                    self.repeat(record)
+            elif record.cancelled:
+                self._port.fail_call(self, record)
+            else:
                 self._put_back(record)
-            elif record.again:
-                self.repeat(record)
         # So that the GCS tells where the actor is even if that has not changed.
         self.version -= 1
         self.on_disconnected()
@@ -369,7 +391,8 @@ class ActorClient:
             again = records if self._may_go_on(records[0]) else records[1:]
             for record in records[: len(records) - len(again)]:
                 self._port.fail_call(self, record)
-            records = []
+            records = [record for record in again if record.cancelled]
+            again = [record for record in again if not record.cancelled]
         for record in records:
             if record.late:
                 if record.again:

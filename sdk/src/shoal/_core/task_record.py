@@ -82,6 +82,10 @@ class TaskRecord(msgspec.Struct, gc=False):
     actor: Queue | None = None
     #: The option ``timeout_s``.
     deadline: Deadline | None = None
+    #: The task or call that submitted it; empty in a driver.
+    parent: bytes = b""
+    #: It must not begin, or end soon, and is not repeated; whoever has it answers all the same.
+    cancelled: bool = False
 
     @property
     def late(self) -> bool:
@@ -92,6 +96,13 @@ class TaskRecord(msgspec.Struct, gc=False):
     def again(self) -> bool:
         """Late, and to run once more when it has stopped."""
         return self.deadline is not None and self.deadline.again
+
+    def cancel(self) -> None:
+        """From now on it is ``cancelled``."""
+        self.cancelled = True
+        self.retries_left = 0
+        if self.deadline is not None:
+            self.deadline.again = False
 
     def retry(self) -> bool:
         """It has begun and has no value: whether it is to run once more, which is counted then."""

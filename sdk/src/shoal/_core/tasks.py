@@ -19,6 +19,7 @@ of which is a ``Source`` of leases then.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from shoal._core.batches import AHEAD_BYTES
@@ -122,8 +123,11 @@ class Port(Protocol):
     def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
         """It is past its deadline: tell the worker. ``TaskQueue.not_stopped`` follows in a while."""
 
+    def tell_cancelled(self, worker: LeasedWorker, record: TaskRecord, force: bool, recursive: bool) -> None:
+        """Tell the worker. With ``force``, ``TaskQueue.not_stopped`` follows in a while."""
+
     def stopped(self, record: TaskRecord) -> None:
-        """No worker has it any more, which was past its deadline."""
+        """No worker has it any more, which was past its deadline or cancelled."""
 
     def kill(self, worker: LeasedWorker, record: TaskRecord) -> None:
         """This task runs on and on; ``on_lost`` follows."""
@@ -181,13 +185,13 @@ class TaskQueue:
 
     def add_front(self, records: list[TaskRecord], now: float) -> None:
         """Tasks that were handed back keep their place."""
-        late = [record for record in records if record.late]
-        if late:
-            records = [record for record in records if not record.late]
+        unwanted = [record for record in records if record.late or record.cancelled]
+        if unwanted:
+            records = [record for record in records if not (record.late or record.cancelled)]
         self.pending.extendleft(reversed(records))
         self._pump_idle(now)
         self._adjust_demand()
-        for record in late:
+        for record in unwanted:
             self._port.stopped(record)
 
     def on_granted(self, worker: LeasedWorker, now: float) -> None:
@@ -224,7 +228,7 @@ class TaskQueue:
         mean = function.mean_us
         worker.ahead_us -= record.estimate_us
         worker.ahead_bytes -= record.size
-        if record.late:
+        if record.late or record.cancelled:
             return record  # it was stopped, or never begun
         function.mean_us = duration_us + 1.0 if mean == 0.0 else mean + 0.2 * (duration_us - mean)
         return record
@@ -316,6 +320,24 @@ class TaskQueue:
         self._adjust_demand()
         return UNPLACED
 
+    def cancel(self, record: TaskRecord, force: bool, recursive: bool) -> bool:
+        """It is ``cancelled``. True = it is over. Else the worker that has it answers, or is lost; with ``force``, the
+        one that runs it does not live on."""
+        worker = self.worker_of(record)
+        if worker is not None:
+            self._port.tell_cancelled(worker, record, force, recursive)
+            return False
+        if record in self.pending:  # else it waits for its arguments, or pauses before a retry
+            self.pending.remove(record)
+            self._adjust_demand()
+        return True
+
+    def records(self) -> Iterator[TaskRecord]:
+        """Those that wait for a worker, or were sent to one."""
+        yield from self.pending
+        for worker in self.workers.values():
+            yield from worker.in_flight.values()
+
     def find(self, task_id: bytes) -> TaskRecord | None:
         """One that waits for a worker, or was sent to one."""
         for worker in self.workers.values():
@@ -338,13 +360,15 @@ class TaskQueue:
 
     @noted
     def not_stopped(self, lease_id: bytes, record: TaskRecord) -> None:
-        """Some time after ``stop``, which may be over."""
+        """Some time after ``stop``, or ``cancel`` with force, which may be over."""
         worker = self.workers.get(lease_id)
-        if worker is None or worker.in_flight.get(record.push.task_id) is not record or not record.late:
+        if worker is None or worker.in_flight.get(record.push.task_id) is not record:
+            return
+        if not record.late and not record.cancelled:
             return
         if self._is_oldest(worker, record):
             self._port.kill(worker, record)
-        else:
+        elif record.late:
             # The one before it may take its time. This one will not begin, but who knows whether it has been told.
             self._port.stop(worker, record)
 

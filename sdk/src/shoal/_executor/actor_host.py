@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shoal._executor.cancels import Interrupted
 from shoal._executor.checkpoint import Keeper
 from shoal._executor.groups import Group, LoopGroup, ThreadGroup
 from shoal._executor.leaving import Leaving
@@ -158,10 +159,17 @@ class ActorHost:
                 return push, blocking[:1]
         return push, begun if len(begun) >= self._limits[name] else []
 
-    def stop_call(self, task_id: bytes) -> None:
-        """Cancel its coroutine, if it is one."""
-        for group in self._groups.values():
-            group.stop(task_id)
+    def stop_call(self, task_id: bytes) -> bool:
+        """Cancel its coroutine, if it is one; what has not begun does not begin. True = it is here, and one of these:
+        answered when it has ended, or at once. Caller holds the core's lock."""
+        push = self._taken.get(task_id)
+        if push is None:
+            return False
+        stopped = self._groups[push.concurrency_group].stop(task_id)
+        if isinstance(stopped, bool):
+            return stopped
+        self._answer(stopped, [self._runner.stopped(push, Interrupted())])
+        return True
 
     def _answer(self, caller: bytes, replies: list[TaskReply]) -> None:
         """From a group, in any thread."""

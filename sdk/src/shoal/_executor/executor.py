@@ -23,17 +23,19 @@ from shoal._core.deadlines import BEHIND, RUNNING
 from shoal._core.waits import BLOCKED, UNKNOWN
 from shoal._executor.actor_host import ActorHost
 from shoal._executor.appearance import Appearance
+from shoal._executor.cancels import Interrupted
 from shoal._executor.checkpoint import Keeper, make_keeper
 from shoal._executor.leaving import EXIT_ACTOR, Leaving
 from shoal._executor.loading import Functions
 from shoal._executor.process_end import kill_descendants
 from shoal._executor.run import Runner
 from shoal._executor.time_limits import Stopped
+from shoal._net import interrupts
 from shoal._net.connection import Connection
 from shoal._net.last_replies import LastReplies
 from shoal._net.reactor import Waiter
 from shoal._wire import actor_creation
-from shoal._wire.peer_frames import PushTasks, Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
+from shoal._wire.peer_frames import CancelTask, PushTasks, Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.kinds import ExitKind
@@ -138,7 +140,7 @@ class Executor:
         connection.send(Recalled(taken))
 
     def on_stop(self, task_ids: list[bytes]) -> None:
-        """A task in the main thread is unwound, as by SIGTERM; a coroutine is cancelled. What else an actor runs goes
+        """A task in the main thread is unwound; a coroutine is cancelled. What else an actor runs goes
         on: unwound in the middle, it would leave the actor's state half changed."""
         for task_id in task_ids:
             if not self._runner.time_limits.stop(task_id):
@@ -147,8 +149,50 @@ class Executor:
             if self.actor is not None:
                 self.actor.stop_call(task_id)
             elif running is not None and running.task_id == task_id:
-                self._runner.time_limits.signal()
-                signal.pthread_kill(_MAIN_THREAD, signal.SIGTERM)
+                signal.pthread_kill(_MAIN_THREAD, interrupts.STOP)
+
+    def on_stop_signal(self, signum: int, frame: object) -> None:
+        """In the main thread, between any two byte codes of what it runs. Raises: Stopped, Interrupted."""
+        task = _context.current_task.get()
+        if task is not None and not self.leaving.ending:
+            self._runner.time_limits.unwind(task.task_id)
+            self._runner.cancels.check(task.task_id)
+
+    def on_cancel(self, message: CancelTask) -> None:
+        """What has not begun is answered at once, and never begins."""
+        task_id, cancels, actor = message.task_id, self._runner.cancels, self.actor
+        # Before the looks: what begins in between sees it.
+        cancels.mark(task_id)
+        queued = next((item for item in list(self._queue) if item[1].task_id == task_id), None)
+        running = self._runner.running.get(task_id)
+        if queued is not None and self._take(queued):
+            caller, push = queued
+            cancels.unmark(task_id)
+            self.reply_now(caller, [self._runner.stopped(push, Interrupted())])
+        elif running is not None and actor is not None:
+            cancels.unmark(task_id)
+            running.cancelled = True
+            actor.stop_call(task_id)
+        elif running is not None and message.force:
+            self._core.reactor.call_later(0, self._exit_by_force)
+        elif running is not None:
+            running.cancelled = True
+            signal.pthread_kill(_MAIN_THREAD, interrupts.STOP)
+        elif actor is not None and actor.stop_call(task_id):
+            cancels.unmark(task_id)
+        if running is not None and message.recursive:
+            self._core.cancelling.children(task_id, message.force)
+
+    def _take(self, item: tuple[bytes, TaskPush]) -> bool:
+        """Out of the queue, unless the main thread has been faster."""
+        try:
+            self._queue.remove(item)
+        except ValueError:
+            return False
+        return True
+
+    def _exit_by_force(self) -> None:
+        self.leaving.exit(ExitKind.SYSTEM_ERROR, "its task was cancelled with force=True", 1)
 
     def on_caller_gone(self, worker_id: bytes) -> None:
         """Nobody waits for these any more. The raylet ends this worker if the caller held its lease."""
@@ -255,7 +299,7 @@ class Executor:
             push, _held = keeper.self_contained(todo, self._runner.home_of(caller))
         try:
             reply = self._runner.run(caller, push)
-        except Stopped as stopped:  # the code had just ended
+        except (Stopped, Interrupted) as stopped:  # the code had just ended
             reply = self._runner.stopped(push, stopped)
         if reply is None:
             self.leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
@@ -449,6 +493,7 @@ class Executor:
         process.actor_handle = creation.handle
         process.incarnation = message.incarnation
         process.durable = creation.durable
+        process.is_async = creation.is_async
         self._appearance.become(creation.class_name)
         keeper = make_keeper(self._core, creation, message, self._checkpoint_directory)
         process.checkpoint = keeper.checkpoint

@@ -32,8 +32,9 @@ class Group(ABC):
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None: ...
 
     @abstractmethod
-    def stop(self, task_id: bytes) -> None:
-        """End that call, if it is here, has a time limit and can be ended."""
+    def stop(self, task_id: bytes) -> bool | bytes:
+        """End that call. True = it is being ended, and will be answered; bytes = it had not begun, and is not answered
+        here: its caller; False = it runs and cannot be ended, or is not here."""
 
     @abstractmethod
     def drop_waiting(self) -> int:
@@ -52,32 +53,39 @@ class ThreadGroup(Group):
     ) -> None:
         self._run = run
         self._answer = answer
-        self._waiting: queue.SimpleQueue[tuple[bytes, TaskPush]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        #: By task id, with their callers. Whoever takes one out, a thread to begin it or ``stop``, deals with it.
+        self._unbegun: dict[bytes, tuple[bytes, TaskPush]] = {}
         for number in range(limit):
             threading.Thread(target=self._serve, name=f"shoal-actor-{name}{number}", daemon=True).start()
 
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         for push in pushes:
-            self._waiting.put((caller, push))
+            self._unbegun[push.task_id] = caller, push
+            self._waiting.put(push.task_id)
 
-    def stop(self, task_id: bytes) -> None:
-        return  # a thread cannot be
+    def stop(self, task_id: bytes) -> bool | bytes:
+        call = self._unbegun.pop(task_id, None)
+        return False if call is None else call[0]  # a thread cannot be ended
 
     def drop_waiting(self) -> int:
         dropped = 0
         while True:
             try:
-                self._waiting.get_nowait()
+                task_id = self._waiting.get_nowait()
             except queue.Empty:
                 return dropped
-            dropped += 1
+            dropped += self._unbegun.pop(task_id, None) is not None
 
     def flush(self) -> None:
         return  # each call is answered at once
 
     def _serve(self) -> None:
         while True:
-            self._call(*self._waiting.get())
+            call = self._unbegun.pop(self._waiting.get(), None)
+            if call is not None:
+                self._call(*call)
+                del call
 
     def _call(self, caller: bytes, push: TaskPush) -> None:
         reply = self._run(caller, push)
@@ -102,10 +110,8 @@ class LoopGroup(Group):
         self._leaving = leaving
         self._room = asyncio.Semaphore(limit)
         self._loop = asyncio.new_event_loop()
-        #: Strong references: the event loop keeps only weak ones.
-        self._tasks: set[asyncio.Task[None]] = set()
-        #: Those of calls with a time limit, once they have begun: one cancelled before would not be answered.
-        self._limited: dict[bytes, asyncio.Task[None]] = {}
+        #: By task id. Strong references: the event loop keeps only weak ones.
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._outgoing: dict[bytes, list[TaskReply]] = {}
         self._outgoing_lock = threading.Lock()
         self._last_replies = last_replies
@@ -132,11 +138,14 @@ class LoopGroup(Group):
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         self._loop.call_soon_threadsafe(self._start_tasks, caller, pushes)
 
-    def stop(self, task_id: bytes) -> None:
-        self._loop.call_soon_threadsafe(self._cancel, task_id)
+    def stop(self, task_id: bytes) -> bool | bytes:
+        # Behind those that were started before, which have entered their coroutines by then: one cancelled before that
+        # would never be answered.
+        self._loop.call_soon_threadsafe(self._loop.call_soon, self._cancel, task_id)
+        return True
 
     def _cancel(self, task_id: bytes) -> None:
-        task = self._limited.get(task_id)
+        task = self._tasks.get(task_id)
         if task is not None:
             task.cancel()
 
@@ -156,17 +165,11 @@ class LoopGroup(Group):
 
     def _start_tasks(self, caller: bytes, pushes: list[TaskPush]) -> None:
         for push in pushes:
-            task = self._loop.create_task(self._call(caller, push))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[push.task_id] = self._loop.create_task(self._call(caller, push))
 
     async def _call(self, caller: bytes, push: TaskPush) -> None:
-        task = asyncio.current_task() if push.time_left is not None else None
-        if task is not None:
-            self._limited[push.task_id] = task
         reply = await self._run(caller, push, self._room)
-        if task is not None:
-            del self._limited[push.task_id]
+        del self._tasks[push.task_id]
         if reply is None:
             self._answer(caller, [])
             return

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from shoal import _context
 from shoal._executor.process_end import end_process
-from shoal._executor.time_limits import TimeLimits
 from shoal._net.reactor import Waiter
 from shoal._wire.peer_frames import Recalled, TaskPush
 from shoal_common.channel import frames
@@ -44,7 +43,6 @@ class Leaving:
     def __init__(self, core: CoreWorker, executor: MainThread) -> None:
         self._core = core
         self._executor = executor
-        self.time_limits = TimeLimits()
         #: Nothing more is taken on; what comes goes back.
         self.begun = False
         self._runs: dict[bytes, int] = {}
@@ -122,18 +120,15 @@ class Leaving:
 
     # -- the end ------------------------------------------------------------------------------------
 
+    @property
+    def ending(self) -> bool:
+        return self._ending.locked()
+
     def on_sigterm(self, signum: int, frame: object) -> None:
         """A crash like any other to whoever waits for this process, but exit hooks run, and what runs in the main
-        thread is unwound, and may use ``get`` meanwhile. What it does after catching that is still answered.
-
-        A task that is to stop is unwound in the same way, and the process goes on."""
-        task = _context.current_task.get()
-        if self.time_limits.take_signal():
-            if task is not None and not self._ending.locked():
-                self.time_limits.unwind(task.task_id)
-            return
+        thread is unwound, and may use ``get`` meanwhile. What it does after catching that is still answered."""
         self._executor.command(self._exit_killed)
-        if task is not None:
+        if _context.current_task.get() is not None:
             raise _Terminated
 
     def _exit_killed(self) -> NoReturn:

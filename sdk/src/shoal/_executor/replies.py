@@ -106,14 +106,14 @@ def error_reply(core: CoreWorker, actor: Actor | None, push: TaskPush, error: Ba
 
 def _pickled_error(core: CoreWorker, actor: Actor | None, push: TaskPush, error: BaseException) -> bytes:
     """An error goes along with its reply, large or not, up to what a message holds."""
-    pickled = pickle.dumps(wrap_error(core, actor, push.name, error), 5)
+    pickled = pickle.dumps(wrap_error(core, actor, push.name, push.task_id, error), 5)
     if len(pickled) <= MAX_ERROR_BYTES:
         return pickled
     told = RuntimeError(
         f"{push.name} raised {type(error).__name__} with {len(pickled)} bytes, more than the {MAX_ERROR_BYTES} that an "
         "error may have: put() large values, and name them in the error"
     )
-    return pickle.dumps(wrap_error(core, actor, push.name, told), 5)
+    return pickle.dumps(wrap_error(core, actor, push.name, push.task_id, told), 5)
 
 
 def _retriable(push: TaskPush, error: BaseException) -> bool:
@@ -123,11 +123,10 @@ def _retriable(push: TaskPush, error: BaseException) -> bool:
     return isinstance(error, loads(which))
 
 
-def wrap_error(core: CoreWorker, actor: Actor | None, name: str, error: BaseException) -> Exception:
+def wrap_error(core: CoreWorker, actor: Actor | None, name: str, task_id: bytes, error: BaseException) -> Exception:
     """What the caller's ``get`` raises: a TaskError; an interrupted task counts as cancelled (as in Ray)."""
     if isinstance(error, KeyboardInterrupt):
-        task = _context.current_task.get()
-        return exceptions.TaskCancelledError(task.task_id.hex() if task is not None else None)
+        return exceptions.TaskCancelledError(task_id.hex())
     if isinstance(error, Stopped):
         return error.error
     where: dict[str, Any] = {"ip": core.host, "pid": os.getpid()}

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context
 from shoal._core.object_ref import ObjectRef
+from shoal._executor.cancels import Cancels, Interrupted
 from shoal._executor.leaving import EXIT_ACTOR, ActorExit
 from shoal._executor.replies import error_reply, result_reply, wrap_error
-from shoal._executor.time_limits import Stopped
+from shoal._executor.time_limits import Stopped, TimeLimits
 from shoal._owner.arguments import ArgumentsLost, load_arguments
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import TaskPush, TaskReply
@@ -44,7 +45,8 @@ class Runner:
         self._leaving = leaving
         #: The actor in this process, once its constructor has returned; None before, and where tasks run.
         self.actor: Actor | None = None
-        self.time_limits = leaving.time_limits
+        self.time_limits = TimeLimits()
+        self.cancels = Cancels()
         #: Tasks and calls that have begun and not ended.
         self.running: dict[bytes, _context.TaskContext] = {}
 
@@ -62,12 +64,16 @@ class Runner:
         try:
             if push.time_left is not None:
                 self.time_limits.begin(push)
+            if self.cancels.marked:
+                self.cancels.check(push.task_id)
             function = context.function = self._function(push)
             if push.args or push.args_object or push.refs:
                 args, kwargs = load_arguments(
                     self._core.values, push, received, self.home_of(caller), wait=self.actor is not None
                 )
             result = function(*args, **kwargs)
+            if context.cancelled:
+                raise Interrupted
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
             reply = self._failed(push, error, started)
@@ -83,9 +89,10 @@ class Runner:
             self._tell_borrowed(reply, received, caller)
         return reply
 
-    def stopped(self, push: TaskPush, stopped: Stopped) -> TaskReply:
-        """Of a task that was to be unwound in the moment when it ended."""
-        self.time_limits.ended(push)
+    def stopped(self, push: TaskPush, stopped: Stopped | Interrupted) -> TaskReply:
+        """Of a task that was to be unwound in the moment when it ended, or of what does not begin any more."""
+        if push.time_left is not None:
+            self.time_limits.ended(push)
         return error_reply(self._core, self.actor, push, stopped, time.perf_counter_ns())
 
     async def run_coroutine(self, caller: bytes, push: TaskPush, room: asyncio.Semaphore) -> TaskReply | None:
@@ -113,7 +120,11 @@ class Runner:
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
+                if context.cancelled:
+                    raise Interrupted
             reply = result_reply(self._core, self.actor, caller, push, result, started)
+        except asyncio.CancelledError:
+            reply = self._failed(push, Interrupted(), started)
         except BaseException as error:  # the caller gets whatever the user's code raised
             reply = self._failed(push, error, started)
         self.running.pop(push.task_id, None)
@@ -157,7 +168,7 @@ class Runner:
                 self._leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
             if isinstance(failure, SystemExit):
                 self._leaving.exit_as_told(failure, "the constructor")
-            error = pickle.dumps(wrap_error(self._core, self.actor, name, failure), 5)
+            error = pickle.dumps(wrap_error(self._core, self.actor, name, context.task_id, failure), 5)
         finally:
             _context.current_task.reset(token)
             del self.running[task_id]

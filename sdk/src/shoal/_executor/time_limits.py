@@ -29,8 +29,6 @@ class TimeLimits:
         #: Pushes with a time limit, and when theirs is over, in the time of ``time.monotonic``.
         self._open: dict[bytes, tuple[TaskPush, float]] = {}
         self._stopped: set[bytes] = set()
-        #: A signal to unwind the main thread is under way.
-        self._signalled = False
 
     def arrived(self, pushes: list[TaskPush]) -> None:
         for push in pushes:
@@ -56,17 +54,6 @@ class TimeLimits:
             return True
         self._stopped.discard(task_id)
         return False
-
-    # -- in the main thread -------------------------------------------------------------------------
-
-    def signal(self) -> None:
-        """A SIGTERM follows that is meant for what runs."""
-        self._signalled = True
-
-    def take_signal(self) -> bool:
-        """Whether the SIGTERM that has come is that one."""
-        signalled, self._signalled = self._signalled, False
-        return signalled
 
     def unwind(self, task_id: bytes) -> None:
         """Raises: Stopped when that task, which runs, is to stop."""

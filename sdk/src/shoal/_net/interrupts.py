@@ -29,6 +29,8 @@ from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any]
 
+#: Tells the main thread of a worker to look whether what it runs is to stop. None that programs use, as SIGUSR1.
+STOP = signal.SIGRTMIN + 3
 #: Those whose handlers may raise. SIGALRM is looked at in each wait, the others in turn.
 _OTHERS = (
     signal.SIGINT,
@@ -40,6 +42,7 @@ _OTHERS = (
     signal.SIGVTALRM,
     signal.SIGPROF,
     signal.SIGXCPU,
+    STOP,
 )
 _ALARM = signal.SIGALRM
 #: Without the conversion to an enumeration, which costs more than the look, and a worker some pages of memory.

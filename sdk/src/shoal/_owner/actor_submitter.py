@@ -7,7 +7,7 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arg
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import CallbackWatcher, Waiting
 from shoal._values.text import check_text
-from shoal._wire.peer_frames import PushTasks, StopTasks, TaskReply
+from shoal._wire.peer_frames import CancelTask, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
@@ -367,6 +367,18 @@ class ActorSubmitter:
                 return client, record
         return None
 
+    def records(self) -> Iterator[TaskRecord]:
+        """All calls that have not ended. Caller holds the lock."""
+        for client in list(self._clients.values()):
+            yield from client.records()
+
+    def cancel(self, record: TaskRecord, recursive: bool) -> None:
+        """A call that has not ended. Caller holds the lock."""
+        record.cancel()
+        assert isinstance(record.actor, ActorClient)
+        if record.actor.cancel(record, recursive, time.monotonic()) or record.late:
+            self._calls.cancelled(record)
+
     # -- port of the clients ----------------------------------------------------------------------------
 
     def has_room(self, client: ActorClient) -> bool:
@@ -399,6 +411,9 @@ class ActorSubmitter:
             self._calls.fail_like(record, failed)
 
     def fail_call(self, client: ActorClient, record: TaskRecord) -> None:
+        if record.cancelled:
+            self._calls.cancelled(record)
+            return
         error = client.cause
         if error is None:
             error = exceptions.ActorUnavailableError("The actor's process cannot be reached", client.actor_id.hex())
@@ -406,6 +421,9 @@ class ActorSubmitter:
 
     def stop_call(self, client: ActorClient, record: TaskRecord) -> None:
         client.connection.send(StopTasks([record.push.task_id]))
+
+    def tell_cancelled(self, client: ActorClient, record: TaskRecord, recursive: bool) -> None:
+        client.connection.send(CancelTask(record.push.task_id, recursive=recursive))
 
     def renew(self, client: ActorClient, record: TaskRecord) -> None:
         self._calls.renew(record, client)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shoal import exceptions
+from shoal import _context, exceptions
 from shoal._core.batches import push_bytes
 from shoal._core.deadlines import RUNNING, Deadlines
 from shoal._core.object_ref import ObjectEntry, ObjectRef
@@ -70,6 +70,9 @@ class Calls:
         """One about to be submitted."""
         push = TaskPush(self._process.task_ids.next(), function.function_id, function.name, b"")
         record = TaskRecord(push, function, [], retries_left=retries)
+        task = _context.current_task.get()
+        if task is not None:
+            record.parent = task.task_id
         if packed is not None:
             push.args = packed.pickled
             push.buffers = packed.buffers
@@ -237,6 +240,9 @@ class Calls:
 
     def _not_begun(self, record: TaskRecord, lost: list[LostArgument]) -> None:
         """The worker has not found these arguments: once more, when they are there again."""
+        if record.cancelled:
+            self.cancelled(record)
+            return
         at_home = {each.object_id: each for each in lost}
         arguments = at_home.get(record.push.args_object)
         if arguments is not None:
@@ -252,6 +258,10 @@ class Calls:
     def fail(self, record: TaskRecord, error: Exception) -> None:
         """End it with a system error."""
         self.finish(record, [Value(ERROR, pickle.dumps(error, 5))] * len(record.entries))
+
+    def cancelled(self, record: TaskRecord) -> None:
+        """End it, which did not begin, or of which nobody knows how it has ended."""
+        self.fail(record, exceptions.TaskCancelledError(record.push.task_id.hex()))
 
     def fail_like(self, record: TaskRecord, argument: ObjectEntry) -> None:
         """An argument is an error, and so is everything that is made of it."""

@@ -19,6 +19,7 @@ from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.advice import Advice
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.calls import Calls
+from shoal._owner.cancelling import Cancelling
 from shoal._owner.explaining import Explaining
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
@@ -31,6 +32,8 @@ from shoal._wire.peer_frames import (
     AddBorrower,
     AskWait,
     BorrowerAdded,
+    CancelObject,
+    CancelTask,
     GetValue,
     LookForDeadlock,
     PushTasks,
@@ -57,6 +60,8 @@ class Executor(Protocol):
     def on_recall(self, connection: Connection, count: int) -> None: ...
 
     def on_stop(self, task_ids: list[bytes]) -> None: ...
+
+    def on_cancel(self, message: CancelTask) -> None: ...
 
     def on_caller_gone(self, worker_id: bytes) -> None: ...
 
@@ -96,6 +101,7 @@ class CoreWorker(Process):
         self._futures = Futures(self.waiting, self.values)
         self._garbage = GarbageCollection()
         self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors)
+        self.cancelling = cancelling = Cancelling(self, self.tasks, self.actors)
         self._executor: Executor | None = None
         self._next_tick = 0.0
         borrowing, calls, tasks, store, questions = self.borrowing, self._calls, self.tasks, self.store, self.questions
@@ -112,6 +118,7 @@ class CoreWorker(Process):
             RemoveBorrower: borrowing.on_remove,
             AskWait: explaining.on_ask,
             TellWait: lambda _, message: explaining.on_answer(message.request, message.report),
+            CancelObject: lambda _, message: cancelling.on_cancel_object(message),
             LookForDeadlock: lambda _, message: explaining.on_look(message),
         }
         self._from_raylet: dict[type, Callable[[bytes, Any], None]] = {
@@ -160,6 +167,7 @@ class CoreWorker(Process):
         self.explaining.describe_task = executor.describe
         self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message)
         self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
+        self._from_peer[CancelTask] = lambda _, message: executor.on_cancel(message)
         self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
 
         def order(node_id: bytes, message: Any) -> None:

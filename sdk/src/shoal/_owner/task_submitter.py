@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from shoal._core.tasks import LeasedWorker, Source, TaskQueue
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import Waiting
-from shoal._wire.peer_frames import PushTasks, Recall, Recalled, StopTasks, TaskReply
+from shoal._wire.peer_frames import CancelTask, PushTasks, Recall, Recalled, StopTasks, TaskReply
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.channel.frames import LeaseDemand, LeaseKill, LeaseReturned, SchedulingClass
@@ -32,7 +32,8 @@ IDLE_LEASE_S = 0.2
 WORTH_MOVING_BYTES = 1024 * 1024
 #: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
 LOSS_REASON_S = 2.0
-#: A task past its deadline is unwound; after so many seconds its worker is killed.
+#: A task past its deadline is unwound, and one cancelled with force ends its worker; after so many seconds the raylet
+#: kills that.
 STOP_S = 1.0
 
 
@@ -100,7 +101,7 @@ class TaskSubmitter:
         if record.unready:
             record.unready = record.pausing = False
             self._unready.pop(record.push.task_id, None)
-        if record.late:
+        if record.late or record.cancelled:
             return  # it did not live to see its arguments, or the end of its pause
         if record.references is not None:
             resolved = resolve_arguments(self._process, record.references)
@@ -122,12 +123,31 @@ class TaskSubmitter:
                 return queue, record
         return None
 
+    def records(self) -> Iterator[TaskRecord]:
+        """All that have not ended."""
+        yield from self._unready.values()
+        for queue in self._by_key:
+            yield from queue.records()
+
+    def cancel(self, record: TaskRecord, force: bool, recursive: bool) -> None:
+        """It has not ended."""
+        record.cancel()
+        self._unready.pop(record.push.task_id, None)
+        assert isinstance(record.queue, TaskQueue)
+        if record.late or record.queue.cancel(record, force, recursive):
+            self._calls.cancelled(record)
+
     # -- port of the queues -----------------------------------------------------------------------------
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
         set_time_left(records)
         for pushes in in_messages(records):
             worker.connection.send(PushTasks(pushes))
+
+    def tell_cancelled(self, worker: LeasedWorker, record: TaskRecord, force: bool, recursive: bool) -> None:
+        worker.connection.send(CancelTask(record.push.task_id, force, recursive))
+        if force:
+            self._look_later(worker, record)
 
     def recall(self, worker: LeasedWorker, count: int) -> None:
         worker.connection.send(Recall(count))
@@ -164,22 +184,29 @@ class TaskSubmitter:
 
     def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
         worker.connection.send(StopTasks([record.push.task_id]))
+        self._look_later(worker, record)
 
-        def check() -> None:
+    def _look_later(self, worker: LeasedWorker, record: TaskRecord) -> None:
+        """Whether it has stopped."""
+
+        def look() -> None:
             with self._process.lock:
                 assert isinstance(record.queue, TaskQueue)
                 record.queue.not_stopped(worker.lease_id, record)
 
-        self._process.reactor.call_later(STOP_S, check)
+        self._process.reactor.call_later(STOP_S, look)
 
     def stopped(self, record: TaskRecord) -> None:
-        if record.again:
+        if record.cancelled and not record.late:
+            self._calls.cancelled(record)
+        elif record.again:
             assert record.queue is not None
             self._calls.renew(record, record.queue)
             self._enqueue(record)
 
     def kill(self, worker: LeasedWorker, record: TaskRecord) -> None:
-        reason = f"{record.push.name} ran past its timeout_s and did not stop"
+        what = "was cancelled with force=True" if record.cancelled else "ran past its timeout_s"
+        reason = f"{record.push.name} {what} and did not stop"
         self._process.raylets.send(worker.source.node_id, LeaseKill(worker.lease_id, reason))
 
     def _forget(self, worker: LeasedWorker) -> None:
@@ -248,7 +275,7 @@ class TaskSubmitter:
         # Tasks run in order: the first unanswered one has begun, of the others it is not known (see TaskQueue._refill).
         queue.add_front(records[1:], time.monotonic())
         for record in records[:1]:
-            if record.late:
+            if record.late or record.cancelled:
                 self.stopped(record)
                 continue
             pause_s = _pause_before_retry(record, message)

@@ -130,6 +130,25 @@ class StopTasks(Message, tag=110):
     task_ids: list[bytes]
 
 
+class CancelTask(Message, tag=116):
+    """Owner -> worker: this task or call is cancelled. It does not begin, or is interrupted or told so, and is
+    answered all the same."""
+
+    task_id: bytes
+    #: A task that runs takes its worker along.
+    force: bool = False
+    #: What it has submitted is cancelled too.
+    recursive: bool = True
+
+
+class CancelObject(Message, tag=117):
+    """Borrower -> owner: the task that makes this object is cancelled."""
+
+    object_id: bytes
+    force: bool
+    recursive: bool
+
+
 class GetValue(Message, tag=104):
     """Borrower -> owner: answer with the value as soon as there is one."""
 
@@ -231,6 +250,8 @@ PeerMessage = (
     | Recall
     | Recalled
     | StopTasks
+    | CancelTask
+    | CancelObject
     | GetValue
     | ValuePending
     | ValueReady

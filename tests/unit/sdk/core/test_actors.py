@@ -68,6 +68,10 @@ class RecordingPort:
         assert client.state == CONNECTED
         self.stopped.append(record)
 
+    def tell_cancelled(self, client: ActorClient, record: TaskRecord, recursive: bool) -> None:
+        assert client.state == CONNECTED
+        self.stopped.append(record)
+
     def renew(self, client: ActorClient, record: TaskRecord) -> None:
         assert record.deadline is not None
         self.renewed.append(record)
@@ -576,6 +580,59 @@ def test_a_late_call_that_retry_exceptions_cover_is_made_again_once_it_has_ended
     connected.client.flush(2.0)
     assert connected.port.sent == [record, record]
     assert connected.port.renewed == [record]
+
+
+# -- cancel -----------------------------------------------------------------------------------------------------
+
+
+def cancel(caller: Caller, record: TaskRecord) -> bool:
+    """Whether it is over."""
+    record.cancel()
+    over = caller.client.cancel(record, True, 1.0)
+    caller.client.validate()
+    return over
+
+
+def test_a_cancelled_call_is_not_sent(caller: Caller) -> None:
+    first, second = caller.call(), caller.call()
+    assert cancel(caller, first)
+    caller.alive()
+    assert caller.port.sent == [second]
+
+
+def test_a_cancelled_call_whose_argument_is_missing_holds_up_nobody(connected: Caller) -> None:
+    first, second = connected.call(unready=True), connected.call()
+    assert cancel(connected, first)
+    assert connected.port.sent == [second]
+
+
+def test_a_cancelled_call_that_was_sent_answers_and_is_not_repeated(connected: Caller) -> None:
+    record = connected.call(retries=-1)
+    assert not cancel(connected, record)
+    assert connected.port.stopped == [record]
+    assert connected.client.on_reply(record.push.task_id, True) is record
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_cancelled_call_ends_with_its_actors_process(durable: bool) -> None:
+    caller = Caller(durable=durable, window=2)
+    caller.alive()
+    cancelled_one, other = caller.call(retries=-1), caller.call(retries=-1, now=1.0)
+    cancel(caller, cancelled_one)
+    caller.client.on_disconnected()
+    caller.client.on_restarting(2, "cause")
+    caller.client.validate()
+    assert [record for record, _ in caller.port.failed] == [cancelled_one]
+    caller.alive(now=2.0)
+    assert caller.port.sent[-1] is other
+
+
+def test_a_cancelled_call_that_never_arrived_is_not_sent_again(connected: Caller) -> None:
+    record = connected.call(retries=-1)
+    cancel(connected, record)
+    connected.client.on_unconnected()
+    assert [failed for failed, _ in connected.port.failed] == [record]
+    assert connected.client.pending_calls == 0
 
 
 # -- any order of events -----------------------------------------------------------------------------------------------

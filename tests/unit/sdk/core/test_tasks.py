@@ -30,6 +30,7 @@ class RecordingPort:
     told_to_stop: list[TaskRecord] = field(default_factory=list)
     have_stopped: list[TaskRecord] = field(default_factory=list)
     killed: list[LeasedWorker] = field(default_factory=list)
+    told_cancelled: list[tuple[TaskRecord, bool]] = field(default_factory=list)
 
     def push(self, worker: LeasedWorker, records: list[TaskRecord]) -> None:
         self.pushed.append((worker, records))
@@ -47,6 +48,9 @@ class RecordingPort:
 
     def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
         self.told_to_stop.append(record)
+
+    def tell_cancelled(self, worker: LeasedWorker, record: TaskRecord, force: bool, recursive: bool) -> None:
+        self.told_cancelled.append((record, force))
 
     def stopped(self, record: TaskRecord) -> None:
         self.have_stopped.append(record)
@@ -173,6 +177,58 @@ def test_a_late_task_that_is_handed_back_does_not_wait_again(owner: Owner) -> No
     records = owner.submit(timed(10), 3)
     worker = owner.grant()
     late(owner, records[2])
+    owner.hand_back(worker, 2)
+    assert list(owner.queue.pending) == [records[1]]
+    assert owner.port.have_stopped == [records[2]]
+
+
+# -- cancel -----------------------------------------------------------------------------------------------------
+
+
+def cancel(owner: Owner, record: TaskRecord, force: bool = False) -> bool:
+    """Whether it is over."""
+    record.cancel()
+    over = owner.queue.cancel(record, force, recursive=True)
+    owner.queue.validate()
+    return over
+
+
+def test_a_cancelled_task_that_waits_for_a_worker_never_starts(owner: Owner) -> None:
+    first, second = owner.submit(timed(0), 2)
+    assert cancel(owner, first)
+    owner.grant()
+    assert [records for _, records in owner.port.pushed] == [[second]]
+
+
+def test_leases_for_cancelled_tasks_are_not_wanted_any_more(owner: Owner) -> None:
+    (record,) = owner.submit(timed(0))
+    cancel(owner, record)
+    assert owner.queue.outstanding == 0
+
+
+def test_a_cancelled_task_that_was_sent_answers_and_is_not_repeated(owner: Owner) -> None:
+    (record,) = owner.submit(timed(0))
+    worker = owner.grant()
+    assert not cancel(owner, record)
+    assert owner.port.told_cancelled == [(record, False)]
+    assert not record.retry()
+    owner.reply(worker)
+    assert record.function.mean_us == 0.0, "how long it ran until it was interrupted says nothing"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_with_force_the_worker_that_still_runs_it_is_killed(owner: Owner, place: int) -> None:
+    records = owner.submit(timed(10), 2)
+    worker = owner.grant()
+    cancel(owner, records[place], force=True)
+    owner.queue.not_stopped(worker.lease_id, records[place])
+    assert owner.port.killed == [worker] * (place == 0), "but not while it runs another one"
+
+
+def test_a_cancelled_task_that_is_handed_back_is_over(owner: Owner) -> None:
+    records = owner.submit(timed(10), 3)
+    worker = owner.grant()
+    cancel(owner, records[2])
     owner.hand_back(worker, 2)
     assert list(owner.queue.pending) == [records[1]]
     assert owner.port.have_stopped == [records[2]]

@@ -110,6 +110,9 @@ class AnyOrder(RuleBasedStateMachine):
     def stop(self, worker: LeasedWorker, record: TaskRecord) -> None:
         self._model(worker).inbox.append(("stop", record.push.task_id))
 
+    def tell_cancelled(self, worker: LeasedWorker, record: TaskRecord, force: bool, recursive: bool) -> None:
+        self._model(worker).inbox.append(("stop", record.push.task_id))
+
     def stopped(self, record: TaskRecord) -> None:
         assert record.push.task_id in self.done
 

@@ -54,11 +54,3 @@ def test_what_has_ended_is_not_stopped_nor_what_comes_after_it() -> None:
     assert not limits.stop(call.task_id)
     limits.arrived([call])  # a retry
     limits.begin(call)
-
-
-def test_a_signal_is_meant_once() -> None:
-    limits = TimeLimits()
-    assert not limits.take_signal()
-    limits.signal()
-    assert limits.take_signal()
-    assert not limits.take_signal()
