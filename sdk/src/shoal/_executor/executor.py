@@ -174,7 +174,7 @@ class Executor:
             running.cancelled = True
             actor.stop_call(task_id)
         elif running is not None and message.force:
-            self._core.reactor.call_later(0, self._exit_by_force)
+            self._core.reactor.call_later(0, partial(self._exit_by_force, task_id))
         elif running is not None:
             running.cancelled = True
             signal.pthread_kill(_MAIN_THREAD, interrupts.STOP)
@@ -191,8 +191,10 @@ class Executor:
             return False
         return True
 
-    def _exit_by_force(self) -> None:
-        self.leaving.exit(ExitKind.SYSTEM_ERROR, "its task was cancelled with force=True", 1)
+    def _exit_by_force(self, task_id: bytes) -> None:
+        """Without the lock, which whoever sends the last replies may need."""
+        if task_id in self._runner.running:
+            self.leaving.exit(ExitKind.SYSTEM_ERROR, "its task was cancelled with force=True", 1)
 
     def on_caller_gone(self, worker_id: bytes) -> None:
         """Nobody waits for these any more. The raylet ends this worker if the caller held its lease."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import queue
 import threading
@@ -53,29 +54,33 @@ class ThreadGroup(Group):
     ) -> None:
         self._run = run
         self._answer = answer
-        self._waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        #: By task id, with their callers. Whoever takes one out, a thread to begin it or ``stop``, deals with it.
-        self._unbegun: dict[bytes, tuple[bytes, TaskPush]] = {}
+        self._numbers = itertools.count()
+        self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        #: By those numbers, with their callers. Whoever takes one out, a thread to begin it or ``stop``, deals with it.
+        self._unbegun: dict[int, tuple[bytes, TaskPush]] = {}
         for number in range(limit):
             threading.Thread(target=self._serve, name=f"shoal-actor-{name}{number}", daemon=True).start()
 
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         for push in pushes:
-            self._unbegun[push.task_id] = caller, push
-            self._waiting.put(push.task_id)
+            number = next(self._numbers)
+            self._unbegun[number] = caller, push
+            self._waiting.put(number)
 
     def stop(self, task_id: bytes) -> bool | bytes:
-        call = self._unbegun.pop(task_id, None)
-        return False if call is None else call[0]  # a thread cannot be ended
+        for number, (caller, push) in list(self._unbegun.items()):
+            if push.task_id == task_id and self._unbegun.pop(number, None) is not None:
+                return caller
+        return False  # a thread cannot be ended
 
     def drop_waiting(self) -> int:
         dropped = 0
         while True:
             try:
-                task_id = self._waiting.get_nowait()
+                number = self._waiting.get_nowait()
             except queue.Empty:
                 return dropped
-            dropped += self._unbegun.pop(task_id, None) is not None
+            dropped += self._unbegun.pop(number, None) is not None
 
     def flush(self) -> None:
         return  # each call is answered at once
@@ -110,8 +115,8 @@ class LoopGroup(Group):
         self._leaving = leaving
         self._room = asyncio.Semaphore(limit)
         self._loop = asyncio.new_event_loop()
-        #: By task id. Strong references: the event loop keeps only weak ones.
-        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        #: With the ids of their calls. Strong references: the event loop keeps only weak ones.
+        self._tasks: dict[asyncio.Task[None], bytes] = {}
         self._outgoing: dict[bytes, list[TaskReply]] = {}
         self._outgoing_lock = threading.Lock()
         self._last_replies = last_replies
@@ -145,9 +150,9 @@ class LoopGroup(Group):
         return True
 
     def _cancel(self, task_id: bytes) -> None:
-        task = self._tasks.get(task_id)
-        if task is not None:
-            task.cancel()
+        for task, its_id in list(self._tasks.items()):
+            if its_id == task_id:
+                task.cancel()
 
     def drop_waiting(self) -> int:
         return 0  # they need not be told apart from those that run: an async actor ends at once
@@ -165,11 +170,12 @@ class LoopGroup(Group):
 
     def _start_tasks(self, caller: bytes, pushes: list[TaskPush]) -> None:
         for push in pushes:
-            self._tasks[push.task_id] = self._loop.create_task(self._call(caller, push))
+            task = self._loop.create_task(self._call(caller, push))
+            self._tasks[task] = push.task_id
+            task.add_done_callback(self._tasks.pop)
 
     async def _call(self, caller: bytes, push: TaskPush) -> None:
         reply = await self._run(caller, push, self._room)
-        del self._tasks[push.task_id]
         if reply is None:
             self._answer(caller, [])
             return

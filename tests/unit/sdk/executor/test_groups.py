@@ -125,6 +125,24 @@ def test_calls_that_have_not_begun_are_dropped(threads: ThreadGroups, answers: A
     assert answers.next() == b"a"
 
 
+def test_a_stopped_call_that_has_not_begun_is_left_to_whoever_stops_it(threads: ThreadGroups, answers: Answers) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(caller: bytes, push: TaskPush) -> TaskReply:
+        begun.set()
+        go_on.wait(PATIENCE_S)
+        return reply(push)
+
+    group = threads(1, run)
+    group.start(CALLER, [push(name) for name in "abc"])
+    begun.wait(PATIENCE_S)
+    assert group.stop(b"b") == CALLER
+    assert group.stop(b"b") is False
+    assert group.stop(b"a") is False, "it runs in a thread"
+    go_on.set()
+    assert [answers.next() for _ in range(2)] == [b"a", b"c"]
+
+
 def test_call_that_is_not_answered_is_told(threads: ThreadGroups, answers: Answers) -> None:
     threads(1, lambda _, push: None).start(CALLER, [push("a")])
     assert answers.next() is None
@@ -195,6 +213,36 @@ def test_so_many_coroutines_at_once_as_the_limit_says(loop: LoopGroup, calls: Ca
     for task_id in (b"a", b"c"):
         calls.end(loop, task_id)
         assert answers.next() == task_id
+
+
+class Catching(Calls):
+    """Cancelled ones are answered, as by ``Runner.run_coroutine``."""
+
+    async def run(self, caller: bytes, push: TaskPush, room: asyncio.Semaphore) -> TaskReply:
+        try:
+            return await super().run(caller, push, room)
+        except asyncio.CancelledError:
+            return reply(push)
+
+
+class TestStop:
+    @pytest.fixture
+    def calls(self) -> Calls:
+        return Catching()
+
+    def test_of_one_that_runs_one_that_waits_for_room_and_one_just_started(
+        self, loop: LoopGroup, calls: Calls, answers: Answers
+    ) -> None:
+        loop.start(CALLER, [push(name) for name in "abc"])
+        assert [calls.begun.get(timeout=PATIENCE_S) for _ in range(2)] == [b"a", b"b"]
+        for task_id in (b"a", b"c"):
+            assert loop.stop(task_id) is True
+        assert {answers.next() for _ in range(2)} == {b"a", b"c"}
+        loop.start(CALLER, [push("d")])
+        loop.stop(b"d")
+        assert answers.next() == b"d"
+        calls.end(loop, b"b")
+        assert answers.next() == b"b"
 
 
 def test_function_on_the_loop_has_the_callers_context_and_its_error(loop: LoopGroup) -> None:
