@@ -72,7 +72,6 @@ def test_public_names(module: str) -> None:
 
 
 WAYS_OUT = {
-    ("shoal", "cancel"): "shoal.kill",
     ("shoal", "ObjectRefGenerator"): "return a list",
     ("shoal", "timeline"): "shoal status",
     ("shoal", "client"): "shoal.init",
