@@ -77,7 +77,7 @@ class Executor:
         #: Functions and methods that have run here.
         self._known: set[str] = set()
         #: Threads of the user's code that wait for objects; whether they have waited for long, and the CPU is lent.
-        self._blocked = 0
+        self._blocked: set[int] = set()
         self._waits_long = False
         self._lent = False
         #: Counts the times when at least one waits.
@@ -279,6 +279,8 @@ class Executor:
             self._running = push
             reply = self._run(caller, push)
             self._running = None
+            if self._blocked:
+                self._go_on(_MAIN_THREAD)  # it was interrupted at the edge of its wait
             now = time.monotonic()
             if self.actor is None:
                 self._appearance.restore_streams(now)
@@ -427,10 +429,11 @@ class Executor:
         Ray lends it for the main thread only; then a task that waits for its own threads, which wait for other
         tasks, can hold the CPU that those need. Lending too early costs a moment of two tasks on one CPU.
         """
+        thread = threading.get_ident()
         with self._block_lock:
-            self._blocked += 1
-            if self._blocked == 1:
+            if not self._blocked:
                 self._wait_number += 1
+            self._blocked.add(thread)
             number = self._wait_number
         self.flush_replies()
         if lend_after:
@@ -440,13 +443,17 @@ class Executor:
         try:
             yield
         finally:
-            with self._block_lock:
-                self._blocked -= 1
-                if not self._blocked:
-                    self._waits_long = False
-                    if self._lent:
-                        self._lent = False
-                        self._core.raylet.send(frames.Unblocked())
+            self._go_on(thread)
+
+    def _go_on(self, thread: int) -> None:
+        """It does not wait any more."""
+        with self._block_lock:
+            self._blocked.discard(thread)
+            if not self._blocked:
+                self._waits_long = False
+                if self._lent:
+                    self._lent = False
+                    self._core.raylet.send(frames.Unblocked())
 
     def _lend_cpu_in(self, number: int) -> None:
         if number == self._wait_number:

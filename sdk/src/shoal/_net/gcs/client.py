@@ -7,6 +7,7 @@ not pay. Every method raises what ``errors`` lists, LocalRayletDiedError when th
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from shoal._net import interrupts
 from shoal._net.gcs.errors import ClientClosed, error_of
 from shoal.exceptions import RpcError
 
@@ -119,12 +121,20 @@ class GcsClient:
         """One unary call; ``timeout_s`` in place of the client's deadline."""
         import grpc
 
-        stub = self.stub(service)
+        # What interrupts the main thread must not hit gRPC's own code, which would keep its locks for ever: the call is
+        # begun and read uncut, and waited for at a lock that leaves nothing behind.
+        ended = _thread.allocate_lock()
+        ended.acquire()
         try:
-            return getattr(stub, method)(request, timeout=self._timeout(timeout_s))
+            with interrupts.uncut():
+                future = getattr(self.stub(service), method).future(request, timeout=self._timeout(timeout_s))
+                future.add_done_callback(lambda _: ended.release())
+            ended.acquire()
+            with interrupts.uncut():
+                return future.result()
         except grpc.RpcError as error:
             raise self._failure(error, method) from None
-        except ValueError as error:  # closed meanwhile
+        except (ValueError, grpc.FutureCancelledError) as error:  # closed meanwhile
             raise self._ended() from error
 
     def call_async(
