@@ -69,31 +69,36 @@ class GcsClient:
 
     @cached_property
     def actors(self) -> Actors:
-        from shoal._net.gcs.actors import Actors
+        with interrupts.uncut():
+            from shoal._net.gcs.actors import Actors
 
         return Actors(self)
 
     @cached_property
     def events(self) -> Events:
-        from shoal._net.gcs.events import Events
+        with interrupts.uncut():
+            from shoal._net.gcs.events import Events
 
         return Events(self)
 
     @cached_property
     def functions(self) -> Functions:
-        from shoal._net.gcs.jobs import Functions
+        with interrupts.uncut():
+            from shoal._net.gcs.jobs import Functions
 
         return Functions(self)
 
     @cached_property
     def groups(self) -> Groups:
-        from shoal._net.gcs.groups import Groups
+        with interrupts.uncut():
+            from shoal._net.gcs.groups import Groups
 
         return Groups(self)
 
     @cached_property
     def jobs(self) -> Jobs:
-        from shoal._net.gcs.jobs import Jobs
+        with interrupts.uncut():
+            from shoal._net.gcs.jobs import Jobs
 
         return Jobs(self)
 
@@ -105,13 +110,15 @@ class GcsClient:
 
     @cached_property
     def nodes(self) -> Nodes:
-        from shoal._net.gcs.nodes import Nodes
+        with interrupts.uncut():
+            from shoal._net.gcs.nodes import Nodes
 
         return Nodes(self)
 
     @cached_property
     def objects(self) -> Objects:
-        from shoal._net.gcs.objects import Objects
+        with interrupts.uncut():
+            from shoal._net.gcs.objects import Objects
 
         return Objects(self)
 
@@ -119,10 +126,10 @@ class GcsClient:
 
     def call(self, service: str, method: str, request: Any, timeout_s: float | None = None) -> Any:
         """One unary call; ``timeout_s`` in place of the client's deadline."""
-        import grpc
-
-        # What interrupts the main thread must not hit gRPC's own code, which would keep its locks for ever: the call is
-        # begun and read uncut, and waited for at a lock that leaves nothing behind.
+        # What interrupts the main thread must not hit gRPC's own code, which would keep its locks for ever, nor its
+        # import: the call is begun and read uncut, and waited for at a lock that leaves nothing behind.
+        with interrupts.uncut():
+            import grpc
         ended = _thread.allocate_lock()
         ended.acquire()
         try:
