@@ -16,7 +16,7 @@ from shoal._core.batches import push_bytes
 from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.retries import pause_before_retry
-from shoal._core.task_record import TaskRecord
+from shoal._core.task_record import TaskRecord, find_record
 from shoal._wire.value_kinds import PENDING
 from shoal_common.service.story import Story, noted
 
@@ -289,8 +289,7 @@ class ActorClient:
 
     def find(self, task_id: bytes) -> TaskRecord | None:
         """One that has not been answered."""
-        record = self.in_flight.get(task_id)
-        return record or next((each for each in self.queue if each.push.task_id == task_id), None)
+        return self.in_flight.get(task_id) or find_record(self.queue, task_id)
 
     def name_of(self, record: TaskRecord) -> str:
         """For humans."""

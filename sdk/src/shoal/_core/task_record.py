@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Reversible
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -52,7 +53,7 @@ class FunctionRecord(msgspec.Struct, gc=False):
     mean_us: float = 0.0
 
 
-class TaskRecord(msgspec.Struct, gc=False):
+class TaskRecord(msgspec.Struct, gc=False, eq=False):
     """A submitted task or actor call until its values are there; then, where these lie in object stores, their lineage
     (see ``lineage``)."""
 
@@ -112,3 +113,12 @@ class TaskRecord(msgspec.Struct, gc=False):
             self.retries_left -= 1
         self.push.attempt += 1
         return True
+
+
+def find_record(records: Reversible[TaskRecord], task_id: bytes) -> TaskRecord | None:
+    """Looked for from both ends: whoever cancels many does so in their order, or the other way round."""
+    for pair in zip(records, reversed(records), strict=True):
+        for record in pair:
+            if record.push.task_id == task_id:
+                return record
+    return None

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from shoal._core.batches import AHEAD_BYTES
 from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNPLACED
-from shoal._core.task_record import TaskRecord
+from shoal._core.task_record import TaskRecord, find_record
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, noted
@@ -327,9 +327,11 @@ class TaskQueue:
         if worker is not None:
             self._port.tell_cancelled(worker, record, force, recursive)
             return False
-        if record in self.pending:  # else it waits for its arguments, or pauses before a retry
+        try:
             self.pending.remove(record)
-            self._adjust_demand()
+        except ValueError:
+            return True  # it waits for its arguments, or pauses before a retry
+        self._adjust_demand()
         return True
 
     def records(self) -> Iterator[TaskRecord]:
@@ -343,7 +345,7 @@ class TaskQueue:
         for worker in self.workers.values():
             if task_id in worker.in_flight:
                 return worker.in_flight[task_id]
-        return next((record for record in self.pending if record.push.task_id == task_id), None)
+        return find_record(self.pending, task_id)
 
     def worker_of(self, record: TaskRecord) -> LeasedWorker | None:
         """To which it was sent."""

@@ -6,6 +6,8 @@ others may ask whether they are cancelled: unwound in the middle they would leav
 
 from __future__ import annotations
 
+from shoal._wire.peer_frames import TaskPush
+
 #: Marks kept at most. One is left over when a task ended just before it was cancelled.
 MAX_MARKS = 1_000
 
@@ -20,6 +22,12 @@ class Cancels:
 
     def __init__(self) -> None:
         self.marked: dict[bytes, None] = {}
+
+    def arrived(self, pushes: list[TaskPush]) -> None:
+        """An object is made again, under the id of a task that had ended just before it was cancelled."""
+        if self.marked:
+            for push in pushes:
+                self.unmark(push.task_id)
 
     def mark(self, task_id: bytes) -> None:
         self.marked[task_id] = None

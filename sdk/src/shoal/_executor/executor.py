@@ -97,6 +97,7 @@ class Executor:
     def on_push(self, connection: Connection, message: PushTasks) -> None:
         caller, tasks = connection.peer_worker_id, message.tasks
         self._runner.time_limits.arrived(tasks)
+        self._runner.cancels.arrived(tasks)
         actor, leaving = self.actor, self.leaving.begun
         if actor is not None and actor.takes_calls:
             actor.start_calls(caller, tasks)
@@ -154,7 +155,7 @@ class Executor:
     def on_stop_signal(self, signum: int, frame: object) -> None:
         """In the main thread, between any two byte codes of what it runs. Raises: Stopped, Interrupted."""
         task = _context.current_task.get()
-        if task is not None and not self.leaving.ending:
+        if task is not None and task.task_id in self._runner.running and not self.leaving.ending:
             self._runner.time_limits.unwind(task.task_id)
             self._runner.cancels.check(task.task_id)
 

@@ -76,6 +76,7 @@ class Runner:
                 raise Interrupted
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
+            self.running.pop(push.task_id, None)  # nothing interrupts it any more
             reply = self._failed(push, error, started)
         finally:
             _context.current_task.reset(token)

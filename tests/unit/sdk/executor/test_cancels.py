@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shoal._executor.cancels import MAX_MARKS, Cancels, Interrupted
+from shoal._wire.peer_frames import TaskPush
 
 TASK, OTHER = b"t" * 20, b"o" * 20
 
@@ -36,3 +37,10 @@ def test_marks_on_what_had_ended_do_not_pile_up() -> None:
 
 def test_user_code_sees_a_keyboard_interrupt() -> None:
     assert issubclass(Interrupted, KeyboardInterrupt)
+
+
+def test_an_object_that_is_made_again_under_the_same_id_is_not_interrupted() -> None:
+    cancels = Cancels()
+    cancels.mark(TASK)
+    cancels.arrived([TaskPush(OTHER, b"", "f", b""), TaskPush(TASK, b"", "f", b"")])
+    cancels.check(TASK)
