@@ -39,6 +39,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     checkpoint_directory: str = ""
     #: Further environment variables for the process, e.g. {"OMP_NUM_THREADS": "1"}.
     env: dict[str, str] = {}
+    #: Document of the runtime environment that the process was started in.
+    runtime_env: str = ""
 
     def __repr__(self) -> str:
         return f"WorkerConfig(worker_id={self.worker_id.hex()!r})"  # the token stays out of every message

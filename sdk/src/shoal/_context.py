@@ -63,6 +63,8 @@ class ProcessContext:
         self.devices: dict[str, list[str]] = {}
         #: How it was to be placed, as ``SchedulingClass.strategy``.
         self.strategy = ""
+        #: What its worker was started for, a driver: its job's, as ``SchedulingClass.runtime_env``.
+        self.runtime_env = ""
         #: Ends the actor from inside of its code; set by the executor.
         self.exit_actor: Callable[[], NoReturn] | None = None
         #: Has the actor's state saved; set by the executor.

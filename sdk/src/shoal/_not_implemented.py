@@ -6,12 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-#: What to do instead of ``runtime_env``, wherever one is given.
-RUNTIME_ENV = (
-    "runtime environments are not there yet. Install packages on the nodes, set environment variables there or in the "
-    "function itself, and put modules next to the program or into JobConfig(code_search_path=...)"
-)
-
 
 def refusal(name: str, value: Any, harmless: tuple[Any, ...], instead: str) -> str | None:
     """What is wrong with ``value``; None when it is one of ``harmless``, which ask for nothing."""

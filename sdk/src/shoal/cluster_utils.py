@@ -21,7 +21,7 @@ from shoal._launch import local_nodes as local
 from shoal._launch.daemons import await_pid
 from shoal._launch.directories import new_cluster_directory
 from shoal._net.gcs.client import visiting
-from shoal._not_implemented import RUNTIME_ENV, refuse
+from shoal._not_implemented import refuse
 from shoal_common.auth import TOKEN_VARIABLE
 from shoal_common.states import NodeState
 from shoal_common.surroundings import environment, interpreter, occupy_standard_streams
@@ -44,7 +44,7 @@ NOT_IMPLEMENTED = {
     "ray_client_server_port": "pass gateway_port, for drivers with shoal://",
     "include_dashboard": "there is no dashboard yet. Leave it out",
     "dashboard_port": "there is no dashboard yet. Leave it out",
-    "runtime_env": RUNTIME_ENV,
+    "runtime_env": "environments belong to jobs, tasks and actors: give one to init",
 }
 
 

@@ -6,16 +6,17 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
-from shoal._not_implemented import RUNTIME_ENV, refuse
+from shoal._not_implemented import refuse
+from shoal.runtime_env import RuntimeEnv
 
 
 class JobConfig:
     """``ray_namespace``: of its named actors (None = one of its own). ``default_actor_lifetime``: "non_detached" or
     "detached". ``metadata``: free text by key, kept with the job. ``code_search_path``: directories that workers
-    add to ``sys.path``.
+    add to ``sys.path``. ``runtime_env``: of all its tasks and actors, not of the driver.
 
-    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime; ``runtime_env`` and
-    ``jvm_options``, which are not implemented).
+    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime; ``jvm_options``, which are not
+    implemented), and as ``RuntimeEnv``.
     """
 
     def __init__(
@@ -45,9 +46,8 @@ class JobConfig:
         self.ray_namespace = ray_namespace
 
     def set_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> None:
-        """Raises: ValueError, as there are none yet."""
-        refuse("runtime_env", runtime_env, (None, {}), RUNTIME_ENV)
-        self.runtime_env: Mapping[str, Any] = {}
+        """Raises: TypeError, ValueError."""
+        self.runtime_env = RuntimeEnv(**(runtime_env or {}))
 
     def set_default_actor_lifetime(self, default_actor_lifetime: str) -> None:
         """Raises: ValueError."""

@@ -7,6 +7,8 @@ from typing import Any
 from shoal import _context, _current
 from shoal._api.group_placement import captured
 from shoal._core.public_ids import ActorID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
+from shoal.runtime_env import RuntimeEnv
+from shoal_common.placement import runtime_env
 from shoal_common.placement.strategy import Strategy
 
 #: Of accelerators, under the names of their resources. Only GPUs are handed out.
@@ -168,11 +170,12 @@ class RuntimeContext:
         return _current.current().session_name
 
     @property
-    def runtime_env(self) -> dict[str, Any]:
-        return {}
+    def runtime_env(self) -> RuntimeEnv:
+        """Of the running task or actor, what it has inherited among it; in a driver its job's."""
+        return RuntimeEnv(_validate=False, **runtime_env.decode(_context.process.runtime_env))
 
     def get_runtime_env_string(self) -> str:
-        return "{}"
+        return self.runtime_env.serialize()
 
     def get(self) -> dict[str, Any]:
         """The main ids and the namespace as a dictionary of the ones that apply."""

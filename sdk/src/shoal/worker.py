@@ -9,7 +9,7 @@ import signal
 
 import msgspec
 
-from shoal import _current
+from shoal import _context, _current
 from shoal._executor.appearance import Appearance
 from shoal._executor.executor import Executor
 from shoal._net import interrupts
@@ -35,6 +35,7 @@ def run(config: WorkerConfig) -> None:
         os.environ["SHOAL_USER_OMP"] = "1"
     for name, value in config.env.items():  # update() is at home in many more pages, which would be this process's own
         os.environ[name] = value
+    _context.process.runtime_env = config.runtime_env
     appearance = Appearance()  # streams opened anew: the template's own remember the file that it wrote to
     tls = Tls.from_environ(os.environ)
     core = CoreWorker(

@@ -89,7 +89,7 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: "group:<hex>", each with label selectors after a ";", alternatives between "|", rules between "&":
     #: "SPREAD;zone=in(a,b)&!spot|zone=c".
     strategy: str = ""
-    #: Hash of the runtime environment; "" = the job's.
+    #: Document of the runtime environment (``shoal_common.placement.runtime_env``); "" = none.
     runtime_env: str = ""
     #: A worker that grows beyond the ``memory`` among the resources is killed.
     enforce_memory: bool = False

@@ -682,6 +682,7 @@ class ActorSpec(google.protobuf.message.Message):
     OWNER_NODE_ID_FIELD_NUMBER: builtins.int
     ENFORCE_MEMORY_FIELD_NUMBER: builtins.int
     CHECKPOINTS_FIELD_NUMBER: builtins.int
+    RUNTIME_ENV_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     job_id: builtins.bytes
     owner_id: builtins.bytes
@@ -706,6 +707,8 @@ class ActorSpec(google.protobuf.message.Message):
     """enforce_memory: a process that grows beyond the memory in held is killed"""
     checkpoints: builtins.bool
     """checkpoints: it keeps checkpoints, from which its next process begins; they are deleted when it is dead"""
+    runtime_env: builtins.str
+    """runtime_env is the document of its runtime environment, as SchedulingClass.runtime_env"""
     @property
     def placement(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """placement is needed to place it (1 CPU by default)"""
@@ -733,10 +736,11 @@ class ActorSpec(google.protobuf.message.Message):
         owner_node_id: builtins.bytes = ...,
         enforce_memory: builtins.bool = ...,
         checkpoints: builtins.bool = ...,
+        runtime_env: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["held", b"held", "placement", b"placement"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "checkpoints", b"checkpoints", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "strategy", b"strategy"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "checkpoints", b"checkpoints", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "runtime_env", b"runtime_env", "strategy", b"strategy"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorSpec: typing_extensions.TypeAlias = ActorSpec
@@ -767,6 +771,7 @@ class ActorInfo(google.protobuf.message.Message):
     UNSCHEDULABLE_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
     GROUP_REMOVED_FIELD_NUMBER: builtins.int
+    RUNTIME_ENV_FAILED_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     state: Global___ActorState.ValueType
     version: builtins.int
@@ -797,6 +802,8 @@ class ActorInfo(google.protobuf.message.Message):
     """sequence grows with every actor that is created in the cluster"""
     group_removed: builtins.bool
     """group_removed: its placement group was removed while it had no process"""
+    runtime_env_failed: builtins.bool
+    """runtime_env_failed: DEAD because its runtime environment could not be made, as death_reason tells"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address when ALIVE"""
@@ -830,10 +837,11 @@ class ActorInfo(google.protobuf.message.Message):
         unschedulable: builtins.bool = ...,
         sequence: builtins.int = ...,
         group_removed: builtins.bool = ...,
+        runtime_env_failed: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_removed", b"group_removed", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_removed", b"group_removed", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "runtime_env_failed", b"runtime_env_failed", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo
@@ -1055,6 +1063,7 @@ class ReportActorStartedRequest(google.protobuf.message.Message):
     PID_FIELD_NUMBER: builtins.int
     CREATION_ERROR_FIELD_NUMBER: builtins.int
     FAILURE_FIELD_NUMBER: builtins.int
+    RUNTIME_ENV_FAILED_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     incarnation: builtins.int
     pid: builtins.int
@@ -1062,6 +1071,8 @@ class ReportActorStartedRequest(google.protobuf.message.Message):
     """creation_error: the constructor raised this; final"""
     failure: builtins.str
     """failure: it could not be started (not the constructor's fault); retried elsewhere"""
+    runtime_env_failed: builtins.bool
+    """runtime_env_failed: the failure is that of its runtime environment; final"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address of its worker when it runs"""
@@ -1075,10 +1086,11 @@ class ReportActorStartedRequest(google.protobuf.message.Message):
         pid: builtins.int = ...,
         creation_error: builtins.bytes = ...,
         failure: builtins.str = ...,
+        runtime_env_failed: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "creation_error", b"creation_error", "failure", b"failure", "incarnation", b"incarnation", "pid", b"pid"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "creation_error", b"creation_error", "failure", b"failure", "incarnation", b"incarnation", "pid", b"pid", "runtime_env_failed", b"runtime_env_failed"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ReportActorStartedRequest: typing_extensions.TypeAlias = ReportActorStartedRequest

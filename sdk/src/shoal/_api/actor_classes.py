@@ -17,6 +17,7 @@ from shoal._api.actor_handles import (
     get_actor,
     unknown_group,
 )
+from shoal._api.environments import document_of
 from shoal._api.export import Exportable, no_graphs, pickled_exceptions
 from shoal._api.functions import check_streaming
 from shoal._api.group_placement import strategy_of_actor
@@ -321,6 +322,7 @@ def _start(
         held=ResourceSet.of(options.held()),
         enforce_memory=options.enforce_memory,
         strategy=strategy_of_actor(options, definition.name),
+        runtime_env=document_of(options.runtime_env),
         handle=handle_payload,
         checkpoints=options.keeps_checkpoints,
     )

@@ -107,13 +107,23 @@ def _why_large(function: Any) -> str:
 
 
 def scheduling_class(
-    resources: dict[str, float], strategy: str, *, enforce_memory: bool = False, retriable: bool = True
+    resources: dict[str, float],
+    strategy: str,
+    *,
+    runtime_env: str = "",
+    enforce_memory: bool = False,
+    retriable: bool = True,
 ) -> SchedulingClass:
     """Nameless: worker leases are shared by all functions that need the same, as every worker of a job can run
     them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
     amounts = tuple(sorted(ResourceSet.of(resources).grains.items()))
     return SchedulingClass(
-        name="", resources=amounts, strategy=strategy, enforce_memory=enforce_memory, retriable=retriable
+        name="",
+        resources=amounts,
+        strategy=strategy,
+        runtime_env=runtime_env,
+        enforce_memory=enforce_memory,
+        retriable=retriable,
     )
 
 

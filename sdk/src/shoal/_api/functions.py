@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from shoal import _current
 from shoal._api import export as _export
+from shoal._api.environments import document_of
 from shoal._api.export import Exportable, no_graphs
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
@@ -151,6 +152,7 @@ class RemoteFunction(RemoteCall[P, R]):
         scheduling_class = _export.scheduling_class(
             options.resources(),
             strategy,
+            runtime_env=document_of(options.runtime_env),
             enforce_memory=options.enforce_memory,
             retriable=prepared.max_retries != 0,
         )

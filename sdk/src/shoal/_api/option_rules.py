@@ -12,9 +12,10 @@ from typing import Any
 
 from shoal._api.placement_groups import PlacementGroup, PlacementGroupSchedulingStrategy
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
-from shoal._not_implemented import RUNTIME_ENV, refusal
+from shoal._not_implemented import refusal
 from shoal._values.numbers import plain, plain_amounts
 from shoal._values.text import check_text
+from shoal.runtime_env import RuntimeEnv
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.resources import GRAINS
 
@@ -122,8 +123,9 @@ def _backpressure(name: str, value: int | None) -> str | None:
     return f"{name}={value} is not allowed. Use a value > 0, or -1 to disable it."
 
 
-def _runtime_env(name: str, value: Mapping[str, Any] | None) -> str | None:
-    return refusal(name, value, (None, {}), RUNTIME_ENV)
+def _environment(value: Any) -> Any:
+    """A copy that is checked; whatever is no dictionary comes back as it is."""
+    return RuntimeEnv(**value) if isinstance(value, dict) else value
 
 
 def _no_object_store_memory(_: str, value: int | None) -> str | None:
@@ -206,6 +208,8 @@ class Rule:
     convert: Callable[[Any], Any] = plain
     #: False: the values that are accepted ask for nothing, so nothing is kept of them.
     kept: bool = True
+    #: False: its texts may be long.
+    short: bool = True
 
     def apply(self, name: str, value: Any) -> Any:
         """The value to keep. Raises: TypeError, ValueError."""
@@ -215,7 +219,8 @@ class Rule:
             raise TypeError(f"The type of keyword '{name}' must be {expected}, but received type {type(value)}")
         if self.check and (problem := self.check(name, value)):
             raise ValueError(problem)
-        check_text(f"the keyword '{name}'", value)
+        if self.short:
+            check_text(f"the keyword '{name}'", value)
         return value
 
 
@@ -244,7 +249,7 @@ COMMON: dict[str, Rule] = {
     "placement_group_bundle_index": Rule((int,)),
     "placement_group_capture_child_tasks": Rule(_BOOL),
     "resources": Rule(_DICT, _amounts, plain_amounts),
-    "runtime_env": Rule(_DICT, _runtime_env, kept=False),
+    "runtime_env": Rule(_DICT, convert=_environment, short=False),
     "scheduling_strategy": Rule((), _scheduling_strategy),
     # No events of tasks are recorded yet, as False asks for; True is the default and asks for nothing more.
     "enable_task_events": Rule((bool,), kept=False),

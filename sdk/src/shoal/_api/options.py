@@ -89,6 +89,8 @@ class _PlacedOptions(_Options):
     placement_group_capture_child_tasks: bool | None = None
     #: The option ``resources``.
     custom_resources: Mapping[str, float] | None = None
+    #: As users write it: what it adds to that of its parent.
+    runtime_env: Mapping[str, Any] | None = None
     #: None, "DEFAULT", "SPREAD" or an instance of a strategy class.
     scheduling_strategy: Any = None
 

@@ -20,6 +20,8 @@ def death_error(actor: ActorRecord) -> Exception:
         return exceptions.ActorDiedError(actor_id=actor_id, class_name=actor.class_name, reason=str(cause))
     if actor.group_removed:
         return exceptions.ActorPlacementGroupRemoved()
+    if actor.runtime_env_failed:
+        return exceptions.RuntimeEnvSetupError(actor.death_reason)
     if actor.unschedulable:
         return exceptions.ActorUnschedulableError(actor.death_reason)
     if actor.exit_kind in (ExitKind.NODE_OUT_OF_MEMORY, ExitKind.MEMORY_LIMIT) and not actor.killed:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal._core.lineage import DEFAULT_MAX_BYTES
-from shoal._not_implemented import RUNTIME_ENV, refuse
+from shoal._not_implemented import refuse
 
 #: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change.
 PRIVATE = ("_memory", "_temp_dir", "_system_config", "_object_spilling_directory", "allow_multiple")
@@ -17,7 +17,6 @@ _NO_ISOLATION = "what the nodes' services need is not reserved for them. Leave i
 #: Arguments of Ray's ``init`` for what Shoal does not have: the values that ask for nothing, and what to do instead.
 NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "local_mode": ((False, None), "debug a task with breakpoint(), or call the plain function"),
-    "runtime_env": ((None, {}), RUNTIME_ENV),
     "include_dashboard": ((None, False), _NO_DASHBOARD),
     "dashboard_host": (("127.0.0.1", "localhost"), _NO_DASHBOARD),
     "dashboard_port": ((None,), _NO_DASHBOARD),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal import _current, exceptions
+from shoal import _context, _current, exceptions
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.embedded import EmbeddedCluster
 from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
@@ -25,8 +25,10 @@ from shoal._session.log_stream import LogStream
 from shoal._values.text import check_text
 from shoal._version import __version__
 from shoal.job_config import JobConfig
+from shoal.runtime_env import RuntimeEnv
 from shoal_common import ids
 from shoal_common.placement.labels import given_labels
+from shoal_common.placement.runtime_env import encode
 from shoal_common.surroundings import occupy_standard_streams, readable
 
 if TYPE_CHECKING:
@@ -130,7 +132,6 @@ def init(
     check_implemented(
         {
             "local_mode": local_mode,
-            "runtime_env": runtime_env,
             "include_dashboard": include_dashboard,
             "dashboard_host": dashboard_host,
             "dashboard_port": dashboard_port,
@@ -162,6 +163,7 @@ def init(
         if namespace == "":
             raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
         job_config = job_config or JobConfig()
+        environment = job_config.runtime_env if runtime_env is None else RuntimeEnv(**runtime_env)
         if namespace is None:
             namespace = job_config.ray_namespace
         check_text("a namespace", namespace)
@@ -219,6 +221,7 @@ def init(
                 where = session.outside.address if session.outside is not None else cluster.gcs_address
                 logger.info("Connecting to the Shoal cluster at %s.", where)
             _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"])
+            _context.process.runtime_env = encode(environment)
         except BaseException:
             shutdown()
             raise
@@ -264,6 +267,7 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
                 session.logs.finish()
             core.close()
             _current.set_current(None)
+            _context.process.runtime_env = ""
         logger.setLevel(session.log_level)
         signals.restore()
         if session.driver_socket is not None:

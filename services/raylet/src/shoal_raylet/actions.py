@@ -19,6 +19,23 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class StartWorker:
     worker_id: bytes
+    #: Key of the runtime environment that it starts in; "" = the node's own.
+    environment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareEnvironment:
+    """Make a runtime environment; answered with ``WorkerPool.environment_prepared`` or ``environment_failed``."""
+
+    key: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseEnvironment:
+    """No worker needs it any more."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +60,8 @@ class WorkersUnstartable:
     """Several processes in a row died or hung before they registered."""
 
     reason: str
+    #: Those of one runtime environment; "" = the node's own.
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,8 @@ class ReportActorStarted:
     worker_id: bytes
     creation_error: bytes = b""
     failure: str = ""
+    #: The failure is that of its runtime environment.
+    environment_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +107,8 @@ class CollectGarbage:
 Action = (
     Send
     | StartWorker
+    | PrepareEnvironment
+    | ReleaseEnvironment
     | KillWorker
     | AskWorkerToExit
     | WorkersUnstartable

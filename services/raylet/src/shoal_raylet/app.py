@@ -63,6 +63,8 @@ from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
 from shoal_raylet.workers.ends import WorkerEnds
+from shoal_raylet.workers.environments.launch import Launch
+from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
@@ -176,6 +178,7 @@ class RayletApp:
             actors=actors,
             peers=self._peers,
             processes=self._processes,
+            environments=EnvironmentManager(os.environ),
             ends=WorkerEnds(pool, self._processes),
             output=self._output,
             store=self._store,
@@ -418,7 +421,7 @@ class RayletApp:
             protocol_version=PROTOCOL_VERSION,
         )
 
-    def _worker_config(self, worker_id: bytes) -> WorkerConfig:
+    def _worker_config(self, worker_id: bytes, launch: Launch) -> WorkerConfig:
         config = self.config
         return WorkerConfig(
             worker_id=worker_id,
@@ -432,7 +435,8 @@ class RayletApp:
             host=self.host,
             listen_host=config.host if self._channel.port else "",
             checkpoint_directory=os.fspath(config.blob_directory or ""),
-            env=config.worker_env,
+            env={name: value for name, value in config.worker_env.items() if name not in launch.environ},
+            runtime_env=launch.document,
         )
 
 

@@ -27,6 +27,8 @@ from shoal_raylet.actions import (
     CollectGarbage,
     KillWorker,
     ManyWorkers,
+    PrepareEnvironment,
+    ReleaseEnvironment,
     ReportActorStarted,
     Send,
     StartWorker,
@@ -50,6 +52,7 @@ from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.workers.ends import WorkerEnds
+from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
@@ -75,6 +78,7 @@ class Node:
     actors: ActorPlacement
     peers: Peers
     processes: WorkerProcesses
+    environments: EnvironmentManager
     ends: WorkerEnds
     output: WorkerOutput
     store: ObjectStore
@@ -420,15 +424,20 @@ class Node:
             match action:
                 case Send(peer, message):
                     self.peers.send(peer, message)
-                case StartWorker(worker_id):
-                    self.processes.launch(worker_id)
+                case StartWorker(worker_id, environment):
+                    self.processes.launch(worker_id, environment, self.environments.launch(environment))
+                case PrepareEnvironment(key, document):
+                    self._background.spawn(self._prepare(key, document))
+                case ReleaseEnvironment(key):
+                    self.processes.environment_released(key)
+                    self.environments.release(key)
                 case KillWorker(worker_id, kind, detail):
                     self.ends.kill(worker_id, ExitReason(kind, detail))
                 case AskWorkerToExit(worker_id, reason):
                     self.peers.send(worker_id, frames.WorkerExit(graceful=True, reason=reason))
-                case WorkersUnstartable(reason):
-                    self._execute(self.leases.workers_unstartable(reason))
-                    self._execute(self.actors.workers_unstartable(reason))
+                case WorkersUnstartable(reason, environment):
+                    self._execute(self.leases.workers_unstartable(reason, environment))
+                    self._execute(self.actors.workers_unstartable(reason, environment))
                 case ManyWorkers(count, actors):
                     self._warn_of_many_workers(count, actors)
                 case AskScheduler():
@@ -437,6 +446,11 @@ class Node:
                     self.garbage.wanted()
                 case ReportActorStarted():
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
+
+    async def _prepare(self, key: str, document: str) -> None:
+        await self.environments.prepare(key, document)
+        self.pool.environment_prepared(key)
+        self._schedule()
 
     def _warn_of_many_workers(self, count: int, actors: int) -> None:
         log.warning("many_workers", count=count, actors=actors)

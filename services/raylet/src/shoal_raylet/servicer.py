@@ -35,6 +35,7 @@ class RayletServicer(RayletServiceServicer):
             held=strategy.needed(asked),
             asked=asked,
             strategy=spec.strategy,
+            runtime_env=spec.runtime_env,
             memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
             checkpoints=spec.checkpoints,
         )

@@ -17,6 +17,7 @@ from shoal_gcs.actors.machine import (
     Actor,
     ConstructorFailed,
     Create,
+    EnvironmentFailed,
     Event,
     Exit,
     FindPlace,
@@ -335,6 +336,7 @@ STATES: dict[str, tuple[Event, ...]] = {
 STALE: list[Event] = [
     ConstructorFailed(7, b"stale"),
     StartFailed(7, "stale"),
+    EnvironmentFailed(7, "stale"),
     WorkerDied(7, CRASH),
     NodeDied(b"elsewhere", "silent"),
 ]
@@ -349,9 +351,17 @@ NOT_FITTING: list[tuple[str, Event]] = [
     *((state, Kill(no_restart=False)) for state in STATES if state != "alive"),
     ("alive", ConstructorFailed(1, b"late")),
     ("alive", GiveUp("late")),
+    *((state, EnvironmentFailed(1, "x")) for state in ("waiting", "alive", "restarting, waiting", "dead")),
     *(("dead", event) for event in (Kill(True), Release(), OwnerDied("x"), GiveUp("x"), WorkerDied(1, CRASH))),
     ("dead", ConstructorFailed(1, b"late")),
 ]
+
+
+def test_an_environment_that_cannot_be_made_is_the_end_of_it() -> None:
+    actor = actor_in(*STARTING, max_restarts=-1)
+    assert handle(actor, EnvironmentFailed(1, "no such package")) == [Save(A)]
+    assert (actor.state, actor.node_id, actor.death_reason) == (ActorState.DEAD, b"", "no such package")
+    assert actor.runtime_env_failed and not actor.unschedulable
 
 
 @pytest.mark.parametrize(("state", "event"), NOT_FITTING, ids=lambda value: str(value)[:40])

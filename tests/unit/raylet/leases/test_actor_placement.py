@@ -35,7 +35,7 @@ def actor(name: bytes = b"a", incarnation: int = 1, held: ResourceSet = ONE_CPU)
 
 
 def register(pool: WorkerPool, count: int) -> None:
-    for action in pool.balance(count, 0.0):
+    for action in pool.balance({"": count}, 0.0):
         worker_id = action.worker_id  # type: ignore[union-attr]
         pool.registered(worker_id, 1, frames.WorkerAddress(b"n", worker_id, "/w"), 0.0)
 
@@ -45,11 +45,11 @@ def test_resources_are_held_from_the_start_and_the_worker_may_come_later(
 ) -> None:
     actors.accept(actor())
     assert ledger.available == ONE_CPU
-    assert actors.dispatch(0.0) == ([], 1)
+    assert actors.dispatch(0.0) == ([], {"": 1})
     register(pool, 1)
     actions, wanted = actors.dispatch(0.0)
     message = frames.CreateActor(b"a", 1, b"creation", (("CPU", 10_000),), {})
-    assert (actions, wanted) == ([Send(b"w1", message)], 0)
+    assert (actions, wanted) == ([Send(b"w1", message)], {})
     assert actors.created(b"w1", b"a", 1, b"") == [ReportActorStarted(b"a", 1, b"w1")]
 
 

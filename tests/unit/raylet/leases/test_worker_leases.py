@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import pytest
 
@@ -31,9 +32,9 @@ class Node:
         self.pool = WorkerPool(50, 0, 10.0, lambda: b"w%d" % next(ids))
         self.leases = WorkerLeases(NODE, LABELS, self.ledger, self.pool, grace_s, lambda: b"l%d" % next(leases))
         self.now = 0.0
-        self.wanted = 0
+        self.wanted: Mapping[str, int] = {}
         while len(self.pool.workers) < workers:
-            for action in self.pool.balance(workers, 0.0):
+            for action in self.pool.balance({"": workers}, 0.0):
                 worker_id = action.worker_id  # type: ignore[union-attr]
                 self.pool.registered(worker_id, 1, frames.WorkerAddress(NODE, worker_id, "/w"), 0.0)
 
@@ -200,7 +201,7 @@ def test_nobody_is_asked_for_what_would_not_help() -> None:
 def test_missing_workers_are_counted_up_to_the_free_resources() -> None:
     node = Node(workers=0, CPU=2)
     node.demand(b"A", 100)
-    assert node.wanted == 2
+    assert node.wanted == {"": 2}
 
 
 def test_a_class_that_needs_nothing_is_bounded_all_the_same() -> None:
@@ -252,7 +253,7 @@ def test_a_worker_that_exits_with_its_lease_is_not_used_again() -> None:
     ((_, lease),) = granted(node.demand(b"A", 2))
     node.leases.returned(b"A", lease, True, 0.0)
     assert granted(node.dispatch()) == []
-    assert node.wanted == 1
+    assert node.wanted == {"": 1}
 
 
 def test_an_infeasible_class_is_refused_after_the_grace_with_the_schedulers_words() -> None:

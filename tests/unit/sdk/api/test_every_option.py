@@ -21,6 +21,7 @@ TESTS = Path(__file__).parents[3]
 _OPTIONS = "unit/sdk/api/test_options.py"
 _STRATEGIES = "unit/sdk/api/test_strategy_options.py"
 _GROUPS = "e2e/compat/test_placement_groups.py"
+_ENVIRONMENT = "e2e/compat/test_runtime_env.py"
 _LABELS = "integration/test_sdk_labels.py"
 _TASKS = "e2e/compat/test_tasks.py"
 _EFFECT = "e2e/compat/test_option_effects.py"
@@ -42,6 +43,7 @@ COMMON = {
     "placement_group": f"{_GROUPS}::test_the_older_options_work_too",
     "placement_group_bundle_index": f"{_GROUPS}::test_the_older_options_work_too",
     "placement_group_capture_child_tasks": f"{_GROUPS}::test_captured_children_run_in_the_group_and_so_do_theirs",
+    "runtime_env": f"{_ENVIRONMENT}::test_children_inherit_and_add",
     "scheduling_strategy": f"{_STRATEGIES}::test_where_to_run",
 }
 IMPLEMENTED_BY_TASKS = {
@@ -81,7 +83,7 @@ IMPLEMENTED_BY_METHODS = {
 }
 
 #: Option -> a value that asks for what is not there.
-REFUSED_BY_BOTH: dict[str, Any] = {"runtime_env": {"env_vars": {"A": "1"}}, "_labels": {"team": "a"}}
+REFUSED_BY_BOTH: dict[str, Any] = {"_labels": {"team": "a"}}
 REFUSED_BY_TASKS = {
     **REFUSED_BY_BOTH,
     "object_store_memory": 10**9,
@@ -162,6 +164,7 @@ IMPLEMENTED_BY_INIT = {
     "logging_format": f"{_INIT}::test_logging",
     "log_to_driver": "integration/test_sdk_output.py::test_output_is_not_shown_when_not_wanted",
     "namespace": f"{_INIT}::test_namespace",
+    "runtime_env": f"{_ENVIRONMENT}::test_variables_of_the_job",
     "object_spilling_directory": _SPILLING,
     "_object_spilling_directory": _SPILLING,
     "_memory": f"{_INIT}::test_memory_of_the_node",
@@ -170,7 +173,6 @@ IMPLEMENTED_BY_INIT = {
 }
 REFUSED_BY_INIT = {
     "local_mode": True,
-    "runtime_env": {"pip": ["emoji"]},
     "include_dashboard": True,
     "dashboard_host": "0.0.0.0",
     "dashboard_port": 8265,
@@ -225,7 +227,7 @@ def test_unknown_arguments_of_init() -> None:
 # -- job configuration -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [{"runtime_env": {"pip": ["emoji"]}}, {"jvm_options": ["-Xmx1g"]}], ids=str)
+@pytest.mark.parametrize("given", [{"runtime_env": {"mpi": {}}}, {"jvm_options": ["-Xmx1g"]}], ids=str)
 def test_job_config_refuses_what_is_not_implemented(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is not implemented by Shoal"):
         job_config.JobConfig(**given)

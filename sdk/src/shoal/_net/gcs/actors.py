@@ -102,6 +102,7 @@ def _creation(spec: ActorSpec) -> gcs_pb2.CreateActorRequest:
             placement=amounts(spec.placement),
             held=amounts(spec.held),
             strategy=spec.strategy,
+            runtime_env=spec.runtime_env,
             creation=spec.creation,
             handle=spec.handle,
             enforce_memory=spec.enforce_memory,
@@ -127,5 +128,6 @@ def _record(info: gcs_pb2.ActorInfo) -> ActorRecord:
         exit_detail=info.exit.detail,
         killed=info.killed,
         unschedulable=info.unschedulable,
+        runtime_env_failed=info.runtime_env_failed,
         group_removed=info.group_removed,
     )

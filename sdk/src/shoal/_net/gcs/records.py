@@ -75,6 +75,8 @@ class ActorSpec:
     strategy: str
     #: From which ``get_actor`` builds a handle.
     handle: bytes
+    #: As in ``SchedulingClass``.
+    runtime_env: str = ""
     #: Its process is killed when it grows beyond the memory in ``held``.
     enforce_memory: bool = False
     #: An encoded ``ActorCreation``; filled in when its arguments are ready.
@@ -105,6 +107,7 @@ class ActorRecord:
     killed: bool
     #: No node could ever hold it.
     unschedulable: bool
+    runtime_env_failed: bool
     #: Its placement group was removed while it had no process.
     group_removed: bool
 

@@ -82,6 +82,8 @@ class Actor:
     owner_died: bool = False
     #: It was given up because no node could ever hold it.
     unschedulable: bool = False
+    #: It was given up because its runtime environment could not be made.
+    runtime_env_failed: bool = False
     #: Its placement group was removed while it had no process.
     group_removed: bool = False
     #: Processes that failed to start since the last that did. Not stored.
@@ -144,6 +146,14 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentFailed:
+    """Its runtime environment could not be made: another try would end the same way."""
+
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied:
     incarnation: int
     exit: Exit
@@ -194,6 +204,7 @@ Event = (
     | Refuse
     | Started
     | ConstructorFailed
+    | EnvironmentFailed
     | StartFailed
     | WorkerDied
     | NodeDied
@@ -344,6 +355,16 @@ def _start_failed(actor: Actor, event: StartFailed) -> list[Action]:
     return [Save(actor.actor_id), FindPlace(actor.actor_id, delay_s=min(0.05 * 2.0**actor.start_failures, 5.0))]
 
 
+def _environment_failed(actor: Actor, event: EnvironmentFailed) -> list[Action]:
+    if event.incarnation != actor.incarnation or not actor.node_id:
+        return []
+    if actor.out_of_scope:
+        return _die(actor, _OUT_OF_SCOPE)
+    actor.node_id = b""
+    actor.runtime_env_failed = True
+    return _die(actor, event.reason)
+
+
 def _worker_died(actor: Actor, event: WorkerDied) -> list[Action]:
     if event.incarnation != actor.incarnation or not actor.node_id:
         return []
@@ -483,6 +504,7 @@ _WAITING: dict[type, _Rule] = {
     Refuse: _refuse,
     Started: _started,
     ConstructorFailed: _constructor_failed,
+    EnvironmentFailed: _environment_failed,
     StartFailed: _start_failed,
     WorkerDied: _worker_died,
     NodeDied: _node_died,

@@ -211,6 +211,8 @@ class ActorManager:
         event: machine.Event
         if report.creation_error:
             event = machine.ConstructorFailed(report.incarnation, report.creation_error)
+        elif report.failure and report.runtime_env_failed:
+            event = machine.EnvironmentFailed(report.incarnation, report.failure)
         elif report.failure:
             event = machine.StartFailed(report.incarnation, report.failure)
         else:

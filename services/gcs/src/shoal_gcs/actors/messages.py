@@ -60,6 +60,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         out_of_scope=info.out_of_scope,
         owner_died=info.owner_died,
         unschedulable=info.unschedulable,
+        runtime_env_failed=info.runtime_env_failed,
         group_removed=info.group_removed,
         sequence=info.sequence,
     )
@@ -87,6 +88,7 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
         out_of_scope=actor.out_of_scope,
         owner_died=actor.owner_died,
         unschedulable=actor.unschedulable,
+        runtime_env_failed=actor.runtime_env_failed,
         group_removed=actor.group_removed,
         sequence=actor.sequence,
     )

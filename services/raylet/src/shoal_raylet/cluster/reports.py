@@ -44,6 +44,7 @@ class GcsReports:
             incarnation=report.incarnation,
             creation_error=report.creation_error,
             failure=report.failure,
+            runtime_env_failed=report.environment_failed,
         )
         if worker is not None and worker.address is not None:
             request.pid = worker.pid

@@ -6,11 +6,13 @@ has started. Whether the actor restarts after its worker's death is the GCS's de
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from shoal_common.channel import frames
 from shoal_common.kinds import ExitKind
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.runtime_env import key as environment_key
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, AskWorkerToExit, KillWorker, ReportActorStarted, Send
@@ -34,6 +36,8 @@ class PlacedActor:
     strategy: str
     #: How much its process may grow, in bytes; 0 = nobody said.
     memory_limit: int = 0
+    #: Document of its runtime environment.
+    runtime_env: str = ""
     #: As in ``CreateActor``.
     checkpoints: bool = False
     #: Empty while it waits for a worker.
@@ -79,12 +83,13 @@ class ActorPlacement:
         self._actors[actor.actor_id] = self._waiting[actor.actor_id] = actor
 
     @explained
-    def dispatch(self, now: float) -> tuple[list[Action], int]:
-        """Give workers to those that wait; also the number of workers that were missing."""
+    def dispatch(self, now: float) -> tuple[list[Action], Counter[str]]:
+        """Give workers to those that wait; also the number of workers that were missing, by the document of their
+        runtime environment."""
         actions: list[Action] = []
         for actor in list(self._waiting.values()):
             worker = self._pool.take(
-                actor.job_id, "", actor.asked["GPU"] > 0, WorkerState.ACTOR, now, actor.memory_limit
+                actor.job_id, actor.runtime_env, actor.asked["GPU"] > 0, WorkerState.ACTOR, now, actor.memory_limit
             )
             if worker is None:
                 continue
@@ -103,7 +108,7 @@ class ActorPlacement:
                 actor.checkpoints,
             )
             actions.append(Send(worker.worker_id, message))
-        return actions, len(self._waiting)
+        return actions, Counter(actor.runtime_env for actor in self._waiting.values())
 
     @noted
     def created(self, worker_id: bytes, actor_id: bytes, incarnation: int, error: bytes) -> list[Action]:
@@ -139,12 +144,25 @@ class ActorPlacement:
                 return
 
     @noted
-    def workers_unstartable(self, reason: str) -> list[Action]:
-        failed = list(self._waiting.values())
+    def workers_unstartable(self, reason: str, environment: str = "") -> list[Action]:
+        """``environment``: the key of the one in which none can be started."""
+        return self._fail(environment, f"worker processes do not start on this node: {reason}")
+
+    @noted
+    def environment_failed(self, key: str, reason: str) -> list[Action]:
+        """A runtime environment could not be made."""
+        return self._fail(key, reason)
+
+    def _fail(self, environment: str, failure: str) -> list[Action]:
+        failed = [each for each in self._waiting.values() if environment_key(each.runtime_env) == environment]
         for actor in failed:
             self._forget(actor)
-        failure = f"worker processes do not start on this node: {reason}"
-        return [ReportActorStarted(actor.actor_id, actor.incarnation, b"", failure=failure) for actor in failed]
+        return [
+            ReportActorStarted(
+                actor.actor_id, actor.incarnation, b"", failure=failure, environment_failed=bool(environment)
+            )
+            for actor in failed
+        ]
 
     @noted
     def group_removed(self, group_id: bytes, reason: str, now: float) -> list[Action]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from shoal_common.channel import frames
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.placement.runtime_env import key as environment_key
 from shoal_common.placement.strategy import Strategy
 from shoal_raylet.actions import AskScheduler
 from shoal_raylet.leases.worker_pool import Worker
@@ -85,6 +86,11 @@ class Demand:
     @property
     def key(self) -> tuple[bytes, int]:
         return self.owner, self.class_key
+
+    @property
+    def environment(self) -> str:
+        """Key of the runtime environment."""
+        return environment_key(self.spec.runtime_env)
 
     @property
     def owed(self) -> int:

@@ -281,21 +281,33 @@ class WorkerLeases:
         return [self._refuse(demand, RefusalKind.INFEASIBLE, reason)]
 
     @noted
-    def workers_unstartable(self, reason: str) -> list[Action]:
-        """Everybody who waits for a worker that cannot be started is told why."""
+    def workers_unstartable(self, reason: str, environment: str = "") -> list[Action]:
+        """Everybody who waits for a worker that cannot be started is told why. ``environment``: the key of the one in
+        which none can."""
+        kind = RefusalKind.RUNTIME_ENV if environment else RefusalKind.WORKER_START
         return [
-            self._refuse(demand, RefusalKind.WORKER_START, f"worker processes do not start on this node: {reason}")
+            self._refuse(demand, kind, f"worker processes do not start on this node: {reason}")
             for demand in list(self._waiting.values())
-            if demand.grantable(self.alone)
+            if demand.environment == environment and demand.grantable(self.alone)
+        ]
+
+    @noted
+    def environment_failed(self, key: str, reason: str) -> list[Action]:
+        """A runtime environment could not be made."""
+        return [
+            self._refuse(demand, RefusalKind.RUNTIME_ENV, reason)
+            for demand in list(self._waiting.values())
+            if demand.environment == key and demand.grantable(self.alone)
         ]
 
     # --- decisions ---
 
     @explained
-    def dispatch(self, now: float) -> tuple[list[Action], int]:
-        """Grant what can be granted; also the number of workers that were missing for more."""
+    def dispatch(self, now: float) -> tuple[list[Action], Counter[str]]:
+        """Grant what can be granted; also the number of workers that were missing for more, by the document of their
+        runtime environment."""
         actions: list[Action] = []
-        wanted = 0
+        wanted: Counter[str] = Counter()
         #: Available, less what is set aside for those whose turn it is but who cannot start yet.
         room = self._ledger.unclaimed
         for need, _ in self._wishes.values():
@@ -314,10 +326,10 @@ class WorkerLeases:
             if worker is None:
                 passed.add(chosen.key)
                 for _ in range(chosen.grantable(self.alone)):
-                    if not chosen.resources.fits_in(room) or (chosen.free and wanted >= self._free_limit):
+                    if not chosen.resources.fits_in(room) or (chosen.free and wanted.total() >= self._free_limit):
                         break
                     room -= chosen.resources
-                    wanted += 1
+                    wanted[chosen.spec.runtime_env] += 1
                 continue
             room -= chosen.resources
             actions += self._grant(chosen, worker, now)

@@ -19,6 +19,7 @@ from shoal_common.service.subreaper import become_subreaper
 from shoal_common.surroundings import environment, interpreter
 from shoal_common.worker_launch import WorkerConfig, WorkerForked, WorkerNotForked
 from shoal_raylet.workers import orphans
+from shoal_raylet.workers.environments.launch import Launch
 from shoal_raylet.workers.output import WorkerOutput
 from shoal_raylet.workers.template_process import TemplateProcess
 
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 #: A template that has not answered by then is replaced, in seconds (it imports while the first requests wait).
 TEMPLATE_TIMEOUT_S = 20.0
+#: Templates that are kept for runtime environments, besides the one of workers without.
+MAX_ENVIRONMENT_TEMPLATES = 8
 #: Pauses before the template is started again, in seconds.
 _FIRST_RESTART_S = 1.0
 _MAX_RESTART_S = 60.0
@@ -38,6 +41,8 @@ _KILLED_WITHIN_S = 5.0
 @dataclass(slots=True, eq=False)
 class _Process:
     worker_id: bytes
+    #: Of its runtime environment.
+    key: str
     pid: int = 0
     pidfd: int = -1
     #: Set when we are its parent from the start.
@@ -52,10 +57,11 @@ class _Process:
 class WorkerProcesses:
     """Belongs to one event loop."""
 
-    make_config: Callable[[bytes], WorkerConfig]
+    make_config: Callable[[bytes, Launch], WorkerConfig]
     output: WorkerOutput
     template_log: Path
-    _template: TemplateProcess | None = None
+    #: By key of the runtime environment, the one that was asked last at the end; "" has one unless it has failed.
+    _templates: dict[str, TemplateProcess] = field(default_factory=dict)
     _processes: dict[bytes, _Process] = field(default_factory=dict)
     _orphans: orphans.OrphanReaper = field(default_factory=orphans.OrphanReaper)
     _restart: asyncio.TimerHandle | None = None
@@ -77,14 +83,15 @@ class WorkerProcesses:
         if template is None:
             self._start_template()
         else:
-            self._adopt(template)
+            self._adopt("", template)
 
-    def launch(self, worker_id: bytes) -> None:
-        """The outcome comes as the worker's registration, or as ``on_exit``."""
-        process = self._processes[worker_id] = _Process(worker_id)
+    def launch(self, worker_id: bytes, key: str, launch: Launch) -> None:
+        """``key``: of what ``launch`` says. The outcome comes as the worker's registration, or as
+        ``on_exit``."""
+        process = self._processes[worker_id] = _Process(worker_id, key)
         self._all_gone.clear()
         try:
-            self._launch(process)
+            self._launch(process, launch)
         except OSError as error:
             log.error("worker_start_failed", worker_id=worker_id.hex(), reason=str(error))
             self.output.note(worker_id, f"cannot start a process: {error}")
@@ -116,8 +123,8 @@ class WorkerProcesses:
         for worker_id in self._processes:
             self.kill(worker_id)
         await self.wait_until_gone(_KILLED_WITHIN_S)
-        if self._template is not None:
-            self._discard_template()
+        for key in list(self._templates):
+            self._discard_template(key)
         if self._closing:
             await asyncio.wait(self._closing)
         # Killing a parent makes orphans of its children: until there are none.
@@ -130,14 +137,15 @@ class WorkerProcesses:
 
     # --- starting ---
 
-    def _launch(self, process: _Process) -> None:
+    def _launch(self, process: _Process, launch: Launch) -> None:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         try:
             self.output.open(process.worker_id, out_read, err_read)
-            config = self.make_config(process.worker_id)
-            if self._template is None or not self._fork(self._template, process, config, out_write, err_write):
-                self._start_plainly(process, config, out_write, err_write)
+            config = self.make_config(process.worker_id, launch)
+            template = self._template_of(process.key, launch)
+            if template is None or not self._fork(template, process, config, out_write, err_write):
+                self._start_plainly(process, config, launch, out_write, err_write)
         finally:
             os.close(out_write)
             os.close(err_write)
@@ -148,15 +156,16 @@ class WorkerProcesses:
         except OSError as error:
             log.warning("template_does_not_take_work", reason=str(error))
             if error.errno not in (errno.EAGAIN, errno.EMFILE):
-                self._read_template(template)  # the workers that it has still forked live on
-                self._template_failed(str(error))
+                self._read_template(process.key, template)  # the workers that it has still forked live on
+                self._template_failed(process.key, template, str(error))
             return False
+        reason = f"no answer within {TEMPLATE_TIMEOUT_S:g} s"
         process.answer_timeout = self._loop.call_later(
-            TEMPLATE_TIMEOUT_S, self._template_failed, f"no answer within {TEMPLATE_TIMEOUT_S:g} s"
+            TEMPLATE_TIMEOUT_S, self._template_failed, process.key, template, reason
         )
         return True
 
-    def _start_plainly(self, process: _Process, config: WorkerConfig, out: int, err: int) -> None:
+    def _start_plainly(self, process: _Process, config: WorkerConfig, launch: Launch, out: int, err: int) -> None:
         config_read, config_write = os.pipe2(os.O_CLOEXEC)
         try:
             # A document of one or two kilobytes: the pipe takes it whole.
@@ -164,7 +173,7 @@ class WorkerProcesses:
             process.popen = subprocess.Popen(
                 interpreter("shoal.worker", "--config-fd", str(config_read)),
                 pass_fds=[config_read],
-                env={**environment(), **config.env, **orphans.mark()},
+                env={**environment(), **launch.environ, **config.env, **orphans.mark()},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -225,19 +234,41 @@ class WorkerProcesses:
 
     def _reap(self) -> None:
         self._reap_timer = None
-        if self._template is not None:
+        for key, template in list(self._templates.items()):
             # A worker that has just become our child is not an orphan: its packet has arrived.
-            self._read_template(self._template)
+            self._read_template(key, template)
         if self._orphans.kill_and_reap(self._known_pids()):
             self._reap_soon()
 
     def _known_pids(self) -> set[int]:
         known = {process.pid for process in self._processes.values()}
-        if self._template is not None:
-            known.add(self._template.pid)
-        return known
+        return known | {template.pid for template in self._templates.values()}
 
-    # --- the template ---
+    # --- templates ---
+
+    def environment_released(self, key: str) -> None:
+        """Nobody wants workers in it for now."""
+        if key in self._templates:
+            self._discard_template(key)
+
+    def _template_of(self, key: str, launch: Launch) -> TemplateProcess | None:
+        """None = there is none: the worker is started without."""
+        template = self._templates.pop(key, None)
+        if template is not None:
+            self._templates[key] = template
+        elif key:
+            self._make_room()
+            template = TemplateProcess.start(self.template_log, launch)
+            self._adopt(key, template)
+        return template
+
+    def _make_room(self) -> None:
+        """A template holds the memory of an interpreter with all modules of a worker."""
+        warm = [key for key in self._templates if key]
+        busy = {process.key for process in self._processes.values() if process.answer_timeout is not None}
+        for key in warm[: max(0, len(warm) - MAX_ENVIRONMENT_TEMPLATES + 1)]:
+            if key not in busy:
+                self._discard_template(key)
 
     def _start_template(self) -> None:
         self._restart = None
@@ -247,14 +278,14 @@ class WorkerProcesses:
             log.error("template_start_failed", reason=str(error))
             self._restart_later()
             return
-        self._adopt(template)
+        self._adopt("", template)
 
-    def _adopt(self, template: TemplateProcess) -> None:
-        self._template = template
+    def _adopt(self, key: str, template: TemplateProcess) -> None:
+        self._templates[key] = template
         self._orphans.sessions.add(template.pid)
-        self._loop.add_reader(template.control.fileno(), self._read_template, template)
+        self._loop.add_reader(template.control.fileno(), self._read_template, key, template)
 
-    def _read_template(self, template: TemplateProcess) -> None:
+    def _read_template(self, key: str, template: TemplateProcess) -> None:
         try:
             while (packet := template.receive()) is not None:
                 if isinstance(packet, WorkerForked):
@@ -262,7 +293,7 @@ class WorkerProcesses:
                 elif isinstance(packet, WorkerNotForked):
                     self._not_forked(packet)
         except (EOFError, msgspec.DecodeError) as error:
-            self._template_failed(str(error))
+            self._template_failed(key, template, str(error))
 
     def _forked(self, packet: WorkerForked) -> None:
         self._restart_pause_s = _FIRST_RESTART_S
@@ -275,6 +306,7 @@ class WorkerProcesses:
             return
         if process.answer_timeout is not None:
             process.answer_timeout.cancel()
+            process.answer_timeout = None
         self._watch(process, packet.pid)
 
     def _not_forked(self, packet: WorkerNotForked) -> None:
@@ -283,20 +315,20 @@ class WorkerProcesses:
             self.output.note(packet.worker_id, f"cannot start a process: {packet.reason}")
             self._exited(process, None)
 
-    def _template_failed(self, reason: str) -> None:
-        if self._template is None or self._stopping:
+    def _template_failed(self, key: str, template: TemplateProcess, reason: str) -> None:
+        if self._templates.get(key) is not template or self._stopping:
             return
-        log.warning("template_failed", reason=reason)
-        self._discard_template()
+        log.warning("template_failed", reason=reason, environment=key)
+        self._discard_template(key)
         for process in list(self._processes.values()):
-            if not process.pid:
+            if not process.pid and process.key == key:
                 self.output.note(process.worker_id, f"the worker template failed: {reason}")
                 self._exited(process, None)
-        self._restart_later()
+        if not key:
+            self._restart_later()
 
-    def _discard_template(self) -> None:
-        assert self._template is not None
-        template, self._template = self._template, None
+    def _discard_template(self, key: str) -> None:
+        template = self._templates.pop(key)
         self._loop.remove_reader(template.control.fileno())
         closing = self._loop.run_in_executor(None, template.close)
         self._closing.add(closing)

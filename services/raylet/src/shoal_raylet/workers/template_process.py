@@ -17,6 +17,7 @@ import msgspec
 from shoal_common.surroundings import environment, interpreter
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig
 from shoal_raylet.workers import orphans
+from shoal_raylet.workers.environments.launch import PLAIN, Launch
 
 _MAX_PACKET = 64 * 1024
 _encode = msgspec.json.Encoder().encode
@@ -31,8 +32,9 @@ class TemplateProcess:
         self.control = control
 
     @classmethod
-    def start(cls, log_path: Path | None = None) -> TemplateProcess:
-        """``log_path`` takes what the template itself prints; None discards it.
+    def start(cls, log_path: Path | None = None, launch: Launch = PLAIN) -> TemplateProcess:
+        """``log_path`` takes what the template itself prints; None discards it. Its workers are started as ``launch``
+        says.
 
         It leads a session of its own: Ctrl-C in the driver's terminal does not reach the workers, and their
         descendants are known by it (``orphans``).
@@ -48,7 +50,7 @@ class TemplateProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**environment(), **orphans.mark()},
+                    env={**environment(), **launch.environ, **orphans.mark()},
                     start_new_session=True,
                 )
             except OSError:

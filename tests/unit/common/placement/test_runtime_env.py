@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shoal_common.placement.runtime_env import MAX_BYTES, decode, encode, expanded, key, merged, validate
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ({"env_vars": ["A"]}, TypeError, r"must be of type Dict\[str, str\], got <class 'list'>"),
+        ({"env_vars": {1: "a"}}, TypeError, "but the key 1 is of type <class 'int'>"),
+        ({"env_vars": {"A": 1}}, TypeError, "but the value 1 is of type <class 'int'>"),
+        ({"env_vars": {"A=B": "1"}}, ValueError, "no environment variable"),
+        ({"env_vars": {"A": "\0"}}, ValueError, "no environment variable"),
+        ({"env_var": {}}, ValueError, "unknown field 'env_var'. There are: env_vars"),
+        (
+            {"java_jars": ["x.jar"]},
+            ValueError,
+            "runtime_env\\['java_jars'\\] is not implemented by Shoal: there are no",
+        ),
+        ("env", TypeError, "must be a dictionary, got <class 'str'>"),
+    ],
+)
+def test_what_is_refused(given: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        validate(given)
+
+
+def test_a_field_that_is_none_was_not_given() -> None:
+    assert validate({"env_vars": None, "pip": None}) == {}
+
+
+def test_children_merge_variables() -> None:
+    parent = {"env_vars": {"A": "1", "B": "1"}}
+    assert merged(parent, {"env_vars": {"B": "2"}}) == {"env_vars": {"A": "1", "B": "2"}}
+    assert merged(parent, {}) == parent
+    assert merged({}, parent) == parent
+    assert parent == {"env_vars": {"A": "1", "B": "1"}}
+
+
+def test_children_replace_every_other_field() -> None:
+    assert merged({"pip": ["a"], "x": 1}, {"pip": ["b"]}) == {"pip": ["b"], "x": 1}
+
+
+def test_the_same_environment_has_one_document() -> None:
+    document = encode({"env_vars": {"B": "2", "A": "1"}})
+    assert document == encode({"env_vars": {"A": "1", "B": "2"}}) == '{"env_vars":{"A":"1","B":"2"}}'
+    assert decode(document) == {"env_vars": {"A": "1", "B": "2"}}
+
+
+def test_what_asks_for_nothing_is_no_environment() -> None:
+    assert encode({}) == encode({"env_vars": {}}) == ""
+    assert decode("") == {}
+    assert key("") == key(encode({"config": {"eager_install": False}})) == ""
+
+
+def test_keys_tell_environments_apart_but_not_their_config() -> None:
+    one, other = encode({"env_vars": {"A": "1"}}), encode({"env_vars": {"A": "2"}})
+    assert key(one) != key(other)
+    assert key(encode({"env_vars": {"A": "1"}, "config": {"setup_timeout_seconds": 1}})) == key(one)
+
+
+def test_a_document_is_bounded() -> None:
+    with pytest.raises(ValueError, match=f"at most {MAX_BYTES} bytes"):
+        encode({"env_vars": {"A": "x" * MAX_BYTES}})
+
+
+def test_variables_are_expanded() -> None:
+    variables = {"PATH": "/new:${PATH}", "A": "$HOME/${NONE}x$NONE", "B": "${A}"}
+    assert expanded(variables, {"PATH": "/bin", "HOME": "/root"}) == {
+        "PATH": "/new:/bin",
+        "A": "/root/x$NONE",
+        "B": "/root/x$NONE",
+    }

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from shoal import _context
+from shoal._api.environments import document_of
+from shoal.runtime_env import RuntimeEnv
+
+
+def test_it_is_a_dictionary_that_checks_itself() -> None:
+    environment = RuntimeEnv(env_vars={"A": "1"})
+    assert environment == {"env_vars": {"A": "1"}} == environment.to_dict()
+    assert environment.env_vars() == {"A": "1"} and RuntimeEnv().env_vars() == {}
+    environment["env_vars"] = {"B": "2"}
+    with pytest.raises(TypeError, match="the value 1"):
+        environment["env_vars"] = {"B": 1}
+    with pytest.raises(ValueError, match="unknown field 'nonsense'"):
+        RuntimeEnv(nonsense=1)
+    assert environment == {"env_vars": {"B": "2"}}
+
+
+def test_it_travels() -> None:
+    environment = RuntimeEnv(env_vars={"B": "2", "A": "1"})
+    assert environment.serialize() == '{"env_vars": {"A": "1", "B": "2"}}'
+    assert RuntimeEnv.deserialize(environment.serialize()) == environment
+    copy = pickle.loads(pickle.dumps(environment))
+    assert copy == environment and type(copy) is RuntimeEnv
+
+
+def test_what_is_submitted_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert document_of(None) == document_of({}) == ""
+    monkeypatch.setattr(_context.process, "runtime_env", document_of({"env_vars": {"A": "1"}}))
+    assert document_of(None) == '{"env_vars":{"A":"1"}}'
+    assert document_of({"env_vars": {"B": "2"}}) == '{"env_vars":{"A":"1","B":"2"}}'
