@@ -93,13 +93,6 @@ def test_remote_with_arguments_and_options_in_one_call():
     ray.kill(actor)
 
 
-@better_than_ray  # which has graphs
-def test_bind_says_that_there_are_no_graphs():
-    for thing in (add, Child, Child.remote().add):
-        with pytest.raises(NotImplementedError, match=r"bind\(\).*remote\(\)"):
-            thing.bind(1)
-
-
 def test_name_that_is_none():
     with pytest.raises(ValueError, match="non-empty"):
         ray.get_actor(None)

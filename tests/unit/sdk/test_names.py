@@ -22,6 +22,9 @@ PUBLIC = {
         CloudPickler DEFAULT_PROTOCOL Pickler PicklingError __version__ dump dumps list_registry_pickle_by_value load
         loads register_pickle_by_value unregister_pickle_by_value
     """,
+    "shoal.dag": """
+        ClassMethodNode ClassNode DAGInputData DAGNode FunctionNode InputAttributeNode InputNode MultiOutputNode
+    """,
     "shoal.experimental": "get_local_object_locations get_object_locations",
     "shoal.remote_function": "RemoteFunction",
     "shoal.types": "ObjectRef",

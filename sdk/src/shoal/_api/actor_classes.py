@@ -18,8 +18,9 @@ from shoal._api.actor_handles import (
     unknown_group,
 )
 from shoal._api.environments import document_of
-from shoal._api.export import Exportable, no_graphs, pickled_exceptions
+from shoal._api.export import Exportable, pickled_exceptions
 from shoal._api.functions import check_streaming
+from shoal._api.graph import ClassNode
 from shoal._api.group_placement import strategy_of_actor
 from shoal._api.options import ActorOptions, MethodOptions
 from shoal._api.signature import Signature, signature_of
@@ -143,8 +144,9 @@ class ActorClass(Generic[C]):
         """``options`` and ``remote`` at once."""
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        raise no_graphs(self._definition.name)
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """An actor of a graph (``shoal.dag``), made when that is executed."""
+        return ClassNode(self, self._definition.name, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         d = self._definition

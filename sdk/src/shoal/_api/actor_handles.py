@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Union, overload
 import msgspec
 
 from shoal import _current, exceptions
-from shoal._api.export import no_graphs, pickled_exceptions, time_limit
+from shoal._api.export import pickled_exceptions, time_limit
+from shoal._api.graph import ClassMethodNode, MethodOutputNode
 from shoal._api.options import MethodOptions
 from shoal._api.remote_call import RemoteCall
 from shoal._api.signature import ANY, Signature
@@ -173,8 +174,14 @@ class ActorMethod(RemoteCall[P, R]):
         submitted: ObjectRef[R] = self.options(**options)._submit(*(args or ()), **(kwargs or {}))
         return submitted
 
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        raise no_graphs(self._name)
+    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode | tuple[ClassMethodNode, ...]:
+        """A step of a graph (``shoal.dag``), which ``execute`` runs; one for each value where there are several."""
+        call = ClassMethodNode(self, self._name, args, kwargs)
+        given = self._options.num_returns if self._options is not None else None
+        num_returns = self._info.num_returns if given is None else given
+        if isinstance(num_returns, int) and num_returns > 1:
+            return tuple(MethodOutputNode(call, index) for index in range(num_returns))
+        return call
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_method, (self._handle, self._name, self._options)

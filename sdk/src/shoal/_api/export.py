@@ -140,11 +140,3 @@ def time_limit(timeout_s: float | None, retry: bool | bytes) -> TimeLimit | None
         return None
     retried = retry if isinstance(retry, bool) else issubclass(exceptions.TaskTimeoutError, loads(retry))
     return TimeLimit(timeout_s, retried)
-
-
-def no_graphs(name: str) -> NotImplementedError:
-    """What ``bind`` raises."""
-    return NotImplementedError(
-        f"{name}.bind() makes a node of a graph that is run later, which Shoal does not have yet. Call {name}.remote() "
-        "and hand its ref on as an argument: the calls then run in the same order."
-    )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from shoal import _current
 from shoal._api import export as _export
 from shoal._api.environments import document_of
-from shoal._api.export import Exportable, no_graphs
+from shoal._api.export import Exportable
+from shoal._api.graph import FunctionNode
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._api.remote_call import RemoteCall
@@ -103,8 +104,9 @@ class RemoteFunction(RemoteCall[P, R]):
         submitted: ObjectRef[R] = self.options(**options)._submit(*(args or ()), **(kwargs or {}))
         return submitted
 
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        raise no_graphs(self._definition.name)
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """A step of a graph (``shoal.dag``), which ``execute`` runs."""
+        return FunctionNode(self.remote, self._definition.name, args, kwargs)
 
     def _submit(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0).
