@@ -67,7 +67,7 @@ class ProcessContext:
         self.runtime_env = ""
         #: Ends the actor from inside of its code; set by the executor.
         self.exit_actor: Callable[[], NoReturn] | None = None
-        #: Has the actor's state saved; set by the executor.
+        #: Has the actor's state saved; set by the executor of one that comes back after a crash.
         self.checkpoint: Callable[[], None] | None = None
 
 

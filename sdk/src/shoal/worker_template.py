@@ -100,23 +100,34 @@ _filling: list[bytes] = []
 #: The interpreter's own allocator gives out multiples of so many bytes, from regions of one size each, up to so many.
 _STEP_BYTES = 16
 _LARGEST_BYTES = 512
+#: What is larger comes from malloc, whose gaps are of any size; hardly any are larger than this.
+_LARGEST_GAP_BYTES = 32 * 1024
 #: At most so many bytes of one size.
 _FILL_BYTES = 256 * 1024
 
 
 def _fill_gaps() -> Iterator[bytes]:
-    """Objects in all the places that lie free between others: the workers' own then go to pages of their own. Where
-    objects of a page's length have come to lie behind one another, there are no gaps any more."""
+    """Objects in all the places that lie free between others: the workers' own then go to pages of their own."""
+    for size in range(_STEP_BYTES * 3, _LARGEST_BYTES + 1, _STEP_BYTES):
+        yield from _fill_gaps_of(size, size)
+    size = _LARGEST_GAP_BYTES
+    while size > _LARGEST_BYTES:
+        yield from _fill_gaps_of(size, size + _STEP_BYTES)
+        size = size * 7 // 8 // _STEP_BYTES * _STEP_BYTES
+
+
+def _fill_gaps_of(size: int, taken: int) -> Iterator[bytes]:
+    """Objects of ``size`` bytes, which take ``taken``. Where they come to lie behind one another for a page's length,
+    there are no gaps any more."""
     empty = sys.getsizeof(b"")
-    for size in range(empty // _STEP_BYTES * _STEP_BYTES + _STEP_BYTES, _LARGEST_BYTES + 1, _STEP_BYTES):
-        last, behind = 0, 0
-        for _ in range(_FILL_BYTES // size):
-            filling = bytes(size - empty)
-            yield filling
-            behind = behind + size if id(filling) == last + size else 0
-            if behind >= mmap.PAGESIZE:
-                break
-            last = id(filling)
+    last, behind = 0, 0
+    for _ in range(_FILL_BYTES // size):
+        filling = bytes(size - empty)
+        yield filling
+        behind = behind + taken if id(filling) == last + taken else 0
+        if behind >= max(mmap.PAGESIZE, taken):
+            break
+        last = id(filling)
 
 
 def _fork(

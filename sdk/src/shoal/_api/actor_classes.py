@@ -362,9 +362,15 @@ def checkpoint() -> None:
     CheckpointError when it cannot be stored, and in an actor that is not restarted.
     """
     _current.current()  # raises where Shoal does not run
-    if not _context.process.actor_id or _context.process.checkpoint is None:
+    process = _context.process
+    if not process.actor_id:
         raise TypeError("shoal.checkpoint() is called outside of an actor")
-    _context.process.checkpoint()
+    if process.checkpoint is None:
+        raise exceptions.CheckpointError(
+            f"actor {process.actor_class_name}({process.actor_id.hex()}) does not come back after a crash, so nobody "
+            "would ever restore a checkpoint of it: give it max_restarts, or checkpoint_every or checkpoint_interval_s"
+        )
+    process.checkpoint()
 
 
 def exit_actor() -> None:

@@ -38,7 +38,7 @@ class ActorHost:
     """The actor of this worker. ``construct`` makes the instance."""
 
     def __init__(
-        self, core: CoreWorker, runner: Runner, leaving: Leaving, creation: ActorCreation, keeper: Keeper
+        self, core: CoreWorker, runner: Runner, leaving: Leaving, creation: ActorCreation, keeper: Keeper | None
     ) -> None:
         self._core = core
         self._keeper = keeper
@@ -65,7 +65,8 @@ class ActorHost:
 
     def restore(self) -> None:
         """After ``construct``: what an earlier incarnation has left. Raises as ``Keeper.begin``."""
-        self._keeper.begin(self.instance, self._runner)
+        if self._keeper is not None:
+            self._keeper.begin(self.instance, self._runner)
 
     def construct(self, cls: type, args: Any, kwargs: dict[str, Any]) -> None:
         """Raises what the constructor raises."""
@@ -194,7 +195,8 @@ class ActorHost:
         """What has been answered is on its way."""
         for group in self._groups.values():
             group.flush()
-        self._keeper.drain()
+        if self._keeper is not None:
+            self._keeper.drain()
 
     def wait_until_answered(self) -> None:
         """Until no call runs in a group, for ``SHUTDOWN_S`` at most; not from a call of the actor itself."""

@@ -43,8 +43,15 @@ CHECKPOINT_HOOK, RESTORE_HOOK = "__shoal_checkpoint__", "__shoal_restore__"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def make_keeper(core: CoreWorker, creation: ActorCreation, message: frames.CreateActor, directory: str) -> Keeper:
-    """``directory``: where the log of a durable actor is appended to; empty = it is made of blobs."""
+def make_keeper(
+    core: CoreWorker, creation: ActorCreation, message: frames.CreateActor, directory: str
+) -> Keeper | None:
+    """``directory``: where the log of a durable actor is appended to; empty = it is made of blobs.
+
+    None: it does not come back after a crash, so nobody would ever restore anything.
+    """
+    if not creation.restarts:
+        return None
     store = CheckpointStore(core)
     name = f"actor {creation.class_name}({message.actor_id.hex()})"
     log: CallLog | None = None
@@ -322,11 +329,6 @@ class Keeper:
         if self.durable:
             self._wanted = True
             return
-        if not self._creation.restarts:
-            raise exceptions.CheckpointError(
-                f"{self._name} does not come back after a crash, so nobody would ever restore a checkpoint of it: give "
-                "it max_restarts, or checkpoint_every or checkpoint_interval_s"
-            )
         with self._storing:
             try:
                 if not self._known:

@@ -506,19 +506,19 @@ class Executor:
         process.is_async = creation.is_async
         self._appearance.become(creation.class_name)
         keeper = make_keeper(self._core, creation, message, self._checkpoint_directory)
-        process.checkpoint = keeper.checkpoint
+        process.checkpoint = keeper.checkpoint if keeper is not None else None
         host = ActorHost(self._core, self._runner, self.leaving, creation, keeper)
         error = self._runner.construct(creation, message, host)
         if not error:
             with self._core.lock:
                 self.actor = host
-                if keeper.is_regular:
+                if keeper is not None and keeper.is_regular:
                     self._keeper = keeper
                 self._appearance.announce(host.log_name())
                 if host.takes_calls:
                     for caller, push in self._queue:
                         host.start_calls(caller, [push])
                     self._queue.clear()
-            if creation.checkpoint_interval_s:
+            if keeper is not None and creation.checkpoint_interval_s:
                 self._look_every(creation.checkpoint_interval_s, keeper)
         self._core.raylet.send(frames.ActorCreated(message.actor_id, message.incarnation, error))
