@@ -1,4 +1,5 @@
-"""Writes docs/configuration.md out of the config classes, and docs/failure-model.md out of the crash matrix.
+"""Writes docs/configuration.md out of the config classes, docs/failure-model.md out of the crash matrix, and
+docs/api-parity.md out of the table of Ray's API in tests/parity.
 
 ``--check`` only says whether they are up to date.
 """
@@ -21,7 +22,9 @@ from shoal_scheduler.config import SchedulerConfig
 DOCS = Path(__file__).parent
 sys.path += [str(DOCS), str(DOCS.parent / "tests")]
 
-import failure_page  # noqa: E402 - lies beside, and reads what lies with the tests
+# They lie beside, and read what lies with the tests.
+import failure_page  # noqa: E402
+import parity_page  # noqa: E402
 
 SERVICES: tuple[type[ServiceConfig], ...] = (GcsConfig, SchedulerConfig, ObjectStoreConfig, RayletConfig)
 
@@ -47,7 +50,12 @@ bytes, as those of Unix sockets are short.
 
 def main() -> int:
     outdated = []
-    for name, text in (("configuration.md", configuration()), ("failure-model.md", failure_page.page())):
+    pages = {
+        "configuration.md": configuration(),
+        "failure-model.md": failure_page.page(),
+        "api-parity.md": parity_page.page(),
+    }
+    for name, text in pages.items():
         page = DOCS / name
         if "--check" not in sys.argv[1:]:
             page.write_text(text)

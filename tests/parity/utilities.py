@@ -1,0 +1,60 @@
+"""What Ray has in `ray.util`, and graphs."""
+
+from __future__ import annotations
+
+from parity.row import Section
+
+UTIL = "e2e/compat/test_util.py"
+POOL = "e2e/compat/test_util_pool.py"
+NAMES = "unit/sdk/test_names.py::test_missing_names_of_ray_say_what_to_do"
+
+UTILITIES = Section("Utilities and graphs")
+row, differs, missing = UTILITIES.works, UTILITIES.differs, UTILITIES.missing
+
+row(
+    "`util.ActorPool`",
+    "`map`, `submit`, `get_next`, unordered, `push`, `pop_idle`",
+    f"{UTIL}::test_pool_map",
+    f"{UTIL}::test_pool_submit_and_get_next",
+    f"{UTIL}::test_pool_get_next_timeout",
+    f"{UTIL}::test_pool_push_and_pop",
+)
+row(
+    "`util.queue.Queue`",
+    "between tasks and actors, blocking, async, in batches",
+    f"{UTIL}::test_queue_between_tasks",
+    f"{UTIL}::test_queue_limits",
+    f"{UTIL}::test_queue_async",
+    f"{UTIL}::test_queue_batches",
+    "unit/sdk/util/test_queue.py::test_errors_are_those_of_the_standard_library",
+)
+differs(
+    "`util.multiprocessing.Pool`",
+    "the standard library's, on actors",
+    f"{POOL}::test_map",
+    f"{POOL}::test_imap",
+    f"{POOL}::test_apply",
+    f"{POOL}::test_terminated_pool",
+    how="an error ends `imap`, `context=` is refused",
+)
+row("`util.joblib.register_ray()`", "a backend of joblib", f"{POOL}::test_joblib")
+missing("`util.iter`", "parallel iterators", NAMES, why="deprecated in Ray; `as_completed`, `map_unordered`")
+missing("`util.collective`", "allreduce and its kind", why="not there yet")
+missing("`util.dask`", "dask's graphs as tasks", why="not there yet")
+missing(
+    "tracing",
+    "OpenTelemetry spans across calls",
+    "unit/sdk/api/test_every_option.py::test_init_refuses_what_is_not_implemented",
+    why="not there yet",
+)
+missing("`util.pdb`", "breakpoints in workers", NAMES, why="not there yet")
+differs(
+    "`bind`, `InputNode`, `MultiOutputNode`, `execute`",
+    "graphs of tasks and actors, run as ordinary calls",
+    "e2e/compat/test_dag.py::test_tasks",
+    "e2e/compat/test_dag.py::test_actors",
+    "e2e/compat/test_dag.py::test_inputs",
+    how="what would be dropped in silence is a `TypeError`",
+)
+missing("compiled graphs", "actors joined by channels", why="not there yet")
+missing("`java_function`, `cpp_function`, …", "other languages", why="not aimed at: Shoal is Python only")
