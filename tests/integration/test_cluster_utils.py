@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.drivers import Driver
@@ -46,6 +50,49 @@ def test_programs_of_this_machine_find_it(cluster: Cluster, monkeypatch: pytest.
     assert cli.main(["stop"]) == 0, "what `shoal start` has made, and nothing else"
     monkeypatch.setenv("SHOAL_AUTH_TOKEN", cluster.head_node.cluster.token)
     cluster.wait_for_nodes()
+
+
+def test_a_node_that_leaves_is_seen_to(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.connect()
+    leaving = cluster.add_node(num_cpus=1, resources={"there": 1}, env_vars={"SHOAL_RAYLET_DRAIN_S": "60"})
+    running, end = tmp_path / "running", tmp_path / "end"
+
+    @shoal.remote(num_cpus=0, resources={"there": 1})
+    def work() -> None:
+        running.touch()
+        while not end.exists():
+            time.sleep(0.01)
+
+    def seen() -> dict[str, Any]:
+        return next(node for node in shoal.nodes() if node["NodeID"] == leaving.node_id)
+
+    assert (seen()["State"], seen()["DrainDeadline"]) == ("ALIVE", None)
+    ref = work.remote()
+    eventually(running.exists, "the task runs")
+    before = time.time()
+    ending = threading.Thread(target=cluster.remove_node, args=[leaving])
+    ending.start()
+    eventually(lambda: seen()["State"] == "DRAINING", "the node is about to leave")
+    assert before + 60 < seen()["DrainDeadline"] < time.time() + 600
+    assert seen()["Alive"]
+    end.touch()
+    shoal.get(ref)
+    ending.join()
+    eventually(lambda: seen()["State"] == "DEAD", "the node has left")
+
+
+def test_free_room_of_a_store_is_seen(cluster: Cluster) -> None:
+    cluster.connect()
+
+    def free() -> float:
+        (node,) = shoal.nodes()
+        return node["Available"]["object_store_memory"]
+
+    room = free()
+    ref = shoal.put(bytes(50_000_000))
+    eventually(lambda: free() <= room - 50_000_000, "the object takes room")
+    del ref
+    eventually(lambda: free() == room, "the room is free again")
 
 
 def test_nodes_come_and_go(cluster: Cluster) -> None:

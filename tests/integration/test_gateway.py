@@ -42,6 +42,23 @@ def test_tasks_and_nested_tasks(outside: Outside) -> None:
     assert output.splitlines() == ["True", "285", "2 3.0"]
 
 
+def test_other_ways_to_connect(outside: Outside) -> None:
+    output = outside.run("""
+        import os
+        import shoal.util
+        address = os.environ["SHOAL_ADDRESS"].removeprefix("shoal://")
+        with ray.client(address).namespace("built").connect() as context:
+            print(type(context).__name__, ray.get_runtime_context().namespace)
+        print(ray.is_initialized())
+        context = shoal.util.connect(address, namespace="connected")
+        print(context["address"] == "shoal://" + address, ray.get_runtime_context().namespace)
+        shoal.util.disconnect()
+        print(ray.is_initialized())
+    """)
+    lines = [line for line in output.splitlines() if "Connecting to the Shoal cluster" not in line]
+    assert lines == ["Context built", "False", "True connected", "False"]
+
+
 def test_actors_on_both_nodes(outside: Outside) -> None:
     output = outside.run("""
         ray.init(namespace="ns", logging_level="ERROR")

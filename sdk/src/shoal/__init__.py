@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from shoal import _current
 from shoal import actor as actor
+from shoal import client_builder as client_builder
 from shoal import cloudpickle as cloudpickle
 from shoal import exceptions as exceptions
 from shoal import experimental as experimental
@@ -47,6 +48,7 @@ from shoal._not_implemented import missing
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
 from shoal._version import __version__ as __version__
+from shoal.client_builder import ClientBuilder, client
 from shoal.runtime_context import get_runtime_context
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     # start and end
+    "ClientBuilder",
+    "client",
     "init",
     "is_initialized",
     "shutdown",
@@ -93,6 +97,7 @@ __all__ = [
     "nodes",
     # modules
     "actor",
+    "client_builder",
     "cloudpickle",
     "exceptions",
     "experimental",
@@ -110,11 +115,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _NOT_THERE = {
-    "ClientBuilder": 'shoal.init("shoal://host:10001")',
     "DynamicObjectRefGenerator": "return a list, or give num_returns=<number of values>",
     "LoggingConfig": "init(logging_level=..., logging_format=...)",
     "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
-    "client": 'shoal.init("shoal://host:10001")',
     "ObjectRefGenerator": "return a list, or give num_returns=<number of values>",
     "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
 }

@@ -12,7 +12,8 @@ from shoal import exceptions
 
 PUBLIC = {
     "shoal": """
-        ActorClass ActorClassID ActorHandle ActorID Explanation FunctionID JobID NodeID ObjectID ObjectRef
+        ActorClass ActorClassID ClientBuilder client client_builder ActorHandle ActorID Explanation FunctionID JobID
+        NodeID ObjectID ObjectRef
         PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor available_resources cancel checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
         is_initialized job_config kill method nodes put remote remote_function shutdown types util wait
@@ -22,6 +23,7 @@ PUBLIC = {
         CloudPickler DEFAULT_PROTOCOL Pickler PicklingError __version__ dump dumps list_registry_pickle_by_value load
         loads register_pickle_by_value unregister_pickle_by_value
     """,
+    "shoal.client_builder": "ClientBuilder ClientContext client",
     "shoal.dag": """
         ClassMethodNode ClassNode DAGInputData DAGNode FunctionNode InputAttributeNode InputNode MultiOutputNode
     """,
@@ -29,7 +31,8 @@ PUBLIC = {
     "shoal.remote_function": "RemoteFunction",
     "shoal.types": "ObjectRef",
     "shoal.util": """
-        ActorPool accelerators as_completed deregister_serializer disable_log_once_globally enable_periodic_logging
+        ActorPool accelerators as_completed connect disconnect deregister_serializer disable_log_once_globally
+        enable_periodic_logging
         get_current_placement_group get_node_instance_id get_node_ip_address get_placement_group inspect_serializability
         list_named_actors log_once map_unordered placement_group placement_group_table register_serializer
         remove_placement_group
@@ -77,9 +80,7 @@ def test_public_names(module: str) -> None:
 WAYS_OUT = {
     ("shoal", "ObjectRefGenerator"): "return a list",
     ("shoal", "timeline"): "shoal status",
-    ("shoal", "client"): "shoal.init",
     ("shoal", "LoggingConfig"): "logging_level",
-    ("shoal.util", "connect"): "shoal.init",
     ("shoal.util", "iter"): "as_completed",
     ("shoal.util", "pdb"): "debugger",
 }

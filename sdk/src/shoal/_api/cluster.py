@@ -9,12 +9,19 @@ from shoal_common.states import NodeState
 
 
 def nodes() -> list[dict[str, Any]]:
-    """One dictionary per node that ever joined, dead ones too."""
+    """One dictionary per node that ever joined, dead ones too.
+
+    ``State`` is "ALIVE", "DRAINING" (it is about to leave, nothing new is placed there) or "DEAD"; ``DrainDeadline`` is
+    when a draining node will have left at the latest (seconds since 1970), or None. ``Available`` is as of the last
+    heartbeat, ``object_store_memory`` in it the bytes that are free in its store.
+    """
     return [
         {
             "NodeID": node.node_id.hex(),
             "Alive": node.state is not NodeState.DEAD,
             "alive": node.state is not NodeState.DEAD,
+            "State": node.state.name,
+            "DrainDeadline": node.drain_deadline_unix_ms / 1000 or None,
             "NodeManagerAddress": node.host,
             "NodeManagerHostname": node.host,
             "NodeName": node.host,

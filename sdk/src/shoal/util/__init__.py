@@ -14,6 +14,7 @@ from shoal.util import accelerators as accelerators
 from shoal.util import scheduling_strategies as scheduling_strategies
 from shoal.util.actor_pool import ActorPool
 from shoal.util.check_serialize import inspect_serializability
+from shoal.util.client_connect import connect, disconnect
 from shoal.util.completion import as_completed, map_unordered
 from shoal.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
 from shoal.util.node_address import get_node_instance_id, get_node_ip_address
@@ -29,8 +30,10 @@ __all__ = [
     "ActorPool",
     "accelerators",
     "as_completed",
+    "connect",
     "deregister_serializer",
     "disable_log_once_globally",
+    "disconnect",
     "enable_periodic_logging",
     "get_current_placement_group",
     "get_node_instance_id",
@@ -47,8 +50,6 @@ __all__ = [
 ]
 
 _NOT_THERE = {
-    "connect": 'shoal.init("shoal://host:10001")',
-    "disconnect": "shoal.shutdown()",
     "iter": "shoal.util.as_completed() and map_unordered() go over results as they come",
     "pdb": "call the function itself, without .remote(), under the debugger",
     "ray_debugpy": "call the function itself, without .remote(), under the debugger",

@@ -309,7 +309,7 @@ class RayletApp:
     async def _leave(self) -> None:
         """Nothing new begins here, what runs may end, and what others need of this node is brought to safety."""
         config = self.config
-        await self._membership.drain(_FAREWELL_S)
+        await self._membership.drain(_FAREWELL_S, config.drain_s + config.hand_over_s + STOP_DEADLINE_S)
         await self._node.drain(config.drain_s)
         try:
             async with asyncio.timeout(config.hand_over_s):

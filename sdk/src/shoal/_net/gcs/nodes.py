@@ -43,11 +43,11 @@ def _record(info: gcs_pb2.NodeInfo) -> NodeRecord:
         raylet_path=info.raylet_path,
         channel_port=info.channel_port,
         metrics_port=info.metrics_port,
-        store_bytes=info.object_store_bytes,
         session_dir=info.session_dir,
         total=resource_set(info.total),
         available=resource_set(info.available),
         labels=dict(info.labels),
         start_unix_ms=info.start_unix_ms,
+        drain_deadline_unix_ms=info.drain_deadline_unix_ms,
         death_reason=info.death_reason,
     )

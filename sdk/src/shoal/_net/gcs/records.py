@@ -42,14 +42,14 @@ class NodeRecord:
     channel_port: int
     #: Of its metrics; 0 = none.
     metrics_port: int
-    #: Capacity of its object store.
-    store_bytes: int
     session_dir: str
     total: ResourceSet
     #: At its last heartbeat.
     available: ResourceSet
     labels: Mapping[str, str]
     start_unix_ms: int
+    #: A draining node will have left by then; 0 = not known, or it stays.
+    drain_deadline_unix_ms: int
     death_reason: str
 
 

@@ -102,7 +102,7 @@ class NodeManager:
             stored.state = gcs_pb2.NODE_STATE_ALIVE
             stored.available.CopyFrom(info.total)
             stored.start_unix_ms = stored.start_unix_ms or time.time_ns() // 1_000_000
-            stored.end_unix_ms, stored.death_reason = 0, ""
+            stored.end_unix_ms, stored.drain_deadline_unix_ms, stored.death_reason = 0, 0, ""
             self._infos[info.node_id] = stored
             self.version += 1
             _log.info("node_joined", node_id=info.node_id.hex(), address=info.raylet_address)
@@ -124,8 +124,12 @@ class NodeManager:
                 "other one first"
             )
 
-    async def drain(self, node_id: bytes, reason: str) -> None:
-        await written(self._perform(self._table.drain(node_id, reason)))
+    async def drain(self, node_id: bytes, reason: str, deadline_unix_ms: int) -> None:
+        """``deadline_unix_ms``: it will have left by then; 0 = not known."""
+        actions = self._table.drain(node_id, reason)
+        if actions:
+            self._infos[node_id].drain_deadline_unix_ms = deadline_unix_ms
+        await written(self._perform(actions))
 
     async def unregister(self, node_id: bytes, reason: str) -> None:
         await written(self._perform(self._table.unregister(node_id, reason or "it left the cluster")))

@@ -28,7 +28,7 @@ class NodeServicer(rpc.NodeServiceServicer):
         return pb.RegisterNodeResponse(cluster_id=self._cluster.cluster_id)
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
-        await self._nodes.drain(request.node_id, request.reason)
+        await self._nodes.drain(request.node_id, request.reason, request.deadline_unix_ms)
         return pb.DrainNodeResponse()
 
     async def UnregisterNode(self, request: pb.UnregisterNodeRequest, context: Context) -> pb.UnregisterNodeResponse:

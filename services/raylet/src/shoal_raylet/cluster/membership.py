@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc.aio
 import structlog
@@ -77,11 +78,15 @@ class Membership:
                 told = True
                 await asyncio.sleep(_REGISTER_RETRY_S)
 
-    async def drain(self, timeout_s: float) -> None:
+    async def drain(self, timeout_s: float, leaves_within_s: float) -> None:
         """Have nothing new placed here. Best effort: the node leaves all the same."""
         try:
             with service_errors():
-                request = gcs_pb2.DrainNodeRequest(node_id=self._node_id, reason="the raylet is to stop")
+                request = gcs_pb2.DrainNodeRequest(
+                    node_id=self._node_id,
+                    reason="the raylet is to stop",
+                    deadline_unix_ms=int((time.time() + leaves_within_s) * 1000),
+                )
                 await self._gcs.DrainNode(request, timeout=timeout_s)
         except ServiceError as error:
             log.info("node_not_drained", reason=str(error))
