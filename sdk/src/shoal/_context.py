@@ -65,6 +65,8 @@ class ProcessContext:
         self.strategy = ""
         #: What its worker was started for, a driver: its job's, as ``SchedulingClass.runtime_env``.
         self.runtime_env = ""
+        #: Of the task that runs; an actor has 0.
+        self.priority = 0
         #: Ends the actor from inside of its code; set by the executor.
         self.exit_actor: Callable[[], NoReturn] | None = None
         #: Has the actor's state saved; set by the executor of one that comes back after a crash.

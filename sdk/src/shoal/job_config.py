@@ -9,14 +9,18 @@ from typing import Any, Self
 from shoal._not_implemented import refuse
 from shoal.runtime_env import RuntimeEnv
 
+MAX_WEIGHT = 1_000
+
 
 class JobConfig:
     """``ray_namespace``: of its named actors (None = one of its own). ``default_actor_lifetime``: "non_detached" or
     "detached". ``metadata``: free text by key, kept with the job. ``code_search_path``: directories that workers
-    add to ``sys.path``. ``runtime_env``: of all its tasks and actors, not of the driver.
+    add to ``sys.path``. ``runtime_env``: of all its tasks and actors, not of the driver. ``weight``: of two jobs that
+    keep the same nodes busy, one of weight 2 gets twice as much of them as one of weight 1 (more than 0, at most 1,000;
+    default 1).
 
-    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime; ``jvm_options``, which are not
-    implemented), and as ``RuntimeEnv``.
+    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime, a weight out of range;
+    ``max_resources`` and ``jvm_options``, which are not implemented), and as ``RuntimeEnv``.
     """
 
     def __init__(
@@ -27,6 +31,8 @@ class JobConfig:
         metadata: dict[str, str] | None = None,
         ray_namespace: str | None = None,
         default_actor_lifetime: str = "non_detached",
+        weight: float = 1.0,
+        max_resources: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(code_search_path or [], (list, tuple)):
             raise TypeError(f"The type of code search path is incorrect: {type(code_search_path)}")
@@ -37,6 +43,11 @@ class JobConfig:
         self.ray_namespace = ray_namespace
         self.set_runtime_env(runtime_env)
         self.set_default_actor_lifetime(default_actor_lifetime)
+        if not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
+            raise ValueError(f"The weight of a job must be a number above 0, at most {MAX_WEIGHT:,}, not {weight!r}")
+        self.weight = float(weight)
+        instead = "give the job a weight, which bounds it while others wait, or a placement group to run in"
+        refuse("max_resources", max_resources, (None, {}), instead)
 
     def set_metadata(self, key: str, value: str) -> None:
         """An earlier value of the key is replaced."""

@@ -95,6 +95,10 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     enforce_memory: bool = False
     #: Its tasks have retries: where memory is short, they go first.
     retriable: bool = True
+    #: Within the job, those with a higher one come first.
+    priority: int = 0
+    #: Of the job: its share next to those of others.
+    weight: float = 1.0
 
 
 class LeaseDemand(Message, tag=10):
@@ -157,6 +161,8 @@ class LeaseReclaim(Message, tag=15):
     """Raylet -> owner: others wait; return this lease when the tasks already pushed are done."""
 
     lease_id: bytes
+    #: When the one that runs is done; the others come back.
+    at_once: bool = False
 
 
 class LeaseKill(Message, tag=32):
@@ -177,6 +183,8 @@ class LeaseAssigned(Message, tag=16):
     devices: dict[str, list[str]]
     #: As in SchedulingClass: it names the placement group.
     strategy: str = ""
+    #: Of what runs with the lease.
+    priority: int = 0
 
 
 class Blocked(Message, tag=17):

@@ -113,6 +113,8 @@ def scheduling_class(
     runtime_env: str = "",
     enforce_memory: bool = False,
     retriable: bool = True,
+    priority: int = 0,
+    weight: float = 1.0,
 ) -> SchedulingClass:
     """Nameless: worker leases are shared by all functions that need the same, as every worker of a job can run
     them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
@@ -124,6 +126,8 @@ def scheduling_class(
         runtime_env=runtime_env,
         enforce_memory=enforce_memory,
         retriable=retriable,
+        priority=priority,
+        weight=weight,
     )
 
 

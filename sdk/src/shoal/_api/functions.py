@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from shoal import _current
+from shoal import _context, _current
 from shoal._api import export as _export
 from shoal._api.environments import document_of
 from shoal._api.export import Exportable
@@ -157,6 +157,8 @@ class RemoteFunction(RemoteCall[P, R]):
             runtime_env=document_of(options.runtime_env),
             enforce_memory=options.enforce_memory,
             retriable=prepared.max_retries != 0,
+            priority=_context.process.priority if options.priority is None else options.priority,
+            weight=core.job_weight,
         )
         prepared.queue = core.tasks.queue_of(scheduling_class)
         prepared.retry_exceptions = _export.pickled_exceptions(options.retry_exceptions)

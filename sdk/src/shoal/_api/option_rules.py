@@ -22,6 +22,8 @@ from shoal_common.placement.resources import GRAINS
 #: The value of ``placement_group`` when it was not given; None means "in none, whatever the parent is in".
 PLACEMENT_GROUP_OF_PARENT = "default"
 
+MAX_PRIORITY = 1_000_000
+
 #: Takes the option's name and value; says what is wrong.
 Check = Callable[[str, Any], str | None]
 
@@ -101,6 +103,12 @@ def _num_returns(_: str, value: int | str | None) -> str | None:
         "The keyword 'num_returns' only accepts None, a non-negative integer, "
         f"'streaming' (for generators), or 'dynamic', but received {value!r}."
     )
+
+
+def _priority(name: str, value: int | None) -> str | None:
+    if value is None or abs(value) <= MAX_PRIORITY:
+        return None
+    return f"The keyword '{name}' only accepts None or an integer from -{MAX_PRIORITY} to {MAX_PRIORITY}."
 
 
 def _retry_exceptions(_: str, value: bool | Iterable[Any]) -> str | None:
@@ -261,6 +269,7 @@ TASK: dict[str, Rule] = {
     "max_calls": Rule(_INT, _count),
     "max_retries": Rule(_INT, _count_or_infinite),
     "num_returns": Rule((int, str, _NONE), _num_returns),
+    "priority": Rule(_INT, _priority),
     "object_store_memory": Rule(_INT, _no_object_store_memory),
     "retry_exceptions": Rule((bool, list, tuple), _retry_exceptions),
     "timeout_s": Rule(_NUMBER, _timeout),

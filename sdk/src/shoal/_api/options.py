@@ -148,6 +148,9 @@ class TaskOptions(_PlacedOptions):
     max_retries: int | None = None
     #: None = 1, or "streaming" for a generator function.
     num_returns: int | str | None = None
+    #: Of its tasks that wait for the same resources, a job runs those with a higher one first; None = that of the task
+    #: that submits it, 0 for a driver and for actors.
+    priority: int | None = None
     #: Whether an exception of the user's code is retried; a tuple: which ones.
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     #: Seconds from the submission after which it fails and is stopped; None = never.

@@ -279,14 +279,17 @@ class TaskQueue:
         self.idle.pop(lease_id, None)
 
     @noted
-    def on_reclaim(self, lease_id: bytes, now: float) -> None:
-        """Others wait for this lease."""
+    def on_reclaim(self, lease_id: bytes, at_once: bool, now: float) -> None:
+        """Others wait for this lease. ``at_once``: what has not begun comes back."""
         worker = self.workers.get(lease_id)
         if worker is None:
             return
-        worker.reclaim_at = max(now, worker.granted_at + QUANTUM_S)
-        if not worker.in_flight and not self.pending:
+        worker.reclaim_at = now if at_once else max(now, worker.granted_at + QUANTUM_S)
+        if not worker.in_flight and (at_once or not self.pending):
             self._return(worker)
+        elif at_once and len(worker.in_flight) > 1 and not worker.recalling:
+            worker.recalling = True
+            self._port.recall(worker, len(worker.in_flight) - 1)
 
     def on_tick(self, now: float, idle_s: float) -> None:
         """Return what has been idle for ``idle_s`` seconds."""

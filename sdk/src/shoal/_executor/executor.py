@@ -223,8 +223,10 @@ class Executor:
         process, devices = _context.process, granted.devices
         process.resources = {name: grains / GRAINS for name, grains in granted.resources}
         process.devices = devices
-        before, process.strategy = process.strategy, granted.strategy
-        if before != process.strategy:
+        before = process.strategy, process.priority
+        process.strategy = granted.strategy
+        process.priority = granted.priority if isinstance(granted, frames.LeaseAssigned) else 0
+        if before != (process.strategy, process.priority):
             _current.prepare_anew()  # what the functions here submit may go to another placement group
         cpus = process.resources.get("CPU", 0.0)
         self._holds_cpu = cpus > 0

@@ -62,6 +62,7 @@ class Functions:
         settings = job_settings.decode(answer.data)
         core.namespace = settings.namespace
         core.default_actor_lifetime = settings.default_actor_lifetime
+        core.job_weight = settings.weight
         core.lineage.max_bytes = settings.max_lineage_bytes
         for path in map(os.fsdecode, reversed(settings.sys_path)):
             if path not in sys.path:

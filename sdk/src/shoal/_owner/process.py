@@ -77,6 +77,8 @@ class Process(ABC):
         self.namespace = namespace
         #: Of the job's actors whose options do not say.
         self.default_actor_lifetime = "non_detached"
+        #: As ``JobConfig.weight``.
+        self.job_weight = 1.0
         self.host = host
         self.pid = os.getpid()
         #: What everything fails with once this process's raylet is gone.

@@ -333,7 +333,7 @@ class TaskSubmitter:
     def on_reclaim(self, message: frames.LeaseReclaim) -> None:
         queue = self._lease_queue.get(message.lease_id)
         if queue is not None:
-            queue.on_reclaim(message.lease_id, time.monotonic())
+            queue.on_reclaim(message.lease_id, message.at_once, time.monotonic())
 
     def on_tick(self, now: float) -> None:
         for queue in self._by_key:

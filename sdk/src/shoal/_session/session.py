@@ -324,6 +324,7 @@ def _connect(
             default_actor_lifetime=lifetime,
             sys_path=[*search, *(_absolute(sys.path) if outside is None else ())],
             max_lineage_bytes=max_lineage_bytes,
+            weight=job_config.weight,
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
@@ -366,6 +367,7 @@ def _connect(
     if outside is not None:
         outside.serves(core)
     core.default_actor_lifetime = lifetime
+    core.job_weight = job_config.weight
     core.lineage.max_bytes = max_lineage_bytes
     _current.set_current(core)
     core.start()

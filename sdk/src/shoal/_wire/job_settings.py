@@ -15,6 +15,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     sys_path: list[bytes]
     #: Of each of its processes.
     max_lineage_bytes: float
+    #: Its share of a busy node next to that of other jobs.
+    weight: float = 1.0
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -47,10 +47,14 @@ class Node:
         strategy: str = "",
         placed: bool = False,
         arguments: dict[bytes, int] | None = None,
+        priority: int = 0,
+        weight: float = 1.0,
         **needs: float,
     ) -> list[Action]:
         resources = ResourceSet.of(needs or {"CPU": 1})
-        spec = frames.SchedulingClass("f", tuple(sorted(resources.grains.items())), strategy)
+        spec = frames.SchedulingClass(
+            "f", tuple(sorted(resources.grains.items())), strategy, priority=priority, weight=weight
+        )
         message = frames.LeaseDemand(key, total, spec, placed, arguments)
         return self.leases.demanded(owner, job, message, self.now) + self.dispatch()
 
@@ -734,3 +738,88 @@ def test_why_a_lease_in_a_placement_group_waits() -> None:
     node = Node(CPU=2)
     node.demand(b"A", 1, strategy=f"group:{b'g'.hex() * 16}")
     assert "no bundle of its placement group is reserved here" in node.leases.explain(b"A", 1, 0, node.now)
+
+
+def held(node: Node) -> dict[int, int]:
+    """How many leases each class has, by its key."""
+    return {key: len(demand.held) for (_, key), demand in node.leases._demands.items()}
+
+
+def asked_at_once(actions: list[Action]) -> list[bytes]:
+    messages = [action.message for action in actions if isinstance(action, Send)]
+    return [each.lease_id for each in messages if isinstance(each, frames.LeaseReclaim) and each.at_once]
+
+
+def test_a_higher_priority_of_the_same_job_is_served_first_whoever_came_first() -> None:
+    node = Node(CPU=1)
+    ((_, first),) = granted(node.demand(b"A", 1))
+    node.demand(b"A", 5, key=2)
+    node.demand(b"B", 2, key=3, priority=1)
+    node.demand(b"A", 2, key=4, priority=2)
+    order = []
+    lease, owner = first, b"A"
+    for _ in range(6):
+        ((owner, lease),) = granted(node.give_back(owner, lease))
+        order.append(node.leases._leases[lease].demand.priority)
+    assert order == [2, 2, 1, 1, 0, 0]
+
+
+def test_leases_of_a_lower_priority_are_asked_back_at_once_and_no_more_than_are_needed() -> None:
+    node = Node(CPU=4)
+    low = [lease for _, lease in granted(node.demand(b"A", 8))]
+    asked = asked_at_once(node.demand(b"B", 2, key=2, priority=1))
+    assert len(asked) == 2 and set(asked) < set(low)
+    assert asked_at_once(node.pass_time(1.0)) == []
+    ((owner, _),) = granted(node.give_back(b"A", asked[0]))
+    assert owner == b"B"
+
+
+def test_the_lowest_priority_gives_first() -> None:
+    node = Node(CPU=2)
+    granted(node.demand(b"A", 1, key=1, priority=1))
+    ((_, lowest),) = granted(node.demand(b"A", 1, key=2, priority=-1))
+    assert asked_at_once(node.demand(b"A", 1, key=3, priority=2)) == [lowest]
+
+
+def test_a_higher_priority_gives_nothing_to_a_lower_one() -> None:
+    node = Node(CPU=2)
+    node.demand(b"A", 10, priority=1)
+    node.demand(b"B", 1, key=2)
+    assert reclaimed(node.pass_time(10 * QUANTUM_S)) == []
+
+
+def test_what_does_not_fit_yet_is_not_passed_by_a_lower_priority() -> None:
+    node = Node(CPU=2)
+    ((_, first),) = granted(node.demand(b"A", 1))
+    assert granted(node.demand(b"A", 1, key=2, priority=1, CPU=2)) == []
+    assert granted(node.demand(b"A", 9)) == []
+    assert len(granted(node.give_back(b"A", first))) == 1
+    assert held(node) == {1: 0, 2: 1}
+
+
+def test_what_a_higher_priority_cannot_use_is_used() -> None:
+    node = Node(CPU=4, GPU=1)
+    granted(node.demand(b"A", 5, key=1, priority=1, CPU=1, GPU=1))
+    granted(node.demand(b"A", 9, key=2))
+    # One has the GPU, and one CPU is kept for the next one that gets it.
+    assert held(node) == {1: 1, 2: 2}
+
+
+def test_priorities_of_other_jobs_do_not_count() -> None:
+    node = Node(CPU=2)
+    node.demand(b"A", 4, priority=100)
+    assert asked_at_once(node.demand(b"B", 4, key=2, job=OTHER_JOB)) == []
+    (asked,) = reclaimed(node.pass_time(2 * QUANTUM_S))
+    ((owner, _),) = granted(node.give_back(b"A", asked))
+    assert owner == b"B"
+
+
+@pytest.mark.parametrize(("weight", "theirs"), [(1.0, 2), (3.0, 1)])
+def test_jobs_share_by_their_weights(weight: float, theirs: int) -> None:
+    node = Node(CPU=4)
+    node.demand(b"A", 100)
+    asked = reclaimed(node.demand(b"B", 100, key=2, job=OTHER_JOB, weight=weight) + node.pass_time(2 * QUANTUM_S))
+    for lease in asked:
+        node.give_back(b"A", lease)
+    assert held(node) == {1: theirs, 2: 4 - theirs}
+    assert reclaimed(node.pass_time(2 * QUANTUM_S)) == []

@@ -54,6 +54,7 @@ IMPLEMENTED_BY_TASKS = {
     "num_returns": f"{_TASKS}::test_several_returns",
     "retry_exceptions": f"{_TASKS}::test_exceptions_are_retried_when_asked_for",
     "timeout_s": "integration/test_sdk_timeouts.py::test_what_is_late_in_a_queue_never_starts",
+    "priority": "integration/test_sdk_priorities.py::test_the_higher_one_first_whoever_came_first",
 }
 IMPLEMENTED_BY_ACTORS = {
     **COMMON,

@@ -534,14 +534,14 @@ def test_other_classes_get_all_idle_leases(owner: Owner) -> None:
 
 def test_reclaimed_idle_lease_is_returned_at_once(owner: Owner) -> None:
     worker = owner.grant()
-    owner.queue.on_reclaim(worker.lease_id, 0.0)
+    owner.queue.on_reclaim(worker.lease_id, False, 0.0)
     assert owner.port.given_back == [worker]
 
 
 def test_reclaimed_busy_lease_works_for_its_quantum_and_no_longer(owner: Owner) -> None:
     worker = owner.grant(now=0.0)
     owner.submit(timed(2 * AHEAD_US), 3)
-    owner.queue.on_reclaim(worker.lease_id, 0.0)
+    owner.queue.on_reclaim(worker.lease_id, False, 0.0)
     owner.reply(worker, now=QUANTUM_S / 2, duration_us=2 * AHEAD_US)
     assert len(worker.in_flight) == 1
     owner.reply(worker, now=QUANTUM_S, duration_us=2 * AHEAD_US)
@@ -553,13 +553,13 @@ def test_reclaimed_busy_lease_works_for_its_quantum_and_no_longer(owner: Owner) 
 def test_reclaimed_lease_is_returned_when_its_work_ends_within_the_quantum(owner: Owner) -> None:
     worker = owner.grant()
     owner.submit(timed(10))
-    owner.queue.on_reclaim(worker.lease_id, 0.0)
+    owner.queue.on_reclaim(worker.lease_id, False, 0.0)
     owner.reply(worker, now=0.001)
     assert owner.port.given_back == [worker]
 
 
 def test_reclaim_of_a_lease_that_is_gone_is_ignored(owner: Owner) -> None:
-    owner.queue.on_reclaim(b"unknown", 0.0)
+    owner.queue.on_reclaim(b"unknown", False, 0.0)
     assert owner.port.given_back == []
 
 
@@ -676,3 +676,21 @@ def test_failed_tasks_withdraw_their_demand(owner: Owner) -> None:
     owner.submit(timed(10), 4)
     owner.queue.take_pending()
     assert owner.port.demands[-1] == 0
+
+
+def test_what_is_asked_back_at_once_ends_with_the_task_that_runs(owner: Owner) -> None:
+    owner.submit(timed(10), 5)
+    worker = owner.grant()
+    assert len(worker.in_flight) == 5
+    owner.queue.on_reclaim(worker.lease_id, True, 0.0)
+    assert owner.port.recalled == [(worker, 4)]
+    owner.hand_back(worker, 4)
+    owner.reply(worker)
+    assert owner.port.given_back == [worker]
+    assert len(owner.queue.pending) == 4
+
+
+def test_an_idle_lease_that_is_asked_back_at_once_is_returned(owner: Owner) -> None:
+    worker = owner.grant()
+    owner.queue.on_reclaim(worker.lease_id, True, 0.0)
+    assert owner.port.given_back == [worker]

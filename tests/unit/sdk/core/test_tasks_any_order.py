@@ -257,10 +257,10 @@ class AnyOrder(RuleBasedStateMachine):
         if worker := self._pick(number, able="unblock"):
             worker.blocked = False
 
-    @rule(number=st.integers(0, 4))
-    def reclaim(self, number: int) -> None:
+    @rule(number=st.integers(0, 4), at_once=st.booleans())
+    def reclaim(self, number: int, at_once: bool) -> None:
         if worker := self._pick(number, able="exist"):
-            self.queue.on_reclaim(worker.lease.lease_id, self.now)
+            self.queue.on_reclaim(worker.lease.lease_id, at_once, self.now)
 
     @rule(number=st.integers(0, 4))
     def die(self, number: int) -> None:

@@ -62,6 +62,11 @@ def test_job_config_setters() -> None:
 def test_job_config_refuses() -> None:
     with pytest.raises(ValueError, match="detached"):
         JobConfig(default_actor_lifetime="eternal")
+    for weight in (0, -1, float("nan"), 1_001, "2"):
+        with pytest.raises(ValueError, match="The weight of a job must be"):
+            JobConfig(weight=weight)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_resources"):
+        JobConfig(max_resources={"CPU": 2})
     with pytest.raises(TypeError, match="code search path"):
         JobConfig(code_search_path="/a:/b")  # type: ignore[arg-type]
 

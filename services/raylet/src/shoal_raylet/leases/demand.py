@@ -93,6 +93,10 @@ class Demand:
         return environment_key(self.spec.runtime_env)
 
     @property
+    def priority(self) -> int:
+        return self.spec.priority
+
+    @property
     def owed(self) -> int:
         return max(0, self.total - self.granted)
 

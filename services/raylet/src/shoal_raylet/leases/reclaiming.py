@@ -24,7 +24,7 @@ def to_reclaim(
     with those that were asked back before. A worker that ``is_blocked`` has lent what it has already.
 
     ``waiting`` None: an actor of no job, for which anybody gives way. Shares are counted in leases: between jobs by all
-    that a job holds, within a job by scheduling class.
+    that a job holds, by its weight, within a job by scheduling class; there, who has a higher priority gives nothing.
     """
     by_job = Counter(lease.demand.job_id for lease in leases if not lease.reclaimed)
     by_demand = Counter(id(lease.demand) for lease in leases if not lease.reclaimed)
@@ -34,6 +34,7 @@ def to_reclaim(
         if lease.demand is not waiting
         and any(lease.demand.resources[name] for name in lacking)
         and not is_blocked(lease)
+        and not (waiting is not None and lease.demand.job_id == job_id and lease.demand.priority > waiting.priority)
     ]
     helpful.sort(key=lambda lease: (-by_job[lease.demand.job_id], -by_demand[id(lease.demand)]))
     asked = sum(lease.reclaimed for lease in helpful)
@@ -45,7 +46,7 @@ def to_reclaim(
         if lease.demand.job_id == job_id:
             theirs, ours = by_demand[id(lease.demand)], by_demand[id(waiting)]
         # What was asked back will be ours.
-        if waiting is None or theirs > ours + asked:
+        if waiting is None or theirs / lease.demand.spec.weight > (ours + asked) / waiting.spec.weight:
             asked += 1
             by_job[lease.demand.job_id] -= 1
             by_demand[id(lease.demand)] -= 1

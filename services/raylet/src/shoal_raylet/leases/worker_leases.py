@@ -1,9 +1,10 @@
 """Worker leases of one node: who wants how many, who gets the next, who must give one back. Pure.
 
 Owners say how many leases they want of a scheduling class; we owe them the difference to what was granted.
-Free resources go to the job that holds the least CPU, within a job to the demand that holds the fewest leases,
-among equals to the one whose turn is longest ago: neither a wide demand nor an early one starves others. A demand
-that does not fit is passed by smaller ones, but only for ``PASSED_OVER_S``: then what it needs is set aside.
+Free resources go to the job that holds the least CPU for its weight, within a job to the demand of the highest
+priority (``precedence``), of those to the one that holds the fewest leases, among equals to the one whose turn is
+longest ago: neither a wide demand nor an early one starves others. A demand that does not fit is passed by smaller
+ones, but only for ``PASSED_OVER_S``: then what it needs is set aside.
 
 Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
 ``QUANTUM_S`` are asked back from whoever holds more than the one that waits.
@@ -25,6 +26,7 @@ from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, CollectGarbage, KillWorker, Send
 from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease
+from shoal_raylet.leases.precedence import outranked, set_aside
 from shoal_raylet.leases.reclaiming import QUANTUM_S, to_reclaim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
@@ -67,6 +69,8 @@ class WorkerLeases:
         #: Actors that found no room, with what they need and when.
         self._wishes: dict[bytes, tuple[ResourceSet, float]] = {}
         self._starvation = Starvation()
+        #: Some demand had a priority of its own: most programs have none, and nothing is to be compared.
+        self._ranked = False
         #: A class that needs nothing is bounded by this number of leases at a time instead.
         self._free_limit = max(8, 4 * ledger.total["CPU"] // 10_000)
 
@@ -137,6 +141,7 @@ class WorkerLeases:
         spec = message.spec
         if spec is None:
             raise ValueError(f"the first demand of class {message.class_key} has no spec")
+        self._ranked = self._ranked or spec.priority != 0
         strategy = Strategy.decode(spec.strategy)
         asked = ResourceSet(dict(spec.resources))
         resources = strategy.needed(asked)
@@ -335,7 +340,7 @@ class WorkerLeases:
             actions += self._grant(chosen, worker, now)
             if not chosen.grantable(self.alone):
                 passed.add(chosen.key)
-        return actions, wanted
+        return actions + self._reclaim_outranked(), wanted
 
     @explained
     def tick(self, now: float) -> list[Action]:
@@ -402,9 +407,11 @@ class WorkerLeases:
     # --- inside ---
 
     def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]]) -> Demand | None:
-        """The fitting demand of the job that holds the least CPU, there the one that holds the fewest leases."""
+        """The fitting demand of the job that holds the least CPU for its weight, there of the highest priority the one
+        that holds the fewest leases."""
         best: Demand | None = None
-        best_share = (0, 0)
+        best_share = (0.0, 0, 0)
+        aside = set_aside(self._waiting.values(), self._ledger.total, self.alone) if self._ranked else {}
         for key, demand in self._waiting.items():
             if key in passed:
                 continue
@@ -412,7 +419,10 @@ class WorkerLeases:
                 continue
             if demand.free and self._running(demand) >= self._free_limit:
                 continue
-            share = (self._held_cpu.get(demand.job_id, 0), len(demand.held))
+            if key in aside and not demand.resources.fits_in(room - aside[key]):
+                continue
+            held_cpu = self._held_cpu.get(demand.job_id, 0) / demand.spec.weight
+            share = (held_cpu, -demand.priority, len(demand.held))
             if best is None or share < best_share:
                 best, best_share = demand, share
         return best
@@ -444,7 +454,12 @@ class WorkerLeases:
             Send(
                 worker.worker_id,
                 frames.LeaseAssigned(
-                    lease.lease_id, demand.job_id, demand.spec.resources, allocation.devices, demand.spec.strategy
+                    lease.lease_id,
+                    demand.job_id,
+                    demand.spec.resources,
+                    allocation.devices,
+                    demand.spec.strategy,
+                    demand.spec.priority,
                 ),
             ),
             Send(demand.owner, frames.LeaseGranted(demand.class_key, lease.lease_id, worker.address, worker.pid)),
@@ -467,6 +482,20 @@ class WorkerLeases:
         for lease in asked:
             lease.reclaimed = True
         return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in asked]
+
+    def _reclaim_outranked(self) -> list[Action]:
+        """Whoever still waits takes from those of its job that have a lower priority."""
+        if not self._ranked:
+            return []
+        actions: list[Action] = []
+        for demand in self._waiting.values():
+            count = demand.grantable(self.alone)
+            lacking = demand.resources.missing_from(self._ledger.available) if count else {}
+            leases = [lease for lease in self._leases.values() if not self._is_blocked(lease)] if lacking else []
+            for lease in outranked(leases, demand, lacking, count):
+                lease.reclaimed = True
+                actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id, at_once=True)))
+        return actions
 
     def _leases_for(self, need: ResourceSet) -> int:
         """How many leases must be given back for it, if they are the largest."""
