@@ -138,11 +138,15 @@ missing(
     NAME,
     why="names only: no graphs yet",
 )
-missing(
-    "`ObjectRefStreamEndOfStreamError`, `StreamingGeneratorReplayInconsistentError`",
-    "of generators",
-    NAME,
-    why="names only: generators are not streamed yet",
+row(
+    "`StreamingGeneratorReplayInconsistentError`",
+    "a generator that ran again yielded another number of items",
+    "integration/test_sdk_generators.py::test_a_repetition_that_yields_less_is_an_error",
+)
+row(
+    "`ObjectRefStreamEndOfStreamError`",
+    "what `wait` finds at the end of a generator; `next` raises `StopIteration`",
+    "e2e/compat/test_generators.py::test_the_end_is_ready_for_wait",
 )
 missing(
     "`OufOfBandObjectRefSerializationException`",

@@ -11,6 +11,7 @@ LABELS = "integration/test_sdk_labels.py"
 POLICIES = "unit/scheduler/test_policies.py"
 EVERY_OPTION = "unit/sdk/api/test_every_option.py"
 OPTIONS = "unit/sdk/api/test_options.py"
+GENERATORS = "e2e/compat/test_generators.py"
 GPUS = "integration/test_sdk_gpus.py"
 
 TASKS = Section("Tasks")
@@ -45,20 +46,55 @@ row(
     f"{TASKS_FILE}::test_no_returns",
     f"{TASKS_FILE}::test_wrong_number_of_returns",
 )
-missing(
+row(
     '`yield`, `num_returns="streaming"`',
     "each value is a ref that is there before the task ends",
+    f"{GENERATORS}::test_an_item_is_there_before_the_next_one_is_made",
     f"{CHECKS}::test_streaming_needs_a_generator",
-    why="generators are not streamed yet",
 )
-missing('`num_returns="dynamic"`', "a ref to a generator of refs", why="as above; deprecated in Ray")
-missing("`ObjectRefGenerator`", "iterates over the refs, also with `async for`", why="as above")
-missing("errors of generators", "the next ref raises it, and it is the last", why="as above")
-missing(
+row(
+    '`num_returns="dynamic"`',
+    "deprecated: a ref to a generator of refs",
+    f"{GENERATORS}::test_dynamic",
+    f"{GENERATORS}::test_dynamic_that_fails",
+)
+row(
+    "`ObjectRefGenerator`",
+    "iterates over the refs, also with `async for`; in `wait`, `cancel`, `completed()`; not passed to other tasks",
+    f"{GENERATORS}::test_a_generator_gives_its_refs_one_by_one",
+    f"{GENERATORS}::test_async_for",
+    f"{GENERATORS}::test_wait_for_generators_and_refs",
+    f"{GENERATORS}::test_get_of_a_generator_is_the_generator",
+    f"{GENERATORS}::test_it_is_not_passed_on",
+    f"{GENERATORS}::test_what_generators_have_besides",
+    "integration/test_sdk_generators.py::test_a_cancelled_generator_ends_with_that_error",
+)
+row(
+    "generator methods of actors",
+    "ordinary, threaded and async ones",
+    f"{GENERATORS}::test_methods_of_an_actor",
+    f"{GENERATORS}::test_threads_of_an_actor",
+    f"{GENERATORS}::test_async_generators",
+)
+row(
+    "errors of generators",
+    "the next ref raises it, and it is the last",
+    f"{GENERATORS}::test_an_exception_is_the_last_item",
+    f"{GENERATORS}::test_the_worker_dies",
+    f"{GENERATORS}::test_the_actor_dies",
+)
+row(
+    "generators that run again",
+    "give the same items, each once",
+    f"{GENERATORS}::test_the_worker_dies_and_all_is_repeated",
+    f"{GENERATORS}::test_retry_exceptions",
+    f"{GENERATORS}::test_a_call_is_repeated_when_the_actor_restarts",
+)
+row(
     "`_generator_backpressure_num_objects`",
     "the task pauses while so many values are not taken",
-    f"{EVERY_OPTION}::test_what_is_not_implemented_says_what_to_do",
-    why="as above",
+    f"{GENERATORS}::test_backpressure",
+    f"{GENERATORS}::test_backpressure_of_actors",
 )
 row(
     "`max_retries=3`",

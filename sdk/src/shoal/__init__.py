@@ -30,6 +30,7 @@ from shoal._api.actor_classes import ActorClass, actor_class_of, checkpoint, met
 from shoal._api.actor_handles import ActorHandle, get_actor, kill
 from shoal._api.cluster import available_resources, cluster_resources, nodes
 from shoal._api.functions import RemoteFunction
+from shoal._api.generators import ObjectRefGenerator
 from shoal._api.options import ActorOptions, TaskOptions
 from shoal._core.explanation import Explanation
 from shoal._core.object_ref import ObjectRef
@@ -44,6 +45,7 @@ from shoal._core.public_ids import (
     UniqueID,
     WorkerID,
 )
+from shoal._core.streams import DynamicObjectRefGenerator
 from shoal._not_implemented import missing
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
@@ -73,7 +75,9 @@ __all__ = [
     "remote",
     # objects
     "Explanation",
+    "DynamicObjectRefGenerator",
     "ObjectRef",
+    "ObjectRefGenerator",
     "explain",
     "get",
     "put",
@@ -115,10 +119,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _NOT_THERE = {
-    "DynamicObjectRefGenerator": "return a list, or give num_returns=<number of values>",
     "LoggingConfig": "init(logging_level=..., logging_format=...)",
     "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
-    "ObjectRefGenerator": "return a list, or give num_returns=<number of values>",
     "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
 }
 
@@ -197,6 +199,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         timeout = None if timeout == -1 else _seconds(timeout)
     if type(object_refs) is ObjectRef:
         return core.values.get_one(object_refs, timeout)
+    if isinstance(object_refs, ObjectRefGenerator):
+        return object_refs  # as in Ray
     if not isinstance(object_refs, list):
         raise ValueError(
             f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or "
@@ -215,7 +219,7 @@ def wait(
     ray_waitables: list[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
 ) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
     """Wait until ``num_returns`` refs are ready or ``timeout`` seconds have passed; returns (ready, rest), both in
-    input order, at most ``num_returns`` ready.
+    input order, at most ``num_returns`` ready. An ``ObjectRefGenerator`` is ready when its next item is, or its end.
 
     An object in the store of another node is brought to this one before it counts as ready; with ``fetch_local=False``
     it counts wherever it is.
@@ -233,8 +237,8 @@ def wait(
         if timeout < 0:
             raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     num_returns = plain(num_returns)
-    if set(map(type, refs)) - {ObjectRef}:
-        wrong = next(ref for ref in refs if type(ref) is not ObjectRef)
+    if set(map(type, refs)) - {ObjectRef, ObjectRefGenerator}:
+        wrong = next(ref for ref in refs if type(ref) not in (ObjectRef, ObjectRefGenerator))
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got list containing {type(wrong)}")
     if not refs:
         return [], []
@@ -244,11 +248,18 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
     if num_returns > len(refs):
         raise ValueError("num_returns cannot be greater than the number of objects provided to shoal.wait")
-    return core.waiting.wait(refs, num_returns, timeout, fetch_local)
+    if ObjectRefGenerator not in map(type, refs):
+        return core.waiting.wait(refs, num_returns, timeout, fetch_local)
+    waitables = {ref._next_ref() if type(ref) is ObjectRefGenerator else ref: ref for ref in refs}
+    ready, rest = core.waiting.wait(list(waitables), num_returns, timeout, fetch_local)
+    return [waitables[ref] for ref in ready], [waitables[ref] for ref in rest]
 
 
-def cancel(ray_waitable: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
-    """Cancel the task or actor call that makes this object; returns at once. ``get`` raises TaskCancelledError then.
+def cancel(
+    ray_waitable: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True
+) -> None:
+    """Cancel the task or actor call that makes this object, or these items; returns at once. ``get`` raises
+    TaskCancelledError then, of a generator that of its next item, which is the last.
 
     What has not begun never begins. A task that runs gets a ``KeyboardInterrupt`` at its next byte code, also in
     ``time.sleep``, lock waits and ``get``; with ``force`` its worker is killed. A coroutine of an async actor is
@@ -260,6 +271,8 @@ def cancel(ray_waitable: ObjectRef[Any], *, force: bool = False, recursive: bool
     Raises: TypeError (not an ObjectRef), ValueError (``force`` with a call of an actor, which ``shoal.kill`` ends; a
     ref of an earlier session).
     """
+    if isinstance(ray_waitable, ObjectRefGenerator):
+        ray_waitable = ray_waitable.completed()
     if not isinstance(ray_waitable, ObjectRef):
         raise TypeError(
             f"shoal.cancel() only supported for object refs. For actors, try shoal.kill(). Got: {type(ray_waitable)}."

@@ -19,7 +19,7 @@ from shoal._api.actor_handles import (
 )
 from shoal._api.environments import document_of
 from shoal._api.export import Exportable, pickled_exceptions
-from shoal._api.functions import check_streaming
+from shoal._api.generators import check_streaming, returns_of
 from shoal._api.graph import ClassNode
 from shoal._api.group_placement import strategy_of_actor
 from shoal._api.options import ActorOptions, MethodOptions
@@ -65,7 +65,7 @@ def method(*args: Any, **kwargs: Any) -> Any:
     options = MethodOptions.from_kwargs(kwargs)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        check_streaming(options.num_returns, function)
+        check_streaming(options.num_returns, _is_generator(function))
         function.__shoal_method__ = options  # type: ignore[attr-defined]
         return function
 
@@ -216,21 +216,25 @@ def actor_class_of(cls: type[C], options: ActorOptions) -> ActorClass[C]:
 _NO_ARGUMENTS = Signature([], [], False, False, 0)
 
 
+def _is_generator(function: Any) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
 def _method_info(member: Any, *, skip_first: bool) -> MethodInfo:
     options: MethodOptions | None = getattr(member, "__shoal_method__", None)
     signature = signature_of(member, skip_first=skip_first)
-    is_generator = inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member)
+    is_generator = _is_generator(member)
     if options is None:
-        return MethodInfo(signature, is_generator=is_generator)
+        return MethodInfo(signature, returns_of(None, is_generator), is_generator=is_generator)
     return MethodInfo(
         signature,
-        num_returns=options.num_returns if isinstance(options.num_returns, int) else 1,
+        num_returns=returns_of(options.num_returns, is_generator),
         max_task_retries=options.max_task_retries,
         retry_exceptions=pickled_exceptions(options.retry_exceptions),
         concurrency_group=options.concurrency_group or "",
-        is_generator=(is_generator and not isinstance(options.num_returns, int))
-        or isinstance(options.num_returns, str),
+        is_generator=is_generator,
         timeout_s=options.timeout_s,
+        backpressure=options._generator_backpressure_num_objects,
     )
 
 
@@ -281,6 +285,7 @@ def _start(
         concurrency=concurrency + sum(groups.values()),
         concurrency_groups=list(groups),
         durable=options.durable,
+        backpressure=options._actor_generator_backpressure_num_objects,
     )
     handle_payload = encode_state(state)
     creation = ActorCreation(

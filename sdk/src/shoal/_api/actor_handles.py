@@ -9,6 +9,7 @@ import msgspec
 
 from shoal import _current, exceptions
 from shoal._api.export import pickled_exceptions, time_limit
+from shoal._api.generators import check_streaming, generator_of, returns_of, stream_for
 from shoal._api.graph import ClassMethodNode, MethodOutputNode
 from shoal._api.options import MethodOptions
 from shoal._api.remote_call import RemoteCall
@@ -41,6 +42,7 @@ class MethodInfo(msgspec.Struct, array_like=True, frozen=True):
     """What a handle knows of one method."""
 
     signature: Signature
+    #: Or STREAMING or DYNAMIC, of a generator.
     num_returns: int = 1
     max_task_retries: int | None = None
     #: As TaskPush.retry_exceptions.
@@ -48,6 +50,8 @@ class MethodInfo(msgspec.Struct, array_like=True, frozen=True):
     concurrency_group: str = ""
     is_generator: bool = False
     timeout_s: float | None = None
+    #: The option for back-pressure.
+    backpressure: int | None = None
 
 
 class HandleState(msgspec.Struct, array_like=True, frozen=True):
@@ -64,6 +68,8 @@ class HandleState(msgspec.Struct, array_like=True, frozen=True):
     #: Besides the default one.
     concurrency_groups: list[str]
     durable: bool = False
+    #: Of generator methods that do not say.
+    backpressure: int | None = None
 
 
 encode_state = msgspec.msgpack.Encoder().encode
@@ -99,7 +105,8 @@ class ActorMethod(RemoteCall[P, R]):
         return ActorMethod(self._handle, self._name, self._info, updated)
 
     def _submit(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
-        """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0).
+        """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0, an
+        ``ObjectRefGenerator`` for a generator).
 
         Raises: TypeError (arguments), ValueError (a concurrency group that the class has not),
         PendingCallsLimitExceeded, ActorHandleNotFoundError (handle of an earlier session).
@@ -115,15 +122,17 @@ class ActorMethod(RemoteCall[P, R]):
         num_returns, group = info.num_returns, info.concurrency_group
         retries = state.max_task_retries if info.max_task_retries is None else info.max_task_retries
         retry_exceptions = info.retry_exceptions
-        streaming = info.is_generator
+        backpressure = state.backpressure if info.backpressure is None else info.backpressure
         timeout_s = info.timeout_s
         task_name = ""
         options = self._options
         if options is not None:
             task_name = options.name or ""
             if options.num_returns is not None:
-                streaming = isinstance(options.num_returns, str)
-                num_returns = options.num_returns if isinstance(options.num_returns, int) else 1
+                check_streaming(options.num_returns, info.is_generator)
+                num_returns = returns_of(options.num_returns, info.is_generator)
+            if options._generator_backpressure_num_objects is not None:
+                backpressure = options._generator_backpressure_num_objects
             if options.concurrency_group:
                 group = options.concurrency_group
                 if group not in state.concurrency_groups:
@@ -137,10 +146,10 @@ class ActorMethod(RemoteCall[P, R]):
                 f"{state.class_name}.{self._name}: timeout_s stops a call half-way, and then no replay could bring a "
                 "durable actor to the same state. Give get() a timeout, or have the method watch the time."
             )
-        if streaming:
+        if num_returns < 0 and state.durable:
             raise ValueError(
-                f"{state.class_name}.{self._name}: streaming the results of a generator is not supported yet. "
-                "Return a list, or give num_returns=<number of values>."
+                f"{state.class_name}.{self._name}: the answers of a durable actor are in its log, and what a generator "
+                "yields is not. Return a list, or give num_returns=<number of values>."
             )
         if 0 < state.max_pending_calls <= client.pending_calls:
             raise exceptions.PendingCallsLimitExceeded(
@@ -148,6 +157,7 @@ class ActorMethod(RemoteCall[P, R]):
                 f"more than {state.max_pending_calls} tasks are queued on the actor. This limit can be adjusted with "
                 "the `max_pending_calls` actor option."
             )
+        stream = stream_for(num_returns, backpressure)
         refs = core.actors.submit(
             client,
             self._name,
@@ -159,9 +169,12 @@ class ActorMethod(RemoteCall[P, R]):
             handle._shoal_lifetime,
             task_name,
             time_limit(timeout_s, retry_exceptions),
+            stream,
         )
         if num_returns == 1:
             return refs[0]
+        if stream is not None:
+            return generator_of(stream, refs)  # type: ignore[return-value]
         return refs or None  # type: ignore[return-value]
 
     if not TYPE_CHECKING:  # checkers see that of RemoteCall

@@ -12,6 +12,7 @@ from shoal import _context, _current
 from shoal._api import export as _export
 from shoal._api.environments import document_of
 from shoal._api.export import Exportable
+from shoal._api.generators import check_streaming, generator_of, returns_of, stream_for
 from shoal._api.graph import FunctionNode
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
@@ -32,7 +33,17 @@ R = TypeVar("R")
 class _Prepared:
     """What one set of options means in the running session: looked up once, used by every call."""
 
-    __slots__ = ("epoch", "function", "limit", "max_calls", "max_retries", "num_returns", "queue", "retry_exceptions")
+    __slots__ = (
+        "backpressure",
+        "epoch",
+        "function",
+        "limit",
+        "max_calls",
+        "max_retries",
+        "num_returns",
+        "queue",
+        "retry_exceptions",
+    )
 
     epoch: int
     queue: TaskQueue
@@ -42,14 +53,18 @@ class _Prepared:
     retry_exceptions: bool | bytes
     max_calls: int
     limit: TimeLimit | None
+    backpressure: int | None
 
 
 class _Definition(Exportable):
     """The function itself."""
 
-    def __init__(self, function: Callable[..., Any] | None, name: str, signature: Signature) -> None:
+    def __init__(
+        self, function: Callable[..., Any] | None, name: str, signature: Signature, *, is_generator: bool
+    ) -> None:
         super().__init__(function, name)
         self.signature = signature
+        self.is_generator = is_generator
 
 
 class RemoteFunction(RemoteCall[P, R]):
@@ -70,14 +85,16 @@ class RemoteFunction(RemoteCall[P, R]):
     @classmethod
     def of(cls, function: Callable[P, R], options: TaskOptions) -> RemoteFunction[P, R]:
         """Raises: ValueError for a coroutine function."""
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise ValueError(
                 "'async def' should not be used for remote tasks. You can wrap the async function with "
                 "`asyncio.run(f())`, or use an async actor."
             )
-        check_streaming(options.num_returns, function)
+        is_generator = inspect.isgeneratorfunction(function)
+        check_streaming(options.num_returns, is_generator)
         name = getattr(function, "__qualname__", None) or repr(function)
-        return cls(_Definition(function, name, signature_of(function)), options, function)
+        definition = _Definition(function, name, signature_of(function), is_generator=is_generator)
+        return cls(definition, options, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._definition.name
@@ -109,7 +126,8 @@ class RemoteFunction(RemoteCall[P, R]):
         return FunctionNode(self.remote, self._definition.name, args, kwargs)
 
     def _submit(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
-        """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0).
+        """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0, of a generator an
+        ``ObjectRefGenerator``).
 
         Raises: TypeError when the arguments do not fit the signature or cannot be pickled.
         """
@@ -118,6 +136,7 @@ class RemoteFunction(RemoteCall[P, R]):
             prepared = self._prepare()
         self._definition.signature.check(args, kwargs)
         core = _current.current()
+        stream = stream_for(prepared.num_returns, prepared.backpressure)
         refs = core.tasks.submit(
             prepared.queue,
             prepared.function,
@@ -127,29 +146,26 @@ class RemoteFunction(RemoteCall[P, R]):
             prepared.retry_exceptions,
             prepared.max_calls,
             prepared.limit,
+            stream,
         )
         if prepared.num_returns == 1:
             return refs[0]
+        if stream is not None:
+            return generator_of(stream, refs)  # type: ignore[return-value]
         return refs or None  # type: ignore[return-value]
 
     def _prepare(self) -> _Prepared:
         core = _current.connected()
         options, definition = self._options, self._definition
-        num_returns = 1 if options.num_returns is None else options.num_returns
-        if isinstance(num_returns, str) or (
-            options.num_returns is None and inspect.isgeneratorfunction(definition.target)
-        ):
-            raise ValueError(
-                f"{definition.name}: streaming the results of a generator is not supported yet. "
-                "Return a list, or give num_returns=<number of values>."
-            )
+        check_streaming(options.num_returns, definition.is_generator)
         function_id = definition.exported_id()
         prepared = _Prepared()
         prepared.epoch = _current.prepared_epoch
         name = definition.name.rpartition(".")[2]
         prepared.function = FunctionRecord(function_id, options.name or name)
         strategy = strategy_of_task(options, name)
-        prepared.num_returns = num_returns
+        prepared.num_returns = returns_of(options.num_returns, definition.is_generator)
+        prepared.backpressure = options._generator_backpressure_num_objects
         prepared.max_retries = _max_retries(options)
         scheduling_class = _export.scheduling_class(
             options.resources(),
@@ -170,15 +186,7 @@ class RemoteFunction(RemoteCall[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         definition = self._definition
         function_id = definition.exported_id()
-        return _restore, (function_id, definition.name, definition.signature, self._options)
-
-
-def check_streaming(num_returns: int | str | None, function: Callable[..., Any]) -> None:
-    """Raises: ValueError when results are to be streamed from what is not a generator."""
-    if isinstance(num_returns, str) and not (
-        inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    ):
-        raise ValueError(f"num_returns='{num_returns}' can only be used with generator functions")
+        return _restore, (function_id, definition.name, definition.signature, definition.is_generator, self._options)
 
 
 def _max_retries(options: TaskOptions) -> int:
@@ -191,10 +199,12 @@ def _max_retries(options: TaskOptions) -> int:
 _restored: dict[bytes, _Definition] = {}
 
 
-def _restore(function_id: bytes, name: str, signature: Signature, options: TaskOptions) -> RemoteFunction[Any, Any]:
+def _restore(
+    function_id: bytes, name: str, signature: Signature, is_generator: bool, options: TaskOptions
+) -> RemoteFunction[Any, Any]:
     definition = _restored.get(function_id)
     if definition is None:
-        definition = _Definition(None, name, signature)
+        definition = _Definition(None, name, signature, is_generator=is_generator)
         definition.function_id = function_id
         _restored[function_id] = definition
     return RemoteFunction(definition, options, None)

@@ -7,6 +7,7 @@ option is either read by something or refused here with the way out: none is tak
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -96,6 +97,9 @@ def _seconds(name: str, value: float | None) -> str | None:
 
 def _num_returns(_: str, value: int | str | None) -> str | None:
     if value in (None, "dynamic", "streaming"):
+        if value == "dynamic":
+            told = "num_returns='dynamic' is deprecated: leave it out, and iterate over the refs as they come."
+            warnings.warn(told, DeprecationWarning, stacklevel=8)
         return None
     if isinstance(value, int) and value >= 0:
         return None
@@ -124,10 +128,8 @@ def _lifetime(_: str, value: str | None) -> str | None:
 
 
 def _backpressure(name: str, value: int | None) -> str | None:
-    if value is None or value == -1:
+    if value is None or value == -1 or value > 0:
         return None
-    if value > 0:
-        return refusal(name, value, (), "it limits a generator whose results are streamed, which is not there yet")
     return f"{name}={value} is not allowed. Use a value > 0, or -1 to disable it."
 
 
@@ -240,7 +242,7 @@ _DICT = (dict, _NONE)
 _BOOL = (bool, _NONE)
 
 _LABELS = _not_implemented("nothing shows labels of tasks and actors yet. Give it a name", {})
-_PER_YIELD = _not_implemented("it belongs to generators whose results are streamed, which are not there yet", 1)
+_PER_YIELD = _not_implemented("each yield of a generator is one object", 1)
 _TENSOR_TRANSPORT = "tensors travel through the object store. Leave it out"
 
 COMMON: dict[str, Rule] = {
@@ -273,7 +275,7 @@ TASK: dict[str, Rule] = {
     "object_store_memory": Rule(_INT, _no_object_store_memory),
     "retry_exceptions": Rule((bool, list, tuple), _retry_exceptions),
     "timeout_s": Rule(_NUMBER, _timeout),
-    "_generator_backpressure_num_objects": Rule(_INT, _backpressure, kept=False),
+    "_generator_backpressure_num_objects": Rule(_INT, _backpressure),
     "_num_objects_per_yield": _PER_YIELD,
 }
 
@@ -293,7 +295,7 @@ ACTOR: dict[str, Rule] = {
     "namespace": Rule(_STR, _namespace),
     "get_if_exists": Rule((bool,)),
     "allow_out_of_order_execution": Rule(_BOOL),
-    "_actor_generator_backpressure_num_objects": Rule(_INT, _backpressure, kept=False),
+    "_actor_generator_backpressure_num_objects": Rule(_INT, _backpressure),
 }
 
 METHOD: dict[str, Rule] = {

@@ -155,6 +155,8 @@ class TaskOptions(_PlacedOptions):
     retry_exceptions: bool | tuple[type[Exception], ...] = False
     #: Seconds from the submission after which it fails and is stopped; None = never.
     timeout_s: float | None = None
+    #: A generator pauses while so many of its items are unread; None and -1 = it does not. Here and below.
+    _generator_backpressure_num_objects: int | None = None
 
     @classmethod
     def from_kwargs(cls, kwargs: Mapping[str, Any], *, in_options: bool = False) -> Self:
@@ -198,6 +200,8 @@ class ActorOptions(_PlacedOptions):
     namespace: str | None = None
     get_if_exists: bool = False
     allow_out_of_order_execution: bool | None = None
+    #: Of its generator methods that do not say.
+    _actor_generator_backpressure_num_objects: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -289,6 +293,7 @@ class MethodOptions(_Options):
     retry_exceptions: bool | tuple[type[Exception], ...] | None = None
     timeout_s: float | None = None
     name: str | None = None
+    _generator_backpressure_num_objects: int | None = None
 
     @classmethod
     def _checked(cls, kwargs: Mapping[str, Any], in_options: bool) -> dict[str, Any]:

@@ -104,13 +104,28 @@ class Lineage:
             oldest = next(iter(self._repeatable))
             self._forget_record(oldest, self._tasks[oldest])
 
+    def made(self, object_id: bytes) -> None:
+        """A task that goes on has stored this object already. Its record comes with ``ended``."""
+        task_id = task_of_object(object_id)
+        self._running.add(task_id)
+        task = self._tasks.get(task_id)
+        if task is None:
+            self._tasks[task_id] = _Task([object_id])
+        else:
+            task.objects.add(object_id)
+
+    def objects_of(self, task_id: bytes) -> list[bytes]:
+        """Those of its objects in object stores, or lost, that have references."""
+        task = self._tasks.get(task_id)
+        return [] if task is None else list(task.objects)
+
     def freed(self, object_id: bytes) -> None:
         """An object of this process has no references any more."""
         task_id = task_of_object(object_id)
         task = self._tasks.get(task_id)
         if task is not None:
             task.objects.discard(object_id)
-            if not task.objects and not task.dependents:
+            if not task.objects and not task.dependents and task_id not in self._running:
                 self._drop(task_id)
 
     def again(self, object_id: bytes, revive: Callable[[bytes], ObjectRef[Any]]) -> TaskRecord | Unrepeatable | None:
@@ -214,7 +229,7 @@ class Lineage:
             needed = self._tasks.get(needed_id)
             if needed is not None:
                 needed.dependents -= 1
-                if not needed.objects and not needed.dependents:
+                if not needed.objects and not needed.dependents and needed_id not in self._running:
                     unneeded.append(needed_id)
         task.record = None
         task.references, task.holds, task.needs = [], [], []
@@ -228,7 +243,7 @@ class Lineage:
                 needed_id = task_of_object(need)
                 dependents[needed_id] = dependents.get(needed_id, 0) + 1
         for task_id, task in self._tasks.items():
-            assert task.objects or task.dependents, "it is kept for somebody"
+            assert task.objects or task.dependents or task_id in self._running, "it is kept for somebody"
             assert task.dependents == dependents.get(task_id, 0)
             assert (task.record is not None) == (task_id in self._repeatable)
             assert task.record is not None or not (task.references or task.holds or task.needs)

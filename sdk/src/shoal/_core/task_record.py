@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.streams import Stream
 from shoal._wire.peer_frames import TaskPush
 
 #: Top-level reference arguments: (position, keyword, reference).
@@ -87,6 +88,8 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     parent: bytes = b""
     #: It must not begin, or end soon, and is not repeated; whoever has it answers all the same.
     cancelled: bool = False
+    #: Of a generator whose items are streamed; ``entries`` has the object that stands for the whole.
+    stream: Stream | None = None
 
     @property
     def late(self) -> bool:
@@ -97,6 +100,11 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     def again(self) -> bool:
         """Late, and to run once more when it has stopped."""
         return self.deadline is not None and self.deadline.again
+
+    @property
+    def closing(self) -> bool:
+        """A generator that is cancelled because nobody reads it any more."""
+        return self.stream is not None and self.stream.closing
 
     def cancel(self) -> None:
         """From now on it is ``cancelled``."""

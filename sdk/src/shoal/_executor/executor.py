@@ -174,10 +174,16 @@ class Executor:
             cancels.unmark(task_id)
             running.cancelled = True
             actor.stop_call(task_id)
+            self._runner.yielding.stop(task_id)
         elif running is not None and message.force:
             self._core.reactor.call_later(0, partial(self._exit_by_force, task_id))
+        elif running is not None and message.closing:
+            cancels.unmark(task_id)
+            running.cancelled = True
+            self._runner.yielding.stop(task_id)
         elif running is not None:
             running.cancelled = True
+            self._runner.yielding.stop(task_id)
             signal.pthread_kill(_MAIN_THREAD, interrupts.STOP)
         elif actor is not None and actor.stop_call(task_id):
             cancels.unmark(task_id)
@@ -197,8 +203,12 @@ class Executor:
         if task_id in self._runner.running:
             self.leaving.exit(ExitKind.SYSTEM_ERROR, "its task was cancelled with force=True", 1)
 
+    def on_items_read(self, task_id: bytes, count: int) -> None:
+        self._runner.yielding.items_read(task_id, count)
+
     def on_caller_gone(self, worker_id: bytes) -> None:
         """Nobody waits for these any more. The raylet ends this worker if the caller held its lease."""
+        self._runner.yielding.caller_gone(worker_id)
         if self.actor is None:
             self._queue = deque(item for item in self._queue if item[0] != worker_id)
         elif self._keeper is not None:

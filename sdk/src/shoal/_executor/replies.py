@@ -11,7 +11,7 @@ from shoal import _context, exceptions
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._executor.time_limits import Stopped
 from shoal._values.serialization import Serialized, loads, serialize
-from shoal._wire.peer_frames import TaskPush, TaskReply, Value
+from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, STORED
 from shoal_common import ids
 
@@ -24,6 +24,9 @@ MAX_DURABLE_BYTES = 64 * 1024 * 1024
 #: Of a pickled exception: those of a few replies in one message stay under the limit of that.
 MAX_ERROR_BYTES = 64 * 1024 * 1024
 
+#: What ``completed()`` of a generator is.
+_NONE = Value(INLINE, pickle.dumps(None, 5))
+
 if TYPE_CHECKING:
     from shoal._executor.ports import Actor
     from shoal._owner.core_worker import CoreWorker
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 def result_reply(
     core: CoreWorker, actor: Actor | None, caller: bytes, push: TaskPush, result: Any, started: int
 ) -> TaskReply:
-    """Of a call that returned. A generator runs here, and when it raises, what it has yielded is kept.
+    """Of a call that returned. A generator with ``num_returns=n`` runs here, and when it raises, what it has yielded is
+    kept; of a streaming one, ``result`` is what ``Yielding.iterate`` tells.
 
     Raises: TypeError, ValueError when that is not what ``num_returns`` says; what a generator raises that runs again.
     """
@@ -43,6 +47,9 @@ def result_reply(
         if not serialized.buffers and not serialized.contained and _goes_along(core, caller, len(serialized.pickled)):
             return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, INLINE, serialized.pickled)
         values = [_value(core, actor, caller, push, 0, serialized, 0)]
+    elif push.num_returns == STREAMING:
+        items, failure = result
+        return _end_reply(core, actor, push, items, failure, started)
     else:
         parts, error = _parts(result, push.num_returns)
         if error is not None and _retriable(push, error):
@@ -56,6 +63,27 @@ def result_reply(
             failed = Value(ERROR, _pickled_error(core, actor, push, error))
             values += [failed] * (push.num_returns - len(values))
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
+
+
+def item_value(core: CoreWorker, caller: bytes, push: TaskPush, index: int, item: Any) -> Value:
+    """What a generator has yielded. Raises as ``serialize``."""
+    if type(item) is bytes and _goes_along(core, caller, len(item)):
+        return Value(BYTES, item)
+    serialized = serialize(item, "the yielded value")
+    if not serialized.buffers and not serialized.contained and _goes_along(core, caller, len(serialized.pickled)):
+        return Value(INLINE, serialized.pickled)
+    return _value(core, None, caller, push, index + 1, serialized, 0)
+
+
+def _end_reply(
+    core: CoreWorker, actor: Actor | None, push: TaskPush, items: int, failure: Exception | None, started: int
+) -> TaskReply:
+    """Of a generator that has ended, or raised, after so many items."""
+    if failure is None:
+        return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", [_NONE], items=items)
+    reply = error_reply(core, actor, push, failure, started)
+    reply.items = items
+    return reply
 
 
 def _goes_along(core: CoreWorker, caller: bytes, size: int, limit: int = MAX_INLINE_BYTES) -> bool:

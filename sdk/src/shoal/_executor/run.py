@@ -20,9 +20,10 @@ from shoal._executor.cancels import Cancels, Interrupted
 from shoal._executor.leaving import EXIT_ACTOR, ActorExit
 from shoal._executor.replies import error_reply, result_reply, wrap_error
 from shoal._executor.time_limits import Stopped, TimeLimits
+from shoal._executor.yielding import Yielding
 from shoal._owner.arguments import ArgumentsLost, load_arguments
 from shoal._wire.actor_creation import ActorCreation
-from shoal._wire.peer_frames import TaskPush, TaskReply
+from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply
 from shoal_common import ids
 from shoal_common.channel.frames import CreateActor
 from shoal_common.kinds import ExitKind
@@ -47,6 +48,7 @@ class Runner:
         self.actor: Actor | None = None
         self.time_limits = TimeLimits()
         self.cancels = Cancels()
+        self.yielding = Yielding(core)
         #: Tasks and calls that have begun and not ended.
         self.running: dict[bytes, _context.TaskContext] = {}
 
@@ -72,6 +74,8 @@ class Runner:
                     self._core.values, push, received, self.home_of(caller), wait=self.actor is not None
                 )
             result = function(*args, **kwargs)
+            if push.num_returns == STREAMING:
+                result = self.yielding.iterate(caller, push, result)
             if context.cancelled:
                 raise Interrupted
             reply = result_reply(self._core, self.actor, caller, push, result, started)
@@ -121,6 +125,8 @@ class Runner:
                 result = method(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result
+                if push.num_returns == STREAMING:
+                    result = await self.yielding.iterate_async(caller, push, result)
                 if context.cancelled:
                     raise Interrupted
             reply = result_reply(self._core, self.actor, caller, push, result, started)

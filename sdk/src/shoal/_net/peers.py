@@ -9,7 +9,7 @@ import mmap
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +128,11 @@ class Peers:
         """As ``Connection.has_room``; from any thread, without the lock."""
         connection = self._connections.get(worker_id)
         return connection is None or connection.has_room()
+
+    def when_drained(self, worker_id: bytes, asker: Hashable, callback: Callable[[], None]) -> bool:
+        """As ``Connection.when_drained``; False for a peer that has gone."""
+        connection = self._connections.get(worker_id)
+        return connection is not None and connection.when_drained(asker, callback)
 
     def nodes(self) -> set[bytes]:
         """Where the peers are."""

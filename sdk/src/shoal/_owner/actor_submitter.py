@@ -15,6 +15,7 @@ from shoal import exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
 from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
+from shoal._core.streams import Stream
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
 from shoal._net import last_replies
 from shoal._net.gcs.actors import POLL_S, Done
@@ -298,6 +299,7 @@ class ActorSubmitter:
         hold: ObjectRef[Any] | None,
         task_name: str = "",
         limit: TimeLimit | None = None,
+        stream: Stream | None = None,
     ) -> list[ObjectRef[Any]]:
         process, calls = self._process, self._calls
         function = self._method_functions.get(method)
@@ -313,7 +315,7 @@ class ActorSubmitter:
             record.push.task_name = task_name
         record.actor = client
         with process.lock:
-            refs = calls.create_returns(record, num_returns)
+            refs = calls.create_returns(record, num_returns, stream)
             if limit is not None:
                 calls.limit(record, limit, client)
             self.start(client, record)
@@ -423,7 +425,7 @@ class ActorSubmitter:
         client.connection.send(StopTasks([record.push.task_id]))
 
     def tell_cancelled(self, client: ActorClient, record: TaskRecord, recursive: bool) -> None:
-        client.connection.send(CancelTask(record.push.task_id, recursive=recursive))
+        client.connection.send(CancelTask(record.push.task_id, recursive=recursive, closing=record.closing))
 
     def renew(self, client: ActorClient, record: TaskRecord) -> None:
         self._calls.renew(record, client)

@@ -12,10 +12,12 @@ from shoal import _context, exceptions
 from shoal._core.batches import push_bytes
 from shoal._core.deadlines import RUNNING, Deadlines
 from shoal._core.object_ref import ObjectEntry, ObjectRef
+from shoal._core.streams import Stream
 from shoal._core.task_record import Deadline, FunctionRecord, Queue, TaskRecord, TimeLimit
 from shoal._owner.arguments import PackedArguments
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.recovery import Recovery
+from shoal._owner.streaming import Streaming
 from shoal._owner.waiting import Waiting
 from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import LostArgument, TaskPush, TaskReply, TimeLeft, Value
@@ -44,8 +46,11 @@ class Calls:
     #: Sends a task or call on its way, as soon as its arguments are there.
     start: Callable[[TaskRecord], None]
 
-    def __init__(self, process: Process, waiting: Waiting, borrowing: Borrowing, recovery: Recovery) -> None:
+    def __init__(
+        self, process: Process, waiting: Waiting, borrowing: Borrowing, recovery: Recovery, streaming: Streaming
+    ) -> None:
         self._process = process
+        self._streaming = streaming
         self._waiting = waiting
         self._borrowing = borrowing
         self._recovery = recovery
@@ -86,8 +91,11 @@ class Calls:
             push.retry_exceptions = retry_exceptions
         return record
 
-    def create_returns(self, record: TaskRecord, num_returns: int) -> list[ObjectRef[Any]]:
-        """The objects that a record will make. Raises: ShoalSystemError after a shutdown."""
+    def create_returns(
+        self, record: TaskRecord, num_returns: int, stream: Stream | None = None
+    ) -> list[ObjectRef[Any]]:
+        """The objects that a record will make; of a generator, as ``Streaming.begin``. Raises: ShoalSystemError after a
+        shutdown."""
         if self._process.closed:
             raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
         create, task_id = self._process.table.create, record.push.task_id
@@ -95,6 +103,8 @@ class Calls:
             entry, ref = create(task_id + FIRST_RETURN)
             record.entries.append(entry)
             return [ref]
+        if stream is not None:
+            return self._streaming.begin(record, stream)
         refs = []
         for index in range(num_returns):
             entry, ref = create(object_of_task(task_id, index))
@@ -163,6 +173,8 @@ class Calls:
         """The worker on that node has ended without a word about these: what it had stored as their results belongs to
         nobody, and would stay for as long as their owner lives. ``until_ends``: the worker, if it has not ended yet."""
         stored = [entry.object_id for record in records for entry in record.entries if entry.state == PENDING]
+        for record in records:
+            stored += self._streaming.unheard_of(record)
         if until_ends:
             self._abandoned[until_ends] = node_id, stored
         elif stored:
@@ -215,17 +227,19 @@ class Calls:
             if entry.watchers is not None or entry.tracker is None:
                 self._waiting.tell_ready(entry)
         elif reply.values is not None:
-            self.finish(record, reply.values)
+            self.finish(record, reply.values, reply.items)
         elif reply.lost is not None:
             self._not_begun(record, reply.lost)
         else:
-            self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries))
+            self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries), reply.items)
 
-    def finish(self, record: TaskRecord, values: list[Value]) -> None:
-        """The values are there."""
+    def finish(self, record: TaskRecord, values: list[Value], items: int = -1) -> None:
+        """The values are there; ``items`` as in ``TaskReply``."""
         if record.deadline is not None:
             self._deadlines.forget(record)
         lineage = record.push.attempt > 0
+        if record.stream is not None:
+            values, lineage = [self._streaming.ended(record, values[0], items)], True
         for entry, value in zip(record.entries, values, strict=True):
             lineage = lineage or value.kind == STORED
             contained = self._borrowing.adopt(value.contained) if value.contained else None

@@ -72,6 +72,10 @@ class Cancelling:
         else:
             self._actors.cancel(record, recursive)
 
+    def close(self, record: TaskRecord) -> None:
+        """A generator that nobody reads any more, and that has not ended: it is ``closing``."""
+        self._cancel(record, False, False)
+
     def children(self, task_id: bytes, force: bool) -> None:
         """What this task, which runs here, has submitted; and so on. ``force`` is for tasks alone."""
         for record in [each for each in self._tasks.records() if each.parent == task_id]:

@@ -25,6 +25,7 @@ from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
 from shoal._owner.process import Process
 from shoal._owner.recovery import Recovery
+from shoal._owner.streaming import Streaming
 from shoal._owner.task_submitter import TaskSubmitter
 from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
@@ -35,6 +36,7 @@ from shoal._wire.peer_frames import (
     CancelObject,
     CancelTask,
     GetValue,
+    ItemsRead,
     LookForDeadlock,
     PushTasks,
     Recall,
@@ -42,6 +44,7 @@ from shoal._wire.peer_frames import (
     RemoveBorrower,
     StopTasks,
     TaskReplies,
+    TaskYields,
     TellWait,
     ValueLost,
     ValuePending,
@@ -62,6 +65,8 @@ class Executor(Protocol):
     def on_stop(self, task_ids: list[bytes]) -> None: ...
 
     def on_cancel(self, message: CancelTask) -> None: ...
+
+    def on_items_read(self, task_id: bytes, count: int) -> None: ...
 
     def on_caller_gone(self, worker_id: bytes) -> None: ...
 
@@ -91,7 +96,8 @@ class CoreWorker(Process):
         self.borrowing = Borrowing(self, self.waiting)
         self.recovery = Recovery(self, self.waiting, self.borrowing)
         self.values = Values(self, self.waiting, self.borrowing, self.recovery)
-        self._calls = Calls(self, self.waiting, self.borrowing, self.recovery)
+        self.streaming = streaming = Streaming(self, self.waiting, self.borrowing, self.recovery)
+        self._calls = Calls(self, self.waiting, self.borrowing, self.recovery, streaming)
         self.tasks = TaskSubmitter(self, self.waiting, self._calls)
         self.actors = ActorSubmitter(self, self.waiting, self._calls)
         self.actor_registration = ActorRegistration(self, self.waiting)
@@ -102,12 +108,14 @@ class CoreWorker(Process):
         self._garbage = GarbageCollection()
         self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors)
         self.cancelling = cancelling = Cancelling(self, self.tasks, self.actors)
+        streaming.close = cancelling.close
         self._executor: Executor | None = None
         self._next_tick = 0.0
         borrowing, calls, tasks, store, questions = self.borrowing, self._calls, self.tasks, self.store, self.questions
         #: Handlers of (connection, message) and of (node id, message).
         self._from_peer: dict[type, Callable[[Connection, Any], None]] = {
             TaskReplies: lambda peer, message: calls.on_replies(peer.peer_worker_id, message.replies),
+            TaskYields: streaming.on_yields,
             Recalled: lambda peer, message: tasks.on_recalled(peer.peer_worker_id, message),
             GetValue: borrowing.on_get,
             ValuePending: lambda _, message: borrowing.on_pending(message),
@@ -157,6 +165,8 @@ class CoreWorker(Process):
         queue = record.queue or record.actor
         if record.deadline is not None and queue is not None:
             self._calls.renew(record, queue)
+        if record.stream is not None:
+            self.streaming.again(record)
         self._start(record)
 
     def serve(self, executor: Executor) -> None:
@@ -168,6 +178,7 @@ class CoreWorker(Process):
         self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message)
         self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
         self._from_peer[CancelTask] = lambda _, message: executor.on_cancel(message)
+        self._from_peer[ItemsRead] = lambda _, message: executor.on_items_read(message.task_id, message.count)
         self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
 
         def order(node_id: bytes, message: Any) -> None:
@@ -187,6 +198,9 @@ class CoreWorker(Process):
 
     def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
         return self._futures.asyncio_future(ref)
+
+    def asyncio_ready(self, ref: ObjectRef[Any]) -> asyncio.Future[None]:
+        return self._futures.asyncio_ready(ref)
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
         self.pinned_for_ever.extend(refs)
@@ -314,6 +328,7 @@ class CoreWorker(Process):
             self.tasks.forget_all()
             self.actors.forget_all()
             self._calls.forget_all()
+            self.streaming.forget_all()
             self.lineage.forget_all()
         self.reactor.stop()
         self.raylets.close()

@@ -83,6 +83,24 @@ class Futures:
         self._waiting.when_ready(ref, lambda: self._threads.run(resolve))
         return future
 
+    def asyncio_ready(self, ref: ObjectRef[Any]) -> asyncio.Future[None]:
+        """Done when the object is ready, whatever it is."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def resolve() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def ready() -> None:
+            try:
+                loop.call_soon_threadsafe(resolve)
+            except RuntimeError:
+                return  # the loop is closed: nobody awaits any more
+
+        self._waiting.when_ready(ref, ready)
+        return future
+
     def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()

@@ -166,7 +166,15 @@ class Recovery:
         stored = [
             made.object_id for made in record.entries if made.state == STORED and entries.get(made.object_id) is made
         ]
+        if record.stream is None:
+            self._process.lineage.ended(record, stored)
+            return
+        items = [entries[item] for item in self._process.lineage.objects_of(record.push.task_id) if item in entries]
+        stored += [item.object_id for item in items if item.state == STORED or item.lost]
         self._process.lineage.ended(record, stored)
+        for item in items:
+            if item.lost and item.watchers:
+                self.wanted(item)
 
     def on_lost(self, connection: Connection, message: ValueLost) -> None:
         """A borrower has not found it, and asks for the value."""

@@ -12,6 +12,7 @@ from shoal import exceptions
 from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
 from shoal._core.retries import pause_before_memory_retry, pause_before_retry
+from shoal._core.streams import Stream
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
 from shoal._core.tasks import LeasedWorker, Source, TaskQueue
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
@@ -72,6 +73,7 @@ class TaskSubmitter:
         retry_exceptions: bool | bytes,
         max_calls: int,
         limit: TimeLimit | None = None,
+        stream: Stream | None = None,
     ) -> list[ObjectRef[Any]]:
         process, calls = self._process, self._calls
         record = calls.new_record(function, packed, num_returns, max_retries, retry_exceptions)
@@ -79,7 +81,7 @@ class TaskSubmitter:
         if max_calls:
             record.push.max_calls = max_calls
         with process.lock:
-            refs = calls.create_returns(record, num_returns)
+            refs = calls.create_returns(record, num_returns, stream)
             if limit is not None:
                 calls.limit(record, limit, queue)
             self.start(record)
@@ -145,7 +147,7 @@ class TaskSubmitter:
             worker.connection.send(PushTasks(pushes))
 
     def tell_cancelled(self, worker: LeasedWorker, record: TaskRecord, force: bool, recursive: bool) -> None:
-        worker.connection.send(CancelTask(record.push.task_id, force, recursive))
+        worker.connection.send(CancelTask(record.push.task_id, force, recursive, record.closing))
         if force:
             self._look_later(worker, record)
 

@@ -34,6 +34,10 @@ class Argument(msgspec.Struct, array_like=True, gc=False):
     value: Value
 
 
+#: ``TaskPush.num_returns`` of a generator whose items are streamed.
+STREAMING = -1
+
+
 class TimeLeft(msgspec.Struct, array_like=True, gc=False):
     """Of a task or call with a ``timeout_s``. In seconds: clocks of machines differ."""
 
@@ -54,7 +58,7 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     args: bytes
     #: Out-of-band buffers of that pickle.
     buffers: list[bytes] | None = None
-    #: Return values to expect.
+    #: Return values to expect, or ``STREAMING``.
     num_returns: int = 1
     refs: list[Argument] | None = None
     #: Large arguments: the object that holds them.
@@ -71,6 +75,8 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     task_name: str = ""
     #: None = all the time it needs.
     time_left: TimeLeft | None = None
+    #: Of a generator: it pauses while so many items are unread; 0 = it does not.
+    backpressure: int = 0
 
 
 class LostArgument(msgspec.Struct, array_like=True, gc=False):
@@ -96,6 +102,9 @@ class TaskReply(msgspec.Struct, array_like=True, gc=False):
     retriable: bool = False
     #: The task has not begun, as these could not be loaded.
     lost: list[LostArgument] | None = None
+    #: Of a generator: so many items it has yielded, before the error if it is one; -1 = it did not get so far, or was
+    #: stopped from outside.
+    items: int = -1
 
 
 class PushTasks(Message, tag=100):
@@ -106,6 +115,23 @@ class PushTasks(Message, tag=100):
 
 class TaskReplies(Message, tag=101):
     replies: list[TaskReply]
+
+
+class TaskYields(Message, tag=118):
+    """Worker -> owner: items of a generator that runs, one after the other."""
+
+    task_id: bytes
+    attempt: int
+    #: Number of the first of them, from 0.
+    first: int
+    values: list[Value]
+
+
+class ItemsRead(Message, tag=119):
+    """Owner -> worker: so many items of a generator with ``backpressure`` have been read."""
+
+    task_id: bytes
+    count: int
 
 
 class Recall(Message, tag=102):
@@ -139,6 +165,8 @@ class CancelTask(Message, tag=116):
     force: bool = False
     #: What it has submitted is cancelled too.
     recursive: bool = True
+    #: A generator of which nobody wants more: it is closed where it yields next.
+    closing: bool = False
 
 
 class CancelObject(Message, tag=117):
@@ -247,6 +275,8 @@ class LookForDeadlock(Message, tag=113):
 PeerMessage = (
     PushTasks
     | TaskReplies
+    | TaskYields
+    | ItemsRead
     | Recall
     | Recalled
     | StopTasks

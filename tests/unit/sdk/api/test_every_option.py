@@ -29,6 +29,7 @@ _RESTART = "e2e/compat/test_actor_restart.py"
 _NAMED = "e2e/compat/test_named_actors.py"
 _DURABLE = "integration/test_durable_actors.py"
 _THREADED = "e2e/compat/test_threaded_actors.py"
+_GENERATORS = "e2e/compat/test_generators.py"
 
 #: Option -> the test that fails when the option does nothing.
 COMMON = {
@@ -55,6 +56,7 @@ IMPLEMENTED_BY_TASKS = {
     "retry_exceptions": f"{_TASKS}::test_exceptions_are_retried_when_asked_for",
     "timeout_s": "integration/test_sdk_timeouts.py::test_what_is_late_in_a_queue_never_starts",
     "priority": "integration/test_sdk_priorities.py::test_the_higher_one_first_whoever_came_first",
+    "_generator_backpressure_num_objects": f"{_GENERATORS}::test_backpressure",
 }
 IMPLEMENTED_BY_ACTORS = {
     **COMMON,
@@ -71,6 +73,7 @@ IMPLEMENTED_BY_ACTORS = {
     "max_task_retries": f"{_RESTART}::test_task_retries_repeat_the_call",
     "max_pending_calls": "e2e/compat/test_actors.py::test_pending_calls_limit",
     "allow_out_of_order_execution": f"{_EFFECT}::test_calls_out_of_order",
+    "_actor_generator_backpressure_num_objects": f"{_GENERATORS}::test_backpressure_of_actors",
     # It reserves nothing in Ray either, which warns so too.
     "object_store_memory": f"{_OPTIONS}::test_object_store_memory_of_an_actor_warns",
 }
@@ -81,6 +84,7 @@ IMPLEMENTED_BY_METHODS = {
     "max_task_retries": f"{_RESTART}::test_retries_declared_by_the_method",
     "timeout_s": "integration/test_sdk_timeouts.py::test_a_late_call_of_an_actor_never_starts",
     "retry_exceptions": f"{_RESTART}::test_exceptions_are_retried_when_asked_for",
+    "_generator_backpressure_num_objects": f"{_GENERATORS}::test_backpressure_of_actors",
 }
 
 #: Option -> a value that asks for what is not there.
@@ -88,18 +92,15 @@ REFUSED_BY_BOTH: dict[str, Any] = {"_labels": {"team": "a"}}
 REFUSED_BY_TASKS = {
     **REFUSED_BY_BOTH,
     "object_store_memory": 10**9,
-    "_generator_backpressure_num_objects": 4,
     "_num_objects_per_yield": 2,
 }
 REFUSED_BY_ACTORS = {
     **REFUSED_BY_BOTH,
     "enable_tensor_transport": True,
-    "_actor_generator_backpressure_num_objects": 4,
 }
 REFUSED_BY_METHODS = {
     "_labels": {"team": "a"},
     "tensor_transport": "nccl",
-    "_generator_backpressure_num_objects": 4,
     "_num_objects_per_yield": 2,
 }
 #: There are no events of tasks to switch off.
