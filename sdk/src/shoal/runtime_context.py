@@ -14,9 +14,24 @@ from shoal_common.placement.strategy import Strategy
 #: Of accelerators, under the names of their resources. Only GPUs are handed out.
 _FAMILIES = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN", "FURIOSA", "MBLT", "TTNPU")
 
+#: What a process is: ``RuntimeContext.worker.mode``.
+SCRIPT_MODE, WORKER_MODE = 0, 1
+
+
+class ThisProcess:
+    """The process that asks; of Ray's object of this kind what libraries read."""
+
+    @property
+    def mode(self) -> int | None:
+        """SCRIPT_MODE in a driver, WORKER_MODE in a worker; None without a session."""
+        core = _current.current_or_none()
+        return None if core is None else WORKER_MODE if core.role == "worker" else SCRIPT_MODE
+
 
 class RuntimeContext:
     """``get_…_id()`` are hexadecimal strings, ``…_id`` ids; those that do not apply are None."""
+
+    worker = ThisProcess()
 
     def get_job_id(self) -> str:
         return _current.current().job_id.hex()

@@ -291,6 +291,20 @@ def test_concurrent_future():
     assert isinstance(fail.remote().future().exception(timeout=60), ValueError)
 
 
+def test_callbacks_that_libraries_register():
+    import queue
+
+    @ray.remote
+    def f(x):
+        return 10 // x
+
+    told = queue.Queue()
+    f.remote(2)._on_completed(told.put)
+    assert told.get(timeout=60) == 5
+    f.remote(0)._on_completed(told.put)
+    assert isinstance(told.get(timeout=60), ZeroDivisionError)
+
+
 def test_concurrent_futures_can_be_waited_for():
     import concurrent.futures
 

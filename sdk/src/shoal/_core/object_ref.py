@@ -127,6 +127,16 @@ class ObjectRef(Generic[T]):
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
         return holder().future(self)
 
+    def _on_completed(self, callback: Callable[[Any], None]) -> None:
+        """Calls back once, on a thread of Shoal's own, with the value or the error. Not public in Ray either, but
+        libraries call it."""
+
+        def completed(future: concurrent.futures.Future[T]) -> None:
+            error = future.exception()
+            callback(future.result() if error is None else error)
+
+        self.future().add_done_callback(completed)
+
     def as_future(self, _internal: bool = False) -> Awaitable[T]:
         """An asyncio future of the value, in the running loop; cancelling it does not cancel the task."""
         return holder().asyncio_future(self)

@@ -9,8 +9,9 @@ from typing import Any
 from shoal._core.lineage import DEFAULT_MAX_BYTES
 from shoal._not_implemented import refuse
 
-#: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change.
-PRIVATE = ("_memory", "_temp_dir", "_system_config", "_object_spilling_directory", "allow_multiple")
+#: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change. A Redis password has no
+#: effect: libraries pass one although Ray has no Redis any more either.
+PRIVATE = ("_memory", "_temp_dir", "_system_config", "_object_spilling_directory", "_redis_password", "allow_multiple")
 
 _NO_DASHBOARD = "there is no dashboard yet, `shoal status` shows the cluster. Pass include_dashboard=False"
 _NO_ISOLATION = "what the nodes' services need is not reserved for them. Leave it out"
@@ -30,7 +31,6 @@ NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "_metrics_export_port": ((None,), "nodes() tells the port, a free one; `shoal start` takes one"),
     "_tracing_startup_hook": ((None,), "there is no tracing yet. Leave it out"),
     "_redis_username": ((None,), "there is no Redis here. Leave it out"),
-    "_redis_password": ((None,), "there is no Redis here. Leave it out"),
     "_plasma_directory": ((None,), "shared memory needs no directory here. Leave it out"),
     "_enable_object_reconstruction": (
         (None, True),

@@ -23,7 +23,7 @@ from shoal._session.arguments import check_implemented, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
 from shoal._values.text import check_text
-from shoal._version import __version__
+from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig
 from shoal.runtime_env import RuntimeEnv
 from shoal_common import ids
@@ -47,7 +47,7 @@ class Context(Mapping[str, Any]):
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.python_version = ".".join(str(n) for n in sys.version_info[:3])
-        self.ray_version = "2.60.0"
+        self.ray_version = RAY_VERSION
         self.shoal_version = __version__
         self.ray_commit = ""
         self.address_info = info

@@ -1,0 +1,24 @@
+"""What libraries touch inside of Ray, beside its public names: tables to read, nothing that could be set in motion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal._session.session import Context
+from shoal.runtime_context import SCRIPT_MODE, WORKER_MODE, ThisProcess
+from shoal.util import get_node_ip_address
+
+#: Module -> its names.
+INSIDE: dict[str, dict[str, Any]] = {
+    "ray._private": {},
+    "ray._private.services": {"get_node_ip_address": get_node_ip_address},
+    "ray._private.worker": {
+        "BaseContext": Context,
+        "SCRIPT_MODE": SCRIPT_MODE,
+        "WORKER_MODE": WORKER_MODE,
+        "global_worker": ThisProcess(),
+    },
+    # hydra-ray-launcher imports it for its launcher on AWS, and daft's runner
+    "ray.autoscaler": {},
+    "ray.autoscaler.sdk": {},
+}
