@@ -41,6 +41,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     env: dict[str, str] = {}
     #: Document of the runtime environment that the process was started in.
     runtime_env: str = ""
+    #: Where that environment's own modules are: they come before the driver's.
+    import_paths: list[str] = []
 
     def __repr__(self) -> str:
         return f"WorkerConfig(worker_id={self.worker_id.hex()!r})"  # the token stays out of every message

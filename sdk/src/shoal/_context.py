@@ -65,6 +65,8 @@ class ProcessContext:
         self.strategy = ""
         #: What its worker was started for, a driver: its job's, as ``SchedulingClass.runtime_env``.
         self.runtime_env = ""
+        #: A worker: where that environment's own modules are.
+        self.import_paths: list[str] = []
         #: Of the task that runs; an actor has 0.
         self.priority = 0
         #: Ends the actor from inside of its code; set by the executor.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Self
 
 from shoal_common.placement.runtime_env import validate, validate_field
@@ -14,12 +15,30 @@ class RuntimeEnv(dict[str, Any]):
     dictionary of the same.
 
     ``env_vars``: environment variables by name; ``${NAME}`` stands for the value that the node has.
+    ``working_dir``: a directory or zip archive that becomes the current directory, first in ``sys.path``.
+    ``py_modules``: packages, archives, wheels or imported modules to import from. Either may be a URI.
+    ``excludes``: what is not uploaded of them, as in ``.gitignore``.
 
     Raises: TypeError and ValueError for a field that there is not, or whose value is wrong.
     """
 
-    def __init__(self, *, env_vars: Mapping[str, str] | None = None, _validate: bool = True, **fields: Any) -> None:
-        given = {"env_vars": env_vars, **fields}
+    def __init__(
+        self,
+        *,
+        env_vars: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        py_modules: list[str | ModuleType] | None = None,
+        excludes: list[str] | None = None,
+        _validate: bool = True,
+        **fields: Any,
+    ) -> None:
+        given = {
+            "env_vars": env_vars,
+            "working_dir": working_dir,
+            "py_modules": py_modules,
+            "excludes": excludes,
+            **fields,
+        }
         super().__init__(validate(given) if _validate else {k: v for k, v in given.items() if v is not None})
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -40,3 +59,15 @@ class RuntimeEnv(dict[str, Any]):
 
     def env_vars(self) -> dict[str, str]:
         return dict(self.get("env_vars", {}))
+
+    def has_working_dir(self) -> bool:
+        return bool(self.get("working_dir"))
+
+    def working_dir(self) -> str | None:
+        return self.get("working_dir")
+
+    def has_py_modules(self) -> bool:
+        return bool(self.get("py_modules"))
+
+    def py_modules(self) -> list[str]:
+        return list(self.get("py_modules", ()))

@@ -36,6 +36,7 @@ def run(config: WorkerConfig) -> None:
     for name, value in config.env.items():  # update() is at home in many more pages, which would be this process's own
         os.environ[name] = value
     _context.process.runtime_env = config.runtime_env
+    _context.process.import_paths = config.import_paths
     appearance = Appearance()  # streams opened anew: the template's own remember the file that it wrote to
     tls = Tls.from_environ(os.environ)
     core = CoreWorker(

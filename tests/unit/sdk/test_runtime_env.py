@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from shoal import _context
+from shoal import _context, _current
 from shoal._api.environments import document_of
 from shoal.runtime_env import RuntimeEnv
 
@@ -30,6 +30,7 @@ def test_it_travels() -> None:
 
 
 def test_what_is_submitted_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_current, "connected", lambda: None)  # nothing is to be uploaded
     assert document_of(None) == document_of({}) == ""
     monkeypatch.setattr(_context.process, "runtime_env", document_of({"env_vars": {"A": "1"}}))
     assert document_of(None) == '{"env_vars":{"A":"1"}}'

@@ -624,6 +624,36 @@ class CheckpointDone(Message, tag=94):
     names: list[str] = []
 
 
+# --- packages of runtime environments: process -> raylet ------------------------------------------------
+
+
+class PackageFind(Message, tag=140):
+    """Whether a package is stored."""
+
+    request: int
+    #: SHA-256 of its bytes, in hexadecimal.
+    digest: str
+
+
+class PackagePut(Message, tag=141):
+    """Store a part of a package; the last is its size."""
+
+    request: int
+    digest: str
+    #: From 0; -1 = its size, in decimal digits: all of it is there.
+    part: int
+    data: bytes
+
+
+class PackageDone(Message, tag=142):
+    """Raylet -> process: the answer to either."""
+
+    request: int
+    found: bool = False
+    #: What is wrong, for humans; empty = nothing.
+    error: str = ""
+
+
 # --- what a process counts: process -> raylet -----------------------------------------------------------
 
 
@@ -707,5 +737,8 @@ RayletMessage = (
     | CheckpointList
     | CheckpointDelete
     | CheckpointDone
+    | PackageFind
+    | PackagePut
+    | PackageDone
     | MetricsReport
 )

@@ -12,7 +12,20 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
+
+#: What packages may be.
+ARCHIVE_SUFFIXES = (".zip", ".whl")
+#: A directory or archive that is uploaded has at most so many bytes, packed or not.
+MAX_PACKAGE_BYTES = 500 * 1024 * 1024
+#: Packages are stored in parts of so many bytes.
+PACKAGE_PART_BYTES = 8 * 1024 * 1024
+#: Of the URIs of packages in the cluster's blobs: this, and the SHA-256 of their bytes.
+_PACKAGE = re.compile(r"gcs://_shoal_pkg_([0-9a-f]{64})(\.zip|\.whl)")
+#: Where else packages may come from.
+_REMOTE = ("https", "http", "s3", "file")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 #: A document has at most so many bytes: it travels with each first demand for a worker.
 MAX_BYTES = 256 * 1024
@@ -37,19 +50,69 @@ def _env_vars(value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def _location(field: str, value: str) -> str:
+    """A path of this machine, or a URI. Raises: ValueError."""
+    scheme, separator, _ = value.partition("://")
+    if not separator:
+        if not value:
+            raise ValueError(f"`{field}` must not be empty")
+        return value
+    if scheme == "gcs":
+        if not _PACKAGE.fullmatch(value):
+            raise ValueError(f"`{field}`: {value!r} is no package that this cluster has made")
+    elif scheme not in _REMOTE:
+        raise ValueError(f"`{field}`: {scheme}:// is not supported. There are: {', '.join(_REMOTE)}")
+    elif not value.partition("?")[0].endswith(ARCHIVE_SUFFIXES):
+        raise ValueError(f"`{field}`: only {' and '.join(ARCHIVE_SUFFIXES)} files are supported, got {value!r}")
+    return value
+
+
+def _working_dir(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"`working_dir` must be a string, got {type(value)}.")
+    if value.endswith(".whl"):
+        raise ValueError(f"`working_dir` must be a directory or a zip package, got {value!r}")
+    return _location("working_dir", value)
+
+
+def _py_modules(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str | ModuleType) for each in value):
+        raise TypeError(
+            "`py_modules` must be a list of strings, local paths, or imported modules, "
+            f"got {value if isinstance(value, list) else type(value)}."
+        )
+    return [_location("py_modules", _module_path(each) if isinstance(each, ModuleType) else each) for each in value]
+
+
+def _module_path(module: ModuleType) -> str:
+    """Where it lies. Raises: ValueError."""
+    where = list(getattr(module, "__path__", ())) or [module.__file__]
+    if len(where) != 1 or not where[0]:
+        raise ValueError(f"`py_modules`: the module {module.__name__} is not in one directory or file: {where}")
+    return str(where[0])
+
+
+def _excludes(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError(
+            "runtime_env['excludes'] must be of type List[str], got "
+            f"{value if isinstance(value, list) else type(value)}"
+        )
+    return list(value)
+
+
 #: What makes the value to keep of each field that there is. Raises: TypeError, ValueError.
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "env_vars": _env_vars,
+    "working_dir": _working_dir,
+    "py_modules": _py_modules,
+    "excludes": _excludes,
 }
 
-_MODULES = "put modules next to the program or into JobConfig(code_search_path=...)"
 _PACKAGES = "install packages on the nodes"
 _PROCESS = "start the node with what its workers need"
 #: Fields of Ray's that are not there: what to do instead.
 NOT_IMPLEMENTED: dict[str, str] = {
-    "working_dir": _MODULES,
-    "py_modules": _MODULES,
-    "excludes": _MODULES,
     "pip": _PACKAGES,
     "uv": _PACKAGES,
     "conda": _PACKAGES,
@@ -116,6 +179,25 @@ def key(document: str) -> str:
     environment = decode(document)
     environment.pop("config", None)
     return hashlib.sha256(encode(environment).encode()).hexdigest()[:32] if environment else ""
+
+
+def is_remote(location: str) -> bool:
+    """A URI, and no path of this machine."""
+    return "://" in location
+
+
+def package_uri(digest: str, suffix: str) -> str:
+    return f"gcs://_shoal_pkg_{digest}{suffix}"
+
+
+def package_digest(uri: str) -> str | None:
+    """None = it is not in the cluster's blobs."""
+    match = _PACKAGE.fullmatch(uri)
+    return match[1] if match else None
+
+
+def is_digest(text: str) -> bool:
+    return bool(_DIGEST.fullmatch(text))
 
 
 def expanded(variables: Mapping[str, str], surroundings: Mapping[str, str]) -> dict[str, str]:

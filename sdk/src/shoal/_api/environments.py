@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shoal import _context
+from shoal import _context, _current
+from shoal._session.packages import uploaded
 from shoal_common.placement import runtime_env
 
 
 def document_of(given: Mapping[str, Any] | None) -> str:
-    """``given``: the option. Raises: ValueError when both together are too large."""
+    """``given``: the option; what it names of this machine is uploaded. Raises: ValueError (both together are too
+    large), as ``uploaded``."""
     inherited = _context.process.runtime_env
     if not given:
         return inherited
-    return runtime_env.encode(runtime_env.merged(runtime_env.decode(inherited), given))
+    return runtime_env.encode(runtime_env.merged(runtime_env.decode(inherited), uploaded(_current.connected(), given)))

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from shoal import exceptions
+from shoal import _context, exceptions
 from shoal._values.serialization import loads
 from shoal._wire import job_settings
 from shoal._wire.peer_frames import TaskPush
@@ -64,9 +64,11 @@ class Functions:
         core.default_actor_lifetime = settings.default_actor_lifetime
         core.job_weight = settings.weight
         core.lineage.max_bytes = settings.max_lineage_bytes
+        own = _context.process.import_paths
+        first = max((at + 1 for at, path in enumerate(sys.path) if path in own), default=0)
         for path in map(os.fsdecode, reversed(settings.sys_path)):
             if path not in sys.path:
-                sys.path.insert(0, path)
+                sys.path.insert(first, path)
 
     def _ask(self, key: bytes) -> frames.FunctionData | None:
         """None = this node's raylet has ended: it waits for a GCS while there is none, as long as it lives without."""

@@ -9,7 +9,7 @@ from typing import Any
 from shoal._net.interrupts import GuardedLock
 from shoal._net.raylets import Raylets
 from shoal._net.reactor import Reactor, Waiter
-from shoal_common.channel.frames import CheckpointDone, FunctionData, LogsFlushed, Message
+from shoal_common.channel.frames import CheckpointDone, FunctionData, LogsFlushed, Message, PackageDone
 
 
 class Questions:
@@ -43,7 +43,7 @@ class Questions:
                 self._open.pop(number, None)
         return answers
 
-    def on_answer(self, message: CheckpointDone | FunctionData | LogsFlushed) -> None:
+    def on_answer(self, message: CheckpointDone | FunctionData | LogsFlushed | PackageDone) -> None:
         """One that comes too late is dropped."""
         question = self._open.pop(message.request, None)
         if question is not None:

@@ -150,6 +150,7 @@ class CoreWorker(Process):
             frames.LastRepliesFound: lambda _, message: self.actors.on_last_replies(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
             frames.CheckpointDone: lambda _, message: questions.on_answer(message),
+            frames.PackageDone: lambda _, message: questions.on_answer(message),
         }
         self.reactor.after_dispatch = self._after_dispatch
         self.reactor.on_tick = self._on_tick

@@ -22,6 +22,7 @@ from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluste
 from shoal._session.arguments import check_implemented, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
+from shoal._session.packages import uploaded
 from shoal._values.text import check_text
 from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig
@@ -221,7 +222,7 @@ def init(
                 where = session.outside.address if session.outside is not None else cluster.gcs_address
                 logger.info("Connecting to the Shoal cluster at %s.", where)
             _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"])
-            _context.process.runtime_env = encode(environment)
+            _context.process.runtime_env = encode(uploaded(_current.current(), environment))
         except BaseException:
             shutdown()
             raise

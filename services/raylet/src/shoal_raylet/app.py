@@ -62,7 +62,9 @@ from shoal_raylet.servicer import RayletServicer
 from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.transfer.packages import Packages
 from shoal_raylet.workers.ends import WorkerEnds
+from shoal_raylet.workers.environments.cache import EnvironmentCache, environment_directory
 from shoal_raylet.workers.environments.launch import Launch
 from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
@@ -159,6 +161,10 @@ class RayletApp:
         )
         actors = ActorPlacement(ledger, pool)
         self._checkpoints = Checkpoints(self._blobs, actors.actor_of_worker)
+        self._packages = Packages(self._blobs)
+        self._environments = EnvironmentManager(
+            EnvironmentCache(environment_directory(config.session_dir)), self._packages, os.environ
+        )
         self._output = WorkerOutput(config.session_dir / "logs", pool, self._publish_lines)
         self._processes = WorkerProcesses(
             make_config=self._worker_config,
@@ -178,7 +184,7 @@ class RayletApp:
             actors=actors,
             peers=self._peers,
             processes=self._processes,
-            environments=EnvironmentManager(os.environ),
+            environments=self._environments,
             ends=WorkerEnds(pool, self._processes),
             output=self._output,
             store=self._store,
@@ -196,7 +202,12 @@ class RayletApp:
         self._directory.tell(on_lost=self._node_lost, on_change=self._node.nodes_changed)
         self._peers.serve(
             self._node,
-            {**self._node.handlers, **self._store.handlers, **self._checkpoints.handlers},
+            {
+                **self._node.handlers,
+                **self._store.handlers,
+                **self._checkpoints.handlers,
+                **self._packages.handlers,
+            },
             self._store.exchange,
         )
         tcp_at = (config.host, config.channel_port) if config.channel_port >= 0 else None
@@ -267,7 +278,9 @@ class RayletApp:
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
         await self._processes.stop()
+        await self._environments.stop()
         await self._checkpoints.stop()
+        await self._packages.stop()
         await asyncio.gather(
             self._output.stop(),
             self._store.stop(delete_blobs=self._ends_cluster),
@@ -437,6 +450,7 @@ class RayletApp:
             checkpoint_directory=os.fspath(config.blob_directory or ""),
             env={name: value for name, value in config.worker_env.items() if name not in launch.environ},
             runtime_env=launch.document,
+            import_paths=list(launch.import_paths),
         )
 
 

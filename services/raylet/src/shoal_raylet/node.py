@@ -52,6 +52,7 @@ from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.workers.ends import WorkerEnds
+from shoal_raylet.workers.environments.cache import SetupFailed
 from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
@@ -448,8 +449,16 @@ class Node:
                     self.reports.actor_started(action, self.pool.workers.get(action.worker_id))
 
     async def _prepare(self, key: str, document: str) -> None:
-        await self.environments.prepare(key, document)
-        self.pool.environment_prepared(key)
+        try:
+            await self.environments.prepare(key, document)
+        except SetupFailed as error:
+            text = f"on node {self.node_id.hex()}: {error}"
+            log.warning("environment_failed", environment=key, reason=text)
+            self.pool.environment_failed(key)
+            self._execute(self.leases.environment_failed(key, text))
+            self._execute(self.actors.environment_failed(key, text))
+        else:
+            self.pool.environment_prepared(key)
         self._schedule()
 
     def _warn_of_many_workers(self, count: int, actors: int) -> None:

@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+import json
+import json.decoder
 from typing import Any
 
 import pytest
 
-from shoal_common.placement.runtime_env import MAX_BYTES, decode, encode, expanded, key, merged, validate
+from shoal_common.placement.runtime_env import (
+    MAX_BYTES,
+    decode,
+    encode,
+    expanded,
+    is_remote,
+    key,
+    merged,
+    package_digest,
+    package_uri,
+    validate,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,12 +34,30 @@ from shoal_common.placement.runtime_env import MAX_BYTES, decode, encode, expand
             ValueError,
             "runtime_env\\['java_jars'\\] is not implemented by Shoal: there are no",
         ),
+        ({"working_dir": 1}, TypeError, "`working_dir` must be a string, got <class 'int'>"),
+        ({"working_dir": ""}, ValueError, "must not be empty"),
+        ({"working_dir": "x.whl"}, ValueError, "a directory or a zip package"),
+        ({"working_dir": "gs://b/x.zip"}, ValueError, "gs:// is not supported. There are: https, http, s3, file"),
+        ({"working_dir": "https://h/x.rar"}, ValueError, "only .zip and .whl files"),
+        ({"working_dir": "gcs://x.zip"}, ValueError, "no package that this cluster has made"),
+        ({"py_modules": "x"}, TypeError, "`py_modules` must be a list of strings, local paths, or imported modules"),
+        ({"py_modules": [1]}, TypeError, "or imported modules, got \\[1\\]"),
+        ({"excludes": "x"}, TypeError, "must be of type List\\[str\\], got <class 'str'>"),
         ("env", TypeError, "must be a dictionary, got <class 'str'>"),
     ],
 )
 def test_what_is_refused(given: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         validate(given)
+
+
+def test_packages_and_modules() -> None:
+    uri = package_uri("a" * 64, ".whl")
+    given = {"py_modules": ["src/x", uri, json, json.decoder], "working_dir": "https://h/x.zip?token=1"}
+    made = validate(given)
+    assert made["py_modules"] == ["src/x", uri, json.__path__[0], json.decoder.__file__]
+    assert (package_digest(uri), package_digest(made["working_dir"])) == ("a" * 64, None)
+    assert is_remote(uri) and is_remote(made["working_dir"]) and not is_remote("src/x")
 
 
 def test_a_field_that_is_none_was_not_given() -> None:

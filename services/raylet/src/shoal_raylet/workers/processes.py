@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from shoal_common.service.subreaper import become_subreaper
-from shoal_common.surroundings import environment, interpreter
+from shoal_common.surroundings import interpreter
 from shoal_common.worker_launch import WorkerConfig, WorkerForked, WorkerNotForked
 from shoal_raylet.workers import orphans
 from shoal_raylet.workers.environments.launch import Launch
@@ -173,7 +173,8 @@ class WorkerProcesses:
             process.popen = subprocess.Popen(
                 interpreter("shoal.worker", "--config-fd", str(config_read)),
                 pass_fds=[config_read],
-                env={**environment(), **launch.environ, **config.env, **orphans.mark()},
+                env={**launch.environment(), **config.env, **orphans.mark()},
+                cwd=launch.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from shoal_common.surroundings import environment, interpreter
+from shoal_common.surroundings import interpreter
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig
 from shoal_raylet.workers import orphans
 from shoal_raylet.workers.environments.launch import PLAIN, Launch
@@ -50,7 +50,8 @@ class TemplateProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**environment(), **launch.environ, **orphans.mark()},
+                    env={**launch.environment(), **orphans.mark()},
+                    cwd=launch.directory,
                     start_new_session=True,
                 )
             except OSError:

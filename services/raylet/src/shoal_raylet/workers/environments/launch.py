@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from shoal_common.surroundings import environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,16 @@ class Launch:
     document: str = ""
     #: On top of the node's own environment variables.
     environ: Mapping[str, str] = field(default_factory=dict)
+    #: The current directory; None = the node's own.
+    directory: str | None = None
+    #: First in ``sys.path``.
+    import_paths: tuple[str, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """Of the process."""
+        made = {**environment(), **self.environ}
+        paths = [*self.import_paths, *filter(None, [made.get("PYTHONPATH")])]
+        return {**made, "PYTHONPATH": os.pathsep.join(paths)} if paths else made
 
 
 #: Of workers without a runtime environment.

@@ -2,29 +2,90 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 from shoal_common.placement import runtime_env
+from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
+from shoal_raylet.workers.environments.downloads import Downloads, StoredPackages
 from shoal_raylet.workers.environments.launch import PLAIN, Launch
+
+#: Environments that are made at once; more wait for their turn.
+AT_ONCE = 4
+#: An environment is made by then, in seconds, unless its ``config`` says otherwise.
+SETUP_TIMEOUT_S = 600.0
 
 
 class EnvironmentManager:
     """Belongs to one event loop."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, cache: EnvironmentCache, packages: StoredPackages, environ: Mapping[str, str]) -> None:
         """``environ``: the node's own environment variables."""
         self._environ = environ
+        self._downloads = Downloads(cache, packages, asyncio.get_running_loop())
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="environment")
+        self._given_up = threading.Event()
         #: By the key of the environment.
-        self._made: dict[str, Launch] = {"": PLAIN}
+        self._made: dict[str, tuple[Launch, list[Entry]]] = {"": (PLAIN, [])}
 
     async def prepare(self, key: str, document: str) -> None:
-        self._made[key] = Launch(
-            document, runtime_env.expanded(runtime_env.decode(document).get("env_vars", {}), self._environ)
-        )
+        """Raises: SetupFailed."""
+        attempt = Attempt(SETUP_TIMEOUT_S, self._given_up)
+        made = asyncio.get_running_loop().run_in_executor(self._threads, self._make, document, attempt)
+        self._made[key] = await made
 
     def launch(self, key: str) -> Launch:
         """Of one that was prepared and is not released."""
-        return self._made[key]
+        return self._made[key][0]
 
     def release(self, key: str) -> None:
-        del self._made[key]
+        _, entries = self._made.pop(key)
+        for entry in entries:
+            entry.close()
+
+    async def stop(self) -> None:
+        """What is being made is given up."""
+        self._given_up.set()
+        await asyncio.to_thread(self._threads.shutdown)
+        for key in list(self._made):
+            self.release(key)
+
+    # --- in a thread ---
+
+    def _make(self, document: str, attempt: Attempt) -> tuple[Launch, list[Entry]]:
+        """Raises: SetupFailed."""
+        entries: list[Entry] = []
+        try:
+            return self._launch(document, runtime_env.decode(document), attempt, entries), entries
+        except BaseException:
+            for entry in entries:
+                entry.close()
+            raise
+
+    def _launch(self, document: str, environment: dict[str, Any], attempt: Attempt, entries: list[Entry]) -> Launch:
+        def package(field: str, uri: str) -> Path:
+            try:
+                entry = self._downloads.package(uri, attempt)
+            except SetupFailed as error:
+                raise SetupFailed(f"{field} {uri}: {error}") from error
+            entries.append(entry)
+            return entry.path
+
+        directory = None
+        import_paths: list[str] = []
+        if uri := environment.get("working_dir"):
+            directory = str(package("working_dir", uri) / "unpacked")
+            import_paths.append(directory)
+        for uri in environment.get("py_modules", ()):
+            unpacked = package("py_modules", uri) / "unpacked"
+            import_paths += map(str, [unpacked, *unpacked.glob("*.data/p*lib")])
+        return Launch(
+            document,
+            runtime_env.expanded(environment.get("env_vars", {}), self._environ),
+            directory,
+            tuple(import_paths),
+        )

@@ -1,0 +1,96 @@
+"""Runtime environments on a small cluster: files and modules that are brought to the workers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal import exceptions
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    for name, text in {
+        "work/shipped_helper.py": "NAME = 'of the job'",
+        "work/data.txt": "data",
+        "work/left_out.bin": "x",
+        "other/shipped_helper.py": "NAME = 'of the task'",
+        "modules/shipped_package/__init__.py": "VALUE = 1",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    with zipfile.ZipFile(root / "shipped_wheel-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("shipped_wheel.py", "VALUE = 2")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(project: Path) -> Iterator[None]:
+    environment = {"working_dir": str(project / "work"), "excludes": ["*.bin"]}
+    with tempfile.TemporaryDirectory(prefix="envs-", dir="/tmp") as directory:
+        # What is kept for later sessions ends with it.
+        shoal.init("local", num_cpus=4, logging_level="ERROR", runtime_env=environment, _temp_dir=directory)
+        yield
+        shoal.shutdown()
+
+
+@shoal.remote
+def look() -> tuple[list[str], str]:
+    import shipped_helper
+
+    return sorted(os.listdir()), shipped_helper.NAME
+
+
+def test_the_working_directory_of_the_job() -> None:
+    assert shoal.get(look.remote()) == (["data.txt", "shipped_helper.py"], "of the job")
+    assert shoal.get_runtime_context().runtime_env.keys() == {"working_dir"}
+
+
+def test_a_task_with_its_own(project: Path) -> None:
+    own = look.options(runtime_env={"working_dir": str(project / "other")})
+    assert shoal.get(own.remote()) == (["shipped_helper.py"], "of the task")
+    assert shoal.get(look.remote())[1] == "of the job"
+
+
+def test_modules_of_an_actor(project: Path) -> None:
+    @shoal.remote
+    class Actor:
+        def values(self) -> Any:
+            import shipped_helper
+            import shipped_package
+            import shipped_wheel
+
+            return shipped_package.VALUE, shipped_wheel.VALUE, shipped_helper.NAME
+
+    modules = [str(project / "modules" / "shipped_package"), str(project / "shipped_wheel-1-py3-none-any.whl")]
+    actor = Actor.options(runtime_env={"py_modules": modules}).remote()
+    assert shoal.get(actor.values.remote()) == (1, 2, "of the job")
+
+
+def test_an_archive_from_elsewhere(project: Path) -> None:
+    with zipfile.ZipFile(project / "repository.zip", "w") as archive:
+        archive.writestr("repository-main/shipped_helper.py", "NAME = 'downloaded'")
+    own = look.options(runtime_env={"working_dir": f"file://{project}/repository.zip"})
+    assert shoal.get(own.remote()) == (["shipped_helper.py"], "downloaded")
+
+
+def test_what_cannot_be_had_says_so() -> None:
+    environment = {"working_dir": "https://127.0.0.1:9/x.zip"}
+    text = r"node [0-9a-f]{32}: working_dir https://127.0.0.1:9/x.zip: it cannot be downloaded"
+    with pytest.raises(exceptions.RuntimeEnvSetupError, match=text):
+        shoal.get(look.options(runtime_env=environment).remote())
+
+    @shoal.remote(runtime_env=environment)
+    class Actor:
+        def method(self) -> None: ...
+
+    with pytest.raises(exceptions.RuntimeEnvSetupError, match=text):
+        shoal.get(Actor.remote().method.remote())
