@@ -35,6 +35,8 @@ _PAUSES_S = (1.0, 5.0)
 _STOPS_S = (0.5, 3.0)
 #: Every kind of work has been done by then, so that what it needs once is there.
 _WARM_UP_S = 10.0
+#: Of a service's log, at most.
+_LOG_LINES = 40
 _NODE_ARGS = {"num_cpus": 2, "object_store_memory": 96 << 20}
 
 #: Strikes once, and says at what.
@@ -102,7 +104,10 @@ def cluster(seconds: float, seed: int) -> int:
         head = {daemon.service: daemon.pid for daemon in nodes.head_node.daemons}
         with measured({"driver": inside.pid, "driver outside": outside.pid, **head}):
             strike(faults, seconds, random.Random(seed))
-            return outcome([inside, outside])
+            status = outcome([inside, outside])
+            if status:
+                print_warnings(nodes.head_node)
+            return status
 
 
 def strike(faults: list[Fault], seconds: float, rng: random.Random) -> None:
@@ -188,6 +193,14 @@ class Nodes:
         time.sleep(duration := rng.uniform(*_STOPS_S))
         _send(raylet_of(node), signal.SIGCONT)
         return f"stopped the raylet of {node.node_id} for {duration:.1f} s"
+
+
+def print_warnings(node: Node) -> None:
+    """What its services have logged of more than the usual: a driver whose own node is lost only says that it is."""
+    for log in sorted(node.directory.glob("logs/*.log")):
+        lines = log.read_text(errors="replace").splitlines()
+        told = [line for line in lines if '"level": "info"' not in line]
+        print(f"--- {log.name}", *told[-_LOG_LINES:], sep="\n", flush=True)
 
 
 def raylet_of(node: Node) -> int:
