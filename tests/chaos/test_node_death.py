@@ -255,6 +255,38 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
         eventually(lambda: not spilled(), "those of the second owner are freed")
 
 
+def test_what_a_dead_node_has_spilled_goes_with_its_owner_on_another_one(cluster: ProcessCluster) -> None:
+    first, second = cluster.nodes[1:]
+
+    @shoal.remote(num_cpus=0, max_retries=0)
+    def make(number: int) -> Any:
+        return np.full(16 * MIB, number, np.uint8)
+
+    @shoal.remote(num_cpus=0)
+    class Owner:
+        def spill(self, node_id: str) -> int:
+            """There, and twice what the store holds."""
+            there = shoal.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+            self.refs = [make.options(scheduling_strategy=there).remote(number) for number in range(8)]
+            shoal.wait(self.refs, num_returns=len(self.refs), fetch_local=False)
+            return os.getpid()
+
+    def spilled() -> int:
+        return sum(len(files) for _, _, files in os.walk(cluster.directory / "blobs" / "spill"))
+
+    with cluster.connected():
+        here = shoal.util.scheduling_strategies.NodeAffinitySchedulingStrategy(first.node_id, soft=False)
+        owner = Owner.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        pid = shoal.get(owner.spill.remote(second.node_id), timeout=PATIENCE_S)
+        assert spilled()
+        second.kill()
+        dead = lambda: [node["NodeID"] for node in shoal.nodes() if not node["Alive"]]  # noqa: E731
+        eventually(lambda: dead() == [second.node_id], "the node is given up")
+        assert spilled(), "its owner lives"
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not spilled(), "nobody needs them")
+
+
 def test_a_scheduler_that_dies_leaves_the_other_one() -> None:
     with ProcessCluster(schedulers=2) as cluster:
         cluster.add_node(cpus=1)

@@ -148,7 +148,7 @@ class GcsApp:
         self._server = grpc_server.create_server(config.token)
         jobs = JobServicer(self._jobs, self._endings, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
-        nodes = NodeServicer(self._nodes, self._actors, self._cluster)
+        nodes = NodeServicer(self._nodes, self._endings, self._cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
         rpc.add_ActorServiceServicer_to_server(ActorServicer(self._actors), self._server)
         rpc.add_PlacementGroupServiceServicer_to_server(PlacementGroupServicer(self._groups), self._server)

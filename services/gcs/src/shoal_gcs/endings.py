@@ -27,6 +27,7 @@ from shoal_gcs.nodes.table import Node, NodeTable
 from shoal_gcs.objects.manager import ObjectManager
 from shoal_gcs.peers import Raylets, insist
 from shoal_gcs.store.rows import written
+from shoal_proto.v1 import gcs_pb2
 
 #: After a restart the raylets are told again of the jobs that ended at most this long ago, in seconds; longer than the
 #: clocks of two machines with a GCS are apart.
@@ -78,13 +79,22 @@ class Endings:
         was leaving on purpose."""
         living = [node.node_id for node in self._node_table.living()]
         saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason, drained=drained)
-        saves_of_objects, blob_keys = self._objects.node_died(node_id, living)
-        saves += saves_of_objects
-        if blob_keys:
-            self._background.spawn(self._blobs.delete_all(blob_keys))
+        saves += self._delete_blobs(*self._objects.node_died(node_id, living))
         for job in self._job_table.all():
             if not job.end_unix_ms and job.node_id == node_id:
                 saves += self._end_job(job.job_id)
+        return saves
+
+    async def worker_died(self, report: gcs_pb2.ReportWorkerDeathRequest) -> None:
+        """Raises: Unavailable."""
+        await self._actors.worker_died(report)
+        living = {node.node_id for node in self._node_table.living()}
+        await written(self._delete_blobs(*self._objects.owner_died(report.worker_id, living)))
+
+    def _delete_blobs(self, saves: list[asyncio.Future[None]], keys: list[str]) -> list[asyncio.Future[None]]:
+        """``saves``: the writes after which nobody looks for these any more."""
+        if keys:
+            self._background.spawn(self._blobs.delete_all(keys))
         return saves
 
     def node_returned(self, died_unix_ms: int) -> None:

@@ -50,6 +50,17 @@ def test_what_is_in_blobs_of_a_dead_node_and_whose_owner_was_there_is_needed_by_
     assert table.ownerless(A) == [b"x"], "the owner of the other one lives on elsewhere"
 
 
+def test_of_an_owner_that_dies_alone_what_dead_nodes_have_spilled_is_free() -> None:
+    table = LocationTable()
+    for row, name, node_id in (("b", b"x", A), ("elsewhere", b"y", B), ("others", b"z", A)):
+        table.add(blob(row, name, node_id=node_id))
+    for batch in table._blobs.values():
+        for object_id in batch.objects.keys() - {b"z"}:
+            batch.objects[object_id] = replace(batch.objects[object_id], owner_id=b"owner")
+    assert table.owned_by(b"owner", {B}) == [b"x"], "a node that lives frees what it has itself"
+    assert table.owned_by(b"owner", {A, B}) == []
+
+
 def test_a_report_that_comes_twice_counts_once() -> None:
     table = LocationTable()
     table.add(blob("b", b"x"))

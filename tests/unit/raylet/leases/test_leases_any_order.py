@@ -51,7 +51,7 @@ class Leases(RuleBasedStateMachine):
         new_lease_id = lambda: b"lease%d" % next(leases)  # noqa: E731
         self.leases = WorkerLeases(NODE, {}, self.ledger, self.pool, 30.0, new_lease_id)
         self.actors = ActorPlacement(self.ledger, self.pool)
-        self.bundles = BundleReservations(self.ledger)
+        self.reservations = BundleReservations(self.ledger)
         self.now = 0.0
         #: Connected drivers; what workers own is the workers' own.
         self.drivers = set(DRIVERS)
@@ -188,17 +188,17 @@ class Leases(RuleBasedStateMachine):
 
     @rule(group_id=st.sampled_from(GROUPS), number=st.integers(1, 2), need=st.sampled_from(NEEDS[:3]))
     def prepare(self, group_id: bytes, number: int, need: dict[str, float]) -> None:
-        self.bundles.prepare(group_id, b"%d" % number, {0: ResourceSet.of(need)}, self.now)
+        self.reservations.prepare(group_id, b"%d" % number, {0: ResourceSet.of(need)}, self.now)
         self.schedule()
 
     @rule(group_id=st.sampled_from(GROUPS), number=st.integers(1, 2))
     def commit(self, group_id: bytes, number: int) -> None:
-        self.bundles.commit(group_id, b"%d" % number)
+        self.reservations.commit(group_id, b"%d" % number)
         self.schedule()
 
     @rule(group_id=st.sampled_from(GROUPS), number=st.integers(1, 2))
     def give_bundles_back(self, group_id: bytes, number: int) -> None:
-        self.bundles.give_back(group_id, b"%d" % number)
+        self.reservations.give_back(group_id, b"%d" % number)
         self.schedule()
 
     # -- time and others ----------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Leases(RuleBasedStateMachine):
 
     @invariant()
     def they_are_sound(self) -> None:
-        for each in (self.ledger, self.pool, self.leases, self.actors, self.bundles):
+        for each in (self.ledger, self.pool, self.leases, self.actors, self.reservations):
             each.validate()
 
     @invariant()
@@ -258,7 +258,7 @@ class Leases(RuleBasedStateMachine):
         for actor_id in ACTORS:
             self.stop_actor(actor_id)
         for group_id in GROUPS:
-            self.bundles.give_back(group_id, b"")
+            self.reservations.give_back(group_id, b"")
         while used := [i for i, worker in enumerate(self.pool.workers.values()) if worker.job_id]:
             self.process_of_a_worker_ends(used[0])
         self.time_passes(31.0)
@@ -271,7 +271,7 @@ class Leases(RuleBasedStateMachine):
     # -- how ----------------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
-        self.bundles.tick(self.now)
+        self.reservations.tick(self.now)
         self.execute(self.leases.tick(self.now))
         for_actors, wanted_by_actors = self.actors.dispatch(self.now)
         for_leases, wanted_by_leases = self.leases.dispatch(self.now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from shoal_common.errors import DeadlineExceeded, InvalidRequest, NotFound
 from shoal_common.ids import job_of
@@ -127,8 +127,17 @@ class ObjectManager:
     def node_died(self, node_id: bytes, living: Iterable[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
         """The writes that follow from it, and the keys of the blobs that nobody needs any more."""
         gone = self._table.node_died(node_id, living, asyncio.get_running_loop().time())
-        freed = self._table.free(self._table.ownerless(node_id))
-        saves = self._delete_rows(gone + freed.batches) + self._write_rows(freed.shrunk)
+        saves, blob_keys = self._free_spilled(self._table.ownerless(node_id))
+        return self._delete_rows(gone) + saves, blob_keys
+
+    def owner_died(self, owner_id: bytes, living: Container[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
+        """A process alone, whose node lives: raylets free what it owned, but not what dead nodes had spilled of it.
+        ``living``: the nodes that are not dead. Returns as ``node_died``."""
+        return self._free_spilled(self._table.owned_by(owner_id, living))
+
+    def _free_spilled(self, object_ids: list[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
+        freed = self._table.free(object_ids)
+        saves = self._delete_rows(freed.batches) + self._write_rows(freed.shrunk)
         return saves, [batch.blob_key for batch in freed.batches if batch.blob_key]
 
     def _delete_rows(self, batches: list[Batch]) -> list[asyncio.Future[None]]:

@@ -12,7 +12,7 @@ Pure: takes the time (monotonic seconds), keeps no clock.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 #: A node that has not reported its copies by then has none, in seconds. Mostly all report at once; but one that has
@@ -141,6 +141,16 @@ class LocationTable:
             if batch.node_id == node_id
             for object_id, location in batch.objects.items()
             if location.owned_there
+        ]
+
+    def owned_by(self, owner_id: bytes, living: Container[bytes]) -> list[bytes]:
+        """Objects of this owner in blobs of nodes that are not ``living``, which free nothing any more."""
+        return [
+            object_id
+            for batch in self._blobs.values()
+            if batch.node_id not in living
+            for object_id, location in batch.objects.items()
+            if location.owner_id == owner_id
         ]
 
     def reported(self, node_id: bytes, home: bytes) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc.aio
 
-from shoal_gcs.actors.manager import ActorManager
+from shoal_gcs.endings import Endings
 from shoal_gcs.nodes.manager import NodeManager
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
@@ -15,9 +15,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class NodeServicer(rpc.NodeServiceServicer):
-    def __init__(self, nodes: NodeManager, actors: ActorManager, cluster: pb.GetClusterResponse) -> None:
+    def __init__(self, nodes: NodeManager, endings: Endings, cluster: pb.GetClusterResponse) -> None:
         self._nodes = nodes
-        self._actors = actors
+        self._endings = endings
         self._cluster = cluster
 
     async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
@@ -43,5 +43,5 @@ class NodeServicer(rpc.NodeServiceServicer):
     async def ReportWorkerDeath(
         self, request: pb.ReportWorkerDeathRequest, context: Context
     ) -> pb.ReportWorkerDeathResponse:
-        await self._actors.worker_died(request)
+        await self._endings.worker_died(request)
         return pb.ReportWorkerDeathResponse()
