@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.durable_actors import ACTOR, CALLERS, Caller, InstanceRunner, Register
 
 from shoal import exceptions
 from shoal._core.checkpoints import Version
@@ -23,12 +24,8 @@ from shoal._executor.checkpoint_store import StoreFailure
 from shoal._values.serialization import loads
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import TaskPush, TaskReply
-from shoal._wire.value_kinds import INLINE
 from shoal_common.channel.frames import CreateActor, WorkerAddress
 from shoal_common.kinds import BlobErrorKind
-
-ACTOR = b"a" * 16
-CALLERS = [bytes([number]) * 16 for number in range(1, 5)]
 
 
 class MemoryStore:
@@ -83,28 +80,6 @@ class MemoryLog(CallLog):
         return
 
 
-class Register:
-    """The actor."""
-
-    def __init__(self) -> None:
-        self.done: list[Any] = []
-
-    def do(self, what: Any) -> int:
-        self.done.append(what)
-        return len(self.done)
-
-
-class InstanceRunner:
-    """Runs calls without a worker around."""
-
-    def __init__(self, instance: Register) -> None:
-        self._instance = instance
-
-    def run(self, caller: bytes, push: TaskPush) -> TaskReply:
-        answer = self._instance.do((caller[0], push.sequence))
-        return TaskReply(push.task_id, 1, INLINE, str(answer).encode())
-
-
 class Process:
     """One incarnation."""
 
@@ -140,33 +115,6 @@ class Process:
         """No checkpoint is being stored."""
         with self.keeper._storing:
             pass
-
-
-class Caller:
-    def __init__(self, worker_id: bytes) -> None:
-        self.worker_id = worker_id
-        self.made = 0
-        #: Unanswered, in order.
-        self.open: dict[bytes, TaskPush] = {}
-        self.answers: dict[int, bytes] = {}
-
-    def call(self) -> TaskPush:
-        self.made += 1
-        task_id = self.worker_id + self.made.to_bytes(4, "big")
-        push = self.open[task_id] = TaskPush(task_id, b"", "do", b"", sequence=self.made)
-        return push
-
-    @property
-    def answered(self) -> int:
-        return next(iter(self.open.values())).sequence - 1 if self.open else self.made
-
-    def on_reply(self, reply: TaskReply) -> None:
-        push = self.open.pop(reply.task_id, None)
-        if push is not None:
-            self.answers[push.sequence] = reply.payload
-        else:
-            sequence = int.from_bytes(reply.task_id[-4:], "big")
-            assert self.answers[sequence] == reply.payload, "a second answer is the first one"
 
 
 class KeeperMachine(RuleBasedStateMachine):
@@ -426,3 +374,47 @@ def test_state_is_plain_data() -> None:
 
     saved = decode_saved(worked(4).blobs[Versions(worked(4))[-1]])
     assert loads(saved.state) == {"done": [(1, 1), (1, 2), (1, 3), (1, 4)]}
+
+
+class Moody(Register):
+    broken = False
+
+    def __shoal_checkpoint__(self) -> Any:
+        if Moody.broken:
+            raise ValueError("not now")
+        return list(self.done)
+
+    def __shoal_restore__(self, state: Any) -> None:
+        self.done = state
+
+
+@pytest.fixture
+def moody(monkeypatch: pytest.MonkeyPatch) -> type[Moody]:
+    monkeypatch.setattr(f"{__name__}.Register", Moody)
+    monkeypatch.setattr(Moody, "broken", False)
+    return Moody
+
+
+def test_hook_that_raises_at_a_checkpoint_costs_the_checkpoint_only(
+    moody: type[Moody], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    process = Process(store, 1, every=1)
+    moody.broken = True
+    for sequence in range(1, 4):
+        process.run(CALLERS[0], pushed(sequence))
+        assert len(process.flush()) == 1, "the call is answered"
+        process.keeper.after(0.0, lambda: None)
+        process.settle()
+    process.keeper.checkpoint()
+    process.keeper.after(0.0, lambda: None)
+    assert caplog.text.count("was not stored, the actor goes on without: not now") == 1
+    assert len(Versions(store)) == 1, "the one from before the calls"
+    moody.broken = False
+    assert len(Process(store, 2, every=1).instance.done) == 3, "the log has what no checkpoint has"
+
+
+def test_hook_that_raises_at_the_first_checkpoint_is_the_error_of_the_constructor(moody: type[Moody]) -> None:
+    moody.broken = True
+    with pytest.raises(ValueError, match="not now"):
+        Process(MemoryStore(), 1, every=1)
