@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos soak fuzz lint type proto proto-check docs docs-check check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos soak fuzz lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ docs: $(STAMP) ## write the pages that come out of the code
 docs-check: $(STAMP) ## fail when those pages are not what the code says
 	$(BIN)/python docs/generate.py --check
 
+# Without the note of its makers that there will be another MkDocs.
+site: $(STAMP) ## build the documentation as a site in .cache/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: $(STAMP) ## compare Shoal with Ray, multiprocessing and the machine's limits
 	$(BIN)/python benchmarks/compare.py; compared=$$?; $(BIN)/python benchmarks/sweep.py; swept=$$?; \
 	  $(BIN)/python benchmarks/scaling.py && exit $$((compared + swept))
@@ -92,7 +96,7 @@ demo-compose: $(STAMP) ## run the AutoML service on the deployment that `make up
 certs: ## make a trial authority and certificates for compose.tls.yaml in docker/certs
 	docker/make-certs
 
-check: lint type proto-check docs-check ## what CI checks besides the tests
+check: lint type proto-check docs-check site ## what CI checks besides the tests
 
 ci: check test ## all that CI checks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -29,6 +30,25 @@ def test_links_lead_somewhere(page: str) -> None:
         there = path.parent / name if name else path
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
+
+
+def test_every_page_has_its_place_in_the_site() -> None:
+    placed = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
+    assert sorted(pages.symmetric_difference(placed)) == [], "nav of mkdocs.yml"
+
+
+REFERENCE = [page for page in PAGES if page.startswith("docs/reference/")]
+
+
+@pytest.mark.parametrize("page", REFERENCE)
+def test_the_reference_names_what_there_is(page: str) -> None:
+    for name in re.findall(r"^::: (\S+)$", (ROOT / page).read_text(), re.MULTILINE):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, member = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), member), name
 
 
 def test_messages_that_operators_look_up_are_what_the_code_says() -> None:

@@ -1,5 +1,6 @@
 """Shoal runs Python functions and classes on many machines, with Ray's public API: ``import shoal as ray``.
 
+```python
 import shoal
 
 @shoal.remote
@@ -8,6 +9,7 @@ def square(x):
 
 shoal.init()
 print(shoal.get([square.remote(i) for i in range(4)]))
+```
 """
 
 from __future__ import annotations
