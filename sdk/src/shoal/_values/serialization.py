@@ -24,6 +24,7 @@ from shoal._core.object_ref import EarlierSessionError, ObjectRef
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._values import local_modules as _local_modules
 from shoal._values import ref_pickling as _ref_pickling
+from shoal._values.arrow import reduce_slice
 from shoal._values.long_bytes import address_of, make_bytes
 from shoal._values.ref_pickling import collected
 from shoal._wire.value_kinds import BYTES, INLINE, PACKED
@@ -72,6 +73,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         custom = _custom.get(kind)
         if custom is not None:
             return custom(obj)
+        if kind.__module__ == "pyarrow.lib" and (reduced := reduce_slice(obj)) is not None:
+            return reduced
         return super().reducer_override(obj)
 
 

@@ -187,6 +187,35 @@ def test_arrow_is_read_in_place() -> None:
     assert start <= address < start + len(packed)
 
 
+def test_an_arrow_slice_takes_no_more_room_than_what_it_shows() -> None:
+    pa = pytest.importorskip("pyarrow")
+    numbers = range(100_000)
+    table = pa.table(
+        {
+            "number": pa.array(numbers),
+            "missing": pa.array([None if n % 3 else n for n in numbers]),
+            "text": pa.array([f"text {n}" for n in numbers]),
+            "list": pa.array([[n, n] for n in numbers]),
+            "struct": pa.array([{"a": n, "b": str(n)} for n in numbers]),
+            "dictionary": pa.array([f"text {n % 10}" for n in numbers]).dictionary_encode(),
+        }
+    )
+    part = table.slice(12_345, 10)
+    for value in (part, part.to_batches()[0], part.column("text"), part.column("text").chunk(0)):
+        serialized = serialize(value)
+        assert serialized.packed_size < 16_000
+        assert loads_packed(serialized.packed()).equals(value)
+    # Next to nothing of this one is missing: it is not copied for that.
+    most = table.column("number").chunk(0).slice(10)
+    assert most.buffers()[1].size <= serialize(most).packed_size < most.buffers()[1].size + 4_000
+
+
+def test_an_arrow_slice_whose_buffers_cannot_be_cut_is_stored_with_them() -> None:
+    pa = pytest.importorskip("pyarrow")
+    views = pa.array([f"a text that is too long for the view {n}" for n in range(10_000)], pa.string_view()).slice(5, 3)
+    assert loads_packed(serialize(views).packed()).equals(views)
+
+
 # -- serializers of the user -----------------------------------------------------------------------------------------
 
 
