@@ -155,7 +155,12 @@ row(
     f"{EXIT}::test_running_calls_of_a_threaded_actor_finish_and_waiting_ones_do_not",
 )
 row("`__ray_terminate__`", "ends it after the calls before", f"{ACTORS_FILE}::test_terminate_after_pending_calls")
-row("`__ray_shutdown__`", "runs at an end in order", f"{ACTORS_FILE}::test_shutdown_hook_runs_on_graceful_end")
+row(
+    "`__ray_shutdown__`",
+    "runs at an end in order",
+    f"{ACTORS_FILE}::test_shutdown_hook_runs_on_graceful_end",
+    f"{ACTORS_FILE}::test_shutdown_hook_may_be_a_coroutine_and_runs_on_the_actors_event_loop",
+)
 row(
     "`__ray_call__`, `__ray_ready__`",
     "a function on the instance; readiness",
@@ -189,5 +194,14 @@ row(
     "inheritance",
     "from plain classes; a subclass of an actor class is `ActorClassInheritanceException`",
     f"{ACTORS_FILE}::test_inheritance_from_plain_classes",
+    "e2e/compat/test_class_attributes.py::test_methods_of_the_whole_mro",
     f"{CHECKS}::test_subclass_of_an_actor_class",
+)
+row(
+    "signatures, `dir()`, class attributes",
+    "of actor classes, handles and methods, for prompts and libraries",
+    "e2e/compat/test_class_attributes.py::test_names",
+    "e2e/compat/test_class_attributes.py::test_signatures",
+    "e2e/compat/test_class_attributes.py::test_attributes_of_the_class",
+    "e2e/compat/test_class_attributes.py::test_methods_that_python_has_names_for",
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 
 import numpy as np
 import pytest
-from e2e.compat.target import alive, eventually, exceptions, new_signal, ray, submodule
+from e2e.compat.target import alive, better_than_ray, eventually, exceptions, new_signal, ray, submodule
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -679,6 +680,26 @@ def test_shutdown_hook_runs_on_graceful_end(tmp_path):
     assert ray.get(a.m.remote()) == 1
     del a
     eventually(lambda: os.path.exists(path), "__ray_shutdown__ ran")
+
+
+@better_than_ray  # which makes the coroutine, and forgets it
+def test_shutdown_hook_may_be_a_coroutine_and_runs_on_the_actors_event_loop(tmp_path):
+    path = tmp_path / "closed"
+
+    @ray.remote
+    class A:
+        async def open(self):
+            self.loop = asyncio.get_running_loop()
+
+        async def __ray_shutdown__(self):
+            await asyncio.sleep(0)
+            path.write_text(str(asyncio.get_running_loop() is self.loop))
+
+    a = A.remote()
+    ray.get(a.open.remote())
+    with pytest.raises(exceptions.ActorDiedError):
+        ray.get(a.__ray_terminate__.remote())
+    assert path.read_text() == "True"
 
 
 def test_handles_pickle_with_the_cloudpickle_of_the_api(counters):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from e2e.compat.target import IS_RAY, MODULE, better_than_ray, ray
 
@@ -91,6 +93,122 @@ def test_remote_with_arguments_and_options_in_one_call():
     actor = Child._remote(num_cpus=0, name="one-call")
     assert ray.get(ray.get_actor("one-call").add._remote((1,), {"y": 2}, num_returns=1)) == 3
     ray.kill(actor)
+
+
+@better_than_ray  # which shows *args, **kwargs
+def test_signatures():
+    @ray.remote
+    class Made:
+        def __init__(self, x, *, y=1):
+            pass
+
+        def method(self, a, b=2, *c, d=3, **e):
+            pass
+
+    @ray.remote
+    def find_out(handed_on):
+        return str(inspect.signature(handed_on))
+
+    assert str(inspect.signature(Made)) == str(inspect.signature(Made.options(num_cpus=0).remote)) == "(x, *, y=1)"
+    method = Made.remote(1).method
+    assert method.__name__ == "method"
+    assert str(inspect.signature(method)) == "(a, b=..., *__args, d=..., **__kwargs)"
+    # A class that comes from elsewhere is not loaded for that.
+    assert ray.get(find_out.remote(Made)) == "(x, *, y=...)"
+
+
+def test_methods_that_python_has_names_for():
+    @ray.remote
+    class Doubles:
+        def __call__(self, x):
+            return 2 * x
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return i
+
+    doubles = Doubles.remote()
+    calls = [doubles.__call__.remote(4), doubles.__len__.remote(), doubles.__getitem__.remote(5)]
+    assert ray.get(calls) == [8, 3, 5]
+    assert not callable(doubles)
+    with pytest.raises(TypeError, match="not callable"):
+        doubles(4)
+
+
+@better_than_ray  # whose actors of such classes cannot be made
+def test_constructors_that_are_not_written_as_init():
+    class New:
+        def __new__(cls, x):
+            made = super().__new__(cls)
+            made.x = x
+            return made
+
+        def get(self):
+            return self.x
+
+    @ray.remote
+    class Map(dict):
+        def keys_of(self):
+            return sorted(self)
+
+    assert ray.get(ray.remote(New).remote(4).get.remote()) == 4
+    with pytest.raises(TypeError, match="too many positional"):
+        ray.remote(New).remote(4, 5)
+    m = Map.remote({"a": 1}, b=2)
+    assert ray.get([m.keys_of.remote(), m.get.remote("a"), m.__len__.remote()]) == [["a", "b"], 1, 2]
+
+
+def test_methods_of_the_whole_mro():
+    class Root:
+        def who(self):
+            return ["Root"]
+
+        @ray.method(num_returns=2)
+        def two(self):
+            return 1, 2
+
+    class Left(Root):
+        def who(self):
+            return ["Left", *super().who()]
+
+    class Right(Root):
+        def who(self):
+            return ["Right", *super().who()]
+
+    @ray.remote
+    class Both(Left, Right):
+        def who(self):
+            return ["Both", *super().who()]
+
+    both = Both.remote()
+    assert ray.get(both.who.remote()) == ["Both", "Left", "Right", "Root"]
+    assert ray.get(both.two.remote()) == [1, 2]
+
+
+@better_than_ray  # which forgets those that stand outside of @classmethod and @staticmethod
+def test_options_of_class_and_static_methods():
+    @ray.remote
+    class Actor:
+        @ray.method(num_returns=2)
+        @classmethod
+        def of_class(cls):
+            return cls.__name__, 2
+
+        @ray.method(num_returns=2)
+        @staticmethod
+        def static():
+            return 1, 2
+
+        @staticmethod
+        @ray.method(num_returns=2)
+        def inner():
+            return 1, 2
+
+    actor = Actor.remote()
+    for refs in (actor.of_class.remote(), actor.static.remote(), actor.inner.remote()):
+        assert ray.get(refs)[1] == 2
 
 
 def test_name_that_is_none():

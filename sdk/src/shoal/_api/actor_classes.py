@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -94,6 +96,19 @@ class ActorClass(Generic[C]):
         self.__doc__ = definition.doc
         self.__name__ = self.__qualname__ = definition.name
         self.__module__ = definition.module
+        if definition.target is not None:
+            # ``help(A.remote)`` shows the constructor's own signature and the class's docstring.
+            self.remote = functools.wraps(definition.target, updated=())(  # type: ignore[method-assign]
+                lambda *args, **kwargs: _create(definition, options, args, kwargs)
+            )
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        definition = self._definition
+        if definition.target is not None:
+            with contextlib.suppress(ValueError):  # written in C
+                return inspect.signature(definition.target)
+        return definition.constructor.inspected()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_definition":  # asked of whatever is pickled, copied or inspected
@@ -205,10 +220,18 @@ def actor_class_of(cls: type[C], options: ActorOptions) -> ActorClass[C]:
         if name.startswith("__") and name.endswith("__") and name not in ("__call__", "__len__"):
             if name in vars(object) or name in ("__init_subclass__", "__subclasshook__", "__class_getitem__"):
                 continue
-        bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
-        methods[name] = _method_info(member, skip_first=not bound)
+        as_written = inspect.getattr_static(cls, name)
+        # Options stand on what @method decorated, which is not what is bound when a @staticmethod is inside of it.
+        as_method = getattr(member, "__shoal_method__", None) or getattr(as_written, "__shoal_method__", None)
+        bound = isinstance(as_written, (staticmethod, classmethod))
+        methods[name] = _method_info(member, as_method, skip_first=not bound)
         is_async = is_async or inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
-    constructor = signature_of(cls.__init__, skip_first=True) if cls.__init__ is not object.__init__ else _NO_ARGUMENTS
+    if cls.__init__ is not object.__init__:
+        constructor = signature_of(cls.__init__, skip_first=True)
+    elif cls.__new__ is not object.__new__:
+        constructor = signature_of(cls.__new__, skip_first=True)
+    else:
+        constructor = _NO_ARGUMENTS
     definition = _ClassDefinition(cls, cls.__name__, cls.__module__, constructor, methods, is_async)
     return ActorClass(definition, options)
 
@@ -220,8 +243,7 @@ def _is_generator(function: Any) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-def _method_info(member: Any, *, skip_first: bool) -> MethodInfo:
-    options: MethodOptions | None = getattr(member, "__shoal_method__", None)
+def _method_info(member: Any, options: MethodOptions | None, *, skip_first: bool) -> MethodInfo:
     signature = signature_of(member, skip_first=skip_first)
     is_generator = _is_generator(member)
     if options is None:

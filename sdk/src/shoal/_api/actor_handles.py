@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Union, overload
 
@@ -80,6 +81,14 @@ class ActorMethod(RemoteCall[P, R]):
     """One method of one actor: ``.remote(...)`` calls it; ``.options(...)`` changes options for one call."""
 
     __slots__ = ("_handle", "_info", "_name", "_options")
+
+    @property
+    def __name__(self) -> str:
+        return self._name
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return self._info.signature.inspected()
 
     def __init__(self, handle: ActorHandle, name: str, info: MethodInfo, options: MethodOptions | None = None) -> None:
         self._handle = handle
@@ -244,9 +253,6 @@ class ActorHandle(Generic[C]):
             else:
                 raise AttributeError(f"'{self._shoal_state.class_name}' object has no attribute '{name}'")
         return ActorMethod(self, name, info)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"An actor handle cannot be called: call a method of {self._shoal_state.class_name} instead.")
 
     def __dir__(self) -> list[str]:
         return [*self._shoal_state.methods, *_BUILT_IN]

@@ -8,6 +8,16 @@ from typing import Any
 import msgspec
 
 
+class _Default:
+    """Of a parameter that has one, when it is not known which."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+_DEFAULT = _Default()
+
+
 class Signature(msgspec.Struct, array_like=True, frozen=True):
     """Parameters without their defaults' values and annotations, so that handles carry it cheaply."""
 
@@ -27,7 +37,7 @@ class Signature(msgspec.Struct, array_like=True, frozen=True):
             if self.required <= count and (self.var_positional or count <= len(self.positional)):
                 return
         if not self._fits(args, kwargs):
-            self._inspected().bind(*args, **kwargs)  # raises: the text is that of the running Python
+            self.inspected().bind(*args, **kwargs)  # raises: the text is that of the running Python
 
     def _fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if len(args) > len(self.positional) and not self.var_positional:
@@ -47,20 +57,21 @@ class Signature(msgspec.Struct, array_like=True, frozen=True):
             matched += name in kwargs
         return self.var_keyword or matched == len(kwargs)
 
-    def _inspected(self) -> inspect.Signature:
+    def inspected(self) -> inspect.Signature:
+        """For humans and their tools; ``...`` stands for each default."""
         kinds = inspect.Parameter
         parameters = [
             kinds(
                 name,
                 kinds.POSITIONAL_OR_KEYWORD if by_keyword else kinds.POSITIONAL_ONLY,
-                default=None if has_default else kinds.empty,
+                default=_DEFAULT if has_default else kinds.empty,
             )
             for name, has_default, by_keyword in self.positional
         ]
         if self.var_positional:
             parameters.append(kinds("__args", kinds.VAR_POSITIONAL))
         parameters += [
-            kinds(name, kinds.KEYWORD_ONLY, default=None if has_default else kinds.empty)
+            kinds(name, kinds.KEYWORD_ONLY, default=_DEFAULT if has_default else kinds.empty)
             for name, has_default in self.keyword_only
         ]
         if self.var_keyword:

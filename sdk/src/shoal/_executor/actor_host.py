@@ -207,7 +207,8 @@ class ActorHost:
         self._all_answered.wait(SHUTDOWN_S)
 
     def shut_down(self) -> None:
-        """Graceful end: calls finish, then the user's ``__ray_shutdown__`` runs, if any, each with a time limit."""
+        """Graceful end: calls finish, then the user's ``__ray_shutdown__`` runs, if any, each with a time limit. As a
+        coroutine it runs on the actor's event loop, which what it closes may belong to."""
         self.wait_until_answered()
         hook = getattr(self.instance, "__ray_shutdown__", None)
         if hook is None:
@@ -216,9 +217,12 @@ class ActorHost:
         finished.start()
         finished.join(SHUTDOWN_S)
 
-    @staticmethod
-    def _run_hook(hook: Callable[[], Any]) -> None:
+    def _run_hook(self, hook: Callable[[], Any]) -> None:
         try:
-            hook()
+            awaitable = hook()
+            if inspect.isawaitable(awaitable):
+                default = self._groups[""]
+                assert isinstance(default, LoopGroup)  # as one coroutine function makes an actor async
+                default.complete(awaitable)
         except Exception:
             logger.exception("__ray_shutdown__ raised; the actor ends all the same")

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from shoal._executor.leaving import Leaving
@@ -139,6 +139,14 @@ class LoopGroup(Group):
         if error is not None:
             raise error
         return result
+
+    def complete(self, awaitable: Awaitable[Any]) -> None:
+        """On this group's event loop, beside its calls. Raises what it raises."""
+
+        async def run() -> None:
+            await awaitable
+
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         self._loop.call_soon_threadsafe(self._start_tasks, caller, pushes)
