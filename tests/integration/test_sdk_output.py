@@ -53,6 +53,54 @@ def test_a_session_says_once_where_its_cluster_is():
     ]
 
 
+def test_all_processes_of_a_job_log_as_it_says():
+    program = """
+        import logging
+        import shoal as ray
+        from shoal import LoggingConfig
+
+        config = LoggingConfig(encoding="JSON", log_level="WARNING", additional_log_standard_attrs=["name"])
+        ray.init(num_cpus=1, logging_config=config)
+
+        @ray.remote
+        def task():
+            logging.getLogger("mine").info("not shown")
+            logging.getLogger("mine").warning("by %s", "task", extra={"step": 3})
+            return ray.get_runtime_context().get_task_id()
+
+        @ray.remote(name="a")
+        class Actor:
+            def call(self):
+                logging.getLogger("mine").warning("by actor")
+                return ray.get_runtime_context().get_actor_id()
+
+        logging.getLogger("mine").warning("by driver")
+        print(ray.get(task.remote()), ray.get(Actor.remote().call.remote()), ray.get_runtime_context().get_job_id())
+        ray.shutdown()
+        print(logging.getLogger().handlers)
+    """
+    arguments = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    ids, handlers = done.stdout.splitlines()
+    task_id, actor_id, job_id = ids.split()
+    found = {}
+    for line in done.stderr.splitlines():
+        if '"by ' in line:  # of workers with the prefix
+            fields = json.loads(line[line.index("{") :])
+            found[fields["message"]] = fields
+    assert found.keys() == {"by task", "by actor", "by driver"}
+    assert {(fields["job_id"], fields["levelname"], fields["name"]) for fields in found.values()} == {
+        (job_id, "WARNING", "mine")
+    }
+    task = found["by task"]
+    assert (task["task_id"], task["task_name"], task["step"]) == (task_id, "task", 3)
+    assert (found["by actor"]["actor_id"], found["by actor"]["actor_name"]) == (actor_id, "a")
+    assert "task_id" not in found["by driver"]
+    assert handlers == "[]"
+    assert "not shown" not in done.stderr
+
+
 def test_prefix_names_the_function_and_its_process():
     done = run("""
         @ray.remote

@@ -112,12 +112,12 @@ differs(
     f"{EVERY_OPTION}::test_init_refuses_what_is_not_implemented",
     how="only the fields under [Runtime environments](#runtime-environments)",
 )
-differs(
+row(
     "`log_to_driver=`, `logging_level=`, `logging_config=`",
-    "whether workers' output is shown, and how the driver logs",
+    "whether workers' output is shown, and how the processes of the job log",
     f"{INIT}::test_logging",
     "integration/test_sdk_output.py::test_output_is_not_shown_when_not_wanted",
-    how="`logging_config` is refused",
+    "integration/test_sdk_output.py::test_all_processes_of_a_job_log_as_it_says",
 )
 row(
     "`labels=`",

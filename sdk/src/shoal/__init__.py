@@ -53,6 +53,7 @@ from shoal._session.session import init, is_initialized, shutdown
 from shoal._values.numbers import plain
 from shoal._version import __version__ as __version__
 from shoal.client_builder import ClientBuilder, client
+from shoal.job_config import LoggingConfig
 from shoal.runtime_context import get_runtime_context
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     # start and end
     "ClientBuilder",
+    "LoggingConfig",
     "client",
     "init",
     "is_initialized",
@@ -121,7 +123,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _NOT_THERE = {
-    "LoggingConfig": "init(logging_level=..., logging_format=...)",
     "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
     "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
 }

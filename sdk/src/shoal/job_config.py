@@ -1,8 +1,10 @@
-"""``JobConfig``: what ``shoal.init(job_config=...)`` says of the whole job."""
+"""``JobConfig``: what ``shoal.init(job_config=...)`` says of the whole job. ``LoggingConfig``: how it logs."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -11,13 +13,46 @@ from shoal.runtime_env import RuntimeEnv
 
 MAX_WEIGHT = 1_000
 
+_ENCODINGS = ("TEXT", "JSON")
+#: Attributes of a log record that are not among those that are always there.
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message"}
+
+
+@dataclasses.dataclass
+class LoggingConfig:
+    """How the driver and all tasks and actors of a job log, by the root logger and on standard error.
+
+    ``encoding``: "TEXT" or "JSON", a line each, with the ids of job, node, worker, task and actor. ``log_level``: name
+    of the least one that is shown. ``additional_log_standard_attrs``: further attributes of Python's log records.
+
+    Raises: ValueError for an encoding, a level or an attribute that there is not.
+    """
+
+    encoding: str = "TEXT"
+    log_level: str = "INFO"
+    additional_log_standard_attrs: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.encoding not in _ENCODINGS:
+            raise ValueError(f"Invalid encoding type: {self.encoding}. Valid encoding types are: {list(_ENCODINGS)}")
+        if self.log_level not in logging.getLevelNamesMapping():
+            raise ValueError(
+                f"Invalid log level: {self.log_level}. Valid levels are: {list(logging.getLevelNamesMapping())}"
+            )
+        for attribute in self.additional_log_standard_attrs:
+            if attribute not in _STANDARD_ATTRIBUTES:
+                raise ValueError(
+                    f"Unknown python logging standard attribute: {attribute}. The valid attributes are: "
+                    f"{sorted(_STANDARD_ATTRIBUTES)}"
+                )
+
 
 class JobConfig:
     """``ray_namespace``: of its named actors (None = one of its own). ``default_actor_lifetime``: "non_detached" or
     "detached". ``metadata``: free text by key, kept with the job. ``code_search_path``: directories that workers
     add to ``sys.path``. ``runtime_env``: of all its tasks and actors, not of the driver. ``weight``: of two jobs that
     keep the same nodes busy, one of weight 2 gets twice as much of them as one of weight 1 (more than 0, at most 1,000;
-    default 1).
+    default 1). ``py_logging_config``: how its tasks, its actors and the driver log.
 
     Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime, a weight out of range;
     ``max_resources`` and ``jvm_options``, which are not implemented), and as ``RuntimeEnv``.
@@ -33,6 +68,7 @@ class JobConfig:
         default_actor_lifetime: str = "non_detached",
         weight: float = 1.0,
         max_resources: Mapping[str, float] | None = None,
+        py_logging_config: LoggingConfig | None = None,
     ) -> None:
         if not isinstance(code_search_path or [], (list, tuple)):
             raise TypeError(f"The type of code search path is incorrect: {type(code_search_path)}")
@@ -48,6 +84,13 @@ class JobConfig:
         self.weight = float(weight)
         instead = "give the job a weight, which bounds it while others wait, or a placement group to run in"
         refuse("max_resources", max_resources, (None, {}), instead)
+        self.set_py_logging_config(py_logging_config)
+
+    def set_py_logging_config(self, logging_config: LoggingConfig | None) -> None:
+        """Raises: TypeError."""
+        if logging_config is not None and not isinstance(logging_config, LoggingConfig):
+            raise TypeError(f"logging_config must be a shoal.LoggingConfig, not {type(logging_config).__name__}")
+        self.py_logging_config = logging_config
 
     def set_metadata(self, key: str, value: str) -> None:
         """An earlier value of the key is replaced."""

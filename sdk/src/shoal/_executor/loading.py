@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, exceptions
+from shoal import _context, _structured_logs, exceptions
 from shoal._values.serialization import loads
 from shoal._wire import job_settings
 from shoal._wire.peer_frames import TaskPush
@@ -69,6 +69,8 @@ class Functions:
         for path in map(os.fsdecode, reversed(settings.sys_path)):
             if path not in sys.path:
                 sys.path.insert(first, path)
+        if settings.logging is not None:
+            _structured_logs.install(settings.logging)
 
     def _ask(self, key: bytes) -> frames.FunctionData | None:
         """None = this node's raylet has ended: it waits for a GCS while there is none, as long as it lives without."""

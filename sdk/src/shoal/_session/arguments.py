@@ -21,7 +21,6 @@ NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "include_dashboard": ((None, False), _NO_DASHBOARD),
     "dashboard_host": (("127.0.0.1", "localhost"), _NO_DASHBOARD),
     "dashboard_port": ((None,), _NO_DASHBOARD),
-    "logging_config": ((None,), "use logging_level and logging_format"),
     "enable_resource_isolation": ((False,), _NO_ISOLATION),
     "system_reserved_cpu": ((None,), _NO_ISOLATION),
     "system_reserved_memory": ((None,), _NO_ISOLATION),

@@ -8,11 +8,11 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _current, exceptions
+from shoal import _context, _current, _structured_logs, exceptions
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.embedded import EmbeddedCluster
 from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
@@ -25,7 +25,7 @@ from shoal._session.log_stream import LogStream
 from shoal._session.packages import uploaded
 from shoal._values.text import check_text
 from shoal._version import RAY_VERSION, __version__
-from shoal.job_config import JobConfig
+from shoal.job_config import JobConfig, LoggingConfig
 from shoal.runtime_env import RuntimeEnv
 from shoal_common import ids
 from shoal_common.placement.labels import given_labels
@@ -86,6 +86,8 @@ class _Session:
         self.cluster_id = ""
         self.context: Context | None = None
         self.log_level = logger.level
+        #: Undoes what ``logging_config`` has done.
+        self.restore_logs: Callable[[], None] | None = None
 
 
 def is_initialized() -> bool:
@@ -109,7 +111,7 @@ def init(
     configure_logging: bool = True,
     logging_level: int | str = logging.INFO,
     logging_format: str | None = None,
-    logging_config: Any = None,
+    logging_config: LoggingConfig | None = None,
     log_to_driver: bool | None = None,
     namespace: str | None = None,
     runtime_env: dict[str, Any] | None = None,
@@ -136,7 +138,6 @@ def init(
             "include_dashboard": include_dashboard,
             "dashboard_host": dashboard_host,
             "dashboard_port": dashboard_port,
-            "logging_config": logging_config,
             "enable_resource_isolation": enable_resource_isolation,
             "system_reserved_cpu": system_reserved_cpu,
             "system_reserved_memory": system_reserved_memory,
@@ -164,6 +165,8 @@ def init(
         if namespace == "":
             raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
         job_config = job_config or JobConfig()
+        if logging_config is not None:
+            job_config.set_py_logging_config(logging_config)
         environment = job_config.runtime_env if runtime_env is None else RuntimeEnv(**runtime_env)
         if namespace is None:
             namespace = job_config.ray_namespace
@@ -175,7 +178,10 @@ def init(
         session = _Session()
         _session = session
         worker_id = ids.new_worker_id()
-        if configure_logging:
+        if job_config.py_logging_config is not None:
+            session.restore_logs = _structured_logs.install(job_config.py_logging_config)
+            configure_logger(job_config.py_logging_config.log_level, None)
+        elif configure_logging:
             configure_logger(logging_level, logging_format)
         try:
             if not target:
@@ -270,6 +276,8 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             _current.set_current(None)
             _context.process.runtime_env = ""
         logger.setLevel(session.log_level)
+        if session.restore_logs is not None:
+            session.restore_logs()
         signals.restore()
         if session.driver_socket is not None:
             session.driver_socket.unlink(missing_ok=True)
@@ -326,6 +334,7 @@ def _connect(
             sys_path=[*search, *(_absolute(sys.path) if outside is None else ())],
             max_lineage_bytes=max_lineage_bytes,
             weight=job_config.weight,
+            logging=job_config.py_logging_config,
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shoal.job_config import LoggingConfig
 from shoal_common.ids import FUNCTION_LENGTH
 
 
@@ -17,6 +18,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     max_lineage_bytes: float
     #: Its share of a busy node next to that of other jobs.
     weight: float = 1.0
+    #: How its processes log; None = as they do.
+    logging: LoggingConfig | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode
