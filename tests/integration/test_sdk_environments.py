@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.wheels import make_wheel
 
 import shoal
 from shoal import exceptions
@@ -80,6 +81,20 @@ def test_an_archive_from_elsewhere(project: Path) -> None:
         archive.writestr("repository-main/shipped_helper.py", "NAME = 'downloaded'")
     own = look.options(runtime_env={"working_dir": f"file://{project}/repository.zip"})
     assert shoal.get(own.remote()) == (["shipped_helper.py"], "downloaded")
+
+
+def test_installed_packages(project: Path) -> None:
+    wheel = make_wheel(project, "shoal_installed", "VALUE = 1")
+
+    @shoal.remote
+    class Actor:
+        def value(self) -> Any:
+            import shoal_installed
+
+            return shoal_installed.VALUE, shoal.get(look.remote())[1]
+
+    actor = Actor.options(runtime_env={"pip": [str(wheel)]}).remote()
+    assert shoal.get(actor.value.remote()) == (1, "of the job")
 
 
 def test_what_cannot_be_had_says_so() -> None:

@@ -11,14 +11,15 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 
 #: Ignored signals and blocked ones are inherited; these must reach us, and the users' code that runs in our processes.
 #: (With SIGCHLD ignored the kernel reaps all children, and nobody learns how they ended.)
 _OWN_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 
 
-def interpreter(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours in this process's interpreter.
+def interpreter(module: str, *arguments: str, python: Sequence[str] = (sys.executable,)) -> list[str]:
+    """The command that runs a module of ours in this process's interpreter, or in another ``python``.
 
     Never with the current directory on ``sys.path``, as ``python -m`` would have it: a ``random.py`` there would be
     imported in place of the standard library's, whoever wrote it. By a flag and not by PYTHONSAFEPATH: scripts that
@@ -30,7 +31,7 @@ def interpreter(module: str, *arguments: str) -> list[str]:
         flags.append("-E")
     if sys.flags.no_user_site:
         flags.append("-s")
-    return [sys.executable, *flags, "-m", module, *arguments]
+    return [*python, *flags, "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:

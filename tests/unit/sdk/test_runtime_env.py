@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,15 @@ def test_it_is_a_dictionary_that_checks_itself() -> None:
     with pytest.raises(ValueError, match="unknown field 'nonsense'"):
         RuntimeEnv(nonsense=1)
     assert environment == {"env_vars": {"B": "2"}}
+
+
+def test_a_file_of_requirements(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("# what it needs\na==1\n\n  b\n")
+    environment = RuntimeEnv(pip=str(tmp_path / "requirements.txt"))
+    assert environment.pip_config() == {"packages": ["a==1", "b"], "pip_check": False}
+    assert environment.has_pip() and not environment.has_uv()
+    with pytest.raises(ValueError, match=r"nowhere\.txt is not a valid file"):
+        RuntimeEnv(uv="nowhere.txt")
 
 
 def test_it_travels() -> None:

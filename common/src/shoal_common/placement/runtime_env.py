@@ -25,6 +25,7 @@ PACKAGE_PART_BYTES = 8 * 1024 * 1024
 _PACKAGE = re.compile(r"gcs://_shoal_pkg_([0-9a-f]{64})(\.zip|\.whl)")
 #: Where else packages may come from.
 _REMOTE = ("https", "http", "s3", "file")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 #: A document has at most so many bytes: it travels with each first demand for a worker.
@@ -101,21 +102,56 @@ def _excludes(value: Any) -> list[str]:
     return list(value)
 
 
+#: Fields that install packages: a task has one of them.
+INSTALLERS = ("pip", "uv")
+
+
+def _installer(tool: str, options: str) -> Callable[[Any], dict[str, Any]]:
+    """Of ``pip`` or ``uv``; ``options`` is what theirs are called."""
+    names = ("packages", f"{tool}_check", options, f"{tool}_version")
+
+    def accept(value: Any) -> dict[str, Any]:
+        if isinstance(value, list):
+            value = {"packages": value}
+        if not isinstance(value, dict):
+            raise TypeError(f"runtime_env['{tool}'] must be of type str or List[str], got {type(value)}")
+        if not value.keys() <= set(names):
+            raise ValueError(
+                f"runtime_env['{tool}'] can only have these fields: {', '.join(names)}, but got: {list(value)}"
+            )
+        if "packages" not in value:
+            raise ValueError(f"runtime_env['{tool}'] must include field 'packages', but got {value}")
+        made = {"packages": value["packages"], f"{tool}_check": value.get(f"{tool}_check", False)}
+        made |= {name: value[name] for name in names[2:] if value.get(name) is not None}
+        for name in ("packages", options):
+            texts = made.get(name, [])
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"runtime_env['{tool}']['{name}'] must be of type List[str], got {texts!r}")
+        if not isinstance(made[f"{tool}_check"], bool):
+            kind = type(made[f"{tool}_check"])
+            raise TypeError(f"runtime_env['{tool}']['{tool}_check'] must be of type bool, got {kind}")
+        if not isinstance(made.get(f"{tool}_version", ""), str):
+            kind = type(made[f"{tool}_version"])
+            raise TypeError(f"runtime_env['{tool}']['{tool}_version'] must be of type str, got {kind}")
+        return made
+
+    return accept
+
+
 #: What makes the value to keep of each field that there is. Raises: TypeError, ValueError.
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "env_vars": _env_vars,
     "working_dir": _working_dir,
     "py_modules": _py_modules,
     "excludes": _excludes,
+    "pip": _installer("pip", "pip_install_options"),
+    "uv": _installer("uv", "uv_pip_install_options"),
 }
 
-_PACKAGES = "install packages on the nodes"
 _PROCESS = "start the node with what its workers need"
 #: Fields of Ray's that are not there: what to do instead.
 NOT_IMPLEMENTED: dict[str, str] = {
-    "pip": _PACKAGES,
-    "uv": _PACKAGES,
-    "conda": _PACKAGES,
+    "conda": "use pip or uv",
     "container": _PROCESS,
     "image_uri": _PROCESS,
     "py_executable": _PROCESS,
@@ -144,13 +180,21 @@ def validate(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"runtime_env must be a dictionary, got {type(given)}")
-    return {name: validate_field(name, value) for name, value in given.items() if value is not None}
+    made = {name: validate_field(name, value) for name, value in given.items() if value is not None}
+    if len(both := [name for name in INSTALLERS if name in made]) > 1:
+        raise ValueError(
+            "The 'pip' field, 'uv' field, and 'conda' field of runtime_env cannot be specified at the same time.\n"
+            + "\n".join(f"specified {name} field: {made[name]}" for name in both)
+        )
+    return made
 
 
 def merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """What a task or an actor runs in whose options say ``child``, started by what runs in ``parent``: the child's
-    fields in place of the parent's, except that environment variables are merged one by one."""
-    both = {**parent, **child}
+    fields in place of the parent's, except that environment variables are merged one by one, and that of the fields
+    that install packages the child's replaces whichever the parent has."""
+    installs = any(name in child for name in INSTALLERS)
+    both = {**{name: value for name, value in parent.items() if not (installs and name in INSTALLERS)}, **child}
     if parent.get("env_vars") and child.get("env_vars"):
         both["env_vars"] = {**parent["env_vars"], **child["env_vars"]}
     return both
@@ -184,6 +228,18 @@ def key(document: str) -> str:
 def is_remote(location: str) -> bool:
     """A URI, and no path of this machine."""
     return "://" in location
+
+
+def wheel_requirement(uri: str, name: str) -> str:
+    """A wheel that was uploaded, as ``pip`` and ``uv`` have it among their packages."""
+    return f"{uri}#{name}"
+
+
+def uploaded_wheel(requirement: str) -> tuple[str, str] | None:
+    """The digest and the name of the file; None = it is another requirement."""
+    uri, _, name = requirement.partition("#")
+    digest = package_digest(uri)
+    return (digest, name) if digest and _FILE_NAME.fullmatch(name) else None
 
 
 def package_uri(digest: str, suffix: str) -> str:

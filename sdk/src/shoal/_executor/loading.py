@@ -67,7 +67,11 @@ class Functions:
         own = _context.process.import_paths
         first = max((at + 1 for at, path in enumerate(sys.path) if path in own), default=0)
         for path in map(os.fsdecode, reversed(settings.sys_path)):
-            if path not in sys.path:
+            if path in sys.path:
+                continue
+            if _context.process.runtime_env and os.path.basename(path) in ("site-packages", "dist-packages"):
+                sys.path.append(path)  # what the environment has installed comes first
+            else:
                 sys.path.insert(first, path)
         if settings.logging is not None:
             _structured_logs.install(settings.logging)

@@ -20,10 +20,12 @@ from shoal._session.ignored_files import IgnoredFiles
 from shoal_common.channel import frames
 from shoal_common.placement.runtime_env import (
     ARCHIVE_SUFFIXES,
+    INSTALLERS,
     MAX_PACKAGE_BYTES,
     PACKAGE_PART_BYTES,
     is_remote,
     package_uri,
+    wheel_requirement,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +58,19 @@ def uploaded(core: CoreWorker, environment: Mapping[str, Any]) -> dict[str, Any]
         made["working_dir"] = _uploaded(core, made["working_dir"], excludes, as_module=False)
     if "py_modules" in made:
         made["py_modules"] = [_uploaded(core, each, excludes, as_module=True) for each in made["py_modules"]]
+    for tool in INSTALLERS:
+        if tool in made:
+            packages = [_requirement(core, each) for each in made[tool]["packages"]]
+            made[tool] = {**made[tool], "packages": packages}
     return made
+
+
+def _requirement(core: CoreWorker, requirement: str) -> str:
+    """A wheel of this machine is uploaded: what is installed is told by what is in it, and not by its name."""
+    path = Path(requirement)
+    if path.suffix == ".whl" and path.is_file():
+        return wheel_requirement(_uploaded(core, requirement, [], as_module=True), path.name)
+    return requirement
 
 
 def _uploaded(core: CoreWorker, source: str, excludes: Sequence[str], *, as_module: bool) -> str:

@@ -16,7 +16,9 @@ from shoal_common.placement.runtime_env import (
     merged,
     package_digest,
     package_uri,
+    uploaded_wheel,
     validate,
+    wheel_requirement,
 )
 
 
@@ -43,6 +45,18 @@ from shoal_common.placement.runtime_env import (
         ({"py_modules": "x"}, TypeError, "`py_modules` must be a list of strings, local paths, or imported modules"),
         ({"py_modules": [1]}, TypeError, "or imported modules, got \\[1\\]"),
         ({"excludes": "x"}, TypeError, "must be of type List\\[str\\], got <class 'str'>"),
+        ({"pip": 1}, TypeError, "runtime_env\\['pip'\\] must be of type str or List\\[str\\], got <class 'int'>"),
+        ({"pip": [1]}, TypeError, "\\['packages'\\] must be of type List"),
+        ({"pip": {"pip_check": True}}, ValueError, "must include field 'packages', but got {'pip_check': True}"),
+        (
+            {"pip": {"packages": [], "index": 1}},
+            ValueError,
+            "only have these fields: packages, pip_check",
+        ),
+        ({"pip": {"packages": [], "pip_check": 1}}, TypeError, "must be of type bool, got <class 'int'>"),
+        ({"uv": {"packages": [], "uv_version": 1}}, TypeError, "must be of type str, got <class 'int'>"),
+        ({"uv": {"packages": [], "uv_pip_install_options": "x"}}, TypeError, "must be of type List"),
+        ({"pip": ["a"], "uv": ["b"]}, ValueError, "cannot be specified at the same time.\nspecified pip field: "),
         ("env", TypeError, "must be a dictionary, got <class 'str'>"),
     ],
 )
@@ -74,6 +88,20 @@ def test_children_merge_variables() -> None:
 
 def test_children_replace_every_other_field() -> None:
     assert merged({"pip": ["a"], "x": 1}, {"pip": ["b"]}) == {"pip": ["b"], "x": 1}
+    assert merged({"pip": ["a"], "x": 1}, {"uv": ["b"]}) == {"uv": ["b"], "x": 1}, "one that installs packages"
+
+
+def test_packages_to_install() -> None:
+    assert validate({"pip": ["a", "b==1"]}) == {"pip": {"packages": ["a", "b==1"], "pip_check": False}}
+    given = {"packages": ["a"], "uv_check": True, "uv_version": "==0.5", "uv_pip_install_options": ["--no-cache"]}
+    assert validate({"uv": given}) == {"uv": given}
+
+
+def test_uploaded_wheels() -> None:
+    requirement = wheel_requirement(package_uri("a" * 64, ".whl"), "x-1-py3-none-any.whl")
+    assert uploaded_wheel(requirement) == ("a" * 64, "x-1-py3-none-any.whl")
+    others = ["x==1", "https://h/x.whl#sha256=1", wheel_requirement(package_uri("a" * 64, ".whl"), "../x.whl")]
+    assert [uploaded_wheel(other) for other in others] == [None] * 3
 
 
 def test_the_same_environment_has_one_document() -> None:

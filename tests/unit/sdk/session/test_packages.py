@@ -104,6 +104,18 @@ def test_archives_and_uris_are_taken_as_they_are(core: Core, tmp_path: Path) -> 
     assert made["py_modules"][1] == "s3://b/y.zip"
 
 
+def test_wheels_to_install_are_uploaded(core: Core, tmp_path: Path) -> None:
+    wheel = tmp_path / "x-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x.py", "1")
+    pip = {"packages": [str(wheel), "other==1"], "pip_check": False}
+    made = packages.uploaded(core, {"pip": pip})["pip"]  # type: ignore[arg-type]
+    uri, _, name = made["packages"][0].partition("#")
+    assert core.names(uri) == ["x.py"] and name == wheel.name
+    assert made["packages"][1:] == ["other==1"] and made["pip_check"] is False
+    assert pip["packages"][0] == str(wheel), "the caller's own is as it was"
+
+
 def test_what_is_too_large_is_named(core: Core, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "MAX_PACKAGE_BYTES", 100)
     (tree / "data" / ".gitignore").unlink()

@@ -1,6 +1,7 @@
 """Packages of runtime environments: from drivers and workers into the cluster's blobs, and out of them.
 
-A package is blobs below ``package/<SHA-256>/``: its parts by number, and ``size``, which is written last.
+A package is blobs below ``package/<SHA-256>/``: its parts by number, and ``size``, which is written last. What ``pip``
+and ``uv`` have installed is the same below ``environment/<name>/``.
 """
 
 from __future__ import annotations
@@ -36,16 +37,20 @@ class Packages:
     async def stop(self) -> None:
         await self._background.stop()
 
-    async def size(self, digest: str) -> int:
+    async def size(self, place: str) -> int:
         """Raises: NotFound, ServiceError."""
-        data = await self._blobs.get(f"package/{digest}/size")
+        data = await self._blobs.get(f"{place}/size")
         if not data.isdigit():
-            raise DataLoss(f"the package {digest} is damaged")
+            raise DataLoss(f"{place} is damaged")
         return int(data)
 
-    async def part(self, digest: str, number: int) -> bytes:
+    async def part(self, place: str, number: int) -> bytes:
         """Raises: NotFound, ServiceError."""
-        return await self._blobs.get(f"package/{digest}/{number}")
+        return await self._blobs.get(f"{place}/{number}")
+
+    async def put(self, place: str, number: int, data: bytes) -> None:
+        """-1 = its size in decimal digits: all of it is there. Raises: ServiceError."""
+        await self._blobs.put(f"{place}/{'size' if number < 0 else number}", [data])
 
     def _serve(
         self, connection: Connection, message: Any, serve: Callable[[Any], Coroutine[Any, Any, frames.PackageDone]]
@@ -66,7 +71,7 @@ class Packages:
 
     async def _find(self, message: frames.PackageFind) -> frames.PackageDone:
         try:
-            await self.size(message.digest)
+            await self.size(f"package/{message.digest}")
         except NotFound:
             return frames.PackageDone(message.request)
         return frames.PackageDone(message.request, found=True)
@@ -74,6 +79,5 @@ class Packages:
     async def _put(self, message: frames.PackagePut) -> frames.PackageDone:
         if not -1 <= message.part < _PARTS or len(message.data) > PACKAGE_PART_BYTES:
             raise InvalidRequest(f"a package has at most {_PARTS} parts of {PACKAGE_PART_BYTES} bytes")
-        name = "size" if message.part < 0 else message.part
-        await self._blobs.put(f"package/{message.digest}/{name}", [message.data])
+        await self.put(f"package/{message.digest}", message.part, message.data)
         return frames.PackageDone(message.request, found=True)

@@ -171,7 +171,7 @@ class WorkerProcesses:
             # A document of one or two kilobytes: the pipe takes it whole.
             os.write(config_write, msgspec.json.encode(config))
             process.popen = subprocess.Popen(
-                interpreter("shoal.worker", "--config-fd", str(config_read)),
+                interpreter("shoal.worker", "--config-fd", str(config_read), python=launch.python),
                 pass_fds=[config_read],
                 env={**launch.environment(), **config.env, **orphans.mark()},
                 cwd=launch.directory,

@@ -13,10 +13,14 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import structlog
+
 from shoal_common.errors import NotFound, ServiceError
-from shoal_common.placement.runtime_env import package_digest
+from shoal_common.placement.runtime_env import PACKAGE_PART_BYTES, package_digest, uploaded_wheel
 from shoal_raylet.workers.environments.archives import unpack, without_top
 from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
+
+log = structlog.get_logger(__name__)
 
 #: An archive from elsewhere has at most so many bytes.
 MAX_DOWNLOAD_BYTES = 2 * 1024**3
@@ -28,11 +32,13 @@ T = TypeVar("T")
 
 
 class StoredPackages(Protocol):
-    """The cluster's blobs. Raises: NotFound, ServiceError."""
+    """The cluster's blobs, as `shoal_raylet.transfer.packages` keeps them. Raises: NotFound, ServiceError."""
 
-    async def size(self, digest: str) -> int: ...
+    async def size(self, place: str) -> int: ...
 
-    async def part(self, digest: str, number: int) -> bytes: ...
+    async def part(self, place: str, number: int) -> bytes: ...
+
+    async def put(self, place: str, number: int, data: bytes) -> None: ...
 
 
 class Downloads:
@@ -50,6 +56,40 @@ class Downloads:
         name = f"package-{digest or hashlib.sha256(uri.encode()).hexdigest()}"
         return self._cache.entry(name, lambda place: self._fill(uri, digest, place, attempt), attempt)
 
+    def wheel(self, requirement: str, directory: Path, attempt: Attempt) -> str:
+        """The requirement, with the file in ``directory`` in place of one that was uploaded. Raises: SetupFailed."""
+        wheel = uploaded_wheel(requirement)
+        if wheel is None:
+            return requirement
+        digest, name = wheel
+        directory.mkdir(exist_ok=True)
+        self._from_blobs(digest, directory / name, attempt)
+        return str(directory / name)
+
+    def installed(self, name: str, archive: Path, attempt: Attempt) -> bool:
+        """Fills ``archive`` with what another node has installed; False = none has, or it is not to be had."""
+        try:
+            self._copy(f"environment/{name}", archive, attempt)
+        except NotFound:
+            return False
+        except ServiceError as error:
+            log.warning("environment_not_fetched", name=name, reason=str(error))
+            return False
+        return True
+
+    def store_installed(self, name: str, archive: Path, attempt: Attempt) -> None:
+        """For other nodes, and later sessions of this cluster; a failure costs only them."""
+        place = f"environment/{name}"
+        try:
+            with archive.open("rb") as file:
+                number = 0
+                while data := file.read(PACKAGE_PART_BYTES):
+                    self._await(self._stored.put(place, number, data), attempt)
+                    number += 1
+                self._await(self._stored.put(place, -1, str(file.tell()).encode()), attempt)
+        except ServiceError as error:
+            log.warning("environment_not_stored", name=name, reason=str(error))
+
     def _fill(self, uri: str, digest: str | None, place: Path, attempt: Attempt) -> None:
         archive, unpacked = place / "archive", place / "inside"
         if digest is None:
@@ -65,22 +105,27 @@ class Downloads:
             unpacked.rmdir()
 
     def _from_blobs(self, digest: str, archive: Path, attempt: Attempt) -> None:
-        summed = hashlib.sha256()
         try:
-            size = self._await(self._stored.size(digest), attempt)
-            with archive.open("wb") as file:
-                number = 0
-                while file.tell() < size:
-                    part = self._await(self._stored.part(digest, number), attempt)
-                    summed.update(part)
-                    file.write(part)
-                    number += 1
+            found = self._copy(f"package/{digest}", archive, attempt)
         except NotFound as error:
             raise SetupFailed("the cluster has no such package (any more): upload it again") from error
         except ServiceError as error:
             raise SetupFailed(f"the cluster's blobs cannot be read: {error}") from error
-        if summed.hexdigest() != digest:
+        if found != digest:
             raise SetupFailed("it is damaged: what is stored has another checksum than its name says")
+
+    def _copy(self, place: str, archive: Path, attempt: Attempt) -> str:
+        """Its SHA-256. Raises: NotFound, ServiceError, SetupFailed."""
+        summed = hashlib.sha256()
+        size = self._await(self._stored.size(place), attempt)
+        with archive.open("wb") as file:
+            number = 0
+            while file.tell() < size:
+                part = self._await(self._stored.part(place, number), attempt)
+                summed.update(part)
+                file.write(part)
+                number += 1
+        return summed.hexdigest()
 
     def _await(self, wanted: Coroutine[Any, Any, T], attempt: Attempt) -> T:
         future = asyncio.run_coroutine_threadsafe(wanted, self._loop)

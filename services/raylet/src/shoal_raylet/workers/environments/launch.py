@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ class Launch:
     environ: Mapping[str, str] = field(default_factory=dict)
     #: The current directory; None = the node's own.
     directory: str | None = None
+    #: The command that runs Python.
+    python: tuple[str, ...] = (sys.executable,)
     #: First in ``sys.path``.
     import_paths: tuple[str, ...] = ()
 

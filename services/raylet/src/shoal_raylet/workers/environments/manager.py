@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from shoal_common.placement import runtime_env
 from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
 from shoal_raylet.workers.environments.downloads import Downloads, StoredPackages
 from shoal_raylet.workers.environments.launch import PLAIN, Launch
+from shoal_raylet.workers.environments.virtual_envs import VirtualEnvs
 
 #: Environments that are made at once; more wait for their turn.
 AT_ONCE = 4
@@ -27,6 +29,7 @@ class EnvironmentManager:
         """``environ``: the node's own environment variables."""
         self._environ = environ
         self._downloads = Downloads(cache, packages, asyncio.get_running_loop())
+        self._virtual_envs = VirtualEnvs(cache, self._downloads)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="environment")
         self._given_up = threading.Event()
         #: By the key of the environment.
@@ -83,9 +86,16 @@ class EnvironmentManager:
         for uri in environment.get("py_modules", ()):
             unpacked = package("py_modules", uri) / "unpacked"
             import_paths += map(str, [unpacked, *unpacked.glob("*.data/p*lib")])
-        return Launch(
-            document,
-            runtime_env.expanded(environment.get("env_vars", {}), self._environ),
-            directory,
-            tuple(import_paths),
-        )
+        environ = runtime_env.expanded(environment.get("env_vars", {}), self._environ)
+        python = PLAIN.python
+        for tool in runtime_env.INSTALLERS:
+            if tool in environment:
+                try:
+                    entry = self._virtual_envs.entry(tool, environment[tool], {**self._environ, **environ}, attempt)
+                except SetupFailed as error:
+                    raise SetupFailed(f"{tool} {environment[tool]['packages']}: {error}") from error
+                entries.append(entry)
+                python = (str(entry.path / "bin" / "python"),)
+                path = environ.get("PATH") or self._environ.get("PATH", os.defpath)
+                environ |= {"VIRTUAL_ENV": str(entry.path), "PATH": f"{entry.path / 'bin'}:{path}"}
+        return Launch(document, environ, directory, python, tuple(import_paths))

@@ -1,0 +1,210 @@
+"""Virtual environments of ``pip`` and ``uv``: installed once for the whole cluster, on top of the node's own packages.
+
+They have no site-packages of a base interpreter, but a ``.pth`` file that brings those of the node's own Python: Shoal,
+and whatever else is there and not installed anew. (``--system-site-packages`` brings those of the interpreter that the
+node's own virtual environment was made from, which lacks them.)
+
+What was installed goes to the cluster's blobs, from which other nodes and later jobs have it without an index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from shoal_raylet.workers.environments.archives import unpack
+from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
+from shoal_raylet.workers.environments.downloads import Downloads
+
+log = structlog.get_logger(__name__)
+
+#: A larger one is not stored for other nodes.
+MAX_STORED_BYTES = 2 * 1024**3
+#: So many of the last lines of what a tool printed are told.
+_TAIL_LINES = 20
+#: How often it is looked whether time is up, in seconds.
+_LOOK_EVERY_S = 0.2
+_SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+_OPTIONS = {"pip": "pip_install_options", "uv": "uv_pip_install_options"}
+#: In a virtual environment: brings the node's own packages.
+_BASE_PTH = "_shoal_base.pth"
+
+
+class VirtualEnvs:
+    """Thread-safe; its methods wait, in other threads than the event loop's."""
+
+    def __init__(self, cache: EnvironmentCache, downloads: Downloads) -> None:
+        self._cache = cache
+        self._downloads = downloads
+        self._base = _site_directories()
+
+    def entry(self, tool: str, wanted: Mapping[str, Any], environ: Mapping[str, str], attempt: Attempt) -> Entry:
+        """A virtual environment. ``tool``: "pip" or "uv"; ``wanted``: its field. ``environ``: for the tool.
+
+        Raises: SetupFailed, which ends with the tool's last lines.
+        """
+        name = f"{tool}-{_digest(tool, wanted)}"
+        return self._cache.entry(name, lambda place: self._make(name, tool, wanted, environ, place, attempt), attempt)
+
+    def _make(
+        self,
+        name: str,
+        tool: str,
+        wanted: Mapping[str, Any],
+        environ: Mapping[str, str],
+        place: Path,
+        attempt: Attempt,
+    ) -> None:
+        venv.EnvBuilder(symlinks=True).create(place)
+        lines = [f"import site; site.addsitedir({path!r})\n" for path in self._base]
+        (place / _SITE / _BASE_PTH).write_text("".join(lines))
+        final, stored = place.with_name(name), place / "stored.zip"
+        if self._downloads.installed(name, stored, attempt):
+            unpack(stored, place, attempt)
+            _relocate(place, (place / "prefix").read_text(), final)
+        else:
+            self._install(tool, wanted, {**environ, "VIRTUAL_ENV": str(place)}, place, attempt)
+            _relocate(place, str(place), final)
+            (place / "prefix").write_text(str(final))
+            if _pack(place, stored) <= MAX_STORED_BYTES:
+                self._downloads.store_installed(name, stored, attempt)
+            else:
+                log.warning("environment_not_stored", name=name, reason=f"it has more than {MAX_STORED_BYTES} bytes")
+        stored.unlink(missing_ok=True)
+
+    def _install(
+        self, tool: str, wanted: Mapping[str, Any], environ: Mapping[str, str], place: Path, attempt: Attempt
+    ) -> None:
+        python = str(place / "bin" / "python")
+        wheels = place / "wheels"
+        requirements = place / "requirements.txt"
+        lines = [self._downloads.wheel(each, wheels, attempt) for each in wanted["packages"]]
+        requirements.write_text("".join(f"{line}\n" for line in lines))
+        pip = _pip(python)
+        if wanted.get(f"{tool}_version"):
+            _run(
+                f"pip install {tool}",
+                [*pip, "install", f"{tool}{_pinned(wanted[f'{tool}_version'])}"],
+                environ,
+                place,
+                attempt,
+            )
+            pip = [python, "-m", "pip"]
+        if tool == "uv":
+            uv = _uv(place, python, bool(wanted.get(f"{tool}_version")))
+            if not uv:
+                _run("pip install uv", [*pip, "install", "uv"], environ, place, attempt)
+                uv = [str(place / "bin" / "uv")]
+            command = [*uv, "pip", "install", "--python", python]
+            check = [*uv, "pip", "check", "--python", python]
+        else:
+            command, check = [*pip, "install"], [*pip, "check"]
+        _run(
+            f"{tool} install",
+            [*command, *wanted.get(_OPTIONS[tool], ()), "-r", str(requirements)],
+            environ,
+            place,
+            attempt,
+        )
+        if wanted[f"{tool}_check"]:
+            _run(f"{tool} check", check, environ, place, attempt)
+        shutil.rmtree(wheels, ignore_errors=True)
+
+
+def _site_directories() -> list[str]:
+    """Where this process's own packages are."""
+    return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+
+
+def _digest(tool: str, wanted: Mapping[str, Any]) -> str:
+    """Of what is installed: the same on nodes that have the same Python and packages."""
+    base = sorted({f"{each.name}=={each.version}" for each in importlib.metadata.distributions()})
+    made_for = [sys.implementation.cache_tag, platform.system(), platform.machine(), *platform.libc_ver()]
+    document = json.dumps([tool, wanted, made_for, base], sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()[:40]
+
+
+def _pip(python: str) -> list[str]:
+    """The command that installs into a virtual environment, of pip or of what comes with Python."""
+    quiet = ["--disable-pip-version-check", "--no-input"]
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "--python", python, *quiet]
+    wheels = sorted(Path(importlib.import_module("ensurepip").__path__[0], "_bundled").glob("pip-*.whl"))
+    if not wheels:
+        raise SetupFailed("the node's Python has no pip: install it there")
+    return [python, f"{wheels[-1]}/pip", *quiet]
+
+
+def _uv(place: Path, python: str, own: bool) -> list[str]:
+    """Empty = it is not there."""
+    found = str(place / "bin" / "uv") if own else shutil.which("uv")
+    return [found] if found else []
+
+
+def _pinned(version: str) -> str:
+    return version if version.startswith(("=", "<", ">", "~", "!")) else f"=={version}"
+
+
+def _run(what: str, command: Sequence[str], environ: Mapping[str, str], place: Path, attempt: Attempt) -> None:
+    """Raises: SetupFailed with the last lines that it printed."""
+    output = place / "output.txt"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=place,
+            env=dict(environ),
+            start_new_session=True,
+        )
+        try:
+            while True:
+                try:
+                    code = process.wait(min(_LOOK_EVERY_S, attempt.left()))
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    tail = "\n".join(output.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:])
+    output.unlink()
+    if code:
+        raise SetupFailed(f"{what} ended with exit code {code}:\n{tail}")
+
+
+def _relocate(place: Path, old: str, new: Path) -> None:
+    """Scripts name the interpreter by its path."""
+    for script in (place / "bin").iterdir():
+        if script.is_file() and not script.is_symlink():
+            data = script.read_bytes()
+            if data.startswith(b"#!") or script.name.startswith("activate") or script.name == "Activate.ps1":
+                script.write_bytes(data.replace(os.fsencode(old), os.fsencode(new)))
+
+
+def _pack(place: Path, archive: Path) -> int:
+    """What was installed, without the interpreter; the size in bytes."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+        zipped.write(place / "prefix", "prefix")
+        for top in (place / _SITE, place / "bin"):
+            for path in sorted(top.rglob("*")):
+                if path.is_file() and not path.is_symlink() and path.name != _BASE_PTH:
+                    zipped.write(path, path.relative_to(place).as_posix())
+    return archive.stat().st_size
