@@ -47,25 +47,32 @@ class Group(ABC):
 
 
 class ThreadGroup(Group):
-    """``run`` and ``answer`` are called in one of ``limit`` threads."""
+    """``run`` and ``answer`` are called in one of up to ``limit`` threads: as many as there were calls at once."""
 
     def __init__(
         self, name: str, limit: int, run: Callable[[bytes, TaskPush], TaskReply | None], answer: Answer
     ) -> None:
+        """Raises: RuntimeError when not even one thread can be started."""
+        self._name = name
+        self._limit = limit
         self._run = run
         self._answer = answer
         self._numbers = itertools.count()
         self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         #: By those numbers, with their callers. Whoever takes one out, a thread to begin it or ``stop``, deals with it.
         self._unbegun: dict[int, tuple[bytes, TaskPush]] = {}
-        for number in range(limit):
-            threading.Thread(target=self._serve, name=f"shoal-actor-{name}{number}", daemon=True).start()
+        #: Numbers of calls that run; one that a thread is about to begin is here and there.
+        self._running: set[int] = set()
+        self._threads = 0
+        self._start_thread()
 
     def start(self, caller: bytes, pushes: list[TaskPush]) -> None:
         for push in pushes:
             number = next(self._numbers)
             self._unbegun[number] = caller, push
             self._waiting.put(number)
+            if self._threads < self._limit and len(self._unbegun) + len(self._running) > self._threads:
+                self._start_another()
 
     def stop(self, task_id: bytes) -> bool | bytes:
         for number, (caller, push) in list(self._unbegun.items()):
@@ -85,16 +92,27 @@ class ThreadGroup(Group):
     def flush(self) -> None:
         return  # each call is answered at once
 
+    def _start_another(self) -> None:
+        try:
+            self._start_thread()
+        except RuntimeError as error:
+            logger.warning("No more than %d calls of this actor run at once: %s", self._threads, error)
+            self._limit = self._threads
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._serve, name=f"shoal-actor-{self._name}{self._threads}", daemon=True).start()
+        self._threads += 1
+
     def _serve(self) -> None:
         while True:
-            call = self._unbegun.pop(self._waiting.get(), None)
+            number = self._waiting.get()
+            self._running.add(number)
+            call = self._unbegun.pop(number, None)
+            reply = None if call is None else self._run(*call)
+            self._running.discard(number)
             if call is not None:
-                self._call(*call)
-                del call
-
-    def _call(self, caller: bytes, push: TaskPush) -> None:
-        reply = self._run(caller, push)
-        self._answer(caller, [] if reply is None else [reply])
+                self._answer(call[0], [] if reply is None else [reply])
+            del call, reply
 
 
 class LoopGroup(Group):

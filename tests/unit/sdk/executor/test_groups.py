@@ -109,6 +109,45 @@ def test_as_many_threads_as_the_limit_says(threads: ThreadGroups, answers: Answe
     assert {answers.next() for _ in range(3)} == {b"a", b"b", b"c"}
 
 
+def test_no_more_threads_than_there_were_calls_at_once(threads: ThreadGroups, answers: Answers) -> None:
+    before = threading.active_count()
+    go_on = threading.Barrier(3)
+
+    def run(caller: bytes, push: TaskPush) -> TaskReply:
+        if push.name in "ab":
+            go_on.wait(PATIENCE_S)
+        return reply(push)
+
+    group = threads(50, run)
+    group.start(CALLER, [push(name) for name in "ab"])
+    go_on.wait(PATIENCE_S)
+    assert {answers.next(), answers.next()} == {b"a", b"b"}
+    for name in "cde":
+        group.start(CALLER, [push(name)])
+        assert answers.next() == name.encode()
+    assert threading.active_count() - before == 2
+
+
+def test_threads_that_cannot_be_started_are_done_without(
+    threads: ThreadGroups, answers: Answers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = threads(3, lambda _, push: reply(push))
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        group.start(CALLER, [push(name) for name in "abc"])
+    assert [answers.next() for _ in "abc"] == [b"a", b"b", b"c"]
+    assert [record.message for record in caplog.records] == [
+        "No more than 1 calls of this actor run at once: can't start new thread"
+    ]
+    with pytest.raises(RuntimeError), monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        ThreadGroup("g", 2, lambda _, push: reply(push), answers)
+
+
 def test_calls_that_have_not_begun_are_dropped(threads: ThreadGroups, answers: Answers) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
