@@ -31,7 +31,7 @@ from shoal._wire.checkpoint_blobs import Call, Damaged, Saved, decode_saved, enc
 from shoal._wire.peer_frames import TaskPush, TaskReply
 from shoal._wire.value_kinds import ASK, ERROR, STORED
 from shoal_common.channel import frames
-from shoal_common.kinds import ExitKind
+from shoal_common.kinds import BlobErrorKind, ExitKind
 
 if TYPE_CHECKING:
     from shoal._executor.run import Runner
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("shoal")
 
 CHECKPOINT_HOOK, RESTORE_HOOK = "__shoal_checkpoint__", "__shoal_restore__"
+#: Checkpoints are listed so often at most while those of the listing before are gone.
+_LISTINGS = 3
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -147,15 +149,20 @@ class Keeper:
             for part in stored.log_after(start):
                 self._replay(part, runner)
 
-    def _restore_newest(self, versions: list[Version]) -> Version | None:
+    def _restore_newest(self, versions: list[Version], listings: int = _LISTINGS) -> Version | None:
         """From the newest checkpoint that is whole; None = as the constructor has left it."""
         for version in reversed(versions):
             try:
                 saved = decode_saved(self._insist(partial(self._store.get, version.name)))
                 state = self._loaded(saved)
             except (StoreFailure, Damaged) as failure:
-                if isinstance(failure, StoreFailure) and failure.passes:
-                    raise
+                if isinstance(failure, StoreFailure):
+                    if failure.passes:
+                        raise
+                    if failure.kind is BlobErrorKind.NOT_FOUND and not self.durable and listings > 1:
+                        # An earlier process still runs, and has stored newer ones since the listing: nothing but a
+                        # durable actor's log would have told it that it is replaced.
+                        return self._restore_newest(Stored(self._insist(self._store.names)).checkpoints, listings - 1)
                 logger.warning("Checkpoint %s of %s is passed over: %s", version.name, self._name, failure)
                 self._damaged.append(version)
                 continue

@@ -233,6 +233,50 @@ TestKeeper = KeeperMachine.TestCase
 TestKeeper.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 
 
+# -- one that is not durable ------------------------------------------------------------------------------------------
+
+
+def plain(store: MemoryStore, incarnation: int) -> tuple[Register, Keeper]:
+    """A process of an actor with checkpoints and without a log, which has begun."""
+    creation = ActorCreation(b"", "Register", WorkerAddress(b"", b"", ""), "", "", checkpoint_every=1, restarts=True)
+    core: Any = None
+    keeper = Keeper(
+        core,
+        creation,
+        CreateActor(ACTOR, incarnation, b"", (), {}, checkpoints=True),
+        "Register",
+        store,  # type: ignore[arg-type]
+        None,
+    )
+    instance = Register()
+    keeper.begin(instance, InstanceRunner(instance))  # type: ignore[arg-type]
+    return instance, keeper
+
+
+def test_checkpoints_that_an_earlier_process_has_replaced_since_the_listing_are_looked_for_again() -> None:
+    earlier_goes_on: list[Callable[[], None]] = []
+
+    class Shared(MemoryStore):
+        def names(self) -> list[str]:
+            found = super().names()
+            if earlier_goes_on:
+                earlier_goes_on.pop()()
+            return found
+
+    store = Shared()
+    earlier, keeper = plain(store, 1)
+
+    def work() -> None:
+        for _ in range(3):
+            earlier.do("something")
+            keeper.checkpoint()
+
+    work()
+    earlier_goes_on.append(work)
+    later, _ = plain(store, 2)
+    assert later.done == earlier.done == ["something"] * 6
+
+
 # -- what cannot be used ---------------------------------------------------------------------------------------------
 
 
