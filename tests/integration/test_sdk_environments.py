@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -95,6 +96,34 @@ def test_installed_packages(project: Path) -> None:
 
     actor = Actor.options(runtime_env={"pip": [str(wheel)]}).remote()
     assert shoal.get(actor.value.remote()) == (1, "of the job")
+
+
+def test_an_interpreter_of_its_own_with_modules_imported(project: Path) -> None:
+    script = project / "python.sh"
+    script.write_text(f'#!/bin/sh\nBY_SCRIPT=1 exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+
+    @shoal.remote
+    def found() -> tuple[str | None, bool]:
+        return os.environ.get("BY_SCRIPT"), "shipped_helper" in sys.modules
+
+    environment = {"py_executable": str(script), "preimport": ["shipped_helper"]}
+    assert shoal.get(found.options(runtime_env=environment).remote()) == ("1", True)
+    assert shoal.get(found.remote())[0] is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"py_executable": "/nowhere/python"}, "No such file or directory: '/nowhere/python'"),
+        ({"preimport": ["no_such_module"]}, "No module named 'no_such_module'"),
+        ({"worker_process_setup_hook": "shipped_helper.nothing"}, "has no attribute 'nothing'"),
+    ],
+    ids=["interpreter", "module", "hook"],
+)
+def test_processes_that_do_not_start_say_why(environment: dict[str, Any], text: str) -> None:
+    with pytest.raises(exceptions.RuntimeEnvSetupError, match=text):
+        shoal.get(look.options(runtime_env=environment).remote())
 
 
 def test_what_cannot_be_had_says_so() -> None:

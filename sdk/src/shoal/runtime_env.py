@@ -1,14 +1,38 @@
-"""``RuntimeEnv``: what tasks, actors and jobs run in, as a dictionary that checks itself."""
+"""``RuntimeEnv``, ``RuntimeEnvConfig``: what tasks, actors and jobs run in, as dictionaries that check themselves."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from shoal_common.placement.runtime_env import INSTALLERS, validate, validate_field
+from shoal_common.placement.runtime_env import DEFAULT_SETUP_TIMEOUT_S, INSTALLERS, validate, validate_field
+
+
+class RuntimeEnvConfig(dict[str, Any]):
+    """How an environment is made. ``setup_timeout_seconds``: how long that may take, -1 = for ever.
+    ``eager_install``: the environment of a job is made when that begins, and not only for its first task.
+
+    Raises: TypeError, ValueError.
+    """
+
+    def __init__(
+        self,
+        setup_timeout_seconds: int = DEFAULT_SETUP_TIMEOUT_S,
+        eager_install: bool = True,
+        log_files: list[str] | None = None,
+    ) -> None:
+        given = {
+            "setup_timeout_seconds": setup_timeout_seconds,
+            "eager_install": eager_install,
+            "log_files": log_files,
+        }
+        super().__init__(validate_field("config", given))
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self)
 
 
 class RuntimeEnv(dict[str, Any]):
@@ -19,6 +43,9 @@ class RuntimeEnv(dict[str, Any]):
     ``working_dir``: a directory or zip archive that becomes the current directory, first in ``sys.path``.
     ``py_modules``: packages, archives, wheels or imported modules to import from. Either may be a URI.
     ``pip``, ``uv``: packages to install: a list, a file of requirements, or a dictionary with ``packages`` and options.
+    ``py_executable``: the command that runs Python. ``worker_process_setup_hook``: a function, or the name of one, that
+    each worker calls before its first task. ``preimport``: modules that workers have imported when they start.
+    ``config``: ``setup_timeout_seconds`` and ``eager_install``, see `RuntimeEnvConfig`.
     ``excludes``: what is not uploaded of them, as in ``.gitignore``.
 
     Raises: TypeError and ValueError for a field that there is not, or whose value is wrong.
@@ -33,6 +60,10 @@ class RuntimeEnv(dict[str, Any]):
         excludes: list[str] | None = None,
         pip: str | list[str] | dict[str, Any] | None = None,
         uv: str | list[str] | dict[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        py_executable: str | None = None,
+        worker_process_setup_hook: Callable[[], None] | str | None = None,
+        preimport: list[str] | None = None,
         _validate: bool = True,
         **fields: Any,
     ) -> None:
@@ -43,6 +74,10 @@ class RuntimeEnv(dict[str, Any]):
             "excludes": excludes,
             "pip": _listed(pip),
             "uv": _listed(uv),
+            "config": config,
+            "py_executable": py_executable,
+            "worker_process_setup_hook": worker_process_setup_hook,
+            "preimport": preimport,
             **fields,
         }
         super().__init__(validate(given) if _validate else {k: v for k, v in given.items() if v is not None})
@@ -83,6 +118,9 @@ class RuntimeEnv(dict[str, Any]):
 
     def pip_config(self) -> dict[str, Any]:
         return dict(self.get("pip", {}))
+
+    def py_executable(self) -> str | None:
+        return self.get("py_executable")
 
     def has_uv(self) -> bool:
         return bool(self.get("uv"))

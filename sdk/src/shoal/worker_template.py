@@ -15,6 +15,7 @@ import asyncio  # noqa: F401
 import concurrent.futures  # noqa: F401
 import contextlib
 import gc
+import importlib
 import inspect  # noqa: F401
 import mmap
 import os
@@ -55,7 +56,9 @@ def main() -> None:
     take_own_signals()
     parser = argparse.ArgumentParser(description="The template of a raylet's workers; started by a raylet only.")
     parser.add_argument("--control-fd", type=int, required=True)
-    control = socket.socket(fileno=parser.parse_args().control_fd)
+    parser.add_argument("preimport", nargs="*", help="further modules that its workers find imported")
+    arguments = parser.parse_args()
+    control = socket.socket(fileno=arguments.control_fd)
     setproctitle.setproctitle("shoal::template")
     worker.prepare()
     # It holds a descriptor for each worker; workers have the limit that it was started with.
@@ -63,6 +66,8 @@ def main() -> None:
     raise_open_files()
     for union in (RayletMessage, PeerMessage, HelloReply, Hello | HelloProof):
         Decoder(union)
+    for module in arguments.preimport:
+        importlib.import_module(module)
     handshake.prove("", b"", b"", b"")  # what OpenSSL makes at the first time
     _keep_pages_shared()
     workers: list[int] = []

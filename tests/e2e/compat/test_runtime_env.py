@@ -63,6 +63,14 @@ def test_a_worker_serves_one_environment():
     assert (one[1], other[1]) == ("1", "2") and one[0] != other[0]
 
 
+def test_a_hook_runs_in_each_worker_before_its_first_task():
+    def hook():
+        os.environ["OF_CHILD"] = "hook"
+
+    env = {"worker_process_setup_hook": hook}
+    assert ray.get(variables.options(runtime_env=env).remote())["OF_CHILD"] == "hook"
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from shoal import _context, _current
 from shoal._api.environments import document_of
-from shoal.runtime_env import RuntimeEnv
+from shoal.runtime_env import RuntimeEnv, RuntimeEnvConfig
 
 
 def test_it_is_a_dictionary_that_checks_itself() -> None:
@@ -29,6 +29,14 @@ def test_a_file_of_requirements(tmp_path: Path) -> None:
     assert environment.has_pip() and not environment.has_uv()
     with pytest.raises(ValueError, match=r"nowhere\.txt is not a valid file"):
         RuntimeEnv(uv="nowhere.txt")
+
+
+def test_config() -> None:
+    assert RuntimeEnvConfig() == {"setup_timeout_seconds": 600, "eager_install": True}
+    environment = RuntimeEnv(config=RuntimeEnvConfig(setup_timeout_seconds=5))
+    assert environment["config"]["setup_timeout_seconds"] == 5
+    with pytest.raises(ValueError, match="greater than zero"):
+        RuntimeEnvConfig(setup_timeout_seconds=-2)
 
 
 def test_it_travels() -> None:

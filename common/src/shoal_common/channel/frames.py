@@ -654,6 +654,13 @@ class PackageDone(Message, tag=142):
     error: str = ""
 
 
+class EnvironmentPrepare(Message, tag=143):
+    """Driver -> raylet: its job's runtime environment, which its first tasks will want."""
+
+    #: As ``SchedulingClass.runtime_env``.
+    runtime_env: str
+
+
 # --- what a process counts: process -> raylet -----------------------------------------------------------
 
 
@@ -740,5 +747,6 @@ RayletMessage = (
     | PackageFind
     | PackagePut
     | PackageDone
+    | EnvironmentPrepare
     | MetricsReport
 )

@@ -7,10 +7,12 @@ mean the same processes, whatever their ``config`` says of how long to try.
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -104,6 +106,9 @@ def _excludes(value: Any) -> list[str]:
 
 #: Fields that install packages: a task has one of them.
 INSTALLERS = ("pip", "uv")
+_INTERPRETERS = (*INSTALLERS, "py_executable")
+#: An environment is made by then, in seconds, unless its ``config`` says otherwise.
+DEFAULT_SETUP_TIMEOUT_S = 600
 
 
 def _installer(tool: str, options: str) -> Callable[[Any], dict[str, Any]]:
@@ -138,27 +143,79 @@ def _installer(tool: str, options: str) -> Callable[[Any], dict[str, Any]]:
     return accept
 
 
+def _config(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"runtime_env['config'] must be a dictionary or a RuntimeEnvConfig, got {type(value)}")
+    if unknown := sorted(value.keys() - {"setup_timeout_seconds", "eager_install", "log_files"}):
+        raise ValueError(
+            f"runtime_env['config'] can only have the fields setup_timeout_seconds and eager_install, but got {unknown}"
+        )
+    if value.get("log_files"):
+        raise ValueError("runtime_env['config']['log_files'] is not implemented by Shoal: read the files in a task.")
+    timeout = value.get("setup_timeout_seconds", DEFAULT_SETUP_TIMEOUT_S)
+    if isinstance(timeout, bool) or not isinstance(timeout, int):
+        raise TypeError(f"setup_timeout_seconds must be of type int, got {type(timeout)}")
+    if timeout <= 0 and timeout != -1:
+        raise ValueError(f"setup_timeout_seconds must be greater than zero or equals to -1, got: {timeout}")
+    eager = value.get("eager_install", True)
+    if not isinstance(eager, bool):
+        raise TypeError(f"eager_install must be a boolean, got {type(eager)}")
+    return {"setup_timeout_seconds": timeout, "eager_install": eager}
+
+
+def _py_executable(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"`py_executable` must be a string, got {type(value)}.")
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"`py_executable`: {error}, in {value!r}") from None
+    if not words:
+        raise ValueError("`py_executable` must not be empty")
+    return value
+
+
+def _setup_hook(value: Any) -> Any:
+    """As given, or as it travels (`pickled_hook`)."""
+    if isinstance(value, str) and "." not in value:
+        raise ValueError(f"`worker_process_setup_hook` must name a function as module.function, got {value!r}")
+    travels = isinstance(value, dict) and value.keys() == {"pickled"}
+    if not callable(value) and not isinstance(value, str) and not travels:
+        raise TypeError(f"`worker_process_setup_hook` must be a function or a string, got {type(value)}.")
+    return value
+
+
+def _preimport(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"runtime_env['preimport'] must be of type List[str], got {value!r}")
+    if wrong := [each for each in value if not all(part.isidentifier() for part in each.split("."))]:
+        raise ValueError(f"runtime_env['preimport'] names modules, and {wrong[0]!r} can be none")
+    return list(value)
+
+
 #: What makes the value to keep of each field that there is. Raises: TypeError, ValueError.
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "env_vars": _env_vars,
     "working_dir": _working_dir,
     "py_modules": _py_modules,
     "excludes": _excludes,
+    "config": _config,
+    "preimport": _preimport,
+    "py_executable": _py_executable,
+    "worker_process_setup_hook": _setup_hook,
     "pip": _installer("pip", "pip_install_options"),
     "uv": _installer("uv", "uv_pip_install_options"),
 }
 
 _PROCESS = "start the node with what its workers need"
+_PROFILER = "name the profiler's command in py_executable, with python at its end"
 #: Fields of Ray's that are not there: what to do instead.
 NOT_IMPLEMENTED: dict[str, str] = {
     "conda": "use pip or uv",
     "container": _PROCESS,
     "image_uri": _PROCESS,
-    "py_executable": _PROCESS,
-    "worker_process_setup_hook": "call it in the function or in the actor's constructor",
-    "config": "leave it out",
-    "nsight": _PROCESS,
-    "rocprof_sys": _PROCESS,
+    "nsight": _PROFILER,
+    "rocprof_sys": _PROFILER,
     "mpi": _PROCESS,
     "java_jars": "there are no Java workers",
 }
@@ -181,6 +238,8 @@ def validate(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise TypeError(f"runtime_env must be a dictionary, got {type(given)}")
     made = {name: validate_field(name, value) for name, value in given.items() if value is not None}
+    if "py_executable" in made and any(name in made for name in INSTALLERS):
+        raise ValueError("py_executable brings an interpreter of its own: it cannot be specified with 'pip' or 'uv'.")
     if len(both := [name for name in INSTALLERS if name in made]) > 1:
         raise ValueError(
             "The 'pip' field, 'uv' field, and 'conda' field of runtime_env cannot be specified at the same time.\n"
@@ -192,9 +251,9 @@ def validate(given: Mapping[str, Any]) -> dict[str, Any]:
 def merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """What a task or an actor runs in whose options say ``child``, started by what runs in ``parent``: the child's
     fields in place of the parent's, except that environment variables are merged one by one, and that of the fields
-    that install packages the child's replaces whichever the parent has."""
-    installs = any(name in child for name in INSTALLERS)
-    both = {**{name: value for name, value in parent.items() if not (installs and name in INSTALLERS)}, **child}
+    that say which interpreter runs with which packages the child's replaces whichever the parent has."""
+    replaced = _INTERPRETERS if any(name in child for name in _INTERPRETERS) else ()
+    both = {**{name: value for name, value in parent.items() if name not in replaced}, **child}
     if parent.get("env_vars") and child.get("env_vars"):
         both["env_vars"] = {**parent["env_vars"], **child["env_vars"]}
     return both
@@ -223,6 +282,16 @@ def key(document: str) -> str:
     environment = decode(document)
     environment.pop("config", None)
     return hashlib.sha256(encode(environment).encode()).hexdigest()[:32] if environment else ""
+
+
+def pickled_hook(pickled: bytes) -> dict[str, str]:
+    """A function, as ``worker_process_setup_hook`` has it in a document."""
+    return {"pickled": base64.b64encode(pickled).decode()}
+
+
+def hook_bytes(hook: Any) -> bytes | None:
+    """The pickled function; None = it is named."""
+    return base64.b64decode(hook["pickled"]) if isinstance(hook, dict) else None
 
 
 def is_remote(location: str) -> bool:

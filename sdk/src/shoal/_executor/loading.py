@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _structured_logs, exceptions
@@ -12,6 +14,7 @@ from shoal._wire import job_settings
 from shoal._wire.peer_frames import TaskPush
 from shoal_common import ids
 from shoal_common.channel import frames
+from shoal_common.placement import runtime_env
 
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
@@ -23,6 +26,8 @@ class Functions:
     def __init__(self, core: CoreWorker) -> None:
         self._core = core
         self._loaded: dict[bytes, Any] = {}
+        #: Why nothing can run in this process.
+        self._spoilt: exceptions.RuntimeEnvSetupError | None = None
 
     def of(self, push: TaskPush) -> Any:
         """The function that a task runs. Raises as ``load``."""
@@ -51,8 +56,11 @@ class Functions:
             ) from error
 
     def ensure_job(self, job_id: bytes) -> None:
-        """Take on the job's settings before its first code runs here. Raises: ShoalSystemError."""
+        """Take on the job's settings before its first code runs here. Raises: ShoalSystemError, RuntimeEnvSetupError
+        when the environment's hook has failed."""
         core = self._core
+        if self._spoilt is not None:
+            raise self._spoilt
         if core.job_id == job_id:
             return
         core.set_job(job_id)
@@ -75,6 +83,24 @@ class Functions:
                 sys.path.insert(first, path)
         if settings.logging is not None:
             _structured_logs.install(settings.logging)
+        hook = runtime_env.decode(_context.process.runtime_env).get("worker_process_setup_hook")
+        if hook is not None:
+            self._run_hook(hook)
+
+    def _run_hook(self, hook: Any) -> None:
+        """``hook``: as the document has it. Raises: RuntimeEnvSetupError."""
+        try:
+            pickled = runtime_env.hook_bytes(hook)
+            if pickled is not None:
+                function = loads(pickled)
+            else:
+                module, _, name = hook.rpartition(".")
+                function = getattr(importlib.import_module(module), name)
+            function()
+        except Exception as error:
+            told = "".join(traceback.format_exception(error)).strip()
+            self._spoilt = exceptions.RuntimeEnvSetupError(f"worker_process_setup_hook failed:\n{told}")
+            raise self._spoilt from error
 
     def _ask(self, key: bytes) -> frames.FunctionData | None:
         """None = this node's raylet has ended: it waits for a GCS while there is none, as long as it lives without."""

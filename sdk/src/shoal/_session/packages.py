@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from shoal import _current, exceptions
 from shoal._session.ignored_files import IgnoredFiles
+from shoal._values.serialization import dumps_function
 from shoal_common.channel import frames
 from shoal_common.placement.runtime_env import (
     ARCHIVE_SUFFIXES,
@@ -25,6 +26,7 @@ from shoal_common.placement.runtime_env import (
     PACKAGE_PART_BYTES,
     is_remote,
     package_uri,
+    pickled_hook,
     wheel_requirement,
 )
 
@@ -50,7 +52,8 @@ _known: dict[tuple[Path, str], tuple[Any, str]] = {}
 def uploaded(core: CoreWorker, environment: Mapping[str, Any]) -> dict[str, Any]:
     """The environment with packages in place of what is on this machine only.
 
-    Raises: ValueError (not there, no archive, larger than MAX_PACKAGE_BYTES), RuntimeEnvSetupError (cannot be stored).
+    Raises: TypeError (a hook that cannot be pickled), ValueError (not there, no archive, larger than
+    MAX_PACKAGE_BYTES), RuntimeEnvSetupError (cannot be stored).
     """
     made = dict(environment)
     excludes = made.pop("excludes", [])
@@ -58,6 +61,9 @@ def uploaded(core: CoreWorker, environment: Mapping[str, Any]) -> dict[str, Any]
         made["working_dir"] = _uploaded(core, made["working_dir"], excludes, as_module=False)
     if "py_modules" in made:
         made["py_modules"] = [_uploaded(core, each, excludes, as_module=True) for each in made["py_modules"]]
+    hook = made.get("worker_process_setup_hook")
+    if callable(hook):
+        made["worker_process_setup_hook"] = pickled_hook(dumps_function(hook)[0])
     for tool in INSTALLERS:
         if tool in made:
             packages = [_requirement(core, each) for each in made[tool]["packages"]]

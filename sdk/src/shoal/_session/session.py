@@ -28,6 +28,7 @@ from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig, LoggingConfig
 from shoal.runtime_env import RuntimeEnv
 from shoal_common import ids
+from shoal_common.channel.frames import EnvironmentPrepare
 from shoal_common.placement.labels import given_labels
 from shoal_common.placement.runtime_env import encode
 from shoal_common.surroundings import occupy_standard_streams, readable
@@ -228,7 +229,11 @@ def init(
                 where = session.outside.address if session.outside is not None else cluster.gcs_address
                 logger.info("Connecting to the Shoal cluster at %s.", where)
             _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"])
-            _context.process.runtime_env = encode(uploaded(_current.current(), environment))
+            core = _current.current()
+            document = _context.process.runtime_env = encode(uploaded(core, environment))
+            if document and environment.get("config", {}).get("eager_install", True):
+                with core.lock:
+                    core.raylets.send(core.node_id, EnvironmentPrepare(document))
         except BaseException:
             shutdown()
             raise

@@ -110,6 +110,7 @@ class Node:
             frames.Blocked: self._blocked,
             frames.Unblocked: self._unblocked,
             frames.ExitIntent: self._exit_intent,
+            frames.EnvironmentPrepare: lambda _, m: self._execute(self.pool.environment_coming(m.runtime_env)),
             frames.ActorCreated: self._actor_created,
             frames.FunctionGet: self._function_get,
             frames.LastRepliesGet: self._last_replies_get,

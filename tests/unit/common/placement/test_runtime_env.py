@@ -11,11 +11,13 @@ from shoal_common.placement.runtime_env import (
     decode,
     encode,
     expanded,
+    hook_bytes,
     is_remote,
     key,
     merged,
     package_digest,
     package_uri,
+    pickled_hook,
     uploaded_wheel,
     validate,
     wheel_requirement,
@@ -57,6 +59,20 @@ from shoal_common.placement.runtime_env import (
         ({"uv": {"packages": [], "uv_version": 1}}, TypeError, "must be of type str, got <class 'int'>"),
         ({"uv": {"packages": [], "uv_pip_install_options": "x"}}, TypeError, "must be of type List"),
         ({"pip": ["a"], "uv": ["b"]}, ValueError, "cannot be specified at the same time.\nspecified pip field: "),
+        ({"config": 1}, TypeError, "must be a dictionary or a RuntimeEnvConfig, got <class 'int'>"),
+        ({"config": {"setup_timeout_seconds": 0}}, ValueError, "greater than zero or equals to -1, got: 0"),
+        ({"config": {"setup_timeout_seconds": 1.5}}, TypeError, "must be of type int, got <class 'float'>"),
+        ({"config": {"eager_install": 1}}, TypeError, "eager_install must be a boolean, got <class 'int'>"),
+        ({"config": {"log_files": ["x"]}}, ValueError, "log_files'\\] is not implemented by Shoal: read"),
+        ({"config": {"eager": True}}, ValueError, "can only have the fields setup_timeout_seconds and eager_install"),
+        ({"py_executable": 1}, TypeError, "`py_executable` must be a string, got <class 'int'>"),
+        ({"py_executable": " "}, ValueError, "must not be empty"),
+        ({"py_executable": "python '"}, ValueError, "`py_executable`: No closing quotation"),
+        ({"py_executable": "python", "pip": ["a"]}, ValueError, "cannot be specified with 'pip' or 'uv'"),
+        ({"worker_process_setup_hook": 1}, TypeError, "must be a function or a string, got <class 'int'>"),
+        ({"worker_process_setup_hook": "hook"}, ValueError, "must name a function as module.function, got 'hook'"),
+        ({"preimport": "numpy"}, TypeError, "must be of type List\\[str\\], got 'numpy'"),
+        ({"preimport": ["a b"]}, ValueError, "names modules, and 'a b' can be none"),
         ("env", TypeError, "must be a dictionary, got <class 'str'>"),
     ],
 )
@@ -88,6 +104,7 @@ def test_children_merge_variables() -> None:
 
 def test_children_replace_every_other_field() -> None:
     assert merged({"pip": ["a"], "x": 1}, {"pip": ["b"]}) == {"pip": ["b"], "x": 1}
+    assert merged({"py_executable": "a"}, {"uv": ["b"]}) == {"uv": ["b"]}, "one that says which interpreter"
     assert merged({"pip": ["a"], "x": 1}, {"uv": ["b"]}) == {"uv": ["b"], "x": 1}, "one that installs packages"
 
 
@@ -95,6 +112,17 @@ def test_packages_to_install() -> None:
     assert validate({"pip": ["a", "b==1"]}) == {"pip": {"packages": ["a", "b==1"], "pip_check": False}}
     given = {"packages": ["a"], "uv_check": True, "uv_version": "==0.5", "uv_pip_install_options": ["--no-cache"]}
     assert validate({"uv": given}) == {"uv": given}
+
+
+def test_defaults_of_config() -> None:
+    made = validate({"config": {"setup_timeout_seconds": -1}})
+    assert made == {"config": {"setup_timeout_seconds": -1, "eager_install": True}}
+
+
+def test_a_hook_travels() -> None:
+    hook = pickled_hook(b"\0pickle")
+    assert decode(encode({"worker_process_setup_hook": hook})) == {"worker_process_setup_hook": hook}
+    assert (hook_bytes(hook), hook_bytes("module.function")) == (b"\0pickle", None)
 
 
 def test_uploaded_wheels() -> None:

@@ -273,3 +273,12 @@ def test_while_an_environment_is_made_others_idle_workers_end() -> None:
         pool.put_back(worker_id, 0.0)
     pool.balance({ENVIRONMENT: 1}, 0.0)
     assert pool.balance({ENVIRONMENT: 1}, IDLE_EXIT_S) == [AskWorkerToExit(b"w1", "idle")]
+
+
+def test_an_environment_is_made_before_it_is_wanted() -> None:
+    pool = make_pool()
+    assert pool.environment_coming(ENVIRONMENT) == [PrepareEnvironment(key(ENVIRONMENT), ENVIRONMENT)]
+    pool.environment_prepared(key(ENVIRONMENT))
+    assert pool.environment_coming(ENVIRONMENT) == pool.environment_coming("") == []
+    assert pool.balance({}, 0.0) == [], "no worker yet"
+    assert pool.next_deadline({}) == IDLE_ENVIRONMENT_S

@@ -114,6 +114,12 @@ class WorkerPool:
         self._set_idle(worker, now)
 
     @noted
+    def environment_coming(self, document: str) -> list[Action]:
+        """Workers in it will be wanted soon."""
+        key = environment_key(document)
+        return [] if self._environments.is_ready(key) else self._environments.wanted(key, document)
+
+    @noted
     def environment_prepared(self, key: str) -> None:
         self._environments.prepared(key)
 

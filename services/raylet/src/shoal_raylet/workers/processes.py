@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 TEMPLATE_TIMEOUT_S = 20.0
 #: Templates that are kept for runtime environments, besides the one of workers without.
 MAX_ENVIRONMENT_TEMPLATES = 8
+#: So much of what a template printed last is told, in bytes.
+_TAIL_BYTES = 1000
 #: Pauses before the template is started again, in seconds.
 _FIRST_RESTART_S = 1.0
 _MAX_RESTART_S = 60.0
@@ -319,6 +321,9 @@ class WorkerProcesses:
     def _template_failed(self, key: str, template: TemplateProcess, reason: str) -> None:
         if self._templates.get(key) is not template or self._stopping:
             return
+        if key:
+            # What it printed says what is wrong with the interpreter, or with what it imports.
+            reason = f"{reason}. The last lines of its log: {_tail(self.template_log)}"
         log.warning("template_failed", reason=reason, environment=key)
         self._discard_template(key)
         for process in list(self._processes.values()):
@@ -338,6 +343,13 @@ class WorkerProcesses:
     def _restart_later(self) -> None:
         self._restart = self._loop.call_later(self._restart_pause_s, self._start_template)
         self._restart_pause_s = min(2 * self._restart_pause_s, _MAX_RESTART_S)
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read().decode("utf-8", "replace").strip()
+    return "nothing"
 
 
 def _reap(pid: int) -> int | None:

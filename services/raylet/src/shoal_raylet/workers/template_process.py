@@ -45,7 +45,13 @@ class TemplateProcess:
         with theirs, open(log_path or os.devnull, "ab") as log:
             try:
                 process = subprocess.Popen(
-                    interpreter("shoal.worker_template", "--control-fd", str(theirs.fileno()), python=launch.python),
+                    interpreter(
+                        "shoal.worker_template",
+                        "--control-fd",
+                        str(theirs.fileno()),
+                        *launch.preimport,
+                        python=launch.python,
+                    ),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

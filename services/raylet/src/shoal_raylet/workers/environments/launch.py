@@ -24,6 +24,8 @@ class Launch:
     python: tuple[str, ...] = (sys.executable,)
     #: First in ``sys.path``.
     import_paths: tuple[str, ...] = ()
+    #: Modules that its template imports.
+    preimport: tuple[str, ...] = ()
 
     def environment(self) -> dict[str, str]:
         """Of the process."""

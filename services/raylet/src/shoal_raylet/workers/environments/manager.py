@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,6 @@ from shoal_raylet.workers.environments.virtual_envs import VirtualEnvs
 
 #: Environments that are made at once; more wait for their turn.
 AT_ONCE = 4
-#: An environment is made by then, in seconds, unless its ``config`` says otherwise.
-SETUP_TIMEOUT_S = 600.0
 
 
 class EnvironmentManager:
@@ -37,7 +36,9 @@ class EnvironmentManager:
 
     async def prepare(self, key: str, document: str) -> None:
         """Raises: SetupFailed."""
-        attempt = Attempt(SETUP_TIMEOUT_S, self._given_up)
+        config = runtime_env.decode(document).get("config", {})
+        timeout_s = config.get("setup_timeout_seconds", runtime_env.DEFAULT_SETUP_TIMEOUT_S)
+        attempt = Attempt(timeout_s, self._given_up)
         made = asyncio.get_running_loop().run_in_executor(self._threads, self._make, document, attempt)
         self._made[key] = await made
 
@@ -88,6 +89,8 @@ class EnvironmentManager:
             import_paths += map(str, [unpacked, *unpacked.glob("*.data/p*lib")])
         environ = runtime_env.expanded(environment.get("env_vars", {}), self._environ)
         python = PLAIN.python
+        if "py_executable" in environment:
+            python = tuple(shlex.split(environment["py_executable"]))
         for tool in runtime_env.INSTALLERS:
             if tool in environment:
                 try:
@@ -98,4 +101,6 @@ class EnvironmentManager:
                 python = (str(entry.path / "bin" / "python"),)
                 path = environ.get("PATH") or self._environ.get("PATH", os.defpath)
                 environ |= {"VIRTUAL_ENV": str(entry.path), "PATH": f"{entry.path / 'bin'}:{path}"}
-        return Launch(document, environ, directory, python, tuple(import_paths))
+        return Launch(
+            document, environ, directory, python, tuple(import_paths), tuple(environment.get("preimport", ()))
+        )

@@ -59,7 +59,11 @@ class VirtualEnvs:
         Raises: SetupFailed, which ends with the tool's last lines.
         """
         name = f"{tool}-{_digest(tool, wanted)}"
-        return self._cache.entry(name, lambda place: self._make(name, tool, wanted, environ, place, attempt), attempt)
+        # Another Python of this machine, with the same packages, has its own.
+        here = hashlib.sha256(json.dumps([sys.prefix, self._base]).encode()).hexdigest()[:8]
+        return self._cache.entry(
+            f"{name}-{here}", lambda place: self._make(name, tool, wanted, environ, place, attempt), attempt
+        )
 
     def _make(
         self,
@@ -73,7 +77,7 @@ class VirtualEnvs:
         venv.EnvBuilder(symlinks=True).create(place)
         lines = [f"import site; site.addsitedir({path!r})\n" for path in self._base]
         (place / _SITE / _BASE_PTH).write_text("".join(lines))
-        final, stored = place.with_name(name), place / "stored.zip"
+        final, stored = place.with_suffix(""), place / "stored.zip"
         if self._downloads.installed(name, stored, attempt):
             unpack(stored, place, attempt)
             _relocate(place, (place / "prefix").read_text(), final)
@@ -106,7 +110,7 @@ class VirtualEnvs:
             )
             pip = [python, "-m", "pip"]
         if tool == "uv":
-            uv = _uv(place, python, bool(wanted.get(f"{tool}_version")))
+            uv = _uv(place, bool(wanted.get(f"{tool}_version")))
             if not uv:
                 _run("pip install uv", [*pip, "install", "uv"], environ, place, attempt)
                 uv = [str(place / "bin" / "uv")]
@@ -150,7 +154,7 @@ def _pip(python: str) -> list[str]:
     return [python, f"{wheels[-1]}/pip", *quiet]
 
 
-def _uv(place: Path, python: str, own: bool) -> list[str]:
+def _uv(place: Path, own: bool) -> list[str]:
     """Empty = it is not there."""
     found = str(place / "bin" / "uv") if own else shutil.which("uv")
     return [found] if found else []
