@@ -38,6 +38,11 @@ PUBLIC = {
         remove_placement_group
     """,
     "shoal.util.annotations": "AnnotationType Deprecated DeveloperAPI PublicAPI RayDeprecationWarning",
+    "shoal.util.collective": """
+        ReduceOp allgather allreduce barrier broadcast create_collective_group destroy_collective_group
+        get_collective_group_size get_rank gloo_available init_collective_group is_group_initialized nccl_available
+        recv reduce reducescatter send
+    """,
     "shoal.util.debug": "disable_log_once_globally enable_periodic_logging log_once reset_log_once",
     "shoal.util.kv": "Entry delete get put watch",
     "shoal.util.metrics": "Counter Gauge Histogram",
