@@ -76,3 +76,12 @@ def test_a_second_allocation_of_one_holder_is_an_error() -> None:
     ledger.allocate(b"w", units(CPU=1))
     with pytest.raises(ValueError, match="cannot be given"):
         ledger.allocate(b"w", units(CPU=1))
+
+
+def test_which_gpus_it_would_be_is_known_before() -> None:
+    ledger = ResourceLedger(ResourceSet.of({"CPU": 4, "GPU": 3}), {"GPU": ["0", "1", "2"]})
+    for holder, amount in ((b"a", 0.5), (b"b", 2), (b"c", 0.5)):
+        wanted = ResourceSet.of({"CPU": 1, "GPU": amount})
+        told = ledger.gpus_for(wanted)
+        assert sorted(ledger.allocate(holder, wanted).devices["GPU"]) == list(told)
+    assert ledger.gpus_for(ResourceSet.of({"CPU": 1})) == ()

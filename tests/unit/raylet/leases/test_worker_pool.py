@@ -37,7 +37,12 @@ def start(pool: WorkerPool, count: int, now: float = 0.0) -> list[bytes]:
 
 
 def take(
-    pool: WorkerPool, job: bytes, state: WorkerState = LEASED, env: str = "", now: float = 0.0, gpus: bool = False
+    pool: WorkerPool,
+    job: bytes,
+    state: WorkerState = LEASED,
+    env: str = "",
+    now: float = 0.0,
+    gpus: tuple[str, ...] = (),
 ) -> bytes | None:
     worker = pool.take(job, env, gpus, state, now)
     return worker.worker_id if worker is not None else None
@@ -61,14 +66,15 @@ def test_a_worker_never_changes_its_job_or_environment() -> None:
     assert take(pool, JOB) == b"w1"
 
 
-@pytest.mark.parametrize("gpus", [False, True])
-def test_a_worker_runs_with_gpus_or_without_as_it_did_first(gpus: bool) -> None:
+@pytest.mark.parametrize("gpus", [(), ("0",), ("0", "1")], ids=str)
+def test_a_worker_runs_with_the_gpus_that_it_had_first(gpus: tuple[str, ...]) -> None:
     pool = make_pool()
     start(pool, 1)
     assert take(pool, JOB, gpus=gpus) == b"w1"
     pool.put_back(b"w1", 1.0)
-    assert take(pool, JOB, gpus=not gpus) is None
-    assert take(pool, JOB, ACTOR, gpus=not gpus) is None
+    for others in {(), ("0",), ("1",), ("0", "1")} - {gpus}:
+        assert take(pool, JOB, gpus=others) is None
+        assert take(pool, JOB, ACTOR, gpus=others) is None
     assert take(pool, JOB, gpus=gpus) == b"w1"
 
 

@@ -88,16 +88,15 @@ class ActorPlacement:
         runtime environment."""
         actions: list[Action] = []
         for actor in list(self._waiting.values()):
-            worker = self._pool.take(
-                actor.job_id, actor.runtime_env, actor.asked["GPU"] > 0, WorkerState.ACTOR, now, actor.memory_limit
-            )
+            allocation = self._ledger.allocation(actor.actor_id)
+            assert allocation is not None
+            gpus = tuple(sorted(allocation.devices.get("GPU", ())))
+            worker = self._pool.take(actor.job_id, actor.runtime_env, gpus, WorkerState.ACTOR, now, actor.memory_limit)
             if worker is None:
                 continue
             del self._waiting[actor.actor_id]
             worker.actor_id, worker.incarnation, worker.name = actor.actor_id, actor.incarnation, actor.class_name
             actor.worker_id = worker.worker_id
-            allocation = self._ledger.allocation(actor.actor_id)
-            assert allocation is not None
             message = frames.CreateActor(
                 actor.actor_id,
                 actor.incarnation,

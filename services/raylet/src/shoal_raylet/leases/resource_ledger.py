@@ -83,6 +83,10 @@ class ResourceLedger:
     def has_devices(self, resources: ResourceSet) -> bool:
         return self.devices.pick(resources) is not None
 
+    def gpus_for(self, resources: ResourceSet) -> tuple[str, ...]:
+        """Ids of those that a holder of this would be given now, sorted."""
+        return tuple(sorted({share.device for share in self.devices.pick(resources) or () if share.kind == "GPU"}))
+
     def allocation(self, holder: bytes) -> Allocation | None:
         return self._held.get(holder)
 

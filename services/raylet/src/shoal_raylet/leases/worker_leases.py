@@ -326,7 +326,12 @@ class WorkerLeases:
                 passed.add(demand.key)
         while (chosen := self._next(room, passed)) is not None:
             worker = self._pool.take(
-                chosen.job_id, chosen.spec.runtime_env, chosen.gpus, WorkerState.LEASED, now, chosen.memory_limit
+                chosen.job_id,
+                chosen.spec.runtime_env,
+                self._ledger.gpus_for(chosen.resources) if chosen.gpus else (),
+                WorkerState.LEASED,
+                now,
+                chosen.memory_limit,
             )
             if worker is None:
                 passed.add(chosen.key)

@@ -1,11 +1,11 @@
 """The node's worker processes as the scheduler sees them: who is starting, idle, leased or an actor. Pure.
 
 A worker is in one runtime environment from its start on, and belongs to one job from its first use on: functions,
-modules and ``sys.path`` of one job must not meet another's. Neither does one that ran with GPUs run anything without,
-or the other way: what is left in the process (a CUDA context, memory of a GPU) must not be there for the next. A
-worker with a limit of memory runs only what has the same, so that nobody pays for what another has left there. Before
-that it is *fresh*. Some fresh workers without a runtime environment are kept ready, so that the first task of a job
-and an actor need not wait for a process.
+modules and ``sys.path`` of one job must not meet another's. Neither does one run with other GPUs than it had first, or
+without: CUDA keeps what it saw then, and what is left in the process (a context, memory of a GPU) must not be there
+for the next. A worker with a limit of memory runs only what has the same, so that nobody pays for what another has
+left there. Before that it is *fresh*. Some fresh workers without a runtime environment are kept ready, so that the
+first task of a job and an actor need not wait for a process.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 
 
-#: Job, key of the runtime environment, whether with GPUs, limit of memory.
-_Use = tuple[bytes, str, bool, int]
+#: Job, key of the runtime environment, ids of the GPUs, limit of memory.
+_Use = tuple[bytes, str, tuple[str, ...], int]
 
 
 class WorkerState(Enum):
@@ -61,8 +61,8 @@ class Worker:
     job_id: bytes = b""
     #: Key of its runtime environment.
     environment: str = ""
-    #: What it runs is granted some.
-    gpus: bool = False
+    #: Ids of those that what it runs is granted.
+    gpus: tuple[str, ...] = ()
     #: How much it may grow while it is at work, in bytes; 0 = nobody said.
     memory_limit: int = 0
     #: What it runs may run again.
@@ -129,7 +129,13 @@ class WorkerPool:
 
     @noted
     def take(
-        self, job_id: bytes, runtime_env: str, gpus: bool, state: WorkerState, now: float, memory_limit: int = 0
+        self,
+        job_id: bytes,
+        runtime_env: str,
+        gpus: tuple[str, ...],
+        state: WorkerState,
+        now: float,
+        memory_limit: int = 0,
     ) -> Worker | None:
         """A worker for a task (``LEASED``) or an actor (``ACTOR``); it leaves the idle ones. ``runtime_env``: the
         document.
