@@ -7,13 +7,12 @@ millisecond, or when they fill a message; the background thread sees to it that 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from shoal._executor.appearance import Appearance
 from shoal._executor.cancels import Interrupted
 from shoal._executor.checkpoint import Keeper, make_keeper
 from shoal._executor.leaving import EXIT_ACTOR, Leaving
+from shoal._executor.lending import Lending
 from shoal._executor.loading import Functions
 from shoal._executor.process_end import kill_descendants
 from shoal._executor.run import Runner
@@ -76,16 +76,10 @@ class Executor:
         self._saved = 0
         #: Functions and methods that have run here.
         self._known: set[str] = set()
-        #: Threads of the user's code that wait for objects; whether they have waited for long, and the CPU is lent.
-        self._blocked: set[int] = set()
-        self._waits_long = False
-        self._lent = False
-        #: Counts the times when at least one waits.
-        self._wait_number = 0
-        self._block_lock = threading.Lock()
+        self._lending = Lending(core, self.flush_replies, self._hand_back_behind)
+        self.blocking, self.lend_cpu = self._lending.blocking, self._lending.lend_cpu
         #: What the main thread runs.
         self._running: TaskPush | None = None
-        self._holds_cpu = True
         #: The actor in this process, once its constructor has returned.
         self.actor: ActorHost | None = None
         #: Of an actor that keeps checkpoints by itself.
@@ -102,7 +96,7 @@ class Executor:
         if actor is not None and actor.takes_calls:
             actor.start_calls(caller, tasks)
             return
-        if (self._waits_long and self._running is not None and actor is None) or leaving:
+        if (self._lending.waits_long and self._running is not None and actor is None) or leaving:
             connection.send(Recalled([task.task_id for task in tasks], blocked=True, leaving=leaving))
             return
         if message.answered and self._keeper is not None:
@@ -239,7 +233,7 @@ class Executor:
         if before != (process.strategy, process.priority):
             _current.prepare_anew()  # what the functions here submit may go to another placement group
         cpus = process.resources.get("CPU", 0.0)
-        self._holds_cpu = cpus > 0
+        self._lending.holds_cpu = cpus > 0
         if "SHOAL_USER_OMP" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))
         gpus.show(devices.get("GPU", ()), os.environ)
@@ -292,8 +286,7 @@ class Executor:
             self._running = push
             reply = self._run(caller, push)
             self._running = None
-            if self._blocked:
-                self._go_on(_MAIN_THREAD)  # it was interrupted at the edge of its wait
+            self._lending.go_on(_MAIN_THREAD)  # it may have been interrupted at the edge of its wait
             now = time.monotonic()
             if self.actor is None:
                 self._appearance.restore_streams(now)
@@ -432,55 +425,8 @@ class Executor:
         # A worker that waits in ``get`` hands back what it has not begun, unless it is an actor.
         return WaitReport(BEHIND, name, pid=pid, behind=before, certain=actor is not None)
 
-    # -- blocking -----------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def blocking(self, lend_after: float) -> Iterator[None]:
-        """Around a wait of user code in any thread: replies go out, and tasks not begun go back and the CPU is lent
-        when it lasts longer than ``lend_after`` seconds.
-
-        Ray lends it for the main thread only; then a task that waits for its own threads, which wait for other
-        tasks, can hold the CPU that those need. Lending too early costs a moment of two tasks on one CPU.
-        """
-        thread = threading.get_ident()
-        with self._block_lock:
-            if not self._blocked:
-                self._wait_number += 1
-            self._blocked.add(thread)
-            number = self._wait_number
-        self.flush_replies()
-        if lend_after:
-            self._core.reactor.call_later(lend_after, lambda: self._lend_cpu_in(number))
-        else:
-            self.lend_cpu()
-        try:
-            yield
-        finally:
-            self._go_on(thread)
-
-    def _go_on(self, thread: int) -> None:
-        """It does not wait any more."""
-        with self._block_lock:
-            self._blocked.discard(thread)
-            if not self._blocked:
-                self._waits_long = False
-                if self._lent:
-                    self._lent = False
-                    self._core.raylet.send(frames.Unblocked())
-
-    def _lend_cpu_in(self, number: int) -> None:
-        if number == self._wait_number:
-            self.lend_cpu()
-
-    def lend_cpu(self) -> None:
-        """Whoever waits, does so for what others are to do."""
-        with self._block_lock:
-            if not self._blocked or self._waits_long:
-                return
-            self._waits_long = True
-            if self._holds_cpu:
-                self._core.raylet.send(frames.Blocked())
-                self._lent = True
+    def _hand_back_behind(self) -> None:
+        """The main thread waits for long: what it would have run next goes to others. The calls of an actor stay."""
         if self.actor is None and self._running is not None:
             self.hand_back()
 

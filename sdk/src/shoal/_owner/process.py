@@ -86,9 +86,9 @@ class Process(ABC):
         self.closed = False
         #: What has to be said before it closes, while the others are still reached.
         self.before_close: list[Callable[[], None]] = []
-        #: A worker's: around a wait of user code (see ``Executor.blocking``).
+        #: A worker's: around a wait of user code (see ``Lending.blocking``).
         self.blocking: Callable[[float], AbstractContextManager[None]] | None = None
-        #: A worker's: whoever waits now waits for long (see ``Executor.lend_cpu``).
+        #: A worker's: whoever waits now waits for long (see ``Lending.lend_cpu``).
         self.lend_cpu: Callable[[], None] | None = None
         #: References pickled outside of Shoal's own messages: nobody counts those, so they live as long as the job.
         self.pinned_for_ever: list[Any] = []
