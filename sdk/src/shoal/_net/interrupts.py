@@ -124,7 +124,7 @@ def take_over() -> None:
     _on = True
     if threading.get_ident() == main_thread:
         for signum in (_ALARM, *_OTHERS):
-            _take(signum)
+            _take(signum, _handler_of(signum))
 
 
 def give_back() -> None:
@@ -147,15 +147,15 @@ def look() -> None:
     """At some handlers, in the main thread: the user may have set new ones."""
     global _turn
     if _on:
-        if type(_handler_of(_ALARM)) is not _Deferred:
-            _take(_ALARM)
         _turn = (_turn + 1) % len(_OTHERS)
-        if type(_handler_of(_OTHERS[_turn])) is not _Deferred:
-            _take(_OTHERS[_turn])
+        # Most signals have no handler, which is a number then.
+        if type(handler := _handler_of(_ALARM)) is not int:
+            _take(_ALARM, handler)
+        if type(handler := _handler_of(_OTHERS[_turn])) is not int:
+            _take(_OTHERS[_turn], handler)
 
 
-def _take(signum: int) -> None:
-    handler = _handler_of(signum)
+def _take(signum: int, handler: Any) -> None:
     if callable(handler) and type(handler) is not _Deferred:
         set_handler(signum, _Deferred(handler))
 
