@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.actors import Counter
 from support.deployed import DeployedCluster
 from support.processes import PATIENCE_S, eventually
 
@@ -29,16 +30,6 @@ def cluster() -> Iterator[DeployedCluster]:
 def connected(cluster: DeployedCluster) -> Iterator[None]:
     with cluster.connected():
         yield
-
-
-@shoal.remote(num_cpus=0)
-class Counter:
-    def __init__(self) -> None:
-        self.value = 0
-
-    def add(self) -> int:
-        self.value += 1
-        return self.value
 
 
 @shoal.remote

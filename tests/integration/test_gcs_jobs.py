@@ -130,6 +130,15 @@ async def objectstore(root: Path, port: int = 0) -> AsyncIterator[str]:
         await app.stop()
 
 
+@asynccontextmanager
+async def with_objectstore(cluster: Cluster, directory: Path) -> AsyncIterator[str]:
+    """A node of the cluster has joined, and its GCS knows the objectstore service at this address."""
+    async with objectstore(directory / "blobs") as address:
+        await cluster.restart_gcs(objectstore_addresses=(address,))
+        await cluster.join()
+        yield address
+
+
 async def blobs_of(address: str, prefix: str = "") -> list[str]:
     async with aio_channel(address, TOKEN) as channel:
         return [blob.key for blob in await BlobClient(channel).list(prefix)]
@@ -142,9 +151,7 @@ async def until_none(address: str, prefix: str = "") -> None:
 
 
 async def test_what_a_dead_job_has_spilled_is_deleted(cluster: Cluster, tmp_path: Path) -> None:
-    async with objectstore(tmp_path / "blobs") as address:
-        await cluster.restart_gcs(objectstore_addresses=(address,))
-        await cluster.join()
+    async with with_objectstore(cluster, tmp_path) as address:
         job, other = await cluster.start_job(), await cluster.start_job(driver_id=b"e" * 16)
         doomed = f"spill/{job.hex()}/{N1.hex()}/"
         # Of a job that runs; no spilled object; of another cluster's job 1, in the same bucket; not Shoal's.
@@ -161,9 +168,7 @@ async def test_what_a_dead_job_has_spilled_is_deleted(cluster: Cluster, tmp_path
 async def test_what_a_node_stored_before_it_knew_that_it_was_given_up_is_deleted(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    async with objectstore(tmp_path / "blobs") as address:
-        await cluster.restart_gcs(objectstore_addresses=(address,))
-        await cluster.join()
+    async with with_objectstore(cluster, tmp_path) as address:
         job, other = await cluster.start_job(), await cluster.start_job(driver_id=b"e" * 16)
         dead, _ = await cluster.run(job)
         living, _ = await cluster.run(other, max_restarts=1)
@@ -190,9 +195,7 @@ async def test_what_a_node_stored_before_it_knew_that_it_was_given_up_is_deleted
 async def test_blobs_of_a_dead_job_are_deleted_when_the_objectstore_or_the_gcs_is_back(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    async with objectstore(tmp_path / "blobs") as address:
-        await cluster.restart_gcs(objectstore_addresses=(address,))
-        await cluster.join()
+    async with with_objectstore(cluster, tmp_path) as address:
         job = await cluster.start_job()
         async with aio_channel(address, TOKEN) as channel:
             await BlobClient(channel).put(f"spill/{job.hex()}/{N1.hex()}/1", [b"x"])

@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -22,21 +22,9 @@ from shoal_common.blob.s3 import S3Bucket
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    server = MinioServer(tmp_path_factory.mktemp("minio"))
-    with running(server):
-        yield server
-
-
 @pytest.fixture
-def minio(server: MinioServer) -> Minio:
-    return server.client()
-
-
-@pytest.fixture
-def bucket(server: MinioServer) -> S3Bucket:
-    bucket = S3Bucket(server.settings(f"bucket-{next(_numbers)}"), CONNECTIONS)
+def bucket(minio_server: MinioServer) -> S3Bucket:
+    bucket = S3Bucket(minio_server.settings(f"bucket-{next(_numbers)}"), CONNECTIONS)
     bucket.make()
     return bucket
 
@@ -140,50 +128,52 @@ async def test_a_blob_that_another_replica_deleted_is_not_found(store: MinioBlob
 
 
 async def test_a_killed_server_is_unavailable_and_keeps_what_it_has(
-    store: MinioBlobStore, server: MinioServer, bucket: S3Bucket
+    store: MinioBlobStore, minio_server: MinioServer, bucket: S3Bucket
 ) -> None:
     data = os.urandom(2 * PART_BYTES)
     await store.put("k", stream([data]))
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data
-        server.kill()
+        minio_server.kill()
         yield data
 
-    with pytest.raises(errors.Unavailable, match=server.address):
+    with pytest.raises(errors.Unavailable, match=minio_server.address):
         await store.put("k", chunks())
     for attempt in (read(store, "k"), store.list(), store.delete(["k"]), store.put("small", stream([b"x"]))):
-        with pytest.raises(errors.Unavailable, match=server.address):
+        with pytest.raises(errors.Unavailable, match=minio_server.address):
             await attempt
-    server.start()
+    minio_server.start()
     assert await read(store, "k") == data
     assert [blob.key for blob in await store.list()] == ["k"]
 
 
-async def test_a_hung_server_is_given_up_in_time(store: MinioBlobStore, server: MinioServer, bucket: S3Bucket) -> None:
+async def test_a_hung_server_is_given_up_in_time(
+    store: MinioBlobStore, minio_server: MinioServer, bucket: S3Bucket
+) -> None:
     data = os.urandom(PART_BYTES)
     await store.put("k", stream([data]))
-    hasty = MinioBlobStore(S3Bucket(server.settings(bucket.name), CONNECTIONS, read_timeout_s=1))
-    server.stop()
+    hasty = MinioBlobStore(S3Bucket(minio_server.settings(bucket.name), CONNECTIONS, read_timeout_s=1))
+    minio_server.stop()
     try:
         for attempt in (read(hasty, "k"), hasty.list(), hasty.put("other", stream([b"x"]))):
-            with pytest.raises(errors.DeadlineExceeded, match=server.address):
+            with pytest.raises(errors.DeadlineExceeded, match=minio_server.address):
                 await attempt
     finally:
-        server.resume()
+        minio_server.resume()
     await hasty.close()
     assert await read(store, "k") == data
 
 
 async def test_a_copy_of_the_servers_directory_is_a_backup(
-    store: MinioBlobStore, server: MinioServer, bucket: S3Bucket, tmp_path: Path
+    store: MinioBlobStore, minio_server: MinioServer, bucket: S3Bucket, tmp_path: Path
 ) -> None:
     data = os.urandom(3 * PART_BYTES)
     await store.put("package/1", stream([data]))
     other = MinioServer(tmp_path / "other")
-    server.kill()
-    shutil.copytree(server.directory / "data", other.directory / "data")
-    server.start()
+    minio_server.kill()
+    shutil.copytree(minio_server.directory / "data", other.directory / "data")
+    minio_server.start()
     with running(other):
         restored = MinioBlobStore(S3Bucket(other.settings(bucket.name), CONNECTIONS))
         assert await read(restored, "package/1") == data

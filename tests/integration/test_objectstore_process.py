@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,18 +26,6 @@ from shoal_common.rpc.client import aio_channel
 
 TOKEN = "token-of-this-test"
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    server = MinioServer(tmp_path_factory.mktemp("minio"))
-    with running(server):
-        yield server
-
-
-@pytest.fixture
-def minio(server: MinioServer) -> Minio:
-    return server.client()
 
 
 @pytest.fixture
@@ -117,8 +105,11 @@ def direct(client: BlobClient) -> bool:
     return client._direct is not None and client._direct_from == 0
 
 
-async def test_any_replica_serves_any_blob(secrets: Path, server: MinioServer, minio: Minio, bucket: str) -> None:
-    async with process(secrets, server.address, bucket) as one, process(secrets, server.address, bucket) as other:
+async def test_any_replica_serves_any_blob(secrets: Path, minio_server: MinioServer, minio: Minio, bucket: str) -> None:
+    async with (
+        process(secrets, minio_server.address, bucket) as one,
+        process(secrets, minio_server.address, bucket) as other,
+    ):
         async with client_of(one) as first, client_of(other) as second:
             await first.put("spill/01/aa/1", [b"an object", b"another one"])
             target = bytearray(11)
@@ -138,13 +129,13 @@ async def test_any_replica_serves_any_blob(secrets: Path, server: MinioServer, m
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_replica_that_ends_in_mid_transfer_is_replaced_by_another(
-    secrets: Path, server: MinioServer, minio: Minio, bucket: str, end: signal.Signals
+    secrets: Path, minio_server: MinioServer, minio: Minio, bucket: str, end: signal.Signals
 ) -> None:
     through = "--s3-direct=false"  # what streams straight does not need the replica any more
     objects = [os.urandom(25 << 20) for _ in range(8)]
     async with (
-        process(secrets, server.address, bucket, through) as one,
-        process(secrets, server.address, bucket, through) as other,
+        process(secrets, minio_server.address, bucket, through) as one,
+        process(secrets, minio_server.address, bucket, through) as other,
         client_of(one, other) as client,
     ):
         putting = asyncio.create_task(client.put("spill/01/aa/1", objects))
@@ -152,8 +143,8 @@ async def test_a_replica_that_ends_in_mid_transfer_is_replaced_by_another(
         one.child.send_signal(end)
         assert (await putting).size_bytes == sum(map(len, objects))
     async with (
-        process(secrets, server.address, bucket, through) as one,
-        process(secrets, server.address, bucket, through) as other,
+        process(secrets, minio_server.address, bucket, through) as one,
+        process(secrets, minio_server.address, bucket, through) as other,
         client_of(one, other) as client,
     ):
         target = bytearray(sum(map(len, objects)))
@@ -165,19 +156,19 @@ async def test_a_replica_that_ends_in_mid_transfer_is_replaced_by_another(
 
 
 async def test_a_bucket_of_others_is_refused_and_left_as_it_is(
-    secrets: Path, server: MinioServer, minio: Minio, bucket: str
+    secrets: Path, minio_server: MinioServer, minio: Minio, bucket: str
 ) -> None:
     minio.make_bucket(bucket)
     minio.put_object(bucket, "holiday.jpg", io.BytesIO(b"x"), 1)
-    async with process(secrets, server.address, bucket) as it:
+    async with process(secrets, minio_server.address, bucket) as it:
         code, said = await it.ended()
     assert code == 1
-    assert f"the bucket {bucket} of {server.address} has objects that no cluster of Shoal has put there" in said
+    assert f"the bucket {bucket} of {minio_server.address} has objects that no cluster of Shoal has put there" in said
     assert [each.object_name for each in minio.list_objects(bucket, recursive=True)] == ["holiday.jpg"]
 
 
-async def test_a_name_that_no_bucket_can_have_is_told_at_once(secrets: Path, server: MinioServer) -> None:
-    async with process(secrets, server.address, "No_Bucket") as it:
+async def test_a_name_that_no_bucket_can_have_is_told_at_once(secrets: Path, minio_server: MinioServer) -> None:
+    async with process(secrets, minio_server.address, "No_Bucket") as it:
         code, said = await it.ended()
     assert code == 1
     assert "the bucket No_Bucket" in said and "s3_bucket" in said
@@ -185,45 +176,45 @@ async def test_a_name_that_no_bucket_can_have_is_told_at_once(secrets: Path, ser
 
 
 async def test_another_clusters_bucket_is_refused(
-    secrets: Path, server: MinioServer, minio: Minio, bucket: str
+    secrets: Path, minio_server: MinioServer, minio: Minio, bucket: str
 ) -> None:
-    async with process(secrets, server.address, bucket, "--cluster-id=one") as owner:
+    async with process(secrets, minio_server.address, bucket, "--cluster-id=one") as owner:
         await owner.event("service_started")
-        async with process(secrets, server.address, bucket, "--cluster-id=two") as it:
+        async with process(secrets, minio_server.address, bucket, "--cluster-id=two") as it:
             code, said = await it.ended()
     assert code == 1
     assert "belongs to the cluster 'one', this is the cluster 'two'" in said
     # The owner itself comes back, and an empty bucket that is there already is as good as none.
-    async with process(secrets, server.address, bucket, "--cluster-id=one") as it:
+    async with process(secrets, minio_server.address, bucket, "--cluster-id=one") as it:
         await it.event("service_started")
     minio.make_bucket(f"{bucket}-empty")
-    async with process(secrets, server.address, f"{bucket}-empty") as it:
+    async with process(secrets, minio_server.address, f"{bucket}-empty") as it:
         await it.event("service_started")
 
 
 async def test_wrong_credentials_are_told_at_once_and_kept_secret(
-    secrets: Path, server: MinioServer, bucket: str
+    secrets: Path, minio_server: MinioServer, bucket: str
 ) -> None:
-    wrong = {"SHOAL_S3_ACCESS_KEY": server.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": "a-wrong-secret"}
-    async with process(secrets, server.address, bucket, **wrong) as it:
+    wrong = {"SHOAL_S3_ACCESS_KEY": minio_server.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": "a-wrong-secret"}
+    async with process(secrets, minio_server.address, bucket, **wrong) as it:
         code, said = await it.ended()
     assert code == 1
-    assert f"of {server.address} refuses the objectstore service's credentials (SignatureDoesNotMatch)" in said
+    assert f"of {minio_server.address} refuses the objectstore service's credentials (SignatureDoesNotMatch)" in said
     assert "waiting_for_s3" not in said
     assert "Traceback" not in said
     assert "a-wrong-secret" not in said
 
 
 async def test_credentials_in_variables_are_taken_out_of_the_environment(
-    secrets: Path, server: MinioServer, bucket: str
+    secrets: Path, minio_server: MinioServer, bucket: str
 ) -> None:
-    right = {"SHOAL_S3_ACCESS_KEY": server.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": server.SECRET_KEY}
-    async with process(secrets, server.address, bucket, **right) as it:
+    right = {"SHOAL_S3_ACCESS_KEY": minio_server.ACCESS_KEY, "SHOAL_S3_SECRET_KEY": minio_server.SECRET_KEY}
+    async with process(secrets, minio_server.address, bucket, **right) as it:
         await it.event("service_started")
 
 
-async def test_without_credentials_or_a_place_it_says_what_to_give(secrets: Path, server: MinioServer) -> None:
-    async with process(secrets, server.address, "b", SHOAL_S3_ACCESS_KEY="") as it:
+async def test_without_credentials_or_a_place_it_says_what_to_give(secrets: Path, minio_server: MinioServer) -> None:
+    async with process(secrets, minio_server.address, "b", SHOAL_S3_ACCESS_KEY="") as it:
         code, said = await it.ended()
     assert (code, "give s3_access_key_file, or SHOAL_S3_ACCESS_KEY" in said) == (2, True)
     async with process(secrets, "", "b") as it:
@@ -235,7 +226,7 @@ async def test_without_credentials_or_a_place_it_says_what_to_give(secrets: Path
 
 
 async def test_a_server_that_is_not_there_is_waited_for_and_named(
-    secrets: Path, server: MinioServer, bucket: str
+    secrets: Path, minio_server: MinioServer, bucket: str
 ) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     async with process(secrets, nowhere, bucket, "--start-timeout-s=1.5") as it:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.actors import Counter
 from support.clusters import MIB
 from support.deployed import DeployedCluster
 from support.processes import eventually
@@ -28,16 +29,6 @@ def cluster() -> Iterator[DeployedCluster]:
         cluster.add_node(cpus=2, store_bytes=STORE_BYTES, store_full_grace_s=1.0)
         with cluster.connected():
             yield cluster
-
-
-@shoal.remote(num_cpus=0)
-class Counter:
-    def __init__(self) -> None:
-        self.value = 0
-
-    def add(self) -> int:
-        self.value += 1
-        return self.value
 
 
 @shoal.remote

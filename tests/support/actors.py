@@ -1,4 +1,4 @@
-"""Actors on which tasks of a test meet, so that no test has to guess durations."""
+"""Actors of several tests: some on which tasks meet, so that no test has to guess durations."""
 
 from __future__ import annotations
 
@@ -50,3 +50,15 @@ class Record:
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._notes) >= at_least)
             return list(self._notes)
+
+
+@shoal.remote(num_cpus=0)
+class Counter:
+    """Tells how often it was called."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def add(self) -> int:
+        self._value += 1
+        return self._value
