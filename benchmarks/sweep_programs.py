@@ -95,6 +95,36 @@ def actor_returns(size: int) -> Program:
     return program
 
 
+def small_items(ray: Library) -> Step:
+    @ray.remote
+    def numbers(n: int) -> Any:
+        for i in range(n):  # noqa: UP028  Ray sends generators something, which a range does not take
+            yield i
+
+    def step() -> float:
+        read = 0
+        for ref in numbers.remote(STEP_CALLS):
+            assert ray.get(ref) == read
+            read += 1
+        return read
+
+    return step
+
+
+def arrays_as_items(ray: Library) -> Step:
+    @ray.remote
+    def arrays(n: int) -> Any:
+        for _ in range(n):
+            yield np.zeros(MIB, dtype=np.uint8)
+
+    items = calls_of(MIB)
+
+    def step() -> float:
+        return sum(len(ray.get(ref)) for ref in arrays.remote(items)) / MIB
+
+    return step
+
+
 def more_than_fits(ray: Library) -> Step:
     """Put and read back in order, one at a time."""
     # Not zeros: the kernel backs those with one page that stays in the cache.

@@ -69,6 +69,11 @@ SWEEP = (
         "an actor called alone", "calls/s", programs.one_actor_call_at_a_time, 6,
         {"pipe": machine.pipe_ping_pong}, shares={"pipe": 0.6},
     ),
+    _warmed("items of a generator, small ones", "items/s", sweep.small_items, 10),
+    _warmed(
+        "items of a generator, 1 MiB arrays", "items/s", sweep.arrays_as_items, 2,
+        {"memcpy": partial(machine.copies, programs.MIB, sweep.calls_of(programs.MIB))},
+    ),
     _warmed("100 actors started, called, killed", "actors/s", sweep.hundred_actors, 33, rounds=2, warm_up_steps=0),
     Row(
         "3 GiB put into a store of 2 GiB, and read in order", "GB/s", sweep.more_than_fits, 1.5,
