@@ -121,6 +121,7 @@ ObjectID = ObjectRef
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 _NOT_THERE = {
     "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
@@ -218,9 +219,19 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     return core.values.get_many(object_refs, timeout)
 
 
+@overload
 def wait(
     ray_waitables: list[ObjectRef[T]], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]: ...
+@overload
+def wait(
+    ray_waitables: list[W], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[W], list[W]]: ...
+
+
+def wait(
+    ray_waitables: list[Any], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Any], list[Any]]:
     """Wait until ``num_returns`` refs are ready or ``timeout`` seconds have passed; returns (ready, rest), both in
     input order, at most ``num_returns`` ready. An ``ObjectRefGenerator`` is ready when its next item is, or its end.
 

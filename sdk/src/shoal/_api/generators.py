@@ -140,8 +140,16 @@ class ObjectRefGenerator(Generic[T]):
 
 
 def stream_for(num_returns: int, limit: int | None) -> Stream | None:
-    """Of a call with so many returns; ``limit``: the option for back-pressure."""
-    return Stream(max(0, limit or 0), dynamic=num_returns == DYNAMIC) if num_returns < 0 else None
+    """Of a call with so many returns; ``limit``: the option for back-pressure. Raises: ValueError."""
+    if num_returns >= 0:
+        return None
+    limit = max(0, limit or 0)
+    if num_returns == DYNAMIC and limit:
+        raise ValueError(
+            "num_returns='dynamic' cannot have a limit of unread items: nobody reads them before the generator has "
+            "ended. Leave num_returns out, and the items are streamed"
+        )
+    return Stream(limit, dynamic=num_returns == DYNAMIC)
 
 
 def generator_of(stream: Stream, refs: list[ObjectRef[Any]]) -> ObjectRefGenerator[Any] | ObjectRef[Any]:

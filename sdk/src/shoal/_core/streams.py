@@ -140,7 +140,6 @@ class Stream:
     def validate(self) -> None:
         """Asserts what must always hold; for tests."""
         assert self.end is None or self.arrived <= self.end <= self.arrived + 1
-        assert self.read <= self.arrived + 1
         if self.wanted:
             known = self.arrived if self.end is None else self.end
             assert self.read + len(self.ready) == known, "each item is read once"

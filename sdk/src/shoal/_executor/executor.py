@@ -136,13 +136,15 @@ class Executor:
 
     def on_stop(self, task_ids: list[bytes]) -> None:
         """A task in the main thread is unwound; a coroutine is cancelled. What else an actor runs goes
-        on: unwound in the middle, it would leave the actor's state half changed."""
+        on, generators to where they yield next: unwound in the middle, it would leave the actor's state half changed.
+        """
         for task_id in task_ids:
             if not self._runner.time_limits.stop(task_id):
                 continue
             running = self._running
             if self.actor is not None:
                 self.actor.stop_call(task_id)
+                self._runner.yielding.stop(task_id)
             elif running is not None and running.task_id == task_id:
                 signal.pthread_kill(_MAIN_THREAD, interrupts.STOP)
 

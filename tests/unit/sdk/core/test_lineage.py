@@ -425,3 +425,23 @@ def test_any_order(seed: int) -> None:
         machine.all_and_only_what_may_be_needed_is_kept()
         machine.tables_are_whole()
     machine.teardown()
+
+
+def test_what_a_running_task_has_stored_is_not_made_again_by_another_run(process: Process) -> None:
+    record, _ = process.submit()
+    items = [object_of_task(record.push.task_id, index) for index in (1, 2, 3)]
+    refs = [process.table.add(ObjectEntry(item, STORED, node_id=HOME)) for item in items]
+    for item in items:
+        process.lineage.made(item)
+    assert process.lineage.again(items[0], process.table.revive) is None, "it runs"
+    del refs[2]
+    process.lineage.freed(items[2])
+    process.lineage.freed(items[1])
+    process.lineage.freed(items[0])
+    process.lineage.validate()
+    process.lineage.made(items[1])
+    assert process.lineage.objects_of(record.push.task_id) == [items[1]]
+    process.lineage.ended(record, process.lineage.objects_of(record.push.task_id))
+    assert process.lineage.again(items[1], process.table.revive) is record
+    process.lineage.validate()
+    process.lineage.ended(record, [])
