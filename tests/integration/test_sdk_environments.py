@@ -7,6 +7,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.wheels import make_wheel
 
 import shoal
 from shoal import exceptions
+from shoal_common.runtime_env_plugins import VARIABLE, plugins
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "work/left_out.bin": "x",
         "other/shipped_helper.py": "NAME = 'of the task'",
         "modules/shipped_package/__init__.py": "VALUE = 1",
+        "plugins/things_plugin.py": """
+from shoal.runtime_env import RuntimeEnvPlugin
+
+class Plugin(RuntimeEnvPlugin):
+    name = "things"
+
+    def get_uris(self, runtime_env):
+        return runtime_env["things"]
+
+    async def create(self, uri, runtime_env, context, logger):
+        if uri == "bad":
+            raise ValueError("there is no such thing")
+        return 0
+
+    def modify_context(self, uris, runtime_env, context, logger):
+        context.env_vars["THINGS"] = ",".join(uris)
+""",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -37,11 +56,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def cluster(project: Path) -> Iterator[None]:
     environment = {"working_dir": str(project / "work"), "excludes": ["*.bin"]}
-    with tempfile.TemporaryDirectory(prefix="envs-", dir="/tmp") as directory:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="envs-", dir="/tmp"))
         # What is kept for later sessions ends with it.
+        plugins.cache_clear()
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.syspath_prepend(str(project / "plugins"))
+        patch.setenv("PYTHONPATH", str(project / "plugins"))
+        patch.setenv(VARIABLE, '[{"class": "things_plugin.Plugin"}]')
         shoal.init("local", num_cpus=4, logging_level="ERROR", runtime_env=environment, _temp_dir=directory)
         yield
         shoal.shutdown()
+    plugins.cache_clear()
 
 
 @shoal.remote
@@ -124,6 +150,17 @@ def test_an_interpreter_of_its_own_with_modules_imported(project: Path) -> None:
 def test_processes_that_do_not_start_say_why(environment: dict[str, Any], text: str) -> None:
     with pytest.raises(exceptions.RuntimeEnvSetupError, match=text):
         shoal.get(look.options(runtime_env=environment).remote())
+
+
+def test_a_field_that_a_plugin_brings() -> None:
+    @shoal.remote
+    def things() -> str | None:
+        return os.environ.get("THINGS")
+
+    environment = {"things": ["a", "b"], "env_vars": {"A": "1"}}
+    assert shoal.get(things.options(runtime_env=environment).remote()) == "a,b"
+    with pytest.raises(exceptions.RuntimeEnvSetupError, match="a plugin failed: ValueError: there is no such thing"):
+        shoal.get(things.options(runtime_env={"things": ["bad"]}).remote())
 
 
 def test_what_cannot_be_had_says_so() -> None:

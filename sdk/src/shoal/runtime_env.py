@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from shoal_common.placement.runtime_env import DEFAULT_SETUP_TIMEOUT_S, INSTALLERS, validate, validate_field
+from shoal_common.placement.runtime_env import DEFAULT_SETUP_TIMEOUT_S, INSTALLERS, is_known, validate, validate_field
+from shoal_common.runtime_env_plugins import RuntimeEnvContext, RuntimeEnvPlugin, plugins
+
+__all__ = ["RuntimeEnv", "RuntimeEnvConfig", "RuntimeEnvContext", "RuntimeEnvPlugin"]
 
 
 class RuntimeEnvConfig(dict[str, Any]):
@@ -80,11 +83,19 @@ class RuntimeEnv(dict[str, Any]):
             "preimport": preimport,
             **fields,
         }
-        super().__init__(validate(given) if _validate else {k: v for k, v in given.items() if v is not None})
+        if _validate:
+            brought = _plugins(given)
+            super().__init__(validate(given, brought))
+            for name in self.keys() & brought.keys():
+                brought[name].validate(self)
+        else:
+            super().__init__({name: value for name, value in given.items() if value is not None})
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Raises: as the constructor."""
-        super().__setitem__(name, validate_field(name, _listed(value) if name in INSTALLERS else value))
+        super().__setitem__(
+            name, validate_field(name, _listed(value) if name in INSTALLERS else value, _plugins([name]))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self)
@@ -127,6 +138,11 @@ class RuntimeEnv(dict[str, Any]):
 
     def uv_config(self) -> dict[str, Any]:
         return dict(self.get("uv", {}))
+
+
+def _plugins(names: Iterable[str]) -> Mapping[str, RuntimeEnvPlugin]:
+    """Looked for only where a field needs one."""
+    return {} if all(map(is_known, names)) else plugins()
 
 
 def _listed(given: Any) -> Any:

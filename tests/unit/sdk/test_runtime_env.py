@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import shoal.runtime_env
 from shoal import _context, _current
 from shoal._api.environments import document_of
-from shoal.runtime_env import RuntimeEnv, RuntimeEnvConfig
+from shoal.runtime_env import RuntimeEnv, RuntimeEnvConfig, RuntimeEnvPlugin
 
 
 def test_it_is_a_dictionary_that_checks_itself() -> None:
@@ -37,6 +40,21 @@ def test_config() -> None:
     assert environment["config"]["setup_timeout_seconds"] == 5
     with pytest.raises(ValueError, match="greater than zero"):
         RuntimeEnvConfig(setup_timeout_seconds=-2)
+
+
+def test_fields_of_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin(RuntimeEnvPlugin):
+        @staticmethod
+        def validate(runtime_env_dict: Mapping[str, Any]) -> None:
+            if runtime_env_dict["things"] != ["a"]:
+                raise ValueError("only a")
+
+    monkeypatch.setattr(shoal.runtime_env, "plugins", lambda: {"things": Plugin()})
+    assert RuntimeEnv(things=("a",)) == {"things": ["a"]}, "as JSON has it"
+    with pytest.raises(ValueError, match="only a"):
+        RuntimeEnv(things=["b"])
+    with pytest.raises(ValueError, match="unknown field 'others'"):
+        RuntimeEnv(others=1)
 
 
 def test_it_travels() -> None:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -221,23 +221,32 @@ NOT_IMPLEMENTED: dict[str, str] = {
 }
 
 
-def validate_field(name: str, value: Any) -> Any:
-    """The value to keep. Raises: TypeError, ValueError."""
+def is_known(name: str) -> bool:
+    """False = a field that only a plugin can bring."""
+    return name in FIELDS or name in NOT_IMPLEMENTED
+
+
+def validate_field(name: str, value: Any, plugins: Collection[str] = ()) -> Any:
+    """The value to keep; ``plugins``: further fields, with JSON's values. Raises: TypeError, ValueError."""
     if name in NOT_IMPLEMENTED:
         raise ValueError(f"runtime_env[{name!r}] is not implemented by Shoal: {NOT_IMPLEMENTED[name]}.")
+    if name in plugins and name not in FIELDS:
+        return json.loads(json.dumps(value))
     if name not in FIELDS:
-        raise ValueError(f"runtime_env has an unknown field {name!r}. There are: {', '.join(FIELDS)}.")
+        known = ", ".join([*FIELDS, *plugins])
+        raise ValueError(f"runtime_env has an unknown field {name!r}. There are: {known}.")
     return FIELDS[name](value)
 
 
-def validate(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What to keep of an environment as users write it; a field that is None was not given.
+def validate(given: Mapping[str, Any], plugins: Collection[str] = ()) -> dict[str, Any]:
+    """What to keep of an environment as users write it; a field that is None was not given. ``plugins``: as for
+    ``validate_field``.
 
     Raises: TypeError, ValueError, UnicodeEncodeError for text that cannot travel.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"runtime_env must be a dictionary, got {type(given)}")
-    made = {name: validate_field(name, value) for name, value in given.items() if value is not None}
+    made = {name: validate_field(name, value, plugins) for name, value in given.items() if value is not None}
     if "py_executable" in made and any(name in made for name in INSTALLERS):
         raise ValueError("py_executable brings an interpreter of its own: it cannot be specified with 'pip' or 'uv'.")
     if len(both := [name for name in INSTALLERS if name in made]) > 1:

@@ -9,16 +9,24 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from shoal_common.placement import runtime_env
-from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
+from shoal_common.runtime_env_plugins import RuntimeEnvContext
+from shoal_raylet.workers.environments.cache import Attempt, EnvironmentCache, SetupFailed
 from shoal_raylet.workers.environments.downloads import Downloads, StoredPackages
 from shoal_raylet.workers.environments.launch import PLAIN, Launch
+from shoal_raylet.workers.environments.made_by_plugins import MadeByPlugins
 from shoal_raylet.workers.environments.virtual_envs import VirtualEnvs
 
 #: Environments that are made at once; more wait for their turn.
 AT_ONCE = 4
+
+
+class Held(Protocol):
+    """What an environment is made of stays until then."""
+
+    def close(self) -> None: ...
 
 
 class EnvironmentManager:
@@ -29,10 +37,11 @@ class EnvironmentManager:
         self._environ = environ
         self._downloads = Downloads(cache, packages, asyncio.get_running_loop())
         self._virtual_envs = VirtualEnvs(cache, self._downloads)
+        self._made_by_plugins = MadeByPlugins()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="environment")
         self._given_up = threading.Event()
         #: By the key of the environment.
-        self._made: dict[str, tuple[Launch, list[Entry]]] = {"": (PLAIN, [])}
+        self._made: dict[str, tuple[Launch, list[Held]]] = {"": (PLAIN, [])}
 
     async def prepare(self, key: str, document: str) -> None:
         """Raises: SetupFailed."""
@@ -49,20 +58,20 @@ class EnvironmentManager:
     def release(self, key: str) -> None:
         _, entries = self._made.pop(key)
         for entry in entries:
-            entry.close()
+            self._threads.submit(entry.close)
 
     async def stop(self) -> None:
         """What is being made is given up."""
         self._given_up.set()
-        await asyncio.to_thread(self._threads.shutdown)
         for key in list(self._made):
             self.release(key)
+        await asyncio.to_thread(self._threads.shutdown)
 
     # --- in a thread ---
 
-    def _make(self, document: str, attempt: Attempt) -> tuple[Launch, list[Entry]]:
+    def _make(self, document: str, attempt: Attempt) -> tuple[Launch, list[Held]]:
         """Raises: SetupFailed."""
-        entries: list[Entry] = []
+        entries: list[Held] = []
         try:
             return self._launch(document, runtime_env.decode(document), attempt, entries), entries
         except BaseException:
@@ -70,7 +79,7 @@ class EnvironmentManager:
                 entry.close()
             raise
 
-    def _launch(self, document: str, environment: dict[str, Any], attempt: Attempt, entries: list[Entry]) -> Launch:
+    def _launch(self, document: str, environment: dict[str, Any], attempt: Attempt, entries: list[Held]) -> Launch:
         def package(field: str, uri: str) -> Path:
             try:
                 entry = self._downloads.package(uri, attempt)
@@ -101,6 +110,10 @@ class EnvironmentManager:
                 python = (str(entry.path / "bin" / "python"),)
                 path = environ.get("PATH") or self._environ.get("PATH", os.defpath)
                 environ |= {"VIRTUAL_ENV": str(entry.path), "PATH": f"{entry.path / 'bin'}:{path}"}
+        if any(not runtime_env.is_known(name) for name in environment):
+            context = RuntimeEnvContext(environ, shlex.join(python))
+            entries += self._made_by_plugins.make(environment, context, attempt)
+            environ, python = context.env_vars, tuple(shlex.split(context.py_executable))
         return Launch(
             document, environ, directory, python, tuple(import_paths), tuple(environment.get("preimport", ()))
         )
