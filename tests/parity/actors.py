@@ -205,3 +205,11 @@ row(
     "e2e/compat/test_class_attributes.py::test_attributes_of_the_class",
     "e2e/compat/test_class_attributes.py::test_methods_that_python_has_names_for",
 )
+row(
+    "`repr` and `_repr_html_`",
+    "of sessions, functions, actor classes, handles, methods, refs (state, function, node), placement groups",
+    "integration/test_sdk_prompt.py::test_functions_and_classes",
+    "integration/test_sdk_prompt.py::test_handles_and_references",
+    "integration/test_sdk_prompt.py::test_placement_groups",
+    "integration/test_sdk_prompt.py::test_sessions",
+)

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from shoal import _context, _current, exceptions
+from shoal import _context, _current, _html, exceptions
 from shoal._api.actor_handles import (
     ActorHandle,
     ActorProxy,
@@ -126,6 +126,11 @@ class ActorClass(Generic[C]):
 
     def __repr__(self) -> str:
         return f"ActorClass({self._definition.name})"
+
+    def _repr_html_(self) -> str:
+        methods = ", ".join(sorted(name for name in self._definition.methods if not name.startswith("_")))
+        rows = [("parameters", self.__signature__), ("methods", methods), *self._options.given()]
+        return _html.table(repr(self), rows)
 
     @property
     def __ray_metadata__(self) -> ActorClassMetadata:

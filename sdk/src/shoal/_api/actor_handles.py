@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Union, overload
 
 import msgspec
 
-from shoal import _current, exceptions
+from shoal import _current, _html, exceptions
 from shoal._api.export import pickled_exceptions, time_limit
 from shoal._api.generators import check_streaming, generator_of, returns_of, stream_for
 from shoal._api.graph import ClassMethodNode, MethodOutputNode
@@ -95,6 +95,9 @@ class ActorMethod(RemoteCall[P, R]):
         self._name = name
         self._info = info
         self._options = options
+
+    def __repr__(self) -> str:
+        return f"ActorMethod({self._name} of {self._handle!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -265,6 +268,11 @@ class ActorHandle(Generic[C]):
 
     def __repr__(self) -> str:
         return f"Actor({self._shoal_state.class_name}, {self._shoal_state.actor_id.hex()})"
+
+    def _repr_html_(self) -> str:
+        state = self._shoal_state
+        methods = ", ".join(sorted(name for name in state.methods if not name.startswith("_")))
+        return _html.table(repr(self), [("job", self._actor_job_id.hex()), ("methods", methods)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_handle, (encode_state(self._shoal_state), self._shoal_lifetime)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from shoal import _context, _current
+from shoal import _context, _current, _html
 from shoal._api import export as _export
 from shoal._api.environments import document_of
 from shoal._api.export import Exportable
@@ -95,6 +95,13 @@ class RemoteFunction(RemoteCall[P, R]):
         name = getattr(function, "__qualname__", None) or repr(function)
         definition = _Definition(function, name, signature_of(function), is_generator=is_generator)
         return cls(definition, options, function)
+
+    def __repr__(self) -> str:
+        return f"RemoteFunction({self._definition.name})"
+
+    def _repr_html_(self) -> str:
+        signature = inspect.signature(self) if self._definition.target else self._definition.signature.inspected()
+        return _html.table(repr(self), [("parameters", signature), *self._options.given()])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._definition.name

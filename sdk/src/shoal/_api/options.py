@@ -64,6 +64,11 @@ class _Options:
             fields["retry_exceptions"] = tuple(fields["retry_exceptions"])
         return fields
 
+    def given(self) -> list[tuple[str, Any]]:
+        """Those that are not as they are by default, for humans."""
+        values = [(field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self)]
+        return [(name, value) for name, value, default in values if value != default]
+
     @classmethod
     def _unknown(cls, name: str, in_options: bool) -> Exception:
         return ValueError(f"Invalid option keyword {name} for {cls._what}. Valid ones are {list(cls._rules)}.")

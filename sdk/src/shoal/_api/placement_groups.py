@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shoal import _context, _current, exceptions
+from shoal import _context, _current, _html, exceptions
 from shoal._api.export import Exportable, scheduling_class
 from shoal._core.object_ref import ObjectRef
 from shoal._core.public_ids import PlacementGroupID
@@ -86,6 +86,21 @@ class PlacementGroup:
     @property
     def bundle_count(self) -> int:
         return len(self.bundle_specs)
+
+    def __repr__(self) -> str:
+        bundles = "" if self._bundles is None else f", {self._bundles}"
+        return f"PlacementGroup({self.id.hex()}{bundles})"
+
+    def _repr_html_(self) -> str:
+        """With its state now."""
+        group = None if self.is_empty else _current.connected().gcs.groups.wait(self.id.binary())
+        if group is None:
+            return _html.table(repr(self), [("state", "there is none")])
+        rows: list[tuple[str, object]] = [("state", group.state.name), ("strategy", group.strategy.name)]
+        nodes = [bundle.node_id.hex() for bundle in group.bundles]
+        for index, (bundle, node) in enumerate(zip(_bundles(group.bundles), nodes, strict=True)):
+            rows.append((f"bundle {index}", f"{bundle} on node {node}" if node else bundle))
+        return _html.table(repr(self), rows)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PlacementGroup) and self.id == other.id

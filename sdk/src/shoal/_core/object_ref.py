@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from shoal import _html
 from shoal._core.public_ids import JobID, TaskID
 from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common import ids
@@ -31,6 +32,9 @@ class Holder(Protocol):
     def asyncio_future(self, ref: ObjectRef[Any]) -> Awaitable[Any]: ...
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None: ...
+
+    def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:
+        """What this process knows of the object: its state, what makes it, where that is; for humans."""
 
     def restore_ref(self, object_id: bytes, owner: bytes) -> ObjectRef[Any]:
         """``owner``: an ``address_key``."""
@@ -152,6 +156,10 @@ class ObjectRef(Generic[T]):
 
     def __repr__(self) -> str:
         return f"ObjectRef({self.hex()})"
+
+    def _repr_html_(self) -> str:
+        over = self.is_nil() or self._entry.state == ENDED
+        return _html.table(repr(self), [("state", "its session is over")] if over else holder().describe_ref(self))
 
     def __iter__(self) -> Any:
         raise TypeError("an ObjectRef is not iterable: `shoal.get` it first, or use num_returns to get several refs")

@@ -206,6 +206,9 @@ class CoreWorker(Process):
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
         self.pinned_for_ever.extend(refs)
 
+    def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:
+        return self.explaining.describe_ref(ref)
+
     def restore_ref(self, object_id: bytes, owner: bytes) -> ObjectRef[Any]:
         return self.borrowing.unpickled(object_id, owner)
 

@@ -32,7 +32,7 @@ from shoal._wire.peer_frames import AskWait, LookForDeadlock, RefWire, TellWait,
 from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
-from shoal_common.ids import task_of_creation
+from shoal_common.ids import task_of_creation, task_of_object
 from shoal_common.placement.strategy import Strategy
 from shoal_common.states import ActorState, GroupState
 
@@ -97,6 +97,33 @@ class Explaining:
         owner = found[0]
         question = Question(owner.worker_id, object_id=object_id)
         return self._explain(lambda done: self._walk(question, owner, done))
+
+    def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:
+        """What is known here, without asking anybody: for notebooks."""
+        with self._process.lock:
+            entry = ref._entry
+            if entry.state == PENDING:
+                return self._describe_pending(entry)
+            rows = [("state", "failed" if entry.state == ERROR else "ready")]
+            if entry.state == STORED:
+                rows += [("size", f"{entry.size} bytes"), ("node", entry.node_id.hex())]
+            return rows
+
+    def _describe_pending(self, entry: ObjectEntry) -> list[tuple[str, str]]:
+        rows = [("state", "pending")]
+        if entry.owner is not None:
+            return [*rows, ("owner", f"worker {entry.owner.worker_id.hex()} on node {entry.owner.node_id.hex()}")]
+        task_id = task_of_object(entry.object_id)
+        if (task := self._tasks.find(task_id)) is not None:
+            queue, record = task
+            worker = queue.worker_of(record)
+            rows.append(("function", record.push.name))
+            if worker is not None:
+                rows.append(("node", worker.source.node_id.hex()))
+        elif (call := self._actors.find(task_id)) is not None:
+            client, record = call
+            rows += [("function", client.name_of(record)), ("actor", client.actor_id.hex())]
+        return rows
 
     def _explain(self, begin: Callable[[Callable[[Walk], None]], Walk]) -> Explanation:
         waiter = Waiter()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _current, _structured_logs, exceptions
+from shoal import _context, _current, _html, _structured_logs, exceptions
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.embedded import EmbeddedCluster
 from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
@@ -74,6 +74,10 @@ class Context(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"ShoalContext({self.address_info['address']})"
+
+    def _repr_html_(self) -> str:
+        versions = [("Shoal", self.shoal_version), ("Python", self.python_version)]
+        return _html.table(repr(self), [*versions, *self.address_info.items()])
 
 
 class _Session:
