@@ -88,6 +88,20 @@ def test_a_task_with_its_own(project: Path) -> None:
     assert shoal.get(look.remote())[1] == "of the job"
 
 
+def test_a_function_that_goes_elsewhere_brings_its_files(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "shipped_helper.py").write_text("NAME = 'brought along'")
+    own = look.options(runtime_env={"working_dir": str(tmp_path)})
+
+    @shoal.remote
+    def call() -> str:
+        (tmp_path / "shipped_helper.py").unlink()  # as on another machine
+        tmp_path.rmdir()
+        name: str = shoal.get(own.remote())[1]
+        return name
+
+    assert shoal.get(call.remote()) == "brought along"
+
+
 def test_modules_of_an_actor(project: Path) -> None:
     @shoal.remote
     class Actor:

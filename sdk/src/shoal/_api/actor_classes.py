@@ -19,7 +19,7 @@ from shoal._api.actor_handles import (
     get_actor,
     unknown_group,
 )
-from shoal._api.environments import document_of
+from shoal._api.environments import document_of, portable
 from shoal._api.export import Exportable, pickled_exceptions
 from shoal._api.generators import check_streaming, returns_of
 from shoal._api.graph import ClassNode
@@ -170,7 +170,8 @@ class ActorClass(Generic[C]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         d = self._definition
-        return _restore_class, (d.exported_id(), d.name, d.module, d.constructor, d.methods, d.is_async, self._options)
+        options = portable(self._options)
+        return _restore_class, (d.exported_id(), d.name, d.module, d.constructor, d.methods, d.is_async, options)
 
 
 class _NoSubclass:

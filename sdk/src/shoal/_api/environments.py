@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from shoal import _context, _current
+from shoal._api.options import ActorOptions, TaskOptions
 from shoal._session.packages import uploaded
 from shoal_common.placement import runtime_env
+
+_Options = TypeVar("_Options", TaskOptions, ActorOptions)
+
+
+def portable(options: _Options) -> _Options:
+    """For another process, maybe on another machine, where what they name of this one is not. Raises: as
+    ``uploaded``."""
+    if not options.runtime_env:
+        return options
+    return dataclasses.replace(options, runtime_env=uploaded(_current.connected(), options.runtime_env))
 
 
 def document_of(given: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from shoal import _context, _current, _html
 from shoal._api import export as _export
-from shoal._api.environments import document_of
+from shoal._api.environments import document_of, portable
 from shoal._api.export import Exportable
 from shoal._api.generators import check_streaming, generator_of, returns_of, stream_for
 from shoal._api.graph import FunctionNode
@@ -193,7 +193,8 @@ class RemoteFunction(RemoteCall[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         definition = self._definition
         function_id = definition.exported_id()
-        return _restore, (function_id, definition.name, definition.signature, definition.is_generator, self._options)
+        options = portable(self._options)
+        return _restore, (function_id, definition.name, definition.signature, definition.is_generator, options)
 
 
 def _max_retries(options: TaskOptions) -> int:
