@@ -47,7 +47,14 @@ differs(
     "integration/test_collective.py::test_from_one_to_another",
     how="on numpy arrays, over Shoal's own channels whatever the backend's name",
 )
-missing("`util.dask`", "dask's graphs as tasks", why="not there yet")
+differs(
+    "`util.dask`",
+    "dask's graphs as tasks",
+    "integration/test_dask.py::test_graphs_give_what_dask_gives",
+    "integration/test_dask.py::test_arrays",
+    "integration/test_dask.py::test_results_stay_in_the_cluster",
+    how="without callbacks; `persist` keeps results in the cluster where it is told to",
+)
 missing(
     "tracing",
     "OpenTelemetry spans across calls",
