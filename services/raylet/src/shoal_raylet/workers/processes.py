@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 #: A template that has not answered by then is replaced, in seconds (it imports while the first requests wait).
 TEMPLATE_TIMEOUT_S = 20.0
+#: The same for that of a runtime environment, which is started for the first worker and imports what users name. Less
+#: than a worker has to register.
+ENVIRONMENT_TEMPLATE_TIMEOUT_S = 50.0
 #: Templates that are kept for runtime environments, besides the one of workers without.
 MAX_ENVIRONMENT_TEMPLATES = 8
 #: So much of what a template printed last is told, in bytes.
@@ -161,10 +164,9 @@ class WorkerProcesses:
                 self._read_template(process.key, template)  # the workers that it has still forked live on
                 self._template_failed(process.key, template, str(error))
             return False
-        reason = f"no answer within {TEMPLATE_TIMEOUT_S:g} s"
-        process.answer_timeout = self._loop.call_later(
-            TEMPLATE_TIMEOUT_S, self._template_failed, process.key, template, reason
-        )
+        timeout_s = ENVIRONMENT_TEMPLATE_TIMEOUT_S if process.key else TEMPLATE_TIMEOUT_S
+        reason = f"no answer within {timeout_s:g} s"
+        process.answer_timeout = self._loop.call_later(timeout_s, self._template_failed, process.key, template, reason)
         return True
 
     def _start_plainly(self, process: _Process, config: WorkerConfig, launch: Launch, out: int, err: int) -> None:
