@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import exceptions
 from shoal._core.batches import in_messages, push_bytes
+from shoal._core.leases import LeasedWorker, Source
 from shoal._core.object_ref import ObjectRef
 from shoal._core.retries import pause_before_memory_retry, pause_before_retry
 from shoal._core.streams import Stream
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
-from shoal._core.tasks import LeasedWorker, Source, TaskQueue
+from shoal._core.tasks import TaskQueue
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import Waiting

@@ -8,8 +8,9 @@ import pytest
 
 from shoal._core.batches import AHEAD_BYTES
 from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNPLACED
+from shoal._core.leases import LeasedWorker, Source
 from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
-from shoal._core.tasks import AHEAD_US, MAX_DEMAND, MAX_IN_FLIGHT, QUANTUM_S, LeasedWorker, Source, TaskQueue
+from shoal._core.tasks import AHEAD_US, MAX_DEMAND, MAX_IN_FLIGHT, QUANTUM_S, TaskQueue
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
 

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from shoal._core.leases import LeasedWorker, Source
 from shoal._core.task_record import Deadline, FunctionRecord, TaskRecord, TimeLimit
-from shoal._core.tasks import AHEAD_US, LeasedWorker, Source, TaskQueue
+from shoal._core.tasks import AHEAD_US, TaskQueue
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
 
