@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos soak fuzz lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos soak fuzz test-libraries lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## set up .venv with all distributions (editable) and the development tools
 
@@ -45,6 +45,11 @@ fuzz: $(STAMP) ## run the tests with random histories again and again, MINUTES=1
 WHERE ?=
 soak: $(STAMP) ## work of every kind for MINUTES=10 while something dies every few seconds
 	$(BIN)/python tests/chaos/soak/soak.py --minutes $(MINUTES) $(WHERE)
+
+# LIBRARIES="modin daft" runs those. Each has some hundred megabytes of its own in .cache/libraries, kept between runs.
+LIBRARIES ?=
+test-libraries: $(STAMP) ## run libraries that stand on Ray, as they come from the package index, on Shoal
+	$(BIN)/python tests/libraries/run.py $(LIBRARIES)
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

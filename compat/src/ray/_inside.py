@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+from ray._absence import PAGE
 from shoal._session.session import Context
 from shoal.runtime_context import SCRIPT_MODE, WORKER_MODE, ThisProcess
 from shoal.util import get_node_ip_address
+
+
+def from_pandas_refs(*args: object, **kwargs: object) -> NoReturn:
+    """Raises: NotImplementedError."""
+    raise NotImplementedError(f"ray.data.from_pandas_refs: Ray Data is not part of Shoal. {PAGE}")
+
 
 #: Module -> its names.
 INSIDE: dict[str, dict[str, Any]] = {
@@ -21,4 +28,6 @@ INSIDE: dict[str, dict[str, Any]] = {
     # hydra-ray-launcher imports it for its launcher on AWS, and daft's runner
     "ray.autoscaler": {},
     "ray.autoscaler.sdk": {},
+    # modin imports the name whatever it is used for
+    "ray.data": {"from_pandas_refs": from_pandas_refs},
 }

@@ -23,7 +23,9 @@ class ModulesOfRay(MetaPathFinder, Loader):
 
     def has(self, name: str) -> bool:
         """``name``: with "ray." in front."""
-        return name in INSIDE or (_is_public(name) and importlib.util.find_spec(_of_shoal(name)) is not None)
+        if name in INSIDE or name.rpartition(".")[0] in INSIDE:
+            return name in INSIDE
+        return _is_public(name) and importlib.util.find_spec(_of_shoal(name)) is not None
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

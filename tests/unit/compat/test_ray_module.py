@@ -101,14 +101,16 @@ def test_what_libraries_touch_inside(ray: Any) -> None:
     assert (ray.SCRIPT_MODE, ray.WORKER_MODE) == (0, 1)
     assert importlib.import_module("ray._private.worker").BaseContext.__name__ == "Context"
     assert importlib.import_module("ray.autoscaler.sdk") is ray.autoscaler.sdk
+    with pytest.raises(NotImplementedError, match=r"Ray Data .*docs/coming-from-ray\.md"):
+        ray.data.from_pandas_refs([])
 
 
 @pytest.mark.parametrize(
     "program",
     [
-        "import ray.data",
+        "import ray.train",
         "import ray.data.extensions",
-        "from ray import data",
+        "from ray import tune",
         "from ray.data import Dataset",
         "import ray._core",
         "import ray.worker_template",
@@ -122,7 +124,7 @@ def test_what_is_not_there_is_an_import_error_that_names_the_page(ray: Any, prog
         exec(program, {})
 
 
-@pytest.mark.parametrize("expression", ["ray.data", "ray._private.gcs_utils", "ray._private.worker.RAY_GET_STUFF"])
+@pytest.mark.parametrize("expression", ["ray.train", "ray._private.gcs_utils", "ray._private.worker.RAY_GET_STUFF"])
 def test_or_an_attribute_error(ray: Any, expression: str) -> None:
     with pytest.raises(AttributeError, match=r"has no attribute .*docs/coming-from-ray\.md"):
         eval(expression, {"ray": ray})
