@@ -37,6 +37,18 @@ differs(
     f"{POOL}::test_terminated_pool",
     how="an error ends `imap`, `context=` is refused",
 )
+differs(
+    "`util.metrics`",
+    "`Counter`, `Gauge`, `Histogram` with tags, for Prometheus",
+    "e2e/compat/test_metrics.py::test_checks",
+    "integration/test_metrics.py::test_tasks_actors_and_the_driver_count_together",
+    how="named `shoal_…`, one series for each job and node",
+)
+row(
+    "`client()`, `util.connect`, `util.disconnect`",
+    "other ways to connect from outside of the cluster",
+    "integration/test_gateway.py::test_other_ways_to_connect",
+)
 row("`util.joblib.register_ray()`", "a backend of joblib", f"{POOL}::test_joblib")
 missing("`util.iter`", "parallel iterators", NAMES, why="deprecated in Ray; `as_completed`, `map_unordered`")
 differs(
