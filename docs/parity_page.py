@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from parity.row import Row, Section, State
 from parity.table import TABLE
 
@@ -17,9 +15,7 @@ with a difference that stands in [coming-from-ray.md](coming-from-ray.md).
 
 
 def page() -> str:
-    count = Counter(row.state for section in TABLE for row in section.rows)
-    said = ", ".join(f"{count[state]} {state}" for state in State)
-    parts = [_HEAD, f"{count.total()} rows: {said}.\n"]
+    parts = [_HEAD]
     parts += [f"## {section.title}\n\n{_table(section)}" for section in TABLE]
     return "\n".join(parts)
 

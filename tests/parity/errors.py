@@ -95,11 +95,11 @@ row(
     f"{GROUPS}::test_what_comes_after_the_removal_fails",
 )
 row("`PendingCallsLimitExceeded`", "too many open calls", "e2e/compat/test_actors.py::test_pending_calls_limit")
-missing(
+row(
     "`RuntimeEnvSetupError`",
     "an environment cannot be built",
-    NAME,
-    why="nothing is built yet; see Runtime environments",
+    "integration/test_virtual_envs.py::test_the_tools_last_lines_are_told",
+    "integration/test_sdk_environments.py::test_what_cannot_be_had_says_so",
 )
 row(
     "`AsyncioActorExit`",

@@ -38,6 +38,8 @@ from shoal_common.placement.runtime_env import (
             ValueError,
             "runtime_env\\['java_jars'\\] is not implemented by Shoal: there are no",
         ),
+        ({"conda": "x"}, ValueError, "runtime_env\\['conda'\\] is not implemented by Shoal"),
+        ({"image_uri": "x"}, ValueError, "runtime_env\\['image_uri'\\] is not implemented by Shoal"),
         ({"working_dir": 1}, TypeError, "`working_dir` must be a string, got <class 'int'>"),
         ({"working_dir": ""}, ValueError, "must not be empty"),
         ({"working_dir": "x.whl"}, ValueError, "a directory or a zip package"),
