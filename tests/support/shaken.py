@@ -28,7 +28,9 @@ from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc, raylet_pb2, raylet_pb2_grpc
 NODES = ("home", "far1", "far2")
 BUCKET = "shoal"
 #: A node that is silent is dead after about three seconds, so that a fault of ten is one that costs it its life.
-_GCS_FLAGS = {"silence_s": 1.0, "checks": 2}
+#: A GCS that a busy machine keeps from running for its lease ends, and nobody starts it again before `revive`: so that
+#: lasts longer than usual.
+_GCS_FLAGS = {"silence_s": 1.0, "checks": 2, "leader_ttl_s": 5.0}
 
 
 class ShakenCluster(ProcessCluster):
