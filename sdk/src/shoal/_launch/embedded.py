@@ -27,7 +27,8 @@ logger = logging.getLogger("shoal")
 LOOPBACK = "127.0.0.1"
 #: The head must be ready after so many seconds, and gone so many after it was told to end.
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 8.0
+#: A second or two; many times that where many processes share few cores.
+STOP_TIMEOUT_S = 30.0
 #: What ``shoal[local]`` installs.
 _SERVICES = ("shoal_head", "shoal_gcs", "shoal_scheduler", "shoal_raylet", "shoal_objectstore")
 
