@@ -172,7 +172,7 @@ def gcs(times: int) -> Iterator[float]:
     """The GCS that leads: until an actor made after its death has answered."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     deployment: Any = importlib.import_module("support.deployed")
-    with deployment.DeployedCluster() as deployed:
+    with deployment.DeployedCluster(gcs={"leader_ttl_s": 3.0}) as deployed:
         deployed.add_node(cpus=2)
         with deployed.connected():
             for _ in range(times):

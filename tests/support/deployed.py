@@ -62,7 +62,7 @@ class DeployedCluster(ProcessCluster):
             etcd=self._etcd_address,
             nats_address=self.nats.address,
             scheduler_addresses=",".join(self.scheduler_addresses),
-            **{"silence_s": 1.0, "checks": 2, **self._gcs_flags},
+            **{"silence_s": 1.0, "checks": 2, "leader_ttl_s": 5.0, **self._gcs_flags},
         )
         eventually(lambda: not check(self.health_addresses[number]), f"{replica.name} is healthy")
         return replica
