@@ -240,7 +240,7 @@ def test_cancelled_coroutines_are_answered(services):
     serving = service.serve.remote()
     assert ray.get(service.is_serving.remote(), timeout=60)
     ray.get(service.cancel_all.remote(), timeout=60)
-    with pytest.raises(exceptions.RayTaskError):
+    with pytest.raises(exceptions.TaskCancelledError):
         ray.get(serving, timeout=60)
 
 

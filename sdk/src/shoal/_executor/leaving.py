@@ -98,6 +98,7 @@ class Leaving:
             task.exiting = True
         actor = self._executor.actor
         if actor is not None and actor.takes_calls:
+            actor.close()  # here: the thread of this call would begin the next one meanwhile
             threading.Thread(target=self._exit_actor, name="shoal-leave", daemon=True).start()
         elif threading.current_thread() is not threading.main_thread():
             self._executor.command(lambda: self.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0))
@@ -106,7 +107,6 @@ class Leaving:
     def _exit_actor(self) -> None:
         actor = self._executor.actor
         assert actor is not None
-        actor.close()
         if not actor.is_async:
             actor.wait_until_answered()
         self.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
