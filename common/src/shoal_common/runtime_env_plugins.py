@@ -8,8 +8,6 @@ driver.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -69,6 +67,8 @@ def plugins() -> Mapping[str, RuntimeEnvPlugin]:
 
     Raises: ValueError for a setting that names none, what importing one raises.
     """
+    import importlib.metadata  # some 40 modules, which otherwise nobody needs
+
     found = [entry.load()() for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)]
     try:
         named = json.loads(os.environ.get(VARIABLE) or "[]")

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator
 
 import pytest
 
-from shoal_common import runtime_env_plugins
 from shoal_common.runtime_env_plugins import VARIABLE, RuntimeEnvPlugin, plugins
 
 
@@ -34,7 +34,7 @@ def test_plugins_are_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> type[RuntimeEnvPlugin]:
             return First
 
-    monkeypatch.setattr(runtime_env_plugins.importlib.metadata, "entry_points", lambda group: [Entry()])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Entry()])
     assert list(plugins()) == ["first"]
 
 

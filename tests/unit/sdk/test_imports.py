@@ -5,6 +5,8 @@ import sys
 
 #: A session needs them, `import shoal` does not.
 HEAVY = ("asyncio", "google.protobuf", "grpc", "numpy", "shoal._executor", "shoal._owner.core_worker", "ssl")
+#: Only runtime environments and notebooks need them; a worker that has them is larger.
+HEAVY += ("html", "importlib.metadata", "tempfile", "zipfile")
 
 
 def test_import_shoal_is_cheap() -> None:

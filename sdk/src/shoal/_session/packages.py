@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -95,6 +93,8 @@ def _uploaded(core: CoreWorker, source: str, excludes: Sequence[str], *, as_modu
     if known is not None and known[0] == as_it_is:
         return known[1]
     _check_size(path, sizes)
+    import tempfile  # as zipfile below: most processes pack nothing, and each would have them
+
     with tempfile.TemporaryFile() as file:
         if path.is_file() and path.suffix in ARCHIVE_SUFFIXES:
             with path.open("rb") as archive:
@@ -140,6 +140,8 @@ def _files(root: Path, excludes: Sequence[str]) -> Iterator[tuple[Path, str]]:
 
 def _pack(file: IO[bytes], files: Sequence[tuple[Path, str]]) -> None:
     """The same files make the same bytes."""
+    import zipfile
+
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path, at in files:
             info = zipfile.ZipInfo(at, _DATE)
