@@ -74,7 +74,7 @@ def cluster(project: Path) -> Iterator[None]:
 def look() -> tuple[list[str], str]:
     import shipped_helper
 
-    return sorted(os.listdir()), shipped_helper.NAME
+    return sorted({*os.listdir()} - {"__pycache__"}), shipped_helper.NAME
 
 
 def test_the_working_directory_of_the_job() -> None:

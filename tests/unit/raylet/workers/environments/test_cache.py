@@ -7,7 +7,7 @@ import pytest
 
 from shoal_raylet.workers.environments.cache import Attempt, EnvironmentCache, SetupFailed, environment_directory
 
-ATTEMPT = Attempt(60.0, threading.Event())
+ATTEMPT = Attempt(-1.0, threading.Event())
 
 
 def fill(place: Path, size: int = 1) -> None:
