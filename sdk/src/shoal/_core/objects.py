@@ -83,7 +83,10 @@ class ObjectTable:
                 dropped = self.dropped.popleft()
             except IndexError:
                 break  # another thread took the last one
-            entry = self.entries.get(dropped.object_id)
+            try:
+                entry = self.entries.get(dropped.object_id)
+            except AttributeError:
+                continue  # ``track`` was interrupted before it had one, and nobody has got that reference
             if entry is None or (dropped is not entry and dropped is not entry.tracker):
                 continue  # it has a new reference
             if dropped is not entry:

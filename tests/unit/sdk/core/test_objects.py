@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -59,6 +61,39 @@ def test_owned_object_is_freed_with_its_reference(table: Table) -> None:
     del ref
     assert table.collect() == [entry]
     assert table.objects.entries == {}
+
+
+def test_nothing_is_left_of_a_reference_whose_making_is_interrupted(table: Table) -> None:
+    """By the exception of a signal's handler, between any two byte codes."""
+
+    class Late(Exception):
+        pass
+
+    passed = strike_at = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal passed
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            passed += 1
+            if passed == strike_at:
+                raise Late
+        return trace
+
+    strikes = 0
+    while strikes == strike_at:
+        passed, strike_at = 0, strike_at + 1
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one such frame when tracing begins
+        sys.settrace(trace)
+        try:
+            table.objects.add(ObjectEntry(OBJECT, INLINE))
+        except Late:
+            strikes += 1
+        finally:
+            sys.settrace(None)
+        table.collect()
+        assert not table.objects.entries
+    assert strikes > 20
 
 
 def test_there_is_one_reference_per_object(table: Table) -> None:
