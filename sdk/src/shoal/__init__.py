@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from shoal import _current
 from shoal import actor as actor
@@ -57,7 +57,7 @@ from shoal.job_config import LoggingConfig
 from shoal.runtime_context import get_runtime_context
 
 if TYPE_CHECKING:
-    from shoal._api.remote_call import RemoteDecorator, SeveralReturns
+    from shoal._api.remote_call import SeveralReturns
 
 __all__ = [
     # start and end
@@ -121,6 +121,18 @@ ObjectID = ObjectRef
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    class RemoteDecorator(Protocol):
+        """``@shoal.remote(...)``."""
+
+        @overload
+        def __call__(self, target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+        @overload
+        def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+
+
 W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 _NOT_THERE = {

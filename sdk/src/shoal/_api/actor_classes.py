@@ -35,7 +35,7 @@ from shoal_common import ids
 from shoal_common.placement.resources import ResourceSet
 
 if TYPE_CHECKING:
-    from shoal._api.remote_call import MethodDecorator, MethodOfActor
+    from shoal._api.decorated_methods import MethodDecorator, MethodOfActor
 
 C = TypeVar("C")
 P = ParamSpec("P")

@@ -6,7 +6,6 @@ are positional. So refs go to any of the first six parameters; by name, either a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from shoal._core.object_ref import ObjectRef
@@ -98,39 +97,8 @@ class RemoteCall(Generic[P, R]):
 
 
 if TYPE_CHECKING:
-    from shoal._api.actor_classes import ActorClass
-    from shoal._api.actor_handles import ActorMethod
-    from shoal._api.functions import RemoteFunction
-
-    T = TypeVar("T")
 
     class SeveralReturns(Protocol):
         """With ``num_returns``: ``remote`` returns a list of refs, None for 0."""
 
         def remote(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    class MethodOfActor(Generic[P, R]):
-        """What ``@shoal.method`` makes of a method: itself on an instance, and on a handle, which has the attributes of
-        the class (``ActorProxy``), what can be called with ``.remote``."""
-
-        @overload
-        def __get__(self, instance: None, owner: Any) -> ActorMethod[P, R]: ...
-        @overload
-        def __get__(self, instance: object, owner: Any) -> Callable[P, R]: ...
-        def __get__(self, instance: Any, owner: Any) -> Any: ...
-
-    class MethodDecorator(Protocol):
-        """``@shoal.method(...)``."""
-
-        @overload
-        def __call__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> MethodOfActor[P, R]: ...
-        @overload
-        def __call__(self, method: Callable[Concatenate[Any, P], R], /) -> MethodOfActor[P, R]: ...
-
-    class RemoteDecorator(Protocol):
-        """``@shoal.remote(...)``."""
-
-        @overload
-        def __call__(self, target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
-        @overload
-        def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
