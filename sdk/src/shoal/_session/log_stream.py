@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal import exceptions
 from shoal._net.gcs.errors import ClientClosed
+from shoal._session.progress import apart, bars
 from shoal_common.bus import subjects
 
 if TYPE_CHECKING:
@@ -203,19 +204,26 @@ class LogStream:
                     [(f"(shoal) Lines of pid={batch.pid} are missing here: they are in {files} on its node.", True)]
                 )
             for line in batch.lines:
-                self._show(self._deduplicator.add(batch.worker_id, prefix, line, batch.is_stderr, now))
+                text, bar = apart(line)
+                if bar is None or text:
+                    self._show(self._deduplicator.add(batch.worker_id, prefix, text, batch.is_stderr, now))
+                if bar is not None:
+                    bars.update(bar)
 
     @staticmethod
     def _show(lines: list[tuple[str, bool]]) -> None:
-        for text, is_stderr in lines:
-            stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
-            if stream is None:
-                return  # it was closed when the driver started
-            try:
-                stream.write(text + "\n")
-                stream.flush()
-            except (ValueError, OSError):
-                return  # the driver has closed its output
+        if not lines:
+            return
+        with bars.aside():
+            for text, is_stderr in lines:
+                stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
+                if stream is None:
+                    return  # it was closed when the driver started
+                try:
+                    stream.write(text + "\n")
+                    stream.flush()
+                except (ValueError, OSError):
+                    return  # the driver has closed its output
 
     def finish(self) -> None:
         """Show what has been printed so far, then stop. Says when that is not all."""
@@ -230,3 +238,4 @@ class LogStream:
                 thread.join(timeout=END_S)
         with self._lock:
             self._show(self._deduplicator.flush())
+        bars.close_others()
