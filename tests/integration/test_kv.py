@@ -10,8 +10,10 @@ from support.gcs import Cluster
 from support.processes import PATIENCE_S
 
 import shoal
+from shoal.autoscaler.sdk import request_resources
 from shoal.exceptions import VersionConflictError
 from shoal.util import kv
+from shoal_common.placement import requested
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
@@ -105,3 +107,17 @@ async def test_what_is_in_an_anonymous_namespace_goes_with_its_job(tmp_path: Pat
         if gone.known_version:
             assert not (await stub.WatchKv(gone)).version
         assert (await stub.GetKv(pb.GetKvRequest(namespace="mine", key="k"))).value == b"v"
+
+
+def test_room_that_a_program_asks_for_lies_where_an_autoscaler_finds_it(cluster: None) -> None:
+    def asked() -> list[requested.Bundle]:
+        entry = kv.get(requested.KEY, namespace=requested.NAMESPACE)
+        assert entry is not None
+        return requested.decode(entry.value)
+
+    request_resources(num_cpus=3, bundles=[{"GPU": 1}, {"CPU": 1}], bundle_label_selectors=[{"zone": "a"}, {}])
+    assert asked() == [requested.Bundle({"CPU": 1.0}, {}, 4), requested.Bundle({"GPU": 1.0}, {"zone": "a"})]
+    request_resources(num_cpus=0)
+    assert asked() == []
+    with pytest.raises(ValueError, match="more than 524288"):
+        request_resources(bundles=[{f"r{i}": 1.0} for i in range(20_000)])

@@ -25,9 +25,6 @@ INSIDE: dict[str, dict[str, Any]] = {
         "WORKER_MODE": WORKER_MODE,
         "global_worker": ThisProcess(),
     },
-    # hydra-ray-launcher imports it for its launcher on AWS, and daft's runner
-    "ray.autoscaler": {},
-    "ray.autoscaler.sdk": {},
     # modin imports the name whatever it is used for
     "ray.data": {"from_pandas_refs": from_pandas_refs},
 }

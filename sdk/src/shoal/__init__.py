@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from shoal import _current
 from shoal import actor as actor
+from shoal import autoscaler as autoscaler
 from shoal import client_builder as client_builder
 from shoal import cloudpickle as cloudpickle
 from shoal import exceptions as exceptions
@@ -105,6 +106,7 @@ __all__ = [
     "nodes",
     # modules
     "actor",
+    "autoscaler",
     "client_builder",
     "cloudpickle",
     "exceptions",
@@ -136,7 +138,6 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 _NOT_THERE = {
-    "autoscaler": "`shoal start` adds nodes, `shoal stop` takes them away",
     "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
 }
 

@@ -1,0 +1,1 @@
+"""What programs may tell whoever starts and stops machines, as ``ray.autoscaler``: see ``sdk``."""
