@@ -49,6 +49,18 @@ row(
     "other ways to connect from outside of the cluster",
     "integration/test_gateway.py::test_other_ways_to_connect",
 )
+row(
+    "`experimental.tqdm_ray`",
+    "progress bars of workers, drawn by the driver",
+    "integration/test_tqdm.py::test_bars_of_workers_and_what_they_print",
+    "unit/sdk/session/test_progress.py::test_what_is_printed_stands_above_them",
+)
+differs(
+    "`autoscaler.sdk.request_resources`",
+    "room that a program is about to need",
+    "integration/test_kv.py::test_room_that_a_program_asks_for_lies_where_an_autoscaler_finds_it",
+    how="kept for an autoscaler to read; the cluster launcher's functions are not there",
+)
 row("`util.joblib.register_ray()`", "a backend of joblib", f"{POOL}::test_joblib")
 missing("`util.iter`", "parallel iterators", NAMES, why="deprecated in Ray; `as_completed`, `map_unordered`")
 differs(
@@ -67,11 +79,12 @@ differs(
     "integration/test_dask.py::test_results_stay_in_the_cluster",
     how="without callbacks; `persist` keeps results in the cluster where it is told to",
 )
-missing(
+differs(
     "tracing",
     "OpenTelemetry spans across calls",
-    "unit/sdk/api/test_every_option.py::test_init_refuses_what_is_not_implemented",
-    why="not there yet",
+    "integration/test_tracing.py::test_one_trace_through_all_that_is_called",
+    "integration/test_tracing.py::test_as_the_environment_says",
+    how="spans are called `f shoal.remote` and `f shoal.remote_worker`, attributes `shoal.…`",
 )
 missing("`util.pdb`", "breakpoints in workers", NAMES, why="not there yet")
 differs(

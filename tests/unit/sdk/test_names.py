@@ -16,7 +16,8 @@ PUBLIC = {
     "shoal": """
         ActorClass ActorClassID ClientBuilder LoggingConfig client client_builder ActorHandle ActorID Explanation
         FunctionID JobID NodeID ObjectID ObjectRef DynamicObjectRefGenerator ObjectRefGenerator
-        PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor available_resources cancel checkpoint cloudpickle
+        PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor autoscaler available_resources
+        cancel checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
         is_initialized job_config kill method nodes put remote remote_function shutdown types util wait
     """,
@@ -25,11 +26,13 @@ PUBLIC = {
         CloudPickler DEFAULT_PROTOCOL Pickler PicklingError __version__ dump dumps list_registry_pickle_by_value load
         loads register_pickle_by_value unregister_pickle_by_value
     """,
+    "shoal.autoscaler.sdk": "request_resources",
     "shoal.client_builder": "ClientBuilder ClientContext client",
     "shoal.dag": """
         ClassMethodNode ClassNode DAGInputData DAGNode FunctionNode InputAttributeNode InputNode MultiOutputNode
     """,
     "shoal.experimental": "get_local_object_locations get_object_locations",
+    "shoal.experimental.tqdm_ray": "RAY_TQDM_MAGIC ProgressBarState real_tqdm safe_print tqdm",
     "shoal.remote_function": "RemoteFunction",
     "shoal.types": "ObjectRef",
     "shoal.util": """
@@ -93,6 +96,7 @@ def test_the_reference_has_every_public_module() -> None:
 
 WAYS_OUT = {
     ("shoal", "timeline"): "shoal status",
+    ("shoal.autoscaler.sdk", "create_or_update_cluster"): "shoal start",
     ("shoal.util", "iter"): "as_completed",
     ("shoal.util", "pdb"): "debugger",
 }

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from shoal import _context, _current, _html, exceptions
+from shoal import _context, _current, _html, _tracing, exceptions
 from shoal._api.actor_handles import (
     ActorHandle,
     ActorProxy,
@@ -331,6 +331,8 @@ def _start(
         restarts=options.restarts != 0,
         handle=handle_payload,
     )
+    if _tracing.active is not None:
+        creation.trace = _tracing.active.submitted(f"{definition.name}.__init__", ids.task_of_creation(actor_id))
     # The constructor's arguments live as long as the actor may be restarted: the client keeps them.
     packed = pack_arguments(core.values, args, kwargs)
     if packed is not None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _current
+from shoal import _context, _current, _tracing
 from shoal._core.batches import MESSAGE_BYTES, reply_bytes
 from shoal._core.deadlines import BEHIND, RUNNING
 from shoal._core.waits import BLOCKED, UNKNOWN
@@ -223,6 +223,7 @@ class Executor:
             if message.graceful:
                 self.command(lambda: self.leaving.gracefully(message.reason))
             else:
+                _tracing.flush()
                 os._exit(0)
 
     def _assign(self, granted: frames.LeaseAssigned | frames.CreateActor) -> None:

@@ -11,7 +11,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
-from shoal import _context
+from shoal import _context, _tracing
 from shoal._executor.process_end import end_process
 from shoal._net.reactor import Waiter
 from shoal._wire.peer_frames import Recalled, TaskPush
@@ -150,4 +150,5 @@ class Leaving:
         if self._executor.actor is not None:
             self._executor.actor.flush()
         self._core.raylet.send(frames.ExitIntent(kind, detail))
+        _tracing.flush()
         end_process(code)

@@ -6,9 +6,11 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _structured_logs, exceptions
+from shoal import _context, _structured_logs, _tracing, exceptions
 from shoal._values.serialization import loads
 from shoal._wire import job_settings
 from shoal._wire.peer_frames import TaskPush
@@ -83,23 +85,22 @@ class Functions:
                 sys.path.insert(first, path)
         if settings.logging is not None:
             _structured_logs.install(settings.logging)
+        if settings.tracing_startup_hook:
+            with self._spoiling("_tracing_startup_hook"):
+                _tracing.set_up(settings.tracing_startup_hook, job_id, core.node_id, core.worker_id)
         hook = runtime_env.decode(_context.process.runtime_env).get("worker_process_setup_hook")
         if hook is not None:
-            self._run_hook(hook)
+            with self._spoiling("worker_process_setup_hook"):
+                _hook_of(hook)()
 
-    def _run_hook(self, hook: Any) -> None:
-        """``hook``: as the document has it. Raises: RuntimeEnvSetupError."""
+    @contextmanager
+    def _spoiling(self, name: str) -> Iterator[None]:
+        """What is raised within is why nothing can run here. Raises: RuntimeEnvSetupError."""
         try:
-            pickled = runtime_env.hook_bytes(hook)
-            if pickled is not None:
-                function = loads(pickled)
-            else:
-                module, _, name = hook.rpartition(".")
-                function = getattr(importlib.import_module(module), name)
-            function()
+            yield
         except Exception as error:
             told = "".join(traceback.format_exception(error)).strip()
-            self._spoilt = exceptions.RuntimeEnvSetupError(f"worker_process_setup_hook failed:\n{told}")
+            self._spoilt = exceptions.RuntimeEnvSetupError(f"{name} failed:\n{told}")
             raise self._spoilt from error
 
     def _ask(self, key: bytes) -> frames.FunctionData | None:
@@ -107,3 +108,14 @@ class Functions:
         core = self._core
         answers = core.questions.ask([core.node_id], lambda number: frames.FunctionGet(number, key))
         return answers[0] if answers else None
+
+
+def _hook_of(hook: Any) -> Callable[[], object]:
+    """``hook``: as the document of an environment has it. Raises: whatever loading it does."""
+    pickled = runtime_env.hook_bytes(hook)
+    if pickled is not None:
+        function: Callable[[], object] = loads(pickled)
+        return function
+    module, _, name = hook.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    return function

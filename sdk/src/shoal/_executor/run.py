@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context
+from shoal import _context, _tracing
 from shoal._core.object_ref import ObjectRef
 from shoal._executor.cancels import Cancels, Interrupted
 from shoal._executor.leaving import EXIT_ACTOR, ActorExit
@@ -62,6 +62,7 @@ class Runner:
         result: Any = None
         args: Any = ()
         kwargs: Any = {}
+        span: _tracing.Running | None = None
         reply: TaskReply | None
         try:
             if push.time_left is not None:
@@ -69,6 +70,8 @@ class Runner:
             if self.cancels.marked:
                 self.cancels.check(push.task_id)
             function = context.function = self._function(push)
+            if push.trace is not None:
+                span = _tracing.begin(push.trace, context.task_name, push.task_id, push.attempt)
             if push.args or push.args_object or push.refs:
                 args, kwargs = load_arguments(
                     self._core.values, push, received, self.home_of(caller), wait=self.actor is not None
@@ -81,8 +84,13 @@ class Runner:
             reply = result_reply(self._core, self.actor, caller, push, result, started)
         except BaseException as error:  # the caller gets whatever the user's code raised
             self.running.pop(push.task_id, None)  # nothing interrupts it any more
+            if span is not None:
+                span.end(error)
+                span = None
             reply = self._failed(push, error, started)
         finally:
+            if span is not None:
+                span.end()
             _context.current_task.reset(token)
             self.running.pop(push.task_id, None)
         if push.time_left is not None:
@@ -110,6 +118,7 @@ class Runner:
         result: Any = None
         args: Any = ()
         kwargs: Any = {}
+        span: _tracing.Running | None = None
         reply: TaskReply | None
         try:
             async with room:
@@ -118,6 +127,8 @@ class Runner:
                 context.started = time.perf_counter_ns()
                 self.running[push.task_id] = context
                 method = context.function = self._function(push)
+                if push.trace is not None:
+                    span = _tracing.begin(push.trace, context.task_name, push.task_id, push.attempt)
                 if push.args or push.args_object or push.refs:
                     args, kwargs = load_arguments(
                         self._core.values, push, received, self.home_of(caller), wait=self.actor is not None
@@ -130,10 +141,12 @@ class Runner:
                 if context.cancelled:
                     raise Interrupted
             reply = result_reply(self._core, self.actor, caller, push, result, started)
-        except asyncio.CancelledError:
-            reply = self._failed(push, Interrupted(), started)
+            if span is not None:
+                span.end()
         except BaseException as error:  # the caller gets whatever the user's code raised
-            reply = self._failed(push, error, started)
+            if span is not None:
+                span.end(error)
+            reply = self._failed(push, Interrupted() if isinstance(error, asyncio.CancelledError) else error, started)
         self.running.pop(push.task_id, None)
         if push.time_left is not None:
             self.time_limits.ended(push)
@@ -153,9 +166,12 @@ class Runner:
         context = _context.TaskContext(task_id, name, "__init__", message.incarnation - 1, started)
         self.running[task_id] = context
         token = _context.current_task.set(context)
+        span: _tracing.Running | None = None
         error = b""
         try:
             self._functions.ensure_job(ids.job_of_actor(message.actor_id))
+            if creation.trace is not None:
+                span = _tracing.begin(creation.trace, name, task_id, context.attempt)
             args: Any = ()
             kwargs: dict[str, Any] = {}
             if creation.args or creation.args_object or creation.refs:
@@ -171,12 +187,17 @@ class Runner:
             if context.exiting:
                 raise ActorExit(EXIT_ACTOR)  # the user's code has caught it
         except BaseException as failure:  # creators and callers get whatever the constructor raised
+            if span is not None:
+                span.end(failure)
+                span = None
             if isinstance(failure, ActorExit):
                 self._leaving.exit(ExitKind.INTENDED_USER_EXIT, EXIT_ACTOR, 0)
             if isinstance(failure, SystemExit):
                 self._leaving.exit_as_told(failure, "the constructor")
             error = pickle.dumps(wrap_error(self._core, self.actor, name, context.task_id, failure), 5)
         finally:
+            if span is not None:
+                span.end()
             _context.current_task.reset(token)
             del self.running[task_id]
         if received:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shoal import exceptions
+from shoal import _tracing, exceptions
 from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, ActorClient
 from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
@@ -314,6 +314,9 @@ class ActorSubmitter:
         if task_name:
             record.push.task_name = task_name
         record.actor = client
+        if _tracing.active is not None:
+            name = task_name or f"{client.class_name}.{method}"
+            record.push.trace = _tracing.active.submitted(name, record.push.task_id)
         with process.lock:
             refs = calls.create_returns(record, num_returns, stream)
             if limit is not None:

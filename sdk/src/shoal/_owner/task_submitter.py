@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shoal import exceptions
+from shoal import _tracing, exceptions
 from shoal._core.batches import in_messages, push_bytes
 from shoal._core.leases import LeasedWorker, Source
 from shoal._core.object_ref import ObjectRef
@@ -81,6 +81,8 @@ class TaskSubmitter:
         record.queue = queue
         if max_calls:
             record.push.max_calls = max_calls
+        if _tracing.active is not None:
+            record.push.trace = _tracing.active.submitted(function.name, record.push.task_id)
         with process.lock:
             refs = calls.create_returns(record, num_returns, stream)
             if limit is not None:

@@ -11,7 +11,15 @@ from shoal._not_implemented import refuse
 
 #: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change. A Redis password has no
 #: effect: libraries pass one although Ray has no Redis any more either.
-PRIVATE = ("_memory", "_temp_dir", "_system_config", "_object_spilling_directory", "_redis_password", "allow_multiple")
+PRIVATE = (
+    "_memory",
+    "_temp_dir",
+    "_system_config",
+    "_object_spilling_directory",
+    "_redis_password",
+    "_tracing_startup_hook",
+    "allow_multiple",
+)
 
 _NO_DASHBOARD = "there is no dashboard yet, `shoal status` shows the cluster. Pass include_dashboard=False"
 _NO_ISOLATION = "what the nodes' services need is not reserved for them. Leave it out"
@@ -28,7 +36,6 @@ NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "_node_name": ((None,), "give the node labels"),
     "_driver_object_store_memory": ((None,), "a driver shares its node's store: set object_store_memory"),
     "_metrics_export_port": ((None,), "nodes() tells the port, a free one; `shoal start` takes one"),
-    "_tracing_startup_hook": ((None,), "there is no tracing yet. Leave it out"),
     "_redis_username": ((None,), "there is no Redis here. Leave it out"),
     "_plasma_directory": ((None,), "shared memory needs no directory here. Leave it out"),
     "_enable_object_reconstruction": (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _current, _html, _structured_logs, exceptions
+from shoal import _context, _current, _html, _structured_logs, _tracing, exceptions
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.embedded import EmbeddedCluster
 from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
@@ -179,6 +179,7 @@ def init(
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = target_of(address)
+        tracing_hook = _tracing.hook_of_driver(kwargs.get("_tracing_startup_hook"))
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
@@ -232,8 +233,10 @@ def init(
                     cluster = find_cluster(target)
                 where = session.outside.address if session.outside is not None else cluster.gcs_address
                 logger.info("Connecting to the Shoal cluster at %s.", where)
-            _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"])
+            _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"], tracing_hook)
             core = _current.current()
+            if tracing_hook:
+                _tracing.set_up(tracing_hook, core.job_id, core.node_id, core.worker_id)
             document = _context.process.runtime_env = encode(uploaded(core, environment))
             if document and environment.get("config", {}).get("eager_install", True):
                 with core.lock:
@@ -284,6 +287,7 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             core.close()
             _current.set_current(None)
             _context.process.runtime_env = ""
+        _tracing.turn_off()
         logger.setLevel(session.log_level)
         if session.restore_logs is not None:
             session.restore_logs()
@@ -314,6 +318,7 @@ def _connect(
     namespace: str | None,
     job_config: JobConfig,
     max_lineage_bytes: float,
+    tracing_hook: str,
 ) -> None:
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
@@ -344,6 +349,7 @@ def _connect(
             max_lineage_bytes=max_lineage_bytes,
             weight=job_config.weight,
             logging=job_config.py_logging_config,
+            tracing_startup_hook=tracing_hook,
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:

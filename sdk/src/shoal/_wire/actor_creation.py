@@ -36,6 +36,8 @@ class ActorCreation(msgspec.Struct, array_like=True, gc=False):
     restarts: bool = False
     #: Handle payload for ``get_runtime_context().current_actor``.
     handle: bytes = b""
+    #: As in TaskPush.
+    trace: dict[str, str] | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -20,6 +20,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     weight: float = 1.0
     #: How its processes log; None = as they do.
     logging: LoggingConfig | None = None
+    #: "module:function", which sets up OpenTelemetry in each of its processes; empty = its calls are not traced.
+    tracing_startup_hook: str = ""
 
 
 encode = msgspec.msgpack.Encoder().encode

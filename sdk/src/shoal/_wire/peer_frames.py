@@ -77,6 +77,8 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     time_left: TimeLeft | None = None
     #: Of a generator: it pauses while so many items are unread; 0 = it does not.
     backpressure: int = 0
+    #: The trace that it belongs to, as OpenTelemetry's headers.
+    trace: dict[str, str] | None = None
 
 
 class LostArgument(msgspec.Struct, array_like=True, gc=False):

@@ -172,6 +172,7 @@ IMPLEMENTED_BY_INIT = {
     "_object_spilling_directory": _SPILLING,
     "_memory": f"{_INIT}::test_memory_of_the_node",
     "_redis_password": "e2e/test_import_ray.py::test_a_program_as_it_is",
+    "_tracing_startup_hook": "integration/test_tracing.py::test_one_trace_through_all_that_is_called",
     "_temp_dir": f"{_INIT}::test_temporary_directory",
     "_system_config": "integration/test_embedded_placement.py::test_a_task_that_no_node_can_ever_hold_fails",
 }
@@ -187,7 +188,6 @@ REFUSED_BY_INIT = {
     "_node_name": "head",
     "_driver_object_store_memory": 10**8,
     "_metrics_export_port": 8080,
-    "_tracing_startup_hook": "module:hook",
     "_redis_username": "me",
     "_plasma_directory": "/dev/shm",
     "_enable_object_reconstruction": False,
