@@ -1,0 +1,38 @@
+"""``TaskStore``: what the rest of the service asks about tasks. Filters come before limits, and counts are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from shoal_dashboard.events.rows import NEWEST_FIRST, ErrorGroup, Filter, FunctionCounts, Page, Sort, Summary, TaskRow
+
+
+class TaskStore(Protocol):
+    """Belongs to one event loop, which it does not hold up."""
+
+    async def query(
+        self, filters: Sequence[Filter] = (), sort: Sort = NEWEST_FIRST, cursor: str = "", limit: int = 100
+    ) -> Page:
+        """Rows that meet all ``filters``. ``limit``: at most ``MAX_LIMIT``. What comes in meanwhile moves no page.
+
+        Raises: QueryError.
+        """
+
+    async def get(self, task_id: str) -> list[TaskRow]:
+        """All attempts, the first one first; none = it is not known, or has no row. Raises: QueryError."""
+
+    async def summary(self, by: Literal["func_name", "lineage"] = "func_name", job_id: str = "") -> Summary:
+        """Of one job, or of all."""
+
+    async def timeline(
+        self, job_id: str = "", start_ms: int = 0, end_ms: int = 0, limit: int = 20_000
+    ) -> list[TaskRow]:
+        """Attempts that have begun to run, and did so at some time in the window (0 = no bound): the longest ones when
+        there are more than ``limit``; in the order of their beginnings."""
+
+    async def errors(self, filters: Sequence[Filter] = (), limit: int = 100) -> list[ErrorGroup]:
+        """Failures that meet the filters by what went wrong, the most frequent first."""
+
+    async def counts(self, job_id: str = "") -> list[FunctionCounts]:
+        """Exact counts of one job, or of all, by function."""
