@@ -14,6 +14,7 @@ from typing import Any
 
 from shoal._session.arguments import SYSTEM_SETTINGS
 from shoal_common.service.config import ServiceConfig
+from shoal_dashboard.config import DashboardConfig
 from shoal_gcs.config import GcsConfig
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_raylet.config import RayletConfig
@@ -26,7 +27,13 @@ sys.path += [str(DOCS), str(DOCS.parent / "tests")]
 import failure_page  # noqa: E402
 import parity_page  # noqa: E402
 
-SERVICES: tuple[type[ServiceConfig], ...] = (GcsConfig, SchedulerConfig, ObjectStoreConfig, RayletConfig)
+SERVICES: tuple[type[ServiceConfig], ...] = (
+    GcsConfig,
+    SchedulerConfig,
+    ObjectStoreConfig,
+    RayletConfig,
+    DashboardConfig,
+)
 
 HEAD = """# Configuration
 
@@ -71,7 +78,7 @@ def configuration() -> str:
     parts = [
         HEAD,
         "## Every service\n",
-        "`<SERVICE>` is `GCS`, `SCHEDULER`, `OBJECTSTORE` or `RAYLET`. Their default ports differ.\n",
+        "`<SERVICE>` is `GCS`, `SCHEDULER`, `OBJECTSTORE`, `RAYLET` or `DASHBOARD`. Their default ports differ.\n",
         _table(_settings(ServiceConfig), "SHOAL_<SERVICE>_"),
     ]
     for config in SERVICES:

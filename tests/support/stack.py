@@ -84,6 +84,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": self.project,
             "SHOAL_CERTS": str(certificates or ""),
             "SHOAL_GATEWAY_PORT": str(free_port()),
+            "SHOAL_DASHBOARD_PORT": str(free_port()),
             "SHOAL_RAYLET_OBJECT_STORE_BYTES": str(256 << 20),
         }
         # In a file and not in the environment, which testcontainers does not pass on from anywhere but this process.

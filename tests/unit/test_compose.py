@@ -29,6 +29,7 @@ CONFIGS = {
     "scheduler": "SchedulerConfig",
     "objectstore": "ObjectStoreConfig",
     "raylet": "RayletConfig",
+    "dashboard": "DashboardConfig",
 }
 BUILT = [name for name, container in CONTAINERS.items() if "build" in container]
 
@@ -136,6 +137,8 @@ def test_the_image_says_how_to_ask_for_its_health(name: str) -> None:
     set_here = dict(re.findall(r"\bSHOAL_[A-Z]+_((?:HEALTH_)?PORT)=(\d+)", stage(name)))
     port = set_here.get("HEALTH_PORT", set_here.get("PORT", port))
     check = f'CMD ["python", "-m", "shoal_common.service.healthcheck", "127.0.0.1:{port}"]'
+    if name == "dashboard":  # it speaks HTTP
+        check = f'CMD ["python", "-m", "shoal_dashboard.healthcheck", "{port}"]'
     assert re.findall(r"^HEALTHCHECK .* (CMD .*)$", stage(name), re.MULTILINE) == [check]
 
 

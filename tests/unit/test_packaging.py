@@ -1,4 +1,4 @@
-"""Seven distributions that fit together, each installable on its own with what it declares."""
+"""Eight distributions that fit together, each installable on its own with what it declares."""
 
 from __future__ import annotations
 
@@ -43,8 +43,15 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_services_are_the_four_and_the_head_that_hosts_them() -> None:
-    assert SERVICES == ["shoal-gcs", "shoal-head", "shoal-objectstore", "shoal-raylet", "shoal-scheduler"]
+def test_the_services_are_the_four_the_head_that_hosts_them_and_the_dashboard() -> None:
+    assert SERVICES == [
+        "shoal-dashboard",
+        "shoal-gcs",
+        "shoal-head",
+        "shoal-objectstore",
+        "shoal-raylet",
+        "shoal-scheduler",
+    ]
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
@@ -67,7 +74,7 @@ def test_the_package_says_that_it_is_typed(name: str) -> None:
 @pytest.mark.parametrize("name", ["shoal", *SERVICES])
 def test_ours_depend_on_common_alone_in_the_same_version(name: str) -> None:
     ours = {other: requirement for other, requirement in required(name).items() if other in DISTRIBUTIONS}
-    hosted = set(SERVICES) - {"shoal-head"} if name == "shoal-head" else set()
+    hosted = set(SERVICES) - {"shoal-head", "shoal-dashboard"} if name == "shoal-head" else set()
     assert set(ours) == {"shoal-common"} | hosted
     for requirement in ours.values():
         assert str(requirement.specifier) == f"=={project('shoal')['version']}"
@@ -77,9 +84,13 @@ def test_common_depends_on_none_of_ours() -> None:
     assert not set(required("shoal-common")) & set(DISTRIBUTIONS)
 
 
-def test_the_local_extra_brings_the_services() -> None:
-    local = [Requirement(line) for line in project("shoal")["optional-dependencies"]["local"]]
-    assert sorted(requirement.name for requirement in local) == SERVICES
+def test_the_extras_bring_the_services() -> None:
+    extras = {
+        name: [Requirement(line) for line in lines] for name, lines in project("shoal")["optional-dependencies"].items()
+    }
+    # Its web server is not for everybody who runs a cluster on one machine.
+    assert [requirement.name for requirement in extras["dashboard"]] == ["shoal-dashboard"]
+    assert sorted(requirement.name for requirement in extras["local"]) == SERVICES[1:]
 
 
 def test_requirements_install_every_distribution() -> None:

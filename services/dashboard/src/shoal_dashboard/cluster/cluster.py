@@ -1,0 +1,91 @@
+"""What the dashboard knows of its cluster: read from the GCS when somebody asks, and kept for a moment.
+
+Nobody who does not look costs the cluster anything, and those who do share what was read (`Listing`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from shoal_common.rpc.client import aio_channel, retrying, service_errors
+from shoal_dashboard.cluster.listing import Listing
+from shoal_dashboard.config import DashboardConfig
+from shoal_proto.v1 import gcs_pb2 as pb
+from shoal_proto.v1 import gcs_pb2_grpc as rpc
+
+#: Of one call to the GCS, in seconds.
+DEADLINE_S = 10.0
+
+T = TypeVar("T")
+
+
+class Cluster:
+    """Belongs to one event loop. All that reads raises: Unavailable, DeadlineExceeded (the GCS does not answer, after
+    some seconds of trying), Unauthenticated."""
+
+    def __init__(self, config: DashboardConfig) -> None:
+        self._config = config
+        self._channel = channel = aio_channel(config.gcs_address, config.token, DEADLINE_S, tls=config.tls)
+        nodes, jobs = rpc.NodeServiceStub(channel), rpc.JobServiceStub(channel)
+        actors, groups = rpc.ActorServiceStub(channel), rpc.PlacementGroupServiceStub(channel)
+
+        async def list_nodes() -> Sequence[pb.NodeInfo]:
+            return (await nodes.ListNodes(pb.ListNodesRequest())).nodes
+
+        async def list_jobs() -> Sequence[pb.JobInfo]:
+            return (await jobs.ListJobs(pb.ListJobsRequest())).jobs
+
+        async def list_actors() -> Sequence[pb.ActorInfo]:
+            return (await actors.ListActors(pb.ListActorsRequest())).actors
+
+        async def list_groups() -> Sequence[pb.PlacementGroupInfo]:
+            return (await groups.ListPlacementGroups(pb.ListPlacementGroupsRequest())).groups
+
+        async def get_cluster() -> pb.GetClusterResponse:
+            return await nodes.GetCluster(pb.GetClusterRequest())
+
+        self._about = Listing(_asked(get_cluster))
+        self._nodes = Listing(_asked(list_nodes))
+        self._jobs = Listing(_asked(list_jobs))
+        self._actors = Listing(_asked(list_actors))
+        self._groups = Listing(_asked(list_groups))
+
+    async def about(self) -> pb.GetClusterResponse:
+        """Its names and addresses."""
+        return await self._about.rows()
+
+    async def nodes(self) -> Sequence[pb.NodeInfo]:
+        """Dead ones, too."""
+        return await self._nodes.rows()
+
+    async def jobs(self) -> Sequence[pb.JobInfo]:
+        """In the order they began."""
+        return await self._jobs.rows()
+
+    async def actors(self) -> Sequence[pb.ActorInfo]:
+        """Newest first."""
+        return await self._actors.rows()
+
+    async def placement_groups(self) -> Sequence[pb.PlacementGroupInfo]:
+        """In the order of their creation, removed ones too."""
+        return await self._groups.rows()
+
+    async def close(self) -> None:
+        listings = (self._about, self._nodes, self._jobs, self._actors, self._groups)
+        await asyncio.gather(*(listing.close() for listing in listings))
+        await self._channel.close()
+
+
+def _asked(ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """With our errors, and again when the GCS does not answer at once: another one may be taking over."""
+
+    async def once() -> T:
+        with service_errors():
+            return await ask()
+
+    async def again() -> T:
+        return await retrying(once)
+
+    return again

@@ -1,0 +1,32 @@
+"""What every family of endpoints is given, and how long it lives."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from shoal_common.service.background import Background
+from shoal_dashboard.cluster.cluster import Cluster
+from shoal_dashboard.config import DashboardConfig
+
+
+class Context:
+    """The parts behind the endpoints. An asynchronous context manager: within it they run.
+
+    Entering waits for nobody: a cluster that is not there yet is looked for in the background.
+    """
+
+    def __init__(self, config: DashboardConfig) -> None:
+        self.config = config
+        #: Awaited at the end; for what outlives a request.
+        self.background = Background()
+        self.cluster: Cluster
+
+    async def __aenter__(self) -> Context:
+        self.cluster = Cluster(self.config)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.background.stop()
+        await self.cluster.close()
