@@ -77,7 +77,9 @@ differs(
     "integration/test_dask.py::test_graphs_give_what_dask_gives",
     "integration/test_dask.py::test_arrays",
     "integration/test_dask.py::test_results_stay_in_the_cluster",
-    how="without callbacks; `persist` keeps results in the cluster where it is told to",
+    "integration/test_dask.py::test_options_of_some_tasks",
+    "integration/test_dask.py::test_callbacks_here_are_told",
+    how="`persist` keeps results in the cluster where it is told to; `num_workers` is refused",
 )
 differs(
     "tracing",

@@ -48,6 +48,10 @@ PUBLIC = {
         get_collective_group_size get_rank gloo_available init_collective_group is_group_initialized nccl_available
         recv reduce reducescatter send
     """,
+    "shoal.util.dask": """
+        ProgressBarCallback RayDaskCallback disable_dask_on_ray enable_dask_on_ray ray_dask_get ray_dask_get_sync
+        ray_dask_persist
+    """,
     "shoal.util.debug": "disable_log_once_globally enable_periodic_logging log_once reset_log_once",
     "shoal.util.kv": "Entry delete get put watch",
     "shoal.util.metrics": "Counter Gauge Histogram",

@@ -221,6 +221,9 @@ def _instance_of_both(wrapper: type[Any], error: ShoalError, cause: BaseExceptio
         def __getattr__(self, name: str) -> Any:
             return getattr(cause, name)
 
+        def __dir__(self) -> list[str]:
+            return [*super().__dir__(), *vars(cause)]
+
         def __str__(self) -> str:
             return str(error)
 
