@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from support.certificates import Authority
 from support.processes import PATIENCE_S, eventually
 
 import shoal
@@ -71,8 +74,8 @@ def test_tasks_actors_and_the_driver_count_together(cluster: None) -> None:
     eventually(lambda: "shoal_heat" not in scrape(), "a gauge goes with its process")
 
 
-async def ask(port: int, head: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def ask(port: int, head: bytes, tls: ssl.SSLContext | None = None) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     writer.write(head)
     answer = await reader.read()
     writer.close()
@@ -96,3 +99,27 @@ async def test_from_elsewhere_only_with_the_token() -> None:
         assert await ask(server.port, b"x" * 20_000) == b"", "a head without an end is hung up on"
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_who_says_nothing_or_does_not_read_keeps_nobody_out(tmp_path: Path, secure: bool) -> None:
+    tls = Authority(tmp_path / "authority").issue() if secure else None
+    page = "up 1\n" * 1_000_000
+    server = MetricsServer("secret", tls, lambda: page)
+    await server.start("127.0.0.1", 0)
+    context = tls.context(server=False) if tls else None
+    request = b"GET /metrics HTTP/1.1\r\n\r\n"
+    try:
+        silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(100)]
+        unread = [await asyncio.open_connection("127.0.0.1", server.port, ssl=context) for _ in range(8)]
+        for _, writer in unread:
+            writer.write(request)
+        answer = await ask(server.port, request, context)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(f"\r\n\r\n{page}".encode())
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await silent[0][0].readexactly(1)
+    finally:
+        await server.stop()
+        for _, writer in [*silent, *unread]:
+            writer.transport.abort()

@@ -8,9 +8,11 @@ import resource
 import select
 import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,21 @@ def test_a_thousand_strangers_keep_nobody_out(cluster: ProcessCluster, port: Por
                 pass  # it is on its way, or turned away already
         port.serves(cluster.token)
         assert port.pid == os.getpid() or port.resident_bytes() - before < GROWTH_BYTES
+
+
+@pytest.mark.parametrize("says", [b"", b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 8000], ids=["nothing", "no end"])
+def test_a_thousand_strangers_keep_no_scraper_out(ports: dict[str, Port], says: bytes) -> None:
+    [node] = shoal.nodes()
+    port = Port(("127.0.0.1", node["MetricsExportPort"]), "scraper", ports["raylet"].pid)
+    before = port.resident_bytes()
+    with ExitStack() as stack:
+        for _ in range(STRANGERS):
+            sock = stack.enter_context(port.connect())
+            try:
+                sock.sendall(says)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it is turned away already
+        address = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
+            assert answer.status == HTTPStatus.OK
+        assert port.resident_bytes() - before < GROWTH_BYTES

@@ -16,10 +16,11 @@ from shoal_common.service.background import Background
 from shoal_common.service.metrics import CONTENT_TYPE
 from shoal_common.tls import Tls
 
-#: A request's head may have so many bytes, and take so long, in seconds.
+#: A request's head may have so many bytes.
 _HEAD_BYTES = 8192
-_HEAD_S = 10.0
-#: Served at a time; more are hung up on.
+#: Whoever has not sent one and read the answer by then is hung up on, in seconds.
+_ANSWERED_S = 10.0
+#: Served at a time.
 _CONNECTIONS = 16
 
 
@@ -31,15 +32,17 @@ class MetricsServer:
         self._tls = tls
         self._page = page
         self._background = Background()
+        #: The oldest first.
+        self._serving: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
         #: Known once started.
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
         """``port`` 0 takes a free one. Raises: OSError when it is taken."""
-        tls = self._tls.context(server=True) if self._tls is not None else None
+        self._context = self._tls.context(server=True) if self._tls is not None else None
         self._open = _is_loopback(host)
-        self._server = await asyncio.start_server(self._accepted, host, port, limit=_HEAD_BYTES, ssl=tls)
+        self._server = await asyncio.start_server(self._accepted, host, port, limit=_HEAD_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -49,14 +52,26 @@ class MetricsServer:
         await self._background.stop()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._background) >= _CONNECTIONS:
-            writer.close()
-        else:
-            self._background.spawn(self._serve(reader, writer))
+        if len(self._serving) >= _CONNECTIONS:
+            # Who has been there longest says nothing or does not read: it must not keep others out.
+            oldest = next(iter(self._serving))
+            del self._serving[oldest]
+            oldest.cancel()
+        task = self._background.spawn(self._serve(reader, writer))
+        self._serving[task] = None
+        task.add_done_callback(lambda task: self._ended(task, writer))
+
+    def _ended(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        self._serving.pop(task, None)
+        writer.transport.abort()  # what has not gone out by now is kept for nobody
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(_HEAD_S):
+            async with asyncio.timeout(_ANSWERED_S):
+                if self._context is not None:
+                    # Here and not by the listener, so that who never shakes hands is one of ``_CONNECTIONS``. It comes
+                    # first: before a task's first step nothing has been read.
+                    await writer.start_tls(self._context)
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, kind, body = self._answer(head.decode("latin-1"))
                 content = body.encode()
@@ -65,11 +80,10 @@ class MetricsServer:
                     "Connection: close\r\n\r\n".encode()
                 )
                 writer.write(content)
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # it is the asker's loss, who sees the connection's end
-        finally:
-            writer.close()
 
     def _answer(self, head: str) -> tuple[str, str, str]:
         """Status, type and content."""
