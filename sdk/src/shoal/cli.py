@@ -14,7 +14,7 @@ from shoal._launch import local_nodes as local
 from shoal._launch.daemons import await_end
 from shoal._launch.directories import root_directory
 from shoal._net.gcs.client import visiting
-from shoal._owner.explaining import state_of
+from shoal._owner.reporting import state_of
 from shoal._session import session
 from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, token_for
 from shoal.exceptions import AuthenticationError

@@ -409,7 +409,7 @@ class Executor:
             report = WaitReport(RUNNING, running.task_name, pid=pid)
             report.for_s = (time.perf_counter_ns() - running.started) / 1e9
             wait = self._core.waits.of_task(task_id)
-            objects = self._core.explaining.awaited(wait) if wait is not None else []
+            objects = self._core.reporting.awaited(wait) if wait is not None else []
             if wait is not None and objects:
                 report.state, report.objects, report.wait = BLOCKED, objects, wait.number
                 report.for_s = time.monotonic() - wait.since

@@ -25,6 +25,7 @@ from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
 from shoal._owner.process import Process
 from shoal._owner.recovery import Recovery
+from shoal._owner.reporting import Reporting
 from shoal._owner.streaming import Streaming
 from shoal._owner.task_submitter import TaskSubmitter
 from shoal._owner.values import Values
@@ -106,7 +107,8 @@ class CoreWorker(Process):
         self.recovery.run_again = self._run_again
         self._futures = Futures(self.waiting, self.values)
         self._garbage = GarbageCollection()
-        self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors)
+        self.reporting = reporting = Reporting(self, self.tasks, self.actors)
+        self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors, reporting)
         self.cancelling = cancelling = Cancelling(self, self.tasks, self.actors)
         streaming.close = cancelling.close
         self._executor: Executor | None = None
@@ -124,8 +126,8 @@ class CoreWorker(Process):
             AddBorrower: borrowing.on_add,
             BorrowerAdded: lambda _, message: borrowing.on_added(message),
             RemoveBorrower: borrowing.on_remove,
-            AskWait: explaining.on_ask,
-            TellWait: lambda _, message: explaining.on_answer(message.request, message.report),
+            AskWait: reporting.on_ask,
+            TellWait: lambda _, message: reporting.on_answer(message.request, message.report),
             CancelObject: lambda _, message: cancelling.on_cancel_object(message),
             LookForDeadlock: lambda _, message: explaining.on_look(message),
         }
@@ -143,9 +145,9 @@ class CoreWorker(Process):
             frames.NodeFound: lambda _, message: self.raylets.on_found(message),
             frames.NodeLost: lambda _, message: self._on_node_lost(message),
             frames.CollectGarbage: lambda _, __: self._garbage.begin(),
-            frames.OwnerFind: explaining.on_owner_wanted,
-            frames.OwnerFound: lambda _, message: explaining.on_answer(message.request, message.owner),
-            frames.Explained: lambda _, message: explaining.on_answer(message.request, message),
+            frames.OwnerFind: reporting.on_owner_wanted,
+            frames.OwnerFound: lambda _, message: reporting.on_answer(message.request, message.owner),
+            frames.Explained: lambda _, message: reporting.on_answer(message.request, message),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
             frames.LastRepliesFound: lambda _, message: self.actors.on_last_replies(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
@@ -175,7 +177,7 @@ class CoreWorker(Process):
         self._executor = executor
         self.blocking = executor.blocking
         self.lend_cpu = executor.lend_cpu
-        self.explaining.describe_task = executor.describe
+        self.reporting.describe_task = executor.describe
         self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message)
         self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
         self._from_peer[CancelTask] = lambda _, message: executor.on_cancel(message)

@@ -13,7 +13,7 @@ from support.owners import LONG, NODE, Party
 
 from shoal import Explanation, exceptions
 from shoal._core.object_ref import ObjectRef
-from shoal._owner import explaining
+from shoal._owner import explaining, reporting
 from shoal._wire.peer_frames import AskWait, LookForDeadlock, WaitReport
 from shoal_common.channel import frames
 
@@ -21,7 +21,7 @@ from shoal_common.channel import frames
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for who is silent."""
-    monkeypatch.setattr(explaining, "ANSWER_S", 0.05)
+    monkeypatch.setattr(reporting, "ANSWER_S", 0.05)
 
 
 def explain(party: Party, ref: ObjectRef[Any]) -> Explanation:
@@ -50,7 +50,7 @@ def test_the_worker_says_what_it_runs(driver: Party, worker: Party, monkeypatch:
     driver.grant(worker)
     _, task = worker.work.next()
     report = WaitReport("running", "f", "in the middle", pid=7, for_s=2.0)
-    monkeypatch.setattr(worker.core.explaining, "describe_task", {task.task_id: report}.__getitem__)
+    monkeypatch.setattr(worker.core.reporting, "describe_task", {task.task_id: report}.__getitem__)
     told = explain(driver, ref)
     assert (told.state, told.detail, told.pid, told.for_s) == ("running", "in the middle", 7, 2.0)
 
@@ -93,7 +93,7 @@ def test_a_wait_in_no_circle_is_not_ended_on_anybodys_word(driver: Party, worker
 def told_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the parties are made."""
     monkeypatch.setenv(explaining.AFTER_VARIABLE, "0.01")
-    monkeypatch.setattr(explaining, "ANSWER_S", 0.05)
+    monkeypatch.setattr(reporting, "ANSWER_S", 0.05)
 
 
 def test_a_get_that_takes_long_says_why_once(told_early: None, driver: Party, caplog: pytest.LogCaptureFixture) -> None:
