@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 
@@ -11,6 +12,13 @@ from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
+from shoal.util import (
+    get_placement_group,
+    kv,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -318,4 +326,28 @@ def test_what_waits_is_not_what_cannot_be():
 )
 def test_wrong_use(call):
     with pytest.raises((TypeError, ValueError), match=r"\w+ \w+"):
+        call()
+
+
+# --- arguments of the API itself ------------------------------------------------------------------------------------
+
+GROUP = [{"CPU": 0.1}]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: placement_group(GROUP).wait("soon"), TypeError, "timeout_seconds must be a number of seconds"),
+        (lambda: placement_group(GROUP).wait(math.nan), ValueError, "timeout_seconds .* not NaN"),
+        (lambda: remove_placement_group("name"), TypeError, "a placement group is needed, not str"),
+        (lambda: placement_group_table("name"), TypeError, "a placement group is needed, not str"),
+        (lambda: get_placement_group(1), TypeError, "must be a str, not int"),
+        (lambda: kv.put("k", b"", ttl_s="1"), TypeError, "ttl_s must be a number of seconds"),
+        (lambda: kv.get("k", namespace=1), TypeError, "a namespace is a string, not int"),
+        (lambda: kv.delete("k", expected_version=True), ValueError, "a version is a number"),
+        (lambda: kv.watch("k", timeout_s="1"), TypeError, "timeout_s must be a number of seconds"),
+    ],
+)
+def test_what_an_argument_must_be_is_said(call, error, says):
+    with pytest.raises(error, match=says):
         call()

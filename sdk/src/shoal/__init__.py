@@ -51,7 +51,7 @@ from shoal._core.public_ids import (
 from shoal._core.streams import DynamicObjectRefGenerator
 from shoal._not_implemented import missing
 from shoal._session.session import init, is_initialized, shutdown
-from shoal._values.numbers import plain
+from shoal._values.numbers import plain, seconds
 from shoal._version import __version__ as __version__
 from shoal.client_builder import ClientBuilder, client
 from shoal.job_config import LoggingConfig
@@ -213,7 +213,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """
     core = _current._current or _start_for(object_refs)
     if timeout is not None:
-        timeout = None if timeout == -1 else _seconds(timeout)
+        timeout = None if timeout == -1 else seconds(timeout)
     if type(object_refs) is ObjectRef:
         return core.values.get_one(object_refs, timeout)
     if isinstance(object_refs, ObjectRefGenerator):
@@ -260,7 +260,7 @@ def wait(
     if not isinstance(refs, list):
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got {type(refs)}")
     if timeout is not None:
-        timeout = _seconds(timeout)
+        timeout = seconds(timeout)
         if timeout < 0:
             raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     num_returns = plain(num_returns)
@@ -329,16 +329,6 @@ def explain(ref: ObjectRef[Any]) -> Explanation:
         raise TypeError(f"explain() takes an ObjectRef, not {type(ref).__name__}")
     ref._check_session()
     return _current.connected().explaining.explain(ref)
-
-
-def _seconds(timeout: Any) -> float:
-    """Raises: TypeError (no number), ValueError (not a number of seconds: NaN)."""
-    seconds = plain(timeout)
-    if not isinstance(seconds, int | float):
-        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
-    if seconds != seconds:
-        raise ValueError("timeout must be a number of seconds or None, not NaN")
-    return seconds
 
 
 def get_gpu_ids() -> list[int] | list[str]:

@@ -18,7 +18,7 @@ from shoal._core.task_record import FunctionRecord
 from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
 from shoal._owner.arguments import pack_arguments
-from shoal._values.numbers import plain, plain_amounts
+from shoal._values.numbers import plain, plain_amounts, seconds
 from shoal._values.text import check_text
 from shoal_common import ids
 from shoal_common.placement.labels import Selector, parse_selector
@@ -61,9 +61,12 @@ class PlacementGroup:
         return core.tasks.submit(queue, function, pack_arguments(core.values, (self,), {}), 1, no_limit, False, 0)[0]
 
     def wait(self, timeout_seconds: float = 30) -> bool:
-        """Whether all bundles are reserved within that time; False at once for a removed group."""
+        """Whether all bundles are reserved within that time; False at once for a removed group.
+
+        Raises: TypeError, ValueError (NaN).
+        """
+        deadline = time.monotonic() + seconds(timeout_seconds, "timeout_seconds")
         groups = _current.connected().gcs.groups
-        deadline = time.monotonic() + plain(timeout_seconds)
         group = groups.wait(self.id.binary())
         while group is not None and group.state is not GroupState.CREATED:
             left = deadline - time.monotonic()
@@ -217,15 +220,19 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
 
     Returns when the GCS has written it down; the nodes hear of it a moment later, and what is submitted until then may
     still run.
+
+    Raises: TypeError.
     """
-    assert placement_group is not None
+    _check_group(placement_group)
     _current.connected().gcs.groups.remove(placement_group.id.binary())
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
-    """The group of that name in this namespace. Raises: ValueError when there is none."""
+    """The group of that name in this namespace. Raises: ValueError when there is none, TypeError."""
     if not placement_group_name:
         raise ValueError("Please supply a non-empty value to get_placement_group")
+    if not isinstance(placement_group_name, str):
+        raise TypeError(f"The name of a placement group must be a str, not {type(placement_group_name).__name__}.")
     check_text("the name of a placement group", placement_group_name)
     core = _current.connected()
     try:
@@ -236,7 +243,12 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
 
 
 def placement_group_table(placement_group: PlacementGroup | None = None) -> dict[str, Any]:
-    """What the GCS knows of a group ({} when it is forgotten); None = of all groups, by their ids in hexadecimal."""
+    """What the GCS knows of a group ({} when it is forgotten); None = of all groups, by their ids in hexadecimal.
+
+    Raises: TypeError.
+    """
+    if placement_group is not None:
+        _check_group(placement_group)
     groups = _current.connected().gcs.groups
     if placement_group is not None:
         group = groups.wait(placement_group.id.binary())
@@ -249,6 +261,14 @@ def get_current_placement_group() -> PlacementGroup | None:
     _current.connected()
     group_id = Strategy.decode(_context.process.strategy).group_id
     return PlacementGroup(PlacementGroupID(group_id)) if group_id else None
+
+
+def _check_group(given: object) -> None:
+    """Raises: TypeError."""
+    if not isinstance(given, PlacementGroup):
+        raise TypeError(
+            f"a placement group is needed, not {type(given).__name__}: get_placement_group finds one by name"
+        )
 
 
 def _bundles(bundles: Iterable[BundleRecord]) -> list[dict[str, float]]:

@@ -18,6 +18,16 @@ def plain(value: Any) -> Any:
     return value
 
 
+def seconds(value: Any, what: str = "timeout") -> float:
+    """``value`` as a plain number. Raises: TypeError (no number), ValueError (NaN), which say ``what`` must be one."""
+    number = plain(value)
+    if not isinstance(number, int | float):
+        raise TypeError(f"{what} must be a number of seconds or None, not {type(value).__name__}")
+    if number != number:
+        raise ValueError(f"{what} must be a number of seconds or None, not NaN")
+    return number
+
+
 def plain_amounts(amounts: Any) -> Any:
     """A dictionary with its values' numbers plain; whatever is no dictionary comes back as it is."""
     return {name: plain(amount) for name, amount in amounts.items()} if isinstance(amounts, dict) else amounts

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from shoal import _current
 from shoal._net.gcs.errors import InvalidArgument
 from shoal._net.gcs.kv import KvWritten
+from shoal._values.numbers import seconds
 from shoal.exceptions import VersionConflictError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def put(
     """
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"a value is bytes, not {type(value).__name__}: pickle it, or write it as JSON")
-    if ttl_s is not None and (not isinstance(ttl_s, int | float) or not ttl_s > 0 or math.isinf(ttl_s)):
+    if ttl_s is not None and not 0 < seconds(ttl_s, "ttl_s") < math.inf:
         raise ValueError(f"ttl_s must be a number of seconds above 0, or None, not {ttl_s!r}")
     core, namespace = _checked(key, namespace, expected_version)
     try:
@@ -88,8 +89,8 @@ def watch(
 
     Raises: TimeoutError after ``timeout_s`` seconds.
     """
+    deadline = None if timeout_s is None else time.monotonic() + seconds(timeout_s, "timeout_s")
     core, namespace = _checked(key, namespace, known_version)
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         wait_s = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
         found = core.gcs.kv.watch(namespace, key, known_version, wait_s)
@@ -105,8 +106,10 @@ def _checked(key: str, namespace: str | None, version: int | None = None) -> tup
         raise TypeError(f"a key is a string, not {type(key).__name__}")
     if not 1 <= len(key.encode()) <= 512:
         raise ValueError(f"a key has 1 to 512 bytes as UTF-8, and this one {len(key.encode())}")
-    if version is not None and (not isinstance(version, int) or version < 0):
+    if version is not None and (type(version) is not int or version < 0):
         raise ValueError(f"a version is a number from an earlier call, or 0, not {version!r}")
+    if not isinstance(namespace, str | None):
+        raise TypeError(f"a namespace is a string, not {type(namespace).__name__}")
     core = _current.connected()
     return core, core.namespace if namespace is None else namespace
 
