@@ -18,6 +18,7 @@ from minio import Minio
 from support.certificates import Authority
 from support.processes import eventually
 from support.servers import MinioServer, free_port, running
+from support.tcp_proxy import TcpProxy
 
 from shoal_common import errors
 from shoal_common.blob.bucket_claim import MARKER
@@ -89,9 +90,14 @@ async def process(secrets: Path, endpoint: str, bucket: str, *flags: str, **envi
 
 
 @asynccontextmanager
-async def client_of(*processes: Process) -> AsyncIterator[BlobClient]:
-    """Of services that were just started."""
-    addresses = [(await each.event("service_started"))["address"] for each in processes]
+async def client_of(process: Process) -> AsyncIterator[BlobClient]:
+    """Of a service that was just started."""
+    async with client_at((await process.event("service_started"))["address"]) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_at(*addresses: str) -> AsyncIterator[BlobClient]:
     async with aio_channel(",".join(addresses), TOKEN) as channel:
         client = BlobClient(channel)
         try:
@@ -129,30 +135,32 @@ async def test_any_replica_serves_any_blob(secrets: Path, minio_server: MinioSer
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_replica_that_ends_in_mid_transfer_is_replaced_by_another(
-    secrets: Path, minio_server: MinioServer, minio: Minio, bucket: str, end: signal.Signals
+    secrets: Path, minio_server: MinioServer, bucket: str, end: signal.Signals
 ) -> None:
     through = "--s3-direct=false"  # what streams straight does not need the replica any more
-    objects = [os.urandom(25 << 20) for _ in range(8)]
+    stored, new = ([os.urandom(10 << 20) for _ in range(6)] for _ in range(2))
     async with (
         process(secrets, minio_server.address, bucket, through) as one,
         process(secrets, minio_server.address, bucket, through) as other,
-        client_of(one, other) as client,
     ):
-        putting = asyncio.create_task(client.put("spill/01/aa/1", objects))
-        await asyncio.to_thread(eventually, lambda: minio._list_multipart_uploads(bucket).uploads, "it has begun")
-        one.child.send_signal(end)
-        assert (await putting).size_bytes == sum(map(len, objects))
-    async with (
-        process(secrets, minio_server.address, bucket, through) as one,
-        process(secrets, minio_server.address, bucket, through) as other,
-        client_of(one, other) as client,
-    ):
-        target = bytearray(sum(map(len, objects)))
-        getting = asyncio.create_task(client.get_into("spill/01/aa/1", memoryview(target)))
-        await asyncio.to_thread(eventually, lambda: any(target[:100]), "it has begun")
-        one.child.send_signal(end)
-        await getting
-        assert target == b"".join(objects)
+        addresses = [(await each.event("service_started"))["address"] for each in (one, other)]
+        # The connection to the one stands still half way, whichever is faster.
+        with TcpProxy(int(addresses[0].rpartition(":")[2])) as link:
+            async with client_at(f"127.0.0.1:{link.port}", addresses[1]) as client:
+                await client.put("spill/01/aa/1", stored)
+                link.hold_after(40 << 20)
+                target = bytearray(60 << 20)
+                getting = asyncio.create_task(client.get_into("spill/01/aa/1", memoryview(target)))
+                putting = asyncio.create_task(client.put("spill/01/aa/2", new))
+                await asyncio.to_thread(eventually, lambda: link.holds, "both are in mid-transfer")
+                one.child.send_signal(end)
+                if end is signal.SIGKILL:
+                    link.refuse()
+                assert (await putting).size_bytes == len(target)
+                await getting
+                assert target == b"".join(stored)
+                await client.get_into("spill/01/aa/2", memoryview(target))
+                assert target == b"".join(new)
 
 
 async def test_a_bucket_of_others_is_refused_and_left_as_it_is(
