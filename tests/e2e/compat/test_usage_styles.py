@@ -270,7 +270,7 @@ def test_output_of_tasks_appears_in_the_driver():
     output = run(
         "-c",
         script("""
-            import sys, time
+            import sys
 
             ray.init(num_cpus=1, **QUIET)
 
@@ -286,7 +286,7 @@ def test_output_of_tasks_appears_in_the_driver():
 
             talker = Talker.remote()
             ray.get([talk.remote(), talker.talk.remote()])
-            time.sleep(2)
+            ray.shutdown()
         """),
     )
     lines = output.splitlines()

@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from e2e.compat.target import IS_RAY, better_than_ray, exceptions, ray, submodule
+from e2e.compat.target import IS_RAY, better_than_ray, eventually, exceptions, new_signal, ray, submodule
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -78,7 +78,16 @@ def test_errors(pool):
 
 
 def test_work_is_spread(pool):
-    assert len(set(pool.map(lambda _: (time.sleep(0.05), os.getpid())[1], range(8), chunksize=1))) == 2
+    signal = new_signal()
+
+    def wait(_):
+        ray.get(signal.wait.remote())
+        return os.getpid()
+
+    pids = pool.map_async(wait, range(2), chunksize=1)
+    eventually(lambda: ray.get(signal.waiters.remote()) == 2, "both run at once")
+    ray.get(signal.send.remote())
+    assert len(set(pids.get(timeout=120))) == 2
 
 
 def test_timeout(pool):
