@@ -8,24 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import lost_nodes
 from support.clusters import ProcessCluster
+from support.lost_nodes import lose_all
+from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
 
 #: Numbers in one item: enough bytes for the object store.
 COUNT = 50_000
-PATIENCE_S = 120
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ProcessCluster]:
-    """Two nodes, the driver's with the resource ``home``, and one with ``there``, which each test replaces."""
-    with ProcessCluster() as cluster:
-        cluster.add_node(cpus=1, resources={"home": 10})
-        cluster.add_node(cpus=2, resources={"there": 10})
-        with cluster.connected():
-            yield cluster
+cluster = lost_nodes.cluster
 
 
 @shoal.remote(num_cpus=0, resources={"home": 0.1})
@@ -66,13 +60,6 @@ make = shoal.remote(resources={"there": 1})(paced)
 
 def values(refs: list[Any]) -> list[int]:
     return [int(np.ravel(shoal.get(ref, timeout=PATIENCE_S))[-1]) for ref in refs]
-
-
-def lose_all(cluster: ProcessCluster) -> None:
-    """Another node takes the place of the one that ends with everything on it."""
-    victim = cluster.nodes[-1]
-    cluster.add_node(cpus=2, resources={"there": 10})
-    victim.kill()
 
 
 def test_a_node_dies_while_its_generator_runs(cluster: ProcessCluster) -> None:

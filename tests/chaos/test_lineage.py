@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from support import lost_nodes
 from support.clusters import ProcessCluster
 from support.drivers import Driver
+from support.lost_nodes import lose_all
 from support.processes import eventually
 
 import shoal
@@ -18,15 +19,7 @@ from shoal.experimental import get_local_object_locations
 #: Numbers in one value: enough bytes for the object store.
 COUNT = 50_000
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ProcessCluster]:
-    """Two nodes, the driver's with the resource ``home``, and one with ``there``, which each test replaces."""
-    with ProcessCluster() as cluster:
-        cluster.add_node(cpus=1, resources={"home": 10})
-        cluster.add_node(cpus=2, resources={"there": 10})
-        with cluster.connected():
-            yield cluster
+cluster = lost_nodes.cluster
 
 
 @shoal.remote(num_cpus=0, resources={"home": 0.1})
@@ -48,13 +41,6 @@ def add(log: Any, name: str, *values: Any) -> Any:
     """An array of the sum of the arguments and one."""
     shoal.get(log.note.remote(name))
     return np.full(COUNT, 1 + sum(int(value[0]) for value in values))
-
-
-def lose_all(cluster: ProcessCluster) -> None:
-    """Another node takes the place of the one that ends with everything on it."""
-    victim = cluster.nodes[-1]
-    cluster.add_node(cpus=2, resources={"there": 10})
-    victim.kill()
 
 
 def test_a_lost_result_is_made_again(cluster: ProcessCluster) -> None:
