@@ -60,6 +60,7 @@ def test_metadata(name: str) -> None:
     assert metadata["name"] == name
     assert metadata["version"] == project("shoal")["version"]
     assert metadata["requires-python"] == ">=3.11"
+    assert metadata["classifiers"] == project("shoal")["classifiers"]
     assert metadata["description"].strip()
 
 
