@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import pytest
+
+
+def deciding_classes(*packages: ModuleType) -> list[type]:
+    """Those in modules of these packages that have a ``validate`` which needs nothing."""
+    found: dict[type, None] = {}
+    for package in packages:
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            for _, each in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+                validate = getattr(each, "validate", None)
+                if validate is not None and list(inspect.signature(validate).parameters) == ["self"]:
+                    found[each] = None
+    return list(found)
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from shoal_common.service.story import Story, explained, noted
+
 #: What one stream may have under way to a sink that has not taken it yet, in bytes.
 WINDOW_BYTES = 1024 * 1024
 #: What is kept in all until the other end has acknowledged it, in bytes.
@@ -129,9 +131,11 @@ class Tunnel:
         self._heard_at = now
         self._sent_at = now
         self._ended = ""
+        self._story = Story("the tunnel")
 
     # -- connection ---------------------------------------------------------------------------------
 
+    @noted
     def resume(self, received: int, now: float) -> None:
         """There is a connection, the first (``received`` = 0) or another one, and so much has the other end got.
 
@@ -146,6 +150,7 @@ class Tunnel:
         self.connected = True
         self._heard_at = self._sent_at = now
 
+    @noted
     def disconnected(self, now: float) -> None:
         """The connection is gone. Idempotent."""
         if self.connected:
@@ -172,6 +177,7 @@ class Tunnel:
             self._acknowledge()
         return []
 
+    @noted
     def end(self, reason: str) -> None:
         """Tell the other end, with what is still pending, that the session is over."""
         if not self._ended:
@@ -180,6 +186,7 @@ class Tunnel:
 
     # -- streams ------------------------------------------------------------------------------------
 
+    @noted
     def open(self, target: bytes) -> int:
         """A new stream's number. Raises: TunnelError when too many are open."""
         if len(self._streams) >= MAX_STREAMS:
@@ -205,6 +212,7 @@ class Tunnel:
         self._streams[stream].room -= len(data)
         self._put(_DATA, stream, data)
 
+    @noted
     def close(self, stream: int, reason: str = "") -> None:
         """End both directions, behind what was sent. What the other end has under way is dropped. Idempotent."""
         if self._streams.pop(stream, None) is not None:
@@ -230,6 +238,7 @@ class Tunnel:
         unsent = self._unsent
         return [unsent[i] for i in range(min(most, len(unsent)))]
 
+    @explained
     def sent(self, size: int, now: float) -> None:
         """The first ``size`` bytes of ``pending`` are on their way."""
         self._sent_at = now
@@ -247,6 +256,7 @@ class Tunnel:
 
     # -- receiving ----------------------------------------------------------------------------------
 
+    @explained
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Raises: TunnelError."""
         self._heard_at = now
@@ -279,9 +289,9 @@ class Tunnel:
             self._payload_left = number
             state = self._streams.get(stream)
             if state is not None:
-                state.window -= number
-                if state.window < 0:
+                if number > state.window:
                     raise TunnelError(f"stream {stream} has more under way than its window")
+                state.window -= number
         elif kind in _WITH_TEXT:
             if number > _MAX_TEXT_BYTES:
                 raise TunnelError(f"a record of kind {kind} with {number} bytes")
@@ -325,6 +335,18 @@ class Tunnel:
         else:
             self._ended = text.decode(errors="replace") or "ended"
             events.append(Ended(self._ended))
+
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        assert self._unsent_bytes == sum(map(len, self._unsent))
+        assert self._unacknowledged_bytes == sum(map(len, self._unacknowledged))
+        assert self._acknowledged_to_peer <= self.received
+        assert len(self._streams) <= MAX_STREAMS and len(self._header) < _RECORD.size
+        for stream, state in self._streams.items():
+            opened = self._last_opened if stream % 2 == self._peer_parity else self._next_stream - 2
+            assert stream <= opened, "a stream's number is given once"
+            assert state.room >= 0 and state.window >= 0 and 0 <= state.owed < WINDOW_BYTES // 2
+            assert state.window + state.owed <= WINDOW_BYTES, "nobody is granted more than a window"
 
     # -- bytes kept -----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from shoal._wire.checkpoint_blobs import Answers, Call
 from shoal._wire.peer_frames import TaskPush, TaskReply
+from shoal_common.service.story import Story, explained, noted
 
 #: What is known of a caller that is gone, which may come back after a cut, is forgotten after so many seconds ...
 GONE_S = 600.0
@@ -37,6 +38,7 @@ class Executions:
         self._callers: dict[bytes, _Caller] = {}
         #: When each left, the longest gone first.
         self._gone: OrderedDict[bytes, float] = OrderedDict()
+        self._story = Story("the calls that this actor has run")
 
     def is_new(self, caller: bytes, push: TaskPush) -> bool:
         """It has not run."""
@@ -45,15 +47,18 @@ class Executions:
             return True
         return push.sequence > known.answered and (push.task_id, push.attempt) not in known.calls
 
+    @explained
     def answer(self, caller: bytes, push: TaskPush) -> TaskReply | None:
         """Of a call that has run; None = its caller has that already."""
         known = self._callers[caller]
         call = known.calls.get((push.task_id, push.attempt))
         return call[1] if call is not None and push.sequence > known.answered else None
 
+    @explained
     def ran(self, caller: bytes, push: TaskPush, reply: TaskReply) -> Call:
         """The next one; for the log."""
         self.number += 1
+        self._story.note("ran", push.task_id)
         if self._gone:
             self._gone.pop(caller, None)
         known = self._callers.get(caller)
@@ -64,6 +69,7 @@ class Executions:
         known.calls[push.task_id, push.attempt] = push.sequence, reply
         return Call(self.number, caller, push, reply, known.answered)
 
+    @noted
     def answered(self, caller: bytes, sequence: int) -> None:
         """The caller has all answers up to this one."""
         known = self._callers.get(caller)
@@ -82,6 +88,7 @@ class Executions:
 
     # -- callers come and go ------------------------------------------------------------------------------
 
+    @noted
     def left(self, caller: bytes, now: float) -> None:
         """Its connection has ended."""
         if caller in self._callers:
@@ -102,6 +109,7 @@ class Executions:
             for caller, known in self._callers.items()
         ]
 
+    @noted
     def restore(self, number: int, answers: Iterable[Answers], now: float) -> None:
         """As of a checkpoint. Callers count as gone until they come again."""
         self.number = number

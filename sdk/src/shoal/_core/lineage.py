@@ -24,6 +24,7 @@ from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.task_record import TaskRecord
 from shoal._wire.value_kinds import STORED
 from shoal_common.ids import task_of_object
+from shoal_common.service.story import Story, explained, noted
 
 #: Of what a task takes beside its arguments, as counted; in bytes.
 RECORD_BYTES = 1024
@@ -74,7 +75,9 @@ class Lineage:
         self._repeatable: dict[bytes, _Task] = {}
         #: Tasks that run again.
         self._running: set[bytes] = set()
+        self._story = Story("the lineage")
 
+    @explained
     def ended(self, record: TaskRecord, stored: Collection[bytes]) -> None:
         """A task has ended, and has its arguments still; ``stored``: its objects that lie in object stores now and have
         references, or had them a moment ago."""
@@ -86,6 +89,7 @@ class Lineage:
             if before is not None:
                 self._drop(task_id)
             return
+        self._story.note("ended", task_id)
         task = _Task(stored)
         if record.retries_left:
             self._keep(task, record)
@@ -104,6 +108,7 @@ class Lineage:
             oldest = next(iter(self._repeatable))
             self._forget_record(oldest, self._tasks[oldest])
 
+    @noted
     def made(self, object_id: bytes) -> None:
         """A task that goes on has stored this object already. Its record comes with ``ended``."""
         task_id = task_of_object(object_id)
@@ -119,6 +124,7 @@ class Lineage:
         task = self._tasks.get(task_id)
         return [] if task is None else list(task.objects)
 
+    @noted
     def freed(self, object_id: bytes) -> None:
         """An object of this process has no references any more."""
         task_id = task_of_object(object_id)
@@ -128,6 +134,7 @@ class Lineage:
             if not task.objects and not task.dependents and task_id not in self._running:
                 self._drop(task_id)
 
+    @noted
     def again(self, object_id: bytes, revive: Callable[[bytes], ObjectRef[Any]]) -> TaskRecord | Unrepeatable | None:
         """An object is lost and wanted: the record to run once more, which is counted as a retry; why there is none; or
         None when it runs already.

@@ -18,6 +18,7 @@ from typing import Any
 from shoal._core.object_ref import ObjectEntry, ObjectRef, RefTracker
 from shoal._wire.value_kinds import PENDING, STORED
 from shoal_common.channel.frames import WorkerAddress
+from shoal_common.service.story import Story, explained, noted
 
 #: Larger values go to the object store instead of the owner's memory (Ray's max_direct_call_object_size).
 MAX_INLINE_BYTES = 100 * 1024
@@ -33,6 +34,8 @@ class ObjectTable:
         #: For ``collect``: references that died, told by Python at any moment and from any thread; and objects that
         #: got their value when nobody here held a reference any more.
         self.dropped: deque[RefTracker | ObjectEntry] = deque()
+        #: Not of what every call does: its length is for what happens between processes.
+        self._story = Story("the objects of this process")
 
     def create(self, object_id: bytes) -> tuple[ObjectEntry, ObjectRef[Any]]:
         """A new owned object and its reference."""
@@ -57,6 +60,7 @@ class ObjectTable:
         ref = entry.tracker() if entry.tracker is not None else None
         return self.track(entry) if ref is None else ref
 
+    @noted
     def revive(self, object_id: bytes) -> ObjectRef[Any]:
         """The reference to an object of this process; to one that had gone, as to a lost one."""
         entry = self.entries.get(object_id)
@@ -64,6 +68,7 @@ class ObjectTable:
             entry = self.entries[object_id] = ObjectEntry(object_id, lost=REVIVED)
         return self.ref_of(entry)
 
+    @noted
     def borrow(self, object_id: bytes, owner: WorkerAddress) -> tuple[ObjectRef[Any], bool]:
         """The reference to somebody else's object, and whether it is new here."""
         entry = self.entries.get(object_id)
@@ -74,6 +79,7 @@ class ObjectTable:
         alive = entry.tracker is not None and entry.tracker() is not None
         return self.ref_of(entry), not alive
 
+    @explained
     def collect(self) -> list[ObjectEntry]:
         """Free what nobody holds any more, also inside of what is freed. Returns, of what has left the table, all of
         which somebody else is to be told."""
@@ -97,6 +103,7 @@ class ObjectTable:
                     freed.append(entry)
         return freed
 
+    @noted
     def add_borrower(self, object_id: bytes, worker_id: bytes) -> None:
         """Unknown objects are ignored: the borrower's own question for the value tells it."""
         entry = self.entries.get(object_id)
@@ -105,6 +112,7 @@ class ObjectTable:
                 entry.borrowers = {}
             entry.borrowers[worker_id] = entry.borrowers.get(worker_id, 0) + 1
 
+    @noted
     def remove_borrower(self, object_id: bytes, worker_id: bytes, count: int) -> ObjectEntry | None:
         """A borrower has let go of so many additions. The entry if the object is to be freed now."""
         entry = self.entries.get(object_id)
@@ -121,6 +129,7 @@ class ObjectTable:
         """Whether other processes hold objects of this one."""
         return any(entry.borrowers for entry in self.entries.values())
 
+    @noted
     def borrower_died(self, worker_id: bytes) -> list[ObjectEntry]:
         """Every object that only this borrower held, to be freed now."""
         freed = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from shoal_common.ids import NodeID
 from shoal_common.placement.resources import ResourceSet
+from shoal_common.service.story import Story, explained, noted
 
 #: Assumed duration of a task, in seconds, while a node has not measured one.
 UNKNOWN_TASK_S = 0.1
@@ -132,11 +133,14 @@ class ClusterView:
         #: (incarnation, when) the GCS declared dead: a heartbeat that was still under way does not revive it.
         self._dead: dict[NodeID, tuple[int, float]] = {}
         self._spreads = 0
+        self._story = Story("the view of the cluster")
 
     # --- what happens ---
 
+    @explained
     def on_report(self, report: NodeReport, now: float) -> None:
         node_id = report.node_id
+        self._story.note("on_report", node_id)
         if report.incarnation <= self._dead.get(node_id, (-1, now))[0]:
             return
         node = self._nodes.get(node_id)
@@ -151,6 +155,7 @@ class ClusterView:
         self._heard.move_to_end(node_id)
         self._touch(node_id)
 
+    @noted
     def on_dead(self, node_id: NodeID, incarnation: int, now: float) -> None:
         """The GCS declared it dead, or it was drained."""
         node = self._nodes.get(node_id)
@@ -162,6 +167,7 @@ class ClusterView:
             self._heard.pop(node_id, None)
             self._touch(node_id)
 
+    @noted
     def on_draining(self, node_id: NodeID, incarnation: int) -> None:
         """Nothing new goes to it."""
         node = self._nodes.get(node_id)
@@ -169,8 +175,10 @@ class ClusterView:
             node.draining = True
             self._touch(node_id)
 
+    @explained
     def place(self, node: NodeView, resources: ResourceSet, now: float, *, spread: bool = False) -> None:
         """Charge a placement at once."""
+        self._story.note("place", node.node_id)
         node.place(resources, now)
         if spread:
             self._spreads += 1
@@ -182,6 +190,7 @@ class ClusterView:
         node.queued = max(0, node.queued + requests)
         self._touch(node.node_id)
 
+    @explained
     def settle(self, now: float) -> None:
         """Leave out the nodes that have fallen silent by now."""
         while self._heard:

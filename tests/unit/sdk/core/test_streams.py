@@ -66,6 +66,7 @@ def test_a_run_that_ends_sooner_is_another_one():
     arrive(stream, 0, 1, 2)
     assert not stream.complete(2)
     assert stream.fail() == 3
+    stream.add(item(3))  # the error
 
 
 def test_a_run_that_goes_on_after_the_end_is_another_one():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shoal_common.ids import JobID, job_of_number, number_of_job
+from shoal_common.service.story import Story, explained, noted
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class JobTable:
         self._last = 0
         #: Not given to anybody.
         self._damaged: frozenset[str] = frozenset()
+        self._story = Story("the job table")
 
     def __getitem__(self, job_id: bytes) -> Job:
         return self._jobs[JobID(job_id)]
@@ -61,6 +63,7 @@ class JobTable:
             self._last = number_of_job(job.job_id)
         self._damaged = frozenset(damaged)
 
+    @noted
     def start(
         self,
         driver_id: bytes,
@@ -97,6 +100,7 @@ class JobTable:
         self._last += 1
         return job_of_number(self._last)
 
+    @noted
     def finish(self, job_id: bytes, now_unix_ms: int) -> bool:
         """False = it had ended before, or is not known."""
         if not self.is_running(job_id):
@@ -112,6 +116,7 @@ class JobTable:
         drivers = [job.driver_id for job in self._jobs.values() if not job.end_unix_ms]
         assert len(drivers) == len(set(drivers)), "a driver has one job at a time"
 
+    @explained
     def forget_excess(self, in_use: Callable[[bytes], bool]) -> list[Job]:
         """Forget the oldest finished jobs beyond the bound; those in use (by detached actors) stay."""
         finished = [job for job in self._jobs.values() if job.end_unix_ms]

@@ -15,6 +15,8 @@ from collections import OrderedDict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
+from shoal_common.service.story import Story, explained, noted
+
 #: A node that has not reported its copies by then has none, in seconds. Mostly all report at once; but one that has
 #: missed the event of the death learns of it when it reads the list of nodes the next time, up to 40 s later.
 REPORTS_WITHIN_S = 60.0
@@ -69,13 +71,16 @@ class LocationTable:
         self._taking_over_until = 0.0
         #: The longest freed first.
         self._freed: OrderedDict[bytes, None] = OrderedDict()
+        self._story = Story("the table of locations")
 
     def taken_over(self, now: float) -> None:
         """From an earlier GCS, which may have awaited reports."""
         self._taking_over_until = now + REPORTS_AGAIN_WITHIN_S
 
+    @explained
     def add(self, batch: Batch) -> None:
         """A repeat replaces the batch."""
+        self._story.note("add", batch.row_id)
         batches = self._of_kind(batch)
         if batch.row_id in batches:
             self._remove(batches[batch.row_id])
@@ -83,6 +88,7 @@ class LocationTable:
         for object_id in batch.objects:
             self._by_object.setdefault(object_id, []).append(batch)
 
+    @noted
     def forget_blob(self, row_id: str) -> bool:
         """Whether it was known."""
         batch = self._blobs.get(row_id)
@@ -98,10 +104,12 @@ class LocationTable:
         locations = [batch.objects[object_id] for batch in self._by_object.get(object_id, ())]
         return max(locations, key=lambda location: bool(location.node_id), default=None)
 
+    @explained
     def free(self, object_ids: Iterable[bytes]) -> Freed:
         copies: dict[bytes, list[bytes]] = {}
         changed: dict[str, Batch] = {}
         for object_id in object_ids:
+            self._story.note("free", object_id)
             self._freed[object_id] = None
             for batch in self._by_object.pop(object_id, ()):
                 del batch.objects[object_id]
@@ -119,6 +127,7 @@ class LocationTable:
         """Those that were freed a while ago."""
         return [object_id for object_id in object_ids if object_id in self._freed]
 
+    @noted
     def forget_job(self, job_id: bytes) -> list[Batch]:
         return self._remove_all(
             batch for batches in (self._blobs, self._copies) for batch in batches.values() if batch.job_id == job_id
@@ -126,6 +135,7 @@ class LocationTable:
 
     # --- reports after a death ---
 
+    @noted
     def node_died(self, node_id: bytes, living: Iterable[bytes], now: float) -> list[Batch]:
         """The copies that it had."""
         for awaited, _ in self._awaited.values():
@@ -153,6 +163,7 @@ class LocationTable:
             if location.owner_id == owner_id
         ]
 
+    @noted
     def reported(self, node_id: bytes, home: bytes) -> None:
         """A node has told all copies that it had of a dead home's objects."""
         if home in self._awaited:

@@ -64,3 +64,10 @@ class Environments:
     def __bool__(self) -> bool:
         """There are some."""
         return bool(self._known)
+
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        assert "" not in self._known, "nobody makes the one that is there always"
+        assert all(each.ready or each.unused_since is None for each in self._known.values()), (
+            "one in the making is wanted"
+        )

@@ -300,6 +300,7 @@ class Room:
         self._idle.validate()
         self.spills.validate()
         self.pieces.validate()
+        self._queue.validate()
         entries = living | self.pins.entries().keys()
         in_arena = [entry for entry in entries if entry.offset is not None and not entry.path]
         objects = [(e.offset, e.offset + Allocator.rounded(e.size)) for e in in_arena if e.offset is not None]

@@ -82,3 +82,10 @@ class RoomQueue:
     def forget_creator(self, peer: bytes) -> None:
         self._queue = deque(waiting for waiting in self._queue if waiting.entry is not None or waiting.peer != peer)
         self._files = {path: w for path, w in self._files.items() if w.entry is not None or w.peer != peer}
+
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        waiting = [*self._queue, *self._files.values()]
+        assert len({id(each) for each in waiting}) == len(waiting), "who waits is in one place"
+        entries = [each.entry for each in waiting if each.entry is not None]
+        assert len(set(entries)) == len(entries), "an object waits for one room"

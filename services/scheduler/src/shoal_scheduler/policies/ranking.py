@@ -102,6 +102,14 @@ class Ranking:
             candidates.append(holder._replace(wait=holder.wait + fetch_steps(argument_bytes, node_id)))
         return min(candidates)
 
+    def validate(self) -> None:
+        """For tests: what is always true of it."""
+        assert self._order == sorted(self._ranks.values())
+        assert all(rank.node_id == node_id for node_id, rank in self._ranks.items())
+        if self._seen == self._view.changes:
+            anew = {node.node_id: rank for node in self._view.nodes() if (rank := self._rank(node)) is not None}
+            assert self._ranks == anew, "moving those that changed is as good as sorting all"
+
     def _best_anywhere(self, skip: NodeID | None, rng: random.Random) -> Rank:
         order = self._order
         first = self.first(skip)
