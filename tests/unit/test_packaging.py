@@ -91,7 +91,8 @@ def test_the_extras_bring_the_services() -> None:
     }
     # Its web server is not for everybody who runs a cluster on one machine.
     assert [requirement.name for requirement in extras["dashboard"]] == ["shoal-dashboard"]
-    assert sorted(requirement.name for requirement in extras["local"]) == SERVICES[1:]
+    assert sorted(requirement.name for requirement in extras["local"]) == ["shoal", *SERVICES[1:]]
+    assert [requirement.extras for requirement in extras["local"] if requirement.name == "shoal"] == [{"cli"}]
 
 
 def test_requirements_install_every_distribution() -> None:

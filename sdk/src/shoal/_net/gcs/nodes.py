@@ -34,6 +34,14 @@ class Nodes:
         response: gcs_pb2.ListNodesResponse = self._gcs.call("Node", "ListNodes", gcs_pb2.ListNodesRequest())
         return [_record(info) for info in response.nodes]
 
+    def drain(self, node_id: bytes, reason: str, deadline_unix_ms: int) -> None:
+        """Nothing new is placed there; ``deadline_unix_ms`` by which it will have left, 0 = not known. Idempotent.
+
+        Raises: NotFound.
+        """
+        request = gcs_pb2.DrainNodeRequest(node_id=node_id, reason=reason, deadline_unix_ms=deadline_unix_ms)
+        self._gcs.call("Node", "DrainNode", request)
+
 
 def _record(info: gcs_pb2.NodeInfo) -> NodeRecord:
     return NodeRecord(

@@ -1,0 +1,88 @@
+"""The cluster as its operator sees it: what it has, whether it answers, a node that is to leave."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shoal._cli.parameters import address_option, asking
+from shoal_common.placement.resources import GRAINS
+from shoal_common.states import NodeState
+
+if TYPE_CHECKING:
+    from shoal._net.gcs.records import NodeRecord
+
+_UNITS = {"memory": 2**30, "object_store_memory": 2**30}
+#: Dead actors that are shown with their reasons.
+_DEAD_SHOWN = 10
+
+
+@click.command(help="Show nodes, resources and actors.")
+@address_option
+def status(address: str | None) -> None:
+    with asking(address) as gcs:
+        nodes, actors = gcs.nodes.list(), gcs.actors.list()
+
+    living = [node for node in nodes if node.state is not NodeState.DEAD]
+    print(f"Cluster at {gcs.address}: {len(living)} nodes alive, {len(nodes) - len(living)} dead")
+    for node in sorted(nodes, key=lambda node: (node.state, node.start_unix_ms)):
+        state = node.state.name.lower()
+        detail = f": {node.death_reason}" if node.state is NodeState.DEAD else _usage([node])
+        print(f"  {node.node_id.hex()}  {node.host}  {state}{detail}")
+    print(f"Resources used / total{_usage(living)}")
+
+    by_state: dict[str, list[Any]] = {}
+    for actor in actors:
+        by_state.setdefault(actor.state.name.lower(), []).append(actor)
+    counts = ", ".join(f"{len(each)} {state}" for state, each in sorted(by_state.items()))
+    print(f"Actors: {counts or 'none'}")
+    for actor in by_state.get("dead", [])[:_DEAD_SHOWN]:
+        name = f" {actor.name!r}" if actor.name else ""
+        print(f"  {actor.class_name}{name} {actor.actor_id.hex()} dead: {actor.death_reason}")
+
+
+def _usage(nodes: list[NodeRecord]) -> str:
+    total: dict[str, float] = {}
+    free: dict[str, float] = {}
+    for node in nodes:
+        for amounts, sums in ((node.total, total), (node.available, free)):
+            for name, grains in amounts.grains.items():
+                sums[name] = sums.get(name, 0.0) + grains / GRAINS
+    parts = []
+    for name in sorted(total):
+        if not name.startswith("node:"):
+            unit = _UNITS.get(name, 1)
+            used, whole = (total[name] - free.get(name, 0.0)) / unit, total[name] / unit
+            parts.append(f"{name} {used:.4g}/{whole:.4g}{' GiB' if unit > 1 else ''}")
+    return ": " + ", ".join(parts)
+
+
+@click.command("health-check", help="Exit with 0 when the cluster's GCS answers and a node lives, else with 1.")
+@address_option
+def health_check(address: str | None) -> int:
+    with asking(address) as gcs:
+        living = [node for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
+    print(f"The GCS at {gcs.address} answers: {len(living)} nodes alive")
+    return 0 if living else 1
+
+
+@click.command(help="Have schedulers place nothing new on NODE, an id or its beginning; what runs there goes on.")
+@click.argument("node")
+@click.option("--reason", default="shoal drain", help="For humans.")
+@click.option(
+    "--deadline-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The node will have left in so many seconds, as its programs are told; default: not known.",
+)
+@address_option
+def drain(node: str, reason: str, deadline_s: float | None, address: str | None) -> None:
+    with asking(address) as gcs:
+        ids = [each.node_id for each in gcs.nodes.list() if each.state is not NodeState.DEAD]
+        found = [node_id for node_id in ids if node_id.hex().startswith(node.lower())]
+        if len(found) != 1:
+            raise ValueError(f"{node!r} begins {len(found)} ids of living nodes: `shoal status` lists them")
+        deadline = int((time.time() + deadline_s) * 1000) if deadline_s is not None else 0
+        gcs.nodes.drain(found[0], reason, deadline)
+    print(f"Node {found[0].hex()} is draining: nothing new is placed there.")

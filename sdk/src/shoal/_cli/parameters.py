@@ -1,0 +1,93 @@
+"""Kinds of arguments that several commands take, and the cluster that they are about."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from shoal._launch import local_nodes
+from shoal._net.gcs.client import visiting
+from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, token_for
+from shoal_common import ids
+from shoal_common.channel.tcp import MAX_PORT
+
+if TYPE_CHECKING:
+    from shoal._net.gcs.client import GcsClient
+
+
+# Each reads what was typed: click names the argument in front of what it says.
+
+
+def port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= MAX_PORT):
+        raise click.BadParameter(f"{text!r} is not a port, 1 to {MAX_PORT}")
+    return int(text)
+
+
+def address(text: str) -> str:
+    for part in text.split(","):
+        host, _, number = part.rpartition(":")
+        if not host or "/" in host:
+            raise click.BadParameter(f"{part!r} is not host:port of a GCS")
+        port(number)
+    return text
+
+
+def object_task_or_actor_id(text: str) -> bytes:
+    """Their lengths tell the three apart."""
+    try:
+        value = bytes.fromhex(text.strip().removeprefix("ObjectRef(").removesuffix(")"))
+    except ValueError:
+        value = b""
+    if len(value) not in (ids.ACTOR_LENGTH, ids.TASK_LENGTH, ids.OBJECT_LENGTH):
+        raise click.BadParameter(f"{text!r} is not the id of an object, task or actor")
+    return value
+
+
+def json_object(text: str) -> dict[str, float]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"{text!r} is not a JSON object")
+    return value
+
+
+def labels(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    if not all(equals for _key, equals, _value in pairs):
+        raise click.BadParameter(f"{text!r} is not of the form key=value,key=value")
+    return {key.strip(): value.strip() for key, _equals, value in pairs}
+
+
+address_option = click.option(
+    "--address", type=address, help=f"host:port of the GCS; default: {ADDRESS_VARIABLE}, else what runs here."
+)
+
+
+def gcs_address(given: str | None) -> str:
+    """Of the cluster that is meant. Raises: RuntimeError, ValueError."""
+    found: str = (
+        given
+        or os.environ.get(ADDRESS_VARIABLE)
+        or next((cluster.gcs_address for cluster in local_nodes.running_clusters()), "")
+    )
+    if found.startswith(GATEWAY_SCHEME):
+        raise ValueError(f"{found} is a gateway, for drivers: name the GCS with --address=host:port")
+    if not found:
+        raise RuntimeError("nothing was started on this machine: name a cluster with --address=host:port")
+    return found
+
+
+@contextmanager
+def asking(given: str | None) -> Iterator[GcsClient]:
+    """The GCS of the cluster that is meant. Raises: as ``gcs_address`` and ``visiting``."""
+    where = gcs_address(given)
+    with visiting(where, token_for(where)) as gcs:
+        yield gcs
