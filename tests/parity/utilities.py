@@ -88,7 +88,16 @@ differs(
     "integration/test_tracing.py::test_as_the_environment_says",
     how="spans are called `f shoal.remote` and `f shoal.remote_worker`, attributes `shoal.…`",
 )
-missing("`util.pdb`", "breakpoints in workers", NAMES, why="not there yet")
+DEBUGGER = "integration/test_debugger.py"
+differs(
+    "`util.rpdb`, `util.pdb`",
+    "breakpoints in workers, post-mortem",
+    f"{DEBUGGER}::test_a_breakpoint_in_a_task",
+    f"{DEBUGGER}::test_in_an_actor_one_terminal_at_a_time",
+    f"{DEBUGGER}::test_after_an_error",
+    f"{DEBUGGER}::test_the_command_attaches",
+    how="`shoal debug`; `SHOAL_DEBUG_POST_MORTEM`",
+)
 differs(
     "`bind`, `InputNode`, `MultiOutputNode`, `execute`",
     "graphs of tasks and actors, run as ordinary calls",

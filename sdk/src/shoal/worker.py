@@ -6,6 +6,8 @@ import argparse
 import faulthandler
 import os
 import signal
+import sys
+from typing import Any
 
 import msgspec
 
@@ -28,6 +30,13 @@ def prepare() -> None:
     faulthandler.enable(all_threads=False)
 
 
+def _breakpoint(*args: Any, **kwargs: Any) -> None:
+    """``breakpoint()``. Only who debugs pays for the debugger."""
+    from shoal._executor import debugger
+
+    debugger.pause(sys._getframe(1), *args, **kwargs)
+
+
 def run(config: WorkerConfig) -> None:
     """Be a worker until the process ends, after ``prepare`` here or in the template; does not return."""
     become_subreaper()  # what the user's code leaves behind stays below this worker, and ends with it
@@ -38,6 +47,8 @@ def run(config: WorkerConfig) -> None:
     _context.process.runtime_env = config.runtime_env
     _context.process.import_paths = config.import_paths
     appearance = Appearance()  # streams opened anew: the template's own remember the file that it wrote to
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _breakpoint
     tls = Tls.from_environ(os.environ)
     core = CoreWorker(
         role="worker",

@@ -56,6 +56,8 @@ PUBLIC = {
     "shoal.util.kv": "Entry delete get put watch",
     "shoal.util.metrics": "Counter Gauge Histogram",
     "shoal.util.multiprocessing": "JoinableQueue Pool TimeoutError",
+    "shoal.util.pdb": "post_mortem set_trace",
+    "shoal.util.rpdb": "Pdb post_mortem set_trace",
     "shoal.util.placement_group": """
         NODE_ID_LABEL_KEY PlacementGroup PlacementGroupID VALID_PLACEMENT_GROUP_STRATEGIES check_placement_group_index
         get_current_placement_group get_placement_group placement_group placement_group_table remove_placement_group
@@ -102,7 +104,7 @@ WAYS_OUT = {
     ("shoal", "timeline"): "shoal status",
     ("shoal.autoscaler.sdk", "create_or_update_cluster"): "shoal start",
     ("shoal.util", "iter"): "as_completed",
-    ("shoal.util", "pdb"): "debugger",
+    ("shoal.util", "ray_debugpy"): "shoal debug",
 }
 
 

@@ -23,6 +23,7 @@ _PLACES = {
     "health-check": ("cluster", "health_check"),
     "drain": ("cluster", "drain"),
     "explain": ("waits", "explain"),
+    "debug": ("debugging", "debug"),
     "top": ("top", "top"),
     "stack": ("stack", "stack"),
     "microbenchmark": ("benchmark", "microbenchmark"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class Runner:
         self.time_limits = TimeLimits()
         self.cancels = Cancels()
         self.yielding = Yielding(core)
+        #: The code that has failed waits for a terminal.
+        self._post_mortem = os.environ.get("SHOAL_DEBUG_POST_MORTEM", "0") != "0"
         #: Tasks and calls that have begun and not ended.
         self.running: dict[bytes, _context.TaskContext] = {}
 
@@ -229,6 +232,10 @@ class Runner:
             self._leaving.exit_as_told(error, push.name)
         if isinstance(error, ArgumentsLost):
             return TaskReply(push.task_id, 0, 0, b"", lost=error.lost)
+        if self._post_mortem and isinstance(error, Exception):
+            from shoal._executor import debugger
+
+            debugger.post_mortem(error)
         return error_reply(self._core, self.actor, push, error, started)
 
     def _tell_borrowed(self, reply: TaskReply, received: list[ObjectRef[Any]], caller: bytes) -> None:

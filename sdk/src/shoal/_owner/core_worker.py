@@ -20,6 +20,7 @@ from shoal._owner.advice import Advice
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.calls import Calls
 from shoal._owner.cancelling import Cancelling
+from shoal._owner.debugging import Debugging
 from shoal._owner.explaining import Explaining
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
@@ -36,6 +37,9 @@ from shoal._wire.peer_frames import (
     BorrowerAdded,
     CancelObject,
     CancelTask,
+    DebugAttach,
+    DebugInput,
+    DebugOutput,
     GetValue,
     ItemsRead,
     LookForDeadlock,
@@ -109,6 +113,7 @@ class CoreWorker(Process):
         self._garbage = GarbageCollection()
         self.reporting = reporting = Reporting(self, self.tasks, self.actors)
         self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors, reporting)
+        self.debugging = debugging = Debugging(self)
         self.cancelling = cancelling = Cancelling(self, self.tasks, self.actors)
         streaming.close = cancelling.close
         self._executor: Executor | None = None
@@ -130,6 +135,9 @@ class CoreWorker(Process):
             TellWait: lambda _, message: reporting.on_answer(message.request, message.report),
             CancelObject: lambda _, message: cancelling.on_cancel_object(message),
             LookForDeadlock: lambda _, message: explaining.on_look(message),
+            DebugAttach: debugging.on_attach,
+            DebugInput: debugging.on_input,
+            DebugOutput: lambda _, message: debugging.on_output(message),
         }
         self._from_raylet: dict[type, Callable[[bytes, Any], None]] = {
             frames.ObjectCreated: lambda _, message: store.on_answer(message),
@@ -232,6 +240,7 @@ class CoreWorker(Process):
             return
         self.borrowing.on_peer_died(worker_id, reason)
         self._calls.on_worker_disconnected(worker_id, reason)
+        self.debugging.on_peer_gone(worker_id)
         if self._executor is not None:
             self._executor.on_caller_gone(worker_id)
 

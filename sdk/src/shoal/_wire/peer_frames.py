@@ -274,6 +274,27 @@ class LookForDeadlock(Message, tag=113):
     wait: int
 
 
+class DebugAttach(Message, tag=130):
+    """Terminal -> worker: talk to me about this breakpoint. Answered by ``DebugOutput``."""
+
+    breakpoint: str
+
+
+class DebugInput(Message, tag=131):
+    """Terminal -> worker: a line, with its newline, was typed at a breakpoint."""
+
+    breakpoint: str
+    line: str
+
+
+class DebugOutput(Message, tag=132):
+    """Worker -> terminal: what its debugger says. ``ended``: the conversation is over."""
+
+    breakpoint: str
+    text: str
+    ended: bool = False
+
+
 PeerMessage = (
     PushTasks
     | TaskReplies
@@ -294,4 +315,7 @@ PeerMessage = (
     | AskWait
     | TellWait
     | LookForDeadlock
+    | DebugAttach
+    | DebugInput
+    | DebugOutput
 )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from shoal._api.cluster import list_named_actors
@@ -51,12 +52,15 @@ __all__ = [
 
 _NOT_THERE = {
     "iter": "shoal.util.as_completed() and map_unordered() go over results as they come",
-    "pdb": "call the function itself, without .remote(), under the debugger",
-    "ray_debugpy": "call the function itself, without .remote(), under the debugger",
+    "ray_debugpy": "breakpoint(), and `shoal debug` in a terminal",
 }
+#: Modules that are attributes without having been imported, as in Ray; few programs need them.
+_WHEN_ASKED_FOR = ("collective", "pdb")
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
 
     def __getattr__(name: str) -> Any:
+        if name in _WHEN_ASKED_FOR:
+            return importlib.import_module(f"{__name__}.{name}")
         raise missing(__name__, name, _NOT_THERE)
