@@ -212,7 +212,7 @@ async def test_a_flood_of_output_is_kept_in_bounds_and_loses_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shoal_raylet.workers.output.MAX_PENDING_LINES", 100)
-    monkeypatch.setattr("shoal_raylet.workers.output.ROTATE_BYTES", 50_000)
+    monkeypatch.setattr("shoal_raylet.workers.log_files.ROTATE_BYTES", 50_000)
     cluster = await start()
     lines: list[str] = []
     await cluster.bus.subscribe(

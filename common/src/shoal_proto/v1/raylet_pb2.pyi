@@ -374,3 +374,124 @@ class WorkerStats(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WorkerStats: typing_extensions.TypeAlias = WorkerStats
+
+@typing.final
+class ListLogsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: builtins.int
+    pattern: builtins.str
+    """pattern that names match, as a shell's; empty = all"""
+    def __init__(
+        self,
+        *,
+        pattern: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["pattern", b"pattern"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListLogsRequest: typing_extensions.TypeAlias = ListLogsRequest
+
+@typing.final
+class ListLogsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: builtins.int
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogFile]:
+        """files in the order of their names"""
+
+    def __init__(
+        self,
+        *,
+        files: collections.abc.Iterable[Global___LogFile] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["files", b"files"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListLogsResponse: typing_extensions.TypeAlias = ListLogsResponse
+
+@typing.final
+class LogFile(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    MODIFIED_UNIX_MS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    size: builtins.int
+    """size in bytes, with what was rotated away"""
+    modified_unix_ms: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        size: builtins.int = ...,
+        modified_unix_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["modified_unix_ms", b"modified_unix_ms", "name", b"name", "size", b"size"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___LogFile: typing_extensions.TypeAlias = LogFile
+
+@typing.final
+class ReadLogRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    ACTOR_ID_FIELD_NUMBER: builtins.int
+    LAST_LINES_FIELD_NUMBER: builtins.int
+    FOLLOW_FIELD_NUMBER: builtins.int
+    JSON_FIELD_NUMBER: builtins.int
+    STDERR_FIELD_NUMBER: builtins.int
+    file: builtins.str
+    """file that ListLogs names; empty = those that have lines of task_id or actor_id"""
+    task_id: builtins.str
+    """task_id in hexadecimal: its lines only; empty = of all"""
+    attempt: builtins.int
+    """attempt of that task, from 1 on; 0 = all"""
+    actor_id: builtins.str
+    """actor_id in hexadecimal: its lines only; empty = of all"""
+    last_lines: builtins.int
+    """last_lines of them only; 0 = all"""
+    follow: builtins.bool
+    """follow = send what comes later too, until the worker has ended"""
+    json: builtins.bool
+    """json = a JSON object for each line, which says whose it is"""
+    stderr: builtins.bool
+    """stderr = without a file: standard error in place of standard output"""
+    def __init__(
+        self,
+        *,
+        file: builtins.str = ...,
+        task_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        actor_id: builtins.str = ...,
+        last_lines: builtins.int = ...,
+        follow: builtins.bool = ...,
+        json: builtins.bool = ...,
+        stderr: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "attempt", b"attempt", "file", b"file", "follow", b"follow", "json", b"json", "last_lines", b"last_lines", "stderr", b"stderr", "task_id", b"task_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ReadLogRequest: typing_extensions.TypeAlias = ReadLogRequest
+
+@typing.final
+class ReadLogResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """data are whole lines"""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ReadLogResponse: typing_extensions.TypeAlias = ReadLogResponse

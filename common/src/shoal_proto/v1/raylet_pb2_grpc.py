@@ -74,6 +74,16 @@ class RayletServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.ListLogs = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/ListLogs',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListLogsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListLogsResponse.FromString,
+                _registered_method=True)
+        self.ReadLog = channel.unary_stream(
+                '/shoal_proto.v1.RayletService/ReadLog',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
 
 
 class RayletServiceServicer(object):
@@ -145,6 +155,23 @@ class RayletServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLogs(self, request, context):
+        """ListLogs names the log files of this node's session: of workers, of ended ones the newest, and of services here.
+        Failure: read-only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
+        wherever on this node they are.
+        Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RayletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -187,6 +214,16 @@ def add_RayletServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.GetStatsRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'ListLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogs,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListLogsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListLogsResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -405,6 +442,60 @@ class RayletService(object):
             '/shoal_proto.v1.RayletService/GetStats',
             shoal__proto_dot_v1_dot_raylet__pb2.GetStatsRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/ListLogs',
+            shoal__proto_dot_v1_dot_raylet__pb2.ListLogsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.ListLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/ReadLog',
+            shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

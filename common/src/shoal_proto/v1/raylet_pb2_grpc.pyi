@@ -61,6 +61,15 @@ class RayletServiceStub:
     """GetStats tells what the node does now.
     Failure: read-only.
     """
+    ListLogs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ListLogsRequest, shoal_proto.v1.raylet_pb2.ListLogsResponse]
+    """ListLogs names the log files of this node's session: of workers, of ended ones the newest, and of services here.
+    Failure: read-only.
+    """
+    ReadLog: grpc.UnaryStreamMultiCallable[shoal_proto.v1.raylet_pb2.ReadLogRequest, shoal_proto.v1.raylet_pb2.ReadLogResponse]
+    """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
+    wherever on this node they are.
+    Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
+    """
 
 @typing.type_check_only
 class RayletServiceAsyncStub(RayletServiceStub):
@@ -98,6 +107,15 @@ class RayletServiceAsyncStub(RayletServiceStub):
     GetStats: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.GetStatsRequest, shoal_proto.v1.raylet_pb2.GetStatsResponse]  # type: ignore[assignment]
     """GetStats tells what the node does now.
     Failure: read-only.
+    """
+    ListLogs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ListLogsRequest, shoal_proto.v1.raylet_pb2.ListLogsResponse]  # type: ignore[assignment]
+    """ListLogs names the log files of this node's session: of workers, of ended ones the newest, and of services here.
+    Failure: read-only.
+    """
+    ReadLog: grpc.aio.UnaryStreamMultiCallable[shoal_proto.v1.raylet_pb2.ReadLogRequest, shoal_proto.v1.raylet_pb2.ReadLogResponse]  # type: ignore[assignment]
+    """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
+    wherever on this node they are.
+    Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
     """
 
 class RayletServiceServicer(metaclass=abc.ABCMeta):
@@ -181,6 +199,27 @@ class RayletServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.raylet_pb2.GetStatsResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.GetStatsResponse]]:
         """GetStats tells what the node does now.
         Failure: read-only.
+        """
+
+    @abc.abstractmethod
+    def ListLogs(
+        self,
+        request: shoal_proto.v1.raylet_pb2.ListLogsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.ListLogsResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.ListLogsResponse]]:
+        """ListLogs names the log files of this node's session: of workers, of ended ones the newest, and of services here.
+        Failure: read-only.
+        """
+
+    @abc.abstractmethod
+    def ReadLog(
+        self,
+        request: shoal_proto.v1.raylet_pb2.ReadLogRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[shoal_proto.v1.raylet_pb2.ReadLogResponse], collections.abc.AsyncIterator[shoal_proto.v1.raylet_pb2.ReadLogResponse]]:
+        """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
+        wherever on this node they are.
+        Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
         """
 
 def add_RayletServiceServicer_to_server(servicer: RayletServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

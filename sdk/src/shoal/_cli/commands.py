@@ -13,6 +13,7 @@ import click
 from shoal import _version
 from shoal.exceptions import AuthenticationError
 from shoal_common.auth import TokenError
+from shoal_common.errors import ServiceError
 from shoal_common.tls import TlsError
 
 #: Command -> the module of this package that has it, and its name there.
@@ -22,6 +23,7 @@ _PLACES = {
     "status": ("cluster", "status"),
     "health-check": ("cluster", "health_check"),
     "drain": ("cluster", "drain"),
+    "logs": ("logs", "logs"),
     "explain": ("waits", "explain"),
     "debug": ("debugging", "debug"),
     "top": ("top", "top"),
@@ -29,7 +31,7 @@ _PLACES = {
     "microbenchmark": ("benchmark", "microbenchmark"),
 }
 #: What a command may end with: its text is for the user.
-_FAILURES = (OSError, RuntimeError, ValueError, TypeError, TokenError, TlsError, AuthenticationError)
+_FAILURES = (OSError, RuntimeError, ValueError, TypeError, TokenError, TlsError, AuthenticationError, ServiceError)
 
 
 class _Commands(click.Group):

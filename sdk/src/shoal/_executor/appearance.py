@@ -1,4 +1,4 @@
-"""What a worker shows of what it runs: its title in the list of processes, and the name before the lines it prints.
+"""What a worker shows of what it runs: its title in the list of processes, and whose lines it prints.
 
 Standard output and error belong to the worker, not to its tasks: what one has closed or replaced is as before when the
 next one begins. An actor's are its own.
@@ -17,6 +17,9 @@ from typing import Any, TextIO
 
 import setproctitle
 
+from shoal import _context
+from shoal_common.log_origins import Origin, mark
+
 #: Whether descriptors 1 and 2 are what they were is looked at when so many seconds have passed; a task that breaks them
 #: and ends sooner is found by who prints next.
 LOOK_EVERY_S = 0.01
@@ -29,14 +32,16 @@ _CLOSERS = frozenset(("buffer", "close", "detach"))
 class _NamedStream:
     """Standard output or error of a worker: says whose lines follow before the first line after a change.
 
-    The raylet prefixes lines with that name. Tasks that print nothing cost no system call.
+    Whose they are, is the name that was announced and the task that the printing thread or coroutine works for. Tasks
+    that print nothing cost no system call.
     """
 
     def __init__(self, stream: TextIO, descriptors: _Descriptors) -> None:
         self._stream = stream
         self._descriptors = descriptors
         self._name = ""
-        self._announced = ""
+        #: Name, task and attempt of the last mark.
+        self._announced: tuple[str, bytes, int] = ("", b"", 0)
         #: The start of a line waits in the buffer, which is written with the end of the line.
         self.unfinished = False
         #: Somebody got hold of what can close it.
@@ -46,13 +51,17 @@ class _NamedStream:
         self._name = name
 
     def write(self, text: str) -> int:
-        if self._name != self._announced:
-            self._announced = self._name
-            self._write(f"\x01shoal-name:{self._name}\n")
+        task = _context.current_task.get()
+        origin = (self._name, task.task_id, task.attempt) if task is not None else (self._name, b"", 0)
+        told = ""
+        if origin != self._announced:
+            name, task_id, attempt = origin
+            told = mark(Origin(task_id.hex(), attempt, _context.process.actor_id.hex(), name)) + "\n"
         self.unfinished = False  # nobody else flushes while this thread writes
-        written = self._write(text)
+        self._write(told + text)  # in one piece: another thread may print in between
+        self._announced = origin
         self.unfinished = not text.endswith("\n")
-        return written
+        return len(text)
 
     def flush_unfinished(self, wait: bool) -> bool:
         """``wait``: until the pipe takes it. Tells whether there was anything."""
@@ -64,16 +73,15 @@ class _NamedStream:
                 self._stream.flush()
         return True
 
-    def _write(self, text: str) -> int:
+    def _write(self, text: str) -> None:
         try:
-            return self._stream.write(text)
+            self._stream.write(text)
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
             # An earlier task has closed the descriptor. The text waits in the stream's buffer.
             self._descriptors.restore()
             self._stream.flush()
-            return len(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:

@@ -69,6 +69,8 @@ from shoal_raylet.workers.environments.launch import Launch
 from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.last_replies import LastReplies
+from shoal_raylet.workers.log_reading import LogDirectory
+from shoal_raylet.workers.log_service import LogService
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
 from shoal_raylet.workers.metrics import ProcessMetrics
 from shoal_raylet.workers.output import Batch, WorkerOutput
@@ -227,7 +229,8 @@ class RayletApp:
                 grace_s=config.gateway_grace_s,
             )
         self._server = create_server(config.token)
-        add_RayletServiceServicer_to_server(RayletServicer(self._node, node_id), self._server)
+        logs = LogService(LogDirectory(config.session_dir / "logs", node_id), self._output.is_open)
+        add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, node_id), self._server)
 
     def _make_blobs(self) -> Blobs:
         config = self.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from shoal_common.errors import InvalidRequest, NotFound, ResourceExhausted
@@ -11,11 +12,14 @@ from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
 from shoal_raylet.leases.actor_placement import PlacedActor
 from shoal_raylet.node import Node
+from shoal_raylet.workers.log_lines import Wanted
+from shoal_raylet.workers.log_service import LogService
 
 
 class RayletServicer(RayletServiceServicer):
-    def __init__(self, node: Node, node_id: bytes) -> None:
+    def __init__(self, node: Node, logs: LogService, node_id: bytes) -> None:
         self._node = node
+        self._logs = logs
         self._node_id = node_id
 
     async def StartActor(self, request: raylet_pb2.StartActorRequest, context: Any) -> raylet_pb2.StartActorResponse:
@@ -109,3 +113,24 @@ class RayletServicer(RayletServiceServicer):
             spilled_bytes=index.spilled_bytes,
             restored_bytes=index.restored_bytes,
         )
+
+    async def ListLogs(self, request: raylet_pb2.ListLogsRequest, context: Any) -> raylet_pb2.ListLogsResponse:
+        files = await self._logs.list(request.pattern)
+        return raylet_pb2.ListLogsResponse(
+            files=[raylet_pb2.LogFile(name=f.name, size=f.size, modified_unix_ms=f.modified_unix_ms) for f in files]
+        )
+
+    async def ReadLog(
+        self, request: raylet_pb2.ReadLogRequest, context: Any
+    ) -> AsyncIterator[raylet_pb2.ReadLogResponse]:
+        wanted = Wanted(request.task_id, request.attempt - 1 if request.attempt else None, request.actor_id)
+        lines = self._logs.read(
+            request.file,
+            wanted,
+            stderr=request.stderr,
+            last=request.last_lines,
+            follow=request.follow,
+            fields=request.json,
+        )
+        async for data in lines:
+            yield raylet_pb2.ReadLogResponse(data=data)

@@ -48,6 +48,7 @@ def _record(info: gcs_pb2.NodeInfo) -> NodeRecord:
         node_id=info.node_id,
         state=NodeState(info.state),
         host=info.host,
+        raylet_address=info.raylet_address,
         raylet_path=info.raylet_path,
         channel_port=info.channel_port,
         metrics_port=info.metrics_port,

@@ -36,6 +36,8 @@ class NodeRecord:
     node_id: bytes
     state: NodeState
     host: str
+    #: host:port of its gRPC server.
+    raylet_address: str
     #: The Unix socket of its framed channel.
     raylet_path: str
     #: The TCP port of it; 0 = none.

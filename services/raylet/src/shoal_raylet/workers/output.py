@@ -14,8 +14,10 @@ from pathlib import Path
 
 import structlog
 
+from shoal_common.log_origins import MARK, origin_of
 from shoal_raylet.leases.worker_pool import WorkerPool
 from shoal_raylet.workers.line_splitter import LineSplitter
+from shoal_raylet.workers.log_files import LogFile, LogFiles
 
 log = structlog.get_logger(__name__)
 
@@ -27,12 +29,8 @@ MAX_BATCH_LINES = 1000
 UNFINISHED_S = 0.5
 #: While this many lines wait to be published, the pipes are not read: a worker that floods waits in ``print``.
 MAX_PENDING_LINES = 20_000
-#: A log file that grows over this is renamed to ``….1``, replacing an older one, in bytes.
-ROTATE_BYTES = 16 * 1024 * 1024
 #: Kept of a worker's standard error for the message about its failed start, in lines.
 _TAIL_LINES = 20
-#: A worker that runs several things begins what each of them prints with such a line (``shoal.worker``).
-_NAME_MARK = "\x01shoal-name:"
 _READ_BYTES = 64 * 1024
 #: Reads of one pipe in a row: others have their turn.
 _MAX_READS = 16
@@ -57,42 +55,12 @@ class Batch:
     lines: list[str] = field(default_factory=list)
 
 
-class _LogFile:
-    """Opened when the first line comes: a job of a thousand silent actors makes no files."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-        self._size = 0
-
-    def write(self, lines: list[str], ended: bool) -> None:
-        """``ended``: the last one, too, ends in a newline."""
-        data = "\n".join([*lines, ""] if ended else lines).encode(errors="replace")
-        try:
-            if self._fd < 0:
-                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            os.write(self._fd, data)
-            self._size += len(data)
-            if self._size > ROTATE_BYTES:
-                self.close()
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-        except OSError as error:
-            # A full disk must not stop the worker: its lines still reach the driver.
-            log.warning("worker_log_not_written", path=str(self._path), reason=str(error))
-            self.close()
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._size = -1, 0
-
-
 @dataclass(slots=True, eq=False)
 class _Pipe:
     fd: int
     is_stderr: bool
     worker_id: bytes
-    file: _LogFile
+    file: LogFile
     splitter: LineSplitter = field(default_factory=LineSplitter)
     paused: bool = False
     #: What the worker called itself last; empty = not yet.
@@ -106,7 +74,7 @@ class WorkerOutput:
     """The pool names the origin of a line when it is read; what comes before the worker has a job is not published."""
 
     def __init__(self, logs_dir: Path, pool: WorkerPool, publish: Callable[[Batch], Awaitable[None]]) -> None:
-        self._logs_dir = logs_dir
+        self._files = LogFiles(logs_dir)
         self._pool = pool
         self._publish = publish
         self._loop = asyncio.get_running_loop()
@@ -120,7 +88,7 @@ class WorkerOutput:
         self._publisher: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._logs_dir.mkdir(parents=True, exist_ok=True)
+        self._files.directory.mkdir(parents=True, exist_ok=True)
         self._publisher = self._loop.create_task(self._publish_in_batches(), name="worker output")
 
     def open(self, worker_id: bytes, stdout: int, stderr: int) -> None:
@@ -130,11 +98,15 @@ class WorkerOutput:
         pipes = []
         for fd, is_stderr, ending in ((stdout, False, "out"), (stderr, True, "err")):
             os.set_blocking(fd, False)
-            file = _LogFile(self._logs_dir / f"worker-{worker_id.hex()}.{ending}")
+            file = self._files.new(f"worker-{worker_id.hex()}.{ending}")
             pipe = _Pipe(fd, is_stderr, worker_id, file)
             self._loop.add_reader(fd, self._read, pipe)
             pipes.append(pipe)
         self._pipes[worker_id] = pipes
+
+    def is_open(self, worker_id: bytes) -> bool:
+        """It may print more."""
+        return any(pipe.fd >= 0 for pipe in self._pipes.get(worker_id, ()))
 
     def drain(self, worker_id: bytes) -> None:
         """Read what has been printed so far, so that it is told under the name it was printed by."""
@@ -211,7 +183,7 @@ class WorkerOutput:
             pipe.unfinished.cancel()
             pipe.unfinished = None
         # Not our own mark, which is no text of the worker's.
-        if pipe.fd >= 0 and _NAME_MARK[:1].encode() not in pipe.splitter.unfinished:
+        if pipe.fd >= 0 and MARK[:1].encode() not in pipe.splitter.unfinished:
             if text := pipe.splitter.part():
                 pipe.part_published = True
                 self._keep(pipe, [text], ended=False)
@@ -225,18 +197,20 @@ class WorkerOutput:
         self._loop.remove_reader(pipe.fd)
         os.close(pipe.fd)
         pipe.fd = -1
-        pipe.file.close()
+        self._files.ended(pipe.file)
 
     def _add(self, pipe: _Pipe, lines: list[str]) -> None:
         part: list[str] = []
         for line in lines:
             # What was printed last may have had no newline.
-            text, mark, name = line.partition(_NAME_MARK)
+            text, mark, told = line.partition(MARK)
             if text or not mark:
                 part.append(text)
             if mark:
                 self._keep(pipe, part)
-                part, pipe.name = [], name
+                part, origin = [], origin_of(told)
+                pipe.name = origin.name
+                pipe.file.begin(origin)
         self._keep(pipe, part)
 
     def _keep(self, pipe: _Pipe, lines: list[str], ended: bool = True) -> None:
