@@ -274,20 +274,20 @@ class LookForDeadlock(Message, tag=113):
     wait: int
 
 
-class DebugAttach(Message, tag=130):
+class DebugAttach(Message, tag=120):
     """Terminal -> worker: talk to me about this breakpoint. Answered by ``DebugOutput``."""
 
     breakpoint: str
 
 
-class DebugInput(Message, tag=131):
+class DebugInput(Message, tag=121):
     """Terminal -> worker: a line, with its newline, was typed at a breakpoint."""
 
     breakpoint: str
     line: str
 
 
-class DebugOutput(Message, tag=132):
+class DebugOutput(Message, tag=122):
     """Worker -> terminal: what its debugger says. ``ended``: the conversation is over."""
 
     breakpoint: str
