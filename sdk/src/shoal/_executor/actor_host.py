@@ -21,7 +21,7 @@ from shoal._executor.replies import error_reply
 from shoal._executor.run import Runner
 from shoal._net.last_replies import LastReplies
 from shoal._wire.actor_creation import ActorCreation
-from shoal._wire.peer_frames import TaskPush, TaskReplies, TaskReply
+from shoal._wire.peer_frames import SYSTEM_GROUP, TaskPush, TaskReplies, TaskReply
 
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
@@ -62,6 +62,8 @@ class ActorHost:
         self._all_answered = threading.Event()
         #: Those calls, for ``waiting_call``.
         self._taken: dict[bytes, TaskPush] = {}
+        #: Callers of the calls that run in the system group.
+        self._system_calls: dict[bytes, bytes] = {}
 
     def restore(self) -> None:
         """After ``construct``: what an earlier incarnation has left. Raises as ``Keeper.begin``."""
@@ -130,7 +132,9 @@ class ActorHost:
         for push in pushes:
             if self._closed:
                 break  # the caller learns from the end of this process that they have not run
-            if push.name == TERMINATE:
+            if push.concurrency_group == SYSTEM_GROUP:
+                self.start_system_call(caller, push)
+            elif push.name == TERMINATE:
                 self._closed = True
                 threading.Thread(target=self._leaving.terminate, name="shoal-leave", daemon=True).start()
             elif push.concurrency_group in self._groups:
@@ -143,6 +147,27 @@ class ActorHost:
                 self._core.peers.send(caller, TaskReplies([reply]))
         for name, calls in by_group.items():
             self._groups[name].start(caller, calls)
+
+    def start_system_call(self, caller: bytes, push: TaskPush) -> None:
+        """In a thread of its own, also where calls run one by one. Such calls hold up nothing: when the actor ends, it
+        does not wait for them. Caller holds the core's lock."""
+        self._system_calls[push.task_id] = caller
+        name = f"shoal-system-{push.task_id.hex()[:8]}"
+        threading.Thread(target=self._run_system_call, args=(caller, push), name=name, daemon=True).start()
+
+    def _run_system_call(self, caller: bytes, push: TaskPush) -> None:
+        reply = self._runner.run(caller, push)
+        with self._core.lock:
+            self._system_calls.pop(push.task_id, None)
+            if reply is not None:
+                self._core.borrowing.send_after_acks(caller, TaskReplies([reply]))
+
+    def caller_gone(self, worker_id: bytes) -> None:
+        """What serves it in the system group is told. Caller holds the core's lock."""
+        for task_id, caller in self._system_calls.items():
+            running = self._runner.running.get(task_id)
+            if caller == worker_id and running is not None:
+                running.cancelled = True
 
     def waiting_call(self, task_id: bytes) -> tuple[TaskPush, list[bytes]] | None:
         """A call of a group that has not begun, and those of which one must end before; there are none where there is

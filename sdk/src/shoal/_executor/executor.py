@@ -101,6 +101,11 @@ class Executor:
             return
         if message.answered and self._keeper is not None:
             self._keeper.caller_has(caller, message.answered)
+        if actor is not None and any(task.concurrency_group for task in tasks):
+            for task in tasks:
+                if task.concurrency_group:  # of the groups it has this one alone
+                    actor.start_system_call(caller, task)
+            tasks = [task for task in tasks if not task.concurrency_group]
         self._queue.extend([(caller, task) for task in tasks])
         self._prefetch(caller, tasks)
         self._wake()
@@ -207,7 +212,9 @@ class Executor:
         self._runner.yielding.caller_gone(worker_id)
         if self.actor is None:
             self._queue = deque(item for item in self._queue if item[0] != worker_id)
-        elif self._keeper is not None:
+            return
+        self.actor.caller_gone(worker_id)
+        if self._keeper is not None:
             self._keeper.caller_gone(worker_id)
 
     # -- from the raylet --------------------------------------------------------------------------------

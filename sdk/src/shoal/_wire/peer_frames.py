@@ -37,6 +37,10 @@ class Argument(msgspec.Struct, array_like=True, gc=False):
 #: ``TaskPush.num_returns`` of a generator whose items are streamed.
 STREAMING = -1
 
+#: Every actor has this concurrency group (Ray's name) for what serves the actor itself and not its callers: calls in
+#: threads of their own, beside all others and in no order.
+SYSTEM_GROUP = "_ray_system"
+
 
 class TimeLeft(msgspec.Struct, array_like=True, gc=False):
     """Of a task or call with a ``timeout_s``. In seconds: clocks of machines differ."""
