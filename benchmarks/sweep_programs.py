@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -213,6 +214,42 @@ def chain(ray: Library) -> Step:
             ref = add_one.remote(ref)
         assert ray.get(ref) == 1_000
         return 1_000
+
+    return step
+
+
+def _two_actors(ray: Library) -> tuple[Any, Any]:
+    class Actor:
+        def add_one(self, number: int) -> int:
+            return number + 1
+
+    actor = ray.remote(Actor)
+    return actor.remote(), actor.remote()
+
+
+def ping_pong_by_calls(ray: Library) -> Step:
+    """There and back by two actors, one number at a time."""
+    one, other = _two_actors(ray)
+
+    def step() -> float:
+        for number in range(100):
+            assert ray.get(other.add_one.remote(ray.get(one.add_one.remote(number)))) == number + 2
+        return 100
+
+    return step
+
+
+def ping_pong_compiled(ray: Library) -> Step:
+    """The same in a compiled graph."""
+    dag = importlib.import_module(f"{ray.__name__}.dag")
+    one, other = _two_actors(ray)
+    with dag.InputNode() as number:
+        graph = other.add_one.bind(one.add_one.bind(number)).experimental_compile()
+
+    def step() -> float:
+        for number in range(100):
+            assert ray.get(graph.execute(number)) == number + 2
+        return 100
 
     return step
 

@@ -59,6 +59,8 @@ SWEEP = (
     _warmed("1,000 tasks, get one by one", "tasks/s", sweep.get_one_by_one, 69),
     _warmed("5,000 tasks awaited", "tasks/s", sweep.await_many, 23),
     _warmed("a chain of 1,000 tasks", "tasks/s", sweep.chain, 37),
+    _warmed("two actors' ping-pong by calls", "rounds/s", sweep.ping_pong_by_calls, 5),
+    _warmed("two actors' ping-pong, compiled", "rounds/s", sweep.ping_pong_compiled, 1.5),
     _warmed("a tree of 1,024 tasks and their sums", "tasks/s", sweep.tree, 8),
     _warmed("8 threads with one task each at a time", "tasks/s", sweep.eight_threads, 9),
     _warmed(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,7 @@ from support.clusters import ProcessCluster, RayletProcess
 from support.processes import PATIENCE_S
 
 import shoal
+from shoal.dag import InputNode
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +131,33 @@ def test_garbage_is_collected_here_for_what_waits_on_another_node(nodes: tuple[R
         assert shoal.get(Counter.options(resources={"second": 1}).remote().add.remote(), timeout=60) == 1
     finally:
         gc.enable()
+
+
+def test_a_compiled_graph_of_actors_elsewhere_is_refused(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    with InputNode() as value:
+        graph = on("second").add.bind(on("first").add.bind(value))
+    with pytest.raises(NotImplementedError, match=f"is on node {nodes[1].node_id}.*NodeAffinitySchedulingStrategy"):
+        graph.experimental_compile()
+
+
+@shoal.remote(num_cpus=0, resources={"first": 0.01})
+class GraphDriver:
+    def compile(self, actor: shoal.ActorHandle) -> int:
+        with InputNode() as value:
+            self.graph = actor.add.bind(value).experimental_compile()
+        return int(shoal.get(self.graph.execute(3)))
+
+
+def test_an_actor_lets_go_of_a_compiled_graph_whose_driver_has_died(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    actor, driver = on("first"), GraphDriver.remote()
+    assert shoal.get(driver.compile.remote(actor)) == 3
+
+    def at_work(_: object) -> bool:
+        return any(thread.name.startswith("shoal-system") for thread in threading.enumerate())
+
+    assert shoal.get(actor.__ray_call__.remote(at_work))
+    shoal.kill(driver)
+    deadline = time.monotonic() + PATIENCE_S
+    while shoal.get(actor.__ray_call__.remote(at_work)):
+        assert time.monotonic() < deadline
+    assert shoal.get(actor.add.remote(1)) == 4

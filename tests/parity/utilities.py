@@ -106,5 +106,24 @@ differs(
     "e2e/compat/test_dag.py::test_inputs",
     how="what would be dropped in silence is a `TypeError`",
 )
-missing("compiled graphs", "actors joined by channels", why="not there yet")
+differs(
+    "`experimental_compile`",
+    "graphs whose actors wait for values in shared memory",
+    "e2e/compat/test_compiled_graphs.py::test_values_go_from_actor_to_actor",
+    "e2e/compat/test_compiled_graphs.py::test_fan_out_and_in",
+    "e2e/compat/test_compiled_graphs.py::test_several_outputs",
+    "e2e/compat/test_compiled_graphs.py::test_inputs",
+    "e2e/compat/test_compiled_graphs.py::test_what_cannot_be_compiled",
+    "integration/test_nodes_actors.py::test_a_compiled_graph_of_actors_elsewhere_is_refused",
+    how="on one node, without tensors on GPUs and collective nodes",
+)
+row(
+    "`CompiledDAG.execute`, `CompiledDAGRef`",
+    "asked for once, in any order; errors travel to it, and the graph lives on; bounded; ends with an actor",
+    "e2e/compat/test_compiled_graphs.py::test_a_result_is_asked_for_once",
+    "e2e/compat/test_compiled_graphs.py::test_an_error_travels_to_the_result_and_the_graph_lives_on",
+    "e2e/compat/test_compiled_graphs.py::test_results_kept_for_later_are_bounded",
+    "e2e/compat/test_compiled_graphs.py::test_an_actor_that_dies_is_named",
+)
+row("`execute_async`", "the same, awaited", "e2e/compat/test_compiled_graphs.py::test_asyncio")
 missing("`java_function`, `cpp_function`, …", "other languages", why="not aimed at: Shoal is Python only")

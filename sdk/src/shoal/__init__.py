@@ -32,6 +32,7 @@ from shoal import util as util
 from shoal._api.actor_classes import ActorClass, actor_class_of, checkpoint, method
 from shoal._api.actor_handles import ActorHandle, get_actor, kill
 from shoal._api.cluster import available_resources, cluster_resources, nodes
+from shoal._api.compiled.refs import CompiledDAGRef
 from shoal._api.functions import RemoteFunction
 from shoal._api.generators import ObjectRefGenerator
 from shoal._api.options import ActorOptions, TaskOptions
@@ -218,12 +219,17 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         return core.values.get_one(object_refs, timeout)
     if isinstance(object_refs, ObjectRefGenerator):
         return object_refs  # as in Ray
+    if isinstance(object_refs, CompiledDAGRef):
+        return object_refs.get(timeout)
     if not isinstance(object_refs, list):
         raise ValueError(
             f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or "
             "a list of ObjectRefs."
         )
-    if set(map(type, object_refs)) - {ObjectRef}:
+    kinds = set(map(type, object_refs))
+    if kinds == {CompiledDAGRef}:
+        return [ref.get(timeout) for ref in object_refs]
+    if kinds - {ObjectRef}:
         wrong = next(ref for ref in object_refs if type(ref) is not ObjectRef)
         raise TypeError(
             f"Attempting to call `get` on the value {wrong}, which is not a shoal.ObjectRef. "

@@ -141,5 +141,3 @@ def test_what_would_be_lost_is_refused(cluster: None) -> None:
         double.bind(1).execute(2)
     with pytest.raises(TypeError, match="stands for a result that is not there yet"):
         double.remote(double.bind(1))
-    with pytest.raises(NotImplementedError, match=r"execute\(\) runs them"):
-        double.bind(1).experimental_compile()

@@ -29,7 +29,8 @@ PUBLIC = {
     "shoal.autoscaler.sdk": "request_resources",
     "shoal.client_builder": "ClientBuilder ClientContext client",
     "shoal.dag": """
-        ClassMethodNode ClassNode DAGInputData DAGNode FunctionNode InputAttributeNode InputNode MultiOutputNode
+        ClassMethodNode ClassNode DAGContext DAGInputData DAGNode FunctionNode InputAttributeNode InputNode
+        MultiOutputNode
     """,
     "shoal.experimental": "get_local_object_locations get_object_locations",
     "shoal.experimental.tqdm_ray": "RAY_TQDM_MAGIC ProgressBarState real_tqdm safe_print tqdm",

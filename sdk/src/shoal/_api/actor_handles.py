@@ -20,6 +20,7 @@ from shoal._core.public_ids import ActorID, JobID
 from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
 from shoal._values.text import check_text
+from shoal._wire.peer_frames import SYSTEM_GROUP
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -147,7 +148,9 @@ class ActorMethod(RemoteCall[P, R]):
                 backpressure = options._generator_backpressure_num_objects
             if options.concurrency_group:
                 group = options.concurrency_group
-                if group not in state.concurrency_groups:
+                if group not in state.concurrency_groups and not (
+                    group == SYSTEM_GROUP and self._name == "__ray_call__"
+                ):
                     raise unknown_group(state.class_name, self._name, group, state.concurrency_groups)
             retries = retries if options.max_task_retries is None else options.max_task_retries
             if options.retry_exceptions is not None:
@@ -207,6 +210,17 @@ class ActorMethod(RemoteCall[P, R]):
         if isinstance(num_returns, int) and num_returns > 1:
             return tuple(MethodOutputNode(call, index) for index in range(num_returns))
         return call
+
+    def _obstacle(self) -> str:
+        """Why a call of it cannot be part of a compiled graph; empty where it can."""
+        given = self._options
+        if given is not None and given != MethodOptions(num_returns=given.num_returns):
+            return "it is no call, so options of calls mean nothing there, but for num_returns"
+        if self._info.is_generator:
+            return "the items of a generator cannot go on as one value"
+        if self._handle._shoal_state.durable:
+            return "the log of a durable actor knows nothing of what comes through shared memory"
+        return ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_method, (self._handle, self._name, self._options)

@@ -6,11 +6,19 @@ ordinary tasks and actor calls that ``remote`` would have made; between them go 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+
+from shoal._not_implemented import refuse
+
+if TYPE_CHECKING:
+    from shoal._api.compiled.compiled_dag import CompiledDAG
 
 #: What a node became in one run, by node.
 _Results = dict["DAGNode", Any]
+
+_numbers = itertools.count()
 
 
 class DAGNode:
@@ -22,6 +30,12 @@ class DAGNode:
         self._bound_args = tuple(args)
         self._bound_kwargs = dict(kwargs)
         self._bound_options = dict(options or {})
+        #: Nodes are numbered as they are made.
+        self._number = next(_numbers)
+        #: Nodes that this one was bound to. A compiled graph runs them all, or refuses.
+        self._followers: list[DAGNode] = []
+        for node in self._needs():
+            node._followers.append(self)
 
     def get_args(self) -> tuple[Any, ...]:
         return self._bound_args
@@ -53,14 +67,44 @@ class DAGNode:
                 results[node] = node._run(filled_args, filled_kwargs, results)
         return results[self]
 
-    def experimental_compile(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Raises: NotImplementedError."""
-        raise NotImplementedError("Shoal does not compile graphs yet: execute() runs them as ordinary calls")
+    def experimental_compile(
+        self,
+        _submit_timeout: float | None = None,
+        _buffer_size_bytes: int | None = None,
+        enable_asyncio: bool = False,
+        _max_inflight_executions: int | None = None,
+        _max_buffered_results: int | None = None,
+        _overlap_gpu_communication: bool | None = None,
+        _default_communicator: Any = "create",
+    ) -> CompiledDAG:
+        """Have the actors of this graph wait for its values in shared memory, so that an execution makes no calls. They
+        go on serving ordinary calls.
+
+        Of the arguments None stands for what ``DAGContext`` says: ``_submit_timeout``: seconds that ``execute`` waits
+        for room (-1 = for ever); ``_buffer_size_bytes``: of each message at first, larger ones make themselves room;
+        ``_max_inflight_executions``: whose results have not been read; ``_max_buffered_results``: read, and not asked
+        for. ``enable_asyncio``: it is run by ``execute_async``, not by ``execute``.
+
+        Raises: ValueError, AssertionError, NotImplementedError for what cannot be compiled, with the reason;
+        ActorDiedError, ActorUnavailableError.
+        """
+        from shoal._api.compiled.compiled_dag import compile_graph  # deferred: few programs need it
+
+        refuse("_overlap_gpu_communication", _overlap_gpu_communication, (None, False), "leave it out")
+        refuse("_default_communicator", _default_communicator, ("create", None), "values go through shared memory")
+        return compile_graph(
+            self,
+            submit_timeout=_submit_timeout,
+            buffer_size_bytes=_buffer_size_bytes,
+            enable_asyncio=enable_asyncio,
+            max_inflight_executions=_max_inflight_executions,
+            max_buffered_results=_max_buffered_results,
+        )
 
     def _needs(self) -> Iterator[DAGNode]:
         """What has to run before."""
         for value in (*self._bound_args, *self._bound_kwargs.values()):
-            yield from _nodes_in(value)
+            yield from nodes_in(value)
 
     def _run(self, args: list[Any], kwargs: dict[str, Any], results: _Results) -> Any:
         """``args`` and ``kwargs``: what it was bound with, nodes replaced by their results."""
@@ -187,13 +231,21 @@ class ClassMethodNode(DAGNode):
         after: ClassMethodNode | None = None,
     ) -> None:
         """``of``: the ``ClassNode``, or the method of a handle. ``after``: the call that goes to the actor before."""
-        super().__init__(args, kwargs, options)
         self._of = of
         self._method = method
         self._after = after
+        super().__init__(args, kwargs, options)
 
     def get_method_name(self) -> str:
         return self._method
+
+    def _actor_handle(self) -> Any:
+        """Of a living actor; None where the graph makes one."""
+        return None if isinstance(self._of, ClassNode) else self._of._handle
+
+    def _obstacle(self) -> str:
+        """Why this call of a living actor cannot be part of a compiled graph; empty where it can."""
+        return cast(str, self._of._obstacle())
 
     def _needs(self) -> Iterator[DAGNode]:
         if isinstance(self._of, ClassNode):
@@ -316,22 +368,23 @@ class DAGInputData:
         return self._args[key] if isinstance(key, int) else self._kwargs[key]
 
 
-def _nodes_in(value: Any) -> Iterator[DAGNode]:
+def nodes_in(value: Any) -> Iterator[DAGNode]:
+    """Those in ``value``, which may be one, or a list, tuple, set or dictionary with some in it."""
     if isinstance(value, DAGNode):
         yield value
     elif isinstance(value, list | tuple | set | frozenset):
         for each in value:
-            yield from _nodes_in(each)
+            yield from nodes_in(each)
     elif isinstance(value, dict):
         for each in value.values():
-            yield from _nodes_in(each)
+            yield from nodes_in(each)
 
 
 def _filled(value: Any, results: _Results) -> Any:
     """``value`` with the results of the nodes in it. What has none in it stays the same object."""
     if isinstance(value, DAGNode):
         return results[value]
-    if not any(_nodes_in(value)):
+    if not any(nodes_in(value)):
         return value
     if isinstance(value, dict):
         return {name: _filled(each, results) for name, each in value.items()}

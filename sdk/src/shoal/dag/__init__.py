@@ -9,6 +9,7 @@ assert shoal.get(graph.execute(20)) == 41
 
 from __future__ import annotations
 
+from shoal._api.compiled.settings import DAGContext
 from shoal._api.graph import (
     ClassMethodNode,
     ClassNode,
@@ -23,6 +24,7 @@ from shoal._api.graph import (
 __all__ = [
     "ClassMethodNode",
     "ClassNode",
+    "DAGContext",
     "DAGInputData",
     "DAGNode",
     "FunctionNode",

@@ -1,0 +1,425 @@
+"""``CompiledDAG``: a graph whose actors wait for its values, as the process has it that compiled it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import uuid
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from shoal import _current, exceptions
+from shoal._api.actor_handles import kill
+from shoal._api.compiled import loop, ring
+from shoal._api.compiled.executions import Execution, Executions
+from shoal._api.compiled.handover import HandOver
+from shoal._api.compiled.messages import Failed, packed, unpacked
+from shoal._api.compiled.plan import DRIVER, Plan, plan
+from shoal._api.compiled.refs import CompiledDAGFuture, CompiledDAGRef
+from shoal._api.compiled.ring import Ring, RingClosed, RingReader, RingTimeout, RingWriter
+from shoal._api.compiled.settings import DAGContext
+from shoal._core.object_ref import ObjectRef
+from shoal._net.interrupts import uncut
+from shoal._store.remote import RemoteStore
+from shoal._wire.peer_frames import SYSTEM_GROUP
+
+if TYPE_CHECKING:
+    from shoal._api.graph import DAGNode
+    from shoal._owner.core_worker import CoreWorker
+
+logger = logging.getLogger("shoal")
+
+#: When the graph has ended, why it has is known after so many seconds.
+WHY_S = 10.0
+
+
+def compile_graph(
+    output: DAGNode,
+    *,
+    submit_timeout: float | None,
+    buffer_size_bytes: int | None,
+    enable_asyncio: bool,
+    max_inflight_executions: int | None,
+    max_buffered_results: int | None,
+) -> CompiledDAG:
+    """As ``DAGNode.experimental_compile``."""
+    defaults = DAGContext.get_current()
+    slot_bytes = _positive("buffer_size_bytes", buffer_size_bytes, defaults.buffer_size_bytes)
+    inflight = _positive("max_inflight_executions", max_inflight_executions, defaults.max_inflight_executions)
+    buffered = _positive("max_buffered_results", max_buffered_results, defaults.max_buffered_results)
+    timeout = defaults.submit_timeout if submit_timeout is None else submit_timeout
+    if not isinstance(timeout, int | float) or (timeout < 0 and timeout != -1):
+        raise ValueError(f"`submit_timeout` must be a number of seconds or -1, found {timeout!r}")
+    graph = plan(output)
+    running = _start(_current.connected(), graph, inflight, slot_bytes)
+    executions = Executions(len(graph.outputs), inflight, buffered)
+    return CompiledDAG(graph, running, executions, timeout, enable_asyncio=bool(enable_asyncio))
+
+
+def _positive(name: str, given: int | None, default: int) -> int:
+    """Raises: ValueError."""
+    value = default if given is None else given
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"`{name}` must be a positive integer, found {value!r}")
+    return value
+
+
+class _Running:
+    """The rings of a graph and the actors that use them."""
+
+    def __init__(self, core: CoreWorker, graph: Plan) -> None:
+        self.core = core
+        self.graph = graph
+        #: By wire; those that this process writes or reads as writers and readers.
+        self.rings: dict[int, Ring] = {}
+        #: Of what runs in each actor.
+        self.loops: list[ObjectRef[None]] = []
+        #: By the user.
+        self.torn_down = False
+
+    def close(self) -> None:
+        """Everybody who waits for something of this graph stops. Does not wait itself."""
+        for each in self.rings.values():
+            each.close()
+
+    def ended(self, timeout: float) -> list[int]:
+        """The actors, by number, that have let go of the graph in so many seconds."""
+        if _current.current_or_none() is not self.core:
+            return list(range(len(self.loops)))  # with the session
+        ready, _ = self.core.waiting.wait(self.loops, len(self.loops), timeout)
+        return [number for number, ref in enumerate(self.loops) if ref in ready]
+
+    def why(self) -> Exception:
+        """It has been closed: because an actor has died, for example."""
+        if not self.torn_down:
+            for number in self.ended(WHY_S):
+                try:
+                    self.core.values.get_one(self.loops[number], 0)
+                except Exception as error:  # whatever ended that actor's part
+                    return error
+        return exceptions.ChannelError("Channel closed: the compiled graph was torn down. Compile it anew")
+
+
+def _start(core: CoreWorker, graph: Plan, slots: int, slot_bytes: int) -> _Running:
+    """Raises: as ``compile_graph``."""
+    _check_places(core, graph)
+    running = _Running(core, graph)
+    fds = {wire: ring.create(len(readers), slots, slot_bytes) for wire, readers in graph.readers.items()}
+    try:
+        written = [wire for wire, _ in graph.inputs]
+        for wire, fd in fds.items():
+            readers, own = graph.readers[wire], os.dup(fd)
+            if wire in written:
+                running.rings[wire] = RingWriter(own)
+            elif DRIVER in readers:
+                running.rings[wire] = RingReader(own, readers.index(DRIVER))
+            else:
+                running.rings[wire] = Ring(own)
+        with HandOver(core.session_dir) as handover:
+            parts = [
+                loop.Part(
+                    number,
+                    handover.path,
+                    handover.secret,
+                    graph.steps[number],
+                    [(wire, graph.readers[wire].index(number)) for wire in graph.read(number)],
+                    graph.written(number),
+                )
+                for number in range(len(graph.actors))
+            ]
+            running.loops = [_call(actor, loop.run, part) for actor, part in zip(graph.actors, parts, strict=True)]
+            handover.serve(
+                [[fds[wire] for wire in (*(read for read, _ in part.reads), *part.writes)] for part in parts],
+                partial(_raise_early_end, running),
+            )
+    except BaseException:
+        running.close()
+        raise
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+    for ref in running.loops:
+        core.waiting.when_ready(ref, running.close)
+    return running
+
+
+def _call(actor: Any, function: Any, *args: Any) -> ObjectRef[Any]:
+    """Of the actor, but beside what it does."""
+    call: ObjectRef[Any] = actor.__ray_call__.options(concurrency_group=SYSTEM_GROUP, max_task_retries=0).remote(
+        function, *args
+    )
+    return call
+
+
+def _check_places(core: CoreWorker, graph: Plan) -> None:
+    """Raises: NotImplementedError for actors of other nodes; ValueError for methods that cannot take part."""
+    looks = [
+        _call(actor, loop.look, [step.method for step in steps])
+        for actor, steps in zip(graph.actors, graph.steps, strict=True)
+    ]
+    outside = isinstance(core.store, RemoteStore)
+    for actor, node_id in zip(graph.actors, core.values.get_many(looks), strict=True):
+        if node_id != core.node_id or outside:
+            raise NotImplementedError(
+                f"The values of a compiled graph go through memory that its actors and its driver share, and {actor!r} "
+                f"is on node {node_id.hex()}, the driver "
+                f"{'outside of the cluster' if outside else 'on node ' + core.node_id.hex()}. Create the actors "
+                "with NodeAffinitySchedulingStrategy(shoal.get_runtime_context().get_node_id(), soft=False), or run "
+                "the graph by execute()."
+            )
+
+
+def _raise_early_end(running: _Running) -> None:
+    """Raises what has ended an actor's part before it has begun."""
+    core = running.core
+    for ref in core.waiting.wait(running.loops, len(running.loops), 0)[0]:
+        core.values.get_one(ref, 0)
+        raise exceptions.ChannelError("an actor has left the compiled graph before it was there")
+
+
+class _Outputs:
+    """Reads rows. One thread at a time."""
+
+    def __init__(self, running: _Running) -> None:
+        rings = running.rings
+        self._wires = running.graph.outputs
+        self._readers: dict[int, RingReader] = {}
+        for wire in self._wires:
+            self._readers[wire] = cast(RingReader, rings[wire])
+        #: What has been read of the next row.
+        self._values: dict[int, Any] = {}
+
+    def is_ready(self) -> bool:
+        return all(wire in self._values or reader.is_ready() for wire, reader in self._readers.items())
+
+    def row(self, deadline: float | None) -> list[Any]:
+        """The next one. Raises: RingTimeout, RingClosed; what has come by then is kept."""
+        for wire, reader in self._readers.items():
+            if wire not in self._values:
+                reader.await_message(deadline)
+                with uncut():
+                    self._values[wire] = _taken(reader)
+        values, self._values = self._values, {}
+        return [values[wire] for wire in self._wires]
+
+
+def _taken(reader: RingReader) -> Any:
+    kind, payload = reader.message()
+    try:
+        return unpacked(kind, payload)
+    except Exception as error:  # whatever the user's classes raise
+        return Failed.of(exceptions.TaskError.from_exception("the result of a compiled graph", error))
+    finally:
+        payload.release()
+        reader.release()
+
+
+class CompiledDAG:
+    """What ``experimental_compile`` returns. Ends with ``teardown``, or when nobody has it any more."""
+
+    def __init__(
+        self, graph: Plan, running: _Running, executions: Executions, submit_timeout: float, *, enable_asyncio: bool
+    ) -> None:
+        self._id = uuid.uuid4().hex
+        self._graph = graph
+        self._running = running
+        self._executions = executions
+        self._submit_timeout = submit_timeout
+        self._enable_asyncio = enable_asyncio
+        self._outputs = _Outputs(running)
+        #: In the order of the plan's inputs.
+        self._writers = [cast(RingWriter, running.rings[wire]) for wire, _ in graph.inputs]
+        self._submitting = threading.Lock()
+        self._reading = threading.Lock()
+        self._close = weakref.finalize(self, running.close)
+        if enable_asyncio:
+            threading.Thread(
+                target=_resolve,
+                args=(running, executions, self._outputs, self._submitting),
+                name="shoal-graph",
+                daemon=True,
+            ).start()
+
+    def get_id(self) -> str:
+        return self._id
+
+    def __repr__(self) -> str:
+        return f"CompiledDAG({self._id})"
+
+    @property
+    def is_teardown(self) -> bool:
+        return self._running.torn_down
+
+    def execute(self, *args: Any, **kwargs: Any) -> CompiledDAGRef | list[CompiledDAGRef]:
+        """Run the graph once; returns at once, a list for a ``MultiOutputNode``.
+
+        Raises: ValueError (arguments that its ``InputNode`` does not stand for, or a graph with ``enable_asyncio``),
+        TypeError (not picklable, or with an ObjectRef inside), CompiledGraphCapacityExceeded, ChannelTimeoutError,
+        ChannelError (torn down), ActorDiedError, ActorUnavailableError, OSError (no memory).
+        """
+        if self._enable_asyncio:
+            raise ValueError("Use execute_async if enable_asyncio=True")
+        execution = self._submit(args, kwargs, None)
+        refs = [CompiledDAGRef(self, execution, output) for output in range(len(self._graph.outputs))]
+        return refs if self._graph.returns_list else refs[0]
+
+    async def execute_async(self, *args: Any, **kwargs: Any) -> CompiledDAGFuture | list[CompiledDAGFuture]:
+        """As ``execute``, of a graph with ``enable_asyncio``; what it returns is awaited."""
+        if not self._enable_asyncio:
+            raise ValueError("Use execute if enable_asyncio=False")
+        execution = self._submit(args, kwargs, asyncio.get_running_loop().create_future())
+        futures = [CompiledDAGFuture(self, execution, output) for output in range(len(self._graph.outputs))]
+        return futures if self._graph.returns_list else futures[0]
+
+    def visualize(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Raises: NotImplementedError."""
+        raise NotImplementedError("Shoal draws no compiled graphs: repr() of a node says what it was bound to")
+
+    def teardown(self, kill_actors: bool = False) -> None:
+        """Have the actors let go of the graph, and wait for what they do, ``DAGContext.teardown_timeout`` at most; they
+        go on serving ordinary calls. ``kill_actors``: those that have not by then are killed.
+        """
+        running = self._running
+        if running.torn_down:
+            return
+        running.torn_down = True
+        self._close()
+        timeout = DAGContext.get_current().teardown_timeout
+        ended = running.ended(timeout)
+        for number, actor in enumerate(self._graph.actors):
+            if number not in ended:
+                logger.warning(
+                    "%r is still at work for a compiled graph %g s after its teardown().%s",
+                    actor,
+                    timeout,
+                    " It is killed." if kill_actors else " teardown(kill_actors=True) kills such actors.",
+                )
+                if kill_actors:
+                    kill(actor)
+
+    # -- for the results --------------------------------------------------------------------------------
+
+    def _read_until(self, execution: Execution, timeout: float | None) -> None:
+        """Raises: as ``CompiledDAGRef.get``."""
+        timeout = DAGContext.get_current().get_timeout if timeout is None else timeout
+        deadline = _deadline(timeout)
+        with self._reading:
+            while execution.row is None:
+                if self._executions.unread[0] is not execution:
+                    self._executions.check_buffered()
+                self._read_row(deadline, f"get_timeout which is currently {timeout:g}")
+
+    def _read_row(self, deadline: float | None, limit: str) -> None:
+        try:
+            row = self._outputs.row(deadline)
+        except RingTimeout:
+            raise exceptions.ChannelTimeoutError(
+                f"If the execution is expected to take a long time, increase DAGContext.{limit} seconds. Otherwise, "
+                "this may indicate that the execution is hanging."
+            ) from None
+        except RingClosed:
+            raise self._running.why() from None
+        self._executions.on_row(row)
+
+    async def _arrived(self, execution: Execution) -> None:
+        """Raises: as ``CompiledDAGFuture``."""
+        if execution.row is None:
+            await asyncio.shield(execution.future)
+
+    # -- executions -------------------------------------------------------------------------------------
+
+    def _submit(self, args: tuple[Any, ...], kwargs: dict[str, Any], future: Any) -> Execution:
+        messages = [packed(value, "an argument of a compiled graph") for value in self._inputs(args, kwargs)]
+        deadline = _deadline(self._submit_timeout)
+        with self._submitting:
+            if not self._enable_asyncio:
+                self._read_dropped()
+            self._executions.check_inflight(until_taken=self._enable_asyncio)
+            writers = self._writers
+            try:
+                for writer in writers:
+                    writer.await_room(deadline)
+            except RingTimeout:
+                raise exceptions.ChannelTimeoutError(
+                    "If the execution is expected to take a long time, increase submit_timeout which is currently "
+                    f"{self._submit_timeout:g} seconds. Otherwise, this may indicate that execution is hanging."
+                ) from None
+            except RingClosed:
+                raise self._running.why() from None
+            for writer, message in zip(writers, messages, strict=True):
+                writer.reserve(message.size)
+            with uncut():  # all of them, or none
+                execution = self._executions.begin(future)
+                for writer, message in zip(writers, messages, strict=True):
+                    writer.write(*message)
+        return execution
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """What is written, in the order of the plan. Raises: ValueError."""
+        graph = self._graph
+        if len(args) != graph.positional:
+            raise ValueError(
+                f"dag.execute() or dag.execute_async() must be called with {graph.positional} positional args, got "
+                f"{len(args)}"
+            )
+        for name in graph.names:
+            if name not in kwargs:
+                raise ValueError(f"dag.execute() or dag.execute_async() must be called with kwarg `{name}`")
+        for name in kwargs:
+            if name not in graph.names:
+                raise ValueError(f"dag.execute() was given `{name}`, which nothing in the graph takes")
+        return [
+            args[0] if key is None else args[key] if isinstance(key, int) else kwargs[key] for _, key in graph.inputs
+        ]
+
+    def _read_dropped(self) -> None:
+        """Results that nobody will ask for make room."""
+        if self._executions.next_is_dropped:
+            timeout = DAGContext.get_current().get_timeout
+            deadline = _deadline(timeout)
+            with self._reading:
+                while self._executions.next_is_dropped:
+                    self._read_row(deadline, f"get_timeout which is currently {timeout:g}")
+
+
+def _deadline(timeout: float) -> float | None:
+    return None if timeout == -1 else time.monotonic() + timeout
+
+
+def _resolve(running: _Running, executions: Executions, outputs: _Outputs, submitting: threading.Lock) -> None:
+    """In a thread of a graph with ``enable_asyncio``: all rows that have come wake each event loop once."""
+    error: Exception | None = None
+    while error is None:
+        arrived: list[Execution] = []
+        try:
+            arrived.append(executions.on_row(outputs.row(None)))
+            while outputs.is_ready():
+                arrived.append(executions.on_row(outputs.row(None)))
+        except RingClosed:
+            running.close()
+            error = running.why()
+            with submitting:  # nothing is submitted any more
+                arrived += executions.unread
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        for execution in arrived:
+            by_loop.setdefault(execution.future.get_loop(), []).append(execution.future)
+        del arrived
+        for event_loop, futures in by_loop.items():
+            try:
+                event_loop.call_soon_threadsafe(_set_done, futures, error)
+            except RuntimeError:
+                continue  # it is closed: nobody awaits any more
+
+
+def _set_done(futures: list[asyncio.Future[None]], error: Exception | None) -> None:
+    for future in futures:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                future.exception()  # seen: whoever awaits it gets it, and nobody need
