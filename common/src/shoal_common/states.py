@@ -20,6 +20,17 @@ class ActorState(enum.IntEnum):
     DEAD = 5
 
 
+class SubmissionState(enum.IntEnum):
+    """Of a program that was handed in to be run as a job; the names are those of Ray's ``JobStatus``."""
+
+    #: It waits for others to end, for its supervisor, or for resources.
+    PENDING = 1
+    RUNNING = 2
+    STOPPED = 3
+    SUCCEEDED = 4
+    FAILED = 5
+
+
 class GroupState(enum.IntEnum):
     """Of a placement group."""
 

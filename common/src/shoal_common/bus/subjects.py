@@ -28,6 +28,11 @@ def job(cluster: str, job_id: bytes) -> str:
     return f"shoal.{cluster}.job.{job_id.hex()}"
 
 
+def submission(cluster: str, row_id: str) -> str:
+    """Carries ``SubmissionInfo``; ``row_id`` is the submission's id as UTF-8, in hexadecimal."""
+    return f"shoal.{cluster}.submission.{row_id}"
+
+
 def log(cluster: str, job_id: bytes, node_id: bytes, worker_id: bytes) -> str:
     """Carries ``LogBatch``."""
     return f"shoal.{cluster}.log.{job_id.hex()}.{node_id.hex()}.{worker_id.hex()}"
@@ -52,6 +57,10 @@ def all_actors(cluster: str) -> str:
 
 def all_jobs(cluster: str) -> str:
     return f"shoal.{cluster}.job.*"
+
+
+def all_submissions(cluster: str) -> str:
+    return f"shoal.{cluster}.submission.*"
 
 
 def all_garbage(cluster: str) -> str:

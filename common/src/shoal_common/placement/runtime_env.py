@@ -330,6 +330,16 @@ def package_digest(uri: str) -> str | None:
     return match[1] if match else None
 
 
+def package_place(digest: str) -> str:
+    """Where the parts of a package are among the cluster's blobs."""
+    return f"package/{digest}"
+
+
+def part_key(place: str, part: int) -> str:
+    """The blob of a part, from 0; -1 = of the size of all, which is stored last: then all of it is there."""
+    return f"{place}/{'size' if part < 0 else part}"
+
+
 def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
 

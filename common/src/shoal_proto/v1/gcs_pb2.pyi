@@ -124,6 +124,31 @@ PLACEMENT_STRATEGY_STRICT_SPREAD: PlacementStrategy.ValueType  # 4
 """each on a node of its own"""
 Global___PlacementStrategy: typing_extensions.TypeAlias = PlacementStrategy
 
+class _SubmissionState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SubmissionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SubmissionState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SUBMISSION_STATE_UNSPECIFIED: _SubmissionState.ValueType  # 0
+    SUBMISSION_STATE_PENDING: _SubmissionState.ValueType  # 1
+    """it waits for others to end, for its supervisor, or for resources"""
+    SUBMISSION_STATE_RUNNING: _SubmissionState.ValueType  # 2
+    SUBMISSION_STATE_STOPPED: _SubmissionState.ValueType  # 3
+    SUBMISSION_STATE_SUCCEEDED: _SubmissionState.ValueType  # 4
+    SUBMISSION_STATE_FAILED: _SubmissionState.ValueType  # 5
+
+class SubmissionState(_SubmissionState, metaclass=_SubmissionStateEnumTypeWrapper): ...
+
+SUBMISSION_STATE_UNSPECIFIED: SubmissionState.ValueType  # 0
+SUBMISSION_STATE_PENDING: SubmissionState.ValueType  # 1
+"""it waits for others to end, for its supervisor, or for resources"""
+SUBMISSION_STATE_RUNNING: SubmissionState.ValueType  # 2
+SUBMISSION_STATE_STOPPED: SubmissionState.ValueType  # 3
+SUBMISSION_STATE_SUCCEEDED: SubmissionState.ValueType  # 4
+SUBMISSION_STATE_FAILED: SubmissionState.ValueType  # 5
+Global___SubmissionState: typing_extensions.TypeAlias = SubmissionState
+
 @typing.final
 class StartJobRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -2081,3 +2106,297 @@ class WatchKvRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WatchKvRequest: typing_extensions.TypeAlias = WatchKvRequest
+
+@typing.final
+class SubmissionInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    MAX_RESTARTS_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    ADMITTED_FIELD_NUMBER: builtins.int
+    STOP_REQUESTED_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    ACTOR_ID_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    ERROR_TYPE_FIELD_NUMBER: builtins.int
+    EXIT_CODE_FIELD_NUMBER: builtins.int
+    EXITED_FIELD_NUMBER: builtins.int
+    SUBMIT_UNIX_MS_FIELD_NUMBER: builtins.int
+    START_UNIX_MS_FIELD_NUMBER: builtins.int
+    END_UNIX_MS_FIELD_NUMBER: builtins.int
+    WRITE_ID_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    request: builtins.bytes
+    """request as it was handed in, JSON; nothing that the GCS reads"""
+    priority: builtins.int
+    """priority: the greater is admitted first"""
+    max_restarts: builtins.int
+    """max_restarts after failures; -1 = for ever"""
+    state: Global___SubmissionState.ValueType
+    admitted: builtins.bool
+    """admitted: it waits for no other submission"""
+    stop_requested: builtins.bool
+    attempt: builtins.int
+    """attempt that runs or was the last, from 1; 0 = none has begun"""
+    attempt_id: builtins.bytes
+    actor_id: builtins.bytes
+    """actor_id of the supervisor of that attempt"""
+    node_id: builtins.bytes
+    """node_id where it runs, or ran"""
+    message: builtins.str
+    """message for humans: why it waits, how it ended"""
+    error_type: builtins.str
+    """error_type, one of JobErrorType's names; empty = none"""
+    exit_code: builtins.int
+    """exit_code of the last attempt that ended by itself"""
+    exited: builtins.bool
+    """exited: exit_code is one"""
+    submit_unix_ms: builtins.int
+    start_unix_ms: builtins.int
+    """start_unix_ms of the first attempt; 0 = none"""
+    end_unix_ms: builtins.int
+    """end_unix_ms; 0 = it has not ended"""
+    write_id: builtins.bytes
+    """write_id of the SubmitJob that made it"""
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+        request: builtins.bytes = ...,
+        priority: builtins.int = ...,
+        max_restarts: builtins.int = ...,
+        state: Global___SubmissionState.ValueType = ...,
+        admitted: builtins.bool = ...,
+        stop_requested: builtins.bool = ...,
+        attempt: builtins.int = ...,
+        attempt_id: builtins.bytes = ...,
+        actor_id: builtins.bytes = ...,
+        node_id: builtins.bytes = ...,
+        message: builtins.str = ...,
+        error_type: builtins.str = ...,
+        exit_code: builtins.int = ...,
+        exited: builtins.bool = ...,
+        submit_unix_ms: builtins.int = ...,
+        start_unix_ms: builtins.int = ...,
+        end_unix_ms: builtins.int = ...,
+        write_id: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "admitted", b"admitted", "attempt", b"attempt", "attempt_id", b"attempt_id", "end_unix_ms", b"end_unix_ms", "error_type", b"error_type", "exit_code", b"exit_code", "exited", b"exited", "max_restarts", b"max_restarts", "message", b"message", "node_id", b"node_id", "priority", b"priority", "request", b"request", "start_unix_ms", b"start_unix_ms", "state", b"state", "stop_requested", b"stop_requested", "submission_id", b"submission_id", "submit_unix_ms", b"submit_unix_ms", "write_id", b"write_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SubmissionInfo: typing_extensions.TypeAlias = SubmissionInfo
+
+@typing.final
+class SubmitJobRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    MAX_RESTARTS_FIELD_NUMBER: builtins.int
+    WRITE_ID_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    request: builtins.bytes
+    priority: builtins.int
+    max_restarts: builtins.int
+    write_id: builtins.bytes
+    """write_id is random, and the same in a repeat"""
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+        request: builtins.bytes = ...,
+        priority: builtins.int = ...,
+        max_restarts: builtins.int = ...,
+        write_id: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["max_restarts", b"max_restarts", "priority", b"priority", "request", b"request", "submission_id", b"submission_id", "write_id", b"write_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SubmitJobRequest: typing_extensions.TypeAlias = SubmitJobRequest
+
+@typing.final
+class BeginAttemptRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    ACTOR_ID_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    FAILURE_FIELD_NUMBER: builtins.int
+    EXIT_CODE_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    attempt_id: builtins.bytes
+    """attempt_id is random, and the same in a repeat"""
+    actor_id: builtins.bytes
+    node_id: builtins.bytes
+    failure: builtins.str
+    """failure: what became of this supervisor's attempt before; empty = it had none"""
+    exit_code: builtins.int
+    """exit_code of that attempt"""
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+        attempt_id: builtins.bytes = ...,
+        actor_id: builtins.bytes = ...,
+        node_id: builtins.bytes = ...,
+        failure: builtins.str = ...,
+        exit_code: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_exit_code", b"_exit_code", "actor_id", b"actor_id", "attempt_id", b"attempt_id", "exit_code", b"exit_code", "failure", b"failure", "node_id", b"node_id", "submission_id", b"submission_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: typing_extensions.TypeAlias = typing.Literal["exit_code"]
+    _WhichOneofArgType__exit_code: typing_extensions.TypeAlias = typing.Literal["_exit_code", b"_exit_code"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___BeginAttemptRequest: typing_extensions.TypeAlias = BeginAttemptRequest
+
+@typing.final
+class EndSubmissionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    ERROR_TYPE_FIELD_NUMBER: builtins.int
+    EXIT_CODE_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    attempt_id: builtins.bytes
+    """attempt_id that ended; empty = none had begun"""
+    state: Global___SubmissionState.ValueType
+    """state: an end"""
+    message: builtins.str
+    error_type: builtins.str
+    exit_code: builtins.int
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+        attempt_id: builtins.bytes = ...,
+        state: Global___SubmissionState.ValueType = ...,
+        message: builtins.str = ...,
+        error_type: builtins.str = ...,
+        exit_code: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "error_type", b"error_type", "exit_code", b"exit_code", "message", b"message", "state", b"state", "submission_id", b"submission_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: typing_extensions.TypeAlias = typing.Literal["exit_code"]
+    _WhichOneofArgType__exit_code: typing_extensions.TypeAlias = typing.Literal["_exit_code", b"_exit_code"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___EndSubmissionRequest: typing_extensions.TypeAlias = EndSubmissionRequest
+
+@typing.final
+class StopSubmissionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["submission_id", b"submission_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StopSubmissionRequest: typing_extensions.TypeAlias = StopSubmissionRequest
+
+@typing.final
+class DeleteSubmissionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["submission_id", b"submission_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___DeleteSubmissionRequest: typing_extensions.TypeAlias = DeleteSubmissionRequest
+
+@typing.final
+class DeleteSubmissionResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DeleteSubmissionResponse: typing_extensions.TypeAlias = DeleteSubmissionResponse
+
+@typing.final
+class GetSubmissionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSION_ID_FIELD_NUMBER: builtins.int
+    submission_id: builtins.str
+    def __init__(
+        self,
+        *,
+        submission_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["submission_id", b"submission_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetSubmissionRequest: typing_extensions.TypeAlias = GetSubmissionRequest
+
+@typing.final
+class ListSubmissionsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    LIVING_FIELD_NUMBER: builtins.int
+    after: builtins.str
+    """after this submission_id, as the last of a page was; empty = from the newest"""
+    limit: builtins.int
+    """limit, 1,000 at most; 0 = 1,000"""
+    living: builtins.bool
+    """living: only those that have not ended"""
+    def __init__(
+        self,
+        *,
+        after: builtins.str = ...,
+        limit: builtins.int = ...,
+        living: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["after", b"after", "limit", b"limit", "living", b"living"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListSubmissionsRequest: typing_extensions.TypeAlias = ListSubmissionsRequest
+
+@typing.final
+class ListSubmissionsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBMISSIONS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """total there are, whatever the limit"""
+    @property
+    def submissions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SubmissionInfo]: ...
+    def __init__(
+        self,
+        *,
+        submissions: collections.abc.Iterable[Global___SubmissionInfo] | None = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["submissions", b"submissions", "total", b"total"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListSubmissionsResponse: typing_extensions.TypeAlias = ListSubmissionsResponse

@@ -1910,3 +1910,355 @@ class KvService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class SubmissionServiceStub(object):
+    """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.
+    It runs none: a dashboard makes a supervisor, a detached actor, for each that is admitted, and that runs the program.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SubmitJob = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/SubmitJob',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmitJobRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+                _registered_method=True)
+        self.BeginAttempt = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/BeginAttempt',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.BeginAttemptRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+                _registered_method=True)
+        self.EndSubmission = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/EndSubmission',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.EndSubmissionRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+                _registered_method=True)
+        self.StopSubmission = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/StopSubmission',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.StopSubmissionRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+                _registered_method=True)
+        self.DeleteSubmission = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/DeleteSubmission',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteSubmissionRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteSubmissionResponse.FromString,
+                _registered_method=True)
+        self.GetSubmission = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/GetSubmission',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetSubmissionRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+                _registered_method=True)
+        self.ListSubmissions = channel.unary_unary(
+                '/shoal_proto.v1.SubmissionService/ListSubmissions',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListSubmissionsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListSubmissionsResponse.FromString,
+                _registered_method=True)
+
+
+class SubmissionServiceServicer(object):
+    """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.
+    It runs none: a dashboard makes a supervisor, a detached actor, for each that is admitted, and that runs the program.
+    """
+
+    def SubmitJob(self, request, context):
+        """SubmitJob queues a program.
+        Failure: idempotent for the same write_id; else ALREADY_EXISTS for a known submission_id, RESOURCE_EXHAUSTED when
+        too many wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginAttempt(self, request, context):
+        """BeginAttempt is asked by a supervisor before it starts the program, and again after it failed or was itself started
+        anew. The answer's state is RUNNING when it shall, and an end when it shall not.
+        Failure: idempotent for the same attempt_id. NOT_FOUND for an unknown submission.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSubmission(self, request, context):
+        """EndSubmission tells how it ended; what has ended stays as it is.
+        Failure: idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopSubmission(self, request, context):
+        """StopSubmission ends what waits at once, and marks what runs: its supervisor shall end it and begin nothing anew.
+        Failure: idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSubmission(self, request, context):
+        """DeleteSubmission forgets one that has ended; FAILED_PRECONDITION for another.
+        Failure: a repeat gets NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSubmission(self, request, context):
+        """GetSubmission, NOT_FOUND for an unknown one.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubmissions(self, request, context):
+        """ListSubmissions, the newest first.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SubmissionServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SubmitJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitJob,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmitJobRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.SerializeToString,
+            ),
+            'BeginAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginAttempt,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.BeginAttemptRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.SerializeToString,
+            ),
+            'EndSubmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSubmission,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.EndSubmissionRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.SerializeToString,
+            ),
+            'StopSubmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopSubmission,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.StopSubmissionRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.SerializeToString,
+            ),
+            'DeleteSubmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSubmission,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteSubmissionRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.DeleteSubmissionResponse.SerializeToString,
+            ),
+            'GetSubmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSubmission,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetSubmissionRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.SerializeToString,
+            ),
+            'ListSubmissions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubmissions,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListSubmissionsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListSubmissionsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shoal_proto.v1.SubmissionService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shoal_proto.v1.SubmissionService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SubmissionService(object):
+    """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.
+    It runs none: a dashboard makes a supervisor, a detached actor, for each that is admitted, and that runs the program.
+    """
+
+    @staticmethod
+    def SubmitJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/SubmitJob',
+            shoal__proto_dot_v1_dot_gcs__pb2.SubmitJobRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/BeginAttempt',
+            shoal__proto_dot_v1_dot_gcs__pb2.BeginAttemptRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSubmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/EndSubmission',
+            shoal__proto_dot_v1_dot_gcs__pb2.EndSubmissionRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopSubmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/StopSubmission',
+            shoal__proto_dot_v1_dot_gcs__pb2.StopSubmissionRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSubmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/DeleteSubmission',
+            shoal__proto_dot_v1_dot_gcs__pb2.DeleteSubmissionRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.DeleteSubmissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSubmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/GetSubmission',
+            shoal__proto_dot_v1_dot_gcs__pb2.GetSubmissionRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.SubmissionInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubmissions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.SubmissionService/ListSubmissions',
+            shoal__proto_dot_v1_dot_gcs__pb2.ListSubmissionsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ListSubmissionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

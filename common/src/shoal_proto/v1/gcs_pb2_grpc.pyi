@@ -848,3 +848,160 @@ class KvServiceServicer(metaclass=abc.ABCMeta):
         """
 
 def add_KvServiceServicer_to_server(servicer: KvServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class SubmissionServiceStub:
+    """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.
+    It runs none: a dashboard makes a supervisor, a detached actor, for each that is admitted, and that runs the program.
+    """
+
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> SubmissionServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> SubmissionServiceAsyncStub: ...
+    SubmitJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.SubmitJobRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]
+    """SubmitJob queues a program.
+    Failure: idempotent for the same write_id; else ALREADY_EXISTS for a known submission_id, RESOURCE_EXHAUSTED when
+    too many wait.
+    """
+    BeginAttempt: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.BeginAttemptRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]
+    """BeginAttempt is asked by a supervisor before it starts the program, and again after it failed or was itself started
+    anew. The answer's state is RUNNING when it shall, and an end when it shall not.
+    Failure: idempotent for the same attempt_id. NOT_FOUND for an unknown submission.
+    """
+    EndSubmission: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.EndSubmissionRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]
+    """EndSubmission tells how it ended; what has ended stays as it is.
+    Failure: idempotent.
+    """
+    StopSubmission: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StopSubmissionRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]
+    """StopSubmission ends what waits at once, and marks what runs: its supervisor shall end it and begin nothing anew.
+    Failure: idempotent.
+    """
+    DeleteSubmission: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.DeleteSubmissionRequest, shoal_proto.v1.gcs_pb2.DeleteSubmissionResponse]
+    """DeleteSubmission forgets one that has ended; FAILED_PRECONDITION for another.
+    Failure: a repeat gets NOT_FOUND.
+    """
+    GetSubmission: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetSubmissionRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]
+    """GetSubmission, NOT_FOUND for an unknown one.
+    Failure: read-only, retried freely.
+    """
+    ListSubmissions: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListSubmissionsRequest, shoal_proto.v1.gcs_pb2.ListSubmissionsResponse]
+    """ListSubmissions, the newest first.
+    Failure: read-only, retried freely.
+    """
+
+@typing.type_check_only
+class SubmissionServiceAsyncStub(SubmissionServiceStub):
+    """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.
+    It runs none: a dashboard makes a supervisor, a detached actor, for each that is admitted, and that runs the program.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    SubmitJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.SubmitJobRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]  # type: ignore[assignment]
+    """SubmitJob queues a program.
+    Failure: idempotent for the same write_id; else ALREADY_EXISTS for a known submission_id, RESOURCE_EXHAUSTED when
+    too many wait.
+    """
+    BeginAttempt: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.BeginAttemptRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]  # type: ignore[assignment]
+    """BeginAttempt is asked by a supervisor before it starts the program, and again after it failed or was itself started
+    anew. The answer's state is RUNNING when it shall, and an end when it shall not.
+    Failure: idempotent for the same attempt_id. NOT_FOUND for an unknown submission.
+    """
+    EndSubmission: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.EndSubmissionRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]  # type: ignore[assignment]
+    """EndSubmission tells how it ended; what has ended stays as it is.
+    Failure: idempotent.
+    """
+    StopSubmission: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StopSubmissionRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]  # type: ignore[assignment]
+    """StopSubmission ends what waits at once, and marks what runs: its supervisor shall end it and begin nothing anew.
+    Failure: idempotent.
+    """
+    DeleteSubmission: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.DeleteSubmissionRequest, shoal_proto.v1.gcs_pb2.DeleteSubmissionResponse]  # type: ignore[assignment]
+    """DeleteSubmission forgets one that has ended; FAILED_PRECONDITION for another.
+    Failure: a repeat gets NOT_FOUND.
+    """
+    GetSubmission: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetSubmissionRequest, shoal_proto.v1.gcs_pb2.SubmissionInfo]  # type: ignore[assignment]
+    """GetSubmission, NOT_FOUND for an unknown one.
+    Failure: read-only, retried freely.
+    """
+    ListSubmissions: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListSubmissionsRequest, shoal_proto.v1.gcs_pb2.ListSubmissionsResponse]  # type: ignore[assignment]
+    """ListSubmissions, the newest first.
+    Failure: read-only, retried freely.
+    """
+
+class SubmissionServiceServicer(metaclass=abc.ABCMeta):
+    """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.
+    It runs none: a dashboard makes a supervisor, a detached actor, for each that is admitted, and that runs the program.
+    """
+
+    @abc.abstractmethod
+    def SubmitJob(
+        self,
+        request: shoal_proto.v1.gcs_pb2.SubmitJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.SubmissionInfo, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.SubmissionInfo]]:
+        """SubmitJob queues a program.
+        Failure: idempotent for the same write_id; else ALREADY_EXISTS for a known submission_id, RESOURCE_EXHAUSTED when
+        too many wait.
+        """
+
+    @abc.abstractmethod
+    def BeginAttempt(
+        self,
+        request: shoal_proto.v1.gcs_pb2.BeginAttemptRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.SubmissionInfo, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.SubmissionInfo]]:
+        """BeginAttempt is asked by a supervisor before it starts the program, and again after it failed or was itself started
+        anew. The answer's state is RUNNING when it shall, and an end when it shall not.
+        Failure: idempotent for the same attempt_id. NOT_FOUND for an unknown submission.
+        """
+
+    @abc.abstractmethod
+    def EndSubmission(
+        self,
+        request: shoal_proto.v1.gcs_pb2.EndSubmissionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.SubmissionInfo, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.SubmissionInfo]]:
+        """EndSubmission tells how it ended; what has ended stays as it is.
+        Failure: idempotent.
+        """
+
+    @abc.abstractmethod
+    def StopSubmission(
+        self,
+        request: shoal_proto.v1.gcs_pb2.StopSubmissionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.SubmissionInfo, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.SubmissionInfo]]:
+        """StopSubmission ends what waits at once, and marks what runs: its supervisor shall end it and begin nothing anew.
+        Failure: idempotent.
+        """
+
+    @abc.abstractmethod
+    def DeleteSubmission(
+        self,
+        request: shoal_proto.v1.gcs_pb2.DeleteSubmissionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.DeleteSubmissionResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.DeleteSubmissionResponse]]:
+        """DeleteSubmission forgets one that has ended; FAILED_PRECONDITION for another.
+        Failure: a repeat gets NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def GetSubmission(
+        self,
+        request: shoal_proto.v1.gcs_pb2.GetSubmissionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.SubmissionInfo, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.SubmissionInfo]]:
+        """GetSubmission, NOT_FOUND for an unknown one.
+        Failure: read-only, retried freely.
+        """
+
+    @abc.abstractmethod
+    def ListSubmissions(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ListSubmissionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListSubmissionsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListSubmissionsResponse]]:
+        """ListSubmissions, the newest first.
+        Failure: read-only, retried freely.
+        """
+
+def add_SubmissionServiceServicer_to_server(servicer: SubmissionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from shoal import _context, _current
 from shoal._api.options import ActorOptions, TaskOptions
-from shoal._session.packages import uploaded
+from shoal._session.packages import RayletUploads, uploaded
 from shoal_common.placement import runtime_env
 
 _Options = TypeVar("_Options", TaskOptions, ActorOptions)
@@ -19,7 +19,7 @@ def portable(options: _Options) -> _Options:
     ``uploaded``."""
     if not options.runtime_env:
         return options
-    return dataclasses.replace(options, runtime_env=uploaded(_current.connected(), options.runtime_env))
+    return dataclasses.replace(options, runtime_env=uploaded(RayletUploads(_current.connected()), options.runtime_env))
 
 
 def document_of(given: Mapping[str, Any] | None) -> str:
@@ -28,4 +28,6 @@ def document_of(given: Mapping[str, Any] | None) -> str:
     inherited = _context.process.runtime_env
     if not given:
         return inherited
-    return runtime_env.encode(runtime_env.merged(runtime_env.decode(inherited), uploaded(_current.connected(), given)))
+    return runtime_env.encode(
+        runtime_env.merged(runtime_env.decode(inherited), uploaded(RayletUploads(_current.connected()), given))
+    )

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from shoal import _current, exceptions
 from shoal._session.ignored_files import IgnoredFiles
@@ -43,11 +43,23 @@ _ANSWER_S = 120.0
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
+class Uploads(Protocol):
+    """Where packages go."""
+
+    #: Of the session; what another one has stored is not known to be there.
+    session: Any
+
+    def store(self, file: IO[bytes], digest: str, suffix: str, size: int, path: Path) -> None:
+        """Unless it is there. ``file`` is at its beginning; ``path`` is for messages.
+
+        Raises: RuntimeEnvSetupError."""
+
+
 #: What was uploaded from a path, and how it was then: the session, sizes and names, times of the last change.
 _known: dict[tuple[Path, str], tuple[Any, str]] = {}
 
 
-def uploaded(core: CoreWorker, environment: Mapping[str, Any]) -> dict[str, Any]:
+def uploaded(to: Uploads, environment: Mapping[str, Any]) -> dict[str, Any]:
     """The environment with packages in place of what is on this machine only.
 
     Raises: TypeError (a hook that cannot be pickled), ValueError (not there, no archive, larger than
@@ -56,28 +68,28 @@ def uploaded(core: CoreWorker, environment: Mapping[str, Any]) -> dict[str, Any]
     made = dict(environment)
     excludes = made.pop("excludes", [])
     if "working_dir" in made:
-        made["working_dir"] = _uploaded(core, made["working_dir"], excludes, as_module=False)
+        made["working_dir"] = _uploaded(to, made["working_dir"], excludes, as_module=False)
     if "py_modules" in made:
-        made["py_modules"] = [_uploaded(core, each, excludes, as_module=True) for each in made["py_modules"]]
+        made["py_modules"] = [_uploaded(to, each, excludes, as_module=True) for each in made["py_modules"]]
     hook = made.get("worker_process_setup_hook")
     if callable(hook):
         made["worker_process_setup_hook"] = pickled_hook(dumps_function(hook)[0])
     for tool in INSTALLERS:
         if tool in made:
-            packages = [_requirement(core, each) for each in made[tool]["packages"]]
+            packages = [_requirement(to, each) for each in made[tool]["packages"]]
             made[tool] = {**made[tool], "packages": packages}
     return made
 
 
-def _requirement(core: CoreWorker, requirement: str) -> str:
+def _requirement(to: Uploads, requirement: str) -> str:
     """A wheel of this machine is uploaded: what is installed is told by what is in it, and not by its name."""
     path = Path(requirement)
     if path.suffix == ".whl" and path.is_file():
-        return wheel_requirement(_uploaded(core, requirement, [], as_module=True), path.name)
+        return wheel_requirement(_uploaded(to, requirement, [], as_module=True), path.name)
     return requirement
 
 
-def _uploaded(core: CoreWorker, source: str, excludes: Sequence[str], *, as_module: bool) -> str:
+def _uploaded(to: Uploads, source: str, excludes: Sequence[str], *, as_module: bool) -> str:
     """The package's URI. ``as_module``: a directory is a package to import, and not what is in it."""
     if is_remote(source):
         return source
@@ -88,7 +100,7 @@ def _uploaded(core: CoreWorker, source: str, excludes: Sequence[str], *, as_modu
     top = f"{path.name}/" if as_module else ""
     files = [(path, path.name)] if path.is_file() else [(each, top + at) for each, at in _files(path, excludes)]
     sizes = [(each.stat().st_size, at) for each, at in files]
-    as_it_is = (_current.epoch, [*sizes, *(each.stat().st_mtime_ns for each, _ in files)])
+    as_it_is = (to.session, [*sizes, *(each.stat().st_mtime_ns for each, _ in files)])
     known = _known.get((path, top))
     if known is not None and known[0] == as_it_is:
         return known[1]
@@ -101,7 +113,7 @@ def _uploaded(core: CoreWorker, source: str, excludes: Sequence[str], *, as_modu
                 shutil.copyfileobj(archive, file)
         else:
             _pack(file, files)
-        uri = _upload(core, file, path.suffix if path.suffix == ".whl" else ".zip", path)
+        uri = _upload(to, file, path.suffix if path.suffix == ".whl" else ".zip", path)
     _known[path, top] = as_it_is, uri
     return uri
 
@@ -165,27 +177,38 @@ def _check_size(root: Path, sizes: Sequence[tuple[int, str]]) -> None:
     )
 
 
-def _upload(core: CoreWorker, file: IO[bytes], suffix: str, path: Path) -> str:
+def _upload(to: Uploads, file: IO[bytes], suffix: str, path: Path) -> str:
     size = file.tell()
     file.seek(0)
     summed = hashlib.sha256()
     while block := file.read(1 << 20):
         summed.update(block)
-    digest = summed.hexdigest()
-    if not _ask(core, path, lambda number: frames.PackageFind(number, digest)).found:
-        file.seek(0)
+    file.seek(0)
+    to.store(file, summed.hexdigest(), suffix, size, path)
+    return package_uri(summed.hexdigest(), suffix)
+
+
+class RayletUploads:
+    """By way of this process's node."""
+
+    def __init__(self, core: CoreWorker) -> None:
+        self._core = core
+        self.session = _current.epoch
+
+    def store(self, file: IO[bytes], digest: str, suffix: str, size: int, path: Path) -> None:
+        if self._ask(path, lambda number: frames.PackageFind(number, digest)).found:
+            return
         for part in range(-(-size // PACKAGE_PART_BYTES)):
             data = file.read(PACKAGE_PART_BYTES)
-            _ask(core, path, lambda number, p=part, d=data: frames.PackagePut(number, digest, p, d))
+            self._ask(path, lambda number, p=part, d=data: frames.PackagePut(number, digest, p, d))
         # What says that all of it is there comes last.
-        _ask(core, path, lambda number: frames.PackagePut(number, digest, -1, str(size).encode()))
-    return package_uri(digest, suffix)
+        self._ask(path, lambda number: frames.PackagePut(number, digest, -1, str(size).encode()))
 
-
-def _ask(core: CoreWorker, path: Path, make: Any) -> frames.PackageDone:
-    answers = core.questions.ask([core.node_id], make, _ANSWER_S)
-    reason = f"the raylet did not answer in {_ANSWER_S:g} s" if not answers else answers[0].error
-    if reason:
-        raise exceptions.RuntimeEnvSetupError(f"{path} cannot be uploaded: {reason}")
-    answer: frames.PackageDone = answers[0]
-    return answer
+    def _ask(self, path: Path, make: Any) -> frames.PackageDone:
+        core = self._core
+        answers = core.questions.ask([core.node_id], make, _ANSWER_S)
+        reason = f"the raylet did not answer in {_ANSWER_S:g} s" if not answers else answers[0].error
+        if reason:
+            raise exceptions.RuntimeEnvSetupError(f"{path} cannot be uploaded: {reason}")
+        answer: frames.PackageDone = answers[0]
+        return answer

@@ -22,7 +22,8 @@ from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluste
 from shoal._session.arguments import check_implemented, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
-from shoal._session.packages import uploaded
+from shoal._session.packages import RayletUploads, uploaded
+from shoal._session.submitted_job import submitted_job
 from shoal._values.text import check_text
 from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig, LoggingConfig
@@ -30,7 +31,7 @@ from shoal.runtime_env import RuntimeEnv
 from shoal_common import ids
 from shoal_common.channel.frames import EnvironmentPrepare
 from shoal_common.placement.labels import given_labels
-from shoal_common.placement.runtime_env import encode
+from shoal_common.placement.runtime_env import decode, encode, merged
 from shoal_common.surroundings import occupy_standard_streams, readable
 
 if TYPE_CHECKING:
@@ -170,6 +171,9 @@ def init(
         if namespace == "":
             raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
         job_config = job_config or JobConfig()
+        submitted = submitted_job(os.environ)
+        for key in submitted.metadata:
+            job_config.set_metadata(key, submitted.metadata[key])
         if logging_config is not None:
             job_config.set_py_logging_config(logging_config)
         environment = job_config.runtime_env if runtime_env is None else RuntimeEnv(**runtime_env)
@@ -237,7 +241,9 @@ def init(
             core = _current.current()
             if tracing_hook:
                 _tracing.set_up(tracing_hook, core.job_id, core.node_id, core.worker_id)
-            document = _context.process.runtime_env = encode(uploaded(core, environment))
+            document = _context.process.runtime_env = encode(
+                merged(decode(submitted.runtime_env), uploaded(RayletUploads(core), environment))
+            )
             if document and environment.get("config", {}).get("eager_install", True):
                 with core.lock:
                     core.raylets.send(core.node_id, EnvironmentPrepare(document))

@@ -16,14 +16,14 @@ from starlette.responses import PlainTextResponse, Response
 from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
-from shoal_dashboard.rest import health, version
+from shoal_dashboard.rest import health, jobs, packages, version
 from shoal_dashboard.security.bodies import BodyLimit
 from shoal_dashboard.security.guard import Guard
 from shoal_dashboard.security.headers import SecurityHeaders
 from shoal_dashboard.security.tokens import Tokens
 
 #: In the order in which they are asked for a path.
-FAMILIES = (health, login, version)
+FAMILIES = (health, login, version, jobs, packages)
 
 
 def create_app(context: Context) -> Starlette:
@@ -39,7 +39,7 @@ def create_app(context: Context) -> Starlette:
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(Guard, tokens=Tokens(context.config.token), open_paths=login.OPEN_PATHS | health.OPEN_PATHS),
-            Middleware(BodyLimit),
+            Middleware(BodyLimit, larger=packages.BODY_LIMITS),
         ],
         exception_handlers=dict.fromkeys(NO_ANSWER, _cluster_away),
         lifespan=lifespan,

@@ -21,6 +21,11 @@ class DashboardConfig(BusConfig):
     gcs_address: str = setting(
         doc="host:port of each GCS, separated by commas; it need not be there yet when the dashboard starts"
     )
+    driver_address: str = setting(
+        "",
+        doc="where the process that makes supervisors of submitted jobs attaches as a driver, shoal://host:port of a "
+        "gateway; empty = gcs_address, whose cluster has a node on this machine",
+    )
     public_url: str = setting(
         "", doc="URL by which others reach the dashboard, told to the cluster; empty = where it listens"
     )

@@ -7,6 +7,7 @@ from types import TracebackType
 from shoal_common.service.background import Background
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.jobs.jobs import Jobs
 
 
 class Context:
@@ -20,13 +21,16 @@ class Context:
         #: Awaited at the end; for what outlives a request.
         self.background = Background()
         self.cluster: Cluster
+        self.jobs: Jobs
 
     async def __aenter__(self) -> Context:
         self.cluster = Cluster(self.config)
+        self.jobs = Jobs(self.config, self.cluster)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.background.stop()
+        await self.jobs.close()
         await self.cluster.close()

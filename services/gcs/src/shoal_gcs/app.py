@@ -20,6 +20,8 @@ from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.submission_manager import SubmissionManager
+from shoal_gcs.jobs.submissions import SubmissionTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.kv.manager import KvManager
 from shoal_gcs.nodes.manager import NodeManager
@@ -33,6 +35,7 @@ from shoal_gcs.rpc.jobs import FunctionServicer, JobServicer
 from shoal_gcs.rpc.kv import KvServicer
 from shoal_gcs.rpc.nodes import NodeServicer
 from shoal_gcs.rpc.objects import ObjectServicer
+from shoal_gcs.rpc.submissions import SubmissionServicer
 from shoal_gcs.store import cluster_config
 from shoal_gcs.store.rows import Rows
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
@@ -115,7 +118,21 @@ class GcsApp:
         self._jobs = JobManager(
             config, table=job_table, rows=self._rows("job"), actors=actor_table, publisher=publisher
         )
-        self._endings.connect(actors=self._actors, groups=self._groups, jobs=self._jobs, objects=self._objects)
+        submission_table = SubmissionTable(
+            max_running=config.max_running_submissions,
+            max_waiting=config.max_waiting_submissions,
+            ended_kept=config.ended_submissions_kept,
+        )
+        self._submissions = SubmissionManager(
+            config, table=submission_table, rows=self._rows("submission"), publisher=publisher
+        )
+        self._endings.connect(
+            actors=self._actors,
+            groups=self._groups,
+            jobs=self._jobs,
+            objects=self._objects,
+            submissions=self._submissions,
+        )
 
     @property
     def address(self) -> str:
@@ -127,6 +144,7 @@ class GcsApp:
         try:
             await cluster_config.keep(self._rows("config"), self._cluster)
             await self._jobs.load()
+            await self._submissions.load()
             await self._nodes.load()
             await self._groups.load()
             await self._actors.load()
@@ -155,6 +173,7 @@ class GcsApp:
         rpc.add_FunctionServiceServicer_to_server(FunctionServicer(self._functions), self._server)
         rpc.add_ObjectServiceServicer_to_server(ObjectServicer(self._objects), self._server)
         rpc.add_KvServiceServicer_to_server(KvServicer(self._kv), self._server)
+        rpc.add_SubmissionServiceServicer_to_server(SubmissionServicer(self._submissions), self._server)
         rpc.add_EventServiceServicer_to_server(EventServicer(self._bus), self._server)
         port = await grpc_server.serve(self._server, config.host, config.port, tls=config.tls)
         self._address = grpc_server.join_address(config.host, port)

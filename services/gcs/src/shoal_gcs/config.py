@@ -73,6 +73,12 @@ class GcsConfig(BusConfig):
     dead_nodes_kept: int = setting(1_000, doc="dead nodes that are remembered", minimum=0)
     finished_jobs_kept: int = setting(1_000, doc="finished jobs that are remembered", minimum=1)
 
+    max_running_submissions: int = setting(
+        0, doc="submitted jobs that run at once; others wait, by their priority; 0 = any number", minimum=0
+    )
+    max_waiting_submissions: int = setting(10_000, doc="submitted jobs that wait; further ones are refused", minimum=1)
+    ended_submissions_kept: int = setting(10_000, doc="submitted jobs that are remembered after their end", minimum=0)
+
     @property
     def etcd_tls(self) -> ServerTls | None:
         """Raises: TlsError when the files cannot be used."""

@@ -21,6 +21,7 @@ from shoal_gcs.groups.manager import PlacementGroupManager
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.submission_manager import SubmissionManager
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.kv.manager import KvManager
 from shoal_gcs.nodes.table import Node, NodeTable
@@ -43,6 +44,7 @@ class Endings:
     _groups: PlacementGroupManager
     _jobs: JobManager
     _objects: ObjectManager
+    _submissions: SubmissionManager
 
     def __init__(
         self,
@@ -64,13 +66,20 @@ class Endings:
         self._background = background
 
     def connect(
-        self, *, actors: ActorManager, groups: PlacementGroupManager, jobs: JobManager, objects: ObjectManager
+        self,
+        *,
+        actors: ActorManager,
+        groups: PlacementGroupManager,
+        jobs: JobManager,
+        objects: ObjectManager,
+        submissions: SubmissionManager,
     ) -> None:
         """Before anything is loaded: the managers are made with this object's methods, and it needs them in turn."""
         self._actors = actors
         self._groups = groups
         self._jobs = jobs
         self._objects = objects
+        self._submissions = submissions
 
     # --- nodes ---
 
@@ -157,8 +166,9 @@ class Endings:
 
     # --- actors ---
 
-    def detached_actor_died(self, actor_id: bytes) -> None:
+    def detached_actor_died(self, actor_id: bytes, reason: str) -> None:
         self._groups.actor_died(actor_id)
+        self._submissions.actor_died(actor_id, reason)
 
     # --- what an earlier GCS has left ---
 
@@ -176,3 +186,4 @@ class Endings:
         for job_id in await self._functions.jobs() | self._objects.jobs():
             self.job_unused(job_id)
         self._groups.end_orphans(self._actors.is_alive)
+        self._submissions.end_orphans(self._actors.is_alive)

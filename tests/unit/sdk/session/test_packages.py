@@ -70,28 +70,30 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_what_of_a_directory_is_uploaded(core: Core, tree: Path) -> None:
-    made = packages.uploaded(core, {"working_dir": str(tree), "excludes": ["main.*"], "env_vars": {"A": "1"}})  # type: ignore[arg-type]
+    made = packages.uploaded(
+        packages.RayletUploads(core), {"working_dir": str(tree), "excludes": ["main.*"], "env_vars": {"A": "1"}}
+    )  # type: ignore[arg-type]
     assert made.keys() == {"working_dir", "env_vars"}, "what was left out is of no use to anybody else"
     assert core.names(made["working_dir"]) == [".gitignore", "data/.gitignore", "data/keep.bin"]
 
 
 def test_modules_keep_their_name(core: Core, tree: Path) -> None:
-    made = packages.uploaded(core, {"py_modules": [str(tree / "data"), str(tree / "main.py")]})  # type: ignore[arg-type]
+    made = packages.uploaded(packages.RayletUploads(core), {"py_modules": [str(tree / "data"), str(tree / "main.py")]})  # type: ignore[arg-type]
     assert [core.names(uri) for uri in made["py_modules"]] == [["data/.gitignore", "data/keep.bin"], ["main.py"]]
 
 
 def test_the_same_content_is_uploaded_once(core: Core, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "PACKAGE_PART_BYTES", 100)
-    (first,) = packages.uploaded(core, {"working_dir": str(tree)}).values()  # type: ignore[arg-type]
+    (first,) = packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree)}).values()  # type: ignore[arg-type]
     sent = core.messages
     assert sent > 4, "in parts"
-    packages.uploaded(core, {"working_dir": str(tree)})  # type: ignore[arg-type]
+    packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree)})  # type: ignore[arg-type]
     assert core.messages == sent, "nothing has changed"
     (tree / "main.py").touch()
-    (again,) = packages.uploaded(core, {"working_dir": str(tree)}).values()  # type: ignore[arg-type]
+    (again,) = packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree)}).values()  # type: ignore[arg-type]
     assert again == first and core.messages == sent + 1, "it is asked for, and there"
     (tree / "main.py").write_text("z")
-    (other,) = packages.uploaded(core, {"working_dir": str(tree)}).values()  # type: ignore[arg-type]
+    (other,) = packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree)}).values()  # type: ignore[arg-type]
     assert other != first
 
 
@@ -99,7 +101,7 @@ def test_archives_and_uris_are_taken_as_they_are(core: Core, tmp_path: Path) -> 
     wheel = tmp_path / "x-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("x.py", "1")
-    made = packages.uploaded(core, {"py_modules": [str(wheel), "s3://b/y.zip"]})  # type: ignore[arg-type]
+    made = packages.uploaded(packages.RayletUploads(core), {"py_modules": [str(wheel), "s3://b/y.zip"]})  # type: ignore[arg-type]
     assert core.names(made["py_modules"][0]) == ["x.py"] and made["py_modules"][0].endswith(".whl")
     assert made["py_modules"][1] == "s3://b/y.zip"
 
@@ -109,7 +111,7 @@ def test_wheels_to_install_are_uploaded(core: Core, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("x.py", "1")
     pip = {"packages": [str(wheel), "other==1"], "pip_check": False}
-    made = packages.uploaded(core, {"pip": pip})["pip"]  # type: ignore[arg-type]
+    made = packages.uploaded(packages.RayletUploads(core), {"pip": pip})["pip"]  # type: ignore[arg-type]
     uri, _, name = made["packages"][0].partition("#")
     assert core.names(uri) == ["x.py"] and name == wheel.name
     assert made["packages"][1:] == ["other==1"] and made["pip_check"] is False
@@ -120,17 +122,17 @@ def test_what_is_too_large_is_named(core: Core, tree: Path, monkeypatch: pytest.
     monkeypatch.setattr(packages, "MAX_PACKAGE_BYTES", 100)
     (tree / "data" / ".gitignore").unlink()
     with pytest.raises(ValueError, match=r"exceeds the maximum .* 'excludes' .* largest in .*: data/big.bin \(0.0"):
-        packages.uploaded(core, {"working_dir": str(tree)})  # type: ignore[arg-type]
+        packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree)})  # type: ignore[arg-type]
     assert core.messages == 0
 
 
 @pytest.mark.parametrize("name", ["nowhere", "project/main.py"])
 def test_what_is_no_directory(core: Core, tree: Path, name: str) -> None:
     with pytest.raises(ValueError, match="must be an existing directory or a zip package"):
-        packages.uploaded(core, {"working_dir": str(tree.parent / name)})  # type: ignore[arg-type]
+        packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree.parent / name)})  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_stored(core: Core, tree: Path) -> None:
     core.error = "no room"
     with pytest.raises(exceptions.RuntimeEnvSetupError, match="project cannot be uploaded: no room"):
-        packages.uploaded(core, {"working_dir": str(tree)})  # type: ignore[arg-type]
+        packages.uploaded(packages.RayletUploads(core), {"working_dir": str(tree)})  # type: ignore[arg-type]

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from shoal._net.gcs.kv import Kv
     from shoal._net.gcs.nodes import Nodes
     from shoal._net.gcs.objects import Objects
+    from shoal._net.gcs.submissions import Submissions
     from shoal_common.tls import Tls
 
 #: Seconds that one control call may take before it fails with a clear error.
 DEADLINE_S = 60.0
 #: One question without a session, in seconds.
-VISIT_DEADLINE_S = 5.0
+VISIT_DEADLINE_S = 15.0
 #: The same where several GCS are listed: one that dies is replaced in the meantime.
 VISIT_SEVERAL_DEADLINE_S = 30.0
 
@@ -55,7 +56,7 @@ class GcsClient:
         """``patience_s``: the way to the GCS may be cut for so long while calls wait, so their deadlines are later.
         ``patient`` False: a GCS that is not there is an error at once."""
         self.address = address
-        self._token = token
+        self.token = token
         self._tls = tls
         self._patience_s = patience_s
         self._deadline_s = deadline_s
@@ -122,6 +123,12 @@ class GcsClient:
 
         return Objects(self)
 
+    @cached_property
+    def submissions(self) -> Submissions:
+        from shoal._net.gcs.submissions import Submissions
+
+        return Submissions(self)
+
     # -- for the faces ------------------------------------------------------------------------------------
 
     def call(self, service: str, method: str, request: Any, timeout_s: float | None = None) -> Any:
@@ -176,7 +183,7 @@ class GcsClient:
             if self._channel is None:
                 from shoal_common.rpc.client import sync_channel
 
-                self._channel = sync_channel(self.address, self._token, tls=self._tls, patient=self._patient)
+                self._channel = sync_channel(self.address, self.token, tls=self._tls, patient=self._patient)
             stub = self._stubs.get(service)
             if stub is None:
                 from shoal_proto.v1 import gcs_pb2_grpc

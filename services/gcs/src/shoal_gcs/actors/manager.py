@@ -57,10 +57,10 @@ class ActorManager:
         publisher: EventPublisher,
         background: Background,
         on_job_unused: Callable[[bytes], None],
-        on_detached_dead: Callable[[bytes], None],
+        on_detached_dead: Callable[[bytes, str], None],
         delete_blobs: Delete,
     ) -> None:
-        """``on_job_unused``: the last living actor of a job has died."""
+        """``on_job_unused``: the last living actor of a job has died. ``on_detached_dead`` is told why, too."""
         self._cluster_id = config.cluster_id
         self._rows = rows
         self._spec_rows = spec_rows
@@ -306,7 +306,7 @@ class ActorManager:
             if not actor.node_id:
                 self._checkpoints.process_gone(actor.actor_id)
             if actor.detached:
-                self._on_detached_dead(actor.actor_id)
+                self._on_detached_dead(actor.actor_id, actor.death_reason)
         return saved
 
     def _forget_spec(self, actor_id: bytes) -> None:

@@ -1,8 +1,10 @@
-"""Between protobuf and the types that the jobs' pure module speaks."""
+"""Between protobuf and the types that the jobs' pure modules speak."""
 
 from __future__ import annotations
 
 from shoal_common.ids import JobID
+from shoal_common.states import SubmissionState
+from shoal_gcs.jobs.submissions import Submission
 from shoal_gcs.jobs.table import Job
 from shoal_proto.v1 import gcs_pb2
 
@@ -34,4 +36,51 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
         metadata=job.metadata,
         node_id=job.node_id,
         anonymous_namespace=job.anonymous,
+    )
+
+
+def submission_of_row(info: gcs_pb2.SubmissionInfo) -> Submission:
+    return Submission(
+        submission_id=info.submission_id,
+        request=info.request,
+        submit_unix_ms=info.submit_unix_ms,
+        priority=info.priority,
+        max_restarts=info.max_restarts,
+        write_id=info.write_id,
+        state=SubmissionState(info.state),
+        admitted=info.admitted,
+        stop_requested=info.stop_requested,
+        attempt=info.attempt,
+        attempt_id=info.attempt_id,
+        actor_id=info.actor_id,
+        node_id=info.node_id,
+        message=info.message,
+        error_type=info.error_type,
+        exit_code=info.exit_code if info.exited else None,
+        start_unix_ms=info.start_unix_ms,
+        end_unix_ms=info.end_unix_ms,
+    )
+
+
+def submission_info(each: Submission) -> gcs_pb2.SubmissionInfo:
+    return gcs_pb2.SubmissionInfo(
+        submission_id=each.submission_id,
+        request=each.request,
+        submit_unix_ms=each.submit_unix_ms,
+        priority=each.priority,
+        max_restarts=each.max_restarts,
+        write_id=each.write_id,
+        state=gcs_pb2.SubmissionState.ValueType(each.state),
+        admitted=each.admitted,
+        stop_requested=each.stop_requested,
+        attempt=each.attempt,
+        attempt_id=each.attempt_id,
+        actor_id=each.actor_id,
+        node_id=each.node_id,
+        message=each.message,
+        error_type=each.error_type,
+        exit_code=each.exit_code or 0,
+        exited=each.exit_code is not None,
+        start_unix_ms=each.start_unix_ms,
+        end_unix_ms=each.end_unix_ms,
     )

@@ -14,7 +14,7 @@ import structlog
 from shoal_common.blob.local import Blobs
 from shoal_common.channel import frames
 from shoal_common.errors import DataLoss, InvalidRequest, NotFound, ServiceError
-from shoal_common.placement.runtime_env import MAX_PACKAGE_BYTES, PACKAGE_PART_BYTES, is_digest
+from shoal_common.placement.runtime_env import MAX_PACKAGE_BYTES, PACKAGE_PART_BYTES, is_digest, package_place, part_key
 from shoal_common.service.background import Background
 from shoal_raylet.channel.connection import Connection
 
@@ -39,18 +39,18 @@ class Packages:
 
     async def size(self, place: str) -> int:
         """Raises: NotFound, ServiceError."""
-        data = await self._blobs.get(f"{place}/size")
+        data = await self._blobs.get(part_key(place, -1))
         if not data.isdigit():
             raise DataLoss(f"{place} is damaged")
         return int(data)
 
     async def part(self, place: str, number: int) -> bytes:
         """Raises: NotFound, ServiceError."""
-        return await self._blobs.get(f"{place}/{number}")
+        return await self._blobs.get(part_key(place, number))
 
     async def put(self, place: str, number: int, data: bytes) -> None:
         """-1 = its size in decimal digits: all of it is there. Raises: ServiceError."""
-        await self._blobs.put(f"{place}/{'size' if number < 0 else number}", [data])
+        await self._blobs.put(part_key(place, number), [data])
 
     def _serve(
         self, connection: Connection, message: Any, serve: Callable[[Any], Coroutine[Any, Any, frames.PackageDone]]
@@ -71,7 +71,7 @@ class Packages:
 
     async def _find(self, message: frames.PackageFind) -> frames.PackageDone:
         try:
-            await self.size(f"package/{message.digest}")
+            await self.size(package_place(message.digest))
         except NotFound:
             return frames.PackageDone(message.request)
         return frames.PackageDone(message.request, found=True)
@@ -79,5 +79,5 @@ class Packages:
     async def _put(self, message: frames.PackagePut) -> frames.PackageDone:
         if not -1 <= message.part < _PARTS or len(message.data) > PACKAGE_PART_BYTES:
             raise InvalidRequest(f"a package has at most {_PARTS} parts of {PACKAGE_PART_BYTES} bytes")
-        await self.put(f"package/{message.digest}", message.part, message.data)
+        await self.put(package_place(message.digest), message.part, message.data)
         return frames.PackageDone(message.request, found=True)

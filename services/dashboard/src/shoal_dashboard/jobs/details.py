@@ -1,0 +1,71 @@
+"""A job as the REST interface tells it, Ray's ``JobDetails``: out of a submission and the drivers that it has started,
+or of a driver that somebody started. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shoal_common.states import SubmissionState
+from shoal_proto.v1 import gcs_pb2 as pb
+
+#: Of a driver's metadata, when it is the program of a submission.
+SUBMISSION_KEY = "job_submission_id"
+
+
+def drivers_by_submission(jobs: Iterable[pb.JobInfo]) -> dict[str, pb.JobInfo]:
+    """The newest driver of each. ``jobs`` in the order they began."""
+    return {job.metadata[SUBMISSION_KEY]: job for job in jobs if SUBMISSION_KEY in job.metadata}
+
+
+def of_submission(
+    submission: pb.SubmissionInfo, driver: pb.JobInfo | None, addresses: Mapping[bytes, str]
+) -> dict[str, Any]:
+    """``addresses``: of the nodes, by id."""
+    request = json.loads(submission.request)
+    return {
+        "type": "SUBMISSION",
+        "job_id": driver.job_id.hex() if driver is not None else None,
+        "submission_id": submission.submission_id,
+        "driver_info": _driver(driver, addresses) if driver is not None else None,
+        "status": SubmissionState(submission.state).name,
+        "entrypoint": request["entrypoint"],
+        "message": submission.message,
+        "error_type": submission.error_type or None,
+        "start_time": submission.start_unix_ms or submission.submit_unix_ms,
+        "end_time": submission.end_unix_ms or None,
+        "metadata": request.get("metadata") or {},
+        "runtime_env": request.get("runtime_env") or {},
+        "driver_agent_http_address": None,
+        "driver_node_id": submission.node_id.hex() or None,
+        "driver_exit_code": submission.exit_code if submission.exited else None,
+        "attempt": submission.attempt,
+        "max_restarts": submission.max_restarts,
+        "priority": submission.priority,
+    }
+
+
+def of_driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, Any]:
+    """Of one that nobody handed in. How it ended only its own process knows."""
+    return {
+        "type": "DRIVER",
+        "job_id": job.job_id.hex(),
+        "submission_id": None,
+        "driver_info": _driver(job, addresses),
+        "status": "SUCCEEDED" if job.end_unix_ms else "RUNNING",
+        "entrypoint": job.entrypoint,
+        "message": None,
+        "error_type": None,
+        "start_time": job.start_unix_ms,
+        "end_time": job.end_unix_ms or None,
+        "metadata": dict(job.metadata),
+        "runtime_env": {},
+        "driver_agent_http_address": None,
+        "driver_node_id": job.node_id.hex() or None,
+        "driver_exit_code": None,
+    }
+
+
+def _driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, str]:
+    return {"id": job.job_id.hex(), "node_ip_address": addresses.get(job.node_id, ""), "pid": str(job.pid)}
