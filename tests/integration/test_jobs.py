@@ -17,6 +17,7 @@ from support.servers import free_port
 
 import shoal
 from shoal import _current
+from shoal.cli import main
 from shoal.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
 
@@ -193,3 +194,23 @@ def request(client: JobSubmissionClient, method: str, path: str, body: bytes | N
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+def test_the_command(client: JobSubmissionClient, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["job", "submit", "--submission-id", "typed", "--", "echo", "a b", ";", "exit", "7"]) == 0
+    assert capsys.readouterr().out == "a b ; exit 7\n", "several arguments are no shell command"
+    assert main(["job", "submit", "--submission-id", "failed", "echo no; exit 7"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, "exit code 7" in err) == ("no\n", True)
+    assert main(["job", "logs", "--follow", "failed"]) == 1
+    assert main(["job", "logs", "typed"]) == 0
+    assert capsys.readouterr().out == "no\na b ; exit 7\n"
+    assert main(["job", "status", "failed"]) == 1
+    assert main(["job", "stop", "typed"]) == 0
+    assert main(["job", "list"]) == 0
+    assert "had ended" in (out := capsys.readouterr().out)
+    assert "typed  succeeded  echo 'a b'" in out
+    assert main(["job", "delete", "failed"]) == 0
+    assert main(["job", "status", "failed"]) == 1
+    assert "failed does not exist" in capsys.readouterr().err
+    assert main(["job", "submit", "--runtime-env-json", "{", "true"]) == 2

@@ -28,6 +28,7 @@ _PLACES = {
     "debug": ("debugging", "debug"),
     "top": ("top", "top"),
     "stack": ("stack", "stack"),
+    "job": ("jobs", "job"),
     "microbenchmark": ("benchmark", "microbenchmark"),
 }
 #: What a command may end with: its text is for the user.
