@@ -12,13 +12,20 @@ from support.processes import PATIENCE_S
 
 import shoal
 from shoal import exceptions
+from shoal.experimental import get_local_object_locations, get_object_locations
+from shoal.job_config import JobConfig
 from shoal.util import (
+    collective,
     get_placement_group,
     kv,
     placement_group,
     placement_group_table,
+    register_serializer,
     remove_placement_group,
 )
+from shoal.util.metrics import Counter, Histogram
+from shoal.util.queue import Queue
+from shoal.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -332,6 +339,8 @@ def test_wrong_use(call):
 # --- arguments of the API itself ------------------------------------------------------------------------------------
 
 GROUP = [{"CPU": 0.1}]
+#: No text: half of a character.
+HALF = "\ud800"
 
 
 @pytest.mark.parametrize(
@@ -346,6 +355,29 @@ GROUP = [{"CPU": 0.1}]
         (lambda: kv.get("k", namespace=1), TypeError, "a namespace is a string, not int"),
         (lambda: kv.delete("k", expected_version=True), ValueError, "a version is a number"),
         (lambda: kv.watch("k", timeout_s="1"), TypeError, "timeout_s must be a number of seconds"),
+        (lambda: Queue("one"), TypeError, "maxsize must be an int, not str"),
+        (lambda: Queue().put(1, timeout="1"), TypeError, "timeout must be a number of seconds"),
+        (lambda: get_object_locations([], timeout_ms="1"), TypeError, "timeout_ms must be a number of milliseconds"),
+        (lambda: get_local_object_locations([1]), TypeError, "must be a list of ObjectRefs"),
+        (lambda: PlacementGroupSchedulingStrategy("name"), TypeError, "a placement group is needed, not str"),
+        (lambda: register_serializer(RefusesPickling, serializer=1, deserializer=int), TypeError, "must be a function"),
+        (lambda: register_serializer("name", serializer=int, deserializer=int), TypeError, "registered for classes"),
+        (lambda: collective.init_collective_group("2", 0), TypeError, "world_size and rank must be ints"),
+        (lambda: collective.init_collective_group(1, 0, gloo_timeout="1"), TypeError, "a number of milliseconds"),
+        # What is counted travels later, when nobody is there to be told.
+        (lambda: Counter(1), TypeError, "The name of a metric must be a str, not int"),
+        (lambda: Counter("n", description=1), TypeError, "The description of a metric must be a str, not int"),
+        (lambda: Counter("n", description=HALF), UnicodeEncodeError, "must be valid Unicode"),
+        (lambda: Counter("n", tag_keys=(HALF,)), UnicodeEncodeError, "must be valid Unicode"),
+        (lambda: Counter("n", tag_keys=("k",)).inc(tags={"k": HALF}), UnicodeEncodeError, "must be valid Unicode"),
+        (lambda: Counter("n").inc(math.nan), ValueError, "got NaN"),
+        (lambda: Histogram("h", boundaries="x"), TypeError, "must be int or float"),
+        (lambda: JobConfig(metadata=1), TypeError, "must be a dictionary of strings, not int"),
+        (lambda: JobConfig(metadata={"a": 1}), TypeError, "must be strings by strings"),
+        (lambda: JobConfig(metadata={"a": HALF}), UnicodeEncodeError, "must be valid Unicode"),
+        (lambda: JobConfig(ray_namespace=1), TypeError, "must be None or a str, not int"),
+        (lambda: JobConfig(ray_namespace=""), ValueError, "not a valid namespace"),
+        (lambda: JobConfig(code_search_path=[1]), TypeError, "code search path is incorrect"),
     ],
 )
 def test_what_an_argument_must_be_is_said(call, error, says):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from shoal._not_implemented import refuse
+from shoal._text import check_text
 from shoal.runtime_env import RuntimeEnv
 
 MAX_WEIGHT = 1_000
@@ -54,7 +55,8 @@ class JobConfig:
     keep the same nodes busy, one of weight 2 gets twice as much of them as one of weight 1 (more than 0, at most 1,000;
     default 1). ``py_logging_config``: how its tasks, its actors and the driver log.
 
-    Raises: TypeError (code_search_path is not a list), ValueError (unknown lifetime, a weight out of range;
+    Raises: TypeError (code_search_path is no list of strings, metadata that is no strings by strings), ValueError
+    (unknown lifetime, a weight out of range, an empty namespace;
     ``max_resources`` and ``jvm_options``, which are not implemented), and as ``RuntimeEnv``.
     """
 
@@ -70,13 +72,17 @@ class JobConfig:
         max_resources: Mapping[str, float] | None = None,
         py_logging_config: LoggingConfig | None = None,
     ) -> None:
-        if not isinstance(code_search_path or [], (list, tuple)):
+        if not isinstance(code_search_path or [], (list, tuple)) or not _all_texts(code_search_path or ()):
             raise TypeError(f"The type of code search path is incorrect: {type(code_search_path)}")
         refuse("jvm_options", jvm_options, (None, []), "there are no Java workers")
         self.jvm_options = jvm_options or []
         self.code_search_path = list(code_search_path or [])
-        self.metadata = metadata or {}
-        self.ray_namespace = ray_namespace
+        if not isinstance(metadata or {}, Mapping):
+            raise TypeError(f"The metadata of a job must be a dictionary of strings, not {type(metadata).__name__}")
+        self.metadata: dict[str, str] = {}
+        for key, value in (metadata or {}).items():
+            self.set_metadata(key, value)
+        self.set_ray_namespace(ray_namespace)
         self.set_runtime_env(runtime_env)
         self.set_default_actor_lifetime(default_actor_lifetime)
         if not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
@@ -93,10 +99,19 @@ class JobConfig:
         self.py_logging_config = logging_config
 
     def set_metadata(self, key: str, value: str) -> None:
-        """An earlier value of the key is replaced."""
+        """An earlier value of the key is replaced. Raises: TypeError, UnicodeEncodeError, ValueError (too long)."""
+        if not _all_texts((key, value)):
+            raise TypeError(f"The metadata of a job must be strings by strings, not {value!r} by {key!r}")
+        check_text("the metadata of a job", {key: value})
         self.metadata[key] = value
 
-    def set_ray_namespace(self, ray_namespace: str) -> None:
+    def set_ray_namespace(self, ray_namespace: str | None) -> None:
+        """Raises: TypeError, ValueError (empty), UnicodeEncodeError."""
+        if ray_namespace is not None and not isinstance(ray_namespace, str):
+            raise TypeError(f"ray_namespace must be None or a str, not {type(ray_namespace).__name__}")
+        if ray_namespace == "":
+            raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+        check_text("a namespace", ray_namespace)
         self.ray_namespace = ray_namespace
 
     def set_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> None:
@@ -120,3 +135,7 @@ class JobConfig:
         if unknown := sorted(given.keys() - names.keys()):
             raise ValueError(f"A job's configuration has no {', '.join(unknown)}; it has {', '.join(names)}.")
         return cls(**given)
+
+
+def _all_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)

@@ -19,7 +19,7 @@ from shoal._core.object_ref import ObjectRef
 from shoal._core.public_ids import ActorID, JobID
 from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
-from shoal._values.text import check_text
+from shoal._text import check_text
 from shoal._wire.peer_frames import SYSTEM_GROUP
 
 if TYPE_CHECKING:

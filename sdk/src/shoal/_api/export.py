@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, exceptions
 from shoal._core.task_record import TimeLimit
+from shoal._text import check_text
 from shoal._values.serialization import dumps_function, largest_captures, loads, serialize
-from shoal._values.text import check_text
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.function_chunks import MAX_FUNCTION_BYTES
 from shoal_common.ids import new_function_id

@@ -14,8 +14,8 @@ from typing import Any
 from shoal._api.placement_groups import PlacementGroup, PlacementGroupSchedulingStrategy
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 from shoal._not_implemented import refusal
+from shoal._text import check_text
 from shoal._values.numbers import plain, plain_amounts
-from shoal._values.text import check_text
 from shoal.runtime_env import RuntimeEnv
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.resources import GRAINS

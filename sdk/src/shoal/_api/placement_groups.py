@@ -18,8 +18,8 @@ from shoal._core.task_record import FunctionRecord
 from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
 from shoal._owner.arguments import pack_arguments
+from shoal._text import check_text
 from shoal._values.numbers import plain, plain_amounts, seconds
-from shoal._values.text import check_text
 from shoal_common import ids
 from shoal_common.placement.labels import Selector, parse_selector
 from shoal_common.placement.resources import ResourceSet
@@ -128,6 +128,8 @@ class PlacementGroupSchedulingStrategy:
         placement_group_bundle_index: int = -1,
         placement_group_capture_child_tasks: bool | None = None,
     ) -> None:
+        if placement_group is not None:
+            _check_group(placement_group)
         self.placement_group = placement_group
         self.placement_group_bundle_index: int = plain(placement_group_bundle_index)
         self.placement_group_capture_child_tasks = placement_group_capture_child_tasks

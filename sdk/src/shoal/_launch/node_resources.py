@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from shoal._text import check_text
 from shoal._values.numbers import plain, plain_amounts
-from shoal._values.text import check_text
 from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import check_labels, given_labels
 

@@ -25,7 +25,7 @@ from shoal._owner.actor_errors import death_error, disconnected_error, unavailab
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import CallbackWatcher, Waiting
-from shoal._values.text import check_text
+from shoal._text import check_text
 from shoal._wire.peer_frames import CancelTask, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
 from shoal_common.channel import frames

@@ -11,6 +11,7 @@ from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._core.task_record import References
 from shoal._owner.values import Values, is_lost
 from shoal._owner.waiting import Waiting
+from shoal._text import check_text
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import (
     load_inline,
@@ -18,7 +19,6 @@ from shoal._values.serialization import (
     pickle_arguments,
     serialize_arguments,
 )
-from shoal._values.text import check_text
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import Argument, LostArgument, TaskPush, Value
 from shoal._wire.value_kinds import ASK, ERROR, STORED

@@ -24,7 +24,7 @@ from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
 from shoal._session.packages import RayletUploads, uploaded
 from shoal._session.submitted_job import submitted_job
-from shoal._values.text import check_text
+from shoal._text import check_text
 from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig, LoggingConfig
 from shoal.runtime_env import RuntimeEnv

@@ -18,13 +18,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def seconds(value: Any, what: str = "timeout") -> float:
-    """``value`` as a plain number. Raises: TypeError (no number), ValueError (NaN), which say ``what`` must be one."""
+def seconds(value: Any, what: str = "timeout", unit: str = "seconds") -> float:
+    """``value`` as a plain number. Raises: TypeError (no number), ValueError (NaN), which say what ``what`` must be."""
     number = plain(value)
     if not isinstance(number, int | float):
-        raise TypeError(f"{what} must be a number of seconds or None, not {type(value).__name__}")
+        raise TypeError(f"{what} must be a number of {unit} or None, not {type(value).__name__}")
     if number != number:
-        raise ValueError(f"{what} must be a number of seconds or None, not NaN")
+        raise ValueError(f"{what} must be a number of {unit} or None, not NaN")
     return number
 
 

@@ -45,12 +45,18 @@ _custom: dict[type, Callable[[Any], Any]] = {}
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
-    """Pickle instances of exactly ``cls`` as ``deserializer(serializer(instance))``."""
+    """Pickle instances of exactly ``cls`` as ``deserializer(serializer(instance))``. Raises: TypeError."""
+    for what, given in (("serializer", serializer), ("deserializer", deserializer)):
+        if not callable(given):
+            raise TypeError(f"{what} must be a function, not {type(given).__name__}")
     register_reducer(cls, lambda instance: (deserializer, (serializer(instance),)))
 
 
 def register_reducer(cls: type, reducer: Callable[[Any], Any]) -> None:
-    """Pickle instances of exactly ``cls`` as ``reducer(instance)`` says, which is as ``__reduce__``."""
+    """Pickle instances of exactly ``cls`` as ``reducer(instance)`` says, which is as ``__reduce__``. Raises:
+    TypeError."""
+    if not isinstance(cls, type):
+        raise TypeError(f"serializers are registered for classes, not for {cls!r}")
     _custom[cls] = reducer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import shoal
 from shoal import _current
 from shoal._core.object_ref import ObjectRef
+from shoal._values.numbers import seconds
 from shoal._wire.value_kinds import PENDING, STORED
 
 
@@ -15,13 +16,13 @@ def get_local_object_locations(obj_refs: list[ObjectRef[Any]]) -> dict[ObjectRef
     keeps it; empty while its task runs) and ``object_size`` in bytes (None while its task runs). Asks
     nobody.
 
-    Raises: RuntimeError when Shoal is not running.
+    Raises: RuntimeError when Shoal is not running, TypeError.
     """
     core = _current.current_or_none()
     if core is None:
         raise RuntimeError("Shoal has not been started: call shoal.init() first")
     found: dict[ObjectRef[Any], dict[str, Any]] = {}
-    for ref in obj_refs:
+    for ref in _refs(obj_refs):
         entry = ref._entry
         if entry.state == PENDING and entry.owner is not None:
             continue  # somebody else's, and never asked for
@@ -39,10 +40,17 @@ def get_object_locations(obj_refs: list[ObjectRef[Any]], timeout_ms: int = -1) -
     """As ``get_local_object_locations``; waits for other processes' objects, at most ``timeout_ms`` milliseconds
     (-1 = for ever). Those that are not ready then are left out.
 
-    Raises: RuntimeError when Shoal is not running.
+    Raises: RuntimeError when Shoal is not running, TypeError.
     """
-    borrowed = [ref for ref in dict.fromkeys(obj_refs) if ref._entry.owner is not None]
+    timeout = None if (given := seconds(timeout_ms, "timeout_ms", "milliseconds")) < 0 else given / 1000
+    borrowed = [ref for ref in dict.fromkeys(_refs(obj_refs)) if ref._entry.owner is not None]
     if borrowed and _current.current_or_none() is not None:
-        timeout = None if timeout_ms < 0 else timeout_ms / 1000
         shoal.wait(borrowed, num_returns=len(borrowed), timeout=timeout)
     return get_local_object_locations(obj_refs)
+
+
+def _refs(given: Any) -> list[ObjectRef[Any]]:
+    """Raises: TypeError."""
+    if not isinstance(given, list | tuple) or not all(isinstance(each, ObjectRef) for each in given):
+        raise TypeError(f"obj_refs must be a list of ObjectRefs, not {given!r}")
+    return list(given)

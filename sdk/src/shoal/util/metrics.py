@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shoal import _current
 from shoal._core.metrics import MetricTable
+from shoal._text import check_text
 from shoal._values.numbers import plain
 from shoal_common.channel import frames
 from shoal_common.service.metrics import Family, Kind
@@ -88,7 +89,8 @@ class Metric:
     """What the three have in common. ``tag_keys``: each must have a value, by default or when something is recorded.
 
     Raises: ValueError (no name; this process has another kind of metric under it), TypeError (tag_keys is not a tuple
-    of strings). A name that Prometheus does not take is warned of, and nothing is recorded then.
+    of strings; a name or description that is none), UnicodeEncodeError (text that cannot travel). A name that
+    Prometheus does not take is warned of, and nothing is recorded then.
     """
 
     _kind: Kind
@@ -99,11 +101,16 @@ class Metric:
     def _make(self, name: str, description: str, boundaries: Sequence[float], tag_keys: tuple[str, ...] | None) -> None:
         if not name:
             raise ValueError("Empty name is not allowed. Please provide a metric name.")
+        for what, text in (("name", name), ("description", description)):
+            if not isinstance(text, str):
+                raise TypeError(f"The {what} of a metric must be a str, not {type(text).__name__}.")
+        check_text("the description of a metric", description)
         if not isinstance(tag_keys or (), tuple):
             raise TypeError(f"tag_keys should be a tuple type, got: {type(tag_keys)}")
         for key in tag_keys or ():
             if not isinstance(key, str):
                 raise TypeError(f"Tag keys must be str, got {type(key)}.")
+            check_text("a tag of a metric", key)
         self._valid = _NAME.fullmatch(name) is not None
         if not self._valid:
             warnings.warn(
@@ -168,7 +175,8 @@ class Counter(Metric):
     _kind = "counter"
 
     def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
-        """Raises: TypeError (no number, a tag that is no string), ValueError (not above 0, a tag is missing)."""
+        """Raises: TypeError (no number, a tag that is no string), ValueError (not above 0, a tag is missing),
+        UnicodeEncodeError (a tag that cannot travel)."""
         value = _number(value)
         if value <= 0:
             raise ValueError(f"value must be >0, got {value}")
@@ -210,7 +218,7 @@ class Histogram(Metric):
                 'Histogram("name", boundaries=[1.0, 2.0])'
             )
         for index, boundary in enumerate(boundaries):
-            if boundary <= 0:
+            if _number(boundary) <= 0:
                 raise ValueError(
                     f"Invalid `boundaries` argument at index {index}, {boundaries}. Use positive values for the "
                     "arguments."
@@ -236,10 +244,14 @@ def _number(value: Any) -> float:
     number = plain(value)
     if not isinstance(number, int | float):
         raise TypeError(f"value must be int or float, got {type(value)}.")
+    if number != number:
+        raise ValueError("value must be a number, got NaN, which nothing can be added to.")
     return number
 
 
 def _check_values(tags: Mapping[str, str]) -> None:
+    """Raises: TypeError, UnicodeEncodeError, ValueError (too long)."""
     for value in tags.values():
         if not isinstance(value, str):
             raise TypeError(f"Tag values must be str, got {type(value)}.")
+        check_text("a tag of a metric", value)

@@ -33,6 +33,9 @@ class Pool(multiprocessing.pool.ThreadPool):
     ActorDiedError (``initializer`` failed).
     """
 
+    #: For __del__, in case that something raises before the base class has begun.
+    _state = multiprocessing.pool.INIT
+
     def __init__(
         self,
         processes: int | None = None,
@@ -43,8 +46,6 @@ class Pool(multiprocessing.pool.ThreadPool):
         ray_address: str | None = None,
         ray_remote_args: dict[str, Any] | None = None,
     ) -> None:
-        # For __del__, in case that something raises before the base class has begun.
-        self._state = multiprocessing.pool.INIT
         refuse("context", context, (None,), "actors are started by the cluster. Use shoal.init() to say of which")
         if not shoal.is_initialized():
             local = ray_address == "local" or (ray_address is None and not os.environ.get("SHOAL_ADDRESS"))

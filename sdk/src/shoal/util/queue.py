@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import shoal
 from shoal._api.actor_handles import ActorHandle
-from shoal._values.numbers import plain
+from shoal._values.numbers import plain, seconds
 
 
 class Empty(queue.Empty):
@@ -24,9 +24,12 @@ class Queue:
     """Handles are picklable: pass the queue to tasks and actors.
 
     ``maxsize``: items at most, 0 = no limit. ``actor_options``: of the actor that holds the items, e.g. ``name``.
+    Raises: TypeError.
     """
 
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
+        if not isinstance(plain(maxsize), int):
+            raise TypeError(f"maxsize must be an int, not {type(maxsize).__name__}")
         self.maxsize = maxsize
         self.actor: ActorHandle | None = cast(
             ActorHandle, shoal.remote(_QueueActor).options(**(actor_options or {})).remote(plain(maxsize))
@@ -113,13 +116,14 @@ class Queue:
 
 
 def _seconds(block: bool, timeout: float | None) -> float | None:
-    """How long the actor may wait. Raises: ValueError."""
+    """How long the actor may wait. Raises: ValueError, TypeError."""
     if not block:
         return 0
-    if timeout is not None and timeout < 0:
+    if timeout is None:
+        return None
+    if (given := seconds(timeout)) < 0:
         raise ValueError("'timeout' must be a non-negative number")
-    seconds: float | None = plain(timeout)
-    return seconds
+    return given
 
 
 class _QueueActor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import shoal
 from shoal import _current
+from shoal._values.numbers import plain, seconds
 from shoal.util.collective.group import Group, ReduceOp
 from shoal.util.collective.meeting import Meeting
 
@@ -43,6 +44,9 @@ def init_collective_group(
     process is in a group of that name), TimeoutError, which says who is missing.
     """
     _check_backend(backend)
+    timeout_s = seconds(gloo_timeout, "gloo_timeout", "milliseconds") / 1000
+    if not isinstance(plain(world_size), int) or not isinstance(plain(rank), int):
+        raise TypeError(f"world_size and rank must be ints, not {world_size!r} and {rank!r}")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not one of a group of {world_size}: 0 to {world_size - 1}")
     if is_group_initialized(group_name):
@@ -52,7 +56,7 @@ def init_collective_group(
     )
     deadline = time.monotonic() + _GONE_S
     while True:
-        meeting = meetings.remote(world_size, gloo_timeout / 1000)
+        meeting = meetings.remote(world_size, timeout_s)
         try:
             if shoal.get(meeting.join.remote(rank, world_size)):
                 break
@@ -126,13 +130,13 @@ def barrier(group_name: str = "default") -> None:
 
 def allreduce(tensor: Any, group_name: str = "default", op: ReduceOp = ReduceOp.SUM) -> None:
     """All ranks' arrays, reduced, into each of them."""
-    _group(group_name).allreduce(_array(tensor), op)
+    _group(group_name).allreduce(_array(tensor), _op(op))
 
 
 def reduce(tensor: Any, dst_rank: int = 0, group_name: str = "default", op: ReduceOp = ReduceOp.SUM) -> None:
     """All ranks' arrays, reduced, into that of ``dst_rank``."""
     group = _group(group_name)
-    group.reduce(_array(tensor), _rank(group, dst_rank), op)
+    group.reduce(_array(tensor), _rank(group, dst_rank), _op(op))
 
 
 def broadcast(tensor: Any, src_rank: int = 0, group_name: str = "default") -> None:
@@ -152,7 +156,7 @@ def reducescatter(
 ) -> None:
     """Of all ranks' lists, the items at this one's place, reduced, into ``tensor``."""
     group = _group(group_name)
-    group.reducescatter(_array(tensor), _arrays(group, tensor_list), op)
+    group.reducescatter(_array(tensor), _arrays(group, tensor_list), _op(op))
 
 
 def send(tensor: Any, dst_rank: int, group_name: str = "default") -> None:
@@ -188,6 +192,13 @@ def _rank(group: Group, rank: int) -> int:
     if not 0 <= rank < group.world_size:
         raise ValueError(f"rank '{rank}' must be between 0 and {group.world_size - 1}")
     return rank
+
+
+def _op(op: ReduceOp) -> ReduceOp:
+    """Raises: TypeError."""
+    if not isinstance(op, ReduceOp):
+        raise TypeError(f"op must be a ReduceOp, as ReduceOp.SUM, not {op!r}")
+    return op
 
 
 def _array(tensor: Any) -> Array:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shoal._values.text import MAX_TEXT_BYTES, check_text
+from shoal._text import MAX_TEXT_BYTES, check_text
 
 BAD = "file-\udcff.txt"
 
