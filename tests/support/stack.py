@@ -105,6 +105,7 @@ class Stack:
             else:
                 self._testcontainers.start()
             self.gateway_port = self._testcontainers.get_service_port("gateway", 10001)
+            self.dashboard_port = self._testcontainers.get_service_port("dashboard", 8265)
             yield self
         finally:
             self.down()

@@ -49,3 +49,13 @@ maps = open("/proc/self/maps").read()
 print("sum", int(array.sum()), "writeable", array.flags.writeable, "arena", "memfd:" in maps)
 """
     assert "sum 7999998000000 writeable False arena True" in stack.drive("python", "-c", program)
+
+
+def test_a_submitted_job(stack: Stack) -> None:
+    """Handed in from outside, by way of the dashboard; run on a raylet, as a driver of the deployment."""
+    program = "import shoal; shoal.init(); print(len(shoal.nodes()), 'nodes')"
+    text = stack.drive_from_outside(
+        *("-m", "shoal.cli", "job", "submit", "--", "python", "-c", program),
+        SHOAL_DASHBOARD_ADDRESS=f"http://127.0.0.1:{stack.dashboard_port}",
+    )
+    assert "3 nodes" in text
