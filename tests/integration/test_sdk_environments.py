@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
@@ -12,11 +13,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import eventually
 from support.wheels import make_wheel
 
 import shoal
 from shoal import exceptions
 from shoal_common.runtime_env_plugins import VARIABLE, plugins
+
+#: Stands in for NVIDIA's program: the command runs as its child, then the report is written.
+NSYS = """
+import subprocess, sys
+words = sys.argv[2:]
+options, words = dict(zip(words[:4:2], words[1:4:2])), words[4:]
+assert sys.argv[1] == "profile" and set(options) == {"-t", "-o"}, sys.argv
+code = subprocess.run([word for word in words if word != "--stop-on-exit=true"], close_fds=False).returncode
+open(options["-o"].replace("%p", "1") + ".nsys-rep", "w").close()
+sys.exit(code)
+"""
+#: Stands in for conda, as far as the commands go that Shoal uses: environments are virtual ones, packages are files.
+CONDA = """
+import json, os, sys, sysconfig, venv
+from pathlib import Path
+known = Path(__file__).parents[1] / "envs" / "known"
+
+def make(prefix, packages):
+    venv.create(prefix, symlinks=True)
+    for name in packages:
+        site = sysconfig.get_path("purelib", "venv", {"base": str(prefix)})
+        Path(site, name + ".py").write_text(f"VALUE = {str(prefix)!r}")
+
+match sys.argv[1:]:
+    case ["env", "list", "--json"]:
+        if not known.exists():
+            make(known, ["known_package"])
+        print(json.dumps({"envs": ["/root", str(known)]}))
+    case ["env", "create", "--prefix", prefix, "--file", file]:
+        if "impossible" in (packages := json.loads(Path(file).read_text())["dependencies"]):
+            sys.exit("ResolvePackageNotFound: impossible")
+        make(Path(prefix), [each for each in packages if "=" not in each])
+    case ["run", "--prefix", prefix, "python", *arguments]:
+        os.environ |= {"CONDA_PREFIX": prefix, "PATH": prefix + "/bin:" + os.environ["PATH"]}
+        os.execv(prefix + "/bin/python", ["python", *arguments])
+    case other:
+        sys.exit(f"unknown: {other}")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +88,10 @@ class Plugin(RuntimeEnvPlugin):
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+    for name, text in (("nsys", NSYS), ("conda", CONDA)):
+        (root / "bin" / name).parent.mkdir(exist_ok=True)
+        (root / "bin" / name).write_text(f"#!{sys.executable}\n{text}")
+        (root / "bin" / name).chmod(0o755)
     with zipfile.ZipFile(root / "shipped_wheel-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("shipped_wheel.py", "VALUE = 2")
     return root
@@ -63,6 +107,7 @@ def cluster(project: Path) -> Iterator[None]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.syspath_prepend(str(project / "plugins"))
         patch.setenv("PYTHONPATH", str(project / "plugins"))
+        patch.setenv("PATH", f"{project / 'bin'}:{os.environ['PATH']}")
         patch.setenv(VARIABLE, '[{"class": "things_plugin.Plugin"}]')
         shoal.init("local", num_cpus=4, logging_level="ERROR", runtime_env=environment, _temp_dir=directory)
         yield
@@ -152,14 +197,46 @@ def test_an_interpreter_of_its_own_with_modules_imported(project: Path) -> None:
     assert shoal.get(found.remote())[0] is None
 
 
+def test_an_environment_of_conda(project: Path) -> None:
+    @shoal.remote
+    def found(name: str) -> tuple[str, str | None, str]:
+        value = str(importlib.import_module(name).VALUE)
+        return value, os.environ.get("CONDA_PREFIX"), shoal.get(look.remote())[1]
+
+    named = found.options(runtime_env={"conda": "known"})
+    prefix = str(project / "envs" / "known")
+    assert shoal.get(named.remote("known_package")) == (prefix, prefix, "of the job")
+    made = found.options(runtime_env={"conda": {"dependencies": ["made_package"]}})
+    value, prefix, _ = shoal.get(made.remote("made_package"))
+    assert value == prefix != str(project / "envs" / "known")
+
+
+def test_each_worker_is_profiled_by_itself() -> None:
+    @shoal.remote(max_calls=1)
+    def parent() -> list[str]:
+        return Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
+
+    words = shoal.get(parent.options(runtime_env={"_nsight": "default"}).remote())
+    assert words[2:5] == ["profile", "-t", "cuda,cudnn,cublas,nvtx"]
+    report = Path(words[words.index("-o") + 1].replace("%p", "1") + ".nsys-rep")
+    assert report.match("logs/nsight/worker_process_1.nsys-rep")
+    eventually(report.exists, "the report of the worker that has ended is written")
+
+
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
         ({"py_executable": "/nowhere/python"}, "No such file or directory: '/nowhere/python'"),
         ({"preimport": ["no_such_module"]}, "No module named 'no_such_module'"),
         ({"worker_process_setup_hook": "shipped_helper.nothing"}, "has no attribute 'nothing'"),
+        ({"conda": "unknown"}, "conda unknown: .*/conda knows no environment of this name: it has known, root"),
+        (
+            {"conda": {"dependencies": ["impossible"]}},
+            "conda env create ended with exit code 1:\nResolvePackageNotFound",
+        ),
+        ({"nsight": {"x": "1"}}, "nsight: nsys ended with exit code 1:(.|\n)*AssertionError"),
     ],
-    ids=["interpreter", "module", "hook"],
+    ids=["interpreter", "module", "hook", "conda name", "conda content", "profiler"],
 )
 def test_processes_that_do_not_start_say_why(environment: dict[str, Any], text: str) -> None:
     with pytest.raises(exceptions.RuntimeEnvSetupError, match=text):

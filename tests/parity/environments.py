@@ -12,7 +12,6 @@ MADE = "unit/raylet/workers/environments/test_made_by_plugins.py"
 KEYS = "unit/common/placement/test_runtime_env.py::test_keys_tell_environments_apart_but_not_their_config"
 FILE = "e2e/compat/test_runtime_env.py"
 REFUSED = "unit/common/placement/test_runtime_env.py::test_what_is_refused"
-WHY = "not there yet, and refused"
 row(
     "`working_dir`",
     "a directory or archive, sent once, where tasks run",
@@ -29,7 +28,12 @@ row(
     "integration/test_virtual_envs.py::test_another_node_has_it_without_an_index",
     "integration/test_virtual_envs.py::test_the_tools_last_lines_are_told",
 )
-missing("`conda`", "an environment of conda", REFUSED, why=WHY)
+row(
+    "`conda`",
+    "an environment of conda: by name, a file, or what it is made of",
+    f"{FILES}::test_an_environment_of_conda",
+    "unit/sdk/test_runtime_env.py::test_a_file_of_conda",
+)
 missing("drivers under `uv run`", "workers run the same way", why="not there yet")
 row(
     "`py_executable`",
@@ -43,16 +47,20 @@ row(
     f"{FILE}::test_children_inherit_and_add",
     f"{FILE}::test_variables_are_expanded_on_the_node",
 )
-missing("`image_uri`, `container`", "workers in a container", REFUSED, why=WHY)
+row(
+    "`image_uri`, `container`",
+    "workers in a container",
+    "e2e/compose/test_workers_in_images.py::test_an_actor_in_an_image",
+    "unit/raylet/workers/environments/test_containers.py::test_why_an_image_cannot_be_used",
+)
 row(
     "`worker_process_setup_hook`",
     "runs first in each worker",
     f"{FILE}::test_a_hook_runs_in_each_worker_before_its_first_task",
 )
 row("`config`", "time-out, eager installation", "unit/sdk/test_runtime_env.py::test_config", KEYS)
-missing(
-    "`nsight`, `rocprof_sys`, `java_jars`", "profilers, Java", REFUSED, why="`py_executable` starts a profiler; no Java"
-)
+row("`nsight`", "workers under NVIDIA's profiler", f"{FILES}::test_each_worker_is_profiled_by_itself")
+missing("`rocprof_sys`, `java_jars`", "AMD's profiler, Java", REFUSED, why="`py_executable` starts a profiler; no Java")
 row(
     "plugins",
     "fields of one's own, made, counted and deleted by URI",

@@ -6,6 +6,9 @@ descriptors (stdout, stderr) and is answered by ``WorkerForked``, before the wor
 (which needs the raylet to be a child subreaper). The template has one thread and never opens a gRPC channel, so
 forking is safe.
 
+In a container (``--control-path PATH``, a socket that hands the control socket out) the workers are the template's own
+children, and ``WorkerEnded`` tells how each has ended.
+
 The plain way, when the template died or a job needs another interpreter: ``python -m shoal.worker
 --config-fd N`` with a ``WorkerConfig`` document on N (read to end of file); the raylet is the parent.
 
@@ -65,4 +68,12 @@ class WorkerNotForked(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-TemplatePacket = ForkWorker | WorkerForked | WorkerNotForked
+class WorkerEnded(msgspec.Struct, frozen=True, tag=True):
+    """A worker that is the template's own child has ended."""
+
+    worker_id: bytes
+    #: As of ``subprocess``.
+    exit_code: int
+
+
+TemplatePacket = ForkWorker | WorkerForked | WorkerNotForked | WorkerEnded

@@ -8,7 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from shoal_common.placement.runtime_env import DEFAULT_SETUP_TIMEOUT_S, INSTALLERS, is_known, validate, validate_field
+from shoal_common.placement.runtime_env import (
+    DEFAULT_SETUP_TIMEOUT_S,
+    INSTALLERS,
+    canonical,
+    is_known,
+    validate,
+    validate_field,
+)
 from shoal_common.runtime_env_plugins import RuntimeEnvContext, RuntimeEnvPlugin, plugins
 
 __all__ = ["RuntimeEnv", "RuntimeEnvConfig", "RuntimeEnvContext", "RuntimeEnvPlugin"]
@@ -46,8 +53,12 @@ class RuntimeEnv(dict[str, Any]):
     ``working_dir``: a directory or zip archive that becomes the current directory, first in ``sys.path``.
     ``py_modules``: packages, archives, wheels or imported modules to import from. Either may be a URI.
     ``pip``, ``uv``: packages to install: a list, a file of requirements, or a dictionary with ``packages`` and options.
+    ``conda``: the name of an environment of conda, or a file or dictionary of what it is made of.
     ``py_executable``: the command that runs Python. ``worker_process_setup_hook``: a function, or the name of one, that
     each worker calls before its first task. ``preimport``: modules that workers have imported when they start.
+    ``image_uri``: the image of a container that the workers run in; ``container``: the same as a dictionary of
+    ``image`` and ``run_options``.
+    ``nsight``: "default", or options of ``nsys profile`` by name, which workers are profiled with.
     ``config``: ``setup_timeout_seconds`` and ``eager_install``, see `RuntimeEnvConfig`.
     ``excludes``: what is not uploaded of them, as in ``.gitignore``.
 
@@ -61,12 +72,16 @@ class RuntimeEnv(dict[str, Any]):
         working_dir: str | None = None,
         py_modules: list[str | ModuleType] | None = None,
         excludes: list[str] | None = None,
+        conda: str | Mapping[str, Any] | None = None,
         pip: str | list[str] | dict[str, Any] | None = None,
         uv: str | list[str] | dict[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
         py_executable: str | None = None,
         worker_process_setup_hook: Callable[[], None] | str | None = None,
         preimport: list[str] | None = None,
+        image_uri: str | None = None,
+        container: Mapping[str, Any] | None = None,
+        nsight: str | Mapping[str, str] | None = None,
         _validate: bool = True,
         **fields: Any,
     ) -> None:
@@ -75,12 +90,16 @@ class RuntimeEnv(dict[str, Any]):
             "working_dir": working_dir,
             "py_modules": py_modules,
             "excludes": excludes,
-            "pip": _listed(pip),
-            "uv": _listed(uv),
+            "conda": _read("conda", conda),
+            "pip": _read("pip", pip),
+            "uv": _read("uv", uv),
             "config": config,
             "py_executable": py_executable,
             "worker_process_setup_hook": worker_process_setup_hook,
             "preimport": preimport,
+            "image_uri": image_uri,
+            "container": container,
+            "nsight": nsight,
             **fields,
         }
         if _validate:
@@ -93,9 +112,8 @@ class RuntimeEnv(dict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Raises: as the constructor."""
-        super().__setitem__(
-            name, validate_field(name, _listed(value) if name in INSTALLERS else value, _plugins([name]))
-        )
+        name = canonical(name)
+        super().__setitem__(name, validate_field(name, _read(name, value), _plugins([name])))
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self)
@@ -142,7 +160,14 @@ class RuntimeEnv(dict[str, Any]):
 
 def _plugins(names: Iterable[str]) -> Mapping[str, RuntimeEnvPlugin]:
     """Looked for only where a field needs one."""
-    return {} if all(map(is_known, names)) else plugins()
+    return {} if all(is_known(canonical(name)) for name in names) else plugins()
+
+
+def _read(name: str, given: Any) -> Any:
+    """What a file has in place of its name. Raises: ValueError."""
+    if name in INSTALLERS:
+        return _listed(given)
+    return _file_read(given) if name == "conda" else given
 
 
 def _listed(given: Any) -> Any:
@@ -153,3 +178,13 @@ def _listed(given: Any) -> Any:
     if not path.is_file():
         raise ValueError(f"{given} is not a valid file")
     return [line for line in map(str.strip, path.read_text().splitlines()) if line and not line.startswith("#")]
+
+
+def _file_read(given: Any) -> Any:
+    """The text of a file of conda's in place of its name. Raises: ValueError."""
+    if not isinstance(given, str) or not given.endswith((".yml", ".yaml")):
+        return given
+    path = Path(given)
+    if not path.is_file():
+        raise ValueError(f"{given} is not a valid file")
+    return {"yaml": path.read_text()}

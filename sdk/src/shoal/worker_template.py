@@ -14,6 +14,7 @@ import array
 import asyncio  # noqa: F401
 import concurrent.futures  # noqa: F401
 import contextlib
+import functools
 import gc
 import importlib
 import inspect  # noqa: F401
@@ -36,6 +37,7 @@ import setproctitle
 import shoal  # noqa: F401
 from shoal import worker
 from shoal._executor import executor  # noqa: F401
+from shoal._executor.own_children import OwnChildren
 from shoal._net.reactor import DescriptorsClosedError
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel import handshake
@@ -55,10 +57,13 @@ _encode = msgspec.json.Encoder().encode
 def main() -> None:
     take_own_signals()
     parser = argparse.ArgumentParser(description="The template of a raylet's workers; started by a raylet only.")
-    parser.add_argument("--control-fd", type=int, required=True)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--control-fd", type=int)
+    given.add_argument("--control-path", help="in a container: a socket where it is handed out")
     parser.add_argument("preimport", nargs="*", help="further modules that its workers find imported")
     arguments = parser.parse_args()
-    control = socket.socket(fileno=arguments.control_fd)
+    path = arguments.control_path
+    control = socket.socket(fileno=arguments.control_fd if path is None else _handed_out(path))
     setproctitle.setproctitle("shoal::template")
     worker.prepare()
     # It holds a descriptor for each worker; workers have the limit that it was started with.
@@ -70,14 +75,22 @@ def main() -> None:
         importlib.import_module(module)
     handshake.prove("", b"", b"", b"")  # what OpenSSL makes at the first time
     _keep_pages_shared()
+    children = OwnChildren(control) if path is not None else None
     workers: list[int] = []
     while True:
+        if children is not None:
+            children.wait()
+            workers = children.pidfds()
         packet, fds = _receive(control)
         if packet is None:
             _outlive(workers)
             return
-        workers = [fd for fd in workers if not _has_ended(fd)]
         try:
+            if children is not None:
+                become = functools.partial(_be_worker, control, packet.config, fds, open_files)
+                children.fork(packet.config.worker_id, become)
+                continue
+            workers = [fd for fd in workers if not _has_ended(fd)]
             pid = _fork(control, packet.config, fds, workers, open_files)
             if pid:
                 with contextlib.suppress(ProcessLookupError):
@@ -87,6 +100,16 @@ def main() -> None:
         finally:
             for fd in fds:
                 os.close(fd)
+
+
+def _handed_out(path: str) -> int:
+    """The control socket, from the raylet outside of the container. Raises: OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(path)
+        _, fds, _, _ = socket.recv_fds(connection, 1, 1)
+    if not fds:
+        raise ConnectionError("the raylet handed no control socket out")
+    return fds[0]
 
 
 def _keep_pages_shared() -> None:
@@ -182,6 +205,16 @@ def _fork_worker(control: socket.socket, config: WorkerConfig, fds: list[int], p
             control.send(_encode(WorkerNotForked(config.worker_id, str(error))))
     finally:
         os._exit(code)
+
+
+def _be_worker(control: socket.socket, config: WorkerConfig, fds: list[int], open_files: tuple[int, int]) -> None:
+    """In a child of the template; does not return."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
+        control.close()
+    except BaseException:
+        os._exit(1)
+    _become(config, fds)
 
 
 def _outlive(workers: list[int]) -> None:

@@ -34,6 +34,22 @@ def test_a_file_of_requirements(tmp_path: Path) -> None:
         RuntimeEnv(uv="nowhere.txt")
 
 
+def test_a_file_of_conda(tmp_path: Path) -> None:
+    (tmp_path / "environment.yml").write_text("dependencies: [numpy]")
+    environment = RuntimeEnv(conda=str(tmp_path / "environment.yml"))
+    assert environment["conda"] == {"yaml": "dependencies: [numpy]"}
+    environment["conda"] = "named"
+    assert environment == {"conda": "named"}
+    with pytest.raises(ValueError, match=r"nowhere\.yaml is not a valid file"):
+        RuntimeEnv(conda="nowhere.yaml")
+
+
+def test_a_field_of_two_names() -> None:
+    environment = RuntimeEnv(_nsight="default")
+    environment["_nsight"] = {"t": "cuda"}
+    assert environment == {"nsight": {"t": "cuda"}}
+
+
 def test_config() -> None:
     assert RuntimeEnvConfig() == {"setup_timeout_seconds": 600, "eager_install": True}
     environment = RuntimeEnv(config=RuntimeEnvConfig(setup_timeout_seconds=5))

@@ -106,7 +106,11 @@ def _excludes(value: Any) -> list[str]:
 
 #: Fields that install packages: a task has one of them.
 INSTALLERS = ("pip", "uv")
-_INTERPRETERS = (*INSTALLERS, "py_executable")
+#: Fields that name the image that workers run in.
+_IMAGES = ("image_uri", "container")
+#: Fields that say with which packages, and which Python, workers run: a task has one of them.
+_PACKAGES = (*INSTALLERS, "conda")
+_INTERPRETERS = (*_PACKAGES, "py_executable", *_IMAGES)
 #: An environment is made by then, in seconds, unless its ``config`` says otherwise.
 DEFAULT_SETUP_TIMEOUT_S = 600
 
@@ -193,6 +197,69 @@ def _preimport(value: Any) -> list[str]:
     return list(value)
 
 
+#: What a file of conda's may say. ``yaml``: the text of such a file instead.
+_CONDA = {"name", "channels", "dependencies", "prefix", "variables", "category", "platforms"}
+
+
+def _conda(value: Any) -> str | dict[str, Any]:
+    if isinstance(value, str):
+        if not value or value.startswith("-"):
+            raise ValueError(f"runtime_env['conda'] must name an environment of conda or a file, got {value!r}")
+        return value
+    if not isinstance(value, Mapping):
+        raise TypeError(f"runtime_env['conda'] must be of type str or dict, got {type(value)}")
+    if value.keys() != {"yaml"} and not value.keys() <= _CONDA:
+        raise ValueError(f"runtime_env['conda'] has {sorted(value.keys() - _CONDA)}, which conda does not know")
+    made: dict[str, Any] = json.loads(json.dumps(value))
+    return made
+
+
+def _image_uri(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"runtime_env['image_uri'] must be of type str, got {type(value)}")
+    if not value or value.startswith("-") or any(character.isspace() for character in value):
+        raise ValueError(f"runtime_env['image_uri'] must be the name of an image, got {value!r}")
+    return value
+
+
+def _container(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"runtime_env['container'] must be a dictionary, got {type(value)}")
+    if "worker_path" in value:
+        raise ValueError("runtime_env['container']['worker_path'] is not implemented by Shoal: workers find their own.")
+    if not value.keys() <= {"image", "run_options"} or "image" not in value:
+        raise ValueError(f"runtime_env['container'] must have 'image', and can have 'run_options', got {list(value)}")
+    options = value.get("run_options") or []
+    if not isinstance(options, list) or not all(isinstance(each, str) for each in options):
+        raise TypeError(f"runtime_env['container']['run_options'] must be of type List[str], got {options!r}")
+    return {"image": _image_uri(value["image"]), **({"run_options": options} if options else {})}
+
+
+def _nsight(value: Any) -> str | dict[str, str]:
+    if value == "default":
+        return "default"
+    if not isinstance(value, Mapping):
+        raise ValueError(f"runtime_env['nsight'] must be 'default' or a dictionary of options of nsys, got {value!r}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str) or not name.strip("-") == name != "":
+            raise ValueError(
+                f"runtime_env['nsight'] has the option {name!r}: {text!r}: names without dashes and texts are options"
+            )
+    return dict(value)
+
+
+def canonical(name: str) -> str:
+    """Of a field that has two names."""
+    return "nsight" if name == "_nsight" else name
+
+
+def container(environment: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The field ``container``, also of an environment that has ``image_uri`` in its place; None = neither."""
+    if "image_uri" in environment:
+        return {"image": environment["image_uri"]}
+    return environment.get("container")
+
+
 #: What makes the value to keep of each field that there is. Raises: TypeError, ValueError.
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "env_vars": _env_vars,
@@ -205,16 +272,16 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "worker_process_setup_hook": _setup_hook,
     "pip": _installer("pip", "pip_install_options"),
     "uv": _installer("uv", "uv_pip_install_options"),
+    "conda": _conda,
+    "image_uri": _image_uri,
+    "container": _container,
+    "nsight": _nsight,
 }
 
 _PROCESS = "start the node with what its workers need"
 _PROFILER = "name the profiler's command in py_executable, with python at its end"
 #: Fields of Ray's that are not there: what to do instead.
 NOT_IMPLEMENTED: dict[str, str] = {
-    "conda": "use pip or uv",
-    "container": _PROCESS,
-    "image_uri": _PROCESS,
-    "nsight": _PROFILER,
     "rocprof_sys": _PROFILER,
     "mpi": _PROCESS,
     "java_jars": "there are no Java workers",
@@ -246,10 +313,13 @@ def validate(given: Mapping[str, Any], plugins: Collection[str] = ()) -> dict[st
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"runtime_env must be a dictionary, got {type(given)}")
-    made = {name: validate_field(name, value, plugins) for name, value in given.items() if value is not None}
-    if "py_executable" in made and any(name in made for name in INSTALLERS):
-        raise ValueError("py_executable brings an interpreter of its own: it cannot be specified with 'pip' or 'uv'.")
-    if len(both := [name for name in INSTALLERS if name in made]) > 1:
+    named = {canonical(name): value for name, value in given.items() if value is not None}
+    made = {name: validate_field(name, value, plugins) for name, value in named.items()}
+    if "py_executable" in made and (brought := [name for name in _PACKAGES if name in made]):
+        raise ValueError(f"py_executable brings an interpreter of its own: it cannot be specified with {brought[0]!r}.")
+    if len(images := [name for name in (*_IMAGES, *_PACKAGES, "nsight") if name in made]) > 1 and images[0] in _IMAGES:
+        raise ValueError(f"{images[0]!r} cannot be specified with {images[1]!r}: install what you need in the image.")
+    if len(both := [name for name in _PACKAGES if name in made]) > 1:
         raise ValueError(
             "The 'pip' field, 'uv' field, and 'conda' field of runtime_env cannot be specified at the same time.\n"
             + "\n".join(f"specified {name} field: {made[name]}" for name in both)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -164,14 +165,20 @@ class RayletApp:
         actors = ActorPlacement(ledger, pool)
         self._checkpoints = Checkpoints(self._blobs, actors.actor_of_worker)
         self._packages = Packages(self._blobs)
+        environments = environment_directory(config.session_dir)
         self._environments = EnvironmentManager(
-            EnvironmentCache(environment_directory(config.session_dir)), self._packages, os.environ
+            EnvironmentCache(environments),
+            self._packages,
+            os.environ,
+            directories=self._directories_of_workers(environments),
+            reports=config.session_dir / "logs" / "nsight",
         )
         self._output = WorkerOutput(config.session_dir / "logs", pool, self._publish_lines)
         self._processes = WorkerProcesses(
             make_config=self._worker_config,
             output=self._output,
             template_log=config.session_dir / "logs" / "worker-template.err",
+            sockets_dir=self.channel_path.parent,
         )
         self._monitor = MemoryMonitor(pool, config.memory_usage_threshold)
         self._functions = FunctionCache(self._fetch_function)
@@ -231,6 +238,14 @@ class RayletApp:
         self._server = create_server(config.token)
         logs = LogService(LogDirectory(config.session_dir / "logs", node_id), self._output.is_open)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, node_id), self._server)
+
+    def _directories_of_workers(self, environments: Path) -> list[Path]:
+        """Directories and files that they find at the same path in a container."""
+        config = self.config
+        found = [config.session_dir, environments, config.fallback_dir, config.blob_directory]
+        if config.tls is not None:
+            found += [config.tls.ca, config.tls.cert, config.tls.key]
+        return [path.absolute() for path in found if path is not None]
 
     def _make_blobs(self) -> Blobs:
         config = self.config

@@ -38,8 +38,25 @@ from shoal_common.placement.runtime_env import (
             ValueError,
             "runtime_env\\['java_jars'\\] is not implemented by Shoal: there are no",
         ),
-        ({"conda": "x"}, ValueError, "runtime_env\\['conda'\\] is not implemented by Shoal"),
-        ({"image_uri": "x"}, ValueError, "runtime_env\\['image_uri'\\] is not implemented by Shoal"),
+        ({"conda": 1}, TypeError, "runtime_env\\['conda'\\] must be of type str or dict, got <class 'int'>"),
+        ({"conda": ""}, ValueError, "must name an environment of conda or a file, got ''"),
+        ({"conda": {"packages": []}}, ValueError, "has \\['packages'\\], which conda does not know"),
+        ({"conda": "x", "pip": ["a"]}, ValueError, "'conda' field of runtime_env cannot be specified at the same time"),
+        ({"image_uri": 1}, TypeError, "must be of type str, got <class 'int'>"),
+        ({"image_uri": "--privileged"}, ValueError, "must be the name of an image, got '--privileged'"),
+        ({"image_uri": "x", "pip": ["a"]}, ValueError, "'image_uri' cannot be specified with 'pip'"),
+        ({"image_uri": "x", "nsight": "default"}, ValueError, "'image_uri' cannot be specified with 'nsight'"),
+        (
+            {"image_uri": "x", "container": {"image": "x"}},
+            ValueError,
+            "'image_uri' cannot be specified with 'contain",
+        ),
+        ({"container": "x"}, TypeError, "must be a dictionary, got <class 'str'>"),
+        ({"container": {}}, ValueError, "must have 'image', and can have 'run_options', got \\[\\]"),
+        ({"container": {"image": "x", "worker_path": "y"}}, ValueError, "worker_path'\\] is not implemented by Shoal"),
+        ({"container": {"image": "x", "run_options": "y"}}, TypeError, "must be of type List\\[str\\], got 'y'"),
+        ({"nsight": "fast"}, ValueError, "must be 'default' or a dictionary of options of nsys, got 'fast'"),
+        ({"_nsight": {"-t": "cuda"}}, ValueError, "has the option '-t': 'cuda': names without dashes"),
         ({"working_dir": 1}, TypeError, "`working_dir` must be a string, got <class 'int'>"),
         ({"working_dir": ""}, ValueError, "must not be empty"),
         ({"working_dir": "x.whl"}, ValueError, "a directory or a zip package"),
@@ -70,7 +87,7 @@ from shoal_common.placement.runtime_env import (
         ({"py_executable": 1}, TypeError, "`py_executable` must be a string, got <class 'int'>"),
         ({"py_executable": " "}, ValueError, "must not be empty"),
         ({"py_executable": "python '"}, ValueError, "`py_executable`: No closing quotation"),
-        ({"py_executable": "python", "pip": ["a"]}, ValueError, "cannot be specified with 'pip' or 'uv'"),
+        ({"py_executable": "python", "pip": ["a"]}, ValueError, "it cannot be specified with 'pip'"),
         ({"worker_process_setup_hook": 1}, TypeError, "must be a function or a string, got <class 'int'>"),
         ({"worker_process_setup_hook": "hook"}, ValueError, "must name a function as module.function, got 'hook'"),
         ({"preimport": "numpy"}, TypeError, "must be of type List\\[str\\], got 'numpy'"),
@@ -107,6 +124,7 @@ def test_children_merge_variables() -> None:
 def test_children_replace_every_other_field() -> None:
     assert merged({"pip": ["a"], "x": 1}, {"pip": ["b"]}) == {"pip": ["b"], "x": 1}
     assert merged({"py_executable": "a"}, {"uv": ["b"]}) == {"uv": ["b"]}, "one that says which interpreter"
+    assert merged({"pip": ["a"]}, {"image_uri": "b"}) == {"image_uri": "b"}, "one that brings its own"
     assert merged({"pip": ["a"], "x": 1}, {"uv": ["b"]}) == {"uv": ["b"], "x": 1}, "one that installs packages"
 
 

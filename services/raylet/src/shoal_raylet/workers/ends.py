@@ -10,9 +10,6 @@ from shoal_raylet.leases.exit_reason import ExitReason, exit_reason
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool
 from shoal_raylet.workers.processes import WorkerProcesses
 
-#: A worker whose connection has ended may take this long to exit, in seconds.
-EXIT_GRACE_S = 2.0
-
 
 @dataclass(frozen=True, slots=True)
 class EndedWorker:
@@ -52,7 +49,7 @@ class WorkerEnds:
     def disconnected(self, worker_id: bytes) -> None:
         """Its end is told when the process is reaped and the reason is known; a process that lingers is killed."""
         self._pool.ending(worker_id, self._loop.time())
-        self._loop.call_later(EXIT_GRACE_S, self._kill_lingering, worker_id)
+        self._loop.call_later(self._processes.exit_grace_s(worker_id), self._kill_lingering, worker_id)
 
     def ended(self, worker_id: bytes, exit_code: int | None) -> EndedWorker | None:
         """Its process has ended: it is forgotten here and in the pool. None = it was not known."""

@@ -17,8 +17,9 @@ import structlog
 
 from shoal_common.service.subreaper import become_subreaper
 from shoal_common.surroundings import interpreter
-from shoal_common.worker_launch import WorkerConfig, WorkerForked, WorkerNotForked
+from shoal_common.worker_launch import WorkerConfig, WorkerEnded, WorkerForked, WorkerNotForked
 from shoal_raylet.workers import orphans
+from shoal_raylet.workers.container_template import ContainerTemplate
 from shoal_raylet.workers.environments.launch import Launch
 from shoal_raylet.workers.output import WorkerOutput
 from shoal_raylet.workers.template_process import TemplateProcess
@@ -39,6 +40,10 @@ _FIRST_RESTART_S = 1.0
 _MAX_RESTART_S = 60.0
 #: A dead worker has become our child by then, or nobody knows its exit status, in seconds.
 _STATUS_TIMEOUT_S = 1.0
+#: A worker whose connection has ended may take this long to exit, in seconds.
+_EXIT_GRACE_S = 2.0
+#: The same where a profiler writes its report then.
+_PROFILER_GRACE_S = 60.0
 #: What has been killed is gone by then, however busy the machine is, in seconds.
 _KILLED_WITHIN_S = 5.0
 
@@ -48,6 +53,7 @@ class _Process:
     worker_id: bytes
     #: Of its runtime environment.
     key: str
+    exit_grace_s: float
     pid: int = 0
     pidfd: int = -1
     #: Set when we are its parent from the start.
@@ -65,6 +71,8 @@ class WorkerProcesses:
     make_config: Callable[[bytes, Launch], WorkerConfig]
     output: WorkerOutput
     template_log: Path
+    #: Mounted in containers.
+    sockets_dir: Path
     #: By key of the runtime environment, the one that was asked last at the end; "" has one unless it has failed.
     _templates: dict[str, TemplateProcess] = field(default_factory=dict)
     _processes: dict[bytes, _Process] = field(default_factory=dict)
@@ -93,7 +101,8 @@ class WorkerProcesses:
     def launch(self, worker_id: bytes, key: str, launch: Launch) -> None:
         """``key``: of what ``launch`` says. The outcome comes as the worker's registration, or as
         ``on_exit``."""
-        process = self._processes[worker_id] = _Process(worker_id, key)
+        grace_s = _PROFILER_GRACE_S if launch.profiler else _EXIT_GRACE_S
+        process = self._processes[worker_id] = _Process(worker_id, key, grace_s)
         self._all_gone.clear()
         try:
             self._launch(process, launch)
@@ -112,6 +121,11 @@ class WorkerProcesses:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
+    def exit_grace_s(self, worker_id: bytes) -> float:
+        """How long it may take to exit once it has closed its connection, in seconds."""
+        process = self._processes.get(worker_id)
+        return process.exit_grace_s if process is not None else _EXIT_GRACE_S
 
     async def wait_until_gone(self, timeout_s: float) -> None:
         """Until no launched worker is left, at most ``timeout_s``."""
@@ -150,6 +164,8 @@ class WorkerProcesses:
             config = self.make_config(process.worker_id, launch)
             template = self._template_of(process.key, launch)
             if template is None or not self._fork(template, process, config, out_write, err_write):
+                if launch.container is not None:
+                    raise OSError("the template in its container takes no work")
                 self._start_plainly(process, config, launch, out_write, err_write)
         finally:
             os.close(out_write)
@@ -175,7 +191,7 @@ class WorkerProcesses:
             # A document of one or two kilobytes: the pipe takes it whole.
             os.write(config_write, msgspec.json.encode(config))
             process.popen = subprocess.Popen(
-                interpreter("shoal.worker", "--config-fd", str(config_read), python=launch.python),
+                [*launch.profiler, *interpreter("shoal.worker", "--config-fd", str(config_read), python=launch.python)],
                 pass_fds=[config_read],
                 env={**launch.environment(), **config.env, **orphans.mark()},
                 cwd=launch.directory,
@@ -258,19 +274,29 @@ class WorkerProcesses:
 
     def _template_of(self, key: str, launch: Launch) -> TemplateProcess | None:
         """None = there is none: the worker is started without."""
+        if launch.profiler:
+            return None
         template = self._templates.pop(key, None)
         if template is not None:
             self._templates[key] = template
         elif key:
             self._make_room()
-            template = TemplateProcess.start(self.template_log, launch)
+            if launch.container is not None:
+                template = ContainerTemplate.start_in(launch.container, self.sockets_dir, self.template_log, launch)
+            else:
+                template = TemplateProcess.start(self.template_log, launch)
             self._adopt(key, template)
         return template
 
     def _make_room(self) -> None:
         """A template holds the memory of an interpreter with all modules of a worker."""
         warm = [key for key in self._templates if key]
-        busy = {process.key for process in self._processes.values() if process.answer_timeout is not None}
+        busy = {
+            process.key
+            for process in self._processes.values()
+            if process.key in self._templates
+            and (process.answer_timeout is not None or self._templates[process.key].parent_of_workers)
+        }
         for key in warm[: max(0, len(warm) - MAX_ENVIRONMENT_TEMPLATES + 1)]:
             if key not in busy:
                 self._discard_template(key)
@@ -297,6 +323,8 @@ class WorkerProcesses:
                     self._forked(packet)
                 elif isinstance(packet, WorkerNotForked):
                     self._not_forked(packet)
+                elif isinstance(packet, WorkerEnded) and packet.worker_id in self._processes:
+                    self._exited(self._processes[packet.worker_id], packet.exit_code)
         except (EOFError, msgspec.DecodeError) as error:
             self._template_failed(key, template, str(error))
 

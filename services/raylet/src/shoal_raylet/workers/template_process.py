@@ -27,6 +27,9 @@ _decode = msgspec.json.Decoder(TemplatePacket).decode
 class TemplateProcess:
     """``python -m shoal.worker_template`` and our end of its control socket (non-blocking)."""
 
+    #: Its workers are its children and end with it; else they are ours.
+    parent_of_workers = False
+
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         self._process = process
         self.control = control

@@ -78,3 +78,18 @@ def test_sessions_share_a_place(tmp_path: Path) -> None:
     session = tmp_path / "session"
     session.mkdir()
     assert environment_directory(session) == tmp_path / "environments"
+
+
+def test_what_remembers_its_place_is_made_there(tmp_path: Path) -> None:
+    cache = EnvironmentCache(tmp_path)
+
+    def fail(place: Path) -> None:
+        assert place == tmp_path / "a"
+        fill(place)
+        raise SetupFailed("no such package")
+
+    with pytest.raises(SetupFailed, match="no such package"):
+        cache.entry("a", fail, ATTEMPT, in_place=True)
+    entry = cache.entry("a", lambda place: fill(place, 3), ATTEMPT, in_place=True)
+    assert (entry.path / "file").read_bytes() == b"xxx"
+    assert cache.entry("a", fail, ATTEMPT, in_place=True).path == entry.path

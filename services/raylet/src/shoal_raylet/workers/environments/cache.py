@@ -83,8 +83,9 @@ class EnvironmentCache:
         self._directory = directory
         self._max_bytes = max_bytes
 
-    def entry(self, name: str, make: Callable[[Path], None], attempt: Attempt) -> Entry:
-        """Makes it unless it is there: ``make`` fills an empty directory.
+    def entry(self, name: str, make: Callable[[Path], None], attempt: Attempt, *, in_place: bool = False) -> Entry:
+        """Makes it unless it is there: ``make`` fills an empty directory. ``in_place``: that has its final path, for
+        what remembers where it was made.
 
         Raises: SetupFailed, what ``make`` raises.
         """
@@ -92,14 +93,14 @@ class EnvironmentCache:
         path, made = self._directory / name, False
         while True:
             lock = _lock(self._directory / f"{name}.lock", fcntl.LOCK_SH, attempt)
-            if path.is_dir():
+            if _is_made(path):
                 os.utime(lock)
                 break
             os.close(lock)
             lock = _lock(self._directory / f"{name}.lock", fcntl.LOCK_EX, attempt)
             try:
-                if not path.is_dir():
-                    self._make(path, make)
+                if not _is_made(path):
+                    self._make(path, make, in_place)
                     made = True
             except BaseException:
                 path.with_name(f"{name}.lock").unlink(missing_ok=True)
@@ -110,17 +111,23 @@ class EnvironmentCache:
             self._make_room()
         return Entry(path, lock)
 
-    def _make(self, path: Path, make: Callable[[Path], None]) -> None:
-        unfinished = path.with_name(f"{path.name}.new")
+    def _make(self, path: Path, make: Callable[[Path], None], in_place: bool) -> None:
+        unfinished = path if in_place else path.with_name(f"{path.name}.new")
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed at it
+        if in_place:
+            _mark(path).touch()
         unfinished.mkdir(mode=0o700)
         try:
             make(unfinished)
-            unfinished.rename(path)
+            if in_place:
+                _mark(path).unlink()
+            else:
+                unfinished.rename(path)
         except OSError as error:
             raise SetupFailed(f"{path} cannot be written: {error}") from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if not _is_made(path):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def _make_room(self) -> None:
         """Drops those that nobody uses, the one first that was asked for longest ago."""
@@ -166,6 +173,15 @@ def _lock(path: Path, kind: int, attempt: Attempt) -> int:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _mark(path: Path) -> Path:
+    """Is there while an entry is made in its place."""
+    return path.with_name(f"{path.name}.unfinished")
+
+
+def _is_made(path: Path) -> bool:
+    return path.is_dir() and not _mark(path).exists()
 
 
 def _used_at(lock: Path) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shoal_common.surroundings import environment
+from shoal_raylet.workers.environments.containers import Container
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Launch:
     import_paths: tuple[str, ...] = ()
     #: Modules that its template imports.
     preimport: tuple[str, ...] = ()
+    #: The words before the command of each, which is then started by itself and not forked.
+    profiler: tuple[str, ...] = ()
+    #: They run in one, with the image's own environment variables in place of the node's, and its Python.
+    container: Container | None = None
 
     def environment(self) -> dict[str, str]:
         """Of the process."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +14,13 @@ from typing import Any, Protocol
 from shoal_common.placement import runtime_env
 from shoal_common.runtime_env_plugins import RuntimeEnvContext
 from shoal_raylet.workers.environments.cache import Attempt, EnvironmentCache, SetupFailed
+from shoal_raylet.workers.environments.conda_envs import CondaEnvs
+from shoal_raylet.workers.environments.containers import Containers
 from shoal_raylet.workers.environments.downloads import Downloads, StoredPackages
 from shoal_raylet.workers.environments.launch import PLAIN, Launch
 from shoal_raylet.workers.environments.made_by_plugins import MadeByPlugins
-from shoal_raylet.workers.environments.virtual_envs import VirtualEnvs
+from shoal_raylet.workers.environments.nsight import profiler
+from shoal_raylet.workers.environments.virtual_envs import VirtualEnvs, site_directories
 
 #: Environments that are made at once; more wait for their turn.
 AT_ONCE = 4
@@ -32,11 +35,22 @@ class Held(Protocol):
 class EnvironmentManager:
     """Belongs to one event loop."""
 
-    def __init__(self, cache: EnvironmentCache, packages: StoredPackages, environ: Mapping[str, str]) -> None:
-        """``environ``: the node's own environment variables."""
+    def __init__(
+        self,
+        cache: EnvironmentCache,
+        packages: StoredPackages,
+        environ: Mapping[str, str],
+        directories: Sequence[Path],
+        reports: Path,
+    ) -> None:
+        """``environ``: the node's own environment variables. ``directories``: what of the node workers use, wherever
+        they run. ``reports``: where profilers write theirs."""
         self._environ = environ
         self._downloads = Downloads(cache, packages, asyncio.get_running_loop())
         self._virtual_envs = VirtualEnvs(cache, self._downloads)
+        self._reports = reports
+        self._conda_envs = CondaEnvs(cache, site_directories())
+        self._containers = Containers(directories, environ)
         self._made_by_plugins = MadeByPlugins()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="environment")
         self._given_up = threading.Event()
@@ -97,9 +111,8 @@ class EnvironmentManager:
             unpacked = package("py_modules", uri) / "unpacked"
             import_paths += map(str, [unpacked, *unpacked.glob("*.data/p*lib")])
         environ = runtime_env.expanded(environment.get("env_vars", {}), self._environ)
-        python = PLAIN.python
-        if "py_executable" in environment:
-            python = tuple(shlex.split(environment["py_executable"]))
+        own_python = tuple(shlex.split(environment.get("py_executable", "")))
+        python = own_python or PLAIN.python
         for tool in runtime_env.INSTALLERS:
             if tool in environment:
                 try:
@@ -110,10 +123,26 @@ class EnvironmentManager:
                 python = (str(entry.path / "bin" / "python"),)
                 path = environ.get("PATH") or self._environ.get("PATH", os.defpath)
                 environ |= {"VIRTUAL_ENV": str(entry.path), "PATH": f"{entry.path / 'bin'}:{path}"}
+        if "conda" in environment:
+            try:
+                conda = self._conda_envs.find(environment["conda"], {**self._environ, **environ}, attempt)
+            except SetupFailed as error:
+                raise SetupFailed(f"conda {environment['conda']}: {error}") from error
+            entries += conda.entries
+            python = (conda.python,)
+            environ = {**conda.environ, **environ}
         if any(not runtime_env.is_known(name) for name in environment):
             context = RuntimeEnvContext(environ, shlex.join(python))
             entries += self._made_by_plugins.make(environment, context, attempt)
             environ, python = context.env_vars, tuple(shlex.split(context.py_executable))
-        return Launch(
-            document, environ, directory, python, tuple(import_paths), tuple(environment.get("preimport", ()))
-        )
+        words: list[str] = []
+        if "nsight" in environment:
+            words = profiler(environment["nsight"], self._reports, {**self._environ, **environ}, attempt)
+        container = None
+        if wanted := runtime_env.container(environment):
+            try:
+                container = self._containers.find(wanted, own_python, attempt)
+            except SetupFailed as error:
+                raise SetupFailed(f"the image {wanted['image']}: {error}") from error
+        preimport = tuple(environment.get("preimport", ()))
+        return Launch(document, environ, directory, python, tuple(import_paths), preimport, tuple(words), container)

@@ -16,8 +16,6 @@ import json
 import os
 import platform
 import shutil
-import signal
-import subprocess
 import sys
 import venv
 import zipfile
@@ -30,16 +28,14 @@ import structlog
 from shoal_raylet.workers.environments.archives import unpack
 from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
 from shoal_raylet.workers.environments.downloads import Downloads
+from shoal_raylet.workers.environments.tools import run_tool
 
 log = structlog.get_logger(__name__)
 
 #: A larger one is not stored for other nodes.
 MAX_STORED_BYTES = 2 * 1024**3
-#: So many of the last lines of what a tool printed are told.
-_TAIL_LINES = 20
-#: How often it is looked whether time is up, in seconds.
-_LOOK_EVERY_S = 0.2
-_SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+#: Where a virtual environment has its packages.
+SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 _OPTIONS = {"pip": "pip_install_options", "uv": "uv_pip_install_options"}
 #: In a virtual environment: brings the node's own packages.
 _BASE_PTH = "_shoal_base.pth"
@@ -51,7 +47,7 @@ class VirtualEnvs:
     def __init__(self, cache: EnvironmentCache, downloads: Downloads) -> None:
         self._cache = cache
         self._downloads = downloads
-        self._base = _site_directories()
+        self._base = site_directories()
 
     def entry(self, tool: str, wanted: Mapping[str, Any], environ: Mapping[str, str], attempt: Attempt) -> Entry:
         """A virtual environment. ``tool``: "pip" or "uv"; ``wanted``: its field. ``environ``: for the tool.
@@ -75,8 +71,7 @@ class VirtualEnvs:
         attempt: Attempt,
     ) -> None:
         venv.EnvBuilder(symlinks=True).create(place)
-        lines = [f"import site; site.addsitedir({path!r})\n" for path in self._base]
-        (place / _SITE / _BASE_PTH).write_text("".join(lines))
+        add_packages(place / SITE, self._base)
         final, stored = place.with_suffix(""), place / "stored.zip"
         if self._downloads.installed(name, stored, attempt):
             unpack(stored, place, attempt)
@@ -101,38 +96,34 @@ class VirtualEnvs:
         requirements.write_text("".join(f"{line}\n" for line in lines))
         pip = _pip(python)
         if wanted.get(f"{tool}_version"):
-            _run(
-                f"pip install {tool}",
-                [*pip, "install", f"{tool}{_pinned(wanted[f'{tool}_version'])}"],
-                environ,
-                place,
-                attempt,
-            )
+            pinned = f"{tool}{_pinned(wanted[f'{tool}_version'])}"
+            run_tool(f"pip install {tool}", [*pip, "install", pinned], environ, attempt, place)
             pip = [python, "-m", "pip"]
         if tool == "uv":
             uv = _uv(place, bool(wanted.get(f"{tool}_version")))
             if not uv:
-                _run("pip install uv", [*pip, "install", "uv"], environ, place, attempt)
+                run_tool("pip install uv", [*pip, "install", "uv"], environ, attempt, place)
                 uv = [str(place / "bin" / "uv")]
             command = [*uv, "pip", "install", "--python", python]
             check = [*uv, "pip", "check", "--python", python]
         else:
             command, check = [*pip, "install"], [*pip, "check"]
-        _run(
-            f"{tool} install",
-            [*command, *wanted.get(_OPTIONS[tool], ()), "-r", str(requirements)],
-            environ,
-            place,
-            attempt,
-        )
+        command += [*wanted.get(_OPTIONS[tool], ()), "-r", str(requirements)]
+        run_tool(f"{tool} install", command, environ, attempt, place)
         if wanted[f"{tool}_check"]:
-            _run(f"{tool} check", check, environ, place, attempt)
+            run_tool(f"{tool} check", check, environ, attempt, place)
         shutil.rmtree(wheels, ignore_errors=True)
 
 
-def _site_directories() -> list[str]:
+def site_directories() -> list[str]:
     """Where this process's own packages are."""
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+
+
+def add_packages(site: Path, directories: Sequence[str]) -> None:
+    """What is in ``directories`` is found behind what is in ``site``."""
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in directories]
+    (site / _BASE_PTH).write_text("".join(lines))
 
 
 def _digest(tool: str, wanted: Mapping[str, Any]) -> str:
@@ -164,36 +155,6 @@ def _pinned(version: str) -> str:
     return version if version.startswith(("=", "<", ">", "~", "!")) else f"=={version}"
 
 
-def _run(what: str, command: Sequence[str], environ: Mapping[str, str], place: Path, attempt: Attempt) -> None:
-    """Raises: SetupFailed with the last lines that it printed."""
-    output = place / "output.txt"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=place,
-            env=dict(environ),
-            start_new_session=True,
-        )
-        try:
-            while True:
-                try:
-                    code = process.wait(min(_LOOK_EVERY_S, attempt.left()))
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-    tail = "\n".join(output.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:])
-    output.unlink()
-    if code:
-        raise SetupFailed(f"{what} ended with exit code {code}:\n{tail}")
-
-
 def _relocate(place: Path, old: str, new: Path) -> None:
     """Scripts name the interpreter by its path."""
     for script in (place / "bin").iterdir():
@@ -207,7 +168,7 @@ def _pack(place: Path, archive: Path) -> int:
     """What was installed, without the interpreter; the size in bytes."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
         zipped.write(place / "prefix", "prefix")
-        for top in (place / _SITE, place / "bin"):
+        for top in (place / SITE, place / "bin"):
             for path in sorted(top.rglob("*")):
                 if path.is_file() and not path.is_symlink() and path.name != _BASE_PTH:
                     zipped.write(path, path.relative_to(place).as_posix())
