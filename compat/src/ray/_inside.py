@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar, NoReturn
 
 from ray._absence import PAGE
 from shoal._session.session import Context
@@ -15,6 +17,35 @@ def from_pandas_refs(*args: object, **kwargs: object) -> NoReturn:
     raise NotImplementedError(f"ray.data.from_pandas_refs: Ray Data is not part of Shoal. {PAGE}")
 
 
+@dataclass
+class ExecutionResources:
+    """How much Ray Data may use. dagster-ray sets it wherever it connects, used or not; nothing here reads it."""
+
+    cpu: float | None = None
+    gpu: float | None = None
+    object_store_memory: float | None = None
+
+    @classmethod
+    def for_limits(
+        cls, cpu: float | None = None, gpu: float | None = None, object_store_memory: float | None = None
+    ) -> ExecutionResources:
+        return cls(cpu, gpu, object_store_memory)
+
+
+class DatasetContext:
+    """The settings of Ray Data in this process, likewise."""
+
+    _current: ClassVar[DatasetContext | None] = None
+
+    def __init__(self) -> None:
+        self.execution_options = SimpleNamespace(resource_limits=ExecutionResources())
+
+    @classmethod
+    def get_current(cls) -> DatasetContext:
+        cls._current = cls._current or cls()
+        return cls._current
+
+
 #: Module -> its names.
 INSIDE: dict[str, dict[str, Any]] = {
     "ray._private": {},
@@ -25,6 +56,10 @@ INSIDE: dict[str, dict[str, Any]] = {
         "WORKER_MODE": WORKER_MODE,
         "global_worker": ThisProcess(),
     },
-    # modin imports the name whatever it is used for
-    "ray.data": {"from_pandas_refs": from_pandas_refs},
+    # modin imports the first name whatever it is used for
+    "ray.data": {
+        "from_pandas_refs": from_pandas_refs,
+        "DatasetContext": DatasetContext,
+        "ExecutionResources": ExecutionResources,
+    },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,8 @@ from shoal_common.placement.runtime_env import (
     validate_field,
 )
 from shoal_common.runtime_env_plugins import RuntimeEnvContext, RuntimeEnvPlugin, plugins
+
+logger = logging.getLogger("shoal")
 
 __all__ = ["RuntimeEnv", "RuntimeEnvConfig", "RuntimeEnvContext", "RuntimeEnvPlugin"]
 
@@ -100,7 +103,7 @@ class RuntimeEnv(dict[str, Any]):
             "image_uri": image_uri,
             "container": container,
             "nsight": nsight,
-            **fields,
+            **_without_variables(fields),
         }
         if _validate:
             brought = _plugins(given)
@@ -156,6 +159,13 @@ class RuntimeEnv(dict[str, Any]):
 
     def uv_config(self) -> dict[str, Any]:
         return dict(self.get("uv", {}))
+
+
+def _without_variables(fields: dict[str, Any]) -> dict[str, Any]:
+    """Libraries give variables of Ray's as fields, which Ray drops with a warning."""
+    for name in (variables := [name for name in fields if name.startswith("RAY_")]):
+        logger.warning("runtime_env has no field %s, which is left out; environment variables go into env_vars", name)
+    return {name: value for name, value in fields.items() if name not in variables}
 
 
 def _plugins(names: Iterable[str]) -> Mapping[str, RuntimeEnvPlugin]:

@@ -87,3 +87,10 @@ def test_what_is_submitted_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_context.process, "runtime_env", document_of({"env_vars": {"A": "1"}}))
     assert document_of(None) == '{"env_vars":{"A":"1"}}'
     assert document_of({"env_vars": {"B": "2"}}) == '{"env_vars":{"A":"1","B":"2"}}'
+
+
+def test_variables_of_ray_as_fields_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert RuntimeEnv(RAY_ENABLE_X="1", env_vars={"A": "1"}) == {"env_vars": {"A": "1"}}
+    assert [record.message for record in caplog.records] == [
+        "runtime_env has no field RAY_ENABLE_X, which is left out; environment variables go into env_vars"
+    ]
