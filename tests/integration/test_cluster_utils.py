@@ -54,8 +54,8 @@ def test_programs_of_this_machine_find_it(cluster: Cluster, monkeypatch: pytest.
 
 def test_a_node_that_leaves_is_seen_to(cluster: Cluster, tmp_path: Path) -> None:
     cluster.connect()
-    leaving = cluster.add_node(num_cpus=1, resources={"there": 1}, env_vars={"SHOAL_RAYLET_DRAIN_S": "60"})
-    running, end = tmp_path / "running", tmp_path / "end"
+    leaving = cluster.add_node(num_cpus=1, resources={"there": 2}, env_vars={"SHOAL_RAYLET_DRAIN_S": "60"})
+    running, end, told, told_elsewhere = (tmp_path / name for name in ("running", "end", "told", "told_elsewhere"))
 
     @shoal.remote(num_cpus=0, resources={"there": 1})
     def work() -> None:
@@ -63,10 +63,20 @@ def test_a_node_that_leaves_is_seen_to(cluster: Cluster, tmp_path: Path) -> None
         while not end.exists():
             time.sleep(0.01)
 
+    @shoal.remote(num_cpus=0, resources={"there": 1})
+    class Watcher:
+        def __init__(self) -> None:
+            shoal.get_runtime_context().on_drain(lambda deadline: told.write_text(str(deadline)))
+
+        def ready(self) -> None: ...
+
     def seen() -> dict[str, Any]:
         return next(node for node in shoal.nodes() if node["NodeID"] == leaving.node_id)
 
+    shoal.get_runtime_context().on_drain(lambda deadline: told_elsewhere.touch())
     assert (seen()["State"], seen()["DrainDeadline"]) == ("ALIVE", None)
+    watcher = Watcher.remote()
+    shoal.get(watcher.ready.remote())
     ref = work.remote()
     eventually(running.exists, "the task runs")
     before = time.time()
@@ -75,6 +85,9 @@ def test_a_node_that_leaves_is_seen_to(cluster: Cluster, tmp_path: Path) -> None
     eventually(lambda: seen()["State"] == "DRAINING", "the node is about to leave")
     assert before + 60 < seen()["DrainDeadline"] < time.time() + 600
     assert seen()["Alive"]
+    eventually(lambda: told.exists() and told.read_text(), "the actor there is told")
+    assert float(told.read_text()) == seen()["DrainDeadline"]
+    assert not told_elsewhere.exists()
     end.touch()
     shoal.get(ref)
     ending.join()

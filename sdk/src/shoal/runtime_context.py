@@ -7,6 +7,7 @@ from typing import Any
 from shoal import _context, _current
 from shoal._api.group_placement import captured
 from shoal._core.public_ids import ActorID, JobID, NodeID, PlacementGroupID, TaskID, WorkerID
+from shoal._owner.drains import DrainCallback
 from shoal.runtime_env import RuntimeEnv
 from shoal_common.placement import runtime_env
 from shoal_common.placement.strategy import Strategy
@@ -171,6 +172,18 @@ class RuntimeContext:
 
         node_id = self.get_node_id()
         return next((node["Labels"] for node in _cluster.nodes() if node["NodeID"] == node_id), {})
+
+    def on_drain(self, callback: DrainCallback) -> None:
+        """Have it called when the node of this process is about to leave the cluster (``shoal drain``, a raylet that is
+        stopped, a machine that will be preempted), with the time by which it will have left, in seconds since the
+        epoch, or None where nobody has said; at once when it is about to already, again when that time changes.
+
+        It runs in a thread of its own, while tasks and calls go on. It stays for as long as this process does: have
+        actors and drivers call this, since what a task gives here outlives it in its worker.
+        """
+        if not callable(callback):
+            raise TypeError(f"on_drain() takes a function, not {type(callback).__name__}")
+        _current.current().drains.add(callback)
 
     @property
     def gcs_address(self) -> str:

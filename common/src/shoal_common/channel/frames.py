@@ -306,6 +306,13 @@ class NodeLost(Message, tag=30):
     reason: str
 
 
+class NodeDrains(Message, tag=144):
+    """Raylet -> process: this node takes nothing new and is going to leave the cluster."""
+
+    #: It will have left by then; 0 = nobody has said.
+    deadline_unix_ms: int
+
+
 class CollectGarbage(Message, tag=31):
     """Raylet -> process: something in the cluster waits for what only actors hold. A handle that nobody can reach any
     more, in a cycle of references, may be what keeps one of them alive."""
@@ -708,6 +715,7 @@ RayletMessage = (
     | NodeFound
     | NodeLost
     | CollectGarbage
+    | NodeDrains
     | Explain
     | Explained
     | OwnerFind

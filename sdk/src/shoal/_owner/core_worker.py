@@ -21,6 +21,7 @@ from shoal._owner.borrowing import Borrowing
 from shoal._owner.calls import Calls
 from shoal._owner.cancelling import Cancelling
 from shoal._owner.debugging import Debugging
+from shoal._owner.drains import Drains
 from shoal._owner.explaining import Explaining
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
@@ -111,6 +112,7 @@ class CoreWorker(Process):
         self.recovery.run_again = self._run_again
         self._futures = Futures(self.waiting, self.values)
         self._garbage = GarbageCollection()
+        self.drains = Drains()
         self.reporting = reporting = Reporting(self, self.tasks, self.actors)
         self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors, reporting)
         self.debugging = debugging = Debugging(self)
@@ -152,6 +154,7 @@ class CoreWorker(Process):
             frames.LeaseReclaim: lambda _, message: tasks.on_reclaim(message),
             frames.NodeFound: lambda _, message: self.raylets.on_found(message),
             frames.NodeLost: lambda _, message: self._on_node_lost(message),
+            frames.NodeDrains: lambda _, message: self.drains.on_news(message),
             frames.CollectGarbage: lambda _, __: self._garbage.begin(),
             frames.OwnerFind: reporting.on_owner_wanted,
             frames.OwnerFound: lambda _, message: reporting.on_answer(message.request, message.owner),

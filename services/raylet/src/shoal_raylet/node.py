@@ -280,6 +280,9 @@ class Node:
     # --- other nodes (directory) ---
 
     def nodes_changed(self) -> None:
+        own = self.directory.get(self.node_id)
+        if own is not None and own.state == gcs_pb2.NODE_STATE_DRAINING:
+            self.peers.node_drains(own.drain_deadline_unix_ms)
         alone = not any(node.channel_port for node in self.directory.living() if node.node_id != self.node_id)
         if alone != self.leases.alone:
             self.leases.alone = alone

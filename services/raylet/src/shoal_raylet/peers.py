@@ -38,6 +38,8 @@ class Peers:
         self._stopping = False
         #: Processes by worker id.
         self._connections: dict[bytes, Connection] = {}
+        #: What all have been told of this node's leaving.
+        self._drains: frames.NodeDrains | None = None
 
     def serve(self, processes: Processes, handlers: Handlers, raylets: Raylets) -> None:
         """``handlers``: of the messages of processes; what is in none of them ends its connection."""
@@ -89,6 +91,18 @@ class Peers:
             elif connection.role == "owner" and connection.hello.node_id == node_id:
                 connection.close(f"its node is dead: {reason}")
 
+    def node_drains(self, deadline_unix_ms: int) -> None:
+        """This node is going to leave: its drivers and workers are told, those that come later too."""
+        news = frames.NodeDrains(deadline_unix_ms)
+        if news != self._drains:
+            self._drains = news
+            for connection in self._connections.values():
+                self._tell_of_drain(connection)
+
+    def _tell_of_drain(self, connection: Connection) -> None:
+        if self._drains is not None and connection.role in ("driver", "worker"):
+            connection.send(self._drains)
+
     # --- for the channel ---
 
     def refuse(self, hello: frames.Hello, local: bool) -> str:
@@ -126,6 +140,7 @@ class Peers:
         if before is not None:
             before.close("the owner has connected again")
         self._processes.connected(hello, again=before is not None)
+        self._tell_of_drain(connection)
 
     def closed(self, connection: Connection) -> None:
         hello = connection.hello
