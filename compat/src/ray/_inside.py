@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 from ray._absence import PAGE
+from shoal import ObjectRefGenerator
 from shoal._session.session import Context
 from shoal.runtime_context import SCRIPT_MODE, WORKER_MODE, ThisProcess
 from shoal.util import get_node_ip_address
@@ -56,6 +57,8 @@ INSIDE: dict[str, dict[str, Any]] = {
         "WORKER_MODE": WORKER_MODE,
         "global_worker": ThisProcess(),
     },
+    # Ray's own examples import it from there
+    "ray._raylet": {"ObjectRefGenerator": ObjectRefGenerator},
     # modin imports the first name whatever it is used for
     "ray.data": {
         "from_pandas_refs": from_pandas_refs,

@@ -101,6 +101,7 @@ def test_what_libraries_touch_inside(ray: Any) -> None:
     assert (ray.SCRIPT_MODE, ray.WORKER_MODE) == (0, 1)
     assert importlib.import_module("ray._private.worker").BaseContext.__name__ == "Context"
     assert importlib.import_module("ray.autoscaler.sdk") is shoal.autoscaler.sdk
+    assert ray._raylet.ObjectRefGenerator is shoal.ObjectRefGenerator
     context = ray.data.DatasetContext.get_current()
     context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=2)
     assert ray.data.DatasetContext.get_current().execution_options.resource_limits.cpu == 2

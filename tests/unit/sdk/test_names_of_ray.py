@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from parity.names import NAMES_OF_RAY
 
-PAGE = Path(__file__).parents[2] / "docs" / "coming-from-ray.md"
+PAGE = Path(__file__).parents[3] / "docs" / "coming-from-ray.md"
 
 
 def listed() -> dict[str, set[str]]:
