@@ -22,6 +22,7 @@ from shoal._owner.calls import Calls
 from shoal._owner.cancelling import Cancelling
 from shoal._owner.debugging import Debugging
 from shoal._owner.drains import Drains
+from shoal._owner.event_loops import EventLoops
 from shoal._owner.explaining import Explaining
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
@@ -111,6 +112,7 @@ class CoreWorker(Process):
         self._calls.start = self._start
         self.recovery.run_again = self._run_again
         self._futures = Futures(self.waiting, self.values)
+        self._event_loops = EventLoops(self, self.waiting, self.values)
         self._garbage = GarbageCollection()
         self.drains = Drains()
         self.reporting = reporting = Reporting(self, self.tasks, self.actors)
@@ -211,10 +213,10 @@ class CoreWorker(Process):
         return self._futures.concurrent_future(ref)
 
     def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
-        return self._futures.asyncio_future(ref)
+        return self._event_loops.value(ref)
 
     def asyncio_ready(self, ref: ObjectRef[Any]) -> asyncio.Future[None]:
-        return self._futures.asyncio_ready(ref)
+        return self._event_loops.ready(ref)
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
         self.pinned_for_ever.extend(refs)

@@ -1,8 +1,7 @@
-"""Values as futures: of ``concurrent.futures`` and of asyncio."""
+"""Values as futures of ``concurrent.futures``."""
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import queue
 import threading
@@ -11,9 +10,8 @@ from typing import Any
 
 from shoal._core.object_ref import ObjectRef
 from shoal._net.interrupts import GuardedLock
-from shoal._owner.values import NotReady, Values
+from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
-from shoal._wire.value_kinds import PENDING
 
 #: Callbacks that run, and may wait, at the same time; what comes beyond waits for one to return.
 MAX_THREADS = 64
@@ -81,50 +79,4 @@ class Futures:
 
         # Unpickling and the future's callbacks are user code, which may wait for what the leading thread brings.
         self._waiting.when_ready(ref, lambda: self._threads.run(resolve))
-        return future
-
-    def asyncio_ready(self, ref: ObjectRef[Any]) -> asyncio.Future[None]:
-        """Done when the object is ready, whatever it is."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def resolve() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def ready() -> None:
-            try:
-                loop.call_soon_threadsafe(resolve)
-            except RuntimeError:
-                return  # the loop is closed: nobody awaits any more
-
-        self._waiting.when_ready(ref, ready)
-        return future
-
-    def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-
-        def resolve() -> None:
-            if future.done():
-                return
-            try:
-                value = self._values.value_now(ref._entry)
-            except NotReady:
-                self._waiting.when_ready(ref, ready)
-            except BaseException as error:  # the future carries whatever the task raised
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-        def ready() -> None:
-            try:
-                loop.call_soon_threadsafe(resolve)
-            except RuntimeError:
-                return  # the loop is closed: nobody awaits any more
-
-        if ref._entry.state == PENDING:
-            self._waiting.when_ready(ref, ready)
-        else:
-            resolve()
         return future
