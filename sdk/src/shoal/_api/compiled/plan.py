@@ -153,9 +153,7 @@ def _check(nodes: list[DAGNode], output: DAGNode) -> None:
         _check_kind(node)
     inputs = [node for node in nodes if isinstance(node, InputNode)]
     if not inputs:
-        raise NotImplementedError(
-            "Compiled DAGs currently require exactly one InputNode: it is what starts an execution"
-        )
+        raise ValueError("No InputNode found in the DAG: it is what starts an execution")
     if len(inputs) > 1:
         raise AssertionError("More than one InputNode found")
     last = list(output.get_args()) if isinstance(output, MultiOutputNode) else [output]
