@@ -49,6 +49,7 @@ class TemplateProcess:
             try:
                 process = subprocess.Popen(
                     interpreter(
+                        "shoal_common.hot_names",
                         "shoal.worker_template",
                         "--control-fd",
                         str(theirs.fileno()),
