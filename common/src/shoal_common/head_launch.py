@@ -22,6 +22,8 @@ class HeadConfig(msgspec.Struct, frozen=True):
     spill_dir: str = ""
     #: The settings of ``init(_system_config=...)``, all of them.
     settings: dict[str, float] = {}
+    #: Where Prometheus reads; 0 = a free port.
+    metrics_port: int = 0
     log_level: str = "warning"
 
     def __repr__(self) -> str:

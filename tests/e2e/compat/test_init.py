@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,14 @@ def test_store_size_as_a_float():
 def test_memory_of_the_node():
     ray.init(num_cpus=1, _memory=123_000_000, **QUIET)
     assert ray.cluster_resources()["memory"] == 123_000_000
+
+
+def test_port_of_metrics():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ray.init(num_cpus=1, _metrics_export_port=port, **QUIET)
+    (node,) = ray.nodes()
+    assert node["MetricsExportPort"] == port
 
 
 def test_temporary_directory():

@@ -131,6 +131,7 @@ def test_what_a_generator_yielded_before_it_raised_is_kept():
     assert ray.get([first, second]) == [1, 2]
     with pytest.raises(ValueError, match="no third one"):
         ray.get(third)
+    assert ray.get(some.options(num_returns=2).remote()) == [1, 2]
 
 
 def test_generator_that_yields_too_few_values():

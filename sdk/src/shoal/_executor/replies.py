@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import time
@@ -14,6 +15,8 @@ from shoal._values.serialization import Serialized, loads, serialize
 from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, STORED
 from shoal_common import ids
+
+logger = logging.getLogger("shoal")
 
 #: Values that go along with one reply, in bytes; the others go to the object store.
 MAX_INLINED_BYTES = 10 * 1024 * 1024
@@ -59,7 +62,9 @@ def result_reply(
             value = _value(core, actor, caller, push, index, serialize(part, "the return value"), inlined)
             inlined += len(value.payload)
             values.append(value)
-        if error is not None:
+        if error is not None and len(parts) == push.num_returns:
+            logger.error("%s has raised after the last of its values, which nobody sees", push.name, exc_info=error)
+        elif error is not None:
             failed = Value(ERROR, _pickled_error(core, actor, push, error))
             values += [failed] * (push.num_returns - len(values))
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
@@ -169,7 +174,7 @@ def wrap_error(core: CoreWorker, actor: Actor | None, name: str, task_id: bytes,
 
 
 def _parts(result: Any, num_returns: int) -> tuple[list[Any], Exception | None]:
-    """What was returned, and the error of an iterator that raised or ended before there were enough values.
+    """What was returned, and the error of an iterator that raised, or ended before there were enough values.
 
     Raises: TypeError (cannot be iterated over), ValueError (another number of values).
     """
@@ -191,8 +196,6 @@ def _parts(result: Any, num_returns: int) -> tuple[list[Any], Exception | None]:
             if len(parts) > num_returns:
                 break
     except Exception as error:
-        if len(parts) == num_returns:
-            raise  # no value is left to stand for it
         return parts, error
     if len(parts) > num_returns:
         raise ValueError(f"Task returned more than {num_returns} objects, but num_returns={num_returns}.")

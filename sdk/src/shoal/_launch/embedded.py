@@ -51,6 +51,7 @@ class EmbeddedCluster:
         labels: dict[str, str],
         spill_dir: str,
         settings: dict[str, float],
+        metrics_port: int = 0,
     ) -> None:
         """Begin to. Raises: RuntimeError when the services are not installed, or cannot reach each other."""
         check_installed()
@@ -65,6 +66,7 @@ class EmbeddedCluster:
             labels=labels,
             spill_dir=spill_dir,
             settings=settings,
+            metrics_port=metrics_port,
             log_level=os.environ.get("SHOAL_LOG_LEVEL", "warning"),
         )
         config_read, config_write = os.pipe()

@@ -8,11 +8,13 @@ from typing import Any
 
 from shoal._core.lineage import DEFAULT_MAX_BYTES
 from shoal._not_implemented import refuse
+from shoal_common.channel.tcp import MAX_PORT
 
 #: What ``init`` takes beside its named arguments; "_" is Ray's sign for what may change. A Redis password has no
 #: effect: libraries pass one although Ray has no Redis any more either.
 PRIVATE = (
     "_memory",
+    "_metrics_export_port",
     "_temp_dir",
     "_system_config",
     "_object_spilling_directory",
@@ -35,7 +37,6 @@ NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "_node_ip_address": ((None, "127.0.0.1", "localhost"), "use `shoal start --node-ip-address`"),
     "_node_name": ((None,), "give the node labels"),
     "_driver_object_store_memory": ((None,), "a driver shares its node's store: set object_store_memory"),
-    "_metrics_export_port": ((None,), "nodes() tells the port, a free one; `shoal start` takes one"),
     "_redis_username": ((None,), "there is no Redis here. Leave it out"),
     "_plasma_directory": ((None,), "shared memory needs no directory here. Leave it out"),
     "_enable_object_reconstruction": (
@@ -54,6 +55,17 @@ def check_implemented(given: Mapping[str, Any]) -> None:
             continue  # where the dashboard would be that is not wanted
         if name in NOT_IMPLEMENTED:
             refuse(name, value, *NOT_IMPLEMENTED[name])
+
+
+def port_given(name: str, value: Any) -> int:
+    """0 = none is given. Raises: TypeError, ValueError."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a port or None, not {type(value).__name__}")
+    if not 0 <= value <= MAX_PORT:
+        raise ValueError(f"{name}={value} is not a port, 1 to {MAX_PORT}, or 0 for a free one")
+    return value
 
 
 #: What ``_system_config`` may set on an embedded cluster, each also by the environment variable SHOAL_<NAME>:

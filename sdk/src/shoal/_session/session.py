@@ -19,7 +19,7 @@ from shoal._launch.node_resources import check_amounts, node_resources, store_by
 from shoal._net.gcs.client import GcsClient
 from shoal._session import signals
 from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluster, given_token, own_host, target_of
-from shoal._session.arguments import check_implemented, system_settings
+from shoal._session.arguments import check_implemented, port_given, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
 from shoal._session.packages import RayletUploads, uploaded
@@ -202,6 +202,7 @@ def init(
                     labels=given_labels(labels, os.environ),
                     spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
                     settings=settings,
+                    metrics_port=port_given("_metrics_export_port", kwargs.get("_metrics_export_port")),
                 )
                 _import_parts()
                 cluster = session.cluster.await_ready()
@@ -216,6 +217,7 @@ def init(
                     "object_spilling_directory": object_spilling_directory,
                     "_object_spilling_directory": kwargs.get("_object_spilling_directory"),
                     "_memory": kwargs.get("_memory"),
+                    "_metrics_export_port": kwargs.get("_metrics_export_port"),
                     "_system_config": kwargs.get("_system_config"),
                 }
                 from_environment = address is None and bool(os.environ.get(ADDRESS_VARIABLE))

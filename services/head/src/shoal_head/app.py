@@ -148,6 +148,7 @@ class Head:
                     resources=config.resources,
                     labels=config.labels,
                     object_store_bytes=config.object_store_bytes,
+                    metrics_port=config.metrics_port,
                     fallback_dir=self._spill_directory,
                     infeasible_grace_s=config.settings["infeasible_grace_s"],
                     memory_usage_threshold=config.settings["memory_usage_threshold"],

@@ -38,9 +38,9 @@ def test_iterator_that_raises_before_the_last_value(count: int) -> None:
     assert _parts(values_then(count, raised), 3) == (list(range(count)), raised)
 
 
-def test_iterator_that_raises_after_the_last_value_has_none_left_to_stand_for_it() -> None:
-    with pytest.raises(KeyError):
-        _parts(values_then(3, KeyError("too late")), 3)
+def test_iterator_that_raises_after_the_last_value_has_its_values() -> None:
+    error = KeyError("too late")
+    assert _parts(values_then(3, error), 3) == ([0, 1, 2], error)
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
