@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,8 @@ class Stored:
     async def put(self, place: str, number: int, data: bytes) -> None:
         self.blobs[place, number] = data
 
+    async def used(self, places: Iterable[str]) -> None: ...
+
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
@@ -61,7 +63,7 @@ def test_another_node_has_it_without_an_index(tmp_path: Path, loop: asyncio.Abst
     places = []
     for node in ("one", "other"):
         cache = EnvironmentCache(tmp_path / node)
-        entry = VirtualEnvs(cache, Downloads(cache, stored, loop)).entry("pip", wanted, os.environ, ATTEMPT)
+        entry = VirtualEnvs(cache, Downloads(cache, stored, loop)).entry("pip", wanted, os.environ, {}, ATTEMPT)
         places.append(entry.path)
         wheel.unlink(missing_ok=True)
     assert places[0].name == places[1].name and places[0] != places[1]
@@ -75,5 +77,5 @@ def test_the_tools_last_lines_are_told(tmp_path: Path, loop: asyncio.AbstractEve
     cache = EnvironmentCache(tmp_path / "cache")
     wanted = {"packages": ["shoal-nowhere"], "pip_check": False, "pip_install_options": ["--no-index"]}
     with pytest.raises(SetupFailed, match=r"pip install ended with exit code 1:\n(.*\n)*ERROR: No matching"):
-        VirtualEnvs(cache, Downloads(cache, Stored(), loop)).entry("pip", wanted, os.environ, ATTEMPT)
+        VirtualEnvs(cache, Downloads(cache, Stored(), loop)).entry("pip", wanted, os.environ, {}, ATTEMPT)
     assert list((tmp_path / "cache").iterdir()) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+from shoal_common.blob import last_used
 from shoal_common.bus import EventBus
 from shoal_common.metadata import MetadataStore
 from shoal_common.rpc import server as grpc_server
@@ -40,6 +42,9 @@ from shoal_gcs.store import cluster_config
 from shoal_gcs.store.rows import Rows
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
+#: Between two looks for packages that nobody uses any more, in seconds.
+_SWEEP_PACKAGES_S = 3600.0
+
 
 class GcsApp:
     """The GCS in the running event loop; ``store`` and ``bus`` stay their maker's to close."""
@@ -64,7 +69,7 @@ class GcsApp:
         actor_table = ActorTable(infeasible_grace_s=config.infeasible_grace_s, dead_kept=config.dead_actors_kept)
         group_table = PlacementGroupTable()
         self._functions = functions = FunctionTable(store, self._prefix("function"))
-        blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
+        self._blobs = blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
         self._kv = kv = KvManager(store, self._prefix("kv"), self._background)
         self._endings = Endings(
             nodes=node_table,
@@ -152,6 +157,8 @@ class GcsApp:
             await self._endings.finish_what_was_begun()
             await self._nodes.listen(self._bus)
             await self._serve()
+            if self._config.package_keep_days >= 0:
+                self._background.spawn(self._sweep_packages(self._config.package_keep_days))
         except BaseException:
             await self._close()
             raise
@@ -185,6 +192,11 @@ class GcsApp:
         await self._background.stop()
         await self._raylets.close()
         await asyncio.gather(*(channel.close() for channel in self._scheduler_channels.values()))
+
+    async def _sweep_packages(self, keep_days: int) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_PACKAGES_S)
+            await self._blobs.sweep_packages(last_used.day(time.time()), keep_days)
 
     def _room_may_be_free(self) -> None:
         self._groups.room_may_be_free()

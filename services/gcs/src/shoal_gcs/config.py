@@ -58,6 +58,13 @@ class GcsConfig(BusConfig):
         doc="host:port of each objectstore replica, or of a name for all; told to raylets that join with "
         "`shoal start`, and what dead jobs have spilled is deleted there. Empty = nobody does that",
     )
+    package_keep_days: int = setting(
+        7,
+        doc="packages of runtime environments, and what pip and uv have installed, are deleted there when no process "
+        "has used them for so long; -1 = never",
+        unit="days",
+        minimum=-1,
+    )
     silence_s: float = setting(
         1.5, doc="time without a heartbeat before a raylet is asked directly", unit="seconds", minimum=0.1
     )

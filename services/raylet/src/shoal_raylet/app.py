@@ -323,6 +323,7 @@ class RayletApp:
         self._channel.start(self._peers)
         # Workers warm up while this process registers.
         self._node.start()
+        self._packages.start(self._peers.__contains__, self._environments.stored)
         self._arena.start_prefault(config.effective_prefault_bytes)
         port = await serve(self._server, config.host, config.port, tls=config.tls)
         self.address = join_address(self.host, port)

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from support.memory_blobs import MemoryBlobs
 
-from shoal_common.blob import BlobInfo
 from shoal_common.channel import frames
-from shoal_common.errors import DataLoss, NotFound, OutOfDisk, ServiceError, Unavailable
+from shoal_common.errors import DataLoss, OutOfDisk, ServiceError, Unavailable
 from shoal_common.kinds import BlobErrorKind
 from shoal_raylet.transfer.checkpoints import Checkpoints
 
 ACTOR, WORKER = b"a" * 16, b"w" * 16
 PLACE = f"checkpoint/{ACTOR.hex()}/"
-
-
-class MemoryBlobs:
-    def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-        self.failure: Exception | None = None
-        #: Cleared: what is put is on its way until it is set.
-        self.arrives = asyncio.Event()
-        self.arrives.set()
-
-    async def put(self, key: str, sections: Sequence[bytes | bytearray | memoryview]) -> BlobInfo:
-        self._fail()
-        await self.arrives.wait()
-        self.blobs[key] = b"".join(sections)
-        return BlobInfo(key, 0)
-
-    async def put_then_list(self, key: str, data: bytes, prefix: str) -> Sequence[BlobInfo]:
-        await self.put(key, [data])
-        return await self.list(prefix)
-
-    async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
-        raise NotImplementedError
-
-    async def get(self, key: str) -> bytes:
-        self._fail()
-        if key not in self.blobs:
-            raise NotFound(f"no {key}")
-        return self.blobs[key]
-
-    async def delete(self, keys: Sequence[str] = (), prefix: str = "") -> int:
-        self._fail()
-        return sum(self.blobs.pop(key, None) is not None for key in keys)
-
-    async def list(self, prefix: str = "") -> Sequence[BlobInfo]:
-        self._fail()
-        return [BlobInfo(key, len(data)) for key, data in sorted(self.blobs.items()) if key.startswith(prefix)]
-
-    async def close(self) -> None: ...
-
-    def _fail(self) -> None:
-        if self.failure is not None:
-            raise self.failure
 
 
 class Worker:

@@ -1,5 +1,5 @@
 """What a job has spilled is deleted with the job: by the raylets that live, and here for those that have died. What an
-actor has stored is deleted here."""
+actor has stored is deleted here, and so are packages of runtime environments that nobody uses any more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from shoal_common.ids import JobID
 from shoal_common.rpc.client import aio_channel, retrying
 from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.tls import Tls
+from shoal_gcs.jobs.packages import drop_unused
 from shoal_gcs.nodes.table import NodeTable
 
 #: For some four minutes. What is left then is deleted if the GCS starts again within half an hour.
@@ -89,6 +90,16 @@ class JobBlobs:
         for actor_id in {_first_part(blob.key, _CHECKPOINTS) for blob in found}:
             if is_dead(actor_id):
                 await self.delete(f"{_CHECKPOINTS}{actor_id.hex()}/")
+
+    async def sweep_packages(self, today: int, keep_days: int) -> None:
+        """Packages and installed environments that nobody has used for so long. Raises nothing, as ``sweep``."""
+        if not self._addresses:
+            return
+        async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
+            try:
+                await drop_unused(BlobClient(channel), today, keep_days)
+            except ServiceError as error:
+                _log.warning("packages_not_swept", error=str(error))
 
     async def _delete(self, blobs: BlobClient, prefix: str) -> int:
         """Raises: ServiceError."""

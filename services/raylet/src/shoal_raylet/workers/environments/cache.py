@@ -43,6 +43,9 @@ class SetupFailed(Exception):
 class Entry:
     """A directory that stays until ``close``."""
 
+    #: Where the cluster's blobs have it; empty = nowhere.
+    stored_at: str = ""
+
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock

@@ -9,7 +9,7 @@ import os
 import shutil
 import urllib.parse
 import urllib.request
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -40,6 +40,9 @@ class StoredPackages(Protocol):
 
     async def put(self, place: str, number: int, data: bytes) -> None: ...
 
+    async def used(self, places: Iterable[str]) -> None:
+        """Raises nothing."""
+
 
 class Downloads:
     """Thread-safe; its methods wait, in other threads than the event loop's."""
@@ -54,7 +57,10 @@ class Downloads:
         once. Raises: SetupFailed."""
         digest = package_digest(uri)
         name = f"package-{digest or hashlib.sha256(uri.encode()).hexdigest()}"
-        return self._cache.entry(name, lambda place: self._fill(uri, digest, place, attempt), attempt)
+        entry = self._cache.entry(name, lambda place: self._fill(uri, digest, place, attempt), attempt)
+        if digest is not None:
+            entry.stored_at = f"package/{digest}"
+        return entry
 
     def wheel(self, requirement: str, directory: Path, attempt: Attempt) -> str:
         """The requirement, with the file in ``directory`` in place of one that was uploaded. Raises: SetupFailed."""

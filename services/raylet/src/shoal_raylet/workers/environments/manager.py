@@ -6,14 +6,14 @@ import asyncio
 import os
 import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 from shoal_common.placement import runtime_env
 from shoal_common.runtime_env_plugins import RuntimeEnvContext
-from shoal_raylet.workers.environments.cache import Attempt, EnvironmentCache, SetupFailed
+from shoal_raylet.workers.environments.cache import Attempt, Entry, EnvironmentCache, SetupFailed
 from shoal_raylet.workers.environments.conda_envs import CondaEnvs
 from shoal_raylet.workers.environments.containers import Containers
 from shoal_raylet.workers.environments.downloads import Downloads, StoredPackages
@@ -46,6 +46,7 @@ class EnvironmentManager:
         """``environ``: the node's own environment variables. ``directories``: what of the node workers use, wherever
         they run. ``reports``: where profilers write theirs."""
         self._environ = environ
+        self._packages = packages
         self._downloads = Downloads(cache, packages, asyncio.get_running_loop())
         self._virtual_envs = VirtualEnvs(cache, self._downloads)
         self._reports = reports
@@ -64,10 +65,15 @@ class EnvironmentManager:
         attempt = Attempt(timeout_s, self._given_up)
         made = asyncio.get_running_loop().run_in_executor(self._threads, self._make, document, attempt)
         self._made[key] = await made
+        await self._packages.used(_stored(self._made[key][1]))
 
     def launch(self, key: str) -> Launch:
         """Of one that was prepared and is not released."""
         return self._made[key][0]
+
+    def stored(self) -> set[str]:
+        """Where the cluster's blobs have what the environments are made of that are made now."""
+        return {place for _, entries in self._made.values() for place in _stored(entries)}
 
     def release(self, key: str) -> None:
         _, entries = self._made.pop(key)
@@ -116,7 +122,7 @@ class EnvironmentManager:
         for tool in runtime_env.INSTALLERS:
             if tool in environment:
                 try:
-                    entry = self._virtual_envs.entry(tool, environment[tool], {**self._environ, **environ}, attempt)
+                    entry = self._virtual_envs.entry(tool, environment[tool], self._environ, environ, attempt)
                 except SetupFailed as error:
                     raise SetupFailed(f"{tool} {environment[tool]['packages']}: {error}") from error
                 entries.append(entry)
@@ -146,3 +152,7 @@ class EnvironmentManager:
                 raise SetupFailed(f"the image {wanted['image']}: {error}") from error
         preimport = tuple(environment.get("preimport", ()))
         return Launch(document, environ, directory, python, tuple(import_paths), preimport, tuple(words), container)
+
+
+def _stored(entries: Iterable[Held]) -> list[str]:
+    return [entry.stored_at for entry in entries if isinstance(entry, Entry) and entry.stored_at]

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import venv
@@ -37,6 +38,9 @@ MAX_STORED_BYTES = 2 * 1024**3
 #: Where a virtual environment has its packages.
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 _OPTIONS = {"pip": "pip_install_options", "uv": "uv_pip_install_options"}
+#: Variables that tell the tools where to look, among other things.
+_SETTINGS = ("PIP_", "UV_")
+_CREDENTIALS = re.compile(r"://[^/@\s\"]*@")
 #: In a virtual environment: brings the node's own packages.
 _BASE_PTH = "_shoal_base.pth"
 
@@ -49,17 +53,28 @@ class VirtualEnvs:
         self._downloads = downloads
         self._base = site_directories()
 
-    def entry(self, tool: str, wanted: Mapping[str, Any], environ: Mapping[str, str], attempt: Attempt) -> Entry:
-        """A virtual environment. ``tool``: "pip" or "uv"; ``wanted``: its field. ``environ``: for the tool.
+    def entry(
+        self,
+        tool: str,
+        wanted: Mapping[str, Any],
+        node: Mapping[str, str],
+        own: Mapping[str, str],
+        attempt: Attempt,
+    ) -> Entry:
+        """A virtual environment. ``tool``: "pip" or "uv"; ``wanted``: its field. ``node``: the node's environment
+        variables, ``own``: those of the runtime environment; the tool has both.
 
         Raises: SetupFailed, which ends with the tool's last lines.
         """
-        name = f"{tool}-{_digest(tool, wanted)}"
+        name = f"{tool}-{digest(tool, wanted, own)}"
+        environ = {**node, **own}
         # Another Python of this machine, with the same packages, has its own.
         here = hashlib.sha256(json.dumps([sys.prefix, self._base]).encode()).hexdigest()[:8]
-        return self._cache.entry(
+        entry = self._cache.entry(
             f"{name}-{here}", lambda place: self._make(name, tool, wanted, environ, place, attempt), attempt
         )
+        entry.stored_at = f"environment/{name}"
+        return entry
 
     def _make(
         self,
@@ -126,11 +141,18 @@ def add_packages(site: Path, directories: Sequence[str]) -> None:
     (site / _BASE_PTH).write_text("".join(lines))
 
 
-def _digest(tool: str, wanted: Mapping[str, Any]) -> str:
-    """Of what is installed: the same on nodes that have the same Python and packages."""
+def digest(tool: str, wanted: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    """Of what is installed: the same on nodes that have the same Python and packages.
+
+    ``own``: the environment's own variables. Those of the tool count (PIP_INDEX_URL): what one index calls by a name
+    and version may be another thing in another. The node's do not: its owner says which mirror it uses, and a node that
+    has none takes what others have installed. Who asks does not count either: user and password in an address are left
+    out, so that a new password builds nothing anew, and none can be guessed from the name.
+    """
+    settings = {name: text for name, text in own.items() if name.startswith(_SETTINGS)}
     base = sorted({f"{each.name}=={each.version}" for each in importlib.metadata.distributions()})
     made_for = [sys.implementation.cache_tag, platform.system(), platform.machine(), *platform.libc_ver()]
-    document = json.dumps([tool, wanted, made_for, base], sort_keys=True)
+    document = _CREDENTIALS.sub("://", json.dumps([tool, wanted, made_for, base, settings], sort_keys=True))
     return hashlib.sha256(document.encode()).hexdigest()[:40]
 
 
