@@ -228,9 +228,14 @@ row(
     "integration/test_sdk_cancel.py::test_with_force_its_worker_is_killed",
     "integration/test_sdk_cancel.py::test_what_it_has_submitted_is_cancelled_too",
 )
+row(
+    "`enable_task_events=`",
+    "whether what happens to a function's tasks, or to an actor's calls, is recorded",
+    "integration/test_task_events.py::test_what_is_told_of_is_an_option",
+)
 differs(
-    "`_labels=`, `enable_task_events=`",
-    "labels and events of tasks",
+    "`_labels=`",
+    "labels of tasks",
     f"{EVERY_OPTION}::test_every_option_is_implemented_or_refused",
-    how="`_labels` is refused, `enable_task_events` without effect",
+    how="refused",
 )

@@ -21,15 +21,20 @@ class TaskContext:
         "task_id",
         "task_name",
         "thread",
+        "told",
     )
 
-    def __init__(self, task_id: bytes, task_name: str, function_name: str, attempt: int, started: int = 0) -> None:
-        """``started``: in the time of ``time.perf_counter_ns``."""
+    def __init__(
+        self, task_id: bytes, task_name: str, function_name: str, attempt: int, started: int = 0, told: bool = False
+    ) -> None:
+        """``started``: in the time of ``time.perf_counter_ns``. ``told``: nobody is to be told that it runs, or has
+        been."""
         self.task_id = task_id
         self.task_name = task_name
         self.function_name = function_name
         self.attempt = attempt
         self.started = started
+        self.told = told
         #: In which it runs; a thread of the user's may have inherited the context.
         self.thread = threading.get_ident()
         #: What runs; None until it is loaded.

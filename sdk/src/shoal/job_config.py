@@ -53,10 +53,11 @@ class JobConfig:
     "detached". ``metadata``: free text by key, kept with the job. ``code_search_path``: directories that workers
     add to ``sys.path``. ``runtime_env``: of all its tasks and actors, not of the driver. ``weight``: of two jobs that
     keep the same nodes busy, one of weight 2 gets twice as much of them as one of weight 1 (more than 0, at most 1,000;
-    default 1). ``py_logging_config``: how its tasks, its actors and the driver log.
+    default 1). ``py_logging_config``: how its tasks, its actors and the driver log. ``enable_task_events``: False =
+    what happens to its tasks is not recorded, whatever their options say.
 
-    Raises: TypeError (code_search_path is no list of strings, metadata that is no strings by strings), ValueError
-    (unknown lifetime, a weight out of range, an empty namespace;
+    Raises: TypeError (code_search_path is no list of strings, metadata that is no strings by strings,
+    enable_task_events no bool), ValueError (unknown lifetime, a weight out of range, an empty namespace;
     ``max_resources`` and ``jvm_options``, which are not implemented), and as ``RuntimeEnv``.
     """
 
@@ -71,6 +72,7 @@ class JobConfig:
         weight: float = 1.0,
         max_resources: Mapping[str, float] | None = None,
         py_logging_config: LoggingConfig | None = None,
+        enable_task_events: bool = True,
     ) -> None:
         if not isinstance(code_search_path or [], (list, tuple)) or not _all_texts(code_search_path or ()):
             raise TypeError(f"The type of code search path is incorrect: {type(code_search_path)}")
@@ -91,6 +93,9 @@ class JobConfig:
         instead = "give the job a weight, which bounds it while others wait, or a placement group to run in"
         refuse("max_resources", max_resources, (None, {}), instead)
         self.set_py_logging_config(py_logging_config)
+        if not isinstance(enable_task_events, bool):
+            raise TypeError(f"enable_task_events must be True or False, not {enable_task_events!r}")
+        self.enable_task_events = enable_task_events
 
     def set_py_logging_config(self, logging_config: LoggingConfig | None) -> None:
         """Raises: TypeError."""

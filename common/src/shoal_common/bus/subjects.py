@@ -43,6 +43,20 @@ def garbage(cluster: str, node_id: bytes) -> str:
     return f"shoal.{cluster}.garbage.{node_id.hex()}"
 
 
+def events(cluster: str, node_id: bytes) -> str:
+    """Carries ``node_events.NodeReport``, while somebody listens."""
+    return f"shoal.{cluster}.events.{node_id.hex()}"
+
+
+def listening(cluster: str) -> str:
+    """Carries ``node_events.Listening``: somebody wants what is published on ``events``."""
+    return f"shoal.{cluster}.listening"
+
+
+def all_events(cluster: str) -> str:
+    return f"shoal.{cluster}.events.*"
+
+
 def all_heartbeats(cluster: str) -> str:
     return f"shoal.{cluster}.heartbeat.*"
 

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
+from shoal_common.task_events import FunctionTally
 
 PROTOCOL_VERSION = 6
 
@@ -689,6 +690,23 @@ class MetricsReport(Message, tag=130):
     series: list[MetricGrowth]
 
 
+# --- what a process tells of its tasks: process -> raylet ------------------------------------------------
+
+
+class TaskReport(Message, tag=150):
+    """Process -> raylet: what has happened to its tasks since its last report (``shoal_common.task_events``)."""
+
+    #: Those that have changed, in full.
+    tallies: list[FunctionTally]
+    #: ``encode_events`` of some; the raylet hands it on as it is.
+    events: bytes
+    count: int
+    #: Since the last report: attempts that have ended and are in no event, as nothing was special about them.
+    unnamed: int
+    #: And events that were lost because there were too many.
+    lost: int
+
+
 RayletMessage = (
     LeaseDemand
     | LeaseGranted
@@ -757,4 +775,5 @@ RayletMessage = (
     | PackageDone
     | EnvironmentPrepare
     | MetricsReport
+    | TaskReport
 )

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -263,6 +264,7 @@ def _method_info(member: Any, options: MethodOptions | None, *, skip_first: bool
         is_generator=is_generator,
         timeout_s=options.timeout_s,
         backpressure=options._generator_backpressure_num_objects,
+        events=options.enable_task_events,
     )
 
 
@@ -314,6 +316,7 @@ def _start(
         concurrency_groups=list(groups),
         durable=options.durable,
         backpressure=options._actor_generator_backpressure_num_objects,
+        events=options.enable_task_events,
     )
     handle_payload = encode_state(state)
     creation = ActorCreation(
@@ -333,6 +336,10 @@ def _start(
     )
     if _tracing.active is not None:
         creation.trace = _tracing.active.submitted(f"{definition.name}.__init__", ids.task_of_creation(actor_id))
+    if options.enable_task_events and core.task_events_enabled:
+        creation.submitted_at = time.time()
+        task = _context.current_task.get()
+        creation.parent = task.task_id if task is not None else b""
     # The constructor's arguments live as long as the actor may be restarted: the client keeps them.
     packed = pack_arguments(core.values, args, kwargs)
     if packed is not None:

@@ -54,6 +54,8 @@ class MethodInfo(msgspec.Struct, array_like=True, frozen=True):
     timeout_s: float | None = None
     #: The option for back-pressure.
     backpressure: int | None = None
+    #: None = as the actor's options say.
+    events: bool | None = None
 
 
 class HandleState(msgspec.Struct, array_like=True, frozen=True):
@@ -72,6 +74,8 @@ class HandleState(msgspec.Struct, array_like=True, frozen=True):
     durable: bool = False
     #: Of generator methods that do not say.
     backpressure: int | None = None
+    #: As the option ``enable_task_events``.
+    events: bool = True
 
 
 encode_state = msgspec.msgpack.Encoder().encode
@@ -137,10 +141,12 @@ class ActorMethod(RemoteCall[P, R]):
         retry_exceptions = info.retry_exceptions
         backpressure = state.backpressure if info.backpressure is None else info.backpressure
         timeout_s = info.timeout_s
+        events = state.events if info.events is None else info.events
         task_name = ""
         options = self._options
         if options is not None:
             task_name = options.name or ""
+            events = events if options.enable_task_events is None else options.enable_task_events
             if options.num_returns is not None:
                 check_streaming(options.num_returns, info.is_generator)
                 num_returns = returns_of(options.num_returns, info.is_generator)
@@ -185,6 +191,7 @@ class ActorMethod(RemoteCall[P, R]):
             task_name,
             time_limit(timeout_s, retry_exceptions),
             stream,
+            events,
         )
         if num_returns == 1:
             return refs[0]

@@ -22,6 +22,7 @@ from shoal._core.object_ref import ObjectRef
 from shoal._core.task_record import FunctionRecord, TimeLimit
 from shoal._core.tasks import TaskQueue
 from shoal._owner.arguments import pack_arguments
+from shoal_common.task_events import TaskKind
 
 if TYPE_CHECKING:
     from shoal._api.remote_call import SeveralReturns
@@ -169,7 +170,12 @@ class RemoteFunction(RemoteCall[P, R]):
         prepared = _Prepared()
         prepared.epoch = _current.prepared_epoch
         name = definition.name.rpartition(".")[2]
-        prepared.function = FunctionRecord(function_id, options.name or name)
+        tally = None
+        if options.enable_task_events and core.task_events_enabled:
+            with core.lock:
+                kind = TaskKind.NORMAL_TASK
+                tally = core.task_reports.events.tally(core.job_id, name, kind, options.resources())
+        prepared.function = FunctionRecord(function_id, options.name or name, tally=tally)
         strategy = strategy_of_task(options, name)
         prepared.num_returns = returns_of(options.num_returns, definition.is_generator)
         prepared.backpressure = options._generator_backpressure_num_objects

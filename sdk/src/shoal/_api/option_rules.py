@@ -261,8 +261,7 @@ COMMON: dict[str, Rule] = {
     "resources": Rule(_DICT, _amounts, plain_amounts),
     "runtime_env": Rule(_DICT, convert=_environment, short=False),
     "scheduling_strategy": Rule((), _scheduling_strategy),
-    # No events of tasks are recorded yet, as False asks for; True is the default and asks for nothing more.
-    "enable_task_events": Rule((bool,), kept=False),
+    "enable_task_events": Rule((bool,)),
     "_labels": _LABELS,
 }
 
@@ -306,7 +305,7 @@ METHOD: dict[str, Rule] = {
     "timeout_s": Rule(_NUMBER, _timeout),
     "_generator_backpressure_num_objects": TASK["_generator_backpressure_num_objects"],
     "_num_objects_per_yield": TASK["_num_objects_per_yield"],
-    "enable_task_events": Rule(_BOOL, kept=False),
+    "enable_task_events": Rule(_BOOL),
     "tensor_transport": _not_implemented(_TENSOR_TRANSPORT, "object_store"),
     "name": Rule(_STR),
     "_labels": _LABELS,

@@ -94,6 +94,8 @@ class _PlacedOptions(_Options):
     placement_group_capture_child_tasks: bool | None = None
     #: The option ``resources``.
     custom_resources: Mapping[str, float] | None = None
+    #: Whether what happens to its runs, or calls, is recorded.
+    enable_task_events: bool = True
     #: As users write it: what it adds to that of its parent.
     runtime_env: Mapping[str, Any] | None = None
     #: None, "DEFAULT", "SPREAD" or an instance of a strategy class.
@@ -298,6 +300,7 @@ class MethodOptions(_Options):
     retry_exceptions: bool | tuple[type[Exception], ...] | None = None
     timeout_s: float | None = None
     name: str | None = None
+    enable_task_events: bool | None = None
     _generator_backpressure_num_objects: int | None = None
 
     @classmethod

@@ -16,7 +16,7 @@ from shoal._core.batches import push_bytes
 from shoal._core.deadlines import ARGUMENTS, BEHIND, PAUSING, RUNNING, UNSENT
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.retries import pause_before_retry
-from shoal._core.task_record import TaskRecord, find_record
+from shoal._core.task_record import FunctionRecord, TaskRecord, find_record
 from shoal._wire.value_kinds import PENDING
 from shoal_common.service.story import Story, noted
 
@@ -74,6 +74,9 @@ class Port(Protocol):
     def pause(self, client: ActorClient, record: TaskRecord, pause_s: float) -> None:
         """``client.after_pause`` follows in so many seconds."""
 
+    def tell_repeated(self, client: ActorClient, record: TaskRecord) -> None:
+        """It is made once more, as nobody knows how its last attempt has ended; ``client.cause`` tells why."""
+
 
 class ActorClient:
     """Not thread-safe: the process's lock protects it."""
@@ -90,6 +93,8 @@ class ActorClient:
         durable: bool = False,
         submitted: int = 0,
         rng: random.Random,
+        told: dict[str, FunctionRecord] | None = None,
+        untold: dict[str, FunctionRecord] | None = None,
     ) -> None:
         """``submitted``: the calls are numbered from the next number on; a durable actor knows them by these numbers,
         which no earlier client of this process may have used."""
@@ -99,13 +104,16 @@ class ActorClient:
         #: pending as long as the creator and the actor live.
         self.lifetime = lifetime
         self._creator_watched = False
+        #: Its class's methods by name: those of whose calls events are told, and those of which none are.
+        self.told = {} if told is None else told
+        self.untold = {} if untold is None else untold
         self._port = port
         self._rng = rng
         self._story = Story(f"the calls of actor {actor_id.hex()}")
         self.in_order = in_order
         self.window = max(WINDOW, 2 * window)
         #: Calls that may run at the same time.
-        self._concurrency = window
+        self.concurrency = window
         self.state = UNASKED
         #: Version of the GCS's record that this follows; 0 = none seen.
         self.version = 0
@@ -270,7 +278,7 @@ class ActorClient:
         if self.state == CONNECTED:
             self._port.stop_call(self, record)
         place = list(self.in_flight).index(record.push.task_id)
-        return RUNNING if place < self._concurrency else BEHIND
+        return RUNNING if place < self.concurrency else BEHIND
 
     def cancel(self, record: TaskRecord, recursive: bool, now: float) -> bool:
         """It is ``cancelled``. True = it is over. Else the actor's process answers, or is lost."""
@@ -398,6 +406,7 @@ class ActorClient:
                     self._port.renew(self, record)
                     again.append(record)
             elif record.retry():
+                self._port.tell_repeated(self, record)
                 again.append(record)
             else:
                 self._port.fail_call(self, record)

@@ -10,6 +10,7 @@ import msgspec
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.streams import Stream
 from shoal._wire.peer_frames import TaskPush
+from shoal_common.task_events import FunctionTally
 
 #: Top-level reference arguments: (position, keyword, reference).
 References = list[tuple[int, str, ObjectRef[Any]]]
@@ -45,6 +46,17 @@ class Queue(Protocol):
         """For humans."""
 
 
+class Tally(msgspec.Struct, gc=False, eq=False):
+    """Where the runs of a function are counted, for ``task_events``. What happens with each run costs as little as can
+    be: it is added up when a report is made."""
+
+    totals: FunctionTally
+    #: Since the last report.
+    submitted: int = 0
+    #: Of those that have come to a value since then, in microseconds.
+    runs: list[int] = []
+
+
 class FunctionRecord(msgspec.Struct, gc=False):
     """A remote function as this process exports it."""
 
@@ -52,6 +64,8 @@ class FunctionRecord(msgspec.Struct, gc=False):
     name: str
     #: Exponential mean of the run time in microseconds; 0 = never timed.
     mean_us: float = 0.0
+    #: Where its runs are counted; None = nothing is told of them.
+    tally: Tally | None = None
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
@@ -90,6 +104,10 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     cancelled: bool = False
     #: Of a generator whose items are streamed; ``entries`` has the object that stands for the whole.
     stream: Stream | None = None
+    #: Seconds since 1970; 0 = nothing is told of it.
+    submitted_at: float = 0.0
+    #: What ``TaskEvents`` has told of this attempt: the state + 1; 0 = nothing, negative = it has ended.
+    told: int = 0
 
     @property
     def late(self) -> bool:

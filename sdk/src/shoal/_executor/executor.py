@@ -61,6 +61,7 @@ class Executor:
         self.leaving = Leaving(core, self)
         self._functions = Functions(core)
         self._runner = Runner(core, self._functions, self.leaving, appearance)
+        core.task_reports.running = self._runner.running
         self._queue: deque[tuple[bytes, TaskPush]] = deque()
         self._commands: deque[Callable[[], None]] = deque()
         #: The main thread's wait for something to run.
@@ -90,6 +91,7 @@ class Executor:
 
     def on_push(self, connection: Connection, message: PushTasks) -> None:
         caller, tasks = connection.peer_worker_id, message.tasks
+        self._core.task_reports.runs()
         self._runner.time_limits.arrived(tasks)
         self._runner.cancels.arrived(tasks)
         actor, leaving = self.actor, self.leaving.begun

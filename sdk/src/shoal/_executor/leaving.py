@@ -149,6 +149,7 @@ class Leaving:
         self._executor.flush_replies()
         if self._executor.actor is not None:
             self._executor.actor.flush()
+        self._core.task_reports.flush()
         self._core.raylet.send(frames.ExitIntent(kind, detail))
         _tracing.flush()
         end_process(code)

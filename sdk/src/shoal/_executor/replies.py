@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from shoal import _context, exceptions
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._executor.time_limits import Stopped
+from shoal._owner import failures
 from shoal._values.serialization import Serialized, loads, serialize
 from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, STORED
 from shoal_common import ids
+from shoal_common.task_events import Failure
 
 logger = logging.getLogger("shoal")
 
@@ -67,6 +69,9 @@ def result_reply(
         elif error is not None:
             failed = Value(ERROR, _pickled_error(core, actor, push, error))
             values += [failed] * (push.num_returns - len(values))
+            reply = TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
+            reply.failure = failures.of_raised(error)
+            return reply
     return TaskReply(push.task_id, (time.perf_counter_ns() - started) // 1000, 0, b"", values)
 
 
@@ -134,6 +139,7 @@ def error_reply(core: CoreWorker, actor: Actor | None, push: TaskPush, error: Ba
         ERROR,
         _pickled_error(core, actor, push, error),
         retriable=_retriable(push, error),
+        failure=_failure(push, error),
     )
 
 
@@ -147,6 +153,12 @@ def _pickled_error(core: CoreWorker, actor: Actor | None, push: TaskPush, error:
         "error may have: put() large values, and name them in the error"
     )
     return pickle.dumps(wrap_error(core, actor, push.name, push.task_id, told), 5)
+
+
+def _failure(push: TaskPush, error: BaseException) -> Failure:
+    if isinstance(error, KeyboardInterrupt):
+        return failures.of_system(exceptions.TaskCancelledError(push.task_id.hex()))
+    return failures.of_system(error.error) if isinstance(error, Stopped) else failures.of_raised(error)
 
 
 def _retriable(push: TaskPush, error: BaseException) -> bool:

@@ -22,12 +22,14 @@ from shoal._executor.leaving import EXIT_ACTOR, ActorExit
 from shoal._executor.replies import error_reply, result_reply, wrap_error
 from shoal._executor.time_limits import Stopped, TimeLimits
 from shoal._executor.yielding import Yielding
+from shoal._owner import failures
 from shoal._owner.arguments import ArgumentsLost, load_arguments
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply
 from shoal_common import ids
 from shoal_common.channel.frames import CreateActor
 from shoal_common.kinds import ExitKind
+from shoal_common.task_events import Failure
 
 if TYPE_CHECKING:
     from shoal._executor.appearance import Appearance
@@ -166,8 +168,11 @@ class Runner:
         name = f"{creation.class_name}.__init__"
         self._appearance.show(name)
         task_id, started = ids.task_of_creation(message.actor_id), time.perf_counter_ns()
-        context = _context.TaskContext(task_id, name, "__init__", message.incarnation - 1, started)
+        context = _context.TaskContext(task_id, name, "__init__", message.incarnation - 1, started, told=True)
         self.running[task_id] = context
+        if creation.submitted_at:
+            self._core.task_reports.constructs(context, message.actor_id, creation.parent, creation.submitted_at)
+        reason: Failure | None = None
         token = _context.current_task.set(context)
         span: _tracing.Running | None = None
         error = b""
@@ -198,11 +203,14 @@ class Runner:
             if isinstance(failure, SystemExit):
                 self._leaving.exit_as_told(failure, "the constructor")
             error = pickle.dumps(wrap_error(self._core, self.actor, name, context.task_id, failure), 5)
+            reason = failures.of_raised(failure)
         finally:
             if span is not None:
                 span.end()
             _context.current_task.reset(token)
             del self.running[task_id]
+        if creation.submitted_at:
+            self._core.task_reports.constructed(context, message.actor_id, reason)
         if received:
             with self._core.lock:
                 self._core.borrowing.register(received)
@@ -217,7 +225,7 @@ class Runner:
             self._appearance.show(name)
             if actor is None:
                 self._appearance.announce(name)
-        return _context.TaskContext(push.task_id, name, push.name, push.attempt, started)
+        return _context.TaskContext(push.task_id, name, push.name, push.attempt, started, push.untold)
 
     def _function(self, push: TaskPush) -> Callable[..., Any]:
         if self.actor is not None:

@@ -16,11 +16,13 @@ from shoal._core.actors import CONNECTED, REGISTERING, RESOLVING, RESTARTING, Ac
 from shoal._core.batches import in_messages, push_bytes
 from shoal._core.object_ref import ObjectRef
 from shoal._core.streams import Stream
+from shoal._core.task_events import TaskEvents
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
 from shoal._net import last_replies
 from shoal._net.gcs.actors import POLL_S, Done
 from shoal._net.gcs.errors import ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord
+from shoal._owner import failures
 from shoal._owner.actor_errors import death_error, disconnected_error, unavailable_error
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
@@ -31,6 +33,7 @@ from shoal._wire.value_kinds import PENDING
 from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
 from shoal_common.states import ActorState
+from shoal_common.task_events import TaskKind
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
@@ -52,8 +55,9 @@ RESOLVE_AGAIN_S = 0.2
 class ActorSubmitter:
     """All actors that this process calls. Methods take the core's lock unless they say that the caller holds it."""
 
-    def __init__(self, process: Process, waiting: Waiting, calls: Calls) -> None:
+    def __init__(self, process: Process, waiting: Waiting, calls: Calls, events: TaskEvents) -> None:
         self._process = process
+        self._events = events
         self._waiting = waiting
         self._calls = calls
         #: Kept by handles, by the connection to a living actor, and by what is under way.
@@ -61,7 +65,8 @@ class ActorSubmitter:
         self._by_worker: dict[bytes, ActorClient] = {}
         #: Clients with calls that wait to be sent together.
         self.dirty: set[ActorClient] = set()
-        self._method_functions: dict[str, FunctionRecord] = {}
+        #: By class, whether events are told, and method.
+        self._functions: dict[tuple[str, bool], dict[str, FunctionRecord]] = {}
         self._rng = random.Random()
         #: By worker: with which the connection has ended, and whose raylet is asked what it has left. The number tells
         #: one time from the next.
@@ -96,6 +101,8 @@ class ActorSubmitter:
                     # Beyond all calls of an earlier client of this process: none makes a million calls a second.
                     submitted=time.monotonic_ns() // 1000 if durable else 0,
                     rng=self._rng,
+                    told=self._functions.setdefault((class_name, True), {}),
+                    untold=self._functions.setdefault((class_name, False), {}),
                 )
                 self._clients[actor_id] = client
             elif client.lifetime is None:
@@ -300,12 +307,14 @@ class ActorSubmitter:
         task_name: str = "",
         limit: TimeLimit | None = None,
         stream: Stream | None = None,
+        events: bool = True,
     ) -> list[ObjectRef[Any]]:
+        """``events``: as the option ``enable_task_events``."""
         process, calls = self._process, self._calls
-        function = self._method_functions.get(method)
+        functions = client.told if events else client.untold
+        function = functions.get(method)
         if function is None:
-            check_text("the name of a method", method)
-            function = self._method_functions[method] = FunctionRecord(b"", method)
+            function = functions[method] = self._function(client.class_name, method, events)
         record = calls.new_record(function, packed, num_returns, retries, retry_exceptions)
         if hold is not None:
             record.holds = [hold] if record.holds is None else [*record.holds, hold]
@@ -324,6 +333,16 @@ class ActorSubmitter:
             self.start(client, record)
         calls.submitted()
         return refs
+
+    def _function(self, class_name: str, method: str, events: bool) -> FunctionRecord:
+        check_text("the name of a method", method)
+        process = self._process
+        tally = None
+        if events and process.task_events_enabled:
+            with process.lock:
+                name = f"{class_name}.{method}"
+                tally = self._events.tally(process.job_id, name, TaskKind.ACTOR_TASK, {})
+        return FunctionRecord(b"", method, tally=tally)
 
     def start(self, client: ActorClient, record: TaskRecord) -> None:
         """It is sent as soon as its arguments are there. Caller holds the lock."""
@@ -355,8 +374,11 @@ class ActorSubmitter:
 
     def _take(self, client: ActorClient, worker_id: bytes, replies: list[TaskReply]) -> None:
         for reply in replies:
+            before = client.in_flight.get(reply.task_id) if reply.retriable else None
             record = client.on_reply(reply.task_id, reply.retriable)
             if record is None:
+                if before is not None:
+                    self._calls.repeated(before, reply.failure, reply.duration_us, worker_id)
                 continue
             if record.late:
                 self._calls.drop(reply, worker_id)
@@ -371,6 +393,10 @@ class ActorSubmitter:
             if (record := client.find(task_id)) is not None:
                 return client, record
         return None
+
+    def clients(self) -> list[ActorClient]:
+        """Of all actors that are known here."""
+        return list(self._clients.values())
 
     def records(self) -> Iterator[TaskRecord]:
         """All calls that have not ended. Caller holds the lock."""
@@ -440,6 +466,11 @@ class ActorSubmitter:
                     client.after_pause(record, time.monotonic())
 
         self._process.reactor.call_later(pause_s, over)
+
+    def tell_repeated(self, client: ActorClient, record: TaskRecord) -> None:
+        cause = client.cause
+        error = cause if isinstance(cause, Exception) else exceptions.ActorUnavailableError("", client.actor_id.hex())
+        self._calls.repeated(record, failures.of_system(error), worker_id=client.worker_id)
 
     def watch_creator(self, client: ActorClient) -> None:
         assert client.lifetime is not None

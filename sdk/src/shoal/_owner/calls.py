@@ -13,7 +13,9 @@ from shoal._core.batches import push_bytes
 from shoal._core.deadlines import RUNNING, Deadlines
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.streams import Stream
+from shoal._core.task_events import TaskEvents
 from shoal._core.task_record import Deadline, FunctionRecord, Queue, TaskRecord, TimeLimit
+from shoal._owner import failures
 from shoal._owner.arguments import PackedArguments
 from shoal._owner.borrowing import Borrowing
 from shoal._owner.recovery import Recovery
@@ -23,6 +25,7 @@ from shoal._values.task_error import error_of_dependent
 from shoal._wire.peer_frames import LostArgument, TaskPush, TaskReply, TimeLeft, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PENDING, STORED
 from shoal_common.ids import FIRST_RETURN, TaskID, object_of_task
+from shoal_common.task_events import Failure
 
 if TYPE_CHECKING:
     from shoal._owner.process import Process
@@ -47,9 +50,16 @@ class Calls:
     start: Callable[[TaskRecord], None]
 
     def __init__(
-        self, process: Process, waiting: Waiting, borrowing: Borrowing, recovery: Recovery, streaming: Streaming
+        self,
+        process: Process,
+        waiting: Waiting,
+        borrowing: Borrowing,
+        recovery: Recovery,
+        streaming: Streaming,
+        events: TaskEvents,
     ) -> None:
         self._process = process
+        self._events = events
         self._streaming = streaming
         self._waiting = waiting
         self._borrowing = borrowing
@@ -74,6 +84,8 @@ class Calls:
     ) -> TaskRecord:
         """One about to be submitted."""
         push = TaskPush(self._process.task_ids.next(), function.function_id, function.name, b"")
+        if function.tally is None:
+            push.untold = True
         record = TaskRecord(push, function, [], retries_left=retries)
         task = _context.current_task.get()
         if task is not None:
@@ -98,6 +110,12 @@ class Calls:
         shutdown."""
         if self._process.closed:
             raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
+        tally = record.function.tally
+        if tally is not None:
+            tally.submitted += 1  # as TaskEvents.submitted
+            record.submitted_at = time.time()
+            if not self._events.due:
+                self._events.wake()
         create, task_id = self._process.table.create, record.push.task_id
         if num_returns == 1:
             entry, ref = create(task_id + FIRST_RETURN)
@@ -149,12 +167,13 @@ class Calls:
                 deadline = record.deadline
                 assert deadline is not None
                 # What has not begun has had its time too: to run it *again* would be to wait longer.
+                error = exceptions.TaskTimeoutError(
+                    queue.name_of(record), record.push.task_id.hex(), deadline.limit.timeout_s, where
+                )
                 if where == RUNNING and deadline.limit.retried and record.retry():
                     deadline.again = True
+                    self.repeated(record, failures.of_system(error))
                 else:
-                    error = exceptions.TaskTimeoutError(
-                        queue.name_of(record), record.push.task_id.hex(), deadline.limit.timeout_s, where
-                    )
                     self.fail(record, error)
             self._set_timer()
 
@@ -217,7 +236,13 @@ class Calls:
         if reply.borrowed is not None:
             for object_id in reply.borrowed:
                 self._process.table.add_borrower(object_id, worker_id)
+        tally = record.function.tally
         if (reply.kind == INLINE or reply.kind == BYTES) and not record.push.attempt:
+            if tally is not None:
+                if record.told or self._events.short_left:
+                    self._events.finished(record, tally, reply.duration_us, worker_id)
+                else:
+                    tally.runs.append(reply.duration_us)
             entry = record.entries[0]
             entry.state = reply.kind
             entry.payload = reply.payload
@@ -226,10 +251,17 @@ class Calls:
                 self._deadlines.forget(record)
             if entry.watchers is not None or entry.tracker is None:
                 self._waiting.tell_ready(entry)
-        elif reply.values is not None:
-            self.finish(record, reply.values, reply.items)
-        elif reply.lost is not None:
+            return
+        if reply.lost is not None:
             self._not_begun(record, reply.lost)
+            return
+        if tally is not None and reply.failure is None:
+            self._events.finished(record, tally, reply.duration_us, worker_id)
+        elif tally is not None and reply.failure is not None:
+            cancelled = reply.failure.type == failures.CANCELLED
+            self._events.failed(record, tally, reply.failure, reply.duration_us, worker_id, cancelled=cancelled)
+        if reply.values is not None:
+            self.finish(record, reply.values, reply.items)
         else:
             self.finish(record, [Value(reply.kind, reply.payload)] * len(record.entries), reply.items)
 
@@ -271,7 +303,25 @@ class Calls:
 
     def fail(self, record: TaskRecord, error: Exception) -> None:
         """End it with a system error."""
+        tally = record.function.tally
+        if tally is not None:
+            cancelled = isinstance(error, exceptions.TaskCancelledError)
+            self._events.failed(record, tally, failures.of_system(error), cancelled=cancelled)
         self.finish(record, [Value(ERROR, pickle.dumps(error, 5))] * len(record.entries))
+
+    def repeated(
+        self, record: TaskRecord, failure: Failure | None, duration_us: int = 0, worker_id: bytes = b""
+    ) -> None:
+        """An attempt has failed, which the record counts already, and it runs once more."""
+        tally = record.function.tally
+        if tally is not None:
+            self._events.retried(record, tally, failure or failures.ARGUMENT_FAILED, duration_us, worker_id)
+
+    def again(self, record: TaskRecord) -> None:
+        """It has ended, and runs once more as its values are lost."""
+        tally = record.function.tally
+        if tally is not None:
+            self._events.submitted(record, tally)
 
     def cancelled(self, record: TaskRecord) -> None:
         """End it, which did not begin, or of which nobody knows how it has ended."""
@@ -279,6 +329,9 @@ class Calls:
 
     def fail_like(self, record: TaskRecord, argument: ObjectEntry) -> None:
         """An argument is an error, and so is everything that is made of it."""
+        tally = record.function.tally
+        if tally is not None:
+            self._events.failed(record, tally, failures.ARGUMENT_FAILED)
         payload = error_of_dependent(record.push.name, argument.payload)
         self.finish(record, [Value(ERROR, payload)] * len(record.entries))
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from shoal import exceptions
 from shoal._core.actors import ActorClient
 from shoal._core.object_ref import ObjectRef
+from shoal._core.task_events import TaskEvents
 from shoal._core.task_record import TaskRecord
 from shoal._net.connection import Connection
 from shoal._owner.actor_registration import ActorRegistration
@@ -30,6 +31,7 @@ from shoal._owner.process import Process
 from shoal._owner.recovery import Recovery
 from shoal._owner.reporting import Reporting
 from shoal._owner.streaming import Streaming
+from shoal._owner.task_reports import TaskReports
 from shoal._owner.task_submitter import TaskSubmitter
 from shoal._owner.values import Values
 from shoal._owner.waiting import Waiting
@@ -104,9 +106,11 @@ class CoreWorker(Process):
         self.recovery = Recovery(self, self.waiting, self.borrowing)
         self.values = Values(self, self.waiting, self.borrowing, self.recovery)
         self.streaming = streaming = Streaming(self, self.waiting, self.borrowing, self.recovery)
-        self._calls = Calls(self, self.waiting, self.borrowing, self.recovery, streaming)
+        events = TaskEvents(time.time)
+        self._calls = Calls(self, self.waiting, self.borrowing, self.recovery, streaming, events)
         self.tasks = TaskSubmitter(self, self.waiting, self._calls)
-        self.actors = ActorSubmitter(self, self.waiting, self._calls)
+        self.actors = ActorSubmitter(self, self.waiting, self._calls, events)
+        self.task_reports = TaskReports(self, events, self.tasks, self.actors)
         self.actor_registration = ActorRegistration(self, self.waiting)
         self.waiting.advice = Advice(self, self.tasks.find)
         self._calls.start = self._start
@@ -183,6 +187,7 @@ class CoreWorker(Process):
             self._calls.renew(record, queue)
         if record.stream is not None:
             self.streaming.again(record)
+        self._calls.again(record)
         self._start(record)
 
     def serve(self, executor: Executor) -> None:

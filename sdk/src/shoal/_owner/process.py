@@ -79,6 +79,8 @@ class Process(ABC):
         self.default_actor_lifetime = "non_detached"
         #: As ``JobConfig.weight``.
         self.job_weight = 1.0
+        #: As ``JobConfig.enable_task_events``.
+        self.task_events_enabled = True
         self.host = host
         self.pid = os.getpid()
         #: What everything fails with once this process's raylet is gone.

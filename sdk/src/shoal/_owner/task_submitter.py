@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from shoal._core.retries import pause_before_memory_retry, pause_before_retry
 from shoal._core.streams import Stream
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
 from shoal._core.tasks import TaskQueue
+from shoal._owner import failures
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
 from shoal._owner.waiting import Waiting
@@ -127,6 +128,13 @@ class TaskSubmitter:
             if (record := queue.find(task_id)) is not None:
                 return queue, record
         return None
+
+    def unready(self) -> Collection[TaskRecord]:
+        """Those whose arguments are still pending, and those that pause before a retry."""
+        return self._unready.values()
+
+    def queues(self) -> Sequence[TaskQueue]:
+        return self._by_key
 
     def records(self) -> Iterator[TaskRecord]:
         """All that have not ended."""
@@ -287,6 +295,7 @@ class TaskSubmitter:
             if pause_s is None:
                 self._calls.fail(record, cause(record))
             else:
+                self._calls.repeated(record, failures.of_system(cause(record)), worker_id=worker.worker_id)
                 self._enqueue_in(pause_s, record)
 
     def _enqueue_in(self, pause_s: float, record: TaskRecord) -> None:
@@ -369,6 +378,7 @@ class TaskSubmitter:
                 self._calls.drop(reply, worker_id)
                 self.stopped(record)
             elif reply.retriable and (pause_s := pause_before_retry(record, random.random())) is not None:
+                self._calls.repeated(record, reply.failure, reply.duration_us, worker_id)
                 self._enqueue_in(pause_s, record)
             else:
                 self._calls.complete(record, reply, worker_id)

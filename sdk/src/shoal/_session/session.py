@@ -358,6 +358,7 @@ def _connect(
             weight=job_config.weight,
             logging=job_config.py_logging_config,
             tracing_startup_hook=tracing_hook,
+            task_events=job_config.enable_task_events,
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
@@ -401,6 +402,7 @@ def _connect(
         outside.serves(core)
     core.default_actor_lifetime = lifetime
     core.job_weight = job_config.weight
+    core.task_events_enabled = job_config.enable_task_events
     core.lineage.max_bytes = max_lineage_bytes
     _current.set_current(core)
     core.start()

@@ -38,6 +38,10 @@ class ActorCreation(msgspec.Struct, array_like=True, gc=False):
     handle: bytes = b""
     #: As in TaskPush.
     trace: dict[str, str] | None = None
+    #: The task that has created it; empty = a driver.
+    parent: bytes = b""
+    #: Seconds since 1970; 0 = nothing is told of its constructor.
+    submitted_at: float = 0.0
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -22,6 +22,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     logging: LoggingConfig | None = None
     #: "module:function", which sets up OpenTelemetry in each of its processes; empty = its calls are not traced.
     tracing_startup_hook: str = ""
+    #: Whether its processes tell of their tasks.
+    task_events: bool = True
 
 
 encode = msgspec.msgpack.Encoder().encode

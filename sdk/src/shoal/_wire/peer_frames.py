@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from shoal_common.channel.frames import Message, WorkerAddress
+from shoal_common.task_events import Failure
 
 
 class RefWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -83,6 +84,8 @@ class TaskPush(msgspec.Struct, array_like=True, gc=False):
     backpressure: int = 0
     #: The trace that it belongs to, as OpenTelemetry's headers.
     trace: dict[str, str] | None = None
+    #: Nothing is told of it (``enable_task_events=False``).
+    untold: bool = False
 
 
 class LostArgument(msgspec.Struct, array_like=True, gc=False):
@@ -111,6 +114,8 @@ class TaskReply(msgspec.Struct, array_like=True, gc=False):
     #: Of a generator: so many items it has yielded, before the error if it is one; -1 = it did not get so far, or was
     #: stopped from outside.
     items: int = -1
+    #: Why it has no value, or not all of them.
+    failure: Failure | None = None
 
 
 class PushTasks(Message, tag=100):

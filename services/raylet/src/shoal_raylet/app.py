@@ -38,10 +38,12 @@ from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
 from shoal_raylet.channel.connection import Identity
 from shoal_raylet.channel.server import ChannelServer
+from shoal_raylet.cluster.event_publisher import EventPublisher
 from shoal_raylet.cluster.garbage import GarbageCalls
 from shoal_raylet.cluster.group_states import GroupStates
 from shoal_raylet.cluster.heartbeat import HeartbeatDocument, Heartbeats
 from shoal_raylet.cluster.membership import Membership
+from shoal_raylet.cluster.node_events import NodeEvents
 from shoal_raylet.cluster.nodes import NodeDirectory
 from shoal_raylet.cluster.placement_questions import PlacementQuestions
 from shoal_raylet.cluster.reports import GcsReports
@@ -183,6 +185,7 @@ class RayletApp:
         self._monitor = MemoryMonitor(pool, config.memory_usage_threshold)
         self._functions = FunctionCache(self._fetch_function)
         self._metrics = metrics = ProcessMetrics(node_id)
+        events = NodeEvents(node_id, self._incarnation)
         self._metrics_server = MetricsServer(config.token, config.tls, metrics.page)
         self._node = Node(
             node_id=node_id,
@@ -205,8 +208,12 @@ class RayletApp:
             directory=self._directory,
             garbage=self._garbage,
             metrics=metrics,
+            events=events,
             ask_scheduler=questions.ask,
             on_change=self._heartbeats.changed,
+        )
+        self._events = EventPublisher(
+            self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note_workers
         )
         self._directory.tell(on_lost=self._node_lost, on_change=self._node.nodes_changed)
         self._peers.serve(
@@ -295,6 +302,7 @@ class RayletApp:
             await self._gateway.stop("the node of the gateway stops")
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
+        await self._events.stop()
         await self._processes.stop()
         await self._environments.stop()
         await self._checkpoints.stop()
@@ -334,6 +342,7 @@ class RayletApp:
         await self._directory.start()
         self._heartbeats.start()
         self._garbage.start()
+        self._events.start()
         self._monitor.start(self._node.killed_for_memory)
         if self._gateway is not None:
             self._gateway.start(self._inside())

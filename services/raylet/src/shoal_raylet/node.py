@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import structlog
 from shoal_common.channel import frames
 from shoal_common.errors import InvalidRequest, ServiceError
 from shoal_common.kinds import ExitKind
+from shoal_common.node_events import ClusterEvent, ProcessInfo
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.background import Background
 from shoal_proto.v1 import gcs_pb2
@@ -36,6 +38,7 @@ from shoal_raylet.actions import (
 )
 from shoal_raylet.channel.connection import Connection
 from shoal_raylet.cluster.garbage import GarbageCalls
+from shoal_raylet.cluster.node_events import NodeEvents
 from shoal_raylet.cluster.nodes import NodeDirectory
 from shoal_raylet.cluster.reports import GcsReports
 from shoal_raylet.deadline import DeadlineTimer
@@ -91,6 +94,7 @@ class Node:
     directory: NodeDirectory
     garbage: GarbageCalls
     metrics: ProcessMetrics
+    events: NodeEvents
     #: Raises: ServiceError when no scheduler answers.
     ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, SchedulerAnswer]]
     #: Called when the load has changed.
@@ -118,6 +122,7 @@ class Node:
             frames.NodeFind: self._node_find,
             frames.Explain: self._explain,
             frames.OwnerFind: self._owner_find,
+            frames.TaskReport: lambda process, message: self.events.reported(process.worker_id, message),
             frames.MetricsReport: lambda process, message: self.metrics.add(process.worker_id, message.series),
             frames.OwnerFound: lambda _, message: self.peers.send(message.asker, message),
         }
@@ -159,6 +164,9 @@ class Node:
         if again:
             # An owner that comes again has given up its leases with its connection; not its objects.
             self._execute(self.leases.owner_gone(hello.worker_id, self._loop.time()))
+        if hello.role == "driver":
+            now_ms = _now_ms()
+            self.events.started(ProcessInfo(hello.worker_id, hello.pid, hello.job_id, b"", now_ms, is_driver=True))
         if hello.role == "worker":
             self.monitor.registered(hello.worker_id, hello.pid)
             self.pool.registered(hello.worker_id, hello.pid, hello.address, self._loop.time())
@@ -169,6 +177,7 @@ class Node:
         self.metrics.process_ended(hello.worker_id)
         self._execute(self.leases.owner_gone(hello.worker_id, self._loop.time()))
         if hello.role == "driver":
+            self.events.ended(hello.worker_id, _now_ms())
             kept = {actor.actor_id for actor in self.actors.of_job(hello.job_id) if actor.detached}
             self.end_job(hello.job_id, kept)
             self.reports.job_finished(hello.job_id)
@@ -391,8 +400,10 @@ class Node:
         if worker.address is None:
             text = f"{reason.detail}. {tail}".strip()
             log.warning("worker_did_not_start", worker_id=worker_id.hex(), reason=text)
+            self._happened("WORKER_START_FAILED", "ERROR", text, worker_id=worker_id)
             self._execute(self.pool.start_failed(worker, text, self._loop.time()))
         else:
+            self.events.ended(worker_id, _now_ms(), reason.kind, reason.detail)
             self._execute(self.leases.worker_lost(worker_id, reason.kind, reason.detail, reason.shared_blame))
             self.actors.worker_lost(worker_id)
             self.last_replies.worker_ended(worker_id)
@@ -458,11 +469,13 @@ class Node:
         except SetupFailed as error:
             text = f"on node {self.node_id.hex()}: {error}"
             log.warning("environment_failed", environment=key, reason=text)
+            self._happened("RUNTIME_ENV_FAILED", "ERROR", text)
             self.pool.environment_failed(key)
             self._execute(self.leases.environment_failed(key, text))
             self._execute(self.actors.environment_failed(key, text))
         else:
             self.pool.environment_prepared(key)
+            self._happened("RUNTIME_ENV_READY", "INFO", f"runtime environment {key} is ready")
         self._schedule()
 
     def _warn_of_many_workers(self, count: int, actors: int) -> None:
@@ -485,3 +498,25 @@ class Node:
 
     def workers(self) -> list[Worker]:
         return list(self.pool.workers.values())
+
+    # --- what is told of all that (events) ---
+
+    def note_workers(self) -> None:
+        """Those that have come, or work for another job or actor now."""
+        for worker in self.pool.workers.values():
+            if worker.address is None:
+                continue
+            known = self.events.worker(worker.worker_id)
+            if known is None or (known.job_id, known.actor_id) != (worker.job_id, worker.actor_id):
+                started_ms = known.started_ms if known is not None else _now_ms()
+                state = ProcessInfo(worker.worker_id, worker.pid, worker.job_id, worker.actor_id, started_ms)
+                self.events.started(state)
+
+    def _happened(self, kind: str, severity: str, message: str, **of: bytes) -> None:
+        named = {"node_id": self.node_id, **of}
+        told = {name: id_.hex() for name, id_ in named.items()}
+        self.events.happened(ClusterEvent(_now_ms(), kind, severity, "RAYLET", message, told))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1_000)

@@ -55,11 +55,13 @@ IMPLEMENTED_BY_TASKS = {
     "num_returns": f"{_TASKS}::test_several_returns",
     "retry_exceptions": f"{_TASKS}::test_exceptions_are_retried_when_asked_for",
     "timeout_s": "integration/test_sdk_timeouts.py::test_what_is_late_in_a_queue_never_starts",
+    "enable_task_events": "integration/test_task_events.py::test_what_is_told_of_is_an_option",
     "priority": "integration/test_sdk_priorities.py::test_the_higher_one_first_whoever_came_first",
     "_generator_backpressure_num_objects": f"{_GENERATORS}::test_backpressure",
 }
 IMPLEMENTED_BY_ACTORS = {
     **COMMON,
+    "enable_task_events": "integration/test_task_events.py::test_what_is_told_of_is_an_option",
     "name": f"{_NAMED}::test_look_up",
     "namespace": f"{_NAMED}::test_namespaces",
     "get_if_exists": f"{_NAMED}::test_get_if_exists",
@@ -83,6 +85,7 @@ IMPLEMENTED_BY_METHODS = {
     "concurrency_group": f"{_THREADED}::test_groups_do_not_block_one_another",
     "max_task_retries": f"{_RESTART}::test_retries_declared_by_the_method",
     "timeout_s": "integration/test_sdk_timeouts.py::test_a_late_call_of_an_actor_never_starts",
+    "enable_task_events": "integration/test_task_events.py::test_what_is_told_of_is_an_option",
     "retry_exceptions": f"{_RESTART}::test_exceptions_are_retried_when_asked_for",
     "_generator_backpressure_num_objects": f"{_GENERATORS}::test_backpressure_of_actors",
 }
@@ -103,9 +106,6 @@ REFUSED_BY_METHODS = {
     "tensor_transport": "nccl",
     "_num_objects_per_yield": 2,
 }
-#: There are no events of tasks to switch off.
-NOTHING_TO_DO = {"enable_task_events"}
-
 Proofs = Mapping[str, str]
 KINDS: list[tuple[Any, Mapping[str, Rule], Proofs, Mapping[str, Any]]] = [
     (TaskOptions, TASK, IMPLEMENTED_BY_TASKS, REFUSED_BY_TASKS),
@@ -125,7 +125,7 @@ def test_every_option_is_implemented_or_refused(
     options: Any, rules: Mapping[str, Rule], proofs: Proofs, refused: Mapping[str, Any]
 ) -> None:
     assert not proofs.keys() & refused.keys()
-    assert proofs.keys() | refused.keys() | (NOTHING_TO_DO & rules.keys()) == rules.keys()
+    assert proofs.keys() | refused.keys() == rules.keys()
     assert [test for test in proofs.values() if not proven(test)] == []
 
 

@@ -80,6 +80,9 @@ class RecordingPort:
     def pause(self, client: ActorClient, record: TaskRecord, pause_s: float) -> None:
         self.paused.append((record, pause_s))
 
+    def tell_repeated(self, client: ActorClient, record: TaskRecord) -> None:
+        pass  # told of in ``test_task_events``
+
     def has_room(self, client: ActorClient) -> bool:
         return self.reads
 

@@ -37,6 +37,7 @@ class Worker:
         self.actors = SimpleNamespace(owns_living=lambda: self.owns_living)
         self.peers = SimpleNamespace(send=lambda _, message: self.sent.append(message))
         self.raylet = SimpleNamespace(send=self.sent.append)
+        self.task_reports = SimpleNamespace(flush=lambda: None)
         self.reactor = SimpleNamespace(
             wait=lambda waiter, timeout: None, call_later=lambda _, callback: self.timers.append(callback)
         )
