@@ -304,6 +304,7 @@ class GetStatsResponse(google.protobuf.message.Message):
     STORE_OBJECTS_FIELD_NUMBER: builtins.int
     SPILLED_BYTES_FIELD_NUMBER: builtins.int
     RESTORED_BYTES_FIELD_NUMBER: builtins.int
+    ENVIRONMENTS_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     queued_leases: builtins.int
     """queued_leases not granted yet"""
@@ -321,6 +322,10 @@ class GetStatsResponse(google.protobuf.message.Message):
     def available(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
     @property
     def workers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WorkerStats]: ...
+    @property
+    def environments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EnvironmentStats]:
+        """environments that are made here, and those that last could not be made"""
+
     def __init__(
         self,
         *,
@@ -334,10 +339,11 @@ class GetStatsResponse(google.protobuf.message.Message):
         store_objects: builtins.int = ...,
         spilled_bytes: builtins.int = ...,
         restored_bytes: builtins.int = ...,
+        environments: collections.abc.Iterable[Global___EnvironmentStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "node_id", b"node_id", "queued_leases", b"queued_leases", "restored_bytes", b"restored_bytes", "spilled_bytes", b"spilled_bytes", "store_bytes", b"store_bytes", "store_objects", b"store_objects", "store_used_bytes", b"store_used_bytes", "total", b"total", "workers", b"workers"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "environments", b"environments", "node_id", b"node_id", "queued_leases", b"queued_leases", "restored_bytes", b"restored_bytes", "spilled_bytes", b"spilled_bytes", "store_bytes", b"store_bytes", "store_objects", b"store_objects", "store_used_bytes", b"store_used_bytes", "total", b"total", "workers", b"workers"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetStatsResponse: typing_extensions.TypeAlias = GetStatsResponse
@@ -400,6 +406,62 @@ class ListLogsResponse(google.protobuf.message.Message):
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogFile]:
         """files in the order of their names"""
+class EnvironmentStats(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    WORKERS_FIELD_NUMBER: builtins.int
+    document: builtins.str
+    """document of the runtime environment, as SchedulingClass.runtime_env"""
+    ready: builtins.bool
+    """ready, false = it could not be made"""
+    error: builtins.str
+    """error when it could not be made"""
+    workers: builtins.int
+    """workers in it"""
+    def __init__(
+        self,
+        *,
+        document: builtins.str = ...,
+        ready: builtins.bool = ...,
+        error: builtins.str = ...,
+        workers: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["document", b"document", "error", b"error", "ready", b"ready", "workers", b"workers"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EnvironmentStats: typing_extensions.TypeAlias = EnvironmentStats
+
+@typing.final
+class ListObjectsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """limit of objects in the answer; 0 = 10,000"""
+    def __init__(
+        self,
+        *,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["limit", b"limit"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListObjectsRequest: typing_extensions.TypeAlias = ListObjectsRequest
+
+@typing.final
+class ListObjectsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """total of the objects there are"""
+    @property
+    def objects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ObjectStats]:
+        """objects, the one created last first"""
 
     def __init__(
         self,
@@ -495,3 +557,53 @@ class ReadLogResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ReadLogResponse: typing_extensions.TypeAlias = ReadLogResponse
+        objects: collections.abc.Iterable[Global___ObjectStats] | None = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["objects", b"objects", "total", b"total"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListObjectsResponse: typing_extensions.TypeAlias = ListObjectsResponse
+
+@typing.final
+class ObjectStats(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_ID_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    OWNER_ID_FIELD_NUMBER: builtins.int
+    SEALED_FIELD_NUMBER: builtins.int
+    IN_MEMORY_FIELD_NUMBER: builtins.int
+    SPILLED_FIELD_NUMBER: builtins.int
+    SECONDARY_FIELD_NUMBER: builtins.int
+    PINS_FIELD_NUMBER: builtins.int
+    object_id: builtins.bytes
+    size_bytes: builtins.int
+    owner_id: builtins.bytes
+    """owner_id is its owner's worker id"""
+    sealed: builtins.bool
+    """sealed, false = it is being written or fetched"""
+    in_memory: builtins.bool
+    """in_memory, false = it is spilled, or in a file of its own"""
+    spilled: builtins.bool
+    """spilled: a blob has it"""
+    secondary: builtins.bool
+    """secondary: another node has the primary copy"""
+    pins: builtins.int
+    """pins of processes that use its bytes where they are"""
+    def __init__(
+        self,
+        *,
+        object_id: builtins.bytes = ...,
+        size_bytes: builtins.int = ...,
+        owner_id: builtins.bytes = ...,
+        sealed: builtins.bool = ...,
+        in_memory: builtins.bool = ...,
+        spilled: builtins.bool = ...,
+        secondary: builtins.bool = ...,
+        pins: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["in_memory", b"in_memory", "object_id", b"object_id", "owner_id", b"owner_id", "pins", b"pins", "sealed", b"sealed", "secondary", b"secondary", "size_bytes", b"size_bytes", "spilled", b"spilled"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ObjectStats: typing_extensions.TypeAlias = ObjectStats

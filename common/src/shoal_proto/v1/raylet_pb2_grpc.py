@@ -83,6 +83,10 @@ class RayletServiceStub(object):
                 '/shoal_proto.v1.RayletService/ReadLog',
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.FromString,
+        self.ListObjects = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/ListObjects',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.FromString,
                 _registered_method=True)
 
 
@@ -157,6 +161,8 @@ class RayletServiceServicer(object):
 
     def ListLogs(self, request, context):
         """ListLogs names the log files of this node's session: of workers, of ended ones the newest, and of services here.
+    def ListObjects(self, request, context):
+        """ListObjects tells what its object store holds.
         Failure: read-only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -224,6 +230,10 @@ def add_RayletServiceServicer_to_server(servicer, server):
                     servicer.ReadLog,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.SerializeToString,
+            'ListObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObjects,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -454,6 +464,7 @@ class RayletService(object):
 
     @staticmethod
     def ListLogs(request,
+    def ListObjects(request,
             target,
             options=(),
             channel_credentials=None,
@@ -496,6 +507,9 @@ class RayletService(object):
             '/shoal_proto.v1.RayletService/ReadLog',
             shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.FromString,
+            '/shoal_proto.v1.RayletService/ListObjects',
+            shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,10 @@ class RayletServiceStub:
     wherever on this node they are.
     Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
     """
+    ListObjects: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ListObjectsRequest, shoal_proto.v1.raylet_pb2.ListObjectsResponse]
+    """ListObjects tells what its object store holds.
+    Failure: read-only.
+    """
 
 @typing.type_check_only
 class RayletServiceAsyncStub(RayletServiceStub):
@@ -116,6 +120,10 @@ class RayletServiceAsyncStub(RayletServiceStub):
     """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
     wherever on this node they are.
     Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
+    """
+    ListObjects: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ListObjectsRequest, shoal_proto.v1.raylet_pb2.ListObjectsResponse]  # type: ignore[assignment]
+    """ListObjects tells what its object store holds.
+    Failure: read-only.
     """
 
 class RayletServiceServicer(metaclass=abc.ABCMeta):
@@ -220,6 +228,15 @@ class RayletServiceServicer(metaclass=abc.ABCMeta):
         """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
         wherever on this node they are.
         Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
+        """
+
+    def ListObjects(
+        self,
+        request: shoal_proto.v1.raylet_pb2.ListObjectsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.ListObjectsResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.ListObjectsResponse]]:
+        """ListObjects tells what its object store holds.
+        Failure: read-only.
         """
 
 def add_RayletServiceServicer_to_server(servicer: RayletServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

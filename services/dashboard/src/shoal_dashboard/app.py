@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
-from shoal_dashboard.rest import health, jobs, packages, version
+from shoal_dashboard.rest import cluster, health, jobs, packages, state, version
 from shoal_dashboard.security.bodies import BodyLimit
 from shoal_dashboard.security.guard import Guard
 from shoal_dashboard.security.headers import SecurityHeaders
@@ -24,6 +24,7 @@ from shoal_dashboard.security.tokens import Tokens
 
 #: In the order in which they are asked for a path.
 FAMILIES = (health, login, version, jobs, packages)
+FAMILIES = (health, login, version, cluster, state)
 
 
 def create_app(context: Context) -> Starlette:

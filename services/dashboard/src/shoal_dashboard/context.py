@@ -7,6 +7,7 @@ from types import TracebackType
 from shoal_common.service.background import Background
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs.jobs import Jobs
 
 
@@ -22,6 +23,8 @@ class Context:
         self.background = Background()
         self.cluster: Cluster
         self.jobs: Jobs
+        #: None = no task events are kept.
+        self.tasks: TaskStore | None = None
 
     async def __aenter__(self) -> Context:
         self.cluster = Cluster(self.config)

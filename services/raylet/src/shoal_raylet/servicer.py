@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,8 +13,12 @@ from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
 from shoal_raylet.leases.actor_placement import PlacedActor
 from shoal_raylet.node import Node
+from shoal_raylet.objects.pins import SELF
 from shoal_raylet.workers.log_lines import Wanted
 from shoal_raylet.workers.log_service import LogService
+
+#: Objects in one answer at most.
+MAX_OBJECTS = 10_000
 
 
 class RayletServicer(RayletServiceServicer):
@@ -112,6 +117,7 @@ class RayletServicer(RayletServiceServicer):
             store_objects=index.count,
             spilled_bytes=index.spilled_bytes,
             restored_bytes=index.restored_bytes,
+            environments=self._environments(),
         )
 
     async def ListLogs(self, request: raylet_pb2.ListLogsRequest, context: Any) -> raylet_pb2.ListLogsResponse:
@@ -134,3 +140,33 @@ class RayletServicer(RayletServiceServicer):
         )
         async for data in lines:
             yield raylet_pb2.ReadLogResponse(data=data)
+
+    def _environments(self) -> list[raylet_pb2.EnvironmentStats]:
+        environments = self._node.environments
+        used = Counter(worker.environment for worker in self._node.workers())
+        made = [
+            raylet_pb2.EnvironmentStats(document=document, ready=True, workers=used[key])
+            for key, document in environments.made.items()
+        ]
+        failed = [
+            raylet_pb2.EnvironmentStats(document=document, error=reason)
+            for document, reason in environments.failures.items()
+        ]
+        return made + failed
+
+    async def ListObjects(self, request: raylet_pb2.ListObjectsRequest, context: Any) -> raylet_pb2.ListObjectsResponse:
+        index = self._node.store.index
+        objects = [
+            raylet_pb2.ObjectStats(
+                object_id=entry.object_id,
+                size_bytes=entry.size,
+                owner_id=entry.owner,
+                sealed=entry.sealed,
+                in_memory=entry.offset is not None and not entry.path,
+                spilled=entry.blob is not None,
+                secondary=bool(entry.home),
+                pins=sum(count for peer, count in entry.pins.items() if peer != SELF),
+            )
+            for entry in index.newest(min(request.limit or MAX_OBJECTS, MAX_OBJECTS))
+        ]
+        return raylet_pb2.ListObjectsResponse(objects=objects, total=index.count)

@@ -1,4 +1,4 @@
-"""What the dashboard knows of its cluster: read from the GCS when somebody asks, and kept for a moment.
+"""What the dashboard knows of its cluster: read from the GCS and the raylets when somebody asks, and kept for a moment.
 
 Nobody who does not look costs the cluster anything, and those who do share what was read (`Listing`).
 """
@@ -11,9 +11,11 @@ from typing import TypeVar
 
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
 from shoal_dashboard.cluster.listing import Listing
+from shoal_dashboard.cluster.raylets import Answers, Raylets
 from shoal_dashboard.config import DashboardConfig
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
+from shoal_proto.v1 import raylet_pb2
 
 #: Of one call to the GCS, in seconds.
 DEADLINE_S = 10.0
@@ -51,6 +53,18 @@ class Cluster:
         self._jobs = Listing(_asked(list_jobs))
         self._actors = Listing(_asked(list_actors))
         self._groups = Listing(_asked(list_groups))
+        self._raylets = Raylets(config.token, config.tls)
+
+        async def get_stats() -> Answers[raylet_pb2.GetStatsResponse]:
+            request = raylet_pb2.GetStatsRequest()
+            return await self._raylets.ask(await self.nodes(), lambda raylet: raylet.GetStats(request))
+
+        async def list_objects() -> Answers[raylet_pb2.ListObjectsResponse]:
+            request = raylet_pb2.ListObjectsRequest()
+            return await self._raylets.ask(await self.nodes(), lambda raylet: raylet.ListObjects(request))
+
+        self._stats = Listing(get_stats)
+        self._objects = Listing(list_objects)
 
     async def about(self) -> pb.GetClusterResponse:
         """Its names and addresses."""
@@ -72,9 +86,18 @@ class Cluster:
         """In the order of their creation, removed ones too."""
         return await self._groups.rows()
 
+    async def stats(self) -> Answers[raylet_pb2.GetStatsResponse]:
+        """Of each node that lives: its workers, its store, its runtime environments."""
+        return await self._stats.rows()
+
+    async def objects(self) -> Answers[raylet_pb2.ListObjectsResponse]:
+        """Of each node that lives, its newest objects."""
+        return await self._objects.rows()
+
     async def close(self) -> None:
-        listings = (self._about, self._nodes, self._jobs, self._actors, self._groups)
+        listings = (self._about, self._nodes, self._jobs, self._actors, self._groups, self._stats, self._objects)
         await asyncio.gather(*(listing.close() for listing in listings))
+        await self._raylets.close()
         await self._channel.close()
 
 

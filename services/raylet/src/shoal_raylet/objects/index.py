@@ -12,6 +12,8 @@ of another that was fetched ahead and has not been read.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from shoal_common.channel import frames
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Send
@@ -61,6 +63,10 @@ class ObjectIndex:
     @property
     def count(self) -> int:
         return len(self._entries)
+
+    def newest(self, limit: int) -> list[Entry]:
+        """The objects there are, the one created last first; ``limit`` of them at most."""
+        return list(islice(reversed(self._entries.values()), limit))
 
     @property
     def spilled_bytes(self) -> int:

@@ -24,6 +24,8 @@ from shoal_raylet.workers.environments.virtual_envs import VirtualEnvs, site_dir
 
 #: Environments that are made at once; more wait for their turn.
 AT_ONCE = 4
+#: Failures that are remembered.
+MAX_FAILURES = 100
 
 
 class Held(Protocol):
@@ -57,14 +59,28 @@ class EnvironmentManager:
         self._given_up = threading.Event()
         #: By the key of the environment.
         self._made: dict[str, tuple[Launch, list[Held]]] = {"": (PLAIN, [])}
+        #: Why those that last could not be made were not, by their documents.
+        self.failures: dict[str, str] = {}
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The documents of those that are made, by their keys."""
+        return {key: launch.document for key, (launch, _entries) in self._made.items() if key}
 
     async def prepare(self, key: str, document: str) -> None:
         """Raises: SetupFailed."""
+        self.failures.pop(document, None)
         config = runtime_env.decode(document).get("config", {})
         timeout_s = config.get("setup_timeout_seconds", runtime_env.DEFAULT_SETUP_TIMEOUT_S)
         attempt = Attempt(timeout_s, self._given_up)
         made = asyncio.get_running_loop().run_in_executor(self._threads, self._make, document, attempt)
-        self._made[key] = await made
+        try:
+            self._made[key] = await made
+        except SetupFailed as error:
+            self.failures[document] = str(error)
+            if len(self.failures) > MAX_FAILURES:
+                del self.failures[next(iter(self.failures))]
+            raise
         await self._packages.used(_stored(self._made[key][1]))
 
     def launch(self, key: str) -> Launch:

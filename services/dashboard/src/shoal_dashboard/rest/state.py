@@ -1,0 +1,180 @@
+"""Ray's state interface: ``GET /api/v0/<resource>`` lists, ``GET /api/v0/<resource>/summarize`` counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from shoal_common.state_rows import RESOURCES, StateRow
+from shoal_dashboard.context import Context
+from shoal_dashboard.events.store import TaskStore
+from shoal_dashboard.rest.envelope import NotKept, enveloped
+from shoal_dashboard.state import cluster_rows, node_rows, task_rows
+from shoal_dashboard.state.query import Query, QueryError, Row, Selection, parse, select
+from shoal_proto.v1 import gcs_pb2 as pb
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    state = State(context)
+    lists: dict[str, Callable[[Query], Awaitable[Selection]]] = {
+        "actors": state.actors,
+        "jobs": state.jobs,
+        "nodes": state.nodes,
+        "objects": state.objects,
+        "placement_groups": state.placement_groups,
+        "runtime_envs": state.runtime_envs,
+        "tasks": state.tasks,
+        "workers": state.workers,
+    }
+    summaries: dict[str, Callable[[Query, str], Awaitable[dict[str, Any]]]] = {
+        "actors": state.summarize_actors,
+        "objects": state.summarize_objects,
+        "tasks": state.summarize_tasks,
+    }
+    return [
+        *(Route(f"/api/v0/{name}", enveloped(_listed(rows))) for name, rows in lists.items()),
+        *(Route(f"/api/v0/{name}/summarize", enveloped(_summarized(count))) for name, count in summaries.items()),
+    ]
+
+
+class State:
+    """What is asked about each resource. All raise: QueryError; Unavailable, DeadlineExceeded (no cluster)."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def nodes(self, query: Query) -> Selection:
+        infos = await self._context.cluster.nodes()
+        return await _selected("nodes", query, lambda: [cluster_rows.node(info) for info in infos])
+
+    async def jobs(self, query: Query) -> Selection:
+        """Newest first."""
+        infos, hosts = await self._context.cluster.jobs(), await self._hosts()
+        return await _selected("jobs", query, lambda: [cluster_rows.job(info, hosts) for info in reversed(infos)])
+
+    async def actors(self, query: Query) -> Selection:
+        """Newest first."""
+        infos = await self._context.cluster.actors()
+        return await _selected("actors", query, lambda: [cluster_rows.actor(info) for info in infos])
+
+    async def placement_groups(self, query: Query) -> Selection:
+        """Newest first."""
+        infos = await self._context.cluster.placement_groups()
+        rows = lambda: [cluster_rows.placement_group(info) for info in reversed(infos)]  # noqa: E731
+        return await _selected("placement_groups", query, rows)
+
+    async def workers(self, query: Query) -> Selection:
+        """Those that run, and the drivers."""
+        rows, missing = await self._workers()
+        return await _selected("workers", query, lambda: rows, missing=missing)
+
+    async def objects(self, query: Query) -> Selection:
+        """Those in the nodes' stores. Of a node with very many, the newest; all are counted."""
+        answers = await self._context.cluster.objects()
+        workers, _missing = await self._workers()
+
+        def rows() -> list[Row]:
+            owners = node_rows.owners(workers)
+            told = (stats for _node, answer in answers.given for stats in answer.objects)
+            return [node_rows.stored_object(stats, owners) for stats in told]
+
+        there = sum(answer.total for _node, answer in answers.given)
+        return await _selected("objects", query, rows, missing=answers.warning, total=there)
+
+    async def runtime_envs(self, query: Query) -> Selection:
+        answers = await self._context.cluster.stats()
+        rows = [node_rows.runtime_env(stats, node) for node, answer in answers.given for stats in answer.environments]
+        return await _selected("runtime_envs", query, lambda: rows, missing=answers.warning)
+
+    async def tasks(self, query: Query) -> Selection:
+        """Newest first; attempts, each by itself."""
+        page = await self._tasks().query(task_rows.filters(query), limit=query.limit)
+        rows = [task_rows.row(attempt, detail=query.detail) for attempt in page.rows]
+        return Selection(rows, total=page.recorded, filtered=page.total)
+
+    async def summarize_actors(self, query: Query, _by: str) -> dict[str, Any]:
+        infos = await self._context.cluster.actors()
+        every = await _selected("actors", _all_of(query), lambda: [cluster_rows.actor(info) for info in infos])
+        return cluster_rows.actor_summary(every.rows)
+
+    async def summarize_objects(self, query: Query, _by: str) -> dict[str, Any]:
+        every = await self.objects(_all_of(query))
+        return node_rows.object_summary(every.rows)
+
+    async def summarize_tasks(self, query: Query, by: str) -> dict[str, Any]:
+        jobs = [each.value for each in query.filters if (each.column, each.predicate) == ("job_id", "=")]
+        if len(jobs) != len(query.filters) or len(jobs) > 1:
+            raise QueryError("tasks are summarized of all jobs, or of one: filter by job_id=...")
+        if by not in ("func_name", "lineage"):
+            raise QueryError(f"summary_by={by} is not supported: tasks are summarized by func_name or lineage")
+        summary = await self._tasks().summary("lineage" if by == "lineage" else "func_name", *jobs)
+        return task_rows.by_lineage(summary.lineage) if by == "lineage" else task_rows.by_function(summary.functions)
+
+    async def _hosts(self) -> dict[bytes, str]:
+        return {info.node_id: info.host for info in await self._context.cluster.nodes()}
+
+    async def _workers(self) -> tuple[list[Row], str]:
+        """Rows, and who did not answer."""
+        answers, hosts = await self._context.cluster.stats(), await self._hosts()
+        jobs: Sequence[pb.JobInfo] = await self._context.cluster.jobs()
+        rows = [node_rows.driver(job, hosts) for job in jobs if not job.end_unix_ms]
+        rows += [node_rows.worker(stats, node) for node, answer in answers.given for stats in answer.workers]
+        return rows, answers.warning
+
+    def _tasks(self) -> TaskStore:
+        if self._context.tasks is None:
+            raise NotKept("this dashboard keeps no task events")
+        return self._context.tasks
+
+
+async def _selected(
+    name: str, query: Query, rows: Callable[[], list[Row]], *, missing: str = "", total: int | None = None
+) -> Selection:
+    """In a thread: ten thousand rows take a tenth of a second, in which others are to be answered."""
+    kind: type[StateRow] = RESOURCES[name]
+    found = await asyncio.to_thread(lambda: select(rows(), kind, query))
+    return Selection(found.rows, found.total if total is None else total, found.filtered, missing, found.warnings)
+
+
+def _all_of(query: Query) -> Query:
+    """For counting."""
+    return Query(query.filters, limit=2**31, detail=True)
+
+
+def _listed(rows: Callable[[Query], Awaitable[Selection]]) -> Callable[[Request], Awaitable[dict[str, Any]]]:
+    async def answer(request: Request) -> dict[str, Any]:
+        selection = await rows(parse(request.query_params.multi_items()))
+        return {
+            "total": selection.total,
+            # Ray cuts before it filters; here nothing is cut.
+            "num_after_truncation": selection.total,
+            "num_filtered": selection.filtered,
+            "result": selection.rows,
+            "partial_failure_warning": selection.missing,
+            "warnings": selection.warnings or None,
+        }
+
+    return answer
+
+
+def _summarized(
+    count: Callable[[Query, str], Awaitable[dict[str, Any]]],
+) -> Callable[[Request], Awaitable[dict[str, Any]]]:
+    async def answer(request: Request) -> dict[str, Any]:
+        query = parse(request.query_params.multi_items())
+        summary = await count(query, request.query_params.get("summary_by", "func_name"))
+        total = sum(value for name, value in summary.items() if name.startswith("total_") and isinstance(value, int))
+        return {
+            "total": total,
+            "num_after_truncation": total,
+            "num_filtered": total,
+            "result": {"node_id_to_summary": {"cluster": summary}},
+            "partial_failure_warning": "",
+            "warnings": None,
+        }
+
+    return answer
