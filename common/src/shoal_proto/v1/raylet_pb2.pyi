@@ -406,62 +406,6 @@ class ListLogsResponse(google.protobuf.message.Message):
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogFile]:
         """files in the order of their names"""
-class EnvironmentStats(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DOCUMENT_FIELD_NUMBER: builtins.int
-    READY_FIELD_NUMBER: builtins.int
-    ERROR_FIELD_NUMBER: builtins.int
-    WORKERS_FIELD_NUMBER: builtins.int
-    document: builtins.str
-    """document of the runtime environment, as SchedulingClass.runtime_env"""
-    ready: builtins.bool
-    """ready, false = it could not be made"""
-    error: builtins.str
-    """error when it could not be made"""
-    workers: builtins.int
-    """workers in it"""
-    def __init__(
-        self,
-        *,
-        document: builtins.str = ...,
-        ready: builtins.bool = ...,
-        error: builtins.str = ...,
-        workers: builtins.int = ...,
-    ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["document", b"document", "error", b"error", "ready", b"ready", "workers", b"workers"]
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-
-Global___EnvironmentStats: typing_extensions.TypeAlias = EnvironmentStats
-
-@typing.final
-class ListObjectsRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    LIMIT_FIELD_NUMBER: builtins.int
-    limit: builtins.int
-    """limit of objects in the answer; 0 = 10,000"""
-    def __init__(
-        self,
-        *,
-        limit: builtins.int = ...,
-    ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["limit", b"limit"]
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-
-Global___ListObjectsRequest: typing_extensions.TypeAlias = ListObjectsRequest
-
-@typing.final
-class ListObjectsResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    OBJECTS_FIELD_NUMBER: builtins.int
-    TOTAL_FIELD_NUMBER: builtins.int
-    total: builtins.int
-    """total of the objects there are"""
-    @property
-    def objects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ObjectStats]:
-        """objects, the one created last first"""
 
     def __init__(
         self,
@@ -557,6 +501,68 @@ class ReadLogResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ReadLogResponse: typing_extensions.TypeAlias = ReadLogResponse
+
+@typing.final
+class EnvironmentStats(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    WORKERS_FIELD_NUMBER: builtins.int
+    document: builtins.str
+    """document of the runtime environment, as SchedulingClass.runtime_env"""
+    ready: builtins.bool
+    """ready, false = it could not be made"""
+    error: builtins.str
+    """error when it could not be made"""
+    workers: builtins.int
+    """workers in it"""
+    def __init__(
+        self,
+        *,
+        document: builtins.str = ...,
+        ready: builtins.bool = ...,
+        error: builtins.str = ...,
+        workers: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["document", b"document", "error", b"error", "ready", b"ready", "workers", b"workers"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EnvironmentStats: typing_extensions.TypeAlias = EnvironmentStats
+
+@typing.final
+class ListObjectsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """limit of objects in the answer; 0 = 10,000"""
+    def __init__(
+        self,
+        *,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["limit", b"limit"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListObjectsRequest: typing_extensions.TypeAlias = ListObjectsRequest
+
+@typing.final
+class ListObjectsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    """total of the objects there are"""
+    @property
+    def objects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ObjectStats]:
+        """objects, the one created last first"""
+
+    def __init__(
+        self,
+        *,
         objects: collections.abc.Iterable[Global___ObjectStats] | None = ...,
         total: builtins.int = ...,
     ) -> None: ...

@@ -83,6 +83,7 @@ class RayletServiceStub(object):
                 '/shoal_proto.v1.RayletService/ReadLog',
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
         self.ListObjects = channel.unary_unary(
                 '/shoal_proto.v1.RayletService/ListObjects',
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.SerializeToString,
@@ -161,8 +162,6 @@ class RayletServiceServicer(object):
 
     def ListLogs(self, request, context):
         """ListLogs names the log files of this node's session: of workers, of ended ones the newest, and of services here.
-    def ListObjects(self, request, context):
-        """ListObjects tells what its object store holds.
         Failure: read-only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -173,6 +172,14 @@ class RayletServiceServicer(object):
         """ReadLog sends lines of one log file in their order, what was rotated away first; or only those of a task or actor,
         wherever on this node they are.
         Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListObjects(self, request, context):
+        """ListObjects tells what its object store holds.
+        Failure: read-only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +237,7 @@ def add_RayletServiceServicer_to_server(servicer, server):
                     servicer.ReadLog,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.SerializeToString,
+            ),
             'ListObjects': grpc.unary_unary_rpc_method_handler(
                     servicer.ListObjects,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.FromString,
@@ -464,7 +472,6 @@ class RayletService(object):
 
     @staticmethod
     def ListLogs(request,
-    def ListObjects(request,
             target,
             options=(),
             channel_credentials=None,
@@ -507,6 +514,30 @@ class RayletService(object):
             '/shoal_proto.v1.RayletService/ReadLog',
             shoal__proto_dot_v1_dot_raylet__pb2.ReadLogRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
             '/shoal_proto.v1.RayletService/ListObjects',
             shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.FromString,

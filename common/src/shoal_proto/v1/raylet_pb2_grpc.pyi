@@ -230,6 +230,7 @@ class RayletServiceServicer(metaclass=abc.ABCMeta):
         Failure: read-only. NOT_FOUND when there is no such file or line, INVALID_ARGUMENT for a name that is none of a file.
         """
 
+    @abc.abstractmethod
     def ListObjects(
         self,
         request: shoal_proto.v1.raylet_pb2.ListObjectsRequest,

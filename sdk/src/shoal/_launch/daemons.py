@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -46,6 +47,25 @@ def start(service: str, command: list[str], environment: Mapping[str, str], log:
         setsid=True,
     )
     return Daemon(service, pid, _start_of(pid) or 0)
+
+
+class _LogLine(msgspec.Struct, frozen=True):
+    """Of a service's log."""
+
+    event: str
+    error: str = ""
+    reason: str = ""
+    exception: Any = None
+
+
+def last_words(log: Path) -> str:
+    """What a service logged last, without the JSON around it; the end of its log if that is something else."""
+    lines = log.read_text(errors="replace").splitlines()[-20:]
+    with contextlib.suppress(msgspec.DecodeError):
+        said = msgspec.json.decode("".join(lines[-1:]), type=_LogLine)
+        if not said.exception:
+            return said.error or said.reason or said.event
+    return "\n".join(lines)
 
 
 def end(daemons: Iterable[Daemon], grace_s: float | None) -> list[Daemon]:

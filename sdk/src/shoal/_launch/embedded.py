@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from shoal._launch.cluster_address import ClusterAddress
+from shoal._launch.dashboards import Dashboard
 from shoal._launch.directories import driver_lives, new_session_directory, root_directory
 from shoal_common.auth import new_token, token_of_environment
 from shoal_common.head_launch import HeadConfig, HeadReady
@@ -102,6 +103,18 @@ class EmbeddedCluster:
         with os.fdopen(os.open(self.directory / "cluster.json", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(msgspec.json.encode(address))
         return address
+
+    @property
+    def token_file(self) -> Path:
+        """For its user, to log in to the dashboard."""
+        return self.directory / "auth_token"
+
+    def start_dashboard(self, cluster: ClusterAddress, host: str, port: int | None) -> Dashboard:
+        """Begin to. Raises: RuntimeError when it is not installed."""
+        dashboard = Dashboard(cluster.gcs_address, cluster.token, host, port, self.directory / "logs" / "dashboard.log")
+        with os.fdopen(os.open(self.token_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(cluster.token + "\n")
+        return dashboard
 
     def stop(self) -> None:
         """End the head, by force after ``STOP_TIMEOUT_S``, and remove the session's files."""

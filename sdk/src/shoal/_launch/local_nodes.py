@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from shoal._launch.cluster_address import ClusterAddress
-from shoal._launch.daemons import Daemon, end, start
+from shoal._launch.daemons import Daemon, end, last_words, start
 from shoal._launch.directories import root_directory
 from shoal._launch.embedded import check_installed
 from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
@@ -202,15 +202,6 @@ def start_node(root: Path, token: str, gcs_address: str, host: str, node: NodeOp
         raise
 
 
-class _LogLine(msgspec.Struct, frozen=True):
-    """Of a service's log."""
-
-    event: str
-    error: str = ""
-    reason: str = ""
-    exception: Any = None
-
-
 class _Launch:
     """A node that is being started."""
 
@@ -321,13 +312,7 @@ class _Launch:
         return self.directory / "logs" / f"{service}.log"
 
     def _last_words(self, service: str) -> str:
-        """What it logged last, without the JSON around it; the end of its log if that is something else."""
-        lines = self._log(service).read_text(errors="replace").splitlines()[-20:]
-        with contextlib.suppress(msgspec.DecodeError):
-            said = msgspec.json.decode("".join(lines[-1:]), type=_LogLine)
-            if not said.exception:
-                return said.error or said.reason or said.event
-        return "\n".join(lines) or "it has logged nothing"
+        return last_words(self._log(service)) or "it has logged nothing"
 
     def abandon(self) -> None:
         end(self._daemons, grace_s=5.0)

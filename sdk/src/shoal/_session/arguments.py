@@ -23,14 +23,10 @@ PRIVATE = (
     "allow_multiple",
 )
 
-_NO_DASHBOARD = "there is no dashboard yet, `shoal status` shows the cluster. Pass include_dashboard=False"
 _NO_ISOLATION = "what the nodes' services need is not reserved for them. Leave it out"
 #: Arguments of Ray's ``init`` for what Shoal does not have: the values that ask for nothing, and what to do instead.
 NOT_IMPLEMENTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "local_mode": ((False, None), "debug a task with breakpoint(), or call the plain function"),
-    "include_dashboard": ((None, False), _NO_DASHBOARD),
-    "dashboard_host": (("127.0.0.1", "localhost"), _NO_DASHBOARD),
-    "dashboard_port": ((None,), _NO_DASHBOARD),
     "enable_resource_isolation": ((False,), _NO_ISOLATION),
     "system_reserved_cpu": ((None,), _NO_ISOLATION),
     "system_reserved_memory": ((None,), _NO_ISOLATION),
@@ -51,8 +47,6 @@ def check_implemented(given: Mapping[str, Any]) -> None:
     if unknown := sorted(name for name in given if name not in PRIVATE and name not in NOT_IMPLEMENTED):
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(unknown)}")
     for name, value in given.items():
-        if name.startswith("dashboard_") and given.get("include_dashboard") is False:
-            continue  # where the dashboard would be that is not wanted
         if name in NOT_IMPLEMENTED:
             refuse(name, value, *NOT_IMPLEMENTED[name])
 

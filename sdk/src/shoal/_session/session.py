@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current, _html, _structured_logs, _tracing, exceptions
+from shoal._launch import dashboards
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.embedded import EmbeddedCluster
 from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
@@ -46,14 +47,21 @@ _session: _Session | None = None
 class Context(Mapping[str, Any]):
     """What ``init`` returns: a read-only mapping of addresses. A context manager: leaving it shuts the session down."""
 
-    dashboard_url: str | None = None
-
     def __init__(self, info: dict[str, Any]) -> None:
         self.python_version = ".".join(str(n) for n in sys.version_info[:3])
         self.ray_version = RAY_VERSION
         self.shoal_version = __version__
         self.ray_commit = ""
         self.address_info = info
+
+    @property
+    def dashboard_url(self) -> str | None:
+        """``host:port`` of the cluster's dashboard, as Ray writes it; None = it has none, or the session has ended."""
+        known: str | None = self.address_info["webui_url"]
+        if known is not None or _current.current_or_none() is None:
+            return known
+        url = dashboards.url_of(_current.current().gcs)
+        return url.partition("://")[2] if url is not None else None
 
     def __getitem__(self, key: str) -> Any:
         return self.address_info[key]
@@ -86,6 +94,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.cluster: EmbeddedCluster | None = None
+        self.dashboard: dashboards.Dashboard | None = None
         self.outside: OutsideDriver | None = None
         self.driver_socket: Path | None = None
         self.logs: LogStream | None = None
@@ -134,6 +143,10 @@ def init(
     its own), "local" (one of its own), "auto" (the last one started on this machine), "host:port" of a GCS to whose
     node on this machine the driver attaches, or "shoal://host:port" of a gateway for a driver anywhere else.
 
+    ``include_dashboard``: start the dashboard of the embedded cluster, at ``dashboard_port`` (None: 8265, or the next
+    one that is free) of ``dashboard_host``; the context's ``dashboard_url`` says where, and whoever logs in there needs
+    the token in the session's file ``auth_token``. None: if one of these is given. Other clusters: `shoal dashboard`.
+
     Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
     AuthenticationError (wrong token), ValueError (wrong argument, resources given while connecting, or what Shoal does
     not do yet: see ``arguments.NOT_IMPLEMENTED``).
@@ -141,9 +154,6 @@ def init(
     check_implemented(
         {
             "local_mode": local_mode,
-            "include_dashboard": include_dashboard,
-            "dashboard_host": dashboard_host,
-            "dashboard_port": dashboard_port,
             "enable_resource_isolation": enable_resource_isolation,
             "system_reserved_cpu": system_reserved_cpu,
             "system_reserved_memory": system_reserved_memory,
@@ -207,6 +217,9 @@ def init(
                 _import_parts()
                 cluster = session.cluster.await_ready()
                 logger.info("Started a Shoal cluster on this machine, at %s.", cluster.gcs_address)
+                elsewhere = dashboard_port is not None or dashboard_host not in ("127.0.0.1", "localhost")
+                if include_dashboard or (include_dashboard is None and elsewhere):
+                    session.dashboard = session.cluster.start_dashboard(cluster, dashboard_host, dashboard_port)
             else:
                 given = {
                     "num_cpus": num_cpus,
@@ -215,6 +228,8 @@ def init(
                     "labels": labels,
                     "object_store_memory": object_store_memory,
                     "object_spilling_directory": object_spilling_directory,
+                    "include_dashboard": include_dashboard or None,
+                    "dashboard_port": dashboard_port,
                     "_object_spilling_directory": kwargs.get("_object_spilling_directory"),
                     "_memory": kwargs.get("_memory"),
                     "_metrics_export_port": kwargs.get("_metrics_export_port"),
@@ -241,6 +256,12 @@ def init(
                 logger.info("Connecting to the Shoal cluster at %s.", where)
             _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"], tracing_hook)
             core = _current.current()
+            dashboard_url = None
+            if session.dashboard is not None and session.cluster is not None:
+                dashboard_url = session.dashboard.await_url(core.gcs)
+                logger.info(
+                    "Its dashboard is at %s: log in with the token in %s.", dashboard_url, session.cluster.token_file
+                )
             if tracing_hook:
                 _tracing.set_up(tracing_hook, core.job_id, core.node_id, core.worker_id)
             document = _context.process.runtime_env = encode(
@@ -271,7 +292,7 @@ def init(
                 "session_dir": cluster.session_dir,
                 "temp_dir": str(Path(cluster.session_dir).parent),
                 "node_id": cluster.node_id,
-                "webui_url": None,
+                "webui_url": dashboard_url.partition("://")[2] if dashboard_url is not None else None,
             }
         )
         session.context = context
@@ -304,6 +325,8 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             session.driver_socket.unlink(missing_ok=True)
         if session.outside is not None:
             session.outside.close()
+        if session.dashboard is not None:
+            session.dashboard.stop()
         if session.cluster is not None:
             session.cluster.stop()
 

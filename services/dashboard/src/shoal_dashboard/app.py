@@ -23,8 +23,7 @@ from shoal_dashboard.security.headers import SecurityHeaders
 from shoal_dashboard.security.tokens import Tokens
 
 #: In the order in which they are asked for a path.
-FAMILIES = (health, login, version, jobs, packages)
-FAMILIES = (health, login, version, cluster, state)
+FAMILIES = (health, login, version, cluster, state, jobs, packages)
 
 
 def create_app(context: Context) -> Starlette:

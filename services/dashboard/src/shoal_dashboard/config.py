@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from shoal_common.bus.connect import BusConfig
+from shoal_common.dashboard_place import PORT
 from shoal_common.service.config import setting
 
 
@@ -17,7 +18,8 @@ class DashboardConfig(BusConfig):
 
     SERVICE: ClassVar[str] = "dashboard"
 
-    port: int = setting(8265, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
+    port: int = setting(PORT, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
+    port_retries: int = setting(0, doc="ports above it that are tried when it is taken", minimum=0, maximum=1000)
     gcs_address: str = setting(
         doc="host:port of each GCS, separated by commas; it need not be there yet when the dashboard starts"
     )

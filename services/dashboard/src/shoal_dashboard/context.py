@@ -19,6 +19,8 @@ class Context:
 
     def __init__(self, config: DashboardConfig) -> None:
         self.config = config
+        #: Where it is reached, as others are told; empty = nobody is told.
+        self.url = ""
         #: Awaited at the end; for what outlives a request.
         self.background = Background()
         self.cluster: Cluster
@@ -29,6 +31,8 @@ class Context:
     async def __aenter__(self) -> Context:
         self.cluster = Cluster(self.config)
         self.jobs = Jobs(self.config, self.cluster)
+        if self.url:
+            self.background.spawn(self.cluster.announce(self.url))
         return self
 
     async def __aexit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from shoal_common.channel import tcp
 from shoal_common.rpc.server import join_address
 from shoal_common.service.config import ConfigError
 from shoal_dashboard.app import create_app
@@ -41,9 +43,10 @@ class DashboardServer:
         """Raises: OSError when the port cannot be bound."""
         config = self._config
         self._parent = os.pidfd_open(config.ends_with) if config.ends_with else None
-        listening = _listen(config.host, config.port)
-        # So that the parts know where they are when they start.
-        self.address = join_address(config.host, listening.getsockname()[1])
+        listening = _listen(config.host, config.port, config.port_retries if config.port else 0)
+        port = listening.getsockname()[1]
+        self.address = join_address(config.host, port)
+        self._context.url = config.public_url or _url(config, port)
         self._server = _Server(create_app(self._context), config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
         up = asyncio.create_task(self._server.up.wait())
@@ -119,9 +122,30 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises: OSError naming the address."""
+def _url(config: DashboardConfig, port: int) -> str:
+    scheme = "http" if config.certificate is None else "https"
+    return f"{scheme}://{join_address(_reachable(config), port)}"
+
+
+def _reachable(config: DashboardConfig) -> str:
+    """By which others reach it: where it listens, or where it listens everywhere the address towards the GCS."""
+    if config.host not in ("0.0.0.0", "::"):
+        return config.host
+    gcs_host, _, gcs_port = config.gcs_address.partition(",")[0].rpartition(":")
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {join_address(host, port)}: {error.strerror}") from error
+        return tcp.local_address(gcs_host.strip("[]"), int(gcs_port))
+    except OSError:  # its name is not known yet
+        return socket.gethostname()
+
+
+def _listen(host: str, port: int, retries: int) -> socket.socket:
+    """On ``port``, or on the first free one of ``retries`` above it. Raises: OSError naming the address."""
+    while True:
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not retries:
+                raise OSError(
+                    error.errno, f"cannot listen on {join_address(host, port)}: {os.strerror(error.errno)}"
+                ) from error
+        port, retries = port + 1, retries - 1

@@ -151,6 +151,7 @@ def test_nothing_is_kept_of_what_is_not_implemented(
 # -- init -------------------------------------------------------------------------------------------------------------
 
 _INIT = "e2e/compat/test_init.py"
+_DASHBOARD = "integration/test_dashboard.py"
 _SPILLING = "integration/test_sdk_objects.py::test_spilling_to_a_directory_of_ones_own"
 IMPLEMENTED_BY_INIT = {
     "address": f"{_INIT}::test_second_driver_joins",
@@ -168,6 +169,9 @@ IMPLEMENTED_BY_INIT = {
     "logging_config": "integration/test_sdk_output.py::test_all_processes_of_a_job_log_as_it_says",
     "namespace": f"{_INIT}::test_namespace",
     "runtime_env": f"{_ENVIRONMENT}::test_variables_of_the_job",
+    "include_dashboard": f"{_DASHBOARD}::test_where_it_is",
+    "dashboard_host": f"{_DASHBOARD}::test_where_it_is",
+    "dashboard_port": f"{_DASHBOARD}::test_a_port_that_is_taken_is_said_to_be",
     "object_spilling_directory": _SPILLING,
     "_object_spilling_directory": _SPILLING,
     "_memory": f"{_INIT}::test_memory_of_the_node",
@@ -179,9 +183,6 @@ IMPLEMENTED_BY_INIT = {
 }
 REFUSED_BY_INIT = {
     "local_mode": True,
-    "include_dashboard": True,
-    "dashboard_host": "0.0.0.0",
-    "dashboard_port": 8265,
     "enable_resource_isolation": True,
     "system_reserved_cpu": 1.0,
     "system_reserved_memory": 10**9,
@@ -215,10 +216,6 @@ def test_init_refuses_what_is_not_implemented(name: str) -> None:
 def test_init_takes_the_defaults_of_what_is_not_implemented(name: str) -> None:
     for value in NOT_IMPLEMENTED[name][0]:
         check_implemented({name: value})
-
-
-def test_where_a_dashboard_would_be_that_is_not_wanted() -> None:
-    check_implemented({"include_dashboard": False, "dashboard_host": "0.0.0.0", "dashboard_port": 8265})
 
 
 def test_unknown_arguments_of_init() -> None:

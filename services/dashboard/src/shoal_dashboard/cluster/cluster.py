@@ -1,6 +1,6 @@
-"""What the dashboard knows of its cluster: read from the GCS and the raylets when somebody asks, and kept for a moment.
+"""What the dashboard knows of its cluster: read from the GCS and the raylets when somebody asks.
 
-Nobody who does not look costs the cluster anything, and those who do share what was read (`Listing`).
+Nobody who does not look costs the cluster anything, and those who do share what is read (`Listing`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
+from shoal_dashboard.cluster.announcement import announce
 from shoal_dashboard.cluster.listing import Listing
 from shoal_dashboard.cluster.raylets import Answers, Raylets
 from shoal_dashboard.config import DashboardConfig
@@ -65,6 +66,10 @@ class Cluster:
 
         self._stats = Listing(get_stats)
         self._objects = Listing(list_objects)
+
+    async def announce(self, url: str) -> None:
+        """Tell the cluster where its dashboard is, until this is cancelled."""
+        await announce(self._channel, url)
 
     async def about(self) -> pb.GetClusterResponse:
         """Its names and addresses."""

@@ -6,40 +6,45 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from shoal_dashboard.cluster.freshness import Freshness
+from shoal_dashboard.cluster.pace import Pace
 
 T = TypeVar("T")
 
 
 class Listing(Generic[T]):
-    """Belongs to one event loop. Holds the last answer only."""
+    """Belongs to one event loop. One reading is under way at a time, and one waits at most."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
         """``read`` has a deadline, and raises service errors."""
         self._read = read
-        self._freshness = Freshness()
-        self._rows: T | None = None
-        self._reading: asyncio.Task[T] | None = None
+        self._pace = Pace()
+        self._under_way: asyncio.Task[T] | None = None
+        #: It has not begun to read: whoever asks now shares what it will.
+        self._waiting: asyncio.Task[T] | None = None
 
     async def rows(self) -> T:
-        """Raises: what ``read`` does."""
-        loop = asyncio.get_running_loop()
-        if self._rows is not None and self._freshness.fresh(loop.time()):
-            return self._rows
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._again())
+        """As they are after the question, never before: whoever has just changed something finds it. Raises: what
+        ``read`` does."""
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._next(self._under_way))
         # A client that hangs up does not end it for the others.
-        return await asyncio.shield(self._reading)
+        return await asyncio.shield(self._waiting)
 
     async def close(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait({self._reading})
+        tasks = {task for task in (self._under_way, self._waiting) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _again(self) -> T:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        rows = await self._read()
-        self._freshness.read(began, loop.time())
-        self._rows = rows
-        return rows
+    async def _next(self, before: asyncio.Task[T] | None) -> T:
+        clock = asyncio.get_running_loop().time
+        if before is not None:
+            await asyncio.wait({before})
+        await asyncio.sleep(self._pace.pause(clock()))
+        self._under_way, self._waiting = self._waiting, None
+        began = clock()
+        try:
+            return await self._read()
+        finally:
+            self._pace.answered(began, clock())

@@ -1,0 +1,210 @@
+"""The dashboard of an embedded cluster: where it is, who gets in, what Ray's state interface tells of the cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.http import Answer, ask
+from support.processes import all_gone, command, descendants, eventually
+
+import shoal
+from shoal.util.placement_group import placement_group
+
+
+class Dashboard:
+    """Asked with the cluster's token."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.url = f"http://{context.dashboard_url}"
+        self.token = Path(context["session_dir"], "auth_token").read_text().strip()
+
+    def get(self, path: str, **query: Any) -> Answer:
+        return ask(self.url + path, self.token, **query)
+
+    def list(self, resource: str, *filters: tuple[str, str, str], **query: Any) -> dict[str, Any]:
+        keys, predicates, values = zip(*filters, strict=True) if filters else ((), (), ())
+        answer = self.get(
+            f"/api/v0/{resource}", filter_keys=keys, filter_predicates=predicates, filter_values=values, **query
+        )
+        assert answer.status == 200 and answer.json["result"], answer.text
+        found: dict[str, Any] = answer.json["data"]["result"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[Dashboard]:
+    context = shoal.init(num_cpus=2, include_dashboard=True, logging_level="ERROR", log_to_driver=False)
+    with context:
+        yield Dashboard(context)
+
+
+@shoal.remote
+def own_pid() -> int:
+    return os.getpid()
+
+
+@shoal.remote
+class Counter:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def fail(self) -> None:
+        os._exit(1)
+
+
+def test_where_it_is(dashboard: Dashboard) -> None:
+    host, _, port = dashboard.context.dashboard_url.partition(":")
+    assert host == "127.0.0.1" and int(port) >= 8265
+    assert dashboard.context["webui_url"] == dashboard.context.dashboard_url
+    version = dashboard.get("/api/version").json
+    assert (version["version"], version["ray_version"]) == ("4", "2.60.0")
+    assert version["session_name"] == Path(dashboard.context["session_dir"]).name
+    assert dashboard.get("/api/gcs_healthz").text == "success"
+
+
+def test_who_gets_in(dashboard: Dashboard) -> None:
+    assert ask(f"{dashboard.url}/api/v0/nodes").status == 401
+    assert ask(f"{dashboard.url}/api/v0/nodes", "wrong").status == 403
+    assert dashboard.get(f"/api/v0/nodes?token={dashboard.token}").status == 400
+    assert Path(dashboard.context["session_dir"], "auth_token").stat().st_mode & 0o077 == 0
+
+
+def test_nodes(dashboard: Dashboard) -> None:
+    found = dashboard.list("nodes", detail=True)
+    [node] = found["result"]
+    assert (found["total"], node["node_id"], node["state"]) == (1, dashboard.context["node_id"], "ALIVE")
+    assert (node["resources_total"]["CPU"], node["is_head_node"]) == (2.0, True)
+    assert dashboard.list("nodes", ("state", "=", "DEAD"))["result"] == []
+
+
+def test_actors(dashboard: Dashboard) -> None:
+    counters = [Counter.options(num_cpus=0, name=f"c{number}").remote() for number in range(3)]
+    pids = shoal.get([counter.pid.remote() for counter in counters])
+    found = dashboard.list("actors", ("class_name", "=", "Counter"), ("state", "=", "ALIVE"), limit=2)
+    assert (len(found["result"]), found["num_filtered"]) == (2, 3)
+    [row] = dashboard.list("actors", ("name", "=", "c1"), detail=True)["result"]
+    assert (row["pid"], row["actor_id"], row["num_restarts"]) == (pids[1], counters[1]._actor_id.hex(), 0)
+    with pytest.raises(shoal.exceptions.ActorDiedError):
+        shoal.get(counters[0].fail.remote())
+    [dead] = dashboard.list("actors", ("name", "=", "c0"), detail=True)["result"]
+    assert (dead["state"], dead["death_cause"]["exit_type"]) == ("DEAD", "SYSTEM_ERROR")
+    summary = dashboard.get("/api/v0/actors/summarize").json["data"]["result"]["result"]
+    counts = summary["node_id_to_summary"]["cluster"]["summary"]["Counter"]["state_counts"]
+    assert counts == {"ALIVE": 2, "DEAD": 1}
+    for counter in counters:
+        shoal.kill(counter)
+
+
+def test_jobs_and_workers(dashboard: Dashboard) -> None:
+    [job] = dashboard.list("jobs", detail=True)["result"]
+    assert (job["type"], job["status"], job["driver_info"]["pid"]) == ("DRIVER", "RUNNING", str(os.getpid()))
+    [driver] = dashboard.list("workers", ("worker_type", "=", "DRIVER"))["result"]
+    assert driver["pid"] == os.getpid()
+    pid = shoal.get(own_pid.remote())
+    assert dashboard.list("workers", ("pid", "=", str(pid)), ("is_alive", "=", "true"))["num_filtered"] == 1
+
+
+def test_objects(dashboard: Dashboard) -> None:
+    ref = shoal.put(np.zeros(2**20, dtype=np.uint8))
+    [row] = dashboard.list("objects", ("object_id", "=", ref.hex()))["result"]
+    assert row["object_size"] >= 2**20
+    assert (row["type"], row["pid"], row["task_status"]) == ("DRIVER", os.getpid(), "FINISHED")
+    summary = dashboard.get("/api/v0/objects/summarize").json["data"]["result"]["result"]
+    assert summary["node_id_to_summary"]["cluster"]["total_objects"] >= 1
+
+
+def test_placement_groups(dashboard: Dashboard) -> None:
+    group = placement_group([{"CPU": 1}], name="pair", strategy="STRICT_PACK")
+    shoal.get(group.ready())
+    [row] = dashboard.list("placement_groups", ("name", "=", "pair"), detail=True)["result"]
+    assert (row["state"], row["placement_group_id"]) == ("CREATED", group.id.hex())
+    assert row["bundles"][0]["unit_resources"] == {"CPU": 1.0}
+    shoal.util.remove_placement_group(group)
+
+
+def test_runtime_environments(dashboard: Dashboard) -> None:
+    shoal.get(own_pid.options(runtime_env={"env_vars": {"COLOUR": "red"}}).remote())
+    [row] = dashboard.list("runtime_envs", ("success", "=", "true"), detail=True)["result"]
+    assert row["runtime_env"]["env_vars"] == {"COLOUR": "red"}
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"limit": "many"}, "limit=many"),
+        ({"limit": 10**9}, "limit 1000000000"),
+        ({"filter_keys": "state"}, "filter_keys"),
+        ({"filter_keys": "colour", "filter_predicates": "=", "filter_values": "red"}, "colour"),
+        ({"filter_keys": "state", "filter_predicates": ">", "filter_values": "a"}, "predicate >"),
+    ],
+)
+def test_questions_that_make_no_sense(dashboard: Dashboard, query: dict[str, Any], said: str) -> None:
+    answer = dashboard.get("/api/v0/actors", **query)
+    assert answer.status == 400
+    assert answer.json["result"] is False and said in answer.json["msg"]
+
+
+def test_what_rays_page_asks_besides(dashboard: Dashboard) -> None:
+    assert "/2 CPU" in dashboard.get("/api/cluster_status", format=1).json["data"]["clusterStatus"]
+    assert dashboard.get("/api/v0/cluster_metadata").json["data"]["rayVersion"] == "2.60.0"
+    assert dashboard.get("/api/component_activities").json["driver"]["is_active"] == "ACTIVE"
+    [node] = dashboard.get("/nodes", view="summary").json["data"]["summary"]
+    assert node["raylet"]["nodeId"] == dashboard.context["node_id"]
+    assert dashboard.get("/nodes", view="nonsense").status == 400
+    assert "actors" in dashboard.get("/logical/actors").json["data"]
+
+
+def test_a_port_that_is_taken_is_said_to_be(dashboard: Dashboard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = f"import shoal; shoal.init(address='local', num_cpus=1, dashboard_port={port})"
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "The dashboard did not start: " in ended.stderr
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use\n" in ended.stderr
+
+
+def test_it_ends_with_a_driver_that_is_killed(dashboard: Dashboard) -> None:
+    program = "import shoal, sys; print(shoal.init(address='local', num_cpus=1, include_dashboard=True).dashboard_url, flush=True); sys.stdin.read()"  # noqa: E501
+    driver = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    url = driver.stdout.readline().strip()
+    assert url and url != dashboard.context.dashboard_url
+    below = descendants(driver.pid)
+    assert any("shoal_dashboard" in command(pid) for pid in below)
+    driver.kill()
+    driver.communicate()
+    all_gone(below)
+
+
+def test_without_its_cluster_it_says_so(dashboard: Dashboard, tmp_path: Path) -> None:
+    """Started before there is one."""
+    token = tmp_path / "token"
+    token.write_text("t" * 16)
+    log = tmp_path / "log"
+    with socket.create_server(("127.0.0.1", 0)) as nobody, open(log, "w") as output:
+        gcs = nobody.getsockname()[1]
+        nobody.close()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shoal_dashboard", "--port=0", f"--gcs-address=127.0.0.1:{gcs}"],
+            env={**os.environ, "SHOAL_AUTH_TOKEN_PATH": str(token)},
+            stderr=output,
+        )
+    try:
+        eventually(lambda: "cluster_away" in log.read_text(), "it says that it waits")
+        line = next(line for line in log.read_text().splitlines() if "service_started" in line)
+        address = line.partition('"address": "')[2].partition('"')[0]
+        answer = ask(f"http://{address}/api/v0/nodes", "t" * 16)
+        assert answer.status == 503 and "The cluster does not answer" in answer.json["msg"]
+    finally:
+        process.terminate()
+        assert process.wait() == 0
