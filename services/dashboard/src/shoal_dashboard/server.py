@@ -145,7 +145,6 @@ def _listen(host: str, port: int, retries: int) -> socket.socket:
             return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not retries:
-                raise OSError(
-                    error.errno, f"cannot listen on {join_address(host, port)}: {os.strerror(error.errno)}"
-                ) from error
+                at = join_address(host, port)
+                raise OSError(error.errno, f"cannot listen on {at}: {os.strerror(error.errno or 0)}") from error
         port, retries = port + 1, retries - 1

@@ -14,6 +14,7 @@ from shoal_common.state_rows import (
     WorkerState,
 )
 from shoal_dashboard.events.rows import FunctionCounts, LineageNode, TaskRow
+from shoal_dashboard.jobs import details
 from shoal_dashboard.state import cluster_rows, node_rows, page_rows, task_rows
 from shoal_dashboard.state.query import Filter, Query, QueryError, Row
 from shoal_proto.v1 import common_pb2, raylet_pb2
@@ -50,11 +51,12 @@ def test_a_node() -> None:
 
 
 def test_a_job_of_a_driver() -> None:
-    row = columns(cluster_rows.job(JOB, HOSTS), JobState)
-    assert (row["status"], row["type"], row["end_time"]) == ("RUNNING", "DRIVER", None)
-    assert row["driver_info"] == {"id": "00000001", "node_ip_address": "10.0.0.1", "pid": "7"}
-    ended = pb.JobInfo(job_id=b"\0\0\0\1", end_unix_ms=12)
-    assert cluster_rows.job(ended, {})["status"] == "SUCCEEDED"
+    ended = pb.JobInfo(job_id=b"\0\0\0\2", start_unix_ms=10, end_unix_ms=12)
+    newest, first = details.of_all([], [JOB, ended], HOSTS)
+    assert set(JobState.columns()) <= set(first)
+    assert (first["status"], first["type"], first["end_time"]) == ("RUNNING", "DRIVER", None)
+    assert first["driver_info"] == {"id": "00000001", "node_ip_address": "10.0.0.1", "pid": "7"}
+    assert newest["status"] == "SUCCEEDED"
 
 
 def test_an_actor() -> None:

@@ -4,7 +4,7 @@ or of a driver that somebody started. Pure."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shoal_common.states import SubmissionState
@@ -12,11 +12,29 @@ from shoal_proto.v1 import gcs_pb2 as pb
 
 #: Of a driver's metadata, when it is the program of a submission.
 SUBMISSION_KEY = "job_submission_id"
+#: Of the process that makes supervisors.
+INTERNAL_NAMESPACE = "shoal-jobs"
 
 
 def drivers_by_submission(jobs: Iterable[pb.JobInfo]) -> dict[str, pb.JobInfo]:
     """The newest driver of each. ``jobs`` in the order they began."""
     return {job.metadata[SUBMISSION_KEY]: job for job in jobs if SUBMISSION_KEY in job.metadata}
+
+
+def of_all(
+    submissions: Iterable[pb.SubmissionInfo], jobs: Sequence[pb.JobInfo], addresses: Mapping[bytes, str]
+) -> list[dict[str, Any]]:
+    """The newest first; without what the dashboard itself runs. ``jobs`` in the order they began."""
+    drivers = drivers_by_submission(jobs)
+    found = [
+        (each.submit_unix_ms, of_submission(each, drivers.get(each.submission_id), addresses)) for each in submissions
+    ]
+    found += [
+        (job.start_unix_ms, of_driver(job, addresses))
+        for job in jobs
+        if drivers.get(job.metadata.get(SUBMISSION_KEY, "")) != job and job.namespace != INTERNAL_NAMESPACE
+    ]
+    return [details for _began, details in sorted(found, key=lambda each: -each[0])]
 
 
 def of_submission(

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from shoal_common.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted
 from shoal_common.job_logs import PART_BYTES, PARTS_KEPT, Piece
 from shoal_dashboard.context import Context
-from shoal_dashboard.jobs.details import drivers_by_submission, of_driver, of_submission
+from shoal_dashboard.jobs.details import drivers_by_submission, of_all, of_driver, of_submission
 from shoal_dashboard.jobs.jobs import Jobs
 from shoal_dashboard.jobs.request import BadRequest, parse
 from shoal_proto.v1 import gcs_pb2 as pb
@@ -64,14 +64,7 @@ class _Endpoints:
 
     async def list(self, request: Request) -> Response:
         jobs, submissions = await self._context.cluster.jobs(), await self._jobs.all()
-        addresses, drivers = await self._addresses(), drivers_by_submission(jobs)
-        plain = [job for job in jobs if job not in drivers.values()]
-        found = [
-            (each.submit_unix_ms, of_submission(each, drivers.get(each.submission_id), addresses))
-            for each in submissions
-        ]
-        found += [(job.start_unix_ms, of_driver(job, addresses)) for job in plain if not _is_internal(job)]
-        return JSONResponse([details for _, details in sorted(found, key=lambda each: -each[0])])
+        return JSONResponse(of_all(submissions, jobs, await self._addresses()))
 
     async def get(self, request: Request) -> Response:
         submission, driver = await self._find(request.path_params["job_id"])
@@ -211,8 +204,3 @@ def _unknown(request: Request) -> Response:
 
 def _not_submitted(what: str, driver: pb.JobInfo) -> Response:
     return PlainTextResponse(f"Can only {what} jobs that were submitted, and {driver.job_id.hex()} is a driver's", 400)
-
-
-def _is_internal(job: pb.JobInfo) -> bool:
-    """Of the process that makes supervisors."""
-    return job.namespace == "shoal-jobs"

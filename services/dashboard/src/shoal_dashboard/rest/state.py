@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from shoal_common.state_rows import RESOURCES, StateRow
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.store import TaskStore
+from shoal_dashboard.jobs import details
 from shoal_dashboard.rest.envelope import NotKept, enveloped
 from shoal_dashboard.state import cluster_rows, node_rows, task_rows
 from shoal_dashboard.state.query import Query, QueryError, Row, Selection, parse, select
@@ -52,9 +53,10 @@ class State:
         return await _selected("nodes", query, lambda: [cluster_rows.node(info) for info in infos])
 
     async def jobs(self, query: Query) -> Selection:
-        """Newest first."""
-        infos, hosts = await self._context.cluster.jobs(), await self._hosts()
-        return await _selected("jobs", query, lambda: [cluster_rows.job(info, hosts) for info in reversed(infos)])
+        """Newest first: those that were submitted, and drivers that somebody started."""
+        infos, submissions = await self._context.cluster.jobs(), await self._context.jobs.all()
+        hosts = await self._hosts()
+        return await _selected("jobs", query, lambda: details.of_all(submissions, infos, hosts))
 
     async def actors(self, query: Query) -> Selection:
         """Newest first."""

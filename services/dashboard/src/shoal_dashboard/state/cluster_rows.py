@@ -1,8 +1,8 @@
-"""Rows of what the GCS keeps: nodes, jobs, actors, placement groups. Pure: its records go in."""
+"""Rows of what the GCS keeps: nodes, actors, placement groups. Pure: its records go in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from shoal_common.placement.resources import GRAINS
@@ -38,31 +38,6 @@ def node(info: pb.NodeInfo) -> Row:
 
 def _leaving(info: pb.NodeInfo) -> str | None:
     return "draining: it takes nothing new and is to leave" if info.state == pb.NODE_STATE_DRAINING else None
-
-
-def job(info: pb.JobInfo, hosts: Mapping[bytes, str]) -> Row:
-    """``hosts``: of nodes, by their id."""
-    return {
-        "job_id": info.job_id.hex(),
-        "submission_id": None,
-        "entrypoint": info.entrypoint,
-        "type": "DRIVER",
-        "status": "SUCCEEDED" if info.end_unix_ms else "RUNNING",
-        "message": None,
-        "error_type": None,
-        "driver_info": {
-            "id": info.job_id.hex(),
-            "node_ip_address": hosts.get(info.node_id, ""),
-            "pid": str(info.pid),
-        },
-        "start_time": info.start_unix_ms,
-        "end_time": info.end_unix_ms or None,
-        "metadata": dict(info.metadata),
-        "runtime_env": {},
-        "driver_agent_http_address": None,
-        "driver_node_id": info.node_id.hex(),
-        "driver_exit_code": None,
-    }
 
 
 def actor(info: pb.ActorInfo) -> Row:
