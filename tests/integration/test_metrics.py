@@ -15,7 +15,14 @@ from support.processes import PATIENCE_S, eventually
 
 import shoal
 from shoal.util.metrics import Counter, Gauge, Histogram
+from shoal_common.service.measured import ServedMetrics
+from shoal_common.service.metrics import Sample, sample
 from shoal_common.service.metrics_server import MetricsServer
+from shoal_gcs import measurements as gcs
+from shoal_gcs.config import GcsConfig
+from shoal_objectstore import measurements as objectstore
+from shoal_raylet import measurements as raylet
+from shoal_scheduler import measurements as scheduler
 
 
 def scrape() -> dict[str, float]:
@@ -83,7 +90,7 @@ async def ask(port: int, head: bytes, tls: ssl.SSLContext | None = None) -> byte
 
 
 async def test_from_elsewhere_only_with_the_token() -> None:
-    server = MetricsServer("secret", None, lambda: "up 1\n")
+    server = MetricsServer("secret", None, lambda _: "up 1\n")
     await server.start("0.0.0.0", 0)
     try:
         for field in (b"", b"Authorization: Bearer wrong\r\n", b"Authorization: secret\r\n", b"X: Bearer secret\r\n"):
@@ -105,7 +112,7 @@ async def test_from_elsewhere_only_with_the_token() -> None:
 async def test_who_says_nothing_or_does_not_read_keeps_nobody_out(tmp_path: Path, secure: bool) -> None:
     tls = Authority(tmp_path / "authority").issue() if secure else None
     page = "up 1\n" * 1_000_000
-    server = MetricsServer("secret", tls, lambda: page)
+    server = MetricsServer("secret", tls, lambda _: page)
     await server.start("127.0.0.1", 0)
     context = tls.context(server=False) if tls else None
     request = b"GET /metrics HTTP/1.1\r\n\r\n"
@@ -123,3 +130,40 @@ async def test_who_says_nothing_or_does_not_read_keeps_nobody_out(tmp_path: Path
         await server.stop()
         for _, writer in [*silent, *unread]:
             writer.transport.abort()
+
+
+def test_the_services_of_an_embedded_cluster_tell_what_they_declare(cluster: None) -> None:
+    (node,) = shoal.nodes()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", headers={"Accept": "application/openmetrics-text"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
+        assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
+        text = reply.read().decode()
+    assert text.endswith("# EOF\n")
+    headings = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
+    assert len(headings) == len(set(headings)), "no metric is told in two pieces"
+    declared = {*gcs.FAMILIES, *scheduler.FAMILIES, *objectstore.FAMILIES, *raylet.FAMILIES}
+    # There is one process, which leads; actors are told by class when there are some.
+    told_elsewhere = {gcs.LEADS.name, gcs.EPOCH.name}
+    assert {family.name for family in declared} - told_elsewhere <= set(headings)
+
+
+async def test_a_service_of_its_own_tells_of_its_process_and_itself() -> None:
+    class App:
+        def samples(self) -> list[Sample]:
+            return [sample(gcs.LEADS, 1)]
+
+    served = ServedMetrics(GcsConfig(token="secret", metrics_port=0), App())
+    await served.start()
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{served.address}/metrics", timeout=PATIENCE_S) as reply:
+            return reply.read().decode()
+
+    try:
+        text = await asyncio.to_thread(read)
+    finally:
+        await served.stop()
+    assert "shoal_gcs_leads 1.0\n" in text
+    assert "process_resident_memory_bytes " in text

@@ -17,6 +17,7 @@ from shoal_common.errors import ServiceError
 from shoal_common.metadata import MetadataStoreError
 from shoal_common.service import logging
 from shoal_common.service.config import ConfigError, ServiceConfig, load
+from shoal_common.service.measured import Measured, MeasuredConfig, ServedMetrics
 from shoal_common.surroundings import occupy_standard_streams, raise_open_files, take_own_signals
 from shoal_common.tls import TlsError
 
@@ -72,7 +73,10 @@ def main(config: type[C], build: Callable[[C], App]) -> int:
     """
 
     async def run(settings: C) -> int:
-        return await run_service(build(settings))
+        app = build(settings)
+        if isinstance(settings, MeasuredConfig) and isinstance(app, Measured) and settings.metrics_port >= 0:
+            return await run_service(app, ServedMetrics(settings, app))
+        return await run_service(app)
 
     occupy_standard_streams()
     take_own_signals()

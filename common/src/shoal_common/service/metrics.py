@@ -1,6 +1,6 @@
 """Metrics as Prometheus reads them: series of numbers, added up, and their text form. Pure.
 
-Source: Prometheus' text exposition format, version 0.0.4.
+Source: Prometheus' text exposition format, version 0.0.4, and OpenMetrics 1.0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[tuple[str, str], ...]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,27 @@ class Series:
 
     value: float = 0.0
     counts: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a service reads off itself when it is asked: a number of a counter or gauge."""
+
+    family: Family
+    value: float
+    labels: Labels = ()
+
+
+def sample(family: Family, value: float, **labels: str) -> Sample:
+    return Sample(family, value, tuple(sorted(labels.items())))
+
+
+def grouped(samples: Iterable[Sample]) -> dict[Family, list[tuple[Labels, Series]]]:
+    """For ``render``, in the order of their first appearance."""
+    families: dict[Family, list[tuple[Labels, Series]]] = {}
+    for each in samples:
+        families.setdefault(each.family, []).append((each.labels, Series(each.value)))
+    return families
 
 
 def record(series: Series, family: Family, value: float) -> None:
@@ -62,18 +84,26 @@ def merge(into: Series, growth: Series, family: Family) -> None:
         into.counts = [a + b for a, b in zip(into.counts or [0] * len(growth.counts), growth.counts, strict=True)]
 
 
-def render(families: Mapping[Family, Iterable[tuple[Labels, Series]]]) -> str:
+def exposed_name(family: Family) -> str:
+    """Of its series; a histogram's have endings besides."""
+    total = family.kind == "counter" and not family.name.endswith("_total")
+    return f"{family.name}_total" if total else family.name
+
+
+def render(families: Mapping[Family, Iterable[tuple[Labels, Series]]], *, openmetrics: bool = False) -> str:
     """The text of a scrape. Characters that a label's name cannot have become underscores."""
     lines: list[str] = []
     for family, series in families.items():
-        name = family.name
-        if family.kind == "counter" and not name.endswith("_total"):
-            name += "_total"
+        name = exposed_name(family)
+        # There a counter is called by the name without the ending that its series have.
+        heading = name.removesuffix("_total") if openmetrics and family.kind == "counter" else name
         if family.description:
-            lines.append(f"# HELP {name} {_escape(family.description, quotes=False)}")
-        lines.append(f"# TYPE {name} {family.kind}")
+            lines.append(f"# HELP {heading} {_escape(family.description, quotes=openmetrics)}")
+        lines.append(f"# TYPE {heading} {family.kind}")
         for labels, each in series:
             lines += _lines(name, family, labels, each)
+    if openmetrics:
+        lines.append("# EOF")
     return "".join(f"{line}\n" for line in lines)
 
 

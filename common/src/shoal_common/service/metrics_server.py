@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from shoal_common.auth import METADATA_KEY, SCHEME
 from shoal_common.service.background import Background
-from shoal_common.service.metrics import CONTENT_TYPE
+from shoal_common.service.metrics import CONTENT_TYPE, OPENMETRICS_TYPE
 from shoal_common.tls import Tls
 
 #: A request's head may have so many bytes.
@@ -27,7 +27,8 @@ _CONNECTIONS = 16
 class MetricsServer:
     """Whoever asks from elsewhere than this machine shows the cluster's token: ``Authorization: Bearer <token>``."""
 
-    def __init__(self, token: str, tls: Tls | None, page: Callable[[], str]) -> None:
+    def __init__(self, token: str, tls: Tls | None, page: Callable[[bool], str]) -> None:
+        """``page``: the text, as OpenMetrics if told so."""
         self._token = token
         self._tls = tls
         self._page = page
@@ -96,7 +97,9 @@ class MetricsServer:
             return "405 Method Not Allowed", "text/plain", "only GET is served\n"
         if path != "/metrics":
             return "404 Not Found", "text/plain", "only /metrics is served\n"
-        return "200 OK", CONTENT_TYPE, self._page()
+        # Prometheus reads both; it prefers this one, and says so.
+        openmetrics = any(_accepts_openmetrics(each) for each in fields)
+        return "200 OK", OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE, self._page(openmetrics)
 
     def _authorizes(self, field: str) -> bool:
         name, _, value = field.partition(":")
@@ -104,6 +107,11 @@ class MetricsServer:
         return name.strip().lower() == METADATA_KEY and secrets.compare_digest(
             shown.encode("latin-1"), (SCHEME + self._token).encode()
         )
+
+
+def _accepts_openmetrics(field: str) -> bool:
+    name, _, value = field.partition(":")
+    return name.strip().lower() == "accept" and "application/openmetrics-text" in value
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 from shoal_common.blob import last_used
 from shoal_common.bus import EventBus
@@ -12,6 +13,7 @@ from shoal_common.rpc import server as grpc_server
 from shoal_common.rpc.client import aio_channel
 from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.service.background import Background
+from shoal_common.service.metrics import Sample
 from shoal_gcs.actors.manager import ActorManager
 from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
@@ -26,6 +28,7 @@ from shoal_gcs.jobs.submission_manager import SubmissionManager
 from shoal_gcs.jobs.submissions import SubmissionTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.kv.manager import KvManager
+from shoal_gcs.measurements import cluster_samples
 from shoal_gcs.nodes.manager import NodeManager
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.objects.manager import ObjectManager
@@ -65,9 +68,11 @@ class GcsApp:
         self._node_table = node_table = NodeTable(
             silence_s=config.silence_s, checks=config.checks, dead_kept=config.dead_nodes_kept
         )
-        job_table = JobTable(finished_kept=config.finished_jobs_kept)
-        actor_table = ActorTable(infeasible_grace_s=config.infeasible_grace_s, dead_kept=config.dead_actors_kept)
-        group_table = PlacementGroupTable()
+        self._job_table = job_table = JobTable(finished_kept=config.finished_jobs_kept)
+        self._actor_table = actor_table = ActorTable(
+            infeasible_grace_s=config.infeasible_grace_s, dead_kept=config.dead_actors_kept
+        )
+        self._group_table = group_table = PlacementGroupTable()
         self._functions = functions = FunctionTable(store, self._prefix("function"))
         self._blobs = blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
         self._kv = kv = KvManager(store, self._prefix("kv"), self._background)
@@ -143,6 +148,19 @@ class GcsApp:
     def address(self) -> str:
         """``host:port`` of its gRPC server, once started."""
         return self._address
+
+    def samples(self) -> Iterator[Sample]:
+        """What Prometheus reads."""
+        jobs = self._job_table.all()
+        finished = sum(1 for job in jobs if job.end_unix_ms)
+        return cluster_samples(
+            self._node_table.states(),
+            self._actor_table.states(),
+            self._group_table.states(),
+            len(jobs) - finished,
+            finished,
+            self._config.session_name,
+        )
 
     async def start(self) -> None:
         """Raises: MetadataStoreError when the store cannot be read, OSError when the address cannot be bound."""

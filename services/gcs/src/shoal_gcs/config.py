@@ -9,13 +9,14 @@ from typing import ClassVar
 
 from shoal_common.bus.connect import BusConfig
 from shoal_common.service.config import setting
+from shoal_common.service.measured import MeasuredConfig
 from shoal_common.tls import ServerTls
 
 _STORE_PATH = Path("shoal-gcs.sqlite")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GcsConfig(BusConfig):
+class GcsConfig(BusConfig, MeasuredConfig):
     """The global control service: nodes, jobs, actors, the function table."""
 
     SERVICE: ClassVar[str] = "gcs"

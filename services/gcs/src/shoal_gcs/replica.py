@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,10 @@ from shoal_common.metadata import MetadataStore
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_common.rpc import server as grpc_server
 from shoal_common.service.config import ConfigError, from_extra
+from shoal_common.service.metrics import Sample, sample
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
+from shoal_gcs.measurements import EPOCH, LEADS
 
 if TYPE_CHECKING:
     from shoal_common.metadata.etcd import EtcdMetadataStore
@@ -40,6 +43,18 @@ class GcsReplica:
         self._role: asyncio.Future[str]
         #: ``host:port`` of its gRPC server; empty on standby.
         self.address = ""
+        #: None on standby.
+        self._app: GcsApp | None = None
+        #: Of its lead; 0 = none that is counted.
+        self._epoch = 0
+
+    def samples(self) -> Iterator[Sample]:
+        """What Prometheus reads; of a standby little."""
+        app = self._app
+        yield sample(LEADS, app is not None)
+        yield sample(EPOCH, self._epoch)
+        if app is not None:
+            yield from app.samples()
 
     async def start(self) -> None:
         """Returns when it serves, or is ready to take over.
@@ -80,6 +95,7 @@ class GcsReplica:
             name = f"{socket.gethostname()}, port {config.port}, process {os.getpid()}"
             leadership = await store.lead(name, config.leader_ttl_s)
             reign.push_async_callback(leadership.resign)
+            self._epoch = leadership.epoch
             await self._serve(reign, store, bus)
             _log.info("gcs_leads", address=self.address, epoch=leadership.epoch)
             return f"it leads no more: {await leadership.lost()}. Start it again, as a standby"
@@ -88,7 +104,7 @@ class GcsReplica:
         app = GcsApp(self._config, store, bus)
         await app.start()
         stack.push_async_callback(app.stop)
-        self.address = app.address
+        self._app, self.address = app, app.address
 
     async def _join_etcd(self) -> EtcdMetadataStore:
         with from_extra("deploy"):  # its client is not installed everywhere

@@ -117,7 +117,7 @@ class Head:
                 await app.start()
                 self._started.append(app)
             self._store = SqliteMetadataStore(directory / "gcs.sqlite", flushed=False)  # it ends with its driver
-            self._gcs = GcsApp(
+            self._gcs = gcs = GcsApp(
                 GcsConfig(
                     token=config.token,
                     host=HOST,
@@ -157,6 +157,7 @@ class Head:
                 self._bus,
                 self._template,
                 ends_cluster=True,
+                beside=lambda: [*gcs.samples(), *scheduler.samples(), *objectstore.samples()],
             )
             await self._raylet.start()
             self._started.append(self._raylet)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import grpc.aio
 
 from shoal_common.blob import BlobStore
 from shoal_common.blob.direct import SigningStore
 from shoal_common.rpc.server import create_server, join_address, serve
+from shoal_common.service.metrics import Sample
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_objectstore.servicer import ObjectStoreServicer
 from shoal_proto.v1.objectstore_pb2_grpc import add_ObjectStoreServiceServicer_to_server
@@ -24,6 +27,10 @@ class ObjectStoreApp:
         self._servicer = ObjectStoreServicer(blobs, signing)
         self._server: grpc.aio.Server | None = None
         self.address = ""
+
+    def samples(self) -> Iterator[Sample]:
+        """What Prometheus reads."""
+        return self._servicer.counts.samples()
 
     async def start(self) -> None:
         """Raises: OSError when the port cannot be bound."""

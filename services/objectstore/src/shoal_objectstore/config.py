@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from shoal_common.service.config import ServiceConfig, setting
+from shoal_common.service.config import setting
+from shoal_common.service.measured import MeasuredConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectStoreConfig(ServiceConfig):
+class ObjectStoreConfig(MeasuredConfig):
     """Shoal's objectstore service: spilled objects, checkpoints and packages as checksummed blobs."""
 
     SERVICE: ClassVar[str] = "objectstore"

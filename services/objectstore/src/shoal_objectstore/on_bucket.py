@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from shoal_common.blob.bucket_store import CONNECTIONS, MinioBlobStore
 from shoal_common.blob.s3 import S3Bucket, S3Settings
 from shoal_common.errors import ServiceError
 from shoal_common.service.config import ConfigError
+from shoal_common.service.metrics import Sample
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
 
@@ -63,6 +64,9 @@ class ObjectStoreOnBucket:
     @property
     def address(self) -> str:
         return self._app.address
+
+    def samples(self) -> Iterator[Sample]:
+        return self._app.samples()
 
     async def start(self) -> None:
         """Waits for the S3 server. Raises: ServiceError that says what is wrong with it, OSError."""

@@ -8,6 +8,7 @@ from typing import Any
 from shoal_common.blob import CHUNK_BYTES, BlobStore
 from shoal_common.blob.direct import SigningStore
 from shoal_common.errors import InvalidRequest
+from shoal_objectstore.measurements import Counts
 from shoal_proto.v1 import objectstore_pb2 as pb
 from shoal_proto.v1.objectstore_pb2_grpc import ObjectStoreServiceServicer
 
@@ -17,6 +18,7 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
         """``signing`` is the same store, if clients have a way of their own to what it keeps."""
         self._blobs = blobs
         self._signing = signing
+        self.counts = Counts()
 
     async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
         header = await anext(aiter(request_iterator), None)
@@ -29,25 +31,30 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
             async for _ in request_iterator:
                 pass
             raise
+        self._count(stored.size_bytes)
         return pb.PutBlobResponse(size_bytes=stored.size_bytes, checksum=stored.checksum)
 
     async def PutBlobThenList(self, request: pb.PutBlobThenListRequest, context: Any) -> pb.ListBlobsResponse:
-        await self._blobs.put(request.key, _chunk(request.data))
+        stored = await self._blobs.put(request.key, _chunk(request.data))
+        self._count(stored.size_bytes)
         return await self._list(request.prefix)
 
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:
         async for chunk in self._blobs.get(request.key, request.offset, request.length):
+            self.counts.read_bytes += len(chunk)
             yield pb.GetBlobResponse(chunk=chunk)
 
     async def SignPut(self, request: pb.SignPutRequest, context: Any) -> pb.SignedPut:
         if self._signing is None:
             return pb.SignedPut()
+        self.counts.signed += 1
         signed = await self._signing.sign_put(request.key)
         return pb.SignedPut(url=signed.url, ca_pem=signed.ca_pem)
 
     async def SignGet(self, request: pb.SignGetRequest, context: Any) -> pb.SignedGet:
         if self._signing is None:
             return pb.SignedGet()
+        self.counts.signed += 1
         signed = await self._signing.sign_get(request.key, request.offset, request.length)
         parts = [
             pb.SectionPart(size_bytes=size, checksum=checksum or 0, whole=checksum is not None)
@@ -56,10 +63,16 @@ class ObjectStoreServicer(ObjectStoreServiceServicer):
         return pb.SignedGet(url=signed.url, ca_pem=signed.ca_pem, tag=signed.tag, parts=parts)
 
     async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Any) -> pb.DeleteBlobsResponse:
-        return pb.DeleteBlobsResponse(deleted=await self._blobs.delete(request.keys, request.prefix))
+        deleted = await self._blobs.delete(request.keys, request.prefix)
+        self.counts.deleted += deleted
+        return pb.DeleteBlobsResponse(deleted=deleted)
 
     async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
         return await self._list(request.prefix)
+
+    def _count(self, size_bytes: int) -> None:
+        self.counts.stored += 1
+        self.counts.stored_bytes += size_bytes
 
     async def _list(self, prefix: str) -> pb.ListBlobsResponse:
         found = await self._blobs.list(prefix)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import grpc.aio
@@ -28,6 +29,7 @@ from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import STOP_DEADLINE_S
+from shoal_common.service.metrics import Sample
 from shoal_common.service.metrics_server import MetricsServer
 from shoal_common.tls import advice
 from shoal_common.worker_launch import WorkerConfig
@@ -57,6 +59,7 @@ from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool
+from shoal_raylet.measurements import Measurements
 from shoal_raylet.node import Node
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.index import ObjectIndex
@@ -71,6 +74,7 @@ from shoal_raylet.workers.environments.cache import EnvironmentCache, environmen
 from shoal_raylet.workers.environments.launch import Launch
 from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
+from shoal_raylet.workers.host import read_host, read_processes
 from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.log_reading import LogDirectory
 from shoal_raylet.workers.log_service import LogService
@@ -95,6 +99,7 @@ class RayletApp:
 
     ``template``: a worker template that the embedded head started ahead; None starts one. The app owns it.
     ``ends_cluster``: the cluster ends with this node, so that nothing of it is handed on and its blobs are deleted.
+    ``beside``: metrics of services in this process, told with the node's; None = there are none.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class RayletApp:
         template: TemplateProcess | None = None,
         *,
         ends_cluster: bool = False,
+        beside: Callable[[], Iterable[Sample]] | None = None,
     ) -> None:
         self.config = config
         self.node_id = bytes.fromhex(config.node_id) if config.node_id else ids.new_node_id()
@@ -117,6 +123,7 @@ class RayletApp:
         self._bus = bus
         self._template = template
         self._ends_cluster = ends_cluster
+        self._beside = beside
         self._incarnation = time.time_ns() // 1_000_000
         self._running = False
         self._stopping: asyncio.Task[None] | None = None
@@ -186,7 +193,6 @@ class RayletApp:
         self._functions = FunctionCache(self._fetch_function)
         self._metrics = metrics = ProcessMetrics(node_id)
         events = NodeEvents(node_id, self._incarnation)
-        self._metrics_server = MetricsServer(config.token, config.tls, metrics.page)
         self._node = Node(
             node_id=node_id,
             ledger=ledger,
@@ -215,6 +221,20 @@ class RayletApp:
         self._events = EventPublisher(
             self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note_workers
         )
+        measurements = Measurements(
+            config.session_name,
+            "head" if self._beside is not None else "worker",
+            self._node.reading,
+            lambda: read_host(config.session_dir),
+            self._node.components,
+            read_processes,
+        )
+
+        def metrics_page(openmetrics: bool) -> str:
+            beside = self._beside() if self._beside is not None else ()
+            return metrics.page(openmetrics, [*measurements.samples(), *beside])
+
+        self._metrics_server = MetricsServer(config.token, config.tls, metrics_page)
         self._directory.tell(on_lost=self._node_lost, on_change=self._node.nodes_changed)
         self._peers.serve(
             self._node,

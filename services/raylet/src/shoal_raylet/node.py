@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +52,7 @@ from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import SchedulerAnswer
 from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
+from shoal_raylet.measurements import NodeReading
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
@@ -106,6 +109,8 @@ class Node:
         self._background = Background()
         self._stopping = False
         self._drained = asyncio.Event()
+        #: Worker processes that ended, since the start.
+        self.ended: Counter[ExitKind] = Counter()
         #: Of messages from processes.
         self.handlers: Handlers = {
             frames.LeaseDemand: self._lease_demand,
@@ -126,6 +131,32 @@ class Node:
             frames.MetricsReport: lambda process, message: self.metrics.add(process.worker_id, message.series),
             frames.OwnerFound: lambda _, message: self.peers.send(message.asker, message),
         }
+
+    def reading(self) -> NodeReading:
+        """What there is now, for Prometheus."""
+        workers = list(self.pool.workers.values())
+        index = self.store.index
+        return NodeReading(
+            queued=self.leases.queued,
+            granted=self.leases.held,
+            mean_task_s=self.leases.mean_task_us / 1e6,
+            draining=self.leases.draining,
+            total=self.ledger.total,
+            available=self.ledger.available,
+            workers={**{state.value: 0 for state in WorkerState}, **Counter(worker.state.value for worker in workers)},
+            ended=self.ended,
+            actors=Counter(worker.name for worker in workers if worker.state is WorkerState.ACTOR),
+            store_bytes=index.allocator.capacity,
+            store_used=index.allocator.used,
+            store_objects=index.count,
+            spilled=index.spilled_bytes,
+            restored=index.restored_bytes,
+        )
+
+    def components(self) -> dict[int, str]:
+        """What each process of this node runs, by pid."""
+        workers = {worker.pid: f"shoal::{worker.name or 'IDLE'}" for worker in self.pool.workers.values() if worker.pid}
+        return {os.getpid(): "raylet", **workers}
 
     def start(self) -> None:
         """Begin to start workers."""
@@ -397,6 +428,7 @@ class Node:
         if ended is None or self._stopping:
             return
         worker, reason = ended.worker, ended.reason
+        self.ended[reason.kind] += 1
         if worker.address is None:
             text = f"{reason.detail}. {tail}".strip()
             log.warning("worker_did_not_start", worker_id=worker_id.hex(), reason=text)

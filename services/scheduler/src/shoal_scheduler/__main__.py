@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from shoal_common.bus.connect import connect_bus
 from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import main
+from shoal_common.service.metrics import Sample
 from shoal_scheduler.app import SchedulerApp
 from shoal_scheduler.config import SchedulerConfig
 
@@ -22,6 +24,9 @@ class StandaloneScheduler:
             )
         self._config = config
         self.address = ""
+
+    def samples(self) -> Iterator[Sample]:
+        return self._app.samples()
 
     async def start(self) -> None:
         self._bus = await connect_bus(self._config, self._config.gcs_address)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import grpc.aio
 
 from shoal_common.bus import EventBus
 from shoal_common.rpc.server import create_server, join_address, serve
+from shoal_common.service.metrics import Sample
 from shoal_proto.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 from shoal_scheduler.cluster_view import ClusterView
 from shoal_scheduler.config import SchedulerConfig
 from shoal_scheduler.feed import ViewFeed
+from shoal_scheduler.measurements import scheduler_samples
 from shoal_scheduler.policies import Placer
 from shoal_scheduler.servicer import SchedulerServicer
 
@@ -27,14 +30,19 @@ class SchedulerApp:
         self._bus = bus
         self._feed: ViewFeed | None = None
         self._server: grpc.aio.Server | None = None
+        self._view = ClusterView(config.silent_after_s)
+        self._servicer = SchedulerServicer(Placer(self._view, random.Random()))
         self.address = ""
+
+    def samples(self) -> Iterator[Sample]:
+        """What Prometheus reads."""
+        return scheduler_samples(self._view.known(), self._servicer.placements, self._servicer.infeasible)
 
     async def start(self) -> None:
         """Raises: EventBusError when the bus does not answer, OSError when the port cannot be bound."""
-        view = ClusterView(self._config.silent_after_s)
-        feed = ViewFeed(self._bus, self._config.cluster_id, view)
+        feed = ViewFeed(self._bus, self._config.cluster_id, self._view)
         server = create_server(self._config.token)
-        add_SchedulerServiceServicer_to_server(SchedulerServicer(Placer(view, random.Random())), server)
+        add_SchedulerServiceServicer_to_server(self._servicer, server)
         try:
             await feed.start()
             port = await serve(server, self._config.host, self._config.port, tls=self._config.tls)

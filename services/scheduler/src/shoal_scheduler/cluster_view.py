@@ -207,6 +207,10 @@ class ClusterView:
         """The nodes that may be chosen, by id."""
         return [node for _id, node in sorted(self._heard.items()) if node.usable]
 
+    def known(self) -> list[NodeView]:
+        """All that are not dead."""
+        return list(self._nodes.values())
+
     def node(self, node_id: NodeID | None) -> NodeView | None:
         """The node, unless it is unknown; it may be silent or draining."""
         return self._nodes.get(node_id) if node_id is not None else None

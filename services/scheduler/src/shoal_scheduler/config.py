@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from shoal_common.bus.connect import BusConfig
 from shoal_common.service.config import setting
+from shoal_common.service.measured import MeasuredConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchedulerConfig(BusConfig):
+class SchedulerConfig(BusConfig, MeasuredConfig):
     """Shoal's global scheduler: chooses nodes by estimated waiting time, from heartbeats alone."""
 
     SERVICE: ClassVar[str] = "scheduler"

@@ -15,6 +15,9 @@ from shoal_scheduler.policies import Placer, Request, node_id_of
 class SchedulerServicer(SchedulerServiceServicer):
     def __init__(self, placer: Placer) -> None:
         self._placer = placer
+        #: Since the start.
+        self.placements = 0
+        self.infeasible = 0
 
     async def PickNode(self, request: pb.PickNodeRequest, context: Any) -> pb.PickNodeResponse:
         asked = Request(
@@ -25,7 +28,9 @@ class SchedulerServicer(SchedulerServiceServicer):
             count=max(1, request.count),
         )
         answer = self._placer.place(asked, time.monotonic())
+        self.placements += sum(count for _, count in answer.placements)
         if not answer.placements:
+            self.infeasible += answer.infeasible
             return pb.PickNodeResponse(infeasible=answer.infeasible, reason=answer.reason)
         first = answer.placements[0][0]
         return pb.PickNodeResponse(

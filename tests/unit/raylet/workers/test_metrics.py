@@ -20,7 +20,7 @@ def gauge(value: float) -> MetricGrowth:
 
 
 def samples(node: ProcessMetrics) -> list[str]:
-    return [line.replace(',NodeId="00"', "") for line in node.page().splitlines() if not line.startswith("#")]
+    return [line.replace(',NodeId="00"', "") for line in node.page(False).splitlines() if not line.startswith("#")]
 
 
 def test_counters_of_all_processes_add_up_and_outlive_them() -> None:

@@ -8,7 +8,7 @@ Pure: events and the time in, actions out.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -69,6 +69,10 @@ class ActorTable:
 
     def __contains__(self, actor_id: bytes) -> bool:
         return actor_id in self._actors
+
+    def states(self) -> Counter[ActorState]:
+        """How many are in each, dead ones that are remembered among them."""
+        return Counter(actor.state for actor in self._actors.values())
 
     def named(self, namespace: str, name: str) -> Actor | None:
         actor_id = self._by_name.get((namespace, name))

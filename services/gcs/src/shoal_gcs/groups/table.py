@@ -17,7 +17,7 @@ Pure: events and the time in, actions out. Which node takes which bundle is deci
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -145,6 +145,10 @@ class PlacementGroupTable:
         self._last_round_at = -inf
         self._poked = False
         self._pause_s = FIRST_PAUSE_S
+
+    def states(self) -> Counter[GroupState]:
+        """How many are in each, removed ones that are remembered among them."""
+        return Counter(group.state for group in self._groups.values())
 
     def __getitem__(self, group_id: bytes) -> PlacementGroup:
         return self._groups[group_id]

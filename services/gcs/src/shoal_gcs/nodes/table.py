@@ -10,7 +10,7 @@ Pure: takes the time (monotonic seconds), keeps no clock.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -96,6 +96,10 @@ class NodeTable:
 
     def __contains__(self, node_id: bytes) -> bool:
         return node_id in self._nodes
+
+    def states(self) -> Counter[NodeState]:
+        """How many are in each, dead ones that are remembered among them."""
+        return Counter(node.state for node in self._nodes.values())
 
     def living(self) -> list[Node]:
         return [node for node in self._nodes.values() if node.state is not NodeState.DEAD]

@@ -7,11 +7,12 @@ set it, and where several have set it, the last word counts.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import structlog
 
 from shoal_common.channel import frames
-from shoal_common.service.metrics import Family, Labels, Series, merge, render
+from shoal_common.service.metrics import Family, Labels, Sample, Series, exposed_name, grouped, merge, render
 
 log = structlog.get_logger(__name__)
 
@@ -48,16 +49,24 @@ class ProcessMetrics:
         for key in [key for key in self._series if key[2] == process]:
             del self._series[key]
 
-    def page(self) -> str:
-        """As Prometheus reads it. Of two metrics with one name and different descriptions, kinds or buckets, the one
-        that was touched last counts."""
+    def page(self, openmetrics: bool, samples: Iterable[Sample] = ()) -> str:
+        """As Prometheus reads it, after the ``samples`` of the node itself. Of two metrics of users with one name and
+        different descriptions, kinds or buckets, the one that was touched last counts; one with a name of the node's
+        own is left out."""
+        own = grouped(samples)
+        taken = {exposed_name(family) for family in own}
         last = {family.name: family for family, _, _ in self._series}
         families: dict[Family, dict[Labels, Series]] = {}
         for (family, labels, _), series in self._series.items():
             if last[family.name] == family:
                 shown = Family(_PREFIX + family.name, family.kind, family.description, family.boundaries)
                 families.setdefault(shown, {})[tuple(sorted({self._node, *labels}))] = series
-        return render({family: sorted(by_labels.items()) for family, by_labels in sorted(families.items(), key=_name)})
+        users = {
+            family: sorted(by_labels.items())
+            for family, by_labels in sorted(families.items(), key=_name)
+            if exposed_name(family) not in taken
+        }
+        return render({**own, **users}, openmetrics=openmetrics)
 
 
 def _name(item: tuple[Family, object]) -> str:
