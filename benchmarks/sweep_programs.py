@@ -254,6 +254,39 @@ def ping_pong_compiled(ray: Library) -> Step:
     return step
 
 
+def actor_pool_map(ray: Library) -> Step:
+    """By two actors, each with one value at a time."""
+    pool_module = importlib.import_module(f"{ray.__name__}.util")
+    pool = pool_module.ActorPool(list(_two_actors(ray)))
+
+    def step() -> float:
+        results = pool.map(lambda actor, number: actor.add_one.remote(number), range(500))
+        assert sum(results) == sum(range(501))
+        return 500
+
+    return step
+
+
+def _square(number: int) -> int:
+    return number * number
+
+
+def pool_map(chunksize: int | None) -> Program:
+    """``multiprocessing``'s pool of two, on the cluster. ``chunksize`` None: as the library chooses."""
+
+    def program(ray: Library) -> Step:
+        pool_module = importlib.import_module(f"{ray.__name__}.util.multiprocessing")
+        pool, count = pool_module.Pool(2), 500 if chunksize else 20_000
+
+        def step() -> float:
+            assert len(pool.map(_square, range(count), chunksize=chunksize)) == count
+            return count
+
+        return step
+
+    return program
+
+
 def tree(ray: Library) -> Step:
     """1,024 leaves, added up in pairs."""
 

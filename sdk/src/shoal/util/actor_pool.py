@@ -86,7 +86,8 @@ class ActorPool:
             raise ValueError("It is not allowed to call get_next() after get_next_unordered().")
         index = self._next_return
         refs = self._running[index][0]
-        ready = len(shoal.wait(refs, num_returns=len(refs), timeout=timeout)[0]) == len(refs)
+        # Without a limit ``get`` waits: one wait less for each value.
+        ready = timeout is None or len(shoal.wait(refs, num_returns=len(refs), timeout=timeout)[0]) == len(refs)
         return self._take(index, ready, ignore_if_timedout)
 
     def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
@@ -104,23 +105,29 @@ class ActorPool:
 
     def _take(self, index: int, ready: bool, ignore_if_timedout: bool) -> Any:
         refs, several, actor = self._running[index]
-        if not ready and not ignore_if_timedout:
-            raise TimeoutError("Timed out waiting for result")
-        del self._running[index]
-        self._next_return = max(self._next_return, index + 1)
         if not ready:
+            if not ignore_if_timedout:
+                raise TimeoutError("Timed out waiting for result")
+            self._taken(index)
             self._give_back(actor)
             raise TimeoutError(f"Timed out waiting for result. The task {refs[0]} has been ignored.")
         try:
-            result = shoal.get(refs if several else refs[0])
+            result = shoal.get(refs if several else refs[0])  # an interrupt leaves it to be taken again
         except exceptions.ActorDiedError:
+            self._taken(index)
             self._start_waiting()
             raise
-        except BaseException:
+        except Exception:
+            self._taken(index)
             self._give_back(actor)
             raise
+        self._taken(index)
         self._give_back(actor)
         return result
+
+    def _taken(self, index: int) -> None:
+        del self._running[index]
+        self._next_return = max(self._next_return, index + 1)
 
     def _give_back(self, actor: ActorHandle) -> None:
         self._idle.append(actor)

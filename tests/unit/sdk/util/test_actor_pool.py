@@ -49,8 +49,10 @@ class Actors:
     def get(self, refs: Any) -> Any:
         if isinstance(refs, list):
             return [self.get(ref) for ref in refs]
-        assert refs.result is not PENDING
-        if isinstance(refs.result, Exception):
+        if self.quick and refs.result is PENDING:
+            refs.finish()
+        assert refs.result is not PENDING, "it would wait for ever"
+        if isinstance(refs.result, BaseException):
             raise refs.result
         return refs.result
 
@@ -196,3 +198,15 @@ def test_push_and_pop(actors: Actors) -> None:
     assert [ref.actor for ref in actors.calls] == ["b"]
     with pytest.raises(ValueError, match="already belongs"):
         pool.push("b")  # type: ignore[arg-type]
+
+
+def test_an_interrupted_wait_loses_nothing(actors: Actors) -> None:
+    pool = pool_of("a")
+    pool.submit(actors, 1)
+    actors.calls[0].result = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        pool.get_next()
+    assert not pool.has_free()
+    actors.calls[0].finish()
+    assert pool.get_next() == 1
+    assert pool.has_free()

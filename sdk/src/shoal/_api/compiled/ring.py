@@ -39,7 +39,7 @@ _SLOT = struct.Struct("<QQQI4x")
 #: Who waits looks so long without sleeping, in seconds, and sleeps at once the next so many times when that was too
 #: short: where more wants to run than there are processors, letting others run takes milliseconds.
 BRIEF_S = 0.0002
-SLEEPS_AFTER_VAIN = 100
+SLEEPS_AFTER_VAIN = 16
 #: Who sleeps looks after so many seconds whether the ring was closed, or the wait is to end: being closed wakes
 #: everybody, but for one who begins to sleep in that moment.
 LOOK_S = 0.05
