@@ -10,7 +10,7 @@ import pytest
 
 _OWN_HOSTS = ["unshare", "--mount", "--map-root-user"]
 
-#: Reaches a server by its name, which then goes away and comes again at another address.
+#: Reaches a server by its name, alone or in a list, which then goes away and comes again at another address.
 _PROGRAM = """
 import asyncio, sys
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,13 +21,13 @@ TOKEN = "0" * 32
 
 def point_to(address):
     with open("/etc/hosts", "w") as file:
-        file.write(f"127.0.0.1 localhost\\n{address} the-head\\n")
+        file.write(f"127.0.0.1 localhost\\n127.0.0.9 another\\n{address} the-head\\n")
 
 async def main():
     point_to("127.0.0.2")
     server = create_server(TOKEN)
     port = await serve(server, "127.0.0.2", 0)
-    channel = aio_channel(f"the-head:{port}", TOKEN, patient=True)
+    channel = aio_channel(sys.argv[1].replace("PORT", str(port)), TOKEN, patient=True)
     ask = health_pb2_grpc.HealthStub(channel).Check
     await ask(health_pb2.HealthCheckRequest(), timeout=30)
     await server.stop(None)
@@ -43,11 +43,12 @@ asyncio.run(main())
 """
 
 
-def test_a_name_is_looked_up_again_with_each_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize("addresses", ["the-head:PORT", "another:PORT,the-head:PORT"])
+def test_names_are_looked_up_again_with_each_connection(tmp_path: Path, addresses: str) -> None:
     if subprocess.run([*_OWN_HOSTS, "true"], capture_output=True).returncode:
         pytest.skip("a process here cannot have an /etc/hosts of its own (unshare --mount)")
     hosts = tmp_path / "hosts"
     hosts.touch()
-    within = f"mount --bind {hosts} /etc/hosts && exec {sys.executable} -c '{_PROGRAM}'"
+    within = f"mount --bind {hosts} /etc/hosts && exec {sys.executable} -c '{_PROGRAM}' {addresses}"
     done = subprocess.run([*_OWN_HOSTS, "sh", "-c", within], capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr

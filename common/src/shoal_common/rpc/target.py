@@ -2,37 +2,31 @@
 
 A channel connects to the first address that takes it and, when that connection breaks, goes through them again. It
 looks up a single name again each time, so one name for all replicas (several A records, as an alias in a container
-network) follows those that come and go. Of a list the names are looked up once, when the channel is made.
+network) follows those that come and go. A list it takes of numeric addresses only: for one with names in it there is a
+relay, which looks them up with each connection.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
+import ipaddress
 from collections.abc import Sequence
 
-_log = logging.getLogger(__name__)
+from shoal_common.rpc.relay import relay_to
 
 
 def grpc_target(addresses: Sequence[str]) -> str:
     """``host:port`` of each replica → the target of one channel to all of them."""
     if len(addresses) == 1:
         return addresses[0]
-    found: dict[socket.AddressFamily, list[str]] = {socket.AF_INET: [], socket.AF_INET6: []}
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        try:
-            resolved = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            _log.warning("%s is left out, its name cannot be looked up: %s", address, error)
-            continue
-        for family, _, _, _, at in resolved:
-            ip = str(at[0])
-            text = f"[{ip}]:{port}" if family is socket.AF_INET6 else f"{ip}:{port}"
-            if family in found and text not in found[family]:
-                found[family].append(text)
-    if found[socket.AF_INET]:  # one target has addresses of one family
-        return "ipv4:" + ",".join(found[socket.AF_INET])
-    if found[socket.AF_INET6]:
-        return "ipv6:" + ",".join(found[socket.AF_INET6])
-    return addresses[0]  # the channel keeps asking for it, and its calls say what is wrong
+    families = {_family(address) for address in addresses}
+    if len(families) == 1 and "" not in families:
+        return f"{families.pop()}:{','.join(addresses)}"
+    return relay_to(tuple(addresses))
+
+
+def _family(address: str) -> str:
+    """ "ipv4" or "ipv6"; "" when the host is a name."""
+    try:
+        return f"ipv{ipaddress.ip_address(address.rpartition(':')[0].strip('[]')).version}"
+    except ValueError:
+        return ""

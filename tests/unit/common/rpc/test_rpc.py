@@ -11,6 +11,7 @@ import pytest
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from structlog.testing import capture_logs
+from support.servers import free_port
 
 from shoal_common import errors
 from shoal_common.rpc.client import DEFAULT_DEADLINE_S, aio_channel, service_errors, sync_channel
@@ -271,8 +272,23 @@ async def test_an_error_of_the_service_itself_ends_a_patient_call_at_once() -> N
 
 def test_names_become_one_target() -> None:
     assert grpc_target(["gcs:6381"]) == "gcs:6381", "gRPC looks up a single name, again and again"
-    assert grpc_target(["127.0.0.1:1", "localhost:2"]) == "ipv4:127.0.0.1:1,127.0.0.1:2"
+    assert grpc_target(["127.0.0.1:1", "127.0.0.2:2"]) == "ipv4:127.0.0.1:1,127.0.0.2:2"
     assert grpc_target(["[::1]:1", "[::2]:2"]) == "ipv6:[::1]:1,[::2]:2"
+    relay = grpc_target(["127.0.0.1:1", "localhost:2"])
+    assert relay.startswith("unix-abstract:"), "it looks up several names, again and again"
+    assert grpc_target(["127.0.0.1:1", "localhost:2"]) == relay
+
+
+async def test_of_several_names_whichever_answers_is_used() -> None:
+    nobody = f"localhost:{free_port()}"
+    async with running(Servicer()) as address:
+        port = address.rpartition(":")[2]
+        async with aio_channel(f"{nobody},no-such-host.invalid:1,localhost:{port}", TOKEN, patient=True) as channel:
+            for _ in range(2):
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    async with aio_channel(f"{nobody},no-such-host.invalid:1", TOKEN) as channel:
+        with pytest.raises(errors.Unavailable), service_errors():
+            await call_delete(ObjectStoreServiceStub(channel))
 
 
 async def test_a_port_in_use_is_an_error_that_names_it() -> None:
