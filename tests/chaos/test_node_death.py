@@ -238,8 +238,8 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
             return os.getpid()
 
     def spilled() -> int:
-        """How many blobs there are; by `os.walk`, which lets directories vanish while it looks."""
-        return sum(len(files) for _, _, files in os.walk(cluster.directory / "blobs" / "spill"))
+        """How many blobs there are."""
+        return len(cluster.blobs())
 
     owners, pids = [], []
     with cluster.connected():
@@ -255,7 +255,8 @@ def test_the_spilled_blobs_of_a_dead_owner_are_freed(cluster: ProcessCluster) ->
         eventually(lambda: not spilled(), "those of the second owner are freed")
 
 
-def test_what_a_dead_node_has_spilled_goes_with_its_owner_on_another_one(cluster: ProcessCluster) -> None:
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with its node"])
+def test_what_a_dead_node_has_spilled_goes_with_its_owner_on_another_one(cluster: ProcessCluster, alone: bool) -> None:
     first, second = cluster.nodes[1:]
 
     @shoal.remote(num_cpus=0, max_retries=0)
@@ -271,20 +272,20 @@ def test_what_a_dead_node_has_spilled_goes_with_its_owner_on_another_one(cluster
             shoal.wait(self.refs, num_returns=len(self.refs), fetch_local=False)
             return os.getpid()
 
-    def spilled() -> int:
-        return sum(len(files) for _, _, files in os.walk(cluster.directory / "blobs" / "spill"))
-
     with cluster.connected():
         here = shoal.util.scheduling_strategies.NodeAffinitySchedulingStrategy(first.node_id, soft=False)
         owner = Owner.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         pid = shoal.get(owner.spill.remote(second.node_id), timeout=PATIENCE_S)
-        assert spilled()
+        assert cluster.blobs()
         second.kill()
         dead = lambda: [node["NodeID"] for node in shoal.nodes() if not node["Alive"]]  # noqa: E731
         eventually(lambda: dead() == [second.node_id], "the node is given up")
-        assert spilled(), "its owner lives"
-        os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not spilled(), "nobody needs them")
+        assert cluster.blobs(), "its owner lives"
+        if alone:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            first.kill()
+        eventually(lambda: not cluster.blobs(), "nobody needs them")
 
 
 def test_a_scheduler_that_dies_leaves_the_other_one() -> None:

@@ -1556,15 +1556,15 @@ class SpilledObject(google.protobuf.message.Message):
     OWNER_ID_FIELD_NUMBER: builtins.int
     OFFSET_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
-    OWNED_THERE_FIELD_NUMBER: builtins.int
+    OWNER_NODE_ID_FIELD_NUMBER: builtins.int
     object_id: builtins.bytes
     owner_id: builtins.bytes
     """owner_id is the owner's worker id"""
     offset: builtins.int
     """offset of the object's section in the blob"""
     size_bytes: builtins.int
-    owned_there: builtins.bool
-    """owned_there: its owner is a process of the home node, and dies with that"""
+    owner_node_id: builtins.bytes
+    """owner_node_id of the node with which its owner dies; empty = the home node cannot tell"""
     def __init__(
         self,
         *,
@@ -1572,9 +1572,9 @@ class SpilledObject(google.protobuf.message.Message):
         owner_id: builtins.bytes = ...,
         offset: builtins.int = ...,
         size_bytes: builtins.int = ...,
-        owned_there: builtins.bool = ...,
+        owner_node_id: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_id", b"object_id", "offset", b"offset", "owned_there", b"owned_there", "owner_id", b"owner_id", "size_bytes", b"size_bytes"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object_id", b"object_id", "offset", b"offset", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "size_bytes", b"size_bytes"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___SpilledObject: typing_extensions.TypeAlias = SpilledObject

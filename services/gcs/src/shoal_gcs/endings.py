@@ -86,7 +86,7 @@ class Endings:
     def node_died(self, node_id: bytes, reason: str, drained: bool) -> list[asyncio.Future[None]]:
         """The drivers there have lost their raylet, if they are not dead themselves: their jobs end. ``drained``: it
         was leaving on purpose."""
-        living = [node.node_id for node in self._node_table.living()]
+        living = {node.node_id for node in self._node_table.living()} - {node_id}
         saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason, drained=drained)
         saves += self._delete_blobs(*self._objects.node_died(node_id, living))
         for job in self._job_table.all():

@@ -229,22 +229,23 @@ class ObjectStore:
             with ExitStack() as stack:
                 sections = [stack.enter_context(self._bytes.of(entry)) for entry in spill.entries]
                 await self._blobs.put(spill.key, sections)
-            await self._locations.spilled(spill.key, spill.entries, self._processes_here())
+            await self._locations.spilled(spill.key, spill.entries, self._nodes_of_processes())
         except (ServiceError, OSError) as failure:
             error = str(failure)
             log.warning("spill_failed", key=spill.key, reason=error)
         self._execute(self.index.spilled(spill.key, error, self._loop.time()))
         return not error
 
-    def _processes_here(self) -> set[bytes]:
-        return {hello.worker_id for hello in self._peers.hellos() if hello.node_id == self._node_id}
+    def _nodes_of_processes(self) -> dict[bytes, bytes]:
+        """Of those that are connected here, as is every owner that has had something made here."""
+        return {hello.worker_id: hello.node_id for hello in self._peers.hellos()}
 
     async def _tell_shrunk(self, key: str, kept: list[Entry]) -> None:
         if not kept:
             await self._delete_blob(key)
             return
         try:
-            await self._locations.spilled(key, kept, self._processes_here())
+            await self._locations.spilled(key, kept, self._nodes_of_processes())
         except ServiceError as failure:
             # The end of the job deletes it.
             log.info("blob_not_shrunk", key=key, reason=str(failure))

@@ -39,15 +39,17 @@ def test_a_node_that_has_it_is_better_than_a_blob() -> None:
     assert place.blob_key
 
 
-def test_what_is_in_blobs_of_a_dead_node_and_whose_owner_was_there_is_needed_by_nobody() -> None:
+def test_what_is_in_blobs_of_dead_nodes_and_whose_owners_nodes_are_dead_is_needed_by_nobody() -> None:
     table = LocationTable()
-    table.add(blob("b", b"x", b"y"))
-    table.add(blob("elsewhere", b"z", node_id=B))
+    table.add(blob("b", b"unknown", b"there", b"elsewhere"))
+    table.add(blob("living", b"other", node_id=C))
+    owners = {b"there": A, b"elsewhere": B, b"other": B}
     for batch in table._blobs.values():
-        for object_id in batch.objects.keys() - {b"y"}:
-            batch.objects[object_id] = replace(batch.objects[object_id], owned_there=True)
-    table.node_died(A, [B], 0.0)
-    assert table.ownerless(A) == [b"x"], "the owner of the other one lives on elsewhere"
+        for object_id in batch.objects.keys() & owners.keys():
+            batch.objects[object_id] = replace(batch.objects[object_id], owner_node_id=owners[object_id])
+    assert table.ownerless({A, B, C}) == []
+    assert table.ownerless({B, C}) == [b"there"], "the owner of the other one lives on elsewhere"
+    assert table.ownerless({C}) == [b"there", b"elsewhere"], "a node that lives frees what it has itself"
 
 
 def test_of_an_owner_that_dies_alone_what_dead_nodes_have_spilled_is_free() -> None:
@@ -95,7 +97,7 @@ def test_a_job_takes_all_its_rows_along() -> None:
 def test_after_a_death_all_reports_are_awaited() -> None:
     table = LocationTable()
     assert table.is_settled(0.0)
-    table.node_died(A, [A, B, C], 0.0)
+    table.node_died(A, [B, C], 0.0)
     table.reported(B, A)
     assert not table.is_settled(1.0)
     assert table.awaited() == {C}

@@ -124,10 +124,11 @@ class ObjectManager:
     def forget_job(self, job_id: bytes) -> None:
         self._delete_rows(self._table.forget_job(job_id))
 
-    def node_died(self, node_id: bytes, living: Iterable[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
-        """The writes that follow from it, and the keys of the blobs that nobody needs any more."""
+    def node_died(self, node_id: bytes, living: set[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
+        """``living``: the others. Returns the writes that follow from it, and the keys of the blobs that nobody needs
+        any more."""
         gone = self._table.node_died(node_id, living, asyncio.get_running_loop().time())
-        saves, blob_keys = self._free_spilled(self._table.ownerless(node_id))
+        saves, blob_keys = self._free_spilled(self._table.ownerless(living))
         return self._delete_rows(gone) + saves, blob_keys
 
     def owner_died(self, owner_id: bytes, living: Container[bytes]) -> tuple[list[asyncio.Future[None]], list[str]]:
@@ -169,7 +170,7 @@ def _blob_batch(row: gcs_pb2.ReportSpilledRequest) -> Batch:
             offset=each.offset,
             size=each.size_bytes,
             owner_id=each.owner_id,
-            owned_there=each.owned_there,
+            owner_node_id=each.owner_node_id,
         )
         for each in row.objects
     }
@@ -184,7 +185,7 @@ def _blob_row(batch: Batch) -> gcs_pb2.ReportSpilledRequest:
             owner_id=location.owner_id,
             offset=location.offset,
             size_bytes=location.size,
-            owned_there=location.owned_there,
+            owner_node_id=location.owner_node_id,
         )
     return row
 

@@ -36,8 +36,8 @@ class Location:
     size: int = 0
     #: In a blob: the owner's, for its row.
     owner_id: bytes = b""
-    #: Its owner was a process of the node that wrote the blob.
-    owned_there: bool = False
+    #: In a blob: where its owner is, if the node that wrote the blob could tell.
+    owner_node_id: bytes = b""
 
 
 @dataclass(slots=True)
@@ -137,20 +137,21 @@ class LocationTable:
 
     @noted
     def node_died(self, node_id: bytes, living: Iterable[bytes], now: float) -> list[Batch]:
-        """The copies that it had."""
+        """``living``: the others. Returns the copies that it had."""
         for awaited, _ in self._awaited.values():
             awaited.discard(node_id)
-        self._awaited[node_id] = (set(living) - {node_id}, now + REPORTS_WITHIN_S)
+        self._awaited[node_id] = (set(living), now + REPORTS_WITHIN_S)
         return self._remove_all(batch for batch in self._copies.values() if batch.node_id == node_id)
 
-    def ownerless(self, node_id: bytes) -> list[bytes]:
-        """Objects in blobs of a dead node whose owners have died with it: nobody needs them."""
+    def ownerless(self, living: Container[bytes]) -> list[bytes]:
+        """Objects in blobs of nodes that are not ``living``, whose owners have died with these or with other nodes:
+        nobody needs them."""
         return [
             object_id
             for batch in self._blobs.values()
-            if batch.node_id == node_id
+            if batch.node_id not in living
             for object_id, location in batch.objects.items()
-            if location.owned_there
+            if location.owner_node_id and location.owner_node_id not in living
         ]
 
     def owned_by(self, owner_id: bytes, living: Container[bytes]) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,8 +33,9 @@ class ObjectLocations:
         self._node_id = node_id
         self._rng = random.Random()
 
-    async def spilled(self, key: str, entries: Sequence[Entry], here: Collection[bytes]) -> None:
-        """In one blob of this node; said again, others are not needed any more. ``here``: its processes."""
+    async def spilled(self, key: str, entries: Sequence[Entry], nodes: Mapping[bytes, bytes]) -> None:
+        """In one blob of this node; said again, others are not needed any more. ``nodes``: where owners are, as far as
+        that is known here."""
         request = gcs_pb2.ReportSpilledRequest(job_id=entries[0].job_id, node_id=self._node_id, key=key)
         for entry in entries:
             request.objects.add(
@@ -42,7 +43,7 @@ class ObjectLocations:
                 owner_id=entry.owner,
                 offset=entry.blob_offset,
                 size_bytes=entry.size,
-                owned_there=entry.owner in here,
+                owner_node_id=nodes.get(entry.owner, b""),
             )
         await self._call(partial(self._stub.ReportSpilled, request, timeout=_CALL_TIMEOUT_S))
 
