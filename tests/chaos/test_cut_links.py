@@ -59,6 +59,7 @@ command()
 
 def test_what_was_owned_across_it_is_usable_when_it_heals(tmp_path: Path) -> None:
     with own_network() as network, ProcessCluster() as cluster:
+        cluster.looks_at_its_end = False  # this process does not reach what is on that network
         home, there = (("127.0.0.2", free_port()), ("127.0.0.3", free_port()))
         cluster.add_node(cpus=1, resources={"home": 1}, host=home[0], port=home[1])
         cluster.add_node(cpus=1, resources={"there": 2}, host=there[0], port=there[1])
@@ -125,6 +126,7 @@ command()
 def test_what_is_lost_with_a_connection_says_so() -> None:
     """Something between the nodes has ended it, as after a cut that is too long, and there is no new one yet."""
     with own_network() as network, ProcessCluster() as cluster:
+        cluster.looks_at_its_end = False  # this process does not reach what is on that network
         home, there = (("127.0.0.2", free_port()), ("127.0.0.3", free_port()))
         cluster.add_node(cpus=1, resources={"home": 1}, host=home[0], port=home[1])
         away = cluster.add_node(cpus=2, resources={"there": 3}, host=there[0], port=there[1])

@@ -136,12 +136,10 @@ def deployed() -> Iterator[DeployedCluster]:
 
 def rows(cluster: DeployedCluster) -> dict[str, pb.PlacementGroupInfo]:
     """What lies in etcd, as its own client sees it."""
-    prefix = f"/shoal/{cluster.cluster_id}/placement_group/"
+    found = cluster.rows().items()
+    table = "placement_group/"
     return {
-        key.removeprefix(prefix): pb.PlacementGroupInfo.FromString(server.value(key) or b"")
-        for server in cluster.etcd
-        for key in server.keys()  # noqa: SIM118 - a call to etcd
-        if key.startswith(prefix)
+        key.removeprefix(table): pb.PlacementGroupInfo.FromString(row) for key, row in found if key.startswith(table)
     }
 
 

@@ -43,13 +43,8 @@ def alive_nodes() -> set[str]:
 
 def rows(cluster: DeployedCluster, table: str) -> dict[str, bytes]:
     """What lies in etcd, as its own client sees it."""
-    prefix = f"/shoal/{cluster.cluster_id}/{table}/"
-    return {
-        key.removeprefix(prefix): server.value(key) or b""
-        for server in cluster.etcd
-        for key in server.keys()  # noqa: SIM118 - a call to etcd
-        if key.startswith(prefix)
-    }
+    prefix = f"{table}/"
+    return {key.removeprefix(prefix): row for key, row in cluster.rows().items() if key.startswith(prefix)}
 
 
 def actor_states(cluster: DeployedCluster) -> list[int]:

@@ -13,19 +13,23 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.networks import Machine
 from support.processes import PATIENCE_S, alive, descendants, eventually, stopped
+from support.remains import Remains
 from support.servers import free_port
 
 import shoal
+from shoal_common.rpc.client import sync_channel
+from shoal_proto.v1 import raylet_pb2, raylet_pb2_grpc
 
 MIB = 1 << 20
 _DOWN_WITHIN_S = 15
@@ -44,6 +48,9 @@ runpy.run_module(f"shoal_{service}", run_name="__main__")
 
 class ServiceProcess:
     """``python -m shoal_<service>`` with its log in a file. A test run that is killed takes it along."""
+
+    #: All that have been started. A test may start some for a cluster that it shares with others.
+    pids: ClassVar[set[int]] = set()
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class ServiceProcess:
                 stderr=log,
             )
         self.pid = self._process.pid
+        self.pids.add(self.pid)
 
     def address(self) -> str:
         """``host:port`` of its gRPC server, once it has started."""
@@ -146,7 +154,13 @@ class RayletProcess(ServiceProcess):
         #: In hexadecimal.
         self.node_id: str = flags["node_id"]
         self.session_dir: Path = flags["session_dir"]
+        self._token = token
         super().__init__("raylet", name, directory, token, flags, clock_offset_s, machine)
+
+    def stats(self) -> raylet_pb2.GetStatsResponse:
+        """What it says of itself."""
+        with sync_channel(self.address(), self._token) as channel:
+            return raylet_pb2_grpc.RayletServiceStub(channel).GetStats(raylet_pb2.GetStatsRequest())
 
     def freeze(self) -> None:
         """The whole machine hangs, with its workers."""
@@ -171,6 +185,9 @@ class RayletProcess(ServiceProcess):
 
 class ProcessCluster:
     """Everything listens on the loopback, on free ports. ``gcs`` and ``scheduler`` are further flags of theirs."""
+
+    #: Before it ends as it should, nothing may be left of any job.
+    looks_at_its_end = False
 
     def __init__(self, *, schedulers: int = 1, gcs: dict[str, Any] | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="c-"))
@@ -198,8 +215,12 @@ class ProcessCluster:
     def __enter__(self) -> ProcessCluster:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self.looks_at_its_end:
+                self.remains().check()
+        finally:
+            self.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -247,6 +268,7 @@ class ProcessCluster:
 
     def start_the_gcs(self, store: str = "gcs.sqlite") -> None:
         """At its address, also once more after it has ended. On another ``store`` it is another cluster's."""
+        self._store = store
         self.gcs = self._start(
             "gcs",
             "gcs",
@@ -272,6 +294,26 @@ class ProcessCluster:
             patch.setenv("SHOAL_AUTH_TOKEN", self.token)
             with shoal.init(self.address, logging_level="ERROR", log_to_driver=False, **arguments):
                 yield
+
+    def rows(self) -> dict[str, bytes]:
+        """Of the GCS that runs, or ran last: what it has stored, by table and id."""
+        prefix = f"/shoal/{self.cluster_id}/"
+        with contextlib.closing(sqlite3.connect(f"file:{self.directory / self._store}?mode=ro", uri=True)) as database:
+            entries = database.execute("SELECT key, value FROM entries").fetchall()
+        return {key.removeprefix(prefix): value for key, value in entries if key.startswith(prefix)}
+
+    def blobs(self, prefix: str = "spill/") -> list[str]:
+        """Keys of what the objectstore service has."""
+        blobs = self.directory / "blobs"
+        # Unlike `Path.rglob` it lets directories vanish while it looks.
+        files = (Path(directory) / name for directory, _, names in os.walk(blobs / prefix) for name in names)
+        return [str(file.relative_to(blobs)) for file in files]
+
+    def remains(self) -> Remains:
+        def nodes() -> dict[str, Callable[[], raylet_pb2.GetStatsResponse]]:
+            return {node.name: node.stats for node in self.nodes if node.runs() and not stopped(node.pid)}
+
+        return Remains(nodes=nodes, rows=self.rows, blobs=self.blobs)
 
     def close(self) -> None:
         """End everything; nothing is left behind."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from support.clusters import ProcessCluster, RayletProcess, ServiceProcess
 from support.processes import eventually
+from support.remains import Remains
 from support.servers import EtcdCluster, EtcdServer, MinioServer, NatsServer, Server, free_port
 
 from shoal_common.service.healthcheck import check
@@ -26,6 +28,7 @@ class DeployedCluster(ProcessCluster):
         self.cluster_id = "test"
         self.nodes = []
         self._services = []
+        self._in_three = in_three
         if in_three:
             shard = EtcdCluster(self.directory / "etcd")
             self.etcd, self._etcd_address = shard.members, shard.address
@@ -83,11 +86,21 @@ class DeployedCluster(ProcessCluster):
         for server in self._servers():
             server.kill()
 
-    def blobs(self) -> list[str]:
-        """Keys of what lies in MinIO."""
-        assert self.minio is not None
-        found = self.minio.client().list_objects(BUCKET, prefix="spill/", recursive=True)
+    def blobs(self, prefix: str = "spill/") -> list[str]:
+        """Keys of what lies in MinIO, or else in the directory."""
+        if self.minio is None:
+            return super().blobs(prefix)
+        found = self.minio.client().list_objects(BUCKET, prefix=prefix, recursive=True)
         return [str(blob.object_name) for blob in found]
+
+    def rows(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for server in self.etcd[:1] if self._in_three else self.etcd:
+            found |= server.rows(f"/shoal/{self.cluster_id}/")
+        return found
+
+    def remains(self) -> Remains:
+        return replace(super().remains(), subscriptions=self.nats.subscriptions)
 
     def _servers(self) -> list[Server]:
         return [*self.etcd, self.nats, *([self.minio] if self.minio else [])]

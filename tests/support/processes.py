@@ -13,11 +13,13 @@ from typing import Any
 PATIENCE_S = 120
 
 
-def eventually(condition: Callable[[], Any], what: str, within: float = PATIENCE_S) -> Any:
-    """Waits for what no call waits for, e.g. the end of a process, and returns it. ``within`` is in seconds."""
+def eventually(condition: Callable[[], Any], what: str | Callable[[], str], within: float = PATIENCE_S) -> Any:
+    """Waits for what no call waits for, e.g. the end of a process, and returns it. ``within`` is in seconds. ``what``
+    did not come, as it is then."""
     deadline = time.monotonic() + within
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
     return value
 
@@ -57,8 +59,8 @@ def command(pid: int) -> str:
         return ""
 
 
-def descendants(pid: int) -> set[int]:
-    """Everything that runs below a process."""
+def descendants(*pids: int) -> set[int]:
+    """Everything that runs below these processes."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -67,7 +69,7 @@ def descendants(pid: int) -> set[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
     found: set[int] = set()
-    level = {pid}
+    level = set(pids)
     while level:
         level = {child for child, parent in parents.items() if parent in level}
         found |= level

@@ -7,6 +7,7 @@ else what compose.yaml says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import docker
 import pytest
@@ -119,6 +120,15 @@ def docker_client() -> docker.DockerClient:
     return docker.from_env(timeout=60)
 
 
+def containers() -> list[str]:
+    """Names of those that run for the tests of this process."""
+    if not _Container.any:
+        return []
+    with contextlib.closing(docker_client()) as client:
+        found = client.containers.list(all=True, filters={"label": f"{_LABEL}={os.getpid()}"})
+        return [str(container.name) for container in found]
+
+
 def why_no_container(image: str) -> str:
     """ "" when a container can be made of this image, which may be pulled for it."""
     try:
@@ -184,6 +194,9 @@ class _Process:
 
 
 class _Container:
+    #: Some have run in this process.
+    any: ClassVar[bool] = False
+
     def __init__(self, executable: str, image: str, directory: Path, reads: Sequence[Path]) -> None:
         self._command = [executable]
         self._image = image
@@ -201,6 +214,7 @@ class _Container:
         for path, mode in self._mounts:
             container.with_volume_mapping(path, path, mode)
         _remove_leftovers(container.get_docker_client().client)
+        _Container.any = True
         self._container = container.start()
 
     def kill(self) -> None:

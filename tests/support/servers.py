@@ -159,6 +159,13 @@ class EtcdServer(Server):
             answer = rpc.KVStub(channel).Range(rpc.RangeRequest(key=b"\0", range_end=b"\0", keys_only=True), timeout=10)
             return [kv.key.decode() for kv in answer.kvs]
 
+    def rows(self, prefix: str) -> dict[str, bytes]:
+        """Without the prefix."""
+        start, end = prefix.encode(), prefix[:-1].encode() + bytes([ord(prefix[-1]) + 1])
+        with grpc.insecure_channel(self.address) as channel:
+            found = rpc.KVStub(channel).Range(rpc.RangeRequest(key=start, range_end=end), timeout=10).kvs
+        return {kv.key.decode().removeprefix(prefix): kv.value for kv in found}
+
     def compact(self) -> None:
         """Forgets the history until now."""
         with grpc.insecure_channel(self.address) as channel:

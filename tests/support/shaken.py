@@ -23,7 +23,7 @@ from support.servers import EtcdServer, MinioServer, NatsServer, Server, free_po
 
 from shoal_common.rpc.client import sync_channel
 from shoal_common.service.healthcheck import check
-from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc, raylet_pb2, raylet_pb2_grpc
+from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc, raylet_pb2
 
 NODES = ("home", "far1", "far2")
 BUCKET = "shoal"
@@ -116,16 +116,14 @@ class ShakenCluster(ProcessCluster):
 
     def stats(self, node: str) -> raylet_pb2.GetStatsResponse:
         """What a raylet says of itself."""
-        with sync_channel(self.node(node).address(), self.token) as channel:
-            return raylet_pb2_grpc.RayletServiceStub(channel).GetStats(raylet_pb2.GetStatsRequest())
+        return self.node(node).stats()
 
     def remains(self) -> Remains:
         nodes = {name: (lambda name=name: self.stats(name)) for name in NODES}
         return Remains(
-            nodes=nodes,
-            keys=lambda: [key for key in self.etcd.keys() if f"/{self.cluster_id}/" in key],  # noqa: SIM118
-            value=self.etcd.value,
-            blobs=self._blobs,
+            nodes=lambda: nodes,
+            rows=lambda: self.etcd.rows(f"/shoal/{self.cluster_id}/"),
+            blobs=self.blobs,
             subscriptions=self.nats.subscriptions,
             usual_subscriptions=self._usual_subscriptions,
         )
@@ -148,7 +146,7 @@ class ShakenCluster(ProcessCluster):
         self.switch.close()
         shutil.rmtree(self.directory)
 
-    def _blobs(self, prefix: str) -> list[str]:
+    def blobs(self, prefix: str = "spill/") -> list[str]:
         found = self.minio.client().list_objects(BUCKET, prefix=prefix, recursive=True)
         return [str(blob.object_name) for blob in found]
 

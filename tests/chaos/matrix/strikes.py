@@ -99,7 +99,7 @@ def run(cluster: ShakenCluster, cell: Cell, fault_s: float, rng: random.Random) 
                 seen = {sort: str(outcome) for sort, outcome in driver.report().items()}
             driver.wait()
     cluster.revive()
-    cluster.remains().check(job)
+    cluster.remains().check()
     return seen
 
 

@@ -39,6 +39,12 @@ class Deployment:
             self._cluster = None
 
 
+@pytest.fixture(autouse=True)
+def nothing_remains_of_a_test() -> None:
+    """As elsewhere, with a deployment that may be begun anew in any test: its own looks after each cell, and those at
+    this machine in the end."""
+
+
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[Deployment]:
     deployment = Deployment()
