@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal._session.arguments import SYSTEM_SETTINGS
+from shoal_autoscaler.config import AutoscalerConfig
 from shoal_common.service.config import ServiceConfig
 from shoal_dashboard.config import DashboardConfig
 from shoal_gcs.config import GcsConfig
@@ -33,6 +34,7 @@ SERVICES: tuple[type[ServiceConfig], ...] = (
     ObjectStoreConfig,
     RayletConfig,
     DashboardConfig,
+    AutoscalerConfig,
 )
 
 HEAD = """# Configuration

@@ -29,6 +29,10 @@ def project(name: str) -> dict[str, Any]:
     return table
 
 
+#: Not for everybody who runs a cluster on one machine.
+EXTRA = {"shoal-autoscaler", "shoal-dashboard"}
+
+
 def required(name: str) -> dict[str, Requirement]:
     requirements = [Requirement(line) for line in project(name)["dependencies"]]
     return {requirement.name: requirement for requirement in requirements}
@@ -43,8 +47,9 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_services_are_the_four_the_head_that_hosts_them_and_the_dashboard() -> None:
+def test_the_services_are_the_four_the_head_that_hosts_them_the_dashboard_and_the_autoscaler() -> None:
     assert SERVICES == [
+        "shoal-autoscaler",
         "shoal-dashboard",
         "shoal-gcs",
         "shoal-head",
@@ -75,7 +80,7 @@ def test_the_package_says_that_it_is_typed(name: str) -> None:
 @pytest.mark.parametrize("name", ["shoal", *SERVICES])
 def test_ours_depend_on_common_alone_in_the_same_version(name: str) -> None:
     ours = {other: requirement for other, requirement in required(name).items() if other in DISTRIBUTIONS}
-    hosted = set(SERVICES) - {"shoal-head", "shoal-dashboard"} if name == "shoal-head" else set()
+    hosted = set(SERVICES) - {"shoal-head", *EXTRA} if name == "shoal-head" else set()
     assert set(ours) == {"shoal-common"} | hosted
     for requirement in ours.values():
         assert str(requirement.specifier) == f"=={project('shoal')['version']}"
@@ -89,9 +94,9 @@ def test_the_extras_bring_the_services() -> None:
     extras = {
         name: [Requirement(line) for line in lines] for name, lines in project("shoal")["optional-dependencies"].items()
     }
-    # Its web server is not for everybody who runs a cluster on one machine.
-    assert [requirement.name for requirement in extras["dashboard"]] == ["shoal-dashboard"]
-    assert sorted(requirement.name for requirement in extras["local"]) == ["shoal", *SERVICES[1:]]
+    for name in EXTRA:
+        assert [requirement.name for requirement in extras[name.removeprefix("shoal-")]] == [name]
+    assert sorted(requirement.name for requirement in extras["local"]) == ["shoal", *sorted(set(SERVICES) - EXTRA)]
     assert [requirement.extras for requirement in extras["local"] if requirement.name == "shoal"] == [{"cli"}]
 
 

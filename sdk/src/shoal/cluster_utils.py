@@ -6,6 +6,8 @@ Every node is a raylet of its own, with the amounts it was told; the head has th
 from __future__ import annotations
 
 import atexit
+import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -13,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,9 @@ Node = local.LocalNode
 #: What a node has unless told otherwise.
 DEFAULT_NODE_ARGS = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 150 * 1024 * 1024}
 #: A node that was killed is found dead within two seconds or three.
-_GCS_FLAGS = {"silence_s": 1, "checks": 2}
+_GCS_FLAGS: dict[str, float] = {"silence_s": 1, "checks": 2}
+#: Where an autoscaler adds nodes, what none can hold yet waits for so long, in seconds.
+_AUTOSCALING_GRACE_S = 300
 _HOST = "127.0.0.1"
 _STOP_GRACE_S = 20.0
 
@@ -61,6 +66,8 @@ class Cluster:
         connect: bool = False,
         head_node_args: dict[str, Any] | None = None,
         shutdown_at_exit: bool = True,
+        *,
+        _gcs_flags: Mapping[str, float] | None = None,
     ) -> None:
         """Raises: ValueError when head_node_args are given without initialize_head, or connect without a head."""
         if not initialize_head and (head_node_args or connect):
@@ -69,6 +76,7 @@ class Cluster:
         self.address = ""
         self.head_node: Node | None = None
         self.worker_nodes: list[Node] = []
+        self._gcs_flags = {**_GCS_FLAGS, **(_gcs_flags or {})}
         occupy_standard_streams()
         self._root = new_cluster_directory()
         self._keeper: subprocess.Popen[bytes] | None = subprocess.Popen(
@@ -89,6 +97,11 @@ class Cluster:
     @property
     def gcs_address(self) -> str:
         return self.address
+
+    @property
+    def directory(self) -> Path:
+        """The files of all its nodes are below; it is gone after ``shutdown``."""
+        return self._root
 
     def connect(self, namespace: str | None = None) -> Any:
         """Make this process a driver on the cluster."""
@@ -115,7 +128,7 @@ class Cluster:
         options = local.NodeOptions(**{**DEFAULT_NODE_ARGS, **node_args})
         local.check(options)
         if self.head_node is None:
-            head = local.HeadOptions(port=0, gcs=_GCS_FLAGS)
+            head = local.HeadOptions(port=0, gcs=self._gcs_flags)
             self.head_node = local.start_head(self._root, self._token, host, head, options)
             self.address = self.head_node.cluster.gcs_address
             return self.head_node
@@ -172,6 +185,99 @@ class Cluster:
         if self._token_before is None:
             os.environ.pop(TOKEN_VARIABLE, None)
         atexit.unregister(self.shutdown)
+
+
+class AutoscalingCluster:
+    """A cluster of this machine to which an autoscaler adds nodes, for tests; as Ray's."""
+
+    def __init__(
+        self,
+        head_resources: dict[str, float],
+        worker_node_types: dict[str, dict[str, Any]],
+        autoscaler_v2: bool = True,
+        *,
+        max_workers: int = 100,
+        idle_timeout_minutes: float = 5.0,
+        upscaling_interval_s: float = 0.2,
+    ) -> None:
+        """``head_resources``: of the head, "CPU" and others by name. ``worker_node_types``: by name, each with
+        ``resources`` and, if wanted, ``labels``, ``min_workers`` (0) and ``max_workers`` (1); ``node_config`` may be
+        there, and empty. ``autoscaler_v2`` means nothing here: there is one autoscaler.
+
+        Raises: ValueError for other keys.
+        """
+        self._head_resources = dict(head_resources)
+        self._types = {name: _node_type(name, given) for name, given in worker_node_types.items()}
+        self._flags = {
+            "max-nodes": max_workers,
+            "idle-timeout-s": 60 * idle_timeout_minutes,
+            "interval-s": upscaling_interval_s,
+        }
+        self._cluster: Cluster | None = None
+        self._autoscaler: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Raises: RuntimeError before ``start``."""
+        if self._cluster is None:
+            raise RuntimeError("the cluster has not been started: call start()")
+        return self._cluster.address
+
+    def start(self, _system_config: dict[str, Any] | None = None) -> None:
+        """Raises: RuntimeError (it runs, or the autoscaler is not installed)."""
+        refuse("_system_config", _system_config, (None, {}), "it is for Ray's own tests")
+        if self._cluster is not None:
+            raise RuntimeError("the cluster has been started already")
+        if importlib.util.find_spec("shoal_autoscaler") is None:
+            raise RuntimeError("the autoscaler is not installed: pip install shoal[autoscaler]")
+        amounts = dict(self._head_resources)
+        known = {"num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0)}
+        if "object_store_memory" in amounts:
+            known["object_store_memory"] = int(amounts.pop("object_store_memory"))
+        patience = {"SHOAL_RAYLET_INFEASIBLE_GRACE_S": str(_AUTOSCALING_GRACE_S)}
+        cluster = self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={**known, "resources": amounts, "env_vars": patience},
+            _gcs_flags={"infeasible_grace_s": _AUTOSCALING_GRACE_S},
+        )
+        types = cluster.directory / "node-types.json"
+        types.write_text(json.dumps(self._types))
+        flags = [f"--{name}={value}" for name, value in self._flags.items()]
+        flags += [f"--node-types={types}", "--provider=processes", f"--gcs-address={cluster.address}"]
+        with open(cluster.directory / "autoscaler.log", "wb") as log:
+            self._autoscaler = subprocess.Popen(
+                interpreter("shoal_autoscaler", *flags),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**environment(), **patience, TOKEN_VARIABLE: os.environ[TOKEN_VARIABLE]},
+            )
+
+    def shutdown(self) -> None:
+        """End the autoscaler, all nodes, and this process's session on them. Idempotent."""
+        cluster, self._cluster = self._cluster, None
+        autoscaler, self._autoscaler = self._autoscaler, None
+        shoal.shutdown()
+        if autoscaler is not None:
+            autoscaler.terminate()
+            autoscaler.wait()
+        if cluster is not None:
+            cluster.shutdown()
+
+
+def _node_type(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """As the autoscaler reads it."""
+    left = dict(given)
+    made = {
+        "resources": left.pop("resources"),
+        "labels": left.pop("labels", {}),
+        "min_nodes": left.pop("min_workers", 0),
+        "max_nodes": left.pop("max_workers", 1),
+    }
+    refuse("node_config", left.pop("node_config", {}), (None, {}), "nodes are processes of this machine")
+    if left:
+        raise ValueError(f"worker node type {name!r} has {', '.join(left)}, which means nothing here")
+    return made
 
 
 def _keep(owner: int, root: Path) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshoal_proto/v1/common.proto\x12\x0eshoal_proto.v1\"]\n\rWorkerAddress\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x11\n\tworker_id\x18\x02 \x01(\x0c\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04port\x18\x05 \x01(\x05\"}\n\x0fResourceAmounts\x12;\n\x06grains\x18\x01 \x03(\x0b\x32+.shoal_proto.v1.ResourceAmounts.GrainsEntry\x1a-\n\x0bGrainsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"D\n\nWorkerExit\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.shoal_proto.v1.ExitKind\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*\xdf\x01\n\x08\x45xitKind\x12\x19\n\x15\x45XIT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XIT_KIND_SYSTEM_ERROR\x10\x01\x12\"\n\x1e\x45XIT_KIND_INTENDED_SYSTEM_EXIT\x10\x02\x12\x18\n\x14\x45XIT_KIND_USER_ERROR\x10\x03\x12 \n\x1c\x45XIT_KIND_INTENDED_USER_EXIT\x10\x04\x12 \n\x1c\x45XIT_KIND_NODE_OUT_OF_MEMORY\x10\x05\x12\x1a\n\x16\x45XIT_KIND_MEMORY_LIMIT\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshoal_proto/v1/common.proto\x12\x0eshoal_proto.v1\"]\n\rWorkerAddress\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x11\n\tworker_id\x18\x02 \x01(\x0c\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04port\x18\x05 \x01(\x05\"}\n\x0fResourceAmounts\x12;\n\x06grains\x18\x01 \x03(\x0b\x32+.shoal_proto.v1.ResourceAmounts.GrainsEntry\x1a-\n\x0bGrainsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"d\n\rWaitingDemand\x12\x32\n\tresources\x18\x01 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"D\n\nWorkerExit\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.shoal_proto.v1.ExitKind\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*\xdf\x01\n\x08\x45xitKind\x12\x19\n\x15\x45XIT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XIT_KIND_SYSTEM_ERROR\x10\x01\x12\"\n\x1e\x45XIT_KIND_INTENDED_SYSTEM_EXIT\x10\x02\x12\x18\n\x14\x45XIT_KIND_USER_ERROR\x10\x03\x12 \n\x1c\x45XIT_KIND_INTENDED_USER_EXIT\x10\x04\x12 \n\x1c\x45XIT_KIND_NODE_OUT_OF_MEMORY\x10\x05\x12\x1a\n\x16\x45XIT_KIND_MEMORY_LIMIT\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESOURCEAMOUNTS_GRAINSENTRY']._loaded_options = None
   _globals['_RESOURCEAMOUNTS_GRAINSENTRY']._serialized_options = b'8\001'
-  _globals['_EXITKIND']._serialized_start=340
-  _globals['_EXITKIND']._serialized_end=563
+  _globals['_EXITKIND']._serialized_start=442
+  _globals['_EXITKIND']._serialized_end=665
   _globals['_WORKERADDRESS']._serialized_start=47
   _globals['_WORKERADDRESS']._serialized_end=140
   _globals['_RESOURCEAMOUNTS']._serialized_start=142
   _globals['_RESOURCEAMOUNTS']._serialized_end=267
   _globals['_RESOURCEAMOUNTS_GRAINSENTRY']._serialized_start=222
   _globals['_RESOURCEAMOUNTS_GRAINSENTRY']._serialized_end=267
-  _globals['_WORKEREXIT']._serialized_start=269
-  _globals['_WORKEREXIT']._serialized_end=337
+  _globals['_WAITINGDEMAND']._serialized_start=269
+  _globals['_WAITINGDEMAND']._serialized_end=369
+  _globals['_WORKEREXIT']._serialized_start=371
+  _globals['_WORKEREXIT']._serialized_end=439
 # @@protoc_insertion_point(module_scope)

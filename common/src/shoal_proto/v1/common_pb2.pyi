@@ -131,6 +131,35 @@ class ResourceAmounts(google.protobuf.message.Message):
 Global___ResourceAmounts: typing_extensions.TypeAlias = ResourceAmounts
 
 @typing.final
+class WaitingDemand(google.protobuf.message.Message):
+    """WaitingDemand is what waits for a place: alike requests, each of its own."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    strategy: builtins.str
+    """strategy as SchedulingClass.strategy"""
+    count: builtins.int
+    """count of the requests"""
+    @property
+    def resources(self) -> Global___ResourceAmounts: ...
+    def __init__(
+        self,
+        *,
+        resources: Global___ResourceAmounts | None = ...,
+        strategy: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["count", b"count", "resources", b"resources", "strategy", b"strategy"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___WaitingDemand: typing_extensions.TypeAlias = WaitingDemand
+
+@typing.final
 class WorkerExit(google.protobuf.message.Message):
     """WorkerExit is a worker's end, told once."""
 

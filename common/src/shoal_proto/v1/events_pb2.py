@@ -26,7 +26,7 @@ from shoal_proto.v1 import common_pb2 as shoal__proto_dot_v1_dot_common__pb2
 from shoal_proto.v1 import gcs_pb2 as shoal__proto_dot_v1_dot_gcs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshoal_proto/v1/events.proto\x12\x0eshoal_proto.v1\x1a\x1bshoal_proto/v1/common.proto\x1a\x18shoal_proto/v1/gcs.proto\"\xfc\x03\n\tHeartbeat\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x14\n\x0csent_unix_ms\x18\x03 \x01(\x03\x12.\n\x05total\x18\x04 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x32\n\tavailable\x18\x05 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x15\n\rqueued_leases\x18\x06 \x01(\x03\x12\x14\n\x0cmean_task_us\x18\x07 \x01(\x03\x12\x13\n\x0bstore_bytes\x18\x08 \x01(\x03\x12\x18\n\x10store_used_bytes\x18\t \x01(\x03\x12\x35\n\x06labels\x18\n \x03(\x0b\x32%.shoal_proto.v1.Heartbeat.LabelsEntry\x12\x16\n\x0eraylet_address\x18\x0b \x01(\t\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12/\n\x06leased\x18\r \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x32\n\tset_aside\x18\x0e \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\tNodeEvent\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.shoal_proto.v1.NodeInfo\"6\n\nActorEvent\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.shoal_proto.v1.ActorInfo\"0\n\x08JobEvent\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.shoal_proto.v1.JobInfo\"\x99\x01\n\x08LogBatch\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07node_id\x18\x02 \x01(\x0c\x12\x11\n\tworker_id\x18\x03 \x01(\x0c\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x11\n\tis_stderr\x18\x07 \x01(\x08\x12\r\n\x05lines\x18\x08 \x03(\t\x12\x0e\n\x06number\x18\t \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshoal_proto/v1/events.proto\x12\x0eshoal_proto.v1\x1a\x1bshoal_proto/v1/common.proto\x1a\x18shoal_proto/v1/gcs.proto\"\xac\x04\n\tHeartbeat\x12\x0f\n\x07node_id\x18\x01 \x01(\x0c\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x14\n\x0csent_unix_ms\x18\x03 \x01(\x03\x12.\n\x05total\x18\x04 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x32\n\tavailable\x18\x05 \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12\x15\n\rqueued_leases\x18\x06 \x01(\x03\x12\x14\n\x0cmean_task_us\x18\x07 \x01(\x03\x12\x13\n\x0bstore_bytes\x18\x08 \x01(\x03\x12\x18\n\x10store_used_bytes\x18\t \x01(\x03\x12\x35\n\x06labels\x18\n \x03(\x0b\x32%.shoal_proto.v1.Heartbeat.LabelsEntry\x12\x16\n\x0eraylet_address\x18\x0b \x01(\t\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12/\n\x06leased\x18\r \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x12.\n\x07waiting\x18\x14 \x03(\x0b\x32\x1d.shoal_proto.v1.WaitingDemand\x12\x32\n\tset_aside\x18\x0e \x01(\x0b\x32\x1f.shoal_proto.v1.ResourceAmounts\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\tNodeEvent\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.shoal_proto.v1.NodeInfo\"6\n\nActorEvent\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.shoal_proto.v1.ActorInfo\"0\n\x08JobEvent\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.shoal_proto.v1.JobInfo\"\x99\x01\n\x08LogBatch\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07node_id\x18\x02 \x01(\x0c\x12\x11\n\tworker_id\x18\x03 \x01(\x0c\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x11\n\tis_stderr\x18\x07 \x01(\x08\x12\r\n\x05lines\x18\x08 \x03(\t\x12\x0e\n\x06number\x18\t \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEAT_LABELSENTRY']._loaded_options = None
   _globals['_HEARTBEAT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_HEARTBEAT']._serialized_start=103
-  _globals['_HEARTBEAT']._serialized_end=611
-  _globals['_HEARTBEAT_LABELSENTRY']._serialized_start=566
-  _globals['_HEARTBEAT_LABELSENTRY']._serialized_end=611
-  _globals['_NODEEVENT']._serialized_start=613
-  _globals['_NODEEVENT']._serialized_end=664
-  _globals['_ACTOREVENT']._serialized_start=666
-  _globals['_ACTOREVENT']._serialized_end=720
-  _globals['_JOBEVENT']._serialized_start=722
-  _globals['_JOBEVENT']._serialized_end=770
-  _globals['_LOGBATCH']._serialized_start=773
-  _globals['_LOGBATCH']._serialized_end=926
+  _globals['_HEARTBEAT']._serialized_end=659
+  _globals['_HEARTBEAT_LABELSENTRY']._serialized_start=614
+  _globals['_HEARTBEAT_LABELSENTRY']._serialized_end=659
+  _globals['_NODEEVENT']._serialized_start=661
+  _globals['_NODEEVENT']._serialized_end=712
+  _globals['_ACTOREVENT']._serialized_start=714
+  _globals['_ACTOREVENT']._serialized_end=768
+  _globals['_JOBEVENT']._serialized_start=770
+  _globals['_JOBEVENT']._serialized_end=818
+  _globals['_LOGBATCH']._serialized_start=821
+  _globals['_LOGBATCH']._serialized_end=974
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,7 @@ class Heartbeat(google.protobuf.message.Message):
     RAYLET_ADDRESS_FIELD_NUMBER: builtins.int
     DRAINING_FIELD_NUMBER: builtins.int
     LEASED_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
     SET_ASIDE_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     incarnation: builtins.int
@@ -80,6 +81,10 @@ class Heartbeat(google.protobuf.message.Message):
         """leased is held by tasks, which end some day"""
 
     @property
+    def waiting(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[shoal_proto.v1.common_pb2.WaitingDemand]:
+        """waiting are the queued leases by what they need; of many kinds, the first 50"""
+
+    @property
     def set_aside(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """set_aside of what is available is for a placement group that waits"""
 
@@ -99,11 +104,12 @@ class Heartbeat(google.protobuf.message.Message):
         raylet_address: builtins.str = ...,
         draining: builtins.bool = ...,
         leased: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        waiting: collections.abc.Iterable[shoal_proto.v1.common_pb2.WaitingDemand] | None = ...,
         set_aside: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "leased", b"leased", "set_aside", b"set_aside", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "set_aside", b"set_aside", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "mean_task_us", b"mean_task_us", "node_id", b"node_id", "queued_leases", b"queued_leases", "raylet_address", b"raylet_address", "sent_unix_ms", b"sent_unix_ms", "set_aside", b"set_aside", "store_bytes", b"store_bytes", "store_used_bytes", b"store_used_bytes", "total", b"total", "waiting", b"waiting"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Heartbeat: typing_extensions.TypeAlias = Heartbeat

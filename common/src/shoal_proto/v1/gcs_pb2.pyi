@@ -696,6 +696,33 @@ class ReportWorkerDeathResponse(google.protobuf.message.Message):
 Global___ReportWorkerDeathResponse: typing_extensions.TypeAlias = ReportWorkerDeathResponse
 
 @typing.final
+class ListWaitingActorsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListWaitingActorsRequest: typing_extensions.TypeAlias = ListWaitingActorsRequest
+
+@typing.final
+class ListWaitingActorsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WAITING_FIELD_NUMBER: builtins.int
+    @property
+    def waiting(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[shoal_proto.v1.common_pb2.WaitingDemand]: ...
+    def __init__(
+        self,
+        *,
+        waiting: collections.abc.Iterable[shoal_proto.v1.common_pb2.WaitingDemand] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["waiting", b"waiting"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListWaitingActorsResponse: typing_extensions.TypeAlias = ListWaitingActorsResponse
+
+@typing.final
 class ActorSpec(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

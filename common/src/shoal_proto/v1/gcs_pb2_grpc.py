@@ -525,6 +525,11 @@ class ActorServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListActorsRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListActorsResponse.FromString,
                 _registered_method=True)
+        self.ListWaitingActors = channel.unary_unary(
+                '/shoal_proto.v1.ActorService/ListWaitingActors',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListWaitingActorsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListWaitingActorsResponse.FromString,
+                _registered_method=True)
         self.KillActor = channel.unary_unary(
                 '/shoal_proto.v1.ActorService/KillActor',
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.KillActorRequest.SerializeToString,
@@ -578,6 +583,14 @@ class ActorServiceServicer(object):
 
     def ListActors(self, request, context):
         """ListActors returns actors, newest first.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWaitingActors(self, request, context):
+        """ListWaitingActors returns what the actors need that have no node yet, alike ones together.
         Failure: read-only, retried freely.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -638,6 +651,11 @@ def add_ActorServiceServicer_to_server(servicer, server):
                     servicer.ListActors,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListActorsRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListActorsResponse.SerializeToString,
+            ),
+            'ListWaitingActors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWaitingActors,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListWaitingActorsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListWaitingActorsResponse.SerializeToString,
             ),
             'KillActor': grpc.unary_unary_rpc_method_handler(
                     servicer.KillActor,
@@ -770,6 +788,33 @@ class ActorService(object):
             '/shoal_proto.v1.ActorService/ListActors',
             shoal__proto_dot_v1_dot_gcs__pb2.ListActorsRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.ListActorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWaitingActors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.ActorService/ListWaitingActors',
+            shoal__proto_dot_v1_dot_gcs__pb2.ListWaitingActorsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ListWaitingActorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

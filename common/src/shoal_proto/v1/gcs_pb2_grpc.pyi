@@ -247,6 +247,10 @@ class ActorServiceStub:
     """ListActors returns actors, newest first.
     Failure: read-only, retried freely.
     """
+    ListWaitingActors: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListWaitingActorsRequest, shoal_proto.v1.gcs_pb2.ListWaitingActorsResponse]
+    """ListWaitingActors returns what the actors need that have no node yet, alike ones together.
+    Failure: read-only, retried freely.
+    """
     KillActor: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.KillActorRequest, shoal_proto.v1.gcs_pb2.KillActorResponse]
     """KillActor ends an actor's process at once; with no_restart=false it restarts if its budget allows.
     Failure: idempotent.
@@ -285,6 +289,10 @@ class ActorServiceAsyncStub(ActorServiceStub):
     """
     ListActors: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListActorsRequest, shoal_proto.v1.gcs_pb2.ListActorsResponse]  # type: ignore[assignment]
     """ListActors returns actors, newest first.
+    Failure: read-only, retried freely.
+    """
+    ListWaitingActors: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListWaitingActorsRequest, shoal_proto.v1.gcs_pb2.ListWaitingActorsResponse]  # type: ignore[assignment]
+    """ListWaitingActors returns what the actors need that have no node yet, alike ones together.
     Failure: read-only, retried freely.
     """
     KillActor: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.KillActorRequest, shoal_proto.v1.gcs_pb2.KillActorResponse]  # type: ignore[assignment]
@@ -346,6 +354,16 @@ class ActorServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListActorsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListActorsResponse]]:
         """ListActors returns actors, newest first.
+        Failure: read-only, retried freely.
+        """
+
+    @abc.abstractmethod
+    def ListWaitingActors(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ListWaitingActorsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListWaitingActorsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListWaitingActorsResponse]]:
+        """ListWaitingActors returns what the actors need that have no node yet, alike ones together.
         Failure: read-only, retried freely.
         """
 

@@ -41,7 +41,7 @@ def request_resources(
     ``num_cpus``: so many CPUs, wherever. ``bundles``: resources in units, each on one node. ``bundle_label_selectors``:
     one for each of ``bundles``.
 
-    The request is kept with the cluster's metadata, where an autoscaler reads it. Where none runs it changes nothing.
+    The request is kept with the cluster's metadata, where the autoscaler reads it. Where none runs it changes nothing.
 
     Raises: TypeError, ValueError (negative amounts, no selector for each bundle, bad selectors, above 512 KiB),
     RuntimeError (no session), RpcError.

@@ -189,6 +189,15 @@ class ActorManager:
             and not (named_only and (not info.name or info.state == gcs_pb2.ACTOR_STATE_DEAD or info.out_of_scope))
         ]
 
+    def waiting(self) -> list[common_pb2.WaitingDemand]:
+        """What those need that have no node yet, alike ones together."""
+        return [
+            common_pb2.WaitingDemand(
+                resources=common_pb2.ResourceAmounts(grains=dict(kind.resources)), strategy=kind.strategy, count=count
+            )
+            for kind, count in self._table.waiting().items()
+        ]
+
     async def kill(self, actor_id: bytes, no_restart: bool) -> None:
         self._require(actor_id)
         await self._apply(actor_id, machine.Kill(no_restart))

@@ -134,6 +134,10 @@ class PlacementQueue:
                     asking.append(actor_id)
         return asking
 
+    def waiting(self) -> dict[SchedulingClass, int]:
+        """How many actors wait, by what they need."""
+        return {scheduling_class: len(group.waiting) for scheduling_class, group in self._classes.items()}
+
     def next_deadline(self) -> float | None:
         """When ``due`` may return something that it does not return now."""
         times = [time for group in self._classes.values() if (time := _next_question(group)) is not None]

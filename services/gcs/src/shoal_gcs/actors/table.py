@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
+from shoal_common.channel.frames import SchedulingClass
 from shoal_common.errors import AlreadyExists
 from shoal_common.service.story import Story, noted
 from shoal_common.states import ActorState
@@ -172,6 +173,10 @@ class ActorTable:
 
     def next_deadline(self) -> float | None:
         return self._queue.next_deadline()
+
+    def waiting(self) -> dict[SchedulingClass, int]:
+        """How many have no node yet, by what they need."""
+        return self._queue.waiting()
 
     def poke(self, now: float) -> None:
         """Room may have become free."""

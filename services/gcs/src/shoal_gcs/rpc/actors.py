@@ -32,6 +32,11 @@ class ActorServicer(rpc.ActorServiceServicer):
     async def ListActors(self, request: pb.ListActorsRequest, context: Context) -> pb.ListActorsResponse:
         return pb.ListActorsResponse(actors=self._actors.list_actors(request.named_only, request.namespace))
 
+    async def ListWaitingActors(
+        self, request: pb.ListWaitingActorsRequest, context: Context
+    ) -> pb.ListWaitingActorsResponse:
+        return pb.ListWaitingActorsResponse(waiting=self._actors.waiting())
+
     async def KillActor(self, request: pb.KillActorRequest, context: Context) -> pb.KillActorResponse:
         await self._actors.kill(request.actor_id, request.no_restart)
         return pb.KillActorResponse()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from itertools import islice
 
 import structlog
 
@@ -23,6 +25,8 @@ DEBOUNCE_S = 0.02
 #: In a large cluster changes gather for longer, so that all nodes together send so many a second at most: each one goes
 #: to every scheduler and to the GCS.
 CLUSTER_RATE = 1000.0
+#: So many kinds of what waits are told: whoever adds nodes for these will hear of the others.
+MOST_NEEDS = 50
 
 
 def pause_s(nodes: int) -> float:
@@ -71,8 +75,15 @@ class HeartbeatDocument:
             raylet_address=self.raylet_address,
             draining=self._leases.draining,
             leased=common_pb2.ResourceAmounts(grains=self._leases.leased.grains),
+            waiting=self._waiting(),
             set_aside=common_pb2.ResourceAmounts(grains=set_aside.grains),
         )
+
+    def _waiting(self) -> Iterator[common_pb2.WaitingDemand]:
+        for (resources, strategy), count in islice(self._leases.queued_by_need.items(), MOST_NEEDS):
+            yield common_pb2.WaitingDemand(
+                resources=common_pb2.ResourceAmounts(grains=resources.grains), strategy=strategy, count=count
+            )
 
 
 class Heartbeats:

@@ -9,6 +9,7 @@ it waits for long.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shoal_common.channel import frames
@@ -161,3 +162,12 @@ class Demand:
         self.infeasible_since = None
         self.pause_s = FIRST_PAUSE_S
         self.ask_not_before = 0.0
+
+
+def owed_by_need(demands: Iterable[Demand]) -> dict[tuple[ResourceSet, str], int]:
+    """How many leases are owed, by their resources and their strategy."""
+    needs: dict[tuple[tuple[tuple[str, int], ...], str], int] = {}
+    for demand in demands:
+        need = demand.spec.resources, demand.spec.strategy
+        needs[need] = needs.get(need, 0) + demand.owed
+    return {(ResourceSet(dict(grains)), strategy): count for (grains, strategy), count in needs.items()}

@@ -25,7 +25,7 @@ from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, CollectGarbage, KillWorker, Send
-from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease
+from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease, owed_by_need
 from shoal_raylet.leases.precedence import outranked, set_aside
 from shoal_raylet.leases.reclaiming import QUANTUM_S, to_reclaim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
@@ -78,6 +78,11 @@ class WorkerLeases:
     def queued(self) -> int:
         """Leases that are owed."""
         return sum(demand.owed for demand in self._waiting.values())
+
+    @property
+    def queued_by_need(self) -> Mapping[tuple[ResourceSet, str], int]:
+        """The same: how many by resources and strategy."""
+        return owed_by_need(self._waiting.values())
 
     def owner_of(self, worker_id: bytes) -> bytes | None:
         """For whom the worker runs, None when it is not leased."""
