@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.http import Answer, ask
-from support.processes import all_gone, command, descendants, eventually
+from support.processes import PATIENCE_S, all_gone, command, descendants, eventually
 
 import shoal
 from shoal.util.placement_group import placement_group
@@ -161,6 +163,56 @@ def test_what_rays_page_asks_besides(dashboard: Dashboard) -> None:
     assert node["raylet"]["nodeId"] == dashboard.context["node_id"]
     assert dashboard.get("/nodes", view="nonsense").status == 400
     assert "actors" in dashboard.get("/logical/actors").json["data"]
+
+
+def test_what_tasks_and_actors_print_is_read_by_their_ids(dashboard: Dashboard) -> None:
+    @shoal.remote
+    def say(text: str) -> str:
+        print(text)
+        print("\x1b[31mred\x1b[0m", file=sys.stderr)
+        return shoal.get_runtime_context().get_task_id()
+
+    one, _ = shoal.get([say.remote("one"), say.remote("two")])
+
+    def lines(media_type: str = "file", **query: Any) -> list[str]:
+        return dashboard.get(f"/api/v0/logs/{media_type}", **query).text.splitlines()
+
+    eventually(lambda: lines(task_id=one) == ["one"], "the task's line")
+    eventually(lambda: lines(task_id=one, suffix="err", filter_ansi_code=True) == ["red"], "its standard error")
+    [told] = map(json.loads, lines(task_id=one, format="json"))
+    assert (told["line"], told["task_id"], told["name"]) == ("one", one, "say")
+    node = dashboard.context["node_id"]
+    files = dashboard.get("/api/v0/logs", node_id=node).json["data"]["result"]
+    assert f"worker-{told['worker_id']}.out" in files["worker_out"]
+    assert lines(node_id=node, filename=f"worker-{told['worker_id']}.out", lines=-1)
+
+    def read(**query: Any) -> int:
+        return dashboard.get("/api/v0/logs/file", **query).status
+
+    assert read(task_id="00" * 20) == 404
+    assert read() == read(filename="head.log") == read(node_id="00", task_id=one) == read(task_id=one, lines="x") == 400
+    assert read(node_id=node, filename="../auth_token") == read(node_id=node, filename="/etc/passwd") == 400
+    assert dashboard.get("/api/v0/logs/other", task_id=one).status == 400
+    assert dashboard.get("/api/v0/logs").status == 400
+
+
+def test_what_is_printed_is_followed_until_its_worker_ends(dashboard: Dashboard) -> None:
+    @shoal.remote(num_cpus=0)
+    class Speaker:
+        def say(self, text: str) -> None:
+            print(text)
+
+    speaker = Speaker.remote()
+    shoal.get(speaker.say.remote("first"))
+    url = f"{dashboard.url}/api/v0/logs/stream?actor_id={speaker._actor_id.hex()}"
+    eventually(lambda: ask(url.replace("stream", "file"), dashboard.token).text == "first\n", "the first line")
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {dashboard.token}"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        assert answer.readline() == b"first\n"
+        shoal.get(speaker.say.remote("second"))
+        assert answer.readline() == b"second\n"
+        shoal.kill(speaker)
+        assert answer.read() == b""
 
 
 def test_a_port_that_is_taken_is_said_to_be(dashboard: Dashboard) -> None:

@@ -54,15 +54,15 @@ class Cluster:
         self._jobs = Listing(_asked(list_jobs))
         self._actors = Listing(_asked(list_actors))
         self._groups = Listing(_asked(list_groups))
-        self._raylets = Raylets(config.token, config.tls)
+        self.raylets = Raylets(config.token, config.tls)
 
         async def get_stats() -> Answers[raylet_pb2.GetStatsResponse]:
             request = raylet_pb2.GetStatsRequest()
-            return await self._raylets.ask(await self.nodes(), lambda raylet: raylet.GetStats(request))
+            return await self.raylets.ask(await self.nodes(), lambda raylet: raylet.GetStats(request))
 
         async def list_objects() -> Answers[raylet_pb2.ListObjectsResponse]:
             request = raylet_pb2.ListObjectsRequest()
-            return await self._raylets.ask(await self.nodes(), lambda raylet: raylet.ListObjects(request))
+            return await self.raylets.ask(await self.nodes(), lambda raylet: raylet.ListObjects(request))
 
         self._stats = Listing(get_stats)
         self._objects = Listing(list_objects)
@@ -102,7 +102,7 @@ class Cluster:
     async def close(self) -> None:
         listings = (self._about, self._nodes, self._jobs, self._actors, self._groups, self._stats, self._objects)
         await asyncio.gather(*(listing.close() for listing in listings))
-        await self._raylets.close()
+        await self.raylets.close()
         await self._channel.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from shoal_common.errors import ServiceError
 from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_common.tls import Tls
 from shoal_proto.v1 import gcs_pb2 as pb
+from shoal_proto.v1 import raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceStub
 
 if TYPE_CHECKING:  # this class is in the stub file only
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # this class is in the stub file only
 
 #: Of one call to a raylet, in seconds.
 DEADLINE_S = 5.0
+#: A log may be followed for so long, in seconds.
+FOLLOWED_S = 24 * 3600.0
 #: Raylets that are asked at a time.
 AT_ONCE = 64
 
@@ -68,19 +71,38 @@ class Raylets:
             [(node, str(answer)) for node, answer in pairs if isinstance(answer, ServiceError)],
         )
 
+    async def list_logs(self, node: pb.NodeInfo, pattern: str) -> Sequence[raylet_pb2.LogFile]:
+        """Raises: ServiceError."""
+        raylet = RayletServiceStub(self._channel(node.raylet_address))
+        with service_errors():
+            return (await raylet.ListLogs(raylet_pb2.ListLogsRequest(pattern=pattern))).files
+
+    async def read_log(self, node: pb.NodeInfo, request: raylet_pb2.ReadLogRequest) -> AsyncGenerator[bytes, None]:
+        """As the node's raylet sends it, until the reader leaves. Raises: ServiceError."""
+        with service_errors():
+            call = RayletServiceStub(self._channel(node.raylet_address)).ReadLog(request, timeout=FOLLOWED_S)
+            try:
+                async for piece in call:
+                    yield piece.data
+            finally:
+                call.cancel()
+
     async def close(self) -> None:
         await self._forget_others(set())
 
     async def _one(self, node: pb.NodeInfo, call: Callable[[RayletServiceAsyncStub], Awaitable[T]]) -> T | ServiceError:
-        address = node.raylet_address
-        if address not in self._channels:
-            self._channels[address] = aio_channel(address, self._token, DEADLINE_S, tls=self._tls)
+        channel = self._channel(node.raylet_address)
         async with self._turns:
             try:
                 with service_errors():
-                    return await call(RayletServiceStub(self._channels[address]))
+                    return await call(RayletServiceStub(channel))
             except ServiceError as error:
                 return error
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = aio_channel(address, self._token, DEADLINE_S, tls=self._tls)
+        return self._channels[address]
 
     async def _forget_others(self, addresses: set[str]) -> None:
         gone = [self._channels.pop(address) for address in set(self._channels) - addresses]

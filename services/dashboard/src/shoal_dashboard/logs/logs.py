@@ -1,0 +1,60 @@
+"""Logs as they lie on the nodes, read through the raylets there."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncGenerator
+
+from shoal_common.errors import NO_ANSWER, NotFound, ServiceError
+from shoal_dashboard.cluster.cluster import Cluster
+from shoal_dashboard.logs.query import LogQuery, QueryError, grouped, nodes_to_ask, request, worker_file
+from shoal_proto.v1 import gcs_pb2 as pb
+
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Logs:
+    """Belongs to one event loop. All methods raise: QueryError, NotFound, Unavailable, DeadlineExceeded."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def files(self, node_id: str, node_ip: str, pattern: str) -> dict[str, list[str]]:
+        """Names of a node's files by kind."""
+        if not node_id and not node_ip:
+            raise QueryError("say which node: node_id or node_ip")
+        nodes = nodes_to_ask(await self._cluster.nodes(), node_id.lower(), node_ip)
+        return grouped([file.name for file in await self._cluster.raylets.list_logs(nodes[0], pattern)])
+
+    async def read(self, query: LogQuery) -> AsyncGenerator[bytes, None]:
+        """Whole lines."""
+        nodes = nodes_to_ask(await self._cluster.nodes(), query.node_id, query.node_ip)
+        filename = query.filename
+        if query.pid:
+            nodes, filename = await self._of_pid(nodes, query)
+        unanswered: ServiceError | None = None
+        for node in nodes:
+            try:
+                # Closed at once when the reader leaves: the raylet need not follow for nobody.
+                async with contextlib.aclosing(self._cluster.raylets.read_log(node, request(query, filename))) as data:
+                    async for piece in data:
+                        yield _COLOURS.sub(b"", piece) if query.without_colours else piece
+                return
+            except NotFound:
+                continue  # another node has it
+            except NO_ANSWER as error:
+                unanswered = error
+        if unanswered is not None:
+            raise unanswered
+        whose = next(filter(None, (query.filename, query.task_id, query.actor_id, str(query.pid))))
+        raise NotFound(f"no node that lives has anything that {whose} has printed")
+
+    async def _of_pid(self, nodes: list[pb.NodeInfo], query: LogQuery) -> tuple[list[pb.NodeInfo], str]:
+        """Where a worker is, and its file."""
+        wanted = {node.node_id for node in nodes}
+        for node, stats in (await self._cluster.stats()).given:
+            for worker in stats.workers:
+                if worker.pid == query.pid and node.node_id in wanted:
+                    return [node], worker_file(worker.worker_id, query.stderr)
+        raise NotFound(f"no worker that runs has the pid {query.pid}: files of ended ones are read by their names")
