@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 from dask._task_spec import Alias, DataNode, convert_legacy_graph
 from dask.callbacks import local_callbacks, unpack_callbacks
+from dask.order import order
 
 import shoal
 from shoal._core.object_ref import ObjectRef
@@ -227,27 +228,16 @@ def _values(wanted: dict[Any, Any]) -> dict[Any, Any]:
     return {key: values[value] if isinstance(value, ObjectRef) else value for key, value in wanted.items()}
 
 
-def _order(graph: Mapping[Any, GraphNode]) -> Iterator[Any]:
-    """Keys, each after those it depends on. Without recursion: a chain may have thousands.
+def _order(graph: Mapping[Any, GraphNode]) -> list[Any]:
+    """Keys in dask's order: each after those it depends on, and soon after, so that little is held at the same time.
 
     Raises: ValueError when one of those is not there.
     """
     for key, node in graph.items():
         if missing := [each for each in node.dependencies if each not in graph]:
             raise ValueError(f"Missing dependency {missing[0]} for {key}")
-    done: set[Any] = set()
-    for first in graph:
-        stack = [first]
-        while stack:
-            key = stack[-1]
-            waits_for = [each for each in graph[key].dependencies if each not in done] if key not in done else []
-            if waits_for:
-                stack += waits_for
-                continue
-            stack.pop()
-            if key not in done:
-                done.add(key)
-                yield key
+    places = order(graph)
+    return sorted(graph, key=places.__getitem__)
 
 
 def _flat(keys: Any) -> Iterator[Hashable]:
