@@ -138,6 +138,20 @@ def test_explain(machine: Machine) -> None:
     assert "is not the id of" in machine.misspelt("explain", "ab12")
 
 
+def test_a_head_with_its_dashboard(machine: Machine) -> None:
+    port = free_port()
+    said = machine.start_head("--include-dashboard=true", f"--dashboard-port={port}")
+    url = f"http://127.0.0.1:{port}"
+    assert f"The dashboard is at {url}" in said
+    assert f"The dashboard is at {url}" in machine.done("dashboard")
+    program = "from shoal.util.state import list_nodes; print(*(node.state for node in list_nodes()))"
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=machine.inherited(), text=True, capture_output=True, timeout=PATIENCE_S
+    )
+    assert told.stdout == "ALIVE\n", told.stderr
+    assert "Stopped 5 processes" in machine.done("stop")
+
+
 def test_a_cluster_outlives_its_drivers_and_goes_with_stop(machine: Machine) -> None:
     outside = f"shoal://127.0.0.1:{(gateway_port := free_port())}"
     said = machine.start_head("--labels=zone=a", f"--gateway-port={gateway_port}")

@@ -18,7 +18,10 @@ from support.http import Answer, ask
 from support.processes import PATIENCE_S, all_gone, command, descendants, eventually
 
 import shoal
+from shoal.util import state
 from shoal.util.placement_group import placement_group
+from shoal.util.state.common import ActorState
+from shoal.util.state.exception import RayStateApiException, ServerUnavailable
 
 
 class Dashboard:
@@ -139,6 +142,28 @@ def test_runtime_environments(dashboard: Dashboard) -> None:
     assert row["runtime_env"]["env_vars"] == {"COLOUR": "red"}
 
 
+def test_the_python_interface(dashboard: Dashboard) -> None:
+    counter = Counter.options(num_cpus=0, name="asked").remote()
+    shoal.get(counter.pid.remote())
+    [row] = state.list_actors(filters=[("name", "=", "asked")], limit=1, detail=True)
+    assert isinstance(row, ActorState)
+    assert (row.state, row["class_name"], row.get("is_detached")) == ("ALIVE", "Counter", False)
+    assert state.get_actor(row.actor_id) == row
+    assert state.get_actor("00" * 16) is None
+    assert state.summarize_actors()["cluster"]["summary"]["Counter"]["state_counts"]["ALIVE"] == 1
+    assert [node.state for node in state.list_nodes(address=dashboard.context["gcs_address"])] == ["ALIVE"]
+    ref = shoal.put(np.ones(2**20, dtype=np.uint8))
+    [found] = state.get_objects(ref.hex())
+    assert found.object_size >= 2**20
+    with pytest.raises(RayStateApiException, match="column colour is not supported"):
+        state.list_actors(filters=[("colour", "=", "red")])
+    with pytest.raises(ValueError, match="predicate <"):
+        state.list_actors(filters=[("pid", "<", 1)])
+    with pytest.raises(RayStateApiException, match="keeps no events"):
+        state.list_cluster_events()
+    shoal.kill(counter)
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -236,6 +261,28 @@ def test_it_ends_with_a_driver_that_is_killed(dashboard: Dashboard) -> None:
     driver.kill()
     driver.communicate()
     all_gone(below)
+
+
+def test_the_command_runs_one_for_a_cluster_without(dashboard: Dashboard) -> None:
+    program = (
+        "import shoal, sys; print(shoal.init(address='local', num_cpus=1)['gcs_address'], flush=True); sys.stdin.read()"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    gcs = driver.stdout.readline().strip()
+    with pytest.raises(ServerUnavailable, match="`shoal dashboard` starts one"):
+        state.list_nodes(address=gcs)
+    command = [sys.executable, "-m", "shoal.cli", "dashboard", f"--address={gcs}"]
+    runs = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert runs.stdout is not None
+    first = runs.stdout.readline()
+    assert first.startswith("The dashboard is at http://127.0.0.1:"), first
+    assert [node.state for node in state.list_nodes(address=gcs)] == ["ALIVE"]
+    assert subprocess.check_output(command, text=True).startswith(first)
+    runs.terminate()
+    runs.communicate()
+    assert runs.returncode == 0
+    driver.communicate("")
 
 
 def test_without_its_cluster_it_says_so(dashboard: Dashboard, tmp_path: Path) -> None:

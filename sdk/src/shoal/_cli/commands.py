@@ -26,6 +26,7 @@ _PLACES = {
     "logs": ("logs", "logs"),
     "explain": ("waits", "explain"),
     "debug": ("debugging", "debug"),
+    "dashboard": ("dashboard", "dashboard"),
     "top": ("top", "top"),
     "stack": ("stack", "stack"),
     "job": ("jobs", "job"),

@@ -24,8 +24,9 @@ from shoal_common.auth import (
 
 #: A raylet takes 28 s at most to stop: for tasks that run, for its objects, for its processes.
 _GRACE_S = 30.0
+_DASHBOARDS = ("include_dashboard", "dashboard_host", "dashboard_port")
 #: Arguments of a head that no other node has.
-_HEADS_OWN = ("port", "etcd", "nats", "s3", "directory", "standby")
+_HEADS_OWN = ("port", "etcd", "nats", "s3", "directory", "standby", *_DASHBOARDS)
 
 
 @click.command(help="Start a cluster's head here, or join this machine to one.")
@@ -70,6 +71,13 @@ _HEADS_OWN = ("port", "etcd", "nats", "s3", "directory", "standby")
     help="Head: http(s)://host:port of MinIO or another S3, its credentials in SHOAL_S3_ACCESS_KEY and "
     "SHOAL_S3_SECRET_KEY; default: a directory.",
 )
+@click.option(
+    "--include-dashboard",
+    type=bool,
+    help="Head: true = start the dashboard, too; default: if one of the next is given.",
+)
+@click.option("--dashboard-host", help="Head: address on which it listens; default: the head's.")
+@click.option("--dashboard-port", type=parameters.port, help="Head: default 8265, or the next that is free.")
 @click.option("--block", is_flag=True, help="Stay until a signal comes or a process ends, then stop all.")
 def start(
     head: bool, address: str | None, node_ip_address: str | None, gateway_port: int | None, block: bool, **options: Any
@@ -83,6 +91,8 @@ def start(
     local.check(node)
     root = root_directory()
     if head:
+        if options["include_dashboard"] is None:
+            options["include_dashboard"] = any(options[name] for name in _DASHBOARDS)
         given = {name: value for name in _HEADS_OWN if (value := options[name])}
         heads = tuple(address.split(",")) if address else ()
         what, host = local.HeadOptions(**given, heads=heads), node_ip_address or "127.0.0.1"
@@ -99,7 +109,7 @@ def start(
     else:
         for name in _HEADS_OWN:
             if options[name]:
-                raise ValueError(f"--{name} is the head's to know: leave it out with --address")
+                raise ValueError(f"--{name.replace('_', '-')} is the head's to know: leave it out with --address")
         token = load_token(dict(os.environ))
         started = local.start_node(root, token, address, node_ip_address or "", node)
     _explain(started, gateway_port)
@@ -132,6 +142,8 @@ def _explain(node: local.LocalNode, gateway_port: int | None) -> None:
     if gateway_port:
         print("A program anywhere else connects, with the same token, by")
         print(f'    shoal.init("shoal://{cluster.node_host}:{gateway_port}")')
+    if node.dashboard_url:
+        print(f"The dashboard is at {node.dashboard_url}: log in with the cluster's token.")
     print("`shoal status` shows the cluster, `shoal stop` ends what was started on this machine.")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from shoal._launch import dashboards
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.daemons import Daemon, end, last_words, start
 from shoal._launch.directories import root_directory
@@ -54,6 +55,8 @@ class LocalNode(msgspec.Struct, frozen=True):
     cluster: ClusterAddress
     head: bool
     daemons: tuple[Daemon, ...]
+    #: Of a head that was started with its dashboard.
+    dashboard_url: str = ""
 
     @property
     def node_id(self) -> str:
@@ -116,6 +119,10 @@ class HeadOptions(msgspec.Struct, frozen=True):
     heads: tuple[str, ...] = ()
     #: Another one of ``heads`` leads.
     standby: bool = False
+    include_dashboard: bool = False
+    #: Where the dashboard listens; empty and 0: where the head does, on its usual port or the next that is free.
+    dashboard_host: str = ""
+    dashboard_port: int = 0
     #: Further flags of the GCS.
     gcs: dict[str, Any] = {}
 
@@ -179,7 +186,8 @@ def start_head(root: Path, token: str, host: str, head: HeadOptions, node: NodeO
         # A standby answers there only.
         launch.await_service("gcs", f"{host}:{health_port}" if head.standby else own)
         launch.await_service("scheduler", scheduler)
-        return launch.join(",".join(heads), host, node, blob_directory=blobs)
+        joined = launch.join(",".join(heads), host, node, blob_directory=blobs)
+        return launch.add_dashboard(joined, head) if head.include_dashboard else joined
     except BaseException:
         launch.abandon()
         raise
@@ -272,9 +280,24 @@ class _Launch:
         cluster = ClusterAddress(gcs_address, raylet.raylet_path, node_id, os.fspath(self.directory), self._token, host)
         return self._record(cluster)
 
-    def _record(self, cluster: ClusterAddress) -> LocalNode:
+    def add_dashboard(self, node: LocalNode, head: HeadOptions) -> LocalNode:
+        """Raises: RuntimeError."""
+        dashboards.check_installed()
+        host = head.dashboard_host or node.cluster.node_host
+        flags = dashboards.flags(node.cluster.gcs_address, host, head.dashboard_port or None)
+        self.spawn("dashboard", nats_address=head.nats, **flags)
+        with visiting(node.cluster.gcs_address, self._token) as gcs:
+            url = dashboards.await_url(gcs, self._ended)
+        return self._record(node.cluster, url)
+
+    def _ended(self) -> str:
+        """Of the process that was started last; empty: it runs."""
+        last = self._daemons[-1]
+        return "" if last.alive() else self._last_words(last.service)
+
+    def _record(self, cluster: ClusterAddress, dashboard_url: str = "") -> LocalNode:
         """From the first process on, so that all can be ended when this one is killed meanwhile."""
-        node = LocalNode(cluster, self._head, tuple(self._daemons))
+        node = LocalNode(cluster, self._head, tuple(self._daemons), dashboard_url)
         new = self.directory / "new"
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(msgspec.json.encode(node))

@@ -33,7 +33,7 @@ def target_of(address: str | None) -> str:
 def find_cluster(address: str) -> ClusterAddress:
     """Raises: ConnectionError when nobody is there, AuthenticationError for a wrong token, ValueError."""
     if address == "auto":
-        here = _clusters_here()
+        here = clusters_here()
         if not here:
             raise ConnectionError(
                 "Could not find any running Shoal instance. Please specify the one to connect to by setting `address`."
@@ -53,7 +53,7 @@ def find_cluster(address: str) -> ClusterAddress:
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
 
 
-def _clusters_here() -> list[ClusterAddress]:
+def clusters_here() -> list[ClusterAddress]:
     """Those that outlive drivers come before those of other drivers."""
     return [*local_nodes.running_clusters(), *embedded.running_clusters()]
 
@@ -64,7 +64,7 @@ def token_for(address: str) -> str:
     "" = there is none, which the cluster refuses. Raises: AuthenticationError when what there is cannot be used.
     """
     if not os.environ.get("SHOAL_AUTH_TOKEN"):
-        known = next((cluster.token for cluster in _clusters_here() if cluster.gcs_address == address), "")
+        known = next((cluster.token for cluster in clusters_here() if cluster.gcs_address == address), "")
         if known:
             return known
     return given_token()

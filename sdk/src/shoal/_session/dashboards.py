@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from shoal import _current
+from shoal._launch.dashboards import url_of
 from shoal._net.dashboard import DashboardClient
-from shoal._session.address import given_token
+from shoal._net.gcs.client import visiting
+from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, clusters_here, given_token, token_for
 
 #: In the order in which they are asked for an address; the second is Ray's.
 ADDRESS_VARIABLES = ("SHOAL_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -19,16 +22,46 @@ def dashboard_client(
     cookies: Mapping[str, str] | None = None,
     verify: str | bool | None = True,
 ) -> DashboardClient:
-    """``address``: ``http(s)://host:port``; None = what the environment names.
+    """``address``: ``http(s)://host:port`` of the dashboard, or host:port of a GCS, which knows where it is; "auto" =
+    that of this session's cluster, else of the one on this machine; None = what the environment names, else "auto".
 
-    Raises: ConnectionError (none is known), ValueError (no such address), AuthenticationError.
+    Raises: ConnectionError (none is known, or nobody there), ValueError (no such address), AuthenticationError.
     """
-    named = address or next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
-    if named is None:
-        raise ConnectionError(
-            f"No dashboard is known: set {ADDRESS_VARIABLES[0]} to its address, like http://127.0.0.1:8265, or give it"
-        )
+    if address is None:
+        address = next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
     given = dict(headers or {})
     if cookies:
         given.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in cookies.items()))
-    return DashboardClient(named, given_token(), headers=given, verify=verify)
+    if address is not None and address.startswith(("http://", "https://")):
+        return DashboardClient(address, given_token(), headers=given, verify=verify)
+    url, token = _told_by_the_cluster(address)
+    return DashboardClient(url, token, headers=given, verify=verify)
+
+
+def _told_by_the_cluster(address: str | None) -> tuple[str, str]:
+    """URL and token. ``address``: of its GCS; None or "auto": of this session, or of this machine."""
+    core = _current.current_or_none()
+    if address in (None, "auto") and core is not None:
+        where, url = core.gcs.address, url_of(core.gcs)
+    else:
+        where = _gcs_address(address)
+        with visiting(where, token_for(where)) as gcs:
+            url = url_of(gcs)
+    if url is None:
+        raise ConnectionError(f"The cluster at {where} has no dashboard: `shoal dashboard` starts one")
+    return url, token_for(where)
+
+
+def _gcs_address(address: str | None) -> str:
+    if address in (None, "auto"):
+        address = os.environ.get(ADDRESS_VARIABLE) or next((each.gcs_address for each in clusters_here()), None)
+    if address is None:
+        raise ConnectionError(
+            f"No dashboard is known: set {ADDRESS_VARIABLES[0]} to its address, like http://127.0.0.1:8265, or start a "
+            "cluster here first"
+        )
+    if address.startswith(GATEWAY_SCHEME):
+        raise ValueError(f"{address} is a gateway, for drivers: give the dashboard's address, http(s)://host:port")
+    if "://" in address or ":" not in address:
+        raise ValueError(f"{address!r} is neither a dashboard, http(s)://host:port, nor host:port of a GCS")
+    return address

@@ -40,7 +40,7 @@ def test_the_token_of_the_environment_comes_first_then_this_machines_then_the_fi
 ) -> None:
     path = tmp_path / "token"
     path.write_text("of the file")
-    monkeypatch.setattr(address, "_clusters_here", lambda: [RUNNING])
+    monkeypatch.setattr(address, "clusters_here", lambda: [RUNNING])
     monkeypatch.setenv("SHOAL_AUTH_TOKEN_PATH", str(path))
     monkeypatch.delenv("SHOAL_AUTH_TOKEN", raising=False)
     assert address.token_for(RUNNING.gcs_address) == "its token"
@@ -53,7 +53,7 @@ def test_the_token_of_the_environment_comes_first_then_this_machines_then_the_fi
 
 
 def test_without_any_token_the_cluster_is_asked_without(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address, "_clusters_here", list)
+    monkeypatch.setattr(address, "clusters_here", list)
     for name in ("SHOAL_AUTH_TOKEN", "SHOAL_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -23,6 +23,7 @@ def routes(context: Context) -> list[BaseRoute]:
     state = State(context)
     lists: dict[str, Callable[[Query], Awaitable[Selection]]] = {
         "actors": state.actors,
+        "cluster_events": state.cluster_events,
         "jobs": state.jobs,
         "nodes": state.nodes,
         "objects": state.objects,
@@ -97,6 +98,9 @@ class State:
         page = await self._tasks().query(task_rows.filters(query), limit=query.limit)
         rows = [task_rows.row(attempt, detail=query.detail) for attempt in page.rows]
         return Selection(rows, total=page.recorded, filtered=page.total)
+
+    async def cluster_events(self, _query: Query) -> Selection:
+        raise NotKept("this dashboard keeps no events of the cluster")
 
     async def summarize_actors(self, query: Query, _by: str) -> dict[str, Any]:
         infos = await self._context.cluster.actors()

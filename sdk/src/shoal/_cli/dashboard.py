@@ -1,0 +1,48 @@
+"""``shoal dashboard``: where a cluster's dashboard is, or one that runs as long as the command."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import click
+
+from shoal._cli import parameters
+from shoal._launch.dashboards import Dashboard, url_of
+from shoal._net.gcs.client import visiting
+from shoal._session.address import clusters_here, token_for
+from shoal_common.auth import DEFAULT_TOKEN_PATH
+
+
+@click.command(help="Show where the cluster's dashboard is; where there is none, run it here until it is interrupted.")
+@parameters.address_option
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=parameters.port, help="Port to listen on; default: 8265, or the next that is free.")
+def dashboard(address: str | None, host: str, port: int | None) -> int:
+    # An embedded cluster has one too, as long as its driver runs.
+    here = next((cluster.gcs_address for cluster in clusters_here()), None) if address is None else None
+    where = parameters.gcs_address(address or here)
+    token = token_for(where)
+    with visiting(where, token) as gcs:
+        if (url := url_of(gcs)) is not None:
+            _tell(url)
+            return 0
+        process = Dashboard(where, token, host, port, log=None)
+        try:
+            signal.signal(signal.SIGTERM, _leave)
+            _tell(process.await_url(gcs))
+            print("It runs until this is interrupted.", flush=True)
+            return process.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            process.stop()
+
+
+def _tell(url: str) -> None:
+    print(f"The dashboard is at {url}")
+    print(f"Log in with the cluster's token: that of its head, in ~/{DEFAULT_TOKEN_PATH} unless it was given another.")
+
+
+def _leave(_signum: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
