@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def test_what_must_start_quickly_or_fork_does_not_bring_grpc() -> None:
     program = """
@@ -18,3 +20,10 @@ print(sorted(name for name in ("grpc", "structlog", "google.protobuf", "asyncio"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", ["import shoal_raylet.__main__", "import shoal_gcs.__main__"])
+def test_services_do_not_bring_what_colours_tracebacks(first: str) -> None:
+    program = f"{first}; import sys; print('rich' in sys.modules); import rich"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

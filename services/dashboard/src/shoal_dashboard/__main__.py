@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import shoal_common.service.structlog_alone  # noqa: F401
 from shoal_common.service.lifecycle import main
 from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.server import DashboardServer

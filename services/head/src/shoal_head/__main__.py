@@ -24,6 +24,7 @@ def main() -> None:
     ready = os.fdopen(arguments.ready_fd, "wb", closefd=True)
 
     # Before anything heavy is imported, so that the template warms up at the same time.
+    import shoal_common.service.structlog_alone  # noqa: F401
     from shoal_raylet.workers.template_process import TemplateProcess
 
     template = TemplateProcess.start(Path(config.session_dir) / "logs" / "template.err")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import shoal_common.service.structlog_alone  # noqa: F401
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.service.config import ConfigError, from_extra
 from shoal_common.service.lifecycle import App, main

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import shoal_common.service.structlog_alone  # noqa: F401
+
+# isort: split
 import structlog
 
 from shoal_common.bus.connect import connect_bus

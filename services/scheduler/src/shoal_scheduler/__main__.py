@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import shoal_common.service.structlog_alone  # noqa: F401
 from shoal_common.bus.connect import connect_bus
 from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import main
