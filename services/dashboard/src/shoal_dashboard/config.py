@@ -37,6 +37,9 @@ class DashboardConfig(BusConfig):
         "without one HTTP in the clear",
     )
     https_key: Path | None = setting(None, doc="PEM file of its key")
+    data_dir: Path | None = setting(
+        None, doc="directory of what is recorded of tasks; empty = a temporary one, which goes with the dashboard"
+    )
     ends_with: int = setting(0, doc="pid of a process with which the dashboard ends; 0 = none", minimum=0)
 
     @property

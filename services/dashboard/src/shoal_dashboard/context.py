@@ -9,6 +9,7 @@ from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs.jobs import Jobs
+from shoal_dashboard.recording import Recording
 
 
 class Context:
@@ -25,12 +26,14 @@ class Context:
         self.background = Background()
         self.cluster: Cluster
         self.jobs: Jobs
-        #: None = no task events are kept.
+        #: None = the cluster has not been found yet.
         self.tasks: TaskStore | None = None
 
     async def __aenter__(self) -> Context:
         self.cluster = Cluster(self.config)
         self.jobs = Jobs(self.config, self.cluster)
+        self._recording = Recording(self.config, self.cluster, self._opened)
+        self._recording.start()
         if self.url:
             self.background.spawn(self.cluster.announce(self.url))
         return self
@@ -39,5 +42,9 @@ class Context:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.background.stop()
+        await self._recording.close()
         await self.jobs.close()
         await self.cluster.close()
+
+    def _opened(self, tasks: TaskStore) -> None:
+        self.tasks = tasks

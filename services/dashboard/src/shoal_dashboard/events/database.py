@@ -1,0 +1,234 @@
+"""The tables of the task store, in DuckDB: attempts that have ended, those alive, counts, and what has been taken in.
+
+DuckDB and not SQLite or Parquet files of our own: docs/events.md has the measurements. Rows come in as columns of
+numpy: its own ``executemany`` takes 600 a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+
+from shoal_common.task_events import Failure, FunctionTally, TaskState
+from shoal_dashboard.events.attempts import Attempt, Key
+from shoal_dashboard.events.counters import Life
+
+#: Another version of the tables begins anew.
+VERSION = 1
+#: That DuckDB may use; what does not fit goes to files beside the database.
+MEMORY_LIMIT = "128MB"
+THREADS = 2
+#: When so many rows of ``alive`` have been replaced, the table is written anew: what is deleted takes room until then.
+REWRITE_AFTER = 500_000
+
+_TIMES = [f"at_{state.name.lower()}" for state in TaskState]
+_COLUMNS: dict[str, str] = {
+    "task_id": "BLOB",
+    "attempt": "INTEGER",
+    "state": "UTINYINT",
+    "kind": "UTINYINT",
+    "function": "VARCHAR",
+    "name": "VARCHAR",
+    "job_id": "BLOB",
+    "parent": "BLOB",
+    "actor_id": "BLOB",
+    "owner": "BLOB",
+    "node_id": "BLOB",
+    "worker_id": "BLOB",
+    "pid": "INTEGER",
+    "error_type": "VARCHAR",
+    "error_class": "VARCHAR",
+    "error": "VARCHAR",
+    "submitted_ms": "BIGINT",
+    **dict.fromkeys(_TIMES, "BIGINT"),
+}
+COLUMNS = ", ".join(_COLUMNS)
+_ATTEMPTS = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+_SCHEMA = f"""
+CREATE TABLE ended ({_ATTEMPTS});
+CREATE TABLE alive ({_ATTEMPTS});
+CREATE TABLE tallies (node_id BLOB, incarnation BIGINT, tally BLOB, job_id BLOB, function VARCHAR, kind UTINYINT);
+CREATE TABLE seen (node_id BLOB, incarnation BIGINT, upto BIGINT);
+CREATE TABLE totals (unnamed BIGINT, lost BIGINT, version INTEGER);
+INSERT INTO totals VALUES (0, 0, {VERSION});
+CREATE VIEW attempts AS SELECT * FROM ended UNION ALL SELECT * FROM alive;
+"""
+_encode = msgspec.msgpack.Encoder().encode
+_decode_tally = msgspec.msgpack.Decoder(FunctionTally).decode
+
+
+class Database:
+    """One writer at a time, any number of readers; all methods block. A file of another version is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises: duckdb.Error when it cannot be opened: the file is another process's, or broken."""
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = self._open()
+        try:
+            (version,) = self._connection.execute("SELECT version FROM totals").fetchall()[0]
+        except duckdb.CatalogException:
+            version = None
+        if version not in (None, VERSION):
+            self._connection.close()
+            path.unlink()
+            self._connection = self._open()
+        if version != VERSION:
+            self._connection.execute(_SCHEMA)
+        self._readers = threading.local()
+        self._replaced = 0
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        limits: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "threads": THREADS, "preserve_insertion_order": False}
+        return duckdb.connect(str(self._path), config=limits)
+
+    def write(
+        self,
+        ended: Sequence[Attempt],
+        changed: Sequence[Key],
+        alive: Sequence[Attempt],
+        tallies: Iterable[tuple[Life, FunctionTally]],
+        seen: dict[bytes, tuple[int, int]],
+        unnamed: int,
+        lost: int,
+    ) -> None:
+        """All of it, or nothing. ``changed``: those that are not alive any more, or as ``alive`` says."""
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            if changed:
+                task_ids, attempts = zip(*changed, strict=True)
+                connection.register("gone", {"task_id": _bytes(task_ids), "attempt": np.array(attempts, np.int32)})
+                connection.execute(
+                    "DELETE FROM alive USING gone WHERE alive.task_id = gone.task_id AND alive.attempt = gone.attempt"
+                )
+                connection.unregister("gone")
+            self._insert("alive", alive)
+            self._insert("ended", ended)
+            for (node_id, incarnation), tally in {
+                (life, tally.job_id, tally.function, tally.kind): (life, tally) for life, tally in tallies
+            }.values():
+                key = [node_id, incarnation, tally.job_id, tally.function, int(tally.kind)]
+                connection.execute(
+                    "DELETE FROM tallies WHERE node_id = ? AND incarnation = ? AND job_id = ? AND function = ? "
+                    "AND kind = ?",
+                    key,
+                )
+                connection.execute(
+                    "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?)", [*key[:2], _encode(tally), *key[2:]]
+                )
+            connection.execute("DELETE FROM seen")
+            for node_id, (incarnation, upto) in seen.items():
+                connection.execute("INSERT INTO seen VALUES (?, ?, ?)", [node_id, incarnation, upto])
+            connection.execute("UPDATE totals SET unnamed = ?, lost = ?", [unnamed, lost])
+            self._replaced += len(changed)
+            if self._replaced >= REWRITE_AFTER:
+                self._replaced = 0
+                connection.execute("CREATE TABLE fresh AS SELECT * FROM alive")
+                connection.execute("DROP TABLE alive")
+                connection.execute("ALTER TABLE fresh RENAME TO alive")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    def prune(self, before_ms: int, keep: int) -> None:
+        """Forget what ended before, and the oldest beyond so many."""
+        bounds = self.read("SELECT count(*) FROM ended")[0][0] - keep
+        if bounds > 0:
+            ended_at = "greatest(at_finished, at_failed)"
+            rows = self.read(f"SELECT {ended_at} AS at FROM ended ORDER BY at LIMIT 1 OFFSET ?", [bounds])
+            before_ms = max(before_ms, rows[0][0])
+        self._connection.execute("DELETE FROM ended WHERE greatest(at_finished, at_failed) < ?", [before_ms])
+
+    def read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """From any thread. Raises: duckdb.Error."""
+        reader = getattr(self._readers, "connection", None)
+        if reader is None:
+            reader = self._readers.connection = self._connection.cursor()
+        rows: list[tuple[Any, ...]] = reader.execute(query, list(parameters)).fetchall()
+        return rows
+
+    def alive(self) -> list[Attempt]:
+        return [attempt_of(row) for row in self.read(f"SELECT {COLUMNS} FROM alive")]
+
+    def tallies(self) -> list[tuple[Life, FunctionTally]]:
+        rows = self.read("SELECT node_id, incarnation, tally FROM tallies")
+        return [((node_id, incarnation), _decode_tally(tally)) for node_id, incarnation, tally in rows]
+
+    def seen(self) -> dict[bytes, tuple[int, int]]:
+        return {node_id: (incarnation, upto) for node_id, incarnation, upto in self.read("SELECT * FROM seen")}
+
+    def totals(self) -> tuple[int, int]:
+        """Unnamed, lost."""
+        unnamed, lost = self.read("SELECT unnamed, lost FROM totals")[0]
+        return unnamed, lost
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _insert(self, table: str, attempts: Sequence[Attempt]) -> None:
+        if not attempts:
+            return
+        failures = [each.failure for each in attempts]
+        rows: dict[str, Any] = {
+            "task_id": _bytes([each.task_id for each in attempts]),
+            "attempt": np.array([each.attempt for each in attempts], dtype=np.int32),
+            "state": np.array([each.state for each in attempts], dtype=np.uint8),
+            "kind": np.array([each.kind for each in attempts], dtype=np.uint8),
+            "function": np.array([each.function for each in attempts], dtype=object),
+            "name": np.array([each.name for each in attempts], dtype=object),
+            **{
+                name: _bytes([getattr(each, name) for each in attempts])
+                for name in ("job_id", "parent", "actor_id", "owner", "node_id", "worker_id")
+            },
+            "pid": np.array([each.pid for each in attempts], dtype=np.int32),
+            "error_type": np.array([each.type if each else "" for each in failures], dtype=object),
+            "error_class": np.array([each.error_class if each else "" for each in failures], dtype=object),
+            "error": np.array([each.text if each else "" for each in failures], dtype=object),
+            "submitted_ms": np.array([each.submitted_ms for each in attempts], dtype=np.int64),
+            **{
+                name: np.array([each.times[state] for each in attempts], dtype=np.int64)
+                for state, name in enumerate(_TIMES)
+            },
+        }
+        self._connection.register("new_rows", rows)
+        self._connection.execute(f"INSERT INTO {table} SELECT {COLUMNS} FROM new_rows")
+        self._connection.unregister("new_rows")
+
+
+def _bytes(values: Sequence[bytes]) -> Any:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def attempt_of(row: Sequence[Any]) -> Attempt:
+    """Of ``COLUMNS``."""
+    *first, error_type, error_class, error, submitted_ms = row[:17]
+    (task_id, attempt, state, kind, function, name, job_id, parent, actor_id, owner, node_id, worker_id, pid) = first
+    failure = Failure(error_type, error_class, error) if error_type else None
+    return Attempt(
+        bytes(task_id),
+        attempt,
+        state,
+        kind,
+        function,
+        name,
+        bytes(job_id),
+        bytes(parent),
+        bytes(actor_id),
+        bytes(owner),
+        bytes(node_id),
+        bytes(worker_id),
+        pid,
+        failure,
+        submitted_ms,
+        list(row[17 : 17 + len(_TIMES)]),
+    )

@@ -1,0 +1,249 @@
+"""``TaskStore`` on DuckDB: takes the nodes' reports in, and answers from the tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import structlog
+
+from shoal_common.node_events import NodeReport
+from shoal_common.task_events import FunctionTally, TaskKind, TaskState, decode_events
+from shoal_dashboard.events import queries
+from shoal_dashboard.events.attempts import Attempt, Attempts
+from shoal_dashboard.events.counters import Counters, Life
+from shoal_dashboard.events.database import COLUMNS, Database, attempt_of
+from shoal_dashboard.events.lineage import lineage_of
+from shoal_dashboard.events.rows import (
+    NEWEST_FIRST,
+    ErrorGroup,
+    Filter,
+    FunctionCounts,
+    Page,
+    Sort,
+    Summary,
+    TaskRow,
+)
+from shoal_dashboard.events.seen import Seen
+
+log = structlog.get_logger(__name__)
+
+#: What is kept in the tables.
+KEEP_S = 24 * 3600
+KEEP_ROWS = 10_000_000
+#: It is looked how much that is after so many seconds.
+PRUNE_EVERY_S = 60.0
+#: Questions at once; further ones wait.
+_READERS = 2
+_ENDED_AT = "greatest(at_finished, at_failed)"
+_STATES = tuple(state.name for state in TaskState)
+_RUNNING = int(TaskState.RUNNING)
+_KINDS = tuple(kind.name for kind in TaskKind)
+
+T = TypeVar("T")
+
+
+class DuckTaskStore:
+    """Belongs to one event loop. What it has taken in is kept over its end."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises: duckdb.Error when the file cannot be opened."""
+        self._database = Database(path)
+        #: As of the last write; what has come since then comes again after a crash.
+        self.seen = Seen(self._database.seen())
+        self._attempts = Attempts()
+        self._attempts.restore(self._database.alive())
+        self._counters = Counters()
+        self._counters.restore(self._database.tallies(), *self._database.totals())
+        self._writer = ThreadPoolExecutor(1, "task-store-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "task-store-reader")
+        self._taking = asyncio.Lock()
+        self._prune_at = 0.0
+
+    async def close(self) -> None:
+        async with self._taking:
+            await asyncio.to_thread(self._writer.shutdown)
+            await asyncio.to_thread(self._readers.shutdown)
+            self._database.close()
+
+    # -- in ---------------------------------------------------------------------------------------------
+
+    async def take(self, reports: list[NodeReport]) -> None:
+        """Of ``Receiver``: kept when this returns."""
+        async with self._taking:
+            await self._write(lambda: self._take(reports))
+
+    async def node_ended(self, node_id: bytes, at_ms: int, why: str) -> None:
+        """It will not tell how what ran there has ended."""
+
+        def ended() -> None:
+            self._attempts.node_ended(node_id, at_ms, why)
+            self._save(self._counters.node_ended(node_id))
+
+        async with self._taking:
+            await self._write(ended)
+
+    async def prune(self, now_ms: int) -> None:
+        """Forget what is older than ``KEEP_S`` or beyond ``KEEP_ROWS``."""
+        async with self._taking:
+            await self._write(lambda: self._database.prune(now_ms - KEEP_S * 1_000, KEEP_ROWS))
+
+    def _take(self, reports: list[NodeReport]) -> None:
+        changed: list[tuple[Life, FunctionTally]] = []
+        for report in reports:
+            for process in report.workers:
+                self._attempts.process(process.worker_id, report.node_id, process.pid)
+            for part in report.events:
+                try:
+                    events = decode_events(part.events)
+                except msgspec.MsgspecError as error:
+                    log.warning("events_not_understood", reason=str(error))
+                    continue
+                for event in events:
+                    self._attempts.happened(part.worker_id, event)
+            for process in report.workers:
+                if process.ended_ms:
+                    why = process.exit_detail or "it has left"
+                    self._attempts.process_ended(process.worker_id, process.ended_ms, why)
+            changed += self._counters.take(report)
+            self.seen.take(report)
+        self._save(changed)
+
+    def _save(self, changed: list[tuple[Life, FunctionTally]]) -> None:
+        ended, keys, alive = self._attempts.take()
+        counters = self._counters
+        counters.lost += self._attempts.lost
+        self._attempts.lost = 0
+        seen = self.seen.listening().seen
+        self._database.write(ended, keys, alive, changed, seen, counters.unnamed, counters.lost)
+
+    # -- out --------------------------------------------------------------------------------------------
+
+    async def query(
+        self, filters: Sequence[Filter] = (), sort: Sort = NEWEST_FIRST, cursor: str = "", limit: int = 100
+    ) -> Page:
+        queries.check_limit(limit)
+        condition, values = queries.where(filters)
+        behind, last = queries.after(cursor, sort)
+        page = (
+            f"SELECT {COLUMNS}, {queries.sorted_by(sort)} FROM attempts WHERE {condition} AND {behind} "
+            f"ORDER BY {queries.order(sort)} LIMIT {limit + 1}"
+        )
+
+        def read() -> Page:
+            rows = self._database.read(page, [*values, *last])
+            ((total,),) = self._database.read(f"SELECT count(*) FROM attempts WHERE {condition}", values)
+            ((recorded,),) = self._database.read("SELECT count(*) FROM attempts")
+            attempts = [attempt_of(row) for row in rows[:limit]]
+            more = ""
+            if len(rows) > limit:
+                more = queries.cursor(sort, rows[limit - 1][-1], attempts[-1].task_id, attempts[-1].attempt)
+            return Page([self._row(each) for each in attempts], more, total, recorded)
+
+        return await self._read(read)
+
+    async def get(self, task_id: str) -> list[TaskRow]:
+        wanted = queries.id_of(task_id)
+        return await self._rows("WHERE task_id = ? ORDER BY attempt", [wanted])
+
+    async def timeline(
+        self, job_id: str = "", start_ms: int = 0, end_ms: int = 0, limit: int = 20_000
+    ) -> list[TaskRow]:
+        conditions = ["at_running > 0"]
+        values: list[bytes | float] = []
+        if job_id:
+            conditions.append("job_id = ?")
+            values.append(queries.id_of(job_id))
+        if end_ms:
+            conditions.append("at_running < ?")
+            values.append(end_ms)
+        if start_ms:
+            conditions.append(f"({_ENDED_AT} = 0 OR {_ENDED_AT} > ?)")
+            values.append(start_ms)
+        # What still runs is taken to be the longest. Which ones are, is found out by one column: to sort all of them
+        # takes ten times as long.
+        length = f"CASE WHEN {_ENDED_AT} = 0 THEN 9e18 ELSE {_ENDED_AT} - at_running END"
+        condition = " AND ".join(conditions)
+        shortest = await self._read(
+            lambda: self._database.read(
+                f"SELECT {length} AS length FROM attempts WHERE {condition} ORDER BY length DESC LIMIT 1 OFFSET ?",
+                [*values, limit - 1],
+            )
+        )
+        if shortest:
+            condition, values = f"{condition} AND {length} >= ?", [*values, shortest[0][0]]
+        rows = await self._rows(f"WHERE {condition} LIMIT {int(limit)}", values)
+        return sorted(rows, key=lambda row: (row.start_time_ms, row.task_id))
+
+    async def errors(self, filters: Sequence[Filter] = (), limit: int = 100) -> list[ErrorGroup]:
+        queries.check_limit(limit)
+        condition, values = queries.where(filters)
+        question = (
+            f"SELECT function, error_type, error_class, split_part(error, chr(10), 1) AS line, count(*) AS count, "
+            f"min(at_failed), max(at_failed), arg_max(task_id, at_failed) FROM attempts "
+            f"WHERE state = {int(TaskState.FAILED)} AND {condition} "
+            f"GROUP BY function, error_type, error_class, line ORDER BY count DESC, function, line LIMIT {limit}"
+        )
+        rows = await self._read(lambda: self._database.read(question, values))
+        return [
+            ErrorGroup(function, kind, error_class, line, count, first_ms, last_ms, bytes(task_id).hex())
+            for function, kind, error_class, line, count, first_ms, last_ms, task_id in rows
+        ]
+
+    async def counts(self, job_id: str = "") -> list[FunctionCounts]:
+        wanted = queries.id_of(job_id)
+        async with self._taking:
+            return self._counters.counts(wanted)
+
+    async def summary(self, by: Literal["func_name", "lineage"] = "func_name", job_id: str = "") -> Summary:
+        functions = await self.counts(job_id)
+        lineage = []
+        if by == "lineage":
+            condition, values = ("WHERE child.job_id = ?", [queries.id_of(job_id)]) if job_id else ("", [])
+            question = (
+                "SELECT coalesce(parent.function, ''), child.function, child.kind, child.state, count(*) "
+                "FROM attempts AS child LEFT JOIN (SELECT task_id, any_value(function) AS function FROM attempts "
+                f"GROUP BY task_id) AS parent ON child.parent = parent.task_id {condition} GROUP BY ALL"
+            )
+            lineage = lineage_of(await self._read(lambda: self._database.read(question, values)))
+        return Summary(functions, lineage, self._counters.unnamed, self._counters.lost)
+
+    async def _rows(self, rest: str, values: Sequence[object]) -> list[TaskRow]:
+        question = f"SELECT {COLUMNS} FROM attempts {rest}"
+        return await self._read(lambda: [self._row(attempt_of(row)) for row in self._database.read(question, values)])
+
+    def _row(self, attempt: Attempt) -> TaskRow:
+        times, failure = attempt.times, attempt.failure
+        return TaskRow(
+            task_id=attempt.task_id.hex(),
+            attempt_number=attempt.attempt,
+            name=attempt.name,
+            state=_STATES[attempt.state],
+            job_id=attempt.job_id.hex(),
+            actor_id=attempt.actor_id.hex(),
+            type=_KINDS[attempt.kind],  # type: ignore[arg-type]  # the same names
+            func_or_class_name=attempt.function,
+            parent_task_id=attempt.parent.hex(),
+            node_id=attempt.node_id.hex(),
+            worker_id=attempt.worker_id.hex(),
+            worker_pid=attempt.pid,
+            error_type=failure.type if failure else "",
+            error_class=failure.error_class if failure else "",
+            error_message=failure.text if failure else "",
+            required_resources=self._counters.resources(attempt.job_id, attempt.function, attempt.kind),
+            creation_time_ms=attempt.submitted_ms,
+            state_time_ms=max(attempt.submitted_ms, *times),
+            start_time_ms=times[_RUNNING],
+            end_time_ms=max(times[_RUNNING + 1 :]),
+            state_times_ms={name: at_ms for name, at_ms in zip(_STATES, times, strict=True) if at_ms},
+        )
+
+    async def _read(self, what: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, what)
+
+    async def _write(self, what: Callable[[], Any]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, what)

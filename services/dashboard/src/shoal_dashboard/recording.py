@@ -1,0 +1,107 @@
+"""Keeps what a cluster tells of its tasks: finds out which cluster it is, opens its store, and listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import structlog
+
+from shoal_common.bus import EventBus
+from shoal_common.bus.connect import connect_bus
+from shoal_common.errors import ServiceError
+from shoal_common.service.background import Background
+from shoal_dashboard.cluster.cluster import Cluster
+from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.events.duck_store import PRUNE_EVERY_S, DuckTaskStore
+from shoal_dashboard.events.receiver import Receiver
+from shoal_dashboard.events.seen import Seen
+from shoal_dashboard.events.store import TaskStore
+
+log = structlog.get_logger(__name__)
+
+#: A cluster that does not answer, or a store that cannot be opened, is tried again after so many seconds.
+AGAIN_S = 2.0
+#: It is looked which nodes are gone after so many seconds.
+NODES_EVERY_S = 5.0
+
+
+class Recording:
+    """Belongs to one event loop. Waits for nobody."""
+
+    def __init__(self, config: DashboardConfig, cluster: Cluster, opened: Callable[[TaskStore], None]) -> None:
+        """``opened``: called with the store, once there is one."""
+        self._config = config
+        self._cluster = cluster
+        self._opened = opened
+        self._background = Background()
+        self._store: DuckTaskStore | None = None
+        self._receiver: Receiver | None = None
+        #: Goes with this object.
+        self._temporary: Path | None = None
+        self._gone: set[tuple[bytes, int]] = set()
+
+    def start(self) -> None:
+        self._background.spawn(self._record())
+
+    async def close(self) -> None:
+        await self._background.stop()
+        if self._receiver is not None:
+            await self._receiver.stop()
+        if self._store is not None:
+            await self._store.close()
+        if self._temporary is not None:
+            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+
+    async def _record(self) -> None:
+        cluster_id = await self._find_cluster()
+        store = self._store = await self._open(cluster_id)
+        self._opened(store)
+        seen = Seen(store.seen.listening().seen)
+        receiver = self._receiver = Receiver(self._connect, cluster_id, seen, store.take)
+        receiver.start()
+        prune_at = 0.0
+        while True:
+            await asyncio.sleep(NODES_EVERY_S)
+            await self._look_at_nodes(store)
+            if time.monotonic() >= prune_at:
+                prune_at = time.monotonic() + PRUNE_EVERY_S
+                await store.prune(int(time.time() * 1_000))
+
+    async def _connect(self) -> EventBus:
+        return await connect_bus(self._config, self._config.gcs_address)
+
+    async def _find_cluster(self) -> str:
+        while True:
+            with contextlib.suppress(ServiceError):  # it is not there yet
+                return (await self._cluster.about()).cluster_id
+            await asyncio.sleep(AGAIN_S)
+
+    async def _open(self, cluster_id: str) -> DuckTaskStore:
+        directory = self._config.data_dir
+        if directory is None:
+            directory = self._temporary = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="shoal-dashboard-"))
+        while True:
+            try:
+                return DuckTaskStore(directory / f"tasks-{cluster_id}.duckdb")
+            except (duckdb.Error, OSError) as error:
+                log.error("task_store_not_opened", directory=str(directory), reason=str(error))
+                await asyncio.sleep(AGAIN_S)
+
+    async def _look_at_nodes(self, store: DuckTaskStore) -> None:
+        try:
+            nodes = await self._cluster.nodes()
+        except ServiceError as error:
+            log.info("nodes_not_listed", reason=str(error))
+            return
+        for node in nodes:
+            life = (node.node_id, node.incarnation)
+            if node.end_unix_ms and life not in self._gone:
+                self._gone.add(life)
+                await store.node_ended(node.node_id, node.end_unix_ms, node.death_reason or "its node has left")

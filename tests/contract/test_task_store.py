@@ -1,0 +1,288 @@
+"""What a task store answers, after what nodes have told it, and in its next life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from shoal_common.node_events import NodeReport, ProcessEvents, ProcessInfo
+from shoal_common.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
+from shoal_dashboard.events.duck_store import DuckTaskStore
+from shoal_dashboard.events.rows import NEWEST_FIRST, Filter, QueryError, Sort, TaskRow
+
+T = TypeVar("T")
+NODE, OWNER, WORKER = b"n" * 16, b"o" * 16, b"w" * 16
+JOB, OTHER_JOB = b"\0\0\0\1", b"\0\0\0\2"
+
+
+class Store:
+    """The store, called as by its event loop; each call is answered before the next one is made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._loop = asyncio.new_event_loop()
+        self._number = 0
+        self._store = self._open()
+
+    def _open(self) -> DuckTaskStore:
+        async def open_it() -> DuckTaskStore:
+            return DuckTaskStore(self._path)
+
+        return self._loop.run_until_complete(open_it())
+
+    def do(self, what: Callable[[DuckTaskStore], Coroutine[Any, Any, T]]) -> T:
+        return self._loop.run_until_complete(what(self._store))
+
+    def tell(self, *events: TaskEvent, **more: Any) -> None:
+        self._number += 1
+        report = NodeReport(NODE, 1, self._number, 1, 0, events=[ProcessEvents(OWNER, encode_events(list(events)))])
+        for name, value in more.items():
+            setattr(report, name, value)
+        self.do(lambda store: store.take([report]))
+
+    def rows(self, *filters: Filter, sort: Sort = NEWEST_FIRST, limit: int = 100) -> list[TaskRow]:
+        """Of all pages."""
+        rows: list[TaskRow] = []
+        cursor = ""
+        while True:
+            page = self.do(partial(DuckTaskStore.query, filters=filters, sort=sort, cursor=cursor, limit=limit))
+            assert len(page.rows) <= limit
+            rows += page.rows
+            cursor = page.next_cursor
+            if not cursor:
+                assert page.total == len(rows)
+                return rows
+
+    def live_again(self) -> None:
+        self.do(lambda store: store.close())
+        self._store = self._open()
+
+    def close(self) -> None:
+        self.do(lambda store: store.close())
+        self._loop.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    store = Store(tmp_path / "tasks.duckdb")
+    yield store
+    store.close()
+
+
+def task(number: int, state: TaskState, function: str = "f", job: bytes = JOB, **more: Any) -> TaskEvent:
+    event = TaskEvent(job + number.to_bytes(16, "big"), 0, state, 1_000 + number, TaskKind.NORMAL_TASK, function)
+    event.submitted_ms = 500 + number
+    for name, value in more.items():
+        setattr(event, name, value)
+    return event
+
+
+def failed(number: int, error: str, function: str = "f") -> TaskEvent:
+    return task(number, TaskState.FAILED, function, failure=Failure("TASK_EXECUTION_EXCEPTION", "ValueError", error))
+
+
+def numbers(rows: Sequence[TaskRow]) -> list[int]:
+    return [int(row.task_id[8:], 16) for row in rows]
+
+
+def test_filters_come_before_the_limit(store: Store) -> None:
+    store.tell(
+        *(task(number, TaskState.FINISHED) for number in range(500)), task(3, TaskState.RUNNING, "slow", OTHER_JOB)
+    )
+    page = store.do(lambda each: each.query([Filter("state", "=", "running")], limit=10))
+    assert [row.func_or_class_name for row in page.rows] == ["slow"]
+    assert (page.total, page.recorded, page.next_cursor) == (1, 501, "")
+
+
+def test_pages_have_each_row_once_whatever_comes_meanwhile(store: Store) -> None:
+    store.tell(*(task(number, TaskState.FINISHED, submitted_ms=7) for number in range(95)))
+    first = store.do(lambda each: each.query(limit=40))
+    store.tell(*(task(number, TaskState.FINISHED, submitted_ms=8) for number in range(200, 230)))
+    second = store.do(lambda each: each.query(cursor=first.next_cursor, limit=40))
+    third = store.do(lambda each: each.query(cursor=second.next_cursor, limit=40))
+    assert sorted(numbers(first.rows + second.rows + third.rows)) == list(range(95))
+    assert third.next_cursor == ""
+
+
+@pytest.mark.parametrize("column", ["task_id", "state", "name", "creation_time_ms", "error_message", "end_time_ms"])
+@pytest.mark.parametrize("descending", [True, False])
+def test_every_order_can_be_paged_through(store: Store, column: str, descending: bool) -> None:
+    store.tell(
+        *(task(n, TaskState.FINISHED, f"f{n % 3}") for n in range(20)), *(failed(n, f"e{n % 2}") for n in range(20, 30))
+    )
+    rows = store.rows(sort=Sort(column, descending), limit=7)
+    assert sorted(numbers(rows)) == list(range(30))
+    states = [state.name for state in TaskState]
+    key = (lambda row: states.index(row.state)) if column == "state" else (lambda row: getattr(row, column))
+    assert [key(row) for row in rows] == sorted(map(key, rows), reverse=descending)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (Filter("func_or_class_name", "=", "g"), [2]),
+        (Filter("func_or_class_name", "!=", "g"), [1, 3]),
+        (Filter("state", "=", "FAILED"), [3]),
+        (Filter("state", "contains", "finish"), [1, 2]),
+        (Filter("state", "!=", "FINISHED"), [3]),
+        (Filter("job_id", "=", JOB.hex()), [1, 2, 3]),
+        (Filter("job_id", "=", OTHER_JOB.hex()), []),
+        (Filter("task_id", "contains", "0003"), [3]),
+        (Filter("error_message", "contains", "OOPS"), [3]),
+        (Filter("error_class", "=", "ValueError"), [3]),
+        (Filter("creation_time_ms", ">=", "502"), [2, 3]),
+        (Filter("creation_time_ms", "<", "502"), [1]),
+        (Filter("worker_pid", "=", "0"), [1, 2, 3]),
+        (Filter("type", "=", "normal_task"), [1, 2, 3]),
+        (Filter("name", "=", "f'; DROP TABLE ended; --"), []),
+    ],
+)
+def test_filters(store: Store, given: Filter, expected: list[int]) -> None:
+    store.tell(task(1, TaskState.FINISHED), task(2, TaskState.FINISHED, "g"), failed(3, "oops"))
+    assert sorted(numbers(store.rows(given))) == expected
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: Filter("nonsense", "=", "1"),
+        lambda: Sort("nonsense"),
+        lambda: Filter("name", "~", "1"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_makes_no_sense_is_said(ask: Callable[[], object]) -> None:
+    with pytest.raises(QueryError):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("given", "cursor", "limit"),
+    [
+        ([Filter("task_id", "=", "xyz")], "", 10),
+        ([Filter("state", "=", "SLEEPING")], "", 10),
+        ([Filter("worker_pid", "<", "many")], "", 10),
+        ([Filter("worker_pid", "<", "nan")], "", 10),
+        ([], "nonsense", 10),
+        ([], "", 0),
+        ([], "", 1_000_000),
+    ],
+)
+def test_bad_questions_are_refused(store: Store, given: list[Filter], cursor: str, limit: int) -> None:
+    with pytest.raises(QueryError):
+        store.do(lambda each: each.query(given, cursor=cursor, limit=limit))
+
+
+def test_a_cursor_is_of_one_order(store: Store) -> None:
+    store.tell(task(1, TaskState.FINISHED), task(2, TaskState.FINISHED))
+    page = store.do(lambda each: each.query(limit=1))
+    with pytest.raises(QueryError, match="another order"):
+        store.do(lambda each: each.query((), Sort("name"), page.next_cursor))
+
+
+def test_all_attempts_of_a_task(store: Store) -> None:
+    lost = Failure("WORKER_DIED", "WorkerCrashedError", "killed")
+    again = task(1, TaskState.RUNNING, attempt=1, started_ms=1_500, worker_id=WORKER, pid=9)
+    store.tell(task(1, TaskState.FAILED, failure=lost), again)
+    first, second = store.do(lambda each: each.get(task(1, TaskState.RUNNING).task_id.hex()))
+    assert (first.attempt_number, first.state, first.error_type) == (0, "FAILED", "WORKER_DIED")
+    assert (second.attempt_number, second.state, second.start_time_ms, second.worker_pid) == (1, "RUNNING", 1_500, 9)
+    assert second.state_times_ms["RUNNING"] == 1_500
+    assert store.do(lambda each: each.get("00" * 20)) == []
+
+
+def test_errors_by_what_went_wrong(store: Store) -> None:
+    store.tell(*(failed(number, f"kind {number % 2}\nat {number}") for number in range(5)), failed(9, "else", "g"))
+    groups = store.do(lambda each: each.errors())
+    assert [(g.func_or_class_name, g.first_line, g.count) for g in groups] == [
+        ("f", "kind 0", 3),
+        ("f", "kind 1", 2),
+        ("g", "else", 1),
+    ]
+    assert (groups[0].first_ms, groups[0].last_ms) == (1_000, 1_004)
+    assert numbers(store.do(lambda each: each.get(groups[0].task_id))) == [4]
+    assert [g.count for g in store.do(lambda each: each.errors([Filter("name", "=", "g")]))] == [1]
+
+
+def test_counts_do_not_need_rows(store: Store) -> None:
+    alive = [0, 3, 1, 1]
+    totals = (1_000_000, 999_900, 90, 4, 7, 5_000_000, 1, 99)
+    store.tell(tallies=[FunctionTally(JOB, "f", 0, {"CPU": 2.0}, *totals, alive)], unnamed=999_000)
+    store.tell(task(1, TaskState.FINISHED))
+    (counts,) = store.do(lambda each: each.counts())
+    assert counts.submitted == 1_000_000
+    assert counts.states["FINISHED"] == 999_900 and counts.states["FAILED"] == 90
+    assert sum(counts.states.values()) == 1_000_000, "what is alive adds up, however old the look"
+    assert (counts.cancelled, counts.retried, counts.max_run_ms) == (4, 7, 0.099)
+    summary = store.do(lambda each: each.summary())
+    assert (summary.functions, summary.without_row, summary.lost) == ([counts], 999_000, 0)
+    assert store.rows()[0].required_resources == {"CPU": 2.0}
+    assert store.do(lambda each: each.counts(OTHER_JOB.hex())) == []
+
+
+def test_who_submits_what(store: Store) -> None:
+    parent = task(1, TaskState.FINISHED, "outer")
+    inner = [task(number, TaskState.FINISHED, "inner", parent=parent.task_id) for number in (2, 3)]
+    store.tell(parent, *inner, task(4, TaskState.RUNNING, "inner", parent=inner[0].task_id))
+    (root,) = store.do(lambda each: each.summary("lineage", JOB.hex())).lineage
+    assert (root.func_or_class_name, root.states) == ("outer", {"FINISHED": 1})
+    (child,) = root.children
+    assert (child.func_or_class_name, child.states) == ("inner", {"FINISHED": 2})
+    (grandchild,) = child.children
+    assert (grandchild.states, grandchild.children) == ({"RUNNING": 1}, []), "one that submits itself is not followed"
+
+
+def test_a_timeline_has_what_ran_in_its_window(store: Store) -> None:
+    for number, (begins, ends) in enumerate([(1_000, 1_100), (1_050, 3_000), (2_500, 2_600), (4_000, 5_000)]):
+        store.tell(task(number, TaskState.FINISHED, at_ms=ends, started_ms=begins))
+    store.tell(task(9, TaskState.RUNNING, at_ms=1_500, started_ms=1_500), task(10, TaskState.PENDING_NODE_ASSIGNMENT))
+    timeline = store.do(lambda each: each.timeline(start_ms=2_000, end_ms=4_000))
+    assert numbers(timeline) == [1, 9, 2]
+    assert numbers(store.do(lambda each: each.timeline(limit=2))) == [1, 9], "the longest ones"
+    assert store.do(lambda each: each.timeline(OTHER_JOB.hex())) == []
+
+
+def test_it_goes_on_after_a_restart(store: Store) -> None:
+    store.tell(
+        task(1, TaskState.FINISHED),
+        task(2, TaskState.RUNNING),
+        tallies=[FunctionTally(JOB, "f", 0, {}, 2, 1)],
+        workers=[ProcessInfo(WORKER, 5, JOB, b"", 1)],
+        unnamed=3,
+        lost=1,
+    )
+    store.live_again()
+    assert {row.state for row in store.rows()} == {"FINISHED", "RUNNING"}
+    assert [counts.submitted for counts in store.do(lambda each: each.counts())] == [2]
+    summary = store.do(lambda each: each.summary())
+    assert (summary.without_row, summary.lost) == (3, 1)
+    assert store.do(_seen) == {NODE: (1, 1)}
+    store.tell(task(2, TaskState.FINISHED), tallies=[FunctionTally(JOB, "f", 0, {}, 2, 2)])
+    assert [row.state for row in store.rows()] == ["FINISHED", "FINISHED"]
+
+
+async def _seen(store: DuckTaskStore) -> dict[bytes, tuple[int, int]]:
+    return store.seen.listening().seen
+
+
+def test_a_node_that_is_gone_takes_what_ran_there_along(store: Store) -> None:
+    store.tell(
+        task(1, TaskState.RUNNING),
+        tallies=[FunctionTally(JOB, "f", 0, {}, 1, alive=[0, 0, 0, 1])],
+        workers=[ProcessInfo(OWNER, 5, JOB, b"", 1, is_driver=True)],
+    )
+    store.do(lambda each: each.node_ended(NODE, 9_000, "it was killed"))
+    (row,) = store.rows()
+    assert (row.state, row.error_type, row.end_time_ms) == ("FAILED", "OWNER_DIED", 9_000)
+    (counts,) = store.do(lambda each: each.counts())
+    assert counts.states == {"FAILED": 1}
+
+
+def test_what_is_old_goes(store: Store) -> None:
+    store.tell(*(task(number, TaskState.FINISHED, at_ms=number * 1_000_000) for number in range(1, 301)))
+    store.do(lambda each: each.prune(24 * 3_600_000 + 200_500_000))
+    assert sorted(numbers(store.rows())) == list(range(201, 301))
