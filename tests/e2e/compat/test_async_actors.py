@@ -323,3 +323,31 @@ async def test_as_completed_of_asyncio():
 
     results = [await future for future in asyncio.as_completed([f.remote(i).as_future() for i in range(10)])]
     assert sorted(results) == list(range(10))
+
+
+def test_constructor_that_is_a_coroutine():
+    @ray.remote
+    class Slow:
+        async def __init__(self, start, step=1):
+            self.task = asyncio.get_running_loop().create_task(self.count(step))
+            await asyncio.sleep(0.01)
+            self.start = start
+
+        async def count(self, step):
+            return step * 10
+
+        async def total(self):
+            return self.start + await self.task
+
+    @ray.remote
+    class Fails:
+        async def __init__(self):
+            await asyncio.sleep(0)
+            raise KeyError("no")
+
+        def ready(self):
+            return True
+
+    assert ray.get(Slow.remote(5, step=2).total.remote()) == 25
+    with pytest.raises(exceptions.RayActorError, match="KeyError"):
+        ray.get(Fails.remote().ready.remote())

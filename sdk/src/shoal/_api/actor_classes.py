@@ -222,7 +222,7 @@ def _restore_class(
 def actor_class_of(cls: type[C], options: ActorOptions) -> ActorClass[C]:
     """The decorated class. Raises: TypeError for what is not a class."""
     methods = {}
-    is_async = False
+    is_async = inspect.iscoroutinefunction(cls.__init__)
     for name, member in inspect.getmembers(cls, inspect.isroutine):
         if name.startswith("__") and name.endswith("__") and name not in ("__call__", "__len__"):
             if name in vars(object) or name in ("__init_subclass__", "__subclasshook__", "__class_getitem__"):

@@ -81,7 +81,12 @@ class ActorHost:
                 self._groups[name] = LoopGroup(name, limit, runner.run_coroutine, self._answer, self._leaving, last)
             default = self._groups[""]
             assert isinstance(default, LoopGroup)
-            self.instance = default.call(lambda: cls(*args, **kwargs))
+            constructor = inspect.getattr_static(cls, "__init__")
+            if inspect.iscoroutinefunction(constructor):
+                self.instance = default.call(lambda: cls.__new__(cls, *args, **kwargs))
+                default.complete(constructor(self.instance, *args, **kwargs))
+            else:
+                self.instance = default.call(lambda: cls(*args, **kwargs))
             return
         self.instance = cls(*args, **kwargs)
         if self.takes_calls:
