@@ -240,6 +240,17 @@ def test_what_is_printed_is_followed_until_its_worker_ends(dashboard: Dashboard)
         assert answer.read() == b""
 
 
+def test_prometheus_finds_the_nodes_and_reads_the_dashboard(dashboard: Dashboard) -> None:
+    [found] = dashboard.get("/api/prometheus/sd").json
+    node_id = dashboard.context["node_id"]
+    [port] = [node["MetricsExportPort"] for node in shoal.nodes() if node["NodeID"] == node_id]
+    assert found["targets"] == [f"127.0.0.1:{port}"]
+    assert found["labels"]["node"] == node_id
+    assert "ray_node_cpu_count" in ask(f"http://{found['targets'][0]}/metrics").text
+    assert "process_resident_memory_bytes " in dashboard.get("/metrics").text
+    assert ask(f"{dashboard.url}/metrics").status == 401
+
+
 def test_a_port_that_is_taken_is_said_to_be(dashboard: Dashboard) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
