@@ -85,6 +85,13 @@ differs(
     how="tensors of torch are copied",
 )
 row(
+    "objects filled in place (Shoal's own)",
+    "`experimental.create_object`: made of a known size, filled where it lies, sealed",
+    "integration/test_filled_objects.py::test_an_object_is_filled_where_it_lies",
+    "integration/test_filled_objects.py::test_what_can_still_be_written_is_not_sealed",
+    "integration/test_filled_objects.py::test_what_is_not_sealed_gives_its_memory_back",
+)
+row(
     "serializers of one's own",
     "`register_serializer`, `deregister_serializer`, `inspect_serializability`",
     f"{OBJECTS_FILE}::test_custom_serializer",

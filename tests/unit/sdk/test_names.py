@@ -34,7 +34,7 @@ PUBLIC = {
     """,
     "shoal.dag.input_node": "InputAttributeNode InputNode",
     "shoal.dag.output_node": "MultiOutputNode",
-    "shoal.experimental": "get_local_object_locations get_object_locations",
+    "shoal.experimental": "ObjectBuffer create_object get_local_object_locations get_object_locations",
     "shoal.experimental.tqdm_ray": "RAY_TQDM_MAGIC ProgressBarState real_tqdm safe_print tqdm",
     "shoal.remote_function": "RemoteFunction",
     "shoal.types": "ObjectRef",

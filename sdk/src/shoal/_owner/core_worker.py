@@ -25,6 +25,7 @@ from shoal._owner.debugging import Debugging
 from shoal._owner.drains import Drains
 from shoal._owner.event_loops import EventLoops
 from shoal._owner.explaining import Explaining
+from shoal._owner.filling import Filling
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
 from shoal._owner.process import Process
@@ -115,6 +116,7 @@ class CoreWorker(Process):
         self.waiting.advice = Advice(self, self.tasks.find)
         self._calls.start = self._start
         self.recovery.run_again = self._run_again
+        self.filling = Filling(self)
         self._futures = Futures(self.waiting, self.values)
         self._event_loops = EventLoops(self, self.waiting, self.values)
         self._garbage = GarbageCollection()
@@ -318,6 +320,7 @@ class CoreWorker(Process):
 
     def _on_tick(self) -> bool:
         self.store.release_unpinned()
+        self.filling.collect()
         if self.table.dropped:
             self.borrowing.collect()
         busy = self._executor is not None and self._executor.on_tick()

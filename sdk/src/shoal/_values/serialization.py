@@ -126,14 +126,9 @@ class Serialized:
 
     def write_packed(self, into: memoryview) -> None:
         """Write the packed form at the start of ``into``."""
-        lengths = [buffer.nbytes for buffer in self.buffers]
-        head = _HEAD.pack(len(self.pickled), len(lengths)) + struct.pack(f"<{len(lengths)}Q", *lengths)
-        into[: len(head)] = head
-        at = len(head)
-        into[at : at + len(self.pickled)] = self.pickled
-        at += len(self.pickled)
+        at = write_head(into, self.pickled, [buffer.nbytes for buffer in self.buffers])
         for buffer in self.buffers:
-            at = _aligned(at)
+            at = aligned(at)
             _copy(into[at : at + buffer.nbytes], buffer)
             at += buffer.nbytes
 
@@ -144,14 +139,27 @@ class Serialized:
 
     @property
     def packed_size(self) -> int:
-        at = _HEAD.size + 8 * len(self.buffers) + len(self.pickled)
+        at = head_size(self.pickled, len(self.buffers))
         for buffer in self.buffers:
-            at = _aligned(at) + buffer.nbytes
+            at = aligned(at) + buffer.nbytes
         return at
 
 
-def _aligned(at: int) -> int:
+def aligned(at: int) -> int:
+    """Where a buffer may begin, from there on."""
     return -(-at // ALIGNMENT) * ALIGNMENT
+
+
+def head_size(pickled: bytes, buffers: int) -> int:
+    """Bytes of a packed value before its buffers."""
+    return _HEAD.size + 8 * buffers + len(pickled)
+
+
+def write_head(into: memoryview, pickled: bytes, lengths: list[int]) -> int:
+    """Write what stands before the buffers, which have so many bytes; returns where that ends."""
+    head = _HEAD.pack(len(pickled), len(lengths)) + struct.pack(f"<{len(lengths)}Q", *lengths) + pickled
+    into[: len(head)] = head
+    return len(head)
 
 
 #: Below this a slice assignment is quicker; above it, releasing the interpreter lock during the copy matters.
@@ -280,7 +288,7 @@ def unpack(data: memoryview | bytes) -> tuple[memoryview, list[memoryview]]:
     at += length
     buffers = []
     for n in lengths:
-        at = _aligned(at)
+        at = aligned(at)
         buffers.append(view[at : at + n])
         at += n
     return pickled, buffers
