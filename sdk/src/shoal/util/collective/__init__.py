@@ -7,6 +7,9 @@ many ranks there are.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from shoal._not_implemented import missing
 from shoal.util.collective.group import ReduceOp
 from shoal.util.collective.operations import (
     allgather,
@@ -46,3 +49,15 @@ __all__ = [
     "reducescatter",
     "send",
 ]
+
+_NO_GPUS = "the same function without `_multigpu`, on tensors in main memory: Shoal has no NCCL"
+_NOT_THERE = {
+    f"{name}_multigpu": _NO_GPUS
+    for name in ("allgather", "allreduce", "broadcast", "recv", "reduce", "reducescatter", "send")
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name, _NOT_THERE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ _groups: dict[str, tuple[int, Group]] = {}
 #: Of groups that this process has left: the others may still need the meeting, which lives as long as the handle of
 #: whoever made it. The last one to leave ends it.
 _left: dict[str, Any] = {}
-_BACKENDS = ("gloo", "torch_gloo", "shoal")
+_BACKENDS = ("gloo", "shoal", "torch_gloo")
 #: A meeting that is over may take so long to be gone, in seconds.
 _GONE_S = 60.0
 
@@ -37,8 +38,8 @@ def nccl_available() -> bool:
 def init_collective_group(
     world_size: int, rank: int, backend: str = "gloo", group_name: str = "default", gloo_timeout: int = 30_000
 ) -> None:
-    """Join a group, in a task or actor; returns when all ranks have. ``gloo_timeout``: of this and of each operation,
-    in milliseconds.
+    """Join a group, in a task or actor; returns when all ranks have. ``backend``: "gloo" (or "shoal") is Shoal's own,
+    "torch_gloo" torch's gloo. ``gloo_timeout``: of this and of each operation, in milliseconds.
 
     Raises: ValueError (a rank that there is not or that is taken, a backend that there is not), RuntimeError (this
     process is in a group of that name), TimeoutError, which says who is missing.
@@ -66,7 +67,13 @@ def init_collective_group(
             raise TimeoutError(f"an earlier collective group named {group_name!r} has not been destroyed by all ranks")
         time.sleep(0.02)
     _left.pop(group_name, None)
-    _groups[group_name] = (_current.epoch, Group(meeting, rank, world_size))
+    if backend == "torch_gloo":
+        from shoal.util.collective.gloo_group import GlooGroup
+
+        group: Group = GlooGroup(meeting, rank, world_size, timeout_s)
+    else:
+        group = Group(meeting, rank, world_size)
+    _groups[group_name] = (_current.epoch, group)
 
 
 def create_collective_group(
@@ -177,7 +184,11 @@ def recv(tensor: Any, src_rank: int, group_name: str = "default") -> None:
 
 def _check_backend(backend: str) -> None:
     if backend not in _BACKENDS:
-        raise ValueError(f"there is no backend {backend!r}, only {', '.join(_BACKENDS)}, which all name Shoal's own")
+        raise ValueError(
+            f"there is no backend {backend!r}, only 'gloo' and 'shoal', which both name Shoal's own, and 'torch_gloo'"
+        )
+    if backend == "torch_gloo" and importlib.util.find_spec("torch") is None:
+        raise ValueError("the backend 'torch_gloo' needs torch: install it, or take 'gloo', which is Shoal's own")
 
 
 def _group(name: str) -> Group:
