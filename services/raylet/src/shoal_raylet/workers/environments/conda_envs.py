@@ -24,11 +24,12 @@ from shoal_raylet.workers.environments.tools import ToolFailed, run_tool
 from shoal_raylet.workers.environments.virtual_envs import SITE, add_packages
 
 _COMMANDS = ("conda", "mamba", "micromamba")
-_PROBE = """
-import json, os, sys, sysconfig
-facts = [sys.implementation.cache_tag, ".".join(map(str, sys.version_info[:3])), sysconfig.get_path("purelib")]
-print("shoal:" + json.dumps([*facts, dict(os.environ)]))
-"""
+#: In one line: ``conda run`` does not take arguments of several everywhere.
+_PROBE = (
+    "import json, os, sys, sysconfig; "
+    "facts = [sys.implementation.cache_tag, '.'.join(map(str, sys.version_info[:3])), sysconfig.get_path('purelib')]; "
+    "print('shoal:' + json.dumps([*facts, dict(os.environ)]))"
+)
 
 
 @dataclass(frozen=True, slots=True)
