@@ -1,0 +1,214 @@
+"""Pages for people: an overview, a list of each resource, a page of each thing. They work without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from shoal_common.errors import NotFound
+from shoal_common.state_rows import RESOURCES as KINDS
+from shoal_dashboard.context import Context
+from shoal_dashboard.events.rows import QueryError as TaskQueryError
+from shoal_dashboard.links import root_of
+from shoal_dashboard.pages import columns
+from shoal_dashboard.pages.columns import RESOURCES, Resource
+from shoal_dashboard.rest.envelope import NotKept
+from shoal_dashboard.rest.state import State
+from shoal_dashboard.state import page_rows
+from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection
+from shoal_proto.v1 import gcs_pb2 as pb
+
+_HERE = Path(__file__).parent
+#: Rows of a list, unless the address says more.
+_ROWS, _MOST_ROWS = 100, 1_000
+#: Of a job's output, in bytes.
+_OUTPUT_BYTES = 64 * 1024
+_LIVING_ACTORS = Query([Filter("state", "=", "ALIVE")], limit=_ROWS, detail=True)
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    pages = _Pages(context)
+    return [
+        Mount("/static", StaticFiles(directory=_HERE / "static")),
+        Route("/", pages.overview),
+        Route("/jobs/{key}/stop", pages.stop_job, methods=["POST"]),
+        *(Route(f"/{each.name}", partial(pages.listing, each)) for each in RESOURCES.values()),
+        *(Route(f"/{each.name}/{{key:path}}", partial(pages.item, each)) for each in RESOURCES.values()),
+    ]
+
+
+class _Pages:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._state = State(context)
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        self._templates.globals |= {"resources": RESOURCES, "title": columns.title, "cell": columns.cell}
+        self._read = {
+            "jobs": self._state.jobs,
+            "tasks": self._state.tasks,
+            "actors": self._state.actors,
+            "nodes": self._state.nodes,
+            "workers": self._state.workers,
+            "objects": self._state.objects,
+            "placement_groups": self._state.placement_groups,
+        }
+
+    async def overview(self, request: Request) -> Response:
+        cluster = self._context.cluster
+        nodes, actors = await cluster.nodes(), await cluster.actors()
+        jobs = await self._state.jobs(Query(limit=10, detail=True))
+        living = [node for node in nodes if node.state != pb.NODE_STATE_DEAD]
+        counts: dict[str, int] = {}
+        for actor in actors:
+            name = pb.ActorState.Name(actor.state).removeprefix("ACTOR_STATE_")
+            counts[name] = counts.get(name, 0) + 1
+        return self._page(
+            request,
+            "overview.html",
+            {
+                "nodes": len(living),
+                "dead_nodes": len(nodes) - len(living),
+                "use": [_share(line) for line in page_rows.resource_lines(living)],
+                "actors": _moods(counts),
+                "tasks": _moods(await self._task_counts()),
+                "jobs": _table(RESOURCES["jobs"], jobs.rows),
+            },
+        )
+
+    async def listing(self, resource: Resource, request: Request) -> Response:
+        kind = KINDS[resource.name]
+        parameters = request.query_params
+        problem, selection = "", Selection([], 0, 0)
+        try:
+            filters = [
+                Filter(column, "=", value)
+                for column, value in parameters.multi_items()
+                if column in kind.filterable_columns() and value
+            ]
+            limit = min(max(int(parameters.get("limit", _ROWS)), 1), _MOST_ROWS)
+            selection = await self._read[resource.name](Query(filters, limit, detail=True))
+        except (QueryError, TaskQueryError, NotKept, ValueError) as error:
+            problem = str(error)
+        shown = {column: parameters.get(column, "") for column in kind.filterable_columns()}
+        more = {**{name: value for name, value in shown.items() if value}, "limit": str(_MOST_ROWS)}
+        return self._page(
+            request,
+            "list.html",
+            {
+                "resource": resource,
+                "table": _table(resource, selection.rows),
+                "selection": selection,
+                "filters": {name: value for name, value in shown.items() if name in resource.columns},
+                "problem": problem or selection.missing,
+                "more": f"{resource.name}?{urlencode(more)}" if len(selection.rows) < selection.filtered else "",
+            },
+        )
+
+    async def item(self, resource: Resource, request: Request) -> Response:
+        key = request.path_params["key"]
+        try:
+            rows = await self._found(resource, key)
+        except (QueryError, TaskQueryError, NotKept) as error:
+            return self._page(request, "missing.html", {"problem": str(error)}, 404)
+        if not rows:
+            return self._unknown(request)
+        values = {
+            "resource": resource,
+            "key": key,
+            "rows": [[(name, columns.cell(name, value)) for name, value in row.items()] for row in rows],
+            "output": "",
+            "running": False,
+            "related": [],
+        }
+        if resource.name == "jobs":
+            values |= await self._job(rows[0])
+        elif resource.name == "nodes":
+            values["related"] = await self._on_node(key)
+        return self._page(request, "item.html", values)
+
+    async def stop_job(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        try:
+            await self._context.jobs.stop(key)
+        except NotFound:
+            return self._unknown(request)
+        return RedirectResponse(f"../{key}", 303)
+
+    async def _found(self, resource: Resource, key: str) -> list[Row]:
+        """All attempts of a task, and one row of everything else; none = there is no such thing."""
+        keys = [resource.key] + (["job_id"] if resource.name == "jobs" else [])
+        for name in keys:
+            found = await self._read[resource.name](Query([Filter(name, "=", key)], limit=_ROWS, detail=True))
+            if found.rows:
+                return sorted(found.rows, key=lambda row: row.get("attempt_number", 0))
+        return []
+
+    async def _job(self, row: Row) -> dict[str, Any]:
+        submission_id = row["submission_id"]
+        if not submission_id:
+            return {}
+        log = await self._context.jobs.log(submission_id)
+        offset = await log.tail_offset(_OUTPUT_BYTES)
+        data = bytearray()
+        while piece := (await log.read(offset + len(data), _OUTPUT_BYTES)).data:
+            data += piece
+        cut = f"… {offset:,} bytes before this …\n" if offset else ""
+        return {
+            "output": cut + data.decode("utf-8", "replace") or "Nothing yet.",
+            "running": row["status"] in ("PENDING", "RUNNING"),
+        }
+
+    async def _on_node(self, node_id: str) -> list[tuple[str, Any]]:
+        wanted = [Filter("node_id", "=", node_id)]
+        actors = await self._state.actors(Query([*wanted, *_LIVING_ACTORS.filters], limit=_ROWS, detail=True))
+        workers = await self._state.workers(Query(wanted, limit=_ROWS, detail=True))
+        return [
+            (f"Actors that live here: {actors.filtered}", _table(RESOURCES["actors"], actors.rows)),
+            (f"Processes: {workers.filtered}", _table(RESOURCES["workers"], workers.rows)),
+        ]
+
+    async def _task_counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        if self._context.tasks is not None:
+            for function in await self._context.tasks.counts():
+                for state, count in function.states.items():
+                    counts[state] = counts.get(state, 0) + count
+        return counts
+
+    def _unknown(self, request: Request) -> Response:
+        return self._page(request, "missing.html", {"problem": f"There is no {request.url.path}."}, 404)
+
+    def _page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
+        path = request.url.path
+        root = root_of(path)
+        text = self._templates.get_template(template).render(root=root, path=path, **values)
+        return HTMLResponse(text, status)
+
+
+def _table(resource: Resource, rows: list[Row]) -> dict[str, Any]:
+    return {
+        "columns": resource.columns,
+        "rows": [(row.get(resource.key) or row.get("job_id"), columns.cells(resource.columns, row)) for row in rows],
+    }
+
+
+def _moods(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    return [(state, count, columns.mood(state)) for state, count in counts.items() if count]
+
+
+def _share(line: str) -> tuple[str, float]:
+    """A line of use, ``1.5/4 CPU``, and the share of it in percent."""
+    used, _, rest = line.partition("/")
+    whole = rest.partition(" ")[0].removesuffix("GiB")
+    return line, round(100 * float(used) / float(whole), 1) if float(whole) else 0.0

@@ -1,0 +1,94 @@
+"""The dashboard's pages, as a program without JavaScript reads them."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from support.http import Answer, ask
+from support.processes import eventually
+
+import shoal
+from shoal.job_submission import JobSubmissionClient
+from shoal.util.placement_group import placement_group
+
+
+class Pages:
+    def __init__(self, context: Any) -> None:
+        self.url = f"http://{context.dashboard_url}"
+        self._token = Path(context["session_dir"], "auth_token").read_text().strip()
+
+    def get(self, path: str) -> Answer:
+        return ask(self.url + path, self._token)
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[Pages]:
+    with shoal.init(num_cpus=2, include_dashboard=True, logging_level="ERROR", log_to_driver=False) as context:
+        yield Pages(context)
+
+
+def test_every_page_opens_and_leads_only_to_pages_that_open(pages: Pages) -> None:
+    @shoal.remote
+    class Named:
+        def ready(self) -> None:
+            return
+
+    actor = Named.options(name="<b>bold</b>").remote()
+    group = placement_group([{"CPU": 1}])
+    shoal.get([actor.ready.remote(), group.ready()])
+    kept = shoal.put(bytes(1_000_000))
+    seen: set[str] = set()
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        answer = pages.get(path)
+        assert answer.status == 200, (path, answer.text)
+        assert "<b>bold" not in answer.text, "what users name is text"
+        for link in re.findall(r'(?:href|src|action)="([^"]+)"', answer.text):
+            assert not link.startswith(("/", "http")), f"{path} has an address that is not relative: {link}"
+            target = urlsplit(urljoin(pages.url + path, html.unescape(link)))
+            where = target.path + (f"?{target.query}" if target.query else "")
+            if where not in seen and not where.endswith(("/logout", "/stop")) and len(seen) < 60:
+                waiting.append(where)
+                seen.add(where)
+    kinds = {path.split("/")[1] for path in seen}
+    assert {"jobs", "actors", "nodes", "workers", "objects", "placement_groups", "static"} <= kinds
+    assert any(path.startswith("/actors/") for path in seen)
+    assert len(shoal.get(kept)) == 1_000_000
+
+
+def test_lists_are_filtered_and_say_how_many_there_are(pages: Pages) -> None:
+    @shoal.remote
+    class Counted:
+        def ready(self) -> None:
+            return
+
+    actors = [Counted.remote() for _ in range(3)]
+    shoal.get([actor.ready.remote() for actor in actors])
+    text = pages.get("/actors?class_name=Counted&limit=2").text
+    assert re.search(r"3 of \d", text), text
+    assert "Show more" in text
+    assert "Named" not in text
+    assert "0 of" in pages.get("/actors?class_name=nobody").text
+    assert pages.get("/actors/00").status == 404
+    assert pages.get("/nonsense").status == 404
+    assert 'role="alert"' in pages.get("/actors?pid=x").text
+
+
+def test_a_submitted_job_has_its_output_and_a_button_that_stops_it(pages: Pages, monkeypatch: Any) -> None:
+    monkeypatch.setenv("SHOAL_AUTH_TOKEN", pages._token)
+    client = JobSubmissionClient(pages.url)
+    job = client.submit_job(entrypoint="echo '<i>shown</i>'; sleep 1000")
+    text = eventually(lambda: (t := pages.get(f"/jobs/{job}").text) and "shown" in t and t, "its output")
+    assert "&lt;i&gt;shown" in text
+    assert "Stop this job" in text
+    client.stop_job(job)
+    eventually(lambda: client.get_job_status(job).is_terminal(), "it ends")
+    assert "Stop this job" not in pages.get(f"/jobs/{job}").text
