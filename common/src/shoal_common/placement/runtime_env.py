@@ -316,9 +316,7 @@ def validate(given: Mapping[str, Any], plugins: Collection[str] = ()) -> dict[st
     named = {canonical(name): value for name, value in given.items() if value is not None}
     made = {name: validate_field(name, value, plugins) for name, value in named.items()}
     if "nsight" in made and "preimport" in made:
-        raise ValueError(
-            "'nsight' starts each worker by itself, so that nothing can be imported ahead: no 'preimport'."
-        )
+        raise ValueError("'nsight' starts each worker by itself: nothing can be imported ahead, by 'preimport'.")
     if "py_executable" in made and (brought := [name for name in _PACKAGES if name in made]):
         raise ValueError(f"py_executable brings an interpreter of its own: it cannot be specified with {brought[0]!r}.")
     if len(images := [name for name in (*_IMAGES, *_PACKAGES, "nsight") if name in made]) > 1 and images[0] in _IMAGES:

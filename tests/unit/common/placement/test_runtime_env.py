@@ -55,7 +55,7 @@ from shoal_common.placement.runtime_env import (
         ({"container": {}}, ValueError, "must have 'image', and can have 'run_options', got \\[\\]"),
         ({"container": {"image": "x", "worker_path": "y"}}, ValueError, "worker_path'\\] is not implemented by Shoal"),
         ({"container": {"image": "x", "run_options": "y"}}, TypeError, "must be of type List\\[str\\], got 'y'"),
-        ({"nsight": "default", "preimport": ["x"]}, ValueError, "nothing can be imported ahead: no 'preimport'"),
+        ({"nsight": "default", "preimport": ["x"]}, ValueError, "nothing can be imported ahead, by 'preimport'"),
         ({"nsight": "fast"}, ValueError, "must be 'default' or a dictionary of options of nsys, got 'fast'"),
         ({"_nsight": {"-t": "cuda"}}, ValueError, "has the option '-t': 'cuda': names without dashes"),
         ({"working_dir": 1}, TypeError, "`working_dir` must be a string, got <class 'int'>"),
