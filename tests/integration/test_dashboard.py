@@ -318,3 +318,48 @@ def test_without_its_cluster_it_says_so(dashboard: Dashboard, tmp_path: Path) ->
     finally:
         process.terminate()
         assert process.wait() == 0
+
+
+@shoal.remote(max_retries=0)
+def child(fails: bool) -> int:
+    if fails:
+        raise ValueError("as it was told")
+    return 1
+
+
+@shoal.remote
+def parent() -> int:
+    return int(shoal.get(child.remote(False)))
+
+
+def test_tasks_are_listed_with_what_became_of_them(dashboard: Dashboard) -> None:
+    ref = child.remote(True)
+    with pytest.raises(ValueError, match="as it was told"):
+        shoal.get(ref)
+    task_id = ref.task_id().hex()
+    eventually(lambda: dashboard.list("tasks", ("task_id", "=", task_id))["result"], "the failure is recorded")
+    (row,) = dashboard.list("tasks", ("task_id", "=", task_id), detail=True)["result"]
+    assert (row["state"], row["error_type"], row["func_or_class_name"]) == (
+        "FAILED",
+        "TASK_EXECUTION_EXCEPTION",
+        "child",
+    )
+    assert "as it was told" in row["error_message"]
+
+
+def test_a_timeline_has_what_ran_and_who_submitted_it(dashboard: Dashboard, tmp_path: Path) -> None:
+    shoal.get(parent.remote())
+
+    def arrows() -> list[dict[str, Any]]:
+        return [each for each in shoal.timeline() or () if each["ph"] == "s"]
+
+    eventually(arrows, "both are recorded")
+    file = tmp_path / "trace.json"
+    assert shoal.timeline(str(file)) is None
+    trace = json.loads(file.read_text())
+    outer = next(each for each in trace if each["ph"] == "X" and each["name"] == "parent")
+    assert outer["args"]["state"] == "FINISHED"
+    begins = [each["ts"] for each in trace if each["ph"] == "s" and each["tid"] == outer["tid"]]
+    assert any(outer["ts"] <= at <= outer["ts"] + outer["dur"] for at in begins)
+    answer = dashboard.get("/api/v0/tasks/timeline", start_ms="yesterday")
+    assert answer.status == 400 and "milliseconds" in answer.text

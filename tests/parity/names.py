@@ -10,7 +10,7 @@ from __future__ import annotations
 NAMES_OF_RAY: dict[str, str] = {
     "ray": """
         ActorClassID ActorID ClientBuilder DynamicObjectRefGenerator FunctionID JobID LoggingConfig NodeID ObjectID
-        ObjectRefGenerator PlacementGroupID TaskID UniqueID WorkerID autoscaler cancel client data internal timeline
+        ObjectRefGenerator PlacementGroupID TaskID UniqueID WorkerID autoscaler cancel client data internal
         widgets workflow
     """,
     "ray.util": """

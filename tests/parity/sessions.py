@@ -132,9 +132,8 @@ row(
     f"{CONTEXT}::test_cluster_resources",
     "integration/test_nodes_actors.py::test_the_driver_is_told_which_nodes_there_are",
 )
-missing(
+row(
     "`timeline()`",
-    "the events of tasks as a Chrome trace",
-    "unit/sdk/test_names.py::test_missing_names_of_ray_say_what_to_do",
-    why="no events of tasks are recorded yet",
+    "what ran when, as a Chrome trace: of whatever the dashboard keeps singly",
+    "integration/test_dashboard.py::test_a_timeline_has_what_ran_and_who_submitted_it",
 )

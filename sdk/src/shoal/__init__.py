@@ -50,8 +50,8 @@ from shoal._core.public_ids import (
     WorkerID,
 )
 from shoal._core.streams import DynamicObjectRefGenerator
-from shoal._not_implemented import missing
 from shoal._session.session import init, is_initialized, shutdown
+from shoal._session.timeline import timeline
 from shoal._values.numbers import plain, seconds
 from shoal._version import __version__ as __version__
 from shoal.client_builder import ClientBuilder, client
@@ -105,6 +105,7 @@ __all__ = [
     "get_gpu_ids",
     "get_runtime_context",
     "nodes",
+    "timeline",
     # modules
     "actor",
     "autoscaler",
@@ -137,16 +138,6 @@ if TYPE_CHECKING:
 
 
 W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
-
-_NOT_THERE = {
-    "timeline": "`shoal status` shows what runs; no events of tasks are recorded",
-}
-
-
-if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
-
-    def __getattr__(name: str) -> Any:
-        raise missing(__name__, name, _NOT_THERE)
 
 
 @overload

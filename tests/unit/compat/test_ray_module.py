@@ -134,9 +134,9 @@ def test_or_an_attribute_error(ray: Any, expression: str) -> None:
 
 
 def test_a_missing_name_of_ray_says_what_to_do_by_this_name_too(ray: Any) -> None:
-    with pytest.raises(AttributeError, match="shoal status"):
-        ray.timeline  # noqa: B018
-    assert not hasattr(ray, "timeline")
+    with pytest.raises(AttributeError, match="shoal debug"):
+        ray.util.ray_debugpy  # noqa: B018
+    assert not hasattr(ray.util, "ray_debugpy")
 
 
 def installed(directory: Path, *requirements: str) -> str:

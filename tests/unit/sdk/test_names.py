@@ -19,7 +19,7 @@ PUBLIC = {
         PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor autoscaler available_resources
         cancel checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
-        is_initialized job_config kill method nodes put remote remote_function shutdown types util wait
+        is_initialized job_config kill method nodes timeline put remote remote_function shutdown types util wait
     """,
     "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod ActorProxy exit_actor",
     "shoal.cloudpickle": """
@@ -104,7 +104,6 @@ def test_the_reference_has_every_public_module() -> None:
 
 
 WAYS_OUT = {
-    ("shoal", "timeline"): "shoal status",
     ("shoal.autoscaler.sdk", "create_or_update_cluster"): "shoal start",
     ("shoal.util", "iter"): "as_completed",
     ("shoal.util", "ray_debugpy"): "shoal debug",
