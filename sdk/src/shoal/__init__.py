@@ -15,8 +15,8 @@ print(shoal.get([square.remote(i) for i in range(4)]))
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Protocol, TypeVar, overload
 
 from shoal import _current
 from shoal import actor as actor
@@ -59,7 +59,7 @@ from shoal.job_config import LoggingConfig
 from shoal.runtime_context import get_runtime_context
 
 if TYPE_CHECKING:
-    from shoal._api.remote_call import SeveralReturns
+    from shoal._api.remote_call import SeveralReturns, StreamingFunction
 
 __all__ = [
     # start and end
@@ -134,7 +134,16 @@ if TYPE_CHECKING:
         @overload
         def __call__(self, target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
         @overload
+        def __call__(self, target: Callable[P, Never], /) -> RemoteFunction[P, Any]: ...  # type: ignore[overload-overlap]
+        @overload
+        def __call__(self, target: Callable[P, Iterator[T]], /) -> StreamingFunction[P, T]: ...  # type: ignore[overload-overlap]
+        @overload
         def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+
+    class StreamingDecorator(Protocol):
+        """``@shoal.remote(num_returns="streaming", ...)``."""
+
+        def __call__(self, target: Callable[P, Iterator[T]], /) -> StreamingFunction[P, T]: ...
 
 
 W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
@@ -142,8 +151,14 @@ W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 @overload
 def remote(target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+@overload  # of what might return anything pyright would take the next one
+def remote(target: Callable[P, Never], /) -> RemoteFunction[P, Any]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(target: Callable[P, Iterator[T]], /) -> StreamingFunction[P, T]: ...  # type: ignore[overload-overlap]
 @overload
 def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(*, num_returns: Literal["streaming"], **options: Any) -> StreamingDecorator: ...
 @overload
 def remote(*, num_returns: int | str, **options: Any) -> Callable[[Callable[..., Any]], SeveralReturns]: ...
 @overload

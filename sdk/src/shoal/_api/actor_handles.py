@@ -82,7 +82,7 @@ encode_state = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(HandleState).decode
 
 
-class ActorMethod(RemoteCall[P, R]):
+class ActorMethod(RemoteCall[P, ObjectRef[R]]):
     """One method of one actor: ``.remote(...)`` calls it; ``.options(...)`` changes options for one call."""
 
     __slots__ = ("_handle", "_info", "_name", "_options")

@@ -68,7 +68,7 @@ class _Definition(Exportable):
         self.is_generator = is_generator
 
 
-class RemoteFunction(RemoteCall[P, R]):
+class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
     """A function that runs as a task: call ``.remote(...)``; ``.options(...)`` changes options for one call."""
 
     def __init__(self, definition: _Definition, options: TaskOptions, wrapped: Callable[..., Any] | None) -> None:

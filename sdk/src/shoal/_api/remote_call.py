@@ -1,4 +1,5 @@
-"""What type checkers know of ``.remote(...)``: it takes what the function takes, or refs of that, and returns a ref.
+"""What type checkers know of ``.remote(...)``: it takes what the function takes, or refs of that, and returns a ref, or
+of a generator function the generator of refs.
 
 Which parameter a ref stands for is told by its place: a checker knows the parameters one by one only as long as they
 are positional. So refs go to any of the first six parameters; by name, either all arguments are refs or none is.
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from shoal._core.object_ref import ObjectRef
 
 P = ParamSpec("P")
-R = TypeVar("R")
+V = TypeVar("V")
 
 if TYPE_CHECKING:
+    from shoal._api.generators import ObjectRefGenerator
+    from shoal._api.graph import FunctionNode
+
     Q = ParamSpec("Q")
     A = TypeVar("A")
     B = TypeVar("B")
@@ -23,41 +27,41 @@ if TYPE_CHECKING:
     F = TypeVar("F")
 
 
-class RemoteCall(Generic[P, R]):
-    """``P``: the parameters, ``R``: what is returned. ``remote`` itself is made by the classes that inherit from it."""
+class RemoteCall(Generic[P, V]):
+    """``P``: the parameters, ``V``: what ``remote`` returns; it is made by the classes that inherit from this."""
 
     __slots__ = ()
 
     if TYPE_CHECKING:
         # Each one takes a ref as its last positional argument, and exactly what the function says behind it.
         @overload
-        def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+        def remote(self, *args: P.args, **kwargs: P.kwargs) -> V: ...
         @overload
         def remote(
-            self: RemoteCall[Concatenate[A, Q], R], a: ObjectRef[A], /, *args: Q.args, **kwargs: Q.kwargs
-        ) -> ObjectRef[R]: ...
+            self: RemoteCall[Concatenate[A, Q], V], a: ObjectRef[A], /, *args: Q.args, **kwargs: Q.kwargs
+        ) -> V: ...
         @overload
         def remote(
-            self: RemoteCall[Concatenate[A, B, Q], R],
+            self: RemoteCall[Concatenate[A, B, Q], V],
             a: A | ObjectRef[A],
             b: ObjectRef[B],
             /,
             *args: Q.args,
             **kwargs: Q.kwargs,
-        ) -> ObjectRef[R]: ...
+        ) -> V: ...
         @overload
         def remote(
-            self: RemoteCall[Concatenate[A, B, C, Q], R],
+            self: RemoteCall[Concatenate[A, B, C, Q], V],
             a: A | ObjectRef[A],
             b: B | ObjectRef[B],
             c: ObjectRef[C],
             /,
             *args: Q.args,
             **kwargs: Q.kwargs,
-        ) -> ObjectRef[R]: ...
+        ) -> V: ...
         @overload
         def remote(
-            self: RemoteCall[Concatenate[A, B, C, D, Q], R],
+            self: RemoteCall[Concatenate[A, B, C, D, Q], V],
             a: A | ObjectRef[A],
             b: B | ObjectRef[B],
             c: C | ObjectRef[C],
@@ -65,10 +69,10 @@ class RemoteCall(Generic[P, R]):
             /,
             *args: Q.args,
             **kwargs: Q.kwargs,
-        ) -> ObjectRef[R]: ...
+        ) -> V: ...
         @overload
         def remote(
-            self: RemoteCall[Concatenate[A, B, C, D, E, Q], R],
+            self: RemoteCall[Concatenate[A, B, C, D, E, Q], V],
             a: A | ObjectRef[A],
             b: B | ObjectRef[B],
             c: C | ObjectRef[C],
@@ -77,10 +81,10 @@ class RemoteCall(Generic[P, R]):
             /,
             *args: Q.args,
             **kwargs: Q.kwargs,
-        ) -> ObjectRef[R]: ...
+        ) -> V: ...
         @overload
         def remote(
-            self: RemoteCall[Concatenate[A, B, C, D, E, F, Q], R],
+            self: RemoteCall[Concatenate[A, B, C, D, E, F, Q], V],
             a: A | ObjectRef[A],
             b: B | ObjectRef[B],
             c: C | ObjectRef[C],
@@ -90,13 +94,25 @@ class RemoteCall(Generic[P, R]):
             /,
             *args: Q.args,
             **kwargs: Q.kwargs,
-        ) -> ObjectRef[R]: ...
+        ) -> V: ...
         @overload
-        def remote(self, *args: ObjectRef[Any], **kwargs: ObjectRef[Any]) -> ObjectRef[R]: ...
+        def remote(self, *args: ObjectRef[Any], **kwargs: ObjectRef[Any]) -> V: ...
         def remote(self, *args: Any, **kwargs: Any) -> Any: ...  # type: ignore[misc]
 
 
 if TYPE_CHECKING:
+    T = TypeVar("T")
+
+    class StreamingFunction(RemoteCall[P, ObjectRefGenerator[T]]):
+        """A generator function, of which checkers know what it yields."""
+
+        @overload
+        def options(self, *, num_returns: int, **options: Any) -> SeveralReturns: ...
+        @overload
+        def options(self, **options: Any) -> StreamingFunction[P, T]: ...
+        def options(self, **options: Any) -> Any: ...
+
+        def bind(self, *args: Any, **kwargs: Any) -> FunctionNode: ...
 
     class SeveralReturns(Protocol):
         """With ``num_returns``: ``remote`` returns a list of refs, None for 0."""
