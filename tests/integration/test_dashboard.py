@@ -18,8 +18,10 @@ from support.http import Answer, ask
 from support.processes import PATIENCE_S, all_gone, command, descendants, eventually
 
 import shoal
+from shoal import cli
 from shoal.util import state
 from shoal.util.placement_group import placement_group
+from shoal.util.state import get_log, list_logs
 from shoal.util.state.common import ActorState
 from shoal.util.state.exception import RayStateApiException, ServerUnavailable
 
@@ -238,6 +240,65 @@ def test_what_is_printed_is_followed_until_its_worker_ends(dashboard: Dashboard)
         assert answer.readline() == b"second\n"
         shoal.kill(speaker)
         assert answer.read() == b""
+
+
+def test_the_command_shows_the_rows_of_the_pages(
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOAL_ADDRESS", shoal.get_runtime_context().gcs_address)
+    counter = Counter.options(name="shown").remote()
+    shoal.get(counter.pid.remote())
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        assert cli.main(list(arguments)) == 0
+        return capsys.readouterr().out
+
+    chosen = ("-f", "name=shown", "--filter", "state!=DEAD")
+    heading, line = run("list", "actors", *chosen).splitlines()
+    assert heading.split()[:3] == ["ACTOR_ID", "CLASS_NAME", "STATE"]
+    actor_id = counter._actor_id.hex()
+    assert line.split()[:3] == [actor_id, "Counter", "ALIVE"]
+    assert [row["actor_id"] for row in json.loads(run("list", "actors", *chosen, "--format=json"))] == [actor_id]
+    assert run("list", "actors", *chosen, "--format=csv").splitlines()[1].startswith(f"{actor_id},Counter,ALIVE,")
+    assert run("list", "actors", *chosen, "--detail").startswith(f'- actor_id: "{actor_id}"\n  class_name: "Counter"\n')
+    assert f'actor_id: "{actor_id}"' in run("get", "actors", actor_id)
+    assert "ALIVE" in run("summary", "actors")
+    assert "NODE_ID" in run("list", "nodes") and "LABELS" in run("list", "nodes")
+    kept = shoal.put(np.zeros(3_000_000))
+    assert kept.hex() in run("memory") and " MiB at 127.0.0.1" in run("memory")
+    assert cli.main(["get", "actors", "00" * 16]) == 1
+    assert "there is no such actor" in capsys.readouterr().err
+    for wrong in (["list", "actors", "-f", "nonsense"], ["list", "things"], ["get", "runtime-envs", "x"]):
+        assert cli.main(wrong) == 2
+    assert cli.main(["list", "actors", "-f", "no_column=1"]) == 1
+    assert "no_column" in capsys.readouterr().err
+    shoal.kill(counter)
+
+
+def test_logs_are_read_by_python(dashboard: Dashboard) -> None:
+    @shoal.remote
+    def say(text: str) -> str:
+        print(text)
+        return shoal.get_runtime_context().get_task_id()
+
+    task_id = shoal.get(say.remote("told"))
+
+    def told(**options: Any) -> str:
+        try:
+            return "".join(get_log(task_id=task_id, **options))
+        except RayStateApiException:
+            return ""  # the raylet has not read it yet
+
+    eventually(lambda: told() == "told\n", "the task's line")
+    assert [*get_log(task_id=task_id, encoding=None)] == [b"told\n"]
+    assert list_logs(node_id=dashboard.context["node_id"], glob_filter="worker-*.out")["worker_out"]
+    with pytest.raises(RayStateApiException, match="no node that lives has anything"):
+        list(get_log(task_id="00" * 20))
+    with pytest.raises(RayStateApiException, match="no node that lives is"):
+        list_logs(node_id="00" * 16)
+    with pytest.raises(ValueError):
+        list_logs()
 
 
 def test_prometheus_finds_the_nodes_and_reads_the_dashboard(dashboard: Dashboard) -> None:

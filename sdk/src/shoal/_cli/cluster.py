@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from shoal._cli.heartbeats import Heartbeats
 from shoal._cli.parameters import address_option, asking
+from shoal._owner.reporting import state_of
 from shoal_common.placement.resources import GRAINS
-from shoal_common.states import NodeState
+from shoal_common.states import ActorState, GroupState, NodeState
 
 if TYPE_CHECKING:
-    from shoal._net.gcs.records import NodeRecord
+    from shoal._net.gcs.records import ActorRecord, GroupRecord, NodeRecord
 
 _UNITS = {"memory": 2**30, "object_store_memory": 2**30}
 #: Dead actors that are shown with their reasons.
 _DEAD_SHOWN = 10
+#: Of what waits.
+_WAITING_SHOWN = 20
 
 
-@click.command(help="Show nodes, resources and actors.")
+@click.command(help="Show nodes, resources, actors, and what waits for which.")
 @address_option
 def status(address: str | None) -> None:
     with asking(address) as gcs:
-        nodes, actors = gcs.nodes.list(), gcs.actors.list()
+        nodes, actors, groups = gcs.nodes.list(), gcs.actors.list(), gcs.groups.list()
+        heartbeats = Heartbeats(gcs)
+        try:
+            heartbeats.wait_for([node.node_id for node in nodes if node.state is not NodeState.DEAD])
+        finally:
+            heartbeats.close()
 
     living = [node for node in nodes if node.state is not NodeState.DEAD]
     print(f"Cluster at {gcs.address}: {len(living)} nodes alive, {len(nodes) - len(living)} dead")
@@ -41,6 +51,36 @@ def status(address: str | None) -> None:
     for actor in by_state.get("dead", [])[:_DEAD_SHOWN]:
         name = f" {actor.name!r}" if actor.name else ""
         print(f"  {actor.class_name}{name} {actor.actor_id.hex()} dead: {actor.death_reason}")
+    for line in _waiting(living, heartbeats, actors, groups):
+        print(line)
+
+
+def _waiting(
+    nodes: list[NodeRecord], heartbeats: Heartbeats, actors: list[ActorRecord], groups: list[GroupRecord]
+) -> Iterator[str]:
+    """What waits, and why, a line each; nothing = nothing does."""
+    lines = []
+    for node in nodes:
+        if (beat := heartbeats.last.get(node.node_id)) is None:
+            continue
+        for each in beat.waiting:
+            needs = ", ".join(f"{grains / GRAINS:g} {name}" for name, grains in sorted(each.resources.grains.items()))
+            lines.append(f"  {each.count} leases of tasks on {node.node_id.hex()}: each needs {needs or 'a worker'}")
+    for actor in actors:
+        if actor.state in (ActorState.DEPENDENCIES_UNREADY, ActorState.PENDING_CREATION, ActorState.RESTARTING):
+            lines.append(f"  {actor.class_name} {actor.actor_id.hex()} is {state_of(actor)}")
+    for group in groups:
+        if group.state in (GroupState.PENDING, GroupState.PREPARED, GroupState.RESCHEDULING):
+            placed = sum(1 for bundle in group.bundles if bundle.node_id)
+            lines.append(
+                f"  placement group {group.group_id.hex()} is {group.state.name.lower()}: "
+                f"{placed} of {len(group.bundles)} bundles have a node"
+            )
+    if lines:
+        yield "Waiting (`shoal explain <id>` says more):"
+        yield from lines[:_WAITING_SHOWN]
+        if len(lines) > _WAITING_SHOWN:
+            yield f"  and {len(lines) - _WAITING_SHOWN} more"
 
 
 def _usage(nodes: list[NodeRecord]) -> str:

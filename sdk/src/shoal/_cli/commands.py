@@ -12,6 +12,7 @@ import click
 
 from shoal import _version
 from shoal.exceptions import AuthenticationError
+from shoal.util.state.exception import RayStateApiException
 from shoal_common.auth import TokenError
 from shoal_common.errors import ServiceError
 from shoal_common.tls import TlsError
@@ -23,6 +24,11 @@ _PLACES = {
     "status": ("cluster", "status"),
     "health-check": ("cluster", "health_check"),
     "drain": ("cluster", "drain"),
+    "list": ("state", "list_command"),
+    "get": ("state", "get"),
+    "summary": ("state", "summary"),
+    "memory": ("state", "memory"),
+    "events": ("events", "events"),
     "logs": ("logs", "logs"),
     "explain": ("waits", "explain"),
     "debug": ("debugging", "debug"),
@@ -33,7 +39,17 @@ _PLACES = {
     "microbenchmark": ("benchmark", "microbenchmark"),
 }
 #: What a command may end with: its text is for the user.
-_FAILURES = (OSError, RuntimeError, ValueError, TypeError, TokenError, TlsError, AuthenticationError, ServiceError)
+_FAILURES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    TokenError,
+    TlsError,
+    AuthenticationError,
+    RayStateApiException,
+    ServiceError,
+)
 
 
 class _Commands(click.Group):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from shoal._cli.heartbeats import Heartbeats
 from shoal._cli.parameters import address_option, asking
-from shoal._net.gcs.errors import ClientClosed
-from shoal.exceptions import RpcError
-from shoal_common.bus import subjects
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import NodeState
 
@@ -28,40 +25,16 @@ _REFRESH_S = 1.0
 _ROWS = 40
 
 
-class _Load:
-    """The last heartbeat of each node. A thread of its own reads them."""
-
-    def __init__(self, gcs: GcsClient) -> None:
-        self.heartbeats: dict[bytes, events_pb2.Heartbeat] = {}
-        self._subscription = gcs.events.subscribe(subjects.all_heartbeats(gcs.nodes.cluster().cluster_id))
-        self._thread = threading.Thread(target=self._read, name="shoal-top", daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        from shoal_proto.v1 import events_pb2
-
-        try:
-            for _, data in self._subscription:
-                heartbeat = events_pb2.Heartbeat.FromString(data)
-                self.heartbeats[heartbeat.node_id] = heartbeat
-        except (RpcError, ClientClosed):
-            pass  # who draws asks the GCS itself, and says so
-
-    def close(self) -> None:
-        self._subscription.cancel()
-        self._thread.join(_REFRESH_S)
-
-
 @click.command(help="Show nodes and what they do, live; ends with Ctrl-C.")
 @click.option("--once", is_flag=True, help="One picture, after the first heartbeats.")
 @address_option
 def top(once: bool, address: str | None) -> None:
     console = Console()
     with asking(address) as gcs:
-        load = _Load(gcs)
+        load = Heartbeats(gcs)
         try:
             if once:
-                _await_heartbeats(gcs, load)
+                load.wait_for([node.node_id for node in gcs.nodes.list() if node.state is not NodeState.DEAD])
                 console.print(_picture(gcs, load))
                 return
             with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
@@ -74,17 +47,9 @@ def top(once: bool, address: str | None) -> None:
             load.close()
 
 
-def _await_heartbeats(gcs: GcsClient, load: _Load) -> None:
-    """Every living node's, or as many as come within some seconds."""
-    deadline = time.monotonic() + 5 * _REFRESH_S
-    living = {node.node_id for node in gcs.nodes.list() if node.state is not NodeState.DEAD}
-    while not living <= load.heartbeats.keys() and time.monotonic() < deadline:
-        time.sleep(_REFRESH_S / 20)
-
-
-def _picture(gcs: GcsClient, load: _Load) -> Table:
+def _picture(gcs: GcsClient, load: Heartbeats) -> Table:
     nodes = [node for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
-    beats = [beat for node in nodes if (beat := load.heartbeats.get(node.node_id)) is not None]
+    beats = [beat for node in nodes if (beat := load.last.get(node.node_id)) is not None]
     table = Table(
         title=f"{len(nodes)} nodes at {gcs.address}, {sum(beat.queued_leases for beat in beats)} leases waited for",
         box=None,

@@ -6,7 +6,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,8 @@ from shoal import exceptions
 DEADLINE_S = 60.0
 #: Of an answer that is no success, so much is told.
 _LONGEST_REASON = 20_000
+#: Read at a time, in bytes.
+_PIECE = 64 * 1024
 
 
 class DashboardError(RuntimeError):
@@ -71,6 +73,16 @@ class DashboardClient:
 
     def put(self, path: str, data: IO[bytes], size: int, timeout_s: float) -> None:
         self._open("PUT", path, data, "application/octet-stream", timeout_s, size).close()
+
+    def stream(self, path: str, timeout_s: float) -> Iterator[bytes]:
+        """An answer as it comes; ``timeout_s`` is how long the beginning may take, and each piece. Whole characters of
+        UTF-8 only if the answer sends them so."""
+        with self._open("GET", path, None, None, timeout_s) as response:
+            try:
+                while piece := response.read1(_PIECE):
+                    yield piece
+            except OSError as error:
+                raise ConnectionError(f"The dashboard at {self.address} has stopped in the middle: {error}") from None
 
     def exists(self, path: str) -> bool:
         try:

@@ -17,7 +17,7 @@ COMMANDS = list(commands._PLACES)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_says_what_it_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
-    usage, _, text, *_ = capsys.readouterr().out.splitlines()
+    usage, text, *_ = capsys.readouterr().out.split("\n\n")
     assert usage.startswith(f"Usage: shoal {command}")
     assert text.strip()
 

@@ -30,11 +30,13 @@ from shoal.util.state.api import (
     summarize_objects,
     summarize_tasks,
 )
+from shoal.util.state.logs import get_log, list_logs
 
 __all__ = [
     "StateApiClient",
     "get_actor",
     "get_job",
+    "get_log",
     "get_node",
     "get_objects",
     "get_placement_group",
@@ -43,6 +45,7 @@ __all__ = [
     "list_actors",
     "list_cluster_events",
     "list_jobs",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_placement_groups",
