@@ -6,7 +6,6 @@ import os
 import queue
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +14,8 @@ from support.processes import PATIENCE_S
 
 import shoal
 from shoal import _current
-from shoal._owner.debugging import Breakpoint
-from shoal.util import rpdb
+from shoal._owner.debugging import KEY, NAMESPACE, Breakpoint
+from shoal.util import kv, rpdb
 
 
 class Terminal:
@@ -54,11 +53,11 @@ class Terminal:
 
 def waiting(count: int = 1) -> list[Breakpoint]:
     """So many breakpoints, once there are."""
-    deadline = time.monotonic() + PATIENCE_S
-    while len(found := _current.current().debugging.breakpoints()) != count:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-    return found
+    while True:
+        entry = kv.get(KEY, namespace=NAMESPACE)
+        if len(found := _current.current().debugging.breakpoints()) == count:
+            return found
+        kv.watch(KEY, entry.version if entry else 0, timeout_s=PATIENCE_S, namespace=NAMESPACE)
 
 
 @pytest.fixture
@@ -240,8 +239,7 @@ def test_a_terminal_that_goes_away_ends_the_conversation_and_the_task_goes_on(ca
     assert second.id in said
     with command(first.id[:6]) as terminal:
         assert terminal.stdin is not None and terminal.stdout is not None
-        while "x += 1" not in terminal.stdout.readline():
-            pass
+        assert any("x += 1" in line for line in terminal.stdout)  # as soon as it comes
         if how == "killed":
             terminal.kill()
         else:
