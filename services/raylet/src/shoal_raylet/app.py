@@ -283,6 +283,8 @@ class RayletApp:
 
     async def start(self) -> None:
         """Raises: OSError (socket or port taken), ServiceError (the GCS refuses the node or does not answer)."""
+        # Before anything is made: what is measured of this machine begins with the disk that it is on.
+        self.config.session_dir.mkdir(parents=True, exist_ok=True)
         self._make()
         self._running = True
         try:
