@@ -10,8 +10,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from shoal_common.blob.store import BlobInfo, check_key
+from shoal_common.errors import NotFound, Unavailable
 from shoal_common.node_events import NodeReport, ProcessEvents, ProcessInfo
 from shoal_common.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
+from shoal_dashboard.events.archive import Archive
 from shoal_dashboard.events.duck_store import DuckTaskStore
 from shoal_dashboard.events.rows import NEWEST_FIRST, Filter, QueryError, Sort, TaskRow
 
@@ -286,3 +289,70 @@ def test_what_is_old_goes(store: Store) -> None:
     store.tell(*(task(number, TaskState.FINISHED, at_ms=number * 1_000_000) for number in range(1, 301)))
     store.do(lambda each: each.prune(24 * 3_600_000 + 200_500_000))
     assert sorted(numbers(store.rows())) == list(range(201, 301))
+
+
+class Blobs:
+    """In memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.away = False
+
+    async def put(self, key: str, sections: Sequence[bytes | bytearray | memoryview]) -> BlobInfo:
+        if self.away:
+            raise Unavailable("the store of blobs is away")
+        check_key(key)
+        self.kept[key] = b"".join(sections)
+        return BlobInfo(key, len(self.kept[key]))
+
+    async def get(self, key: str) -> bytes:
+        if key not in self.kept:
+            raise NotFound(key)
+        return self.kept[key]
+
+    async def delete(self, keys: Sequence[str] = (), prefix: str = "") -> int:
+        return sum(self.kept.pop(key, None) is not None for key in keys)
+
+    async def list(self, prefix: str = "") -> Sequence[BlobInfo]:
+        return [BlobInfo(key, len(data)) for key, data in sorted(self.kept.items()) if key.startswith(prefix)]
+
+
+def test_another_store_takes_up_what_is_in_the_archive(store: Store, tmp_path: Path) -> None:
+    blobs = Blobs()
+    archive = Archive(blobs, "c-1")
+    store.tell(task(1, TaskState.FINISHED), task(2, TaskState.RUNNING), tallies=[FunctionTally(JOB, "f", 0, {}, 2, 1)])
+    store.do(lambda each: each.archive(archive))
+    store.tell(failed(3, "later"))
+    store.do(lambda each: each.archive(archive, least=2))
+    assert len(blobs.kept) == 2, "one row is no segment yet"
+    store.do(lambda each: each.archive(archive))
+    assert sorted(numbers(store.rows())) == [1, 2, 3]
+    other = Store(tmp_path / "other.duckdb")
+    try:
+        other.do(lambda each: each.restore(archive, 2_000))
+        assert sorted(numbers(other.rows())) == [1, 3], "what has ended"
+        assert [counts.submitted for counts in other.do(lambda each: each.counts())] == [2]
+        assert other.do(_seen) == {NODE: (1, 2)}
+        other.live_again()
+        other.do(lambda each: each.restore(archive, 2_000))
+        assert sorted(numbers(other.rows())) == [1, 3], "once"
+    finally:
+        other.close()
+
+
+def test_a_segment_that_was_not_stored_is_stored_the_next_time(store: Store) -> None:
+    blobs = Blobs()
+    archive = Archive(blobs, "c-1")
+    store.tell(task(1, TaskState.FINISHED))
+    blobs.away = True
+    with pytest.raises(Unavailable):
+        store.do(lambda each: each.archive(archive))
+    store.tell(task(2, TaskState.FINISHED))
+    assert sorted(numbers(store.rows())) == [1, 2]
+    store.live_again()
+    blobs.away = False
+    store.do(lambda each: each.archive(archive))
+    store.do(lambda each: each.archive(archive))
+    segments = store.do(lambda _: archive.segments())
+    assert [segment.rows for segment in segments] == [1, 1]
+    assert sorted(numbers(store.rows())) == [1, 2]

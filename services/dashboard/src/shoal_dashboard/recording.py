@@ -11,23 +11,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import grpc.aio
 import structlog
 
+from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus
 from shoal_common.bus.connect import connect_bus
 from shoal_common.errors import ServiceError
+from shoal_common.rpc.client import aio_channel
 from shoal_common.service.background import Background
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.events.archive import Archive
 from shoal_dashboard.events.duck_store import PRUNE_EVERY_S, DuckTaskStore
 from shoal_dashboard.events.receiver import Receiver
 from shoal_dashboard.events.seen import Seen
 from shoal_dashboard.events.store import TaskStore
+from shoal_proto.v1 import gcs_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
 #: A cluster that does not answer, or a store that cannot be opened, is tried again after so many seconds.
 AGAIN_S = 2.0
+#: What has ended becomes a segment of the archive after so many seconds, or when there is so much of it.
+SEGMENT_S = 300.0
+SEGMENT_ROWS = 200_000
+#: What others have recorded is taken up for so many seconds at most.
+RESTORE_S = 60.0
 #: It is looked which nodes are gone after so many seconds.
 NODES_EVERY_S = 5.0
 
@@ -46,6 +56,8 @@ class Recording:
         #: Goes with this object.
         self._temporary: Path | None = None
         self._gone: set[tuple[bytes, int]] = set()
+        self._channel: grpc.aio.Channel | None = None
+        self._blob_client: BlobClient | None = None
 
     def start(self) -> None:
         self._background.spawn(self._record())
@@ -56,31 +68,65 @@ class Recording:
             await self._receiver.stop()
         if self._store is not None:
             await self._store.close()
+        if self._blob_client is not None:
+            await self._blob_client.close()
+        if self._channel is not None:
+            await self._channel.close()
         if self._temporary is not None:
             await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
 
     async def _record(self) -> None:
-        cluster_id = await self._find_cluster()
-        store = self._store = await self._open(cluster_id)
+        about = await self._find_cluster()
+        store = self._store = await self._open(about.cluster_id)
+        archive = self._archive(about)
+        if archive is not None:
+            await self._restore(store, archive)
         self._opened(store)
         seen = Seen(store.seen.listening().seen)
-        receiver = self._receiver = Receiver(self._connect, cluster_id, seen, store.take)
+        receiver = self._receiver = Receiver(self._connect, about.cluster_id, seen, store.take)
         receiver.start()
-        prune_at = 0.0
+        prune_at, segment_at = 0.0, time.monotonic() + SEGMENT_S
         while True:
             await asyncio.sleep(NODES_EVERY_S)
             await self._look_at_nodes(store)
+            due = time.monotonic() >= segment_at
+            if due:
+                segment_at = time.monotonic() + SEGMENT_S
+            if archive is not None:
+                await self._store_segment(store, archive, 1 if due else SEGMENT_ROWS)
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + PRUNE_EVERY_S
                 await store.prune(int(time.time() * 1_000))
 
+    async def _restore(self, store: DuckTaskStore, archive: Archive) -> None:
+        try:
+            async with asyncio.timeout(RESTORE_S):
+                await store.restore(archive, int(time.time() * 1_000))
+        except (ServiceError, TimeoutError) as error:
+            log.warning("tasks_not_restored", reason=str(error) or f"it took more than {RESTORE_S:g} s")
+
+    @staticmethod
+    async def _store_segment(store: DuckTaskStore, archive: Archive, least: int) -> None:
+        try:
+            await store.archive(archive, least=least)
+        except ServiceError as error:
+            log.warning("segment_not_stored", reason=str(error))  # it is tried again
+
+    def _archive(self, about: pb.GetClusterResponse) -> Archive | None:
+        """None = the cluster has no store of blobs."""
+        if not about.objectstore_addresses:
+            return None
+        self._channel = aio_channel(",".join(about.objectstore_addresses), self._config.token, tls=self._config.tls)
+        self._blob_client = BlobClient(self._channel)
+        return Archive(self._blob_client, about.cluster_id)
+
     async def _connect(self) -> EventBus:
         return await connect_bus(self._config, self._config.gcs_address)
 
-    async def _find_cluster(self) -> str:
+    async def _find_cluster(self) -> pb.GetClusterResponse:
         while True:
             with contextlib.suppress(ServiceError):  # it is not there yet
-                return (await self._cluster.about()).cluster_id
+                return await self._cluster.about()
             await asyncio.sleep(AGAIN_S)
 
     async def _open(self, cluster_id: str) -> DuckTaskStore:

@@ -56,6 +56,10 @@ class Counters:
             self._resources[key] = tally.resources
         self.unnamed, self.lost = unnamed, lost
 
+    def told(self) -> list[tuple[Life, FunctionTally]]:
+        """For ``restore``."""
+        return [(life, tally) for life, told in self._told.items() for tally in told.values()]
+
     def counts(self, job_id: bytes = b"") -> list[FunctionCounts]:
         """Those with most tasks first; ``job_id`` empty: of all jobs."""
         sums: dict[_Key, FunctionTally] = {}

@@ -1,5 +1,8 @@
 """The tables of the task store, in DuckDB: attempts that have ended, those alive, counts, and what has been taken in.
 
+What has ended is ``fresh`` first, then ``leaving``, while it becomes a segment of the archive, and ``ended`` when it is
+there.
+
 DuckDB and not SQLite or Parquet files of our own: docs/events.md has the measurements. Rows come in as columns of
 numpy: its own ``executemany`` takes 600 a second.
 """
@@ -7,6 +10,7 @@ numpy: its own ``executemany`` takes 600 a second.
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,12 @@ import msgspec
 import numpy as np
 
 from shoal_common.task_events import Failure, FunctionTally, TaskState
+from shoal_dashboard.events.archive import Segment
 from shoal_dashboard.events.attempts import Attempt, Key
 from shoal_dashboard.events.counters import Life
 
 #: Another version of the tables begins anew.
-VERSION = 1
+VERSION = 2
 #: That DuckDB may use; what does not fit goes to files beside the database.
 MEMORY_LIMIT = "128MB"
 THREADS = 2
@@ -51,13 +56,16 @@ _COLUMNS: dict[str, str] = {
 COLUMNS = ", ".join(_COLUMNS)
 _ATTEMPTS = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
 _SCHEMA = f"""
+CREATE TABLE fresh ({_ATTEMPTS});
+CREATE TABLE leaving ({_ATTEMPTS});
 CREATE TABLE ended ({_ATTEMPTS});
 CREATE TABLE alive ({_ATTEMPTS});
 CREATE TABLE tallies (node_id BLOB, incarnation BIGINT, tally BLOB, job_id BLOB, function VARCHAR, kind UTINYINT);
 CREATE TABLE seen (node_id BLOB, incarnation BIGINT, upto BIGINT);
 CREATE TABLE totals (unnamed BIGINT, lost BIGINT, version INTEGER);
 INSERT INTO totals VALUES (0, 0, {VERSION});
-CREATE VIEW attempts AS SELECT * FROM ended UNION ALL SELECT * FROM alive;
+CREATE VIEW attempts AS SELECT * FROM ended UNION ALL SELECT * FROM leaving UNION ALL SELECT * FROM fresh
+    UNION ALL SELECT * FROM alive;
 """
 _encode = msgspec.msgpack.Encoder().encode
 _decode_tally = msgspec.msgpack.Decoder(FunctionTally).decode
@@ -75,6 +83,8 @@ class Database:
             (version,) = self._connection.execute("SELECT version FROM totals").fetchall()[0]
         except duckdb.CatalogException:
             version = None
+        #: There was no file, or one that is of no use.
+        self.is_new = version != VERSION
         if version not in (None, VERSION):
             self._connection.close()
             path.unlink()
@@ -110,7 +120,7 @@ class Database:
                 )
                 connection.unregister("gone")
             self._insert("alive", alive)
-            self._insert("ended", ended)
+            self._insert("fresh", ended)
             for (node_id, incarnation), tally in {
                 (life, tally.job_id, tally.function, tally.kind): (life, tally) for life, tally in tallies
             }.values():
@@ -138,14 +148,43 @@ class Database:
             connection.execute("ROLLBACK")
             raise
 
+    def fresh(self) -> int:
+        """How many are not in the archive."""
+        count: int = self.read("SELECT (SELECT count(*) FROM fresh) + (SELECT count(*) FROM leaving)")[0][0]
+        return count
+
+    def leave(self, path: Path) -> Segment | None:
+        """Those that are to be a segment, which is written there; None = there are none. They are the same again until
+        ``left``."""
+        if not self.read("SELECT count(*) FROM leaving")[0][0]:
+            self._move("fresh", "leaving")
+        ended_at = "greatest(at_finished, at_failed)"
+        rows, first_ms, last_ms, first, last = self.read(
+            f"SELECT count(*), min({ended_at}), max({ended_at}), min(task_id), max(task_id) FROM leaving"
+        )[0]
+        if not rows:
+            return None
+        self._connection.execute(f"COPY (SELECT * FROM leaving ORDER BY submitted_ms) TO '{path}' (FORMAT parquet)")
+        mark = zlib.crc32(bytes(first) + bytes(last))
+        return Segment(first_ms, last_ms, rows, f"{mark:08x}")
+
+    def left(self) -> None:
+        """The segment is stored."""
+        self._move("leaving", "ended")
+
+    def restore(self, path: Path) -> None:
+        """A segment of the archive."""
+        self._connection.execute(f"INSERT INTO ended SELECT {COLUMNS} FROM read_parquet('{path}')")
+
     def prune(self, before_ms: int, keep: int) -> None:
-        """Forget what ended before, and the oldest beyond so many."""
-        bounds = self.read("SELECT count(*) FROM ended")[0][0] - keep
-        if bounds > 0:
-            ended_at = "greatest(at_finished, at_failed)"
-            rows = self.read(f"SELECT {ended_at} AS at FROM ended ORDER BY at LIMIT 1 OFFSET ?", [bounds])
-            before_ms = max(before_ms, rows[0][0])
-        self._connection.execute("DELETE FROM ended WHERE greatest(at_finished, at_failed) < ?", [before_ms])
+        """Forget what ended before, and the oldest beyond so many; also what has not come into the archive."""
+        ended_at = "greatest(at_finished, at_failed)"
+        both = f"(SELECT {ended_at} AS last_ms FROM ended UNION ALL SELECT {ended_at} FROM fresh)"
+        beyond = self.read(f"SELECT last_ms FROM {both} ORDER BY last_ms DESC LIMIT 1 OFFSET ?", [keep])
+        if beyond:
+            before_ms = max(before_ms, beyond[0][0] + 1)
+        for table in ("ended", "fresh"):
+            self._connection.execute(f"DELETE FROM {table} WHERE {ended_at} < ?", [before_ms])
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """From any thread. Raises: duckdb.Error."""
@@ -172,6 +211,16 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _move(self, source: str, target: str) -> None:
+        self._connection.execute("BEGIN")
+        try:
+            self._connection.execute(f"INSERT INTO {target} SELECT * FROM {source}")
+            self._connection.execute(f"DELETE FROM {source}")
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
 
     def _insert(self, table: str, attempts: Sequence[Attempt]) -> None:
         if not attempts:

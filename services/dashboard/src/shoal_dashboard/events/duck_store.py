@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from shoal_common.node_events import NodeReport
 from shoal_common.task_events import FunctionTally, TaskKind, TaskState, decode_events
 from shoal_dashboard.events import queries
+from shoal_dashboard.events.archive import Archive, Counts
 from shoal_dashboard.events.attempts import Attempt, Attempts
 from shoal_dashboard.events.counters import Counters, Life
 from shoal_dashboard.events.database import COLUMNS, Database, attempt_of
@@ -62,6 +64,7 @@ class DuckTaskStore:
         self._writer = ThreadPoolExecutor(1, "task-store-writer")
         self._readers = ThreadPoolExecutor(_READERS, "task-store-reader")
         self._taking = asyncio.Lock()
+        self._archiving = asyncio.Lock()
         self._prune_at = 0.0
 
     async def close(self) -> None:
@@ -86,6 +89,49 @@ class DuckTaskStore:
 
         async with self._taking:
             await self._write(ended)
+
+    async def archive(self, archive: Archive, *, least: int = 1) -> None:
+        """Store what has ended since the last time, when there is so much of it. Raises: ServiceError; it is tried
+        again the next time."""
+        async with self._archiving:
+            if await self._write(self._database.fresh) < least:
+                return
+            with tempfile.TemporaryDirectory(prefix="shoal-segment-") as directory:
+                path = Path(directory) / "segment.parquet"
+                async with self._taking:
+                    segment = await self._write(lambda: self._database.leave(path))
+                    counts = Counts(
+                        self._counters.told(),
+                        self._counters.unnamed,
+                        self._counters.lost,
+                        self.seen.listening().seen,
+                    )
+                if segment is not None:
+                    await archive.save(segment, await asyncio.to_thread(path.read_bytes), counts)
+                    async with self._taking:
+                        await self._write(self._database.left)
+
+    async def restore(self, archive: Archive, now_ms: int) -> None:
+        """A store that was begun anew takes up what was recorded before. Raises: ServiceError."""
+        counts = await archive.counts()
+        if not self._database.is_new or counts is None:
+            return
+        async with self._taking:
+            self._counters.restore(counts.tallies, counts.unnamed, counts.lost)
+            self.seen = Seen(counts.seen)
+            await self._write(lambda: self._save(counts.tallies))
+            rows = 0
+            for segment in await archive.segments():
+                rows += segment.rows
+                if segment.last_ms < now_ms - KEEP_S * 1_000 or rows > KEEP_ROWS:
+                    break
+                await self._restore(await archive.load(segment))
+
+    async def _restore(self, data: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="shoal-segment-") as directory:
+            path = Path(directory) / "segment.parquet"
+            await asyncio.to_thread(path.write_bytes, data)
+            await self._write(lambda: self._database.restore(path))
 
     async def prune(self, now_ms: int) -> None:
         """Forget what is older than ``KEEP_S`` or beyond ``KEEP_ROWS``."""
@@ -245,5 +291,5 @@ class DuckTaskStore:
     async def _read(self, what: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, what)
 
-    async def _write(self, what: Callable[[], Any]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writer, what)
+    async def _write(self, what: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, what)
