@@ -107,6 +107,7 @@ def cluster(project: Path) -> Iterator[None]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.syspath_prepend(str(project / "plugins"))
         patch.setenv("PYTHONPATH", str(project / "plugins"))
+        patch.delenv("CONDA_EXE", raising=False)
         patch.setenv("PATH", f"{project / 'bin'}:{os.environ['PATH']}")
         patch.setenv(VARIABLE, '[{"class": "things_plugin.Plugin"}]')
         shoal.init("local", num_cpus=4, logging_level="ERROR", runtime_env=environment, _temp_dir=directory)

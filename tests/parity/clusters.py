@@ -112,7 +112,8 @@ differs(
     "chaos/test_node_death.py::test_a_node_that_leaves_in_order_fails_nothing",
     "unit/raylet/leases/test_worker_leases.py::test_a_node_that_leaves_asks_for_its_leases_and_sends_on_who_waits",
     "chaos/test_durable_actor_deaths.py::test_nodes_that_leave_take_nothing_along_and_cost_no_restart",
-    how="by SIGTERM or `shoal stop`, without reasons and deadlines",
+    "integration/test_cluster_utils.py::test_a_node_that_leaves_is_seen_to",
+    how="by SIGTERM, `shoal stop` or `shoal drain`; `nodes()` and `on_drain()` tell the deadline; no kinds of reasons",
 )
 differs(
     "memory monitor",
