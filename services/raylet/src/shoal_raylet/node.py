@@ -38,6 +38,7 @@ from shoal_raylet.actions import (
     StartWorker,
     WorkersUnstartable,
 )
+from shoal_raylet.answers import Answers
 from shoal_raylet.channel.connection import Connection
 from shoal_raylet.cluster.garbage import GarbageCalls
 from shoal_raylet.cluster.node_events import NodeEvents
@@ -111,6 +112,18 @@ class Node:
         self._drained = asyncio.Event()
         #: Worker processes that ended, since the start.
         self.ended: Counter[ExitKind] = Counter()
+        answers = Answers(
+            self.pool,
+            self.leases,
+            self.actors,
+            self.peers,
+            self.output,
+            self.store,
+            self.functions,
+            self.last_replies,
+            self.directory,
+            self._background,
+        )
         #: Of messages from processes.
         self.handlers: Handlers = {
             frames.LeaseDemand: self._lease_demand,
@@ -121,15 +134,9 @@ class Node:
             frames.ExitIntent: self._exit_intent,
             frames.EnvironmentPrepare: lambda _, m: self._execute(self.pool.environment_coming(m.runtime_env)),
             frames.ActorCreated: self._actor_created,
-            frames.FunctionGet: self._function_get,
-            frames.LastRepliesGet: self._last_replies_get,
-            frames.FlushLogs: self._flush_logs,
-            frames.NodeFind: self._node_find,
-            frames.Explain: self._explain,
-            frames.OwnerFind: self._owner_find,
             frames.TaskReport: lambda process, message: self.events.reported(process.worker_id, message),
             frames.MetricsReport: lambda process, message: self.metrics.add(process.worker_id, message.series),
-            frames.OwnerFound: lambda _, message: self.peers.send(message.asker, message),
+            **answers.handlers,
         }
 
     def reading(self) -> NodeReading:
@@ -262,60 +269,6 @@ class Node:
 
     def _actor_created(self, connection: Connection, message: frames.ActorCreated) -> None:
         self._execute(self.actors.created(connection.worker_id, message.actor_id, message.incarnation, message.error))
-
-    def _function_get(self, connection: Connection, message: frames.FunctionGet) -> None:
-        data = self.functions.peek(message.function_id)
-        if data is not None:
-            connection.send(frames.FunctionData(message.request, data))
-        else:
-            self._background.spawn(self._fetch_function(connection, message))
-
-    async def _fetch_function(self, connection: Connection, message: frames.FunctionGet) -> None:
-        try:
-            reply = frames.FunctionData(message.request, await self.functions.get(message.function_id))
-        except ServiceError as error:
-            text = f"function {message.function_id.hex()} cannot be fetched from the GCS: {error}"
-            reply = frames.FunctionData(message.request, b"", text)
-        connection.send(reply)
-
-    def _last_replies_get(self, connection: Connection, message: frames.LastRepliesGet) -> None:
-        data = self.last_replies.of(message.worker_id)
-        connection.send(frames.LastRepliesFound(message.worker_id, data))
-
-    def _flush_logs(self, connection: Connection, message: frames.FlushLogs) -> None:
-        self._background.spawn(self._flush(connection, message.request))
-
-    async def _flush(self, connection: Connection, request: int) -> None:
-        await self.output.flush()
-        connection.send(frames.LogsFlushed(request))
-
-    def _node_find(self, connection: Connection, message: frames.NodeFind) -> None:
-        self._background.spawn(self._find_node(connection, message))
-
-    async def _find_node(self, connection: Connection, message: frames.NodeFind) -> None:
-        node = await self.directory.find(message.node_id)
-        host, port = (node.host, node.channel_port) if node is not None else ("", 0)
-        connection.send(frames.NodeFound(message.request, host, port))
-
-    def _explain(self, connection: Connection, message: frames.Explain) -> None:
-        worker = None
-        if message.actor_id:
-            actor = self.actors.get(message.actor_id)
-            held = self.pool.workers.get(actor.worker_id) if actor is not None else None
-            worker = held.address if held is not None else None
-            text = "its constructor runs" if worker is not None else "it waits for a worker process"
-        elif message.object_id:
-            text = self.store.explain(message.object_id)
-        else:
-            starting = sum(worker.state is WorkerState.STARTING for worker in self.pool.workers.values())
-            text = self.leases.explain(connection.worker_id, message.class_key, starting, self._loop.time())
-        connection.send(frames.Explained(message.request, text, worker))
-
-    def _owner_find(self, connection: Connection, message: frames.OwnerFind) -> None:
-        for hello in self.peers.hellos():
-            if hello.role in ("driver", "worker"):
-                asked = frames.OwnerFind(message.request, message.object_id, connection.worker_id)
-                self.peers.send(hello.worker_id, asked)
 
     # --- other nodes (directory) ---
 
