@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos soak fuzz test-libraries lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos soak fuzz test-libraries test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,13 @@ soak: $(STAMP) ## work of every kind for MINUTES=10 while something dies every f
 LIBRARIES ?=
 test-libraries: $(STAMP) ## run libraries that stand on Ray, as they come from the package index, on Shoal
 	$(BIN)/python tests/libraries/run.py $(LIBRARIES)
+
+# Debian's chromium, and Playwright and axe-core from their package indexes, in .cache/browser.
+test-browser: $(STAMP) ## open the dashboard's pages in a real browser, and take screenshots of them
+	@test -x /usr/bin/chromium || { echo "It wants a browser: apt-get install chromium"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt 'playwright>=1.50,<2'
+	mkdir -p .cache/browser && cd .cache/browser && npm pack axe-core@4.14.1 --silent >/dev/null && tar xzf axe-core-4.14.1.tgz package/axe.min.js
+	$(BIN)/pytest tests/browser/pages.py
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

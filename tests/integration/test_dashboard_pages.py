@@ -58,9 +58,9 @@ def test_every_page_opens_and_leads_only_to_pages_that_open(pages: Pages) -> Non
             if where not in seen and not where.endswith(("/logout", "/stop")) and len(seen) < 60:
                 waiting.append(where)
                 seen.add(where)
-    kinds = {path.split("/")[1] for path in seen}
-    assert {"jobs", "actors", "nodes", "workers", "objects", "placement_groups", "static"} <= kinds
-    assert any(path.startswith("/actors/") for path in seen)
+    kinds = {path.split("/")[2] for path in seen if path.startswith("/view/")}
+    assert {"jobs", "actors", "nodes", "workers", "objects", "placement_groups"} <= kinds
+    assert any(path.startswith("/view/actors/") for path in seen)
     assert len(shoal.get(kept)) == 1_000_000
 
 
@@ -72,23 +72,23 @@ def test_lists_are_filtered_and_say_how_many_there_are(pages: Pages) -> None:
 
     actors = [Counted.remote() for _ in range(3)]
     shoal.get([actor.ready.remote() for actor in actors])
-    text = pages.get("/actors?class_name=Counted&limit=2").text
+    text = pages.get("/view/actors?class_name=Counted&limit=2").text
     assert re.search(r"3 of \d", text), text
     assert "Show more" in text
     assert "Named" not in text
-    assert "0 of" in pages.get("/actors?class_name=nobody").text
-    assert pages.get("/actors/00").status == 404
-    assert pages.get("/nonsense").status == 404
-    assert 'role="alert"' in pages.get("/actors?pid=x").text
+    assert "0 of" in pages.get("/view/actors?class_name=nobody").text
+    assert pages.get("/view/actors/00").status == 404
+    assert pages.get("/view/nonsense").status == 404
+    assert 'role="alert"' in pages.get("/view/actors?pid=x").text
 
 
 def test_a_submitted_job_has_its_output_and_a_button_that_stops_it(pages: Pages, monkeypatch: Any) -> None:
     monkeypatch.setenv("SHOAL_AUTH_TOKEN", pages._token)
     client = JobSubmissionClient(pages.url)
     job = client.submit_job(entrypoint="echo '<i>shown</i>'; sleep 1000")
-    text = eventually(lambda: (t := pages.get(f"/jobs/{job}").text) and "shown" in t and t, "its output")
+    text = eventually(lambda: (t := pages.get(f"/view/jobs/{job}").text) and "shown" in t and t, "its output")
     assert "&lt;i&gt;shown" in text
     assert "Stop this job" in text
     client.stop_job(job)
     eventually(lambda: client.get_job_status(job).is_terminal(), "it ends")
-    assert "Stop this job" not in pages.get(f"/jobs/{job}").text
+    assert "Stop this job" not in pages.get(f"/view/jobs/{job}").text

@@ -20,7 +20,8 @@ OPEN_PATHS = frozenset({"/login", "/api/authentication_mode", "/api/authenticate
 
 _PAGE = """<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Shoal: log in</title></head>
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+<title>Shoal: log in</title></head>
 <body>
 <main>
 <h1>Shoal</h1>

@@ -41,6 +41,9 @@ class Resource:
     about: str
 
 
+#: Lists and pages of things are below this path: Ray's interface has names like theirs at the root.
+VIEW = "view"
+
 RESOURCES: Mapping[str, Resource] = {
     each.name: each
     for each in (
@@ -127,6 +130,7 @@ _LEADS = {
     "worker_id": "workers",
     "placement_group_id": "placement_groups",
 }
+_TIMES = ("_time", "_time_ms")
 _TITLES = {"node_ip": "address", "ip": "address", "is_head_node": "head", "attempt_number": "attempt", "pid": "pid"}
 
 
@@ -140,22 +144,24 @@ class Cell:
 
 
 def title(column: str) -> str:
-    return _TITLES.get(column, column.removesuffix("_ms").removesuffix("_id").replace("_", " "))
+    if column.endswith(_TIMES):
+        return column.removesuffix("_ms").replace("_", " ") + " (UTC)"
+    return _TITLES.get(column, column.removesuffix("_id").replace("_", " "))
 
 
 def cell(column: str, value: Any) -> Cell:
-    if value in (None, "", {}, []) or (value == 0 and column.endswith(("_time", "_time_ms", "_ms"))):
+    if value in (None, "", {}, []) or (value == 0 and column.endswith(_TIMES)):
         return Cell("")
     if column in ("state", "status", "task_status"):
         return Cell(str(value), mood=mood(str(value)))
-    if column.endswith(("_time", "_time_ms", "created_ms")) and isinstance(value, int):
+    if column.endswith(_TIMES) and isinstance(value, int):
         return Cell(moment(value))
     if column.endswith(("_size", "_bytes")) and isinstance(value, int):
         return Cell(size(value))
     if column in ("resources_total", "unit_resources", "required_resources") and isinstance(value, dict):
         return Cell(resources(value))
     if column in _LEADS:
-        return Cell(str(value), link=f"{_LEADS[column]}/{value}")
+        return Cell(str(value), link=f"{VIEW}/{_LEADS[column]}/{value}")
     if isinstance(value, dict | list):
         return Cell(json.dumps(value, ensure_ascii=False, default=str))
     return Cell({True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value))
@@ -170,7 +176,7 @@ def mood(state: str) -> str:
 
 
 def moment(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def size(count: int) -> str:
@@ -183,7 +189,7 @@ def size(count: int) -> str:
 
 
 def resources(amounts: Mapping[str, float]) -> str:
-    shown = {name: amount for name, amount in amounts.items() if not name.startswith("node:")}
+    shown = {name: amount for name, amount in amounts.items() if not name.startswith("node:") and "_group_" not in name}
     return ", ".join(
         f"{size(int(amount))} {name}" if "memory" in name else f"{amount:.4g} {name}" for name, amount in shown.items()
     )

@@ -20,7 +20,7 @@ from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
 from shoal_dashboard.links import root_of
 from shoal_dashboard.pages import columns
-from shoal_dashboard.pages.columns import RESOURCES, Resource
+from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
 from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
@@ -40,9 +40,9 @@ def routes(context: Context) -> list[BaseRoute]:
     return [
         Mount("/static", StaticFiles(directory=_HERE / "static")),
         Route("/", pages.overview),
-        Route("/jobs/{key}/stop", pages.stop_job, methods=["POST"]),
-        *(Route(f"/{each.name}", partial(pages.listing, each)) for each in RESOURCES.values()),
-        *(Route(f"/{each.name}/{{key:path}}", partial(pages.item, each)) for each in RESOURCES.values()),
+        Route(f"/{VIEW}/jobs/{{key}}/stop", pages.stop_job, methods=["POST"]),
+        *(Route(f"/{VIEW}/{each.name}", partial(pages.listing, each)) for each in RESOURCES.values()),
+        *(Route(f"/{VIEW}/{each.name}/{{key:path}}", partial(pages.item, each)) for each in RESOURCES.values()),
     ]
 
 
@@ -53,7 +53,12 @@ class _Pages:
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
-        self._templates.globals |= {"resources": RESOURCES, "title": columns.title, "cell": columns.cell}
+        self._templates.globals |= {
+            "resources": RESOURCES,
+            "view": f"{VIEW}/",
+            "title": columns.title,
+            "cell": columns.cell,
+        }
         self._read = {
             "jobs": self._state.jobs,
             "tasks": self._state.tasks,
@@ -79,7 +84,7 @@ class _Pages:
             {
                 "nodes": len(living),
                 "dead_nodes": len(nodes) - len(living),
-                "use": [_share(line) for line in page_rows.resource_lines(living)],
+                "use": [_share(line) for line in page_rows.resource_lines(living) if "_group_" not in line],
                 "actors": _moods(counts),
                 "tasks": _moods(await self._task_counts()),
                 "jobs": _table(RESOURCES["jobs"], jobs.rows),
@@ -111,7 +116,7 @@ class _Pages:
                 "selection": selection,
                 "filters": {name: value for name, value in shown.items() if name in resource.columns},
                 "problem": problem or selection.missing,
-                "more": f"{resource.name}?{urlencode(more)}" if len(selection.rows) < selection.filtered else "",
+                "more": f"{VIEW}/{resource.name}?{urlencode(more)}" if len(selection.rows) < selection.filtered else "",
             },
         )
 
