@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +26,6 @@ _FIELDS = (
 )
 #: Fields of an environment that name files of the client, unless they are URIs.
 _FILES = ("working_dir", "py_modules")
-_ID_ALPHABET = "".join(sorted(set(string.ascii_letters + string.digits) - set("Il0OQ")))
 
 
 class BadRequest(ValueError):
@@ -48,8 +45,8 @@ class JobRequest:
         return json.dumps(self.document).encode()
 
 
-def parse(body: bytes) -> JobRequest:
-    """Raises: BadRequest."""
+def parse(body: bytes, new_id: str) -> JobRequest:
+    """``new_id``: of the submission, when the body names none. Raises: BadRequest."""
     try:
         given = json.loads(body)
     except ValueError as error:
@@ -59,7 +56,7 @@ def parse(body: bytes) -> JobRequest:
     if unknown := sorted(given.keys() - set(_FIELDS)):
         raise BadRequest(f"there is no field {', '.join(map(repr, unknown))}; there are: {', '.join(_FIELDS)}")
     given = {name: value for name, value in given.items() if value is not None}
-    submission_id = given.pop("submission_id", None) or given.get("job_id") or new_submission_id()
+    submission_id = given.pop("submission_id", None) or given.get("job_id") or new_id
     given.pop("job_id", None)
     if not isinstance(submission_id, str) or not submission_id.isprintable() or len(submission_id) > 256:
         raise BadRequest("submission_id must be a string of at most 256 printable characters")
@@ -68,10 +65,6 @@ def parse(body: bytes) -> JobRequest:
         raise BadRequest("max_restarts must be a number of restarts, or -1: for ever")
     _check(given)
     return JobRequest(submission_id, priority, max_restarts, given)
-
-
-def new_submission_id() -> str:
-    return "raysubmit_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(16))
 
 
 def _whole(given: dict[str, Any], name: str) -> int:

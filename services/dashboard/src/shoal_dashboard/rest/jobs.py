@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import secrets
+import string
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
@@ -52,7 +54,7 @@ class _Endpoints:
 
     async def submit(self, request: Request) -> Response:
         try:
-            wanted = parse(await request.body())
+            wanted = parse(await request.body(), _new_submission_id())
             made = await self._jobs.submit(wanted)
         except (BadRequest, InvalidRequest, NotFound) as error:
             return PlainTextResponse(str(error), 400)
@@ -187,6 +189,11 @@ class _Endpoints:
 
     async def _addresses(self) -> dict[bytes, str]:
         return {node.node_id: node.host for node in await self._context.cluster.nodes()}
+
+
+def _new_submission_id() -> str:
+    """As Ray's clients make them."""
+    return "raysubmit_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
 
 
 async def _left(socket: WebSocket) -> None:
