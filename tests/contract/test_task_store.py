@@ -12,7 +12,7 @@ import pytest
 
 from shoal_common.blob.store import BlobInfo, check_key
 from shoal_common.errors import NotFound, Unavailable
-from shoal_common.node_events import NodeReport, ProcessEvents, ProcessInfo
+from shoal_common.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo
 from shoal_common.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
 from shoal_dashboard.events.archive import Archive
 from shoal_dashboard.events.duck_store import DuckTaskStore
@@ -356,3 +356,17 @@ def test_a_segment_that_was_not_stored_is_stored_the_next_time(store: Store) -> 
     segments = store.do(lambda _: archive.segments())
     assert [segment.rows for segment in segments] == [1, 1]
     assert sorted(numbers(store.rows())) == [1, 2]
+
+
+def test_what_has_happened_to_the_cluster_is_kept(store: Store) -> None:
+    joined = ClusterEvent(5, "NODE_ALIVE", "INFO", "GCS", "Node h has joined", {"node_id": "aa"})
+    store.do(lambda each: each.happened([joined]))
+    store.tell(
+        cluster=[ClusterEvent(7, "RUNTIME_ENV_READY", "INFO", "RAYLET", "", {})],
+        workers=[ProcessInfo(WORKER, 5, JOB, b"", 1, 9, "SYSTEM_ERROR", "killed by SIGKILL")],
+    )
+    store.live_again()
+    events = store.do(lambda each: each.cluster_events())
+    assert [event.kind for _, event in events] == ["WORKER_DIED", "RUNTIME_ENV_READY", "NODE_ALIVE"]
+    assert events[-1][1] == joined
+    assert len({event_id for event_id, _ in events}) == 3

@@ -161,9 +161,13 @@ def test_the_python_interface(dashboard: Dashboard) -> None:
         state.list_actors(filters=[("colour", "=", "red")])
     with pytest.raises(ValueError, match="predicate <"):
         state.list_actors(filters=[("pid", "<", 1)])
-    with pytest.raises(RayStateApiException, match="keeps no events"):
-        state.list_cluster_events()
     shoal.kill(counter)
+
+    def told() -> list[str]:
+        return [event.message for event in state.list_cluster_events()]
+
+    eventually(lambda: any("has joined" in text for text in told()), "the node is there")
+    eventually(lambda: any("Actor Counter" in text and "is dead" in text for text in told()), "the actor's end")
 
 
 @pytest.mark.parametrize(

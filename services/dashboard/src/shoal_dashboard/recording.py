@@ -15,18 +15,21 @@ import grpc.aio
 import structlog
 
 from shoal_common.blob.client import BlobClient
-from shoal_common.bus import EventBus
+from shoal_common.bus import EventBus, Handler, subjects
 from shoal_common.bus.connect import connect_bus
 from shoal_common.errors import ServiceError
+from shoal_common.node_events import ClusterEvent
 from shoal_common.rpc.client import aio_channel
 from shoal_common.service.background import Background
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.events.archive import Archive
+from shoal_dashboard.events.cluster_events import ClusterEvents
 from shoal_dashboard.events.duck_store import PRUNE_EVERY_S, DuckTaskStore
 from shoal_dashboard.events.receiver import Receiver
 from shoal_dashboard.events.seen import Seen
 from shoal_dashboard.events.store import TaskStore
+from shoal_proto.v1 import events_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -36,6 +39,8 @@ AGAIN_S = 2.0
 #: What has ended becomes a segment of the archive after so many seconds, or when there is so much of it.
 SEGMENT_S = 300.0
 SEGMENT_ROWS = 200_000
+#: Events of the cluster that wait to be stored; further ones are lost.
+MAX_HAPPENED = 10_000
 #: What others have recorded is taken up for so many seconds at most.
 RESTORE_S = 60.0
 #: It is looked which nodes are gone after so many seconds.
@@ -55,6 +60,9 @@ class Recording:
         self._receiver: Receiver | None = None
         #: Goes with this object.
         self._temporary: Path | None = None
+        self._cluster_events = ClusterEvents()
+        #: Not in the store yet.
+        self._happened: list[ClusterEvent] = []
         self._gone: set[tuple[bytes, int]] = set()
         self._channel: grpc.aio.Channel | None = None
         self._blob_client: BlobClient | None = None
@@ -83,12 +91,16 @@ class Recording:
             await self._restore(store, archive)
         self._opened(store)
         seen = Seen(store.seen.listening().seen)
-        receiver = self._receiver = Receiver(self._connect, about.cluster_id, seen, store.take)
+        also = self._handlers(about.cluster_id)
+        receiver = self._receiver = Receiver(self._connect, about.cluster_id, seen, store.take, also)
         receiver.start()
         prune_at, segment_at = 0.0, time.monotonic() + SEGMENT_S
         while True:
             await asyncio.sleep(NODES_EVERY_S)
             await self._look_at_nodes(store)
+            happened, self._happened = self._happened, []
+            if happened:
+                await store.happened(happened)
             due = time.monotonic() >= segment_at
             if due:
                 segment_at = time.monotonic() + SEGMENT_S
@@ -96,12 +108,12 @@ class Recording:
                 await self._store_segment(store, archive, 1 if due else SEGMENT_ROWS)
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + PRUNE_EVERY_S
-                await store.prune(int(time.time() * 1_000))
+                await store.prune(_now_ms())
 
     async def _restore(self, store: DuckTaskStore, archive: Archive) -> None:
         try:
             async with asyncio.timeout(RESTORE_S):
-                await store.restore(archive, int(time.time() * 1_000))
+                await store.restore(archive, _now_ms())
         except (ServiceError, TimeoutError) as error:
             log.warning("tasks_not_restored", reason=str(error) or f"it took more than {RESTORE_S:g} s")
 
@@ -140,6 +152,29 @@ class Recording:
                 log.error("task_store_not_opened", directory=str(directory), reason=str(error))
                 await asyncio.sleep(AGAIN_S)
 
+    def _handlers(self, cluster_id: str) -> dict[str, Handler]:
+        events = self._cluster_events
+
+        def of(parse: Callable[[bytes], ClusterEvent | None]) -> Handler:
+            def handle(_subject: str, data: bytes) -> None:
+                event = parse(data)
+                if event is not None and len(self._happened) < MAX_HAPPENED:
+                    self._happened.append(event)
+
+            return handle
+
+        return {
+            subjects.all_nodes(cluster_id): of(
+                lambda data: events.of_node(events_pb2.NodeEvent.FromString(data).node, _now_ms())
+            ),
+            subjects.all_actors(cluster_id): of(
+                lambda data: events.of_actor(events_pb2.ActorEvent.FromString(data).actor, _now_ms())
+            ),
+            subjects.all_jobs(cluster_id): of(
+                lambda data: events.of_job(events_pb2.JobEvent.FromString(data).job, _now_ms())
+            ),
+        }
+
     async def _look_at_nodes(self, store: DuckTaskStore) -> None:
         try:
             nodes = await self._cluster.nodes()
@@ -147,7 +182,14 @@ class Recording:
             log.info("nodes_not_listed", reason=str(error))
             return
         for node in nodes:
+            event = self._cluster_events.of_node(node, _now_ms())
+            if event is not None:
+                self._happened.append(event)
             life = (node.node_id, node.incarnation)
             if node.end_unix_ms and life not in self._gone:
                 self._gone.add(life)
                 await store.node_ended(node.node_id, node.end_unix_ms, node.death_reason or "its node has left")
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1_000)

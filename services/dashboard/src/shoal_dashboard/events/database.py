@@ -9,6 +9,7 @@ numpy: its own ``executemany`` takes 600 a second.
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
@@ -19,16 +20,19 @@ import duckdb
 import msgspec
 import numpy as np
 
+from shoal_common.node_events import ClusterEvent
 from shoal_common.task_events import Failure, FunctionTally, TaskState
 from shoal_dashboard.events.archive import Segment
 from shoal_dashboard.events.attempts import Attempt, Key
 from shoal_dashboard.events.counters import Life
 
 #: Another version of the tables begins anew.
-VERSION = 2
+VERSION = 3
 #: That DuckDB may use; what does not fit goes to files beside the database.
 MEMORY_LIMIT = "128MB"
 THREADS = 2
+#: Events of the cluster that are told.
+KEEP_EVENTS = 10_000
 #: When so many rows of ``alive`` have been replaced, the table is written anew: what is deleted takes room until then.
 REWRITE_AFTER = 500_000
 
@@ -61,6 +65,7 @@ CREATE TABLE leaving ({_ATTEMPTS});
 CREATE TABLE ended ({_ATTEMPTS});
 CREATE TABLE alive ({_ATTEMPTS});
 CREATE TABLE tallies (node_id BLOB, incarnation BIGINT, tally BLOB, job_id BLOB, function VARCHAR, kind UTINYINT);
+CREATE TABLE happened (event_id VARCHAR, at_ms BIGINT, event BLOB);
 CREATE TABLE seen (node_id BLOB, incarnation BIGINT, upto BIGINT);
 CREATE TABLE totals (unnamed BIGINT, lost BIGINT, version INTEGER);
 INSERT INTO totals VALUES (0, 0, {VERSION});
@@ -68,6 +73,7 @@ CREATE VIEW attempts AS SELECT * FROM ended UNION ALL SELECT * FROM leaving UNIO
     UNION ALL SELECT * FROM alive;
 """
 _encode = msgspec.msgpack.Encoder().encode
+_decode_event = msgspec.msgpack.Decoder(ClusterEvent).decode
 _decode_tally = msgspec.msgpack.Decoder(FunctionTally).decode
 
 
@@ -107,6 +113,7 @@ class Database:
         seen: dict[bytes, tuple[int, int]],
         unnamed: int,
         lost: int,
+        happened: Sequence[ClusterEvent] = (),
     ) -> None:
         """All of it, or nothing. ``changed``: those that are not alive any more, or as ``alive`` says."""
         connection = self._connection
@@ -121,6 +128,15 @@ class Database:
                 connection.unregister("gone")
             self._insert("alive", alive)
             self._insert("fresh", ended)
+            if happened:
+                rows = {
+                    "event_id": np.array([os.urandom(12).hex() for _ in happened], dtype=object),
+                    "at_ms": np.array([event.at_ms for event in happened], dtype=np.int64),
+                    "event": _bytes([_encode(event) for event in happened]),
+                }
+                connection.register("new_events", rows)
+                connection.execute("INSERT INTO happened SELECT * FROM new_events")
+                connection.unregister("new_events")
             for (node_id, incarnation), tally in {
                 (life, tally.job_id, tally.function, tally.kind): (life, tally) for life, tally in tallies
             }.values():
@@ -183,6 +199,7 @@ class Database:
         beyond = self.read(f"SELECT last_ms FROM {both} ORDER BY last_ms DESC LIMIT 1 OFFSET ?", [keep])
         if beyond:
             before_ms = max(before_ms, beyond[0][0] + 1)
+        self._connection.execute("DELETE FROM happened WHERE at_ms < ?", [before_ms])
         for table in ("ended", "fresh"):
             self._connection.execute(f"DELETE FROM {table} WHERE {ended_at} < ?", [before_ms])
 
@@ -193,6 +210,11 @@ class Database:
             reader = self._readers.connection = self._connection.cursor()
         rows: list[tuple[Any, ...]] = reader.execute(query, list(parameters)).fetchall()
         return rows
+
+    def happened(self) -> list[tuple[str, ClusterEvent]]:
+        """With their ids, the newest first."""
+        rows = self.read("SELECT event_id, event FROM happened ORDER BY at_ms DESC, event_id LIMIT ?", [KEEP_EVENTS])
+        return [(event_id, _decode_event(event)) for event_id, event in rows]
 
     def alive(self) -> list[Attempt]:
         return [attempt_of(row) for row in self.read(f"SELECT {COLUMNS} FROM alive")]

@@ -12,11 +12,12 @@ from typing import Literal, TypeVar
 import msgspec
 import structlog
 
-from shoal_common.node_events import NodeReport
+from shoal_common.node_events import ClusterEvent, NodeReport
 from shoal_common.task_events import FunctionTally, TaskKind, TaskState, decode_events
 from shoal_dashboard.events import queries
 from shoal_dashboard.events.archive import Archive, Counts
 from shoal_dashboard.events.attempts import Attempt, Attempts
+from shoal_dashboard.events.cluster_events import of_process
 from shoal_dashboard.events.counters import Counters, Life
 from shoal_dashboard.events.database import COLUMNS, Database, attempt_of
 from shoal_dashboard.events.lineage import lineage_of
@@ -80,6 +81,11 @@ class DuckTaskStore:
         async with self._taking:
             await self._write(lambda: self._take(reports))
 
+    async def happened(self, events: Sequence[ClusterEvent]) -> None:
+        """Of the cluster, as the GCS tells."""
+        async with self._taking:
+            await self._write(lambda: self._save([], events))
+
     async def node_ended(self, node_id: bytes, at_ms: int, why: str) -> None:
         """It will not tell how what ran there has ended."""
 
@@ -140,7 +146,10 @@ class DuckTaskStore:
 
     def _take(self, reports: list[NodeReport]) -> None:
         changed: list[tuple[Life, FunctionTally]] = []
+        happened: list[ClusterEvent] = []
         for report in reports:
+            happened += report.cluster
+            happened += filter(None, (of_process(process, report.node_id) for process in report.workers))
             for process in report.workers:
                 self._attempts.process(process.worker_id, report.node_id, process.pid)
             for part in report.events:
@@ -157,15 +166,15 @@ class DuckTaskStore:
                     self._attempts.process_ended(process.worker_id, process.ended_ms, why)
             changed += self._counters.take(report)
             self.seen.take(report)
-        self._save(changed)
+        self._save(changed, happened)
 
-    def _save(self, changed: list[tuple[Life, FunctionTally]]) -> None:
+    def _save(self, changed: list[tuple[Life, FunctionTally]], happened: Sequence[ClusterEvent] = ()) -> None:
         ended, keys, alive = self._attempts.take()
         counters = self._counters
         counters.lost += self._attempts.lost
         self._attempts.lost = 0
         seen = self.seen.listening().seen
-        self._database.write(ended, keys, alive, changed, seen, counters.unnamed, counters.lost)
+        self._database.write(ended, keys, alive, changed, seen, counters.unnamed, counters.lost, happened)
 
     # -- out --------------------------------------------------------------------------------------------
 
@@ -257,6 +266,9 @@ class DuckTaskStore:
             )
             lineage = lineage_of(await self._read(lambda: self._database.read(question, values)))
         return Summary(functions, lineage, self._counters.unnamed, self._counters.lost)
+
+    async def cluster_events(self) -> list[tuple[str, ClusterEvent]]:
+        return await self._read(self._database.happened)
 
     async def _rows(self, rest: str, values: Sequence[object]) -> list[TaskRow]:
         question = f"SELECT {COLUMNS} FROM attempts {rest}"

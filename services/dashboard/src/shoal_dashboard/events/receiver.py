@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
 
-from shoal_common.bus import EventBus, EventBusError, Subscription, subjects
+from shoal_common.bus import EventBus, EventBusError, Handler, Subscription, subjects
 from shoal_common.node_events import LISTENING_S, NodeReport, decode_report, encode
 from shoal_common.service.background import Background
 from shoal_dashboard.events.seen import Seen
@@ -30,16 +30,18 @@ class Receiver:
         cluster_id: str,
         seen: Seen,
         take: Callable[[list[NodeReport]], Awaitable[None]],
+        also: Mapping[str, Handler] | None = None,
     ) -> None:
         """``connect``: makes the bus, which belongs to the receiver then. ``take`` is awaited before more is handed
-        over; what it has taken counts as seen from then on."""
+        over. ``also``: what else is to be heard on that bus, by pattern."""
+        self._also = dict(also or {})
         self._connect = connect
         self._cluster_id = cluster_id
         self._seen = seen
         self._take = take
         self._background = Background()
         self._bus: EventBus | None = None
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._waiting: list[NodeReport] = []
         self._arrived = asyncio.Event()
 
@@ -50,8 +52,8 @@ class Receiver:
     async def stop(self) -> None:
         """What has arrived is handed over first."""
         await self._background.stop()
-        if self._subscription is not None:
-            await self._subscription.unsubscribe()
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
         await self._take_waiting()
         if self._bus is not None:
             await self._bus.close()
@@ -61,9 +63,9 @@ class Receiver:
             try:
                 if self._bus is None:
                     self._bus = await self._connect()
-                if self._subscription is None:
-                    pattern = subjects.all_events(self._cluster_id)
-                    self._subscription = await self._bus.subscribe(pattern, lambda _, data: self._on_report(data))
+                patterns = {subjects.all_events(self._cluster_id): self._on_report, **self._also}
+                for pattern, handler in list(patterns.items())[len(self._subscriptions) :]:
+                    self._subscriptions.append(await self._bus.subscribe(pattern, handler))
                 await self._bus.publish(subjects.listening(self._cluster_id), encode(self._seen.listening()))
             except EventBusError as error:
                 log.info("nodes_not_heard", reason=str(error))
@@ -71,7 +73,7 @@ class Receiver:
                 continue
             await asyncio.sleep(LISTENING_S)
 
-    def _on_report(self, data: bytes) -> None:
+    def _on_report(self, _subject: str, data: bytes) -> None:
         try:
             report = decode_report(data)
         except msgspec.MsgspecError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from shoal_common.node_events import ClusterEvent
 from shoal_dashboard.events.rows import NEWEST_FIRST, ErrorGroup, Filter, FunctionCounts, Page, Sort, Summary, TaskRow
 
 
@@ -36,3 +37,6 @@ class TaskStore(Protocol):
 
     async def counts(self, job_id: str = "") -> list[FunctionCounts]:
         """Exact counts of one job, or of all, by function."""
+
+    async def cluster_events(self) -> list[tuple[str, ClusterEvent]]:
+        """What has happened to nodes, workers, actors and jobs, each with an id: the newest ones, newest first."""

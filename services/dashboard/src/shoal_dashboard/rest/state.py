@@ -99,8 +99,10 @@ class State:
         rows = [task_rows.row(attempt, detail=query.detail) for attempt in page.rows]
         return Selection(rows, total=page.recorded, filtered=page.total)
 
-    async def cluster_events(self, _query: Query) -> Selection:
-        raise NotKept("this dashboard keeps no events of the cluster")
+    async def cluster_events(self, query: Query) -> Selection:
+        """Newest first."""
+        events = await self._tasks().cluster_events()
+        return await _selected("cluster_events", query, lambda: [node_rows.cluster_event(*each) for each in events])
 
     async def summarize_actors(self, query: Query, _by: str) -> dict[str, Any]:
         infos = await self._context.cluster.actors()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from shoal_common.node_events import ClusterEvent
 from shoal_dashboard.state.query import Row
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import raylet_pb2
@@ -109,4 +111,16 @@ def object_summary(rows: Sequence[Row]) -> dict[str, Any]:
         "total_size_mb": sum(row["object_size"] for row in rows) / _MIB,
         "callsite_enabled": False,
         "summary_by": "callsite",
+    }
+
+
+def cluster_event(event_id: str, event: ClusterEvent) -> Row:
+    """Of what has happened to nodes, workers, actors and jobs."""
+    return {
+        "severity": event.severity,
+        "time": datetime.fromtimestamp(event.at_ms / 1_000).isoformat(" ", "milliseconds"),
+        "source_type": event.source,
+        "message": event.message,
+        "event_id": event_id,
+        "custom_fields": {"kind": event.kind, **event.ids},
     }
