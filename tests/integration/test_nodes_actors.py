@@ -6,12 +6,11 @@ import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 from support.clusters import ProcessCluster, RayletProcess
-from support.processes import PATIENCE_S
+from support.processes import PATIENCE_S, eventually
 
 import shoal
 from shoal.dag import InputNode
@@ -148,16 +147,29 @@ class GraphDriver:
         return int(shoal.get(self.graph.execute(3)))
 
 
+def at_work(actor: shoal.ActorHandle) -> bool:
+    """For a compiled graph."""
+
+    def look(_: object) -> bool:
+        return any(thread.name.startswith("shoal-system") for thread in threading.enumerate())
+
+    return bool(shoal.get(actor.__ray_call__.remote(look)))
+
+
 def test_an_actor_lets_go_of_a_compiled_graph_whose_driver_has_died(nodes: tuple[RayletProcess, RayletProcess]) -> None:
     actor, driver = on("first"), GraphDriver.remote()
     assert shoal.get(driver.compile.remote(actor)) == 3
-
-    def at_work(_: object) -> bool:
-        return any(thread.name.startswith("shoal-system") for thread in threading.enumerate())
-
-    assert shoal.get(actor.__ray_call__.remote(at_work))
+    assert at_work(actor)
     shoal.kill(driver)
-    deadline = time.monotonic() + PATIENCE_S
-    while shoal.get(actor.__ray_call__.remote(at_work)):
-        assert time.monotonic() < deadline
+    eventually(lambda: not at_work(actor), "the actor has let go", PATIENCE_S)
     assert shoal.get(actor.add.remote(1)) == 4
+
+
+def test_an_actor_lets_go_of_a_compiled_graph_that_nobody_has(nodes: tuple[RayletProcess, RayletProcess]) -> None:
+    actor = on("first")
+    with InputNode() as value:
+        graph = actor.add.bind(value).experimental_compile()
+    assert shoal.get(graph.execute(3)) == 3
+    assert at_work(actor)
+    del graph
+    eventually(lambda: not at_work(actor), "the actor has let go", PATIENCE_S)

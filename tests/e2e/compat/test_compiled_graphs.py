@@ -279,6 +279,23 @@ def test_an_actor_that_dies_is_named(workers: list[Any]) -> None:
     assert ray.get(a.join.remote(1)) == [1]
 
 
+@better_than_ray
+def test_with_an_actor_that_was_restarted_it_is_compiled_anew(workers: list[Any]) -> None:
+    actor = Worker.options(max_restarts=1).remote(5)
+    with InputNode() as value:
+        node = workers[0].add.bind(actor.add.bind(value))
+    graph = node.experimental_compile()
+    assert ray.get(graph.execute(1)) == 7
+    ray.kill(actor, no_restart=False)
+    with pytest.raises(exceptions.RayActorError):
+        while True:
+            graph.execute(1).get(timeout=60)
+    graph.teardown()
+    graph = node.experimental_compile()
+    assert ray.get(graph.execute(2)) == 8
+    graph.teardown()
+
+
 def test_what_cannot_be_compiled(workers: list[Any]) -> None:
     a, b, _ = workers
 

@@ -101,7 +101,7 @@ class _Running:
                     self.core.values.get_one(self.loops[number], 0)
                 except Exception as error:  # whatever ended that actor's part
                     return error
-        return exceptions.ChannelError("Channel closed: the compiled graph was torn down. Compile it anew")
+        return exceptions.ChannelError("Channel closed: the compiled graph was torn down. Compile it anew.")
 
 
 def _start(core: CoreWorker, graph: Plan, slots: int, slot_bytes: int) -> _Running:
@@ -131,7 +131,7 @@ def _start(core: CoreWorker, graph: Plan, slots: int, slot_bytes: int) -> _Runni
                 )
                 for number in range(len(graph.actors))
             ]
-            running.loops = [_call(actor, loop.run, part) for actor, part in zip(graph.actors, parts, strict=True)]
+            running.loops = [_call(actor, 0, loop.run, part) for actor, part in zip(graph.actors, parts, strict=True)]
             handover.serve(
                 [[fds[wire] for wire in (*(read for read, _ in part.reads), *part.writes)] for part in parts],
                 partial(_raise_early_end, running),
@@ -147,18 +147,18 @@ def _start(core: CoreWorker, graph: Plan, slots: int, slot_bytes: int) -> _Runni
     return running
 
 
-def _call(actor: Any, function: Any, *args: Any) -> ObjectRef[Any]:
+def _call(actor: Any, retries: int, function: Any, *args: Any) -> ObjectRef[Any]:
     """Of the actor, but beside what it does."""
-    call: ObjectRef[Any] = actor.__ray_call__.options(concurrency_group=SYSTEM_GROUP, max_task_retries=0).remote(
-        function, *args
-    )
+    method = actor.__ray_call__.options(concurrency_group=SYSTEM_GROUP, max_task_retries=retries)
+    call: ObjectRef[Any] = method.remote(function, *args)
     return call
 
 
 def _check_places(core: CoreWorker, graph: Plan) -> None:
     """Raises: NotImplementedError for actors of other nodes; ValueError for methods that cannot take part."""
+    # Again and again: one that is being restarted is waited for.
     looks = [
-        _call(actor, loop.look, [step.method for step in steps])
+        _call(actor, -1, loop.look, [step.method for step in steps])
         for actor, steps in zip(graph.actors, graph.steps, strict=True)
     ]
     outside = isinstance(core.store, RemoteStore)
@@ -178,7 +178,7 @@ def _raise_early_end(running: _Running) -> None:
     core = running.core
     for ref in core.waiting.wait(running.loops, len(running.loops), 0)[0]:
         core.values.get_one(ref, 0)
-        raise exceptions.ChannelError("an actor has left the compiled graph before it was there")
+        raise exceptions.ChannelError("An actor has left the compiled graph before it was there.")
 
 
 class _Outputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -45,6 +46,7 @@ def read(reader: RingReader, timeout: float = 0) -> Any:
 def nothing_left() -> Iterator[None]:
     before = set(os.listdir("/proc/self/fd"))
     yield
+    gc.collect()
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
