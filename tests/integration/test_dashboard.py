@@ -247,7 +247,7 @@ def test_what_is_printed_is_followed_until_its_worker_ends(dashboard: Dashboard)
 
 
 def test_the_command_shows_the_rows_of_the_pages(
-    dashboard: Dashboard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SHOAL_ADDRESS", shoal.get_runtime_context().gcs_address)
     counter = Counter.options(name="shown").remote()
@@ -271,6 +271,14 @@ def test_the_command_shows_the_rows_of_the_pages(
     assert "NODE_ID" in run("list", "nodes") and "LABELS" in run("list", "nodes")
     kept = shoal.put(np.zeros(3_000_000))
     assert kept.hex() in run("memory") and " MiB at 127.0.0.1" in run("memory")
+    trace = tmp_path / "trace.json"
+    assert str(trace) in run("timeline", str(trace))
+    assert isinstance(json.loads(trace.read_text()), list)
+    address = f"--address={shoal.get_runtime_context().gcs_address}"
+    assert "1 nodes alive" in run("status", address) and "CPU" in run("top", "--once", address)
+    waiting = Counter.options(num_cpus=64, name="large").remote()
+    eventually(lambda: f"Counter {waiting._actor_id.hex()} is pending creation" in run("status", address), "it waits")
+    shoal.kill(waiting)
     assert cli.main(["get", "actors", "00" * 16]) == 1
     assert "there is no such actor" in capsys.readouterr().err
     for wrong in (["list", "actors", "-f", "nonsense"], ["list", "things"], ["get", "runtime-envs", "x"]):

@@ -28,6 +28,7 @@ _PLACES = {
     "get": ("state", "get"),
     "summary": ("state", "summary"),
     "memory": ("state", "memory"),
+    "timeline": ("state", "timeline"),
     "events": ("events", "events"),
     "logs": ("logs", "logs"),
     "explain": ("waits", "explain"),

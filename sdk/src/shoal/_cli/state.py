@@ -7,10 +7,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
 from shoal._cli.output import format_option, shown
+from shoal._session.dashboards import dashboard_client
 from shoal.util.state import StateApiClient
 from shoal.util.state.common import (
     DEFAULT_LIMIT,
@@ -147,3 +149,17 @@ def memory(limit: int, form: str, timeout: int, address: str | None) -> None:
             sums[row["ip"] or "?"] += row["object_size"] or 0
         told = ", ".join(f"{size / 2**20:,.1f} MiB at {ip}" for ip, size in sums.most_common())
         print(f"\n{len(objects)} objects{': ' + told if told else ''}")
+
+
+@click.command(help="Write what ran when to FILE, a Chrome trace for https://ui.perfetto.dev; of a dashboard.")
+@click.argument("file", type=click.Path(dir_okay=False), default="timeline.json")
+@click.option("--job", default="", help="Id of a job; default: of all.")
+@_timeout
+@_address
+def timeline(file: str, job: str, timeout: int, address: str | None) -> None:
+    query = urlencode({"job_id": job}) if job else ""
+    size = 0
+    with open(file, "wb") as written:
+        for piece in dashboard_client(address).stream(f"api/v0/tasks/timeline?{query}", timeout):
+            size += written.write(piece)
+    print(f"Wrote {size:,} bytes to {file}.")

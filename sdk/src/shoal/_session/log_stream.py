@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal import exceptions
@@ -25,6 +26,8 @@ logger = logging.getLogger("shoal")
 
 #: Lines with the same pattern from other processes are held back for so long, then told as a count.
 AGGREGATION_S = 5.0
+#: "0" in one of them: every line is shown. The second is Ray's.
+DEDUP_VARIABLES = ("SHOAL_DEDUP_LOGS", "RAY_DEDUP_LOGS")
 #: Patterns that are remembered; beyond, the oldest is told before its time.
 MAX_PATTERNS = 10_000
 #: Workers whose batches are counted.
@@ -54,6 +57,8 @@ class Deduplicator:
         #: Pattern -> [source of the first line, time it began, repeats, last line, its prefix, is_stderr], the one that
         #: began first in front.
         self._seen: OrderedDict[str, list[Any]] = OrderedDict()
+        #: Some lines have been shown as a count.
+        self.counted = False
 
     def add(self, source: bytes, prefix: str, line: str, is_stderr: bool, now: float) -> list[tuple[str, bool]]:
         """The lines to show for one that came; (text, is_stderr)."""
@@ -64,7 +69,7 @@ class Deduplicator:
             if known is None and line.strip():
                 self._seen[pattern] = [source, now, 0, line, prefix, is_stderr]
                 if len(self._seen) > MAX_PATTERNS:
-                    shown.extend(_summary(*self._seen.popitem(last=False)[1][2:]))
+                    shown.extend(self._summary(*self._seen.popitem(last=False)[1][2:]))
             shown.append((f"{prefix} {line}", is_stderr))
         else:
             known[2] += 1
@@ -75,19 +80,19 @@ class Deduplicator:
         """Counts whose time has come."""
         shown: list[tuple[str, bool]] = []
         while self._seen and now - self._seen[next(iter(self._seen))][1] >= self._window_s:
-            shown.extend(_summary(*self._seen.popitem(last=False)[1][2:]))
+            shown.extend(self._summary(*self._seen.popitem(last=False)[1][2:]))
         return shown
 
     def flush(self) -> list[tuple[str, bool]]:
         """All counts, at the end."""
         return self.due(float("inf"))
 
-
-def _summary(repeats: int, line: str, prefix: str, is_stderr: bool) -> list[tuple[str, bool]]:
-    if not repeats:
-        return []
-    suffix = "" if repeats == 1 else f" [repeated {repeats}x across cluster]"
-    return [(f"{prefix} {line}{suffix}", is_stderr)]
+    def _summary(self, repeats: int, line: str, prefix: str, is_stderr: bool) -> list[tuple[str, bool]]:
+        if not repeats:
+            return []
+        self.counted |= repeats > 1
+        suffix = "" if repeats == 1 else f" [repeated {repeats}x across cluster]"
+        return [(f"{prefix} {line}{suffix}", is_stderr)]
 
 
 class BatchNumbers:
@@ -97,6 +102,8 @@ class BatchNumbers:
     def __init__(self) -> None:
         #: Of each worker's last batch, the worker that printed last at the end.
         self._last: OrderedDict[bytes, int] = OrderedDict()
+        #: Some worker that has printed is remembered no more: one that is not known need not be new.
+        self._forgot = False
 
     def gap_before(self, worker_id: bytes, number: int) -> bool:
         """Whether batches are missing before this one, which has come."""
@@ -105,7 +112,15 @@ class BatchNumbers:
         self._last.move_to_end(worker_id)
         if len(self._last) > MAX_WORKERS:
             self._last.popitem(last=False)
-        return last is not None and number > last + 1
+            self._forgot = True
+        if last is None:
+            return number > 1 and not self._forgot  # a worker prints for one job, from its first batch on
+        return number > last + 1
+
+
+def counts(environ: Mapping[str, str]) -> bool:
+    """Lines that many processes print are shown once, with a count."""
+    return next((environ[name] for name in DEDUP_VARIABLES if name in environ), "1") != "0"
 
 
 class LogStream:
@@ -123,6 +138,9 @@ class LogStream:
         self._clock: threading.Thread | None = None
         self._finished = threading.Event()
         self._deduplicator = Deduplicator()
+        self._counts = counts(os.environ)
+        #: It was said where the lines are that were only counted.
+        self._said_where = False
         self._drained = threading.Event()
         #: Batches that have come.
         self._taken = 0
@@ -141,6 +159,16 @@ class LogStream:
         while not self._finished.wait(COUNT_TICK_S):
             with self._lock:
                 self._show(self._deduplicator.due(time.monotonic()))
+                self._say_where()
+
+    def _say_where(self) -> None:
+        """Once, after the first lines that were only counted."""
+        if self._deduplicator.counted and not self._said_where:
+            self._said_where = True
+            all_of_them = f"all are in {self._logs_dir} of the nodes"
+            self._show(
+                [(f"(shoal) Repeated lines are counted: {all_of_them}; {DEDUP_VARIABLES[0]}=0 shows them.", True)]
+            )
 
     def _follow(self) -> None:
         from shoal_proto.v1 import events_pb2
@@ -205,7 +233,9 @@ class LogStream:
                 )
             for line in batch.lines:
                 text, bar = apart(line)
-                if bar is None or text:
+                if not self._counts:
+                    self._show([(f"{prefix} {text}", batch.is_stderr)] if bar is None or text else [])
+                elif bar is None or text:
                     self._show(self._deduplicator.add(batch.worker_id, prefix, text, batch.is_stderr, now))
                 if bar is not None:
                     bars.update(bar)
@@ -238,4 +268,5 @@ class LogStream:
                 thread.join(timeout=END_S)
         with self._lock:
             self._show(self._deduplicator.flush())
+            self._say_where()
         bars.close_others()

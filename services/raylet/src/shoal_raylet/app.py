@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -125,6 +126,8 @@ class RayletApp:
         self._ends_cluster = ends_cluster
         self._beside = beside
         self._incarnation = time.time_ns() // 1_000_000
+        #: Lines of workers that the bus did not take, by job.
+        self._unpublished: Counter[bytes] = Counter()
         self._running = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -462,8 +465,14 @@ class RayletApp:
         try:
             await self._bus.publish(subject, message.SerializeToString())
         except EventBusError as error:
-            # The lines are in the log files still.
+            # The lines are in the log files still, and their driver is told so when the bus is back.
             log.info("lines_not_published", lines=len(batch.lines), reason=str(error))
+            if source.worker_id != self.node_id:
+                self._unpublished[source.job_id] += len(batch.lines)
+            return
+        if missed := self._unpublished.pop(source.job_id, 0):
+            files = self.config.session_dir / "logs"
+            self._output.tell(source.job_id, self.node_id, f"{missed} lines are missing here: they are in {files}")
 
     # --- documents ---
 
