@@ -41,7 +41,7 @@ fuzz: $(STAMP) ## run the tests with random histories again and again, MINUTES=1
 	@files=$$(grep -rlE --include='test_*.py' 'hypothesis|@walks' tests/unit); end=$$(($$(date +%s) + 60 * $(MINUTES))); \
 	  while [ $$(date +%s) -lt $$end ]; do SHOAL_SEEDS=random $(BIN)/pytest -q -m 'hypothesis or walk' $$files || exit 1; done
 
-# WHERE=embedded or WHERE=cluster: only there.
+# WHERE=embedded, cluster or compose: only there; compose takes a Docker engine and root, and has to be asked for.
 WHERE ?=
 soak: $(STAMP) ## work of every kind for MINUTES=10 while something dies every few seconds
 	$(BIN)/python tests/chaos/soak/soak.py --minutes $(MINUTES) $(WHERE)

@@ -73,9 +73,16 @@ def build_images() -> None:
 class Stack:
     """One deployment, apart from all others of this machine: its project is named after this checkout."""
 
-    def __init__(self, client: docker.DockerClient, directory: Path, *, certificates: Path | None = None) -> None:
-        """``directory`` takes a file of settings. ``certificates``: everything speaks TLS, with those of this folder,
-        which docker/make-certs has made."""
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        directory: Path,
+        *,
+        certificates: Path | None = None,
+        store_bytes: int = 256 << 20,
+    ) -> None:
+        """``directory`` takes a file of settings; ``store_bytes`` is each node's. ``certificates``: everything speaks
+        TLS, with those of this folder, which docker/make-certs has made."""
         self.client = client
         self.certificates = certificates
         self.project = f"shoal-{'tls' if certificates else 'test'}-{zlib.crc32(os.fsencode(ROOT)):08x}"
@@ -85,7 +92,7 @@ class Stack:
             "SHOAL_CERTS": str(certificates or ""),
             "SHOAL_GATEWAY_PORT": str(free_port()),
             "SHOAL_DASHBOARD_PORT": str(free_port()),
-            "SHOAL_RAYLET_OBJECT_STORE_BYTES": str(256 << 20),
+            "SHOAL_RAYLET_OBJECT_STORE_BYTES": str(store_bytes),
         }
         # In a file and not in the environment, which testcontainers does not pass on from anywhere but this process.
         file = directory / f"{self.project}.env"
@@ -162,11 +169,11 @@ class Stack:
         return self.compose("run", "--rm", "--no-deps", "-T", "driver", *command, timeout=PATIENCE_S)
 
     @contextlib.contextmanager
-    def driver(self, code: str) -> Iterator[Driver]:
+    def driver(self, code: str, *arguments: str) -> Iterator[Driver]:
         """A program in a driver's container, to talk with; its container is gone afterwards."""
         name = f"{self.project}-driver-{secrets.token_hex(4)}"
         run = [*self._command, "run", "--rm", "--no-deps", "-T", "--name", name, "driver", "python"]
-        with Driver(code, env=dict(os.environ), python=run) as driver:
+        with Driver(code, *arguments, env=dict(os.environ), python=run) as driver:
             yield driver
             for container in self.client.containers.list(all=True, filters={"name": name}):
                 container.remove(force=True)

@@ -1,10 +1,12 @@
 """Work of every kind for minutes, while something is killed, stopped or cut off every few seconds: ``make soak``.
 
-    .venv/bin/python tests/chaos/soak/soak.py [--minutes 10] [--seed N] [embedded] [cluster]
+    .venv/bin/python tests/chaos/soak/soak.py [--minutes 10] [--seed N] [embedded] [cluster] [compose]
 
 On an embedded cluster workers and the template are struck; on a `Cluster` of four nodes also raylets, whole nodes, and
-the connection of a driver outside, which works beside the other one. Prints 0 wrong, 0 lost, 0 hung, or what was, with
-memory and open files of every service at the start and at the end; exits with 1 when a result was not the right one.
+the connection of a driver outside, which works beside the other one; on the deployment of compose.yaml containers of
+every service, and links between them. (That takes a Docker engine and root, so it has to be asked for.) Prints 0 wrong,
+0 lost, 0 hung, or what was, with memory and open files of every service at the start and at the end; exits with 1 when
+a result was not the right one.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support.drivers import Driver
 from support.processes import command, descendants, eventually, head_of
 from support.servers import free_port
+from support.stack import Stack, build_images, engine
 from support.tcp_proxy import TcpProxy
 
 from shoal.cluster_utils import Cluster, Node
@@ -37,7 +42,11 @@ _STOPS_S = (0.5, 3.0)
 _WARM_UP_S = 10.0
 #: Of a service's log, at most.
 _LOG_LINES = 40
-_NODE_ARGS = {"num_cpus": 2, "object_store_memory": 96 << 20}
+_NODE_STORE_BYTES = 96 << 20
+_NODE_ARGS = {"num_cpus": 2, "object_store_memory": _NODE_STORE_BYTES}
+#: Of compose.yaml: several of each, and those of which there is one.
+_REPLICAS = ("raylet", "gcs", "scheduler", "objectstore")
+_SERVERS = ("etcd-1", "etcd-2", "nats", "minio")
 
 #: Strikes once, and says at what.
 Fault = Callable[[random.Random], str]
@@ -47,9 +56,9 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description="Work under faults")
     arguments.add_argument("--minutes", type=float, default=10)
     arguments.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    arguments.add_argument("where", nargs="*", choices=["embedded", "cluster"], default=["embedded", "cluster"])
+    runs = {"embedded": embedded, "cluster": cluster, "compose": compose}
+    arguments.add_argument("where", nargs="*", choices=runs, default=["embedded", "cluster"])
     options = arguments.parse_args()
-    runs = {"embedded": embedded, "cluster": cluster}
     return sum(runs[where](options.minutes * 60, options.seed) for where in options.where)
 
 
@@ -63,7 +72,7 @@ def embedded(seconds: float, seed: int) -> int:
             + [Workers(lambda: [head]).stop] * 2
             + [Workers(lambda: [head]).kill_template]
         )
-        with measured({"driver": driver.pid, "head": head}):
+        with measured(lambda: {"driver": driver.pid, "head": head}):
             strike(faults, seconds, random.Random(seed))
             return outcome([driver])
 
@@ -102,11 +111,39 @@ def cluster(seconds: float, seed: int) -> int:
 
         assert nodes.head_node is not None
         head = {daemon.service: daemon.pid for daemon in nodes.head_node.daemons}
-        with measured({"driver": inside.pid, "driver outside": outside.pid, **head}):
+        with measured(lambda: {"driver": inside.pid, "driver outside": outside.pid, **head}):
             strike(faults, seconds, random.Random(seed))
             status = outcome([inside, outside])
             if status:
                 print_warnings(nodes.head_node)
+            return status
+
+
+def compose(seconds: float, seed: int) -> int:
+    print(f"--- compose, seed {seed}", flush=True)
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(contextlib.closing(engine()))
+        build_images()
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        deployment = stack.enter_context(Stack(client, directory, store_bytes=_NODE_STORE_BYTES).deployed())
+        gateway = f"shoal://localhost:{deployment.gateway_port}"
+        token = {"SHOAL_AUTH_TOKEN": deployment.read("gateway", "/run/shoal/token")}
+        inside = stack.enter_context(deployment.driver(_WORK, "auto", str(seed)))
+        outside = stack.enter_context(Driver(_WORK, gateway, str(seed), env=token))
+        kept = {driver.report()["host"] for driver in (inside, outside)}
+        containers = Containers(deployment, kept)
+        workers = Workers(containers.main_processes)
+        faults: list[Fault] = (
+            [workers.kill] * 4
+            + [workers.stop] * 2
+            + [workers.kill_template, containers.kill, containers.kill, containers.pause, containers.cut]
+        )
+        with measured(lambda: {"driver outside": outside.pid, **containers.services()}):
+            strike(faults, seconds, random.Random(seed))
+            deployment.restore()
+            status = outcome([inside, outside])
+            if status:
+                print(*(line for line in deployment.logs().splitlines() if '"level": "info"' not in line), sep="\n")
             return status
 
 
@@ -195,6 +232,53 @@ class Nodes:
         return f"stopped the raylet of {node.node_id} for {duration:.1f} s"
 
 
+class Containers:
+    """Those of a deployment; what is struck are not the nodes where its drivers are."""
+
+    def __init__(self, stack: Stack, kept: set[str]) -> None:
+        """``kept``: addresses of those nodes."""
+        self._stack = stack
+        self._kept = kept
+
+    def kill(self, rng: random.Random) -> str:
+        container = rng.choice(self._running(_REPLICAS))
+        container.kill()
+        container.start()
+        return f"killed container {container.name}"
+
+    def pause(self, rng: random.Random) -> str:
+        container = rng.choice(self._running((*_REPLICAS, *_SERVERS)))
+        container.pause()
+        time.sleep(duration := rng.uniform(*_STOPS_S))
+        container.unpause()
+        return f"stopped container {container.name} for {duration:.1f} s"
+
+    def cut(self, rng: random.Random) -> str:
+        one, *others = rng.sample(self._running(("raylet", "nats", "minio")), 3)
+        with self._stack.cut(one, *(self._stack.address_of(other) for other in others)):
+            time.sleep(duration := rng.uniform(*_STOPS_S))
+        return f"cut {one.name} from {' and '.join(other.name for other in others)} for {duration:.1f} s"
+
+    def main_processes(self) -> list[int]:
+        """Of all nodes: their workers may be struck anywhere."""
+        nodes = (container for service in ("raylet", "gateway") for container in self._stack.running(service))
+        return [container.attrs["State"]["Pid"] for container in nodes]
+
+    def services(self) -> dict[str, int]:
+        """Processes of Shoal's services, by the name of their container."""
+        mains = {container.name: container.attrs["State"]["Pid"] for container in self._stack.running()}
+        return {
+            name: pid
+            for name, main in mains.items()
+            for pid in (main, *descendants(main))
+            if command(pid).startswith("python -m shoal_")
+        }
+
+    def _running(self, services: tuple[str, ...]) -> list[Any]:
+        found = [container for service in services for container in self._stack.running(service)]
+        return [container for container in found if self._stack.address_of(container) not in self._kept]
+
+
 def print_warnings(node: Node) -> None:
     """What its services have logged of more than the usual: a driver whose own node is lost only says that it is."""
     for log in sorted(node.directory.glob("logs/*.log")):
@@ -208,13 +292,15 @@ def raylet_of(node: Node) -> int:
 
 
 @contextlib.contextmanager
-def measured(processes: dict[str, int]) -> Iterator[None]:
-    """Memory and open files of these, by name, before and after."""
+def measured(processes: Callable[[], dict[str, int]]) -> Iterator[None]:
+    """Memory and open files of these, by name, before and after; not of those that were started again."""
     time.sleep(_WARM_UP_S)
-    before = {name: _usage(pid) for name, pid in processes.items()}
+    before = {(name, pid): _usage(pid) for name, pid in processes().items()}
     yield
-    for name, pid in processes.items():
-        (memory, files), (later, more) = before[name], _usage(pid)
+    for name, pid in processes().items():
+        if (name, pid) not in before:
+            continue
+        (memory, files), (later, more) = before[name, pid], _usage(pid)
         print(f"{name}: {memory:.0f} MiB and {files} files before, {later:.0f} MiB and {more} files after", flush=True)
 
 

@@ -125,7 +125,8 @@ def count(what, kind, why):
 threads = [threading.Thread(target=keep_doing, args=[kind]) for kind in (tasks, nests, actors, arrays, spills, groups)]
 for thread in threads:
     thread.start()
-report(ready=True)
+here = ray.get_runtime_context().get_node_id()
+report(host=next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == here))
 command()
 ended.set()
 for thread in threads:
