@@ -17,6 +17,7 @@ from shoal_common.rpc.server import join_address
 from shoal_common.service.config import ConfigError
 from shoal_dashboard.app import create_app
 from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.connections import Connection
 from shoal_dashboard.context import Context
 
 #: Requests under way have this long to finish when the service stops, in seconds; streams are ended then.
@@ -95,7 +96,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Connection,
                 loop="none",
                 lifespan="on",
                 log_config=None,
