@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos soak fuzz test-libraries test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo test test-all chaos soak fuzz test-libraries test-ray-clients test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-browser: $(STAMP) ## open the dashboard's pages in a real browser, and take
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt 'playwright>=1.50,<2'
 	mkdir -p .cache/browser && cd .cache/browser && npm pack axe-core@4.14.1 --silent >/dev/null && tar xzf axe-core-4.14.1.tgz package/axe.min.js
 	$(BIN)/pytest tests/browser/pages.py
+
+test-ray-clients: $(STAMP) ## run Ray's own commands (ray list, ray job, ...), in a venv of their own, on Shoal's dashboard
+	$(BIN)/python tests/libraries/ray_clients.py
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

@@ -108,7 +108,7 @@ class NodeState(StateRow):
     resources_total: dict[str, float] = column()
     labels: dict[str, str] = column()
     start_time_ms: int | None = column(detail=True)
-    #: 0 = it lives.
+    #: None = it lives.
     end_time_ms: int | None = column(detail=True)
 
 

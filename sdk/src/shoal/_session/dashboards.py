@@ -24,11 +24,14 @@ def dashboard_client(
 ) -> DashboardClient:
     """``address``: ``http(s)://host:port`` of the dashboard, or host:port of a GCS, which knows where it is; "auto" =
     that of this session's cluster, else of the one on this machine; None = what the environment names, else "auto".
+    ``verify``: as `DashboardClient` has it; True also takes a certificate of the cluster's own authority, SHOAL_TLS_CA.
 
     Raises: ConnectionError (none is known, or nobody there), ValueError (no such address), AuthenticationError.
     """
     if address is None:
         address = next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
+    if verify is True and (authority := os.environ.get("SHOAL_TLS_CA")):
+        verify = authority
     given = dict(headers or {})
     if cookies:
         given.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in cookies.items()))

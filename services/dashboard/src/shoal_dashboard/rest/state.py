@@ -9,11 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from shoal_common.errors import Unavailable
 from shoal_common.state_rows import RESOURCES, StateRow
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs import details
-from shoal_dashboard.rest.envelope import NotKept, enveloped
+from shoal_dashboard.rest.envelope import enveloped
 from shoal_dashboard.state import cluster_rows, node_rows, task_rows
 from shoal_dashboard.state.query import Query, QueryError, Row, Selection, parse, select
 from shoal_proto.v1 import gcs_pb2 as pb
@@ -135,7 +136,7 @@ class State:
 
     def _tasks(self) -> TaskStore:
         if self._context.tasks is None:
-            raise NotKept("this dashboard keeps no task events")
+            raise Unavailable("the cluster has not been found yet")
         return self._context.tasks
 
 

@@ -32,7 +32,7 @@ def node(info: pb.NodeInfo) -> Row:
         "resources_total": units(info.total),
         "labels": dict(info.labels),
         "start_time_ms": info.start_unix_ms,
-        "end_time_ms": info.end_unix_ms,
+        "end_time_ms": info.end_unix_ms or None,
     }
 
 
