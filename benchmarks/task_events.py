@@ -41,7 +41,7 @@ def rate(call: Callable[[], Ref], count: int, *, at_once: bool) -> float:
 
 
 def main(rounds: int) -> None:
-    shoal.init(num_cpus=2, logging_level="ERROR")
+    shoal.init("local", num_cpus=2, logging_level="ERROR")
     quiet, actor = nothing.options(enable_task_events=False), shoal.remote(Nothing).remote()
     method: Any = actor.nothing
     rows: list[tuple[str, Callable[[], Ref], Callable[[], Ref], int, bool]] = [

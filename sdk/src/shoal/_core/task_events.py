@@ -21,7 +21,7 @@ from shoal._core.tasks import TaskQueue
 from shoal_common.task_events import ALIVE, INTERVAL_S, Failure, FunctionTally, TaskEvent, TaskKind, TaskState
 
 #: Attempts that are named in one interval although nothing is special about them: those that are over; those alive.
-MAX_SHORT = 1_000
+MAX_SHORT = 500
 MAX_ALIVE = 1_000
 #: Failures that are named in one interval; the others are counted.
 MAX_FAILURES = 5_000

@@ -30,6 +30,8 @@ from shoal_common.task_events import Failure
 if TYPE_CHECKING:
     from shoal._owner.process import Process
 
+_wall_clock = time.time
+
 #: A thread that submits without ever waiting looks for answers after so many submissions.
 POLL_EVERY = 32
 
@@ -112,9 +114,11 @@ class Calls:
             raise exceptions.ShoalSystemError("Shoal was shut down; call shoal.init() again")
         tally = record.function.tally
         if tally is not None:
-            tally.submitted += 1  # as TaskEvents.submitted
-            record.submitted_at = time.time()
-            if not self._events.due:
+            # As TaskEvents.submitted, for a third of its time.
+            before = tally.submitted
+            tally.submitted = before + 1
+            record.submitted_at = _wall_clock()
+            if not before and not self._events.due:
                 self._events.wake()
         create, task_id = self._process.table.create, record.push.task_id
         if num_returns == 1:
