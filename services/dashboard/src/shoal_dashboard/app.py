@@ -17,14 +17,14 @@ from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
 from shoal_dashboard.pages import routes as pages
-from shoal_dashboard.rest import cluster, health, jobs, logs, metrics, packages, state, timeline, version
+from shoal_dashboard.rest import cluster, health, jobs, logs, metrics, openapi, packages, state, timeline, version
 from shoal_dashboard.security.bodies import BodyLimit
 from shoal_dashboard.security.guard import Guard
 from shoal_dashboard.security.headers import SecurityHeaders
 from shoal_dashboard.security.tokens import Tokens
 
 #: In the order in which they are asked for a path.
-FAMILIES = (health, login, version, cluster, timeline, state, jobs, packages, logs, metrics, pages)
+FAMILIES = (health, login, version, openapi, cluster, timeline, state, jobs, packages, logs, metrics, pages)
 
 
 def create_app(context: Context) -> Starlette:

@@ -1,0 +1,19 @@
+"""``GET /openapi.json``: what the state interface is asked and answers, for programs that make clients of it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from shoal_dashboard.context import Context
+from shoal_dashboard.rest.version import SHOAL_VERSION
+from shoal_dashboard.state.openapi import document
+
+
+def routes(_context: Context) -> list[BaseRoute]:
+    return [Route("/openapi.json", _openapi)]
+
+
+async def _openapi(_request: Request) -> Response:
+    return JSONResponse(document(SHOAL_VERSION))

@@ -1,0 +1,125 @@
+"""The description of the state interface as an OpenAPI document, made of the columns of its rows. Pure.
+
+Source: OpenAPI Specification 3.1.0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from shoal_common.state_rows import DEFAULT_LIMIT, MAX_LIMIT, RESOURCES, StateRow
+
+Schema = dict[str, Any]
+
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object", "list": "array"}
+_SUMMARIZED = ("actors", "objects", "tasks")
+#: Status → when.
+_REFUSALS = {
+    "400": "a filter, a limit or the like makes no sense; `msg` says which and what would",
+    "401": "no token: `Authorization: Bearer <token>`",
+    "403": "a wrong token",
+    "501": "what is asked for is not kept here",
+    "503": "the cluster does not answer; `msg` says why",
+}
+
+
+def document(version: str) -> Schema:
+    """``version``: Shoal's."""
+    paths = {f"/api/v0/{name}": {"get": _list(name, kind)} for name, kind in RESOURCES.items()}
+    paths |= {f"/api/v0/{name}/summarize": {"get": _summary(name)} for name in _SUMMARIZED}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Shoal's dashboard", "version": version},
+        # Relative to this document, which may lie behind any path.
+        "servers": [{"url": "."}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {kind.__name__: _row(kind) for kind in RESOURCES.values()},
+        },
+    }
+
+
+def _list(name: str, kind: type[StateRow]) -> Schema:
+    rows = {"type": "array", "items": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+    listing = {
+        "type": "object",
+        "required": ["total", "num_after_truncation", "num_filtered", "result", "partial_failure_warning", "warnings"],
+        "properties": {
+            "total": {"type": "integer"},
+            "num_after_truncation": {"type": "integer"},
+            "num_filtered": {"type": "integer"},
+            "result": rows,
+            "partial_failure_warning": {"type": "string"},
+            "warnings": {"type": ["array", "null"], "items": {"type": "string"}},
+        },
+    }
+    columns = {"type": "array", "items": {"enum": list(kind.filterable_columns())}}
+    return {
+        "operationId": f"list_{name}",
+        "summary": f"Rows of {name.replace('_', ' ')}: those that meet all filters, and how many there are.",
+        "parameters": [
+            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
+            _parameter("detail", {"type": "boolean", "default": False}),
+            _parameter("filter_keys", columns),
+            _parameter("filter_predicates", {"type": "array", "items": {"enum": ["=", "!="]}}),
+            _parameter("filter_values", {"type": "array", "items": {"type": "string"}}),
+        ],
+        "responses": _responses(listing),
+    }
+
+
+def _summary(name: str) -> Schema:
+    by = [_parameter("summary_by", {"enum": ["func_name", "lineage"]})] if name == "tasks" else []
+    return {
+        "operationId": f"summarize_{name}",
+        "summary": f"How many {name} there are, by kind and state.",
+        "parameters": by,
+        "responses": _responses({"type": "object", "required": ["total", "result"]}),
+    }
+
+
+def _parameter(name: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _responses(result: Schema) -> Schema:
+    def envelope(inner: Schema, succeeded: bool) -> Schema:
+        return {
+            "type": "object",
+            "required": ["result", "msg", "data"],
+            "properties": {
+                "result": {"const": succeeded},
+                "msg": {"type": "string"},
+                "data": {"type": "object", "properties": {"result": inner}},
+            },
+        }
+
+    def json(schema: Schema) -> Schema:
+        return {"application/json": {"schema": schema}}
+
+    answers: Schema = {"200": {"description": "what there is", "content": json(envelope(result, True))}}
+    for status, when in _REFUSALS.items():
+        content = {"text/plain": {"schema": {"type": "string"}}}
+        if status not in ("401", "403"):
+            content |= json(envelope({"type": "null"}, False))
+        answers[status] = {"description": when, "content": content}
+    return answers
+
+
+def _row(kind: type[StateRow]) -> Schema:
+    properties = {field.name: _type(str(field.type)) for field in dataclasses.fields(kind)}
+    return {
+        "type": "object",
+        "required": list(kind.columns(detail=False)),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _type(written: str) -> Schema:
+    base = written.removesuffix(" | None")
+    name = _TYPES[base.partition("[")[0]]
+    return {"type": [name, "null"] if base != written else name}
