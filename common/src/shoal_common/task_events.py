@@ -110,6 +110,19 @@ class FunctionTally(msgspec.Struct, array_like=True, gc=False, eq=False):
     def unended(self) -> int:
         return self.submitted - self.finished - self.failed
 
+    def add(self, other: FunctionTally) -> None:
+        """The same function's in another process, or node."""
+        if other.run_us:
+            self.min_us = min(self.min_us, other.min_us) if self.run_us else other.min_us
+            self.max_us = max(self.max_us, other.max_us)
+        self.submitted += other.submitted
+        self.finished += other.finished
+        self.failed += other.failed
+        self.cancelled += other.cancelled
+        self.retried += other.retried
+        self.run_us += other.run_us
+        self.alive = [ours + theirs for ours, theirs in zip(self.alive, other.alive, strict=True)]
+
 
 encode_events = msgspec.msgpack.Encoder().encode
 decode_events = msgspec.msgpack.Decoder(list[TaskEvent]).decode

@@ -72,7 +72,7 @@ class Counters:
                     known = sums[key] = copy(tally)
                     known.alive = list(tally.alive)
                 else:
-                    _add(known, tally)
+                    known.add(tally)
         return sorted(map(_counts, sums.values()), key=lambda counts: -counts.submitted)
 
     def resources(self, job_id: bytes, function: str, kind: int) -> dict[str, float]:
@@ -87,19 +87,6 @@ class Counters:
                 tally.alive = [0] * len(ALIVE)
                 changed.append((life, tally))
         return changed
-
-
-def _add(total: FunctionTally, tally: FunctionTally) -> None:
-    if tally.run_us:
-        total.min_us = min(total.min_us, tally.min_us) if total.run_us else tally.min_us
-        total.max_us = max(total.max_us, tally.max_us)
-    total.submitted += tally.submitted
-    total.finished += tally.finished
-    total.failed += tally.failed
-    total.cancelled += tally.cancelled
-    total.retried += tally.retried
-    total.run_us += tally.run_us
-    total.alive = [ours + theirs for ours, theirs in zip(total.alive, tally.alive, strict=True)]
 
 
 def _counts(tally: FunctionTally) -> FunctionCounts:

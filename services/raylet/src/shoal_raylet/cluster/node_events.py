@@ -94,7 +94,7 @@ class NodeEvents:
         for key, tally in self._living.pop(process, {}).items():
             tally.failed += tally.unended
             tally.alive = [0] * len(ALIVE)
-            _add(self._ended[key], tally)
+            self._ended[key].add(tally)
             self._changed[key] = None
         worker = self._workers.pop(process, None) or self._changed_workers.get(process)
         if worker is not None:
@@ -170,10 +170,10 @@ class NodeEvents:
     def _total(self, key: _Key) -> FunctionTally:
         ended = self._ended[key]
         total = FunctionTally(*key, ended.resources)
-        _add(total, ended)
+        total.add(ended)
         for told in self._living.values():
             if key in told:
-                _add(total, told[key])
+                total.add(told[key])
         return total
 
     def validate(self) -> None:
@@ -184,16 +184,3 @@ class NodeEvents:
         assert len(self._ended) <= MAX_FUNCTIONS
         for told in self._living.values():
             assert told.keys() <= self._ended.keys()
-
-
-def _add(total: FunctionTally, tally: FunctionTally) -> None:
-    if tally.run_us:
-        total.min_us = min(total.min_us, tally.min_us) if total.run_us else tally.min_us
-        total.max_us = max(total.max_us, tally.max_us)
-    total.submitted += tally.submitted
-    total.finished += tally.finished
-    total.failed += tally.failed
-    total.cancelled += tally.cancelled
-    total.retried += tally.retried
-    total.run_us += tally.run_us
-    total.alive = [ours + theirs for ours, theirs in zip(total.alive, tally.alive, strict=True)]
