@@ -1,5 +1,5 @@
-"""Writes docs/configuration.md out of the config classes, docs/failure-model.md out of the crash matrix, and
-docs/api-parity.md out of the table of Ray's API in tests/parity.
+"""Writes docs/configuration.md out of the config classes, docs/failure-model.md out of the crash matrix,
+docs/api-parity.md out of the table of Ray's API in tests/parity, and docs/modules.md out of the modules' docstrings.
 
 ``--check`` only says whether they are up to date.
 """
@@ -26,6 +26,7 @@ sys.path += [str(DOCS), str(DOCS.parent / "tests")]
 
 # They lie beside, and read what lies with the tests.
 import failure_page  # noqa: E402
+import modules_page  # noqa: E402
 import parity_page  # noqa: E402
 
 SERVICES: tuple[type[ServiceConfig], ...] = (
@@ -62,6 +63,7 @@ def main() -> int:
     pages = {
         "configuration.md": configuration(),
         "failure-model.md": failure_page.page(),
+        "modules.md": modules_page.page(),
         "api-parity.md": parity_page.page(),
     }
     for name, text in pages.items():
