@@ -80,7 +80,7 @@ class DockerProvider:
     def _list(self) -> Sequence[ProviderNode]:
         client = self._docker
         labels = [_NODE, f"{_PROJECT}={self._project}"]
-        found = client.containers.list(filters={"label": labels, "status": ["created", "running"]})
+        found = client.containers.list(filters={"label": labels, "status": ["created", "running"]}, ignore_removed=True)
         return [ProviderNode(each.labels[_NODE], each.labels[_TYPE]) for each in found]
 
     def _launch(self, provider_id: str, node_type: NodeType) -> None:
@@ -121,5 +121,5 @@ class DockerProvider:
         client.api.start(made["Id"])
 
     def _terminate(self, provider_id: str) -> None:
-        for each in self._docker.containers.list(filters={"label": f"{_NODE}={provider_id}"}):
+        for each in self._docker.containers.list(filters={"label": f"{_NODE}={provider_id}"}, ignore_removed=True):
             each.stop(timeout=_GRACE_S)
