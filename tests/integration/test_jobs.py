@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
 import textwrap
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,7 +175,11 @@ def test_what_cannot_be_is_refused_with_the_reason(client: JobSubmissionClient, 
 def test_packages_are_stored_by_rays_names_too(client: JobSubmissionClient) -> None:
     name = "api/packages/gcs/_ray_pkg_0123456789abcdef.zip"
     assert request(client, "GET", name)[0] == 404
-    assert request(client, "PUT", name, b"bytes")[0] == 200
+    assert request(client, "PUT", name, b"bytes")[0] == 400, "no archive"
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writing:
+        writing.writestr("main.py", "print('there')")
+    assert request(client, "PUT", name, archive.getvalue())[0] == 200
     assert request(client, "GET", name)[0] == 200
     wrong = f"api/packages/gcs/_shoal_pkg_{'0' * 64}.zip"
     assert request(client, "PUT", wrong, b"bytes")[0] == 400, "not what the name says"

@@ -19,6 +19,8 @@ PART_BYTES = 256 * 1024
 #: 64 MiB.
 PARTS_KEPT = 256
 _NUMBER_DIGITS = 10
+#: A reader whose place was dropped goes on so many parts after the oldest one, and looks so often before it waits.
+_LEAP, _TRIES = 8, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +63,18 @@ class JobLog:
 
     async def read(self, offset: int, limit: int) -> Piece:
         """At most ``limit`` bytes from ``offset`` on; none at the end of what there is."""
-        at = self._key(offset // PART_BYTES)
-        try:
-            part = await self._blobs.get(at)
-        except NotFound:
-            numbers = await self._numbers()
-            later = [number for number in numbers if number * PART_BYTES > offset]
-            if not later:
-                return Piece(offset, b"")
-            offset = later[0] * PART_BYTES
-            part = await self._blobs.get(self._key(later[0]))
+        for _ in range(_TRIES):
+            try:
+                part = await self._blobs.get(self._key(offset // PART_BYTES))
+                break
+            except NotFound:
+                later = [number for number in await self._numbers() if number * PART_BYTES > offset]
+                if not later:
+                    return Piece(offset, b"")
+                # Not the oldest one: of what prints much it may be gone before it is read.
+                offset = later[min(_LEAP, len(later) - 1)] * PART_BYTES
+        else:
+            return Piece(offset, b"")
         within = offset % PART_BYTES
         data = part[within : within + limit]
         if within + len(data) == PART_BYTES and len(data) < limit:

@@ -103,7 +103,11 @@ def _follow(client: JobSubmissionClient, job_id: str) -> int:
     for text in client.follow_job_logs(job_id):
         click.echo(text, nl=False)
     info = client.get_job_info(job_id)
-    click.echo(f"Job '{job_id}' {info.status.lower()}: {(info.message or '').splitlines()[0]}", err=True)
+    # What it printed last was seen already.
+    message = info.message or ""
+    if info.error_type == "JOB_ENTRYPOINT_COMMAND_ERROR":
+        message = message.partition(", last available logs")[0]
+    click.echo(f"Job '{job_id}' {info.status.lower()}: {message}", err=True)
     return 0 if info.status == "SUCCEEDED" else 1
 
 

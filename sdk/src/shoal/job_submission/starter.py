@@ -29,7 +29,10 @@ _LOOK_EVERY_S = 0.1
 def main() -> None:
     hello = json.loads(sys.stdin.readline())
     os.environ[TOKEN_VARIABLE] = hello["token"]
-    shoal.init(hello["address"], namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+    try:
+        shoal.init(hello["address"], namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, exceptions.AuthenticationError, exceptions.ShoalError) as error:
+        sys.exit(str(error))
     del os.environ[TOKEN_VARIABLE]
     wanted: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(wanted,), daemon=True).start()

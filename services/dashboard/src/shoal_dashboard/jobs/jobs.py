@@ -80,13 +80,21 @@ class Jobs:
         found: pb.SubmissionInfo = await self._ask(
             "GetSubmission", pb.GetSubmissionRequest(submission_id=submission_id)
         )
-        return found
+        return self._told(found)
 
     async def page(self, after: str = "", limit: int = _PAGE, *, living: bool = False) -> pb.ListSubmissionsResponse:
         """The newest first. Raises: NotFound, when ``after`` is gone."""
         request = pb.ListSubmissionsRequest(after=after, limit=limit, living=living)
         found: pb.ListSubmissionsResponse = await self._ask("ListSubmissions", request)
+        for each in found.submissions:
+            self._told(each)
         return found
+
+    def _told(self, submission: pb.SubmissionInfo) -> pb.SubmissionInfo:
+        """With what this dashboard knows of why it waits."""
+        if self._starter.problem and submission.admitted and submission.state == pb.SUBMISSION_STATE_PENDING:
+            submission.message = f"Job has not started yet: {self._starter.problem}"
+        return submission
 
     async def all(self, *, living: bool = False) -> Sequence[pb.SubmissionInfo]:
         """The GCS keeps a bounded number of them."""
@@ -142,7 +150,7 @@ class Jobs:
         living = await self.all(living=True)
         for each in living:
             waits = each.admitted and each.state == pb.SUBMISSION_STATE_PENDING
-            if waits and each.submission_id not in self._starter.making:
+            if waits and not self._starter.rests and each.submission_id not in self._starter.making:
                 await self._tell({"start": each.submission_id, "request": json.loads(each.request)})
         return len(living)
 

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import re
 import tempfile
+import zipfile
 from collections.abc import AsyncIterator
 from typing import IO, Any
 
@@ -55,6 +56,8 @@ class Packages:
             named = package_digest(uri)
             if named is not None and named != digest:
                 raise InvalidRequest(f"{name} is to hold what has this SHA-256, and what came has {digest}")
+            if not await asyncio.to_thread(zipfile.is_zipfile, file):
+                raise InvalidRequest(f"{name} is to be a zip archive, and what came is none")
             if not await self._stored(digest):
                 await self._put(digest, file, size)
         if named is None:

@@ -19,6 +19,8 @@ import structlog
 IDLE_S = 60.0
 #: After its end is asked for it has so long, in seconds.
 _END_S = 10.0
+#: After it has failed it is started anew after so long, twice as long each time, at most: seconds.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 #: Its last lines are told when it fails.
 _TOLD_BYTES = 4_000
 
@@ -36,6 +38,15 @@ class Starter:
         self._idle: asyncio.TimerHandle | None = None
         #: What it has been asked to make, and has not answered for.
         self.making: set[str] = set()
+        #: Why it failed, the last time; empty = it runs, or ended as it should.
+        self.problem = ""
+        self._pause_s = 0.0
+        self._not_before = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """It has failed just now, and is not started anew yet."""
+        return self._process is None and asyncio.get_running_loop().time() < self._not_before
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Raises: OSError, when the process has just ended or does not start: send it again."""
@@ -88,6 +99,7 @@ class Starter:
         while line := await process.stdout.readline():
             with contextlib.suppress(ValueError):  # somebody's print
                 answer = json.loads(line)
+                self.problem, self._pause_s = "", 0.0
                 self.making.discard(answer.get("started") or answer.get("failed"))
                 self._answered(answer)
             self._rest()
@@ -95,7 +107,13 @@ class Starter:
         self._process = None
         self.making.clear()
         if code:
-            _log.error("job_starter_failed", exit_code=code, stderr=(await told).decode("utf-8", "replace"))
+            last = (await told).decode("utf-8", "replace").strip()
+            self.problem = last.rpartition("\n")[2]
+            self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            self._not_before = asyncio.get_running_loop().time() + self._pause_s
+            _log.error("job_starter_failed", exit_code=code, stderr=last, again_in_s=self._pause_s)
+        else:
+            self.problem, self._pause_s = "", 0.0
         await asyncio.wait([told])
 
 
