@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all chaos soak fuzz test-libraries test-ray-clients test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo dashboard-demo test test-all chaos soak fuzz test-libraries test-ray-clients test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt $(wildcard commo
 
 demo: $(STAMP) ## run the AutoML service on a cluster of this machine
 	$(BIN)/python examples/automl/main.py
+
+dashboard-demo: $(STAMP) ## the same with the dashboard, whose URL is printed
+	$(BIN)/python examples/automl/main.py --dashboard
 
 # Most tests wait for processes: three at a time keep two cores busy. The files go out in the order of their names, and
 # those of tests/unit, which are short, fill the gaps at the end. TESTS=tests/unit runs a part.

@@ -8,6 +8,8 @@ A ``Proxy`` actor takes the requests, a ``Trainer`` actor serves each of them, a
 from __future__ import annotations
 
 import argparse
+import contextlib
+import threading
 import time
 from pathlib import Path
 
@@ -25,9 +27,12 @@ def main() -> None:
     arguments.add_argument("--num-cpus", type=int, help="CPUs of the cluster; all of this machine's by default")
     arguments.add_argument("--data-sets", nargs="+", choices=data_sets(), metavar="NAME", help="only these of the four")
     arguments.add_argument("--models", nargs="+", choices=models(), metavar="NAME", help="only these of the ten")
+    arguments.add_argument("--dashboard", action="store_true", help="with its page, which stays open until Ctrl-C")
     options = arguments.parse_args()
 
-    ray.init(num_cpus=options.num_cpus)
+    context = ray.init(num_cpus=options.num_cpus, include_dashboard=options.dashboard)
+    if options.dashboard:
+        print(f"The dashboard: http://{context.dashboard_url}")
     start = time.perf_counter()
     service = Proxy.options(name=NAME).remote()
     ray.get(service.__ray_ready__.remote())
@@ -53,6 +58,10 @@ def main() -> None:
         print_leaderboard(title, leaderboard)
     save_plot(leaderboards, options.plot)
     print(f"\nscores of all folds: {options.plot}   ({time.perf_counter() - start:.0f} s)")
+    if options.dashboard:
+        print("Ctrl-C ends the cluster and its page.")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
     ray.shutdown()
 
 
