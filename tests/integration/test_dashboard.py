@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from support.processes import PATIENCE_S, all_gone, command, descendants, eventu
 
 import shoal
 from shoal import cli
+from shoal._session.address import token_for
 from shoal.util import state
 from shoal.util.placement_group import placement_group
 from shoal.util.state import get_log, list_logs
@@ -268,6 +270,7 @@ def test_the_command_shows_the_rows_of_the_pages(
     assert run("list", "actors", *chosen, "--detail").startswith(f'- actor_id: "{actor_id}"\n  class_name: "Counter"\n')
     assert f'actor_id: "{actor_id}"' in run("get", "actors", actor_id)
     assert "ALIVE" in run("summary", "actors")
+    assert run("list", "actors", "-f", "name=nobody") == "There are no actors with name=nobody.\n"
     assert "NODE_ID" in run("list", "nodes") and "LABELS" in run("list", "nodes")
     kept = shoal.put(np.zeros(3_000_000))
     assert kept.hex() in run("memory") and " MiB at 127.0.0.1" in run("memory")
@@ -275,7 +278,7 @@ def test_the_command_shows_the_rows_of_the_pages(
     assert str(trace) in run("timeline", str(trace))
     assert isinstance(json.loads(trace.read_text()), list)
     address = f"--address={shoal.get_runtime_context().gcs_address}"
-    assert "1 nodes alive" in run("status", address) and "CPU" in run("top", "--once", address)
+    assert "1 node alive" in run("status", address) and "CPU" in run("top", "--once", address)
     waiting = Counter.options(num_cpus=64, name="large").remote()
     eventually(lambda: f"Counter {waiting._actor_id.hex()} is pending creation" in run("status", address), "it waits")
     shoal.kill(waiting)
@@ -362,7 +365,18 @@ def test_the_command_runs_one_for_a_cluster_without(dashboard: Dashboard) -> Non
     first = runs.stdout.readline()
     assert first.startswith("The dashboard is at http://127.0.0.1:"), first
     assert [node.state for node in state.list_nodes(address=gcs)] == ["ALIVE"]
-    assert subprocess.check_output(command, text=True).startswith(first)
+    again, login = subprocess.check_output(command, text=True).splitlines()
+    assert again == first.strip()
+    assert token_for(gcs) == Path(login.partition("that in ")[2].rstrip(".")).read_text().strip()
+    # One that is killed stays announced for a while, and is none.
+    for process in descendants(runs.pid):
+        os.kill(process, signal.SIGKILL)
+    runs.communicate()
+    runs = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert runs.stdout is not None
+    assert runs.stdout.readline().startswith("The dashboard is at http://127.0.0.1:")
+    assert [node.state for node in state.list_nodes(address=gcs)] == ["ALIVE"]
+    assert "It runs until" in "".join(runs.stdout.readline() for _ in range(2))
     runs.terminate()
     runs.communicate()
     assert runs.returncode == 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal._cli.heartbeats import Heartbeats
+from shoal._cli.output import counted
 from shoal._cli.parameters import address_option, asking
 from shoal._owner.reporting import state_of
 from shoal_common.placement.resources import GRAINS
@@ -36,7 +37,7 @@ def status(address: str | None) -> None:
             heartbeats.close()
 
     living = [node for node in nodes if node.state is not NodeState.DEAD]
-    print(f"Cluster at {gcs.address}: {len(living)} nodes alive, {len(nodes) - len(living)} dead")
+    print(f"Cluster at {gcs.address}: {counted(len(living), 'node')} alive, {len(nodes) - len(living)} dead")
     for node in sorted(nodes, key=lambda node: (node.state, node.start_unix_ms)):
         state = node.state.name.lower()
         detail = f": {node.death_reason}" if node.state is NodeState.DEAD else _usage([node])
@@ -104,7 +105,7 @@ def _usage(nodes: list[NodeRecord]) -> str:
 def health_check(address: str | None) -> int:
     with asking(address) as gcs:
         living = [node for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
-    print(f"The GCS at {gcs.address} answers: {len(living)} nodes alive")
+    print(f"The GCS at {gcs.address} answers: {counted(len(living), 'node')} alive")
     return 0 if living else 1
 
 

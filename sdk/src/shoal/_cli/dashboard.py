@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from shoal._cli import parameters
-from shoal._launch.dashboards import Dashboard, url_of
+from shoal._launch.dashboards import Dashboard, announced
+from shoal._net.dashboard import DashboardClient
 from shoal._net.gcs.client import visiting
-from shoal._session.address import clusters_here, token_for
+from shoal._session.address import gcs_meant, token_file_for, token_for
 from shoal_common.auth import DEFAULT_TOKEN_PATH
 
 
@@ -19,18 +20,18 @@ from shoal_common.auth import DEFAULT_TOKEN_PATH
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=parameters.port, help="Port to listen on; default: 8265, or the next that is free.")
 def dashboard(address: str | None, host: str, port: int | None) -> int:
-    # An embedded cluster has one too, as long as its driver runs.
-    here = next((cluster.gcs_address for cluster in clusters_here()), None) if address is None else None
-    where = parameters.gcs_address(address or here)
+    where = gcs_meant(address)
     token = token_for(where)
     with visiting(where, token) as gcs:
-        if (url := url_of(gcs)) is not None:
-            _tell(url)
+        url, known = announced(gcs)
+        # One that was killed stays announced for a while.
+        if url and DashboardClient(url, "", verify=False).answers():
+            _tell(url, where)
             return 0
         process = Dashboard(where, token, host, port, log=None)
         try:
             signal.signal(signal.SIGTERM, _leave)
-            _tell(process.await_url(gcs))
+            _tell(process.await_url(gcs, known), where)
             print("It runs until this is interrupted.", flush=True)
             return process.wait()
         except KeyboardInterrupt:
@@ -39,9 +40,14 @@ def dashboard(address: str | None, host: str, port: int | None) -> int:
             process.stop()
 
 
-def _tell(url: str) -> None:
+def _tell(url: str, gcs_address: str) -> None:
     print(f"The dashboard is at {url}")
-    print(f"Log in with the cluster's token: that of its head, in ~/{DEFAULT_TOKEN_PATH} unless it was given another.")
+    if (file := token_file_for(gcs_address)) is not None:
+        print(f"Log in with the cluster's token: that in {file}.")
+    else:
+        print(
+            f"Log in with the cluster's token: that of its head, in ~/{DEFAULT_TOKEN_PATH} unless it was given another."
+        )
 
 
 def _leave(_signum: int, _frame: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from shoal import _current
-from shoal._cli.parameters import address_option, gcs_address
+from shoal._cli.parameters import address_option
 from shoal._session import debug_terminal, session
+from shoal._session.address import gcs_meant
 
 
 @click.command(
@@ -17,7 +18,7 @@ from shoal._session import debug_terminal, session
 @click.option("--list", "only_list", is_flag=True, help="Say only which there are.")
 @address_option
 def debug(id: str, only_list: bool, address: str | None) -> None:
-    with session.init(address=gcs_address(address), log_to_driver=False, logging_level="ERROR"):
+    with session.init(address=gcs_meant(address), log_to_driver=False, logging_level="ERROR"):
         debugging = _current.connected().debugging
         found = debugging.breakpoints()
         at = None if only_list else debug_terminal.chosen(found, id)

@@ -17,6 +17,11 @@ format_option = click.option(
 )
 
 
+def counted(number: int, thing: str) -> str:
+    """As "1 node", "2 nodes"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def shown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], form: str) -> str:
     """With a newline at the end, unless there is nothing."""
     if form == "json":

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from shoal._launch import local_nodes
 from shoal._net.gcs.client import visiting
-from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, token_for
+from shoal._session.address import ADDRESS_VARIABLE, gcs_meant, token_for
 from shoal_common import ids
 from shoal_common.channel.tcp import MAX_PORT
 
@@ -71,23 +69,9 @@ address_option = click.option(
 )
 
 
-def gcs_address(given: str | None) -> str:
-    """Of the cluster that is meant. Raises: RuntimeError, ValueError."""
-    found: str = (
-        given
-        or os.environ.get(ADDRESS_VARIABLE)
-        or next((cluster.gcs_address for cluster in local_nodes.running_clusters()), "")
-    )
-    if found.startswith(GATEWAY_SCHEME):
-        raise ValueError(f"{found} is a gateway, for drivers: name the GCS with --address=host:port")
-    if not found:
-        raise RuntimeError("nothing was started on this machine: name a cluster with --address=host:port")
-    return found
-
-
 @contextmanager
 def asking(given: str | None) -> Iterator[GcsClient]:
-    """The GCS of the cluster that is meant. Raises: as ``gcs_address`` and ``visiting``."""
-    where = gcs_address(given)
+    """The GCS of the cluster that is meant. Raises: as ``gcs_meant`` and ``visiting``."""
+    where = gcs_meant(given)
     with visiting(where, token_for(where)) as gcs:
         yield gcs

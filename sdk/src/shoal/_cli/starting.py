@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from shoal._cli import parameters
+from shoal._cli.output import counted
 from shoal._launch import local_nodes as local
 from shoal._launch.daemons import await_end
 from shoal._launch.directories import root_directory
@@ -74,7 +75,9 @@ _HEADS_OWN = ("port", "etcd", "nats", "s3", "directory", "standby", *_DASHBOARDS
 @click.option(
     "--include-dashboard",
     type=bool,
-    help="Head: true = start the dashboard, too; default: if one of the next is given.",
+    is_flag=False,
+    flag_value=True,
+    help="Head: start the dashboard, too; default: if one of the next is given.",
 )
 @click.option("--dashboard-host", help="Head: address on which it listens; default: the head's.")
 @click.option("--dashboard-port", type=parameters.port, help="Head: default 8265, or the next that is free.")
@@ -173,4 +176,4 @@ def stop(grace_period: float) -> None:
     forced = local.stop(nodes, grace_period)
     for daemon in forced:
         print(f"The {daemon.service} (pid {daemon.pid}) did not end in {grace_period:g} s and was killed.")
-    print(f"Stopped {running} processes of {len(nodes)} nodes." if nodes else "Nothing runs here.")
+    print(f"Stopped {running} processes of {counted(len(nodes), 'node')}." if nodes else "Nothing runs here.")

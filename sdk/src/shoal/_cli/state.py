@@ -76,9 +76,12 @@ def list_command(
         options = ListApiOptions(limit, timeout, detail, filters)
         rows = StateApiClient(address).list(what, options, raise_on_missing_output=False, _explain=True)
     columns = RESOURCES[what.value].columns(detail=detail)
-    if form == "default":
-        form = "yaml" if detail else "table"
-    sys.stdout.write(shown([{name: row[name] for name in columns} for row in rows], columns, form))
+    if form == "default" and not rows:
+        which = f" with {', '.join(map(''.join, filters))}" if filters else ""
+        print(f"There are no {resource.replace('-', ' ')}{which}.")
+    else:
+        form = ("yaml" if detail else "table") if form == "default" else form
+        sys.stdout.write(shown([{name: row[name] for name in columns} for row in rows], columns, form))
     for each in told:
         print(each.message, file=sys.stderr)
 

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from shoal._cli.heartbeats import Heartbeats
+from shoal._cli.output import counted
 from shoal._cli.parameters import address_option, asking
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import NodeState
@@ -51,7 +52,8 @@ def _picture(gcs: GcsClient, load: Heartbeats) -> Table:
     nodes = [node for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
     beats = [beat for node in nodes if (beat := load.last.get(node.node_id)) is not None]
     table = Table(
-        title=f"{len(nodes)} nodes at {gcs.address}, {sum(beat.queued_leases for beat in beats)} leases waited for",
+        title=f"{counted(len(nodes), 'node')} at {gcs.address}, "
+        f"{sum(beat.queued_leases for beat in beats)} leases waited for",
         box=None,
     )
     for name in ("node", "host", "state"):

@@ -42,18 +42,25 @@ def flags(gcs_address: str, host: str, port: int | None) -> dict[str, Any]:
 
 def url_of(gcs: GcsClient) -> str | None:
     """Where the cluster's dashboard is; None = it has none. Raises: RpcError."""
+    return announced(gcs)[0] or None
+
+
+def announced(gcs: GcsClient) -> tuple[str, int]:
+    """Where the cluster's dashboard says it is, or was some seconds ago if it was killed, and which announcement that
+    is; "" and 0 = there is none. Raises: RpcError."""
     found = gcs.kv.get(NAMESPACE, KEY)
-    return found[0].decode() if found is not None else None
+    return (found[0].decode(), found[1]) if found is not None else ("", 0)
 
 
-def await_url(gcs: GcsClient, why_not: Callable[[], str]) -> str:
-    """Returns when it has told where it is. ``why_not``: "" while its process runs.
+def await_url(gcs: GcsClient, why_not: Callable[[], str], known: int = 0) -> str:
+    """Returns when it has told where it is. ``why_not``: "" while its process runs. ``known``: the announcement that
+    was there before it was started.
 
     Raises: RuntimeError with the reason, RpcError.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if found := gcs.kv.watch(NAMESPACE, KEY, 0, _LOOK_S):
+        if (found := gcs.kv.watch(NAMESPACE, KEY, known, _LOOK_S)) and found[1] != known:
             return found[0].decode()
         if reason := why_not():
             raise RuntimeError(f"The dashboard did not start: {reason}")
@@ -83,9 +90,9 @@ class Dashboard:
                 start_new_session=True,
             )
 
-    def await_url(self, gcs: GcsClient) -> str:
-        """Raises: RuntimeError, RpcError."""
-        return await_url(gcs, self._why_not)
+    def await_url(self, gcs: GcsClient, known: int = 0) -> str:
+        """As the function. Raises: RuntimeError, RpcError."""
+        return await_url(gcs, self._why_not, known)
 
     def wait(self) -> int:
         """Until it ends; its exit code."""

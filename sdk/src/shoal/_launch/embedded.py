@@ -102,19 +102,18 @@ class EmbeddedCluster:
         address = ClusterAddress(ready.gcs_address, ready.raylet_path, ready.node_id, str(self.directory), self._token)
         with os.fdopen(os.open(self.directory / "cluster.json", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(msgspec.json.encode(address))
+        with os.fdopen(os.open(token_file(self.directory), os.O_WRONLY | os.O_CREAT, 0o600), "w") as text:
+            text.write(self._token + "\n")
         return address
 
     @property
     def token_file(self) -> Path:
         """For its user, to log in to the dashboard."""
-        return self.directory / "auth_token"
+        return token_file(self.directory)
 
     def start_dashboard(self, cluster: ClusterAddress, host: str, port: int | None) -> Dashboard:
         """Begin to. Raises: RuntimeError when it is not installed."""
-        dashboard = Dashboard(cluster.gcs_address, cluster.token, host, port, self.directory / "logs" / "dashboard.log")
-        with os.fdopen(os.open(self.token_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(cluster.token + "\n")
-        return dashboard
+        return Dashboard(cluster.gcs_address, cluster.token, host, port, self.directory / "logs" / "dashboard.log")
 
     def stop(self) -> None:
         """End the head, by force after ``STOP_TIMEOUT_S``, and remove the session's files."""
@@ -155,6 +154,11 @@ def _check_loopback() -> None:
             f"The embedded cluster's processes talk over the loopback interface, and {LOOPBACK} cannot be reached: "
             f"{error}. Bring the interface up (ip link set lo up)"
         ) from error
+
+
+def token_file(session: Path) -> Path:
+    """Of a session, by its directory."""
+    return session / "auth_token"
 
 
 def running_clusters() -> list[ClusterAddress]:

@@ -285,9 +285,11 @@ class _Launch:
         dashboards.check_installed()
         host = head.dashboard_host or node.cluster.node_host
         flags = dashboards.flags(node.cluster.gcs_address, host, head.dashboard_port or None)
-        self.spawn("dashboard", nats_address=head.nats, **flags)
         with visiting(node.cluster.gcs_address, self._token) as gcs:
-            url = dashboards.await_url(gcs, self._ended)
+            # Of a head that was killed and is started again, or of another one.
+            _url, known = dashboards.announced(gcs)
+            self.spawn("dashboard", nats_address=head.nats, **flags)
+            url = dashboards.await_url(gcs, self._ended, known)
         return self._record(node.cluster, url)
 
     def _ended(self) -> str:

@@ -14,6 +14,8 @@ from shoal import exceptions
 
 #: The dashboard has answered by then, in seconds, unless the caller says otherwise.
 DEADLINE_S = 60.0
+#: Whether it lives, in seconds.
+HEALTH_DEADLINE_S = 5.0
 #: Of an answer that is no success, so much is told.
 _LONGEST_REASON = 20_000
 #: Read at a time, in bytes.
@@ -83,6 +85,14 @@ class DashboardClient:
                     yield piece
             except OSError as error:
                 raise ConnectionError(f"The dashboard at {self.address} has stopped in the middle: {error}") from None
+
+    def answers(self) -> bool:
+        """Whether there is one, in `HEALTH_DEADLINE_S`. It is told no token, so it may be anybody."""
+        try:
+            self._open("GET", "api/healthz", None, None, HEALTH_DEADLINE_S).close()
+        except (ConnectionError, DashboardError, exceptions.AuthenticationError):
+            return False
+        return True
 
     def exists(self, path: str) -> bool:
         try:

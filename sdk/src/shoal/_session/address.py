@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from pathlib import Path
 
 from shoal import exceptions
 from shoal._launch import embedded, local_nodes
@@ -58,6 +59,23 @@ def clusters_here() -> list[ClusterAddress]:
     return [*local_nodes.running_clusters(), *embedded.running_clusters()]
 
 
+def gcs_meant(given: str | None) -> str:
+    """host:port of the GCS that whoever is no driver asks, a command say: the one that is ``given``, else of the
+    environment, else of the first of `clusters_here`. None and "auto" = none is given.
+
+    Raises: ConnectionError (there is none), ValueError (it is no address of a GCS).
+    """
+    found = next((each for each in (given, os.environ.get(ADDRESS_VARIABLE)) if each not in (None, "", "auto")), None)
+    found = found or next((cluster.gcs_address for cluster in clusters_here()), None)
+    if found is None:
+        raise ConnectionError("no cluster runs on this machine: start one, or name one by its GCS, host:port")
+    if found.startswith(GATEWAY_SCHEME):
+        raise ValueError(f"{found} is a gateway, for drivers: name the GCS, host:port")
+    if "://" in found or ":" not in found:
+        raise ValueError(f"{found!r} is not host:port of a GCS")
+    return found
+
+
 def token_for(address: str) -> str:
     """The token of the cluster whose GCS is there: the environment's, else this machine's record, else the file's.
 
@@ -68,6 +86,12 @@ def token_for(address: str) -> str:
         if known:
             return known
     return given_token()
+
+
+def token_file_for(address: str) -> Path | None:
+    """In which the user of an embedded cluster finds its token; None = no such cluster of this machine is there."""
+    here = (cluster for cluster in embedded.running_clusters() if cluster.gcs_address == address)
+    return next((embedded.token_file(Path(cluster.session_dir)) for cluster in here), None)
 
 
 def given_token() -> str:

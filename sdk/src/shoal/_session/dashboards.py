@@ -9,7 +9,7 @@ from shoal import _current
 from shoal._launch.dashboards import url_of
 from shoal._net.dashboard import DashboardClient
 from shoal._net.gcs.client import visiting
-from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, clusters_here, given_token, token_for
+from shoal._session.address import gcs_meant, given_token, token_for
 
 #: In the order in which they are asked for an address; the second is Ray's.
 ADDRESS_VARIABLES = ("SHOAL_DASHBOARD_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -47,24 +47,9 @@ def _told_by_the_cluster(address: str | None) -> tuple[str, str]:
     if address in (None, "auto") and core is not None:
         where, url = core.gcs.address, url_of(core.gcs)
     else:
-        where = _gcs_address(address)
+        where = gcs_meant(address)
         with visiting(where, token_for(where)) as gcs:
             url = url_of(gcs)
     if url is None:
         raise ConnectionError(f"The cluster at {where} has no dashboard: `shoal dashboard` starts one")
     return url, token_for(where)
-
-
-def _gcs_address(address: str | None) -> str:
-    if address in (None, "auto"):
-        address = os.environ.get(ADDRESS_VARIABLE) or next((each.gcs_address for each in clusters_here()), None)
-    if address is None:
-        raise ConnectionError(
-            f"No dashboard is known: set {ADDRESS_VARIABLES[0]} to its address, like http://127.0.0.1:8265, or start a "
-            "cluster here first"
-        )
-    if address.startswith(GATEWAY_SCHEME):
-        raise ValueError(f"{address} is a gateway, for drivers: give the dashboard's address, http(s)://host:port")
-    if "://" in address or ":" not in address:
-        raise ValueError(f"{address!r} is neither a dashboard, http(s)://host:port, nor host:port of a GCS")
-    return address

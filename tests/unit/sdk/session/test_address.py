@@ -35,6 +35,32 @@ def test_what_init_connects_to(
     assert address.target_of(given) == target
 
 
+@pytest.mark.parametrize(
+    ("given", "variable", "meant"),
+    [("g:2", "h:1", "g:2"), (None, "h:1", "h:1"), ("auto", "h:1", "h:1"), (None, "auto", "e:1"), (None, None, "e:1")],
+)
+def test_whoever_is_no_driver_finds_an_embedded_cluster_too(
+    given: str | None, variable: str | None, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOAL_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("SHOAL_ADDRESS", variable)
+    monkeypatch.setattr(address.local_nodes, "running_clusters", list)
+    monkeypatch.setattr(address.embedded, "running_clusters", lambda: [ClusterAddress("e:1", "", "", "", "")])
+    assert address.gcs_meant(given) == meant
+
+
+def test_what_is_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "clusters_here", list)
+    monkeypatch.delenv("SHOAL_ADDRESS", raising=False)
+    with pytest.raises(ConnectionError, match="no cluster runs on this machine"):
+        address.gcs_meant(None)
+    with pytest.raises(ValueError, match="is a gateway"):
+        address.gcs_meant("shoal://h:1")
+    with pytest.raises(ValueError, match="not host:port of a GCS"):
+        address.gcs_meant("local")
+
+
 def test_the_token_of_the_environment_comes_first_then_this_machines_then_the_files(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
