@@ -214,7 +214,7 @@ def test_errors_by_what_went_wrong(store: Store) -> None:
 def test_counts_do_not_need_rows(store: Store) -> None:
     alive = [0, 3, 1, 1]
     totals = (1_000_000, 999_900, 90, 4, 7, 5_000_000, 1, 99)
-    store.tell(tallies=[FunctionTally(JOB, "f", 0, {"CPU": 2.0}, *totals, alive)], unnamed=999_000)
+    store.tell(tallies=[FunctionTally(JOB, "f", 0, *totals, alive)], unnamed=999_000)
     store.tell(task(1, TaskState.FINISHED))
     (counts,) = store.do(lambda each: each.counts())
     assert counts.submitted == 1_000_000
@@ -223,8 +223,15 @@ def test_counts_do_not_need_rows(store: Store) -> None:
     assert (counts.cancelled, counts.retried, counts.max_run_ms) == (4, 7, 0.099)
     summary = store.do(lambda each: each.summary())
     assert (summary.functions, summary.without_row, summary.lost) == ([counts], 999_000, 0)
-    assert store.rows()[0].required_resources == {"CPU": 2.0}
     assert store.do(lambda each: each.counts(OTHER_JOB.hex())) == []
+
+
+def test_each_attempt_asks_for_what_its_own_options_say(store: Store) -> None:
+    asks = {1: {"CPU": 1.0}, 2: {"CPU": 50.0, "GPU": 0.5}, 3: {}}
+    for number, resources in asks.items():
+        store.tell(task(number, TaskState.FINISHED, resources=resources))
+    store.live_again()
+    assert [row.required_resources for row in store.rows()] == [asks[3], asks[2], asks[1]]
 
 
 def test_who_submits_what(store: Store) -> None:
@@ -253,7 +260,7 @@ def test_it_goes_on_after_a_restart(store: Store) -> None:
     store.tell(
         task(1, TaskState.FINISHED),
         task(2, TaskState.RUNNING),
-        tallies=[FunctionTally(JOB, "f", 0, {}, 2, 1)],
+        tallies=[FunctionTally(JOB, "f", 0, 2, 1)],
         workers=[ProcessInfo(WORKER, 5, JOB, b"", 1)],
         unnamed=3,
         lost=1,
@@ -264,7 +271,7 @@ def test_it_goes_on_after_a_restart(store: Store) -> None:
     summary = store.do(lambda each: each.summary())
     assert (summary.without_row, summary.lost) == (3, 1)
     assert store.do(_seen) == {NODE: (1, 1)}
-    store.tell(task(2, TaskState.FINISHED), tallies=[FunctionTally(JOB, "f", 0, {}, 2, 2)])
+    store.tell(task(2, TaskState.FINISHED), tallies=[FunctionTally(JOB, "f", 0, 2, 2)])
     assert [row.state for row in store.rows()] == ["FINISHED", "FINISHED"]
 
 
@@ -275,7 +282,7 @@ async def _seen(store: DuckTaskStore) -> dict[bytes, tuple[int, int]]:
 def test_a_node_that_is_gone_takes_what_ran_there_along(store: Store) -> None:
     store.tell(
         task(1, TaskState.RUNNING),
-        tallies=[FunctionTally(JOB, "f", 0, {}, 1, alive=[0, 0, 0, 1])],
+        tallies=[FunctionTally(JOB, "f", 0, 1, alive=[0, 0, 0, 1])],
         workers=[ProcessInfo(OWNER, 5, JOB, b"", 1, is_driver=True)],
     )
     store.do(lambda each: each.node_ended(NODE, 9_000, "it was killed"))
@@ -320,7 +327,7 @@ class Blobs:
 def test_another_store_takes_up_what_is_in_the_archive(store: Store, tmp_path: Path) -> None:
     blobs = Blobs()
     archive = Archive(blobs, "c-1")
-    store.tell(task(1, TaskState.FINISHED), task(2, TaskState.RUNNING), tallies=[FunctionTally(JOB, "f", 0, {}, 2, 1)])
+    store.tell(task(1, TaskState.FINISHED), task(2, TaskState.RUNNING), tallies=[FunctionTally(JOB, "f", 0, 2, 1)])
     store.do(lambda each: each.archive(archive))
     store.tell(failed(3, "later"))
     store.do(lambda each: each.archive(archive, least=2))

@@ -54,7 +54,7 @@ async def test_each_report_comes_once_also_those_made_while_nats_was_away(server
     def happen() -> None:
         nonlocal happened
         happened += 1
-        tally = FunctionTally(b"job1", "f", 0, {}, happened, happened, run_us=1)
+        tally = FunctionTally(b"job1", "f", 0, happened, happened, run_us=1)
         events.reported(b"p", TaskReport([tally], b"e%d" % happened, 1, 0, 0))
 
     got: list[NodeReport] = []

@@ -80,6 +80,8 @@ class TaskEvent(msgspec.Struct, array_like=True, gc=False):
     submitted_ms: int = 0
     started_ms: int = 0
     failure: Failure | None = None
+    #: What it asks for, in units: calls of one function may differ in that.
+    resources: dict[str, float] = {}
 
 
 class FunctionTally(msgspec.Struct, array_like=True, gc=False, eq=False):
@@ -90,8 +92,6 @@ class FunctionTally(msgspec.Struct, array_like=True, gc=False, eq=False):
     function: str
     #: A ``TaskKind``.
     kind: int
-    #: What a run asks for, in units.
-    resources: dict[str, float]
     submitted: int = 0
     finished: int = 0
     failed: int = 0

@@ -174,8 +174,10 @@ class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
         if options.enable_task_events and core.task_events_enabled:
             with core.lock:
                 kind = TaskKind.NORMAL_TASK
-                tally = core.task_reports.events.tally(core.job_id, name, kind, options.resources())
-        prepared.function = FunctionRecord(function_id, options.name or name, tally=tally)
+                tally = core.task_reports.events.tally(core.job_id, name, kind)
+        prepared.function = FunctionRecord(
+            function_id, options.name or name, tally=tally, resources=options.resources()
+        )
         strategy = strategy_of_task(options, name)
         prepared.num_returns = returns_of(options.num_returns, definition.is_generator)
         prepared.backpressure = options._generator_backpressure_num_objects

@@ -118,6 +118,8 @@ class ActorClient:
         #: Version of the GCS's record that this follows; 0 = none seen.
         self.version = 0
         self.worker_id = b""
+        #: Of its process; 0 = not known yet.
+        self.pid = 0
         #: To its process while CONNECTED, else None.
         self.connection: Any = None
         #: Why the last connection ended; for humans.

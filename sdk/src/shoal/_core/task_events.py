@@ -69,17 +69,20 @@ class TaskEvents:
         self.due = False
         #: Called when that has become true.
         self.on_due: Callable[[], None] = lambda: None
+        #: Node and process id of a worker that answers; empty and 0 = not known (any more). Told by the owner, since
+        #: what the worker's node tells of it may come later, or never.
+        self.place_of: Callable[[bytes], tuple[bytes, int]] = lambda _: (b"", 0)
 
-    def tally(self, job_id: bytes, function: str, kind: TaskKind, resources: dict[str, float]) -> Tally:
+    def tally(self, job_id: bytes, function: str, kind: TaskKind) -> Tally:
         """Where its runs are counted."""
         key = (job_id, function, kind)
         found = self._tallies.get(key)
         if found is None:
             if len(self._tallies) >= MAX_FUNCTIONS:
-                key, resources = (job_id, _OTHERS, kind), {}
+                key = (job_id, _OTHERS, kind)
                 found = self._tallies.get(key)
             if found is None:
-                found = self._tallies[key] = Tally(FunctionTally(*key, resources))
+                found = self._tallies[key] = Tally(FunctionTally(*key))
         return found
 
     # -- an attempt -------------------------------------------------------------------------------------
@@ -251,7 +254,9 @@ class TaskEvents:
     ) -> None:
         now = self._clock()
         event = _event(record, tally, state, record.push.attempt if attempt < 0 else attempt, now)
-        event.worker_id = worker_id
+        if worker_id:
+            event.worker_id = worker_id
+            event.node_id, event.pid = self.place_of(worker_id)
         if duration_us or state == TaskState.FINISHED:
             event.started_ms = int(now * 1_000) - duration_us // 1_000
         event.failure = failure
@@ -307,4 +312,5 @@ def _event(record: TaskRecord, tally: Tally, state: TaskState, attempt: int, now
         record.parent,
         actor.actor_id if isinstance(actor, ActorClient) else b"",
         submitted_ms=int(record.submitted_at * 1_000),
+        resources=record.function.resources,
     )

@@ -66,6 +66,8 @@ class FunctionRecord(msgspec.Struct, gc=False):
     mean_us: float = 0.0
     #: Where its runs are counted; None = nothing is told of them.
     tally: Tally | None = None
+    #: What a run asks for, in units.
+    resources: dict[str, float] = {}
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):

@@ -214,6 +214,7 @@ class ActorSubmitter:
             client.version = actor.version
             self._process.reactor.call_later(0.01, lambda: self.resolve(client))
             return
+        client.pid = actor.pid
         self._connected(client, actor.version, address, connection)
 
     def _connected(self, client: ActorClient, version: int, address: WorkerAddress, connection: Connection) -> None:
@@ -341,7 +342,7 @@ class ActorSubmitter:
         if events and process.task_events_enabled:
             with process.lock:
                 name = f"{class_name}.{method}"
-                tally = self._events.tally(process.job_id, name, TaskKind.ACTOR_TASK, {})
+                tally = self._events.tally(process.job_id, name, TaskKind.ACTOR_TASK)
         return FunctionRecord(b"", method, tally=tally)
 
     def start(self, client: ActorClient, record: TaskRecord) -> None:
@@ -393,6 +394,11 @@ class ActorSubmitter:
             if (record := client.find(task_id)) is not None:
                 return client, record
         return None
+
+    def pid_of(self, worker_id: bytes) -> int:
+        """0 = no actor that is called runs there."""
+        client = self._by_worker.get(worker_id)
+        return client.pid if client is not None else 0
 
     def clients(self) -> list[ActorClient]:
         """Of all actors that are known here."""

@@ -39,7 +39,7 @@ class TaskReports:
         self.running: Running | None = None
         #: When it may look again, in the time of ``time.monotonic``.
         self._look_at = 0.0
-        events.on_due = self._set_timer
+        events.on_due, events.place_of = self._set_timer, self._place_of
         process.before_close.append(self.flush)
 
     def runs(self) -> None:
@@ -50,15 +50,13 @@ class TaskReports:
     def constructs(self, task: _context.TaskContext, actor_id: bytes, parent: bytes, submitted_at: float) -> None:
         """The constructor of this process's actor begins."""
         with self._process.lock:
-            tally = self.events.tally(
-                ids.job_of_actor(actor_id), task.task_name, TaskKind.ACTOR_CREATION_TASK, _context.process.resources
-            )
+            tally = self.events.tally(ids.job_of_actor(actor_id), task.task_name, TaskKind.ACTOR_CREATION_TASK)
             tally.submitted += 1
             self.events.add(self._creation(task, actor_id, TaskState.RUNNING, parent, submitted_at))
 
     def constructed(self, task: _context.TaskContext, actor_id: bytes, failure: Failure | None) -> None:
         with self._process.lock:
-            tally = self.events.tally(ids.job_of_actor(actor_id), task.task_name, TaskKind.ACTOR_CREATION_TASK, {})
+            tally = self.events.tally(ids.job_of_actor(actor_id), task.task_name, TaskKind.ACTOR_CREATION_TASK)
             event = self._creation(task, actor_id, TaskState.FAILED if failure else TaskState.FINISHED)
             event.failure = failure
             if failure is None:
@@ -66,8 +64,7 @@ class TaskReports:
             else:
                 tally.totals.failed += 1
             self.events.add(event)
-        if failure is not None:
-            self.flush()  # nobody needs this process any more
+        self.flush()  # a process that makes one call of its actor, or fails, may end before the next report
 
     def flush(self) -> None:
         """Before this process ends: what is alive then is told of by nobody else."""
@@ -77,6 +74,11 @@ class TaskReports:
                 self._send()
 
     # -- parts --------------------------------------------------------------------------------------------
+
+    def _place_of(self, worker_id: bytes) -> tuple[bytes, int]:
+        address = self._process.peers.address_of(worker_id)
+        node_id = address.node_id if address is not None else b""
+        return node_id, self._tasks.pid_of(worker_id) or self._actors.pid_of(worker_id)
 
     def _set_timer(self) -> None:
         self._process.reactor.call_later(INTERVAL_S, self._report)
@@ -128,6 +130,7 @@ class TaskReports:
         if state is not TaskState.RUNNING:
             event.at_ms = int(time.time() * 1_000)
         event.parent, event.submitted_ms = parent, int(submitted_at * 1_000)
+        event.resources = _context.process.resources
         return event
 
     def _event(self, task: _context.TaskContext, kind: TaskKind, state: TaskState, actor_id: bytes) -> TaskEvent:

@@ -368,6 +368,11 @@ class TaskSubmitter:
 
     # -- from the workers -----------------------------------------------------------------------------
 
+    def pid_of(self, worker_id: bytes) -> int:
+        """0 = it is not leased."""
+        held = self._by_worker.get(worker_id)
+        return held[1].pid if held is not None else 0
+
     def on_replies(self, worker_id: bytes, replies: list[TaskReply]) -> None:
         queue, worker = self._by_worker[worker_id]
         for reply in replies:

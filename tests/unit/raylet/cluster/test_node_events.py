@@ -16,7 +16,7 @@ NODE, JOB = b"n" * 16, b"job1"
 
 
 def tally(function: str = "f", submitted: int = 0, finished: int = 0, failed: int = 0) -> FunctionTally:
-    return FunctionTally(JOB, function, TaskKind.NORMAL_TASK, {}, submitted, finished, failed, run_us=finished)
+    return FunctionTally(JOB, function, TaskKind.NORMAL_TASK, submitted, finished, failed, run_us=finished)
 
 
 def report(*tallies: FunctionTally, events: bytes = b"", unnamed: int = 0, lost: int = 0) -> TaskReport:
@@ -139,7 +139,7 @@ def test_totals_are_exact_whatever_comes_and_goes(node: NodeEvents, seed: int) -
         more, fewer = rng.randrange(5), rng.randrange(mine.unended + 1)
         mine.submitted += more
         mine.finished += fewer
-        node.reported(process, report(FunctionTally(JOB, "f", 0, {}, mine.submitted, mine.finished)))
+        node.reported(process, report(FunctionTally(JOB, "f", 0, mine.submitted, mine.finished)))
         if rng.random() < 0.08:
             done["submitted"] += mine.submitted
             done["ended"] += mine.submitted

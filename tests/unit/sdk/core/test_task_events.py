@@ -32,7 +32,7 @@ class World:
         self.submitted = 0
 
     def function(self, name: str) -> FunctionRecord:
-        return FunctionRecord(b"", name, tally=self.events.tally(JOB, name, TaskKind.NORMAL_TASK, {"CPU": 1.0}))
+        return FunctionRecord(b"", name, tally=self.events.tally(JOB, name, TaskKind.NORMAL_TASK))
 
     def submit(self, function: FunctionRecord) -> TaskRecord:
         self.submitted += 1
@@ -82,6 +82,18 @@ def test_each_failure_is_told_by_itself(world: World) -> None:
     failed = [event for event in report.events if event.state == TaskState.FAILED]
     assert [event.task_id for event in failed] == [record.push.task_id for record in records[MAX_SHORT:]]
     assert {event.failure for event in failed} == {FAILURE}
+
+
+def test_where_it_ran_and_what_it_asked_for_is_told_with_its_end(world: World) -> None:
+    world.events.place_of = {b"worker": (b"there", 42)}.__getitem__
+    for cpus in (1.0, 50.0):
+        function = world.function("f")
+        function.resources = {"CPU": cpus}
+        world.finish(world.submit(function))
+    report = world.report()
+    places = [(event.worker_id, event.node_id, event.pid) for event in report.events]
+    assert places == [(b"worker", b"there", 42)] * 2
+    assert [event.resources for event in report.events] == [{"CPU": 1.0}, {"CPU": 50.0}]
 
 
 def test_what_is_short_is_told_as_far_as_there_is_room_and_counted_beyond(world: World) -> None:

@@ -18,6 +18,8 @@ from shoal_common.errors import NotFound
 from shoal_common.task_events import FunctionTally
 from shoal_dashboard.events.counters import Life
 
+#: Of the tables: what another version has recorded is not taken up.
+VERSION = 4
 #: Segments that are kept; beyond that the oldest go.
 MAX_SEGMENTS = 10_000
 
@@ -74,7 +76,7 @@ class Archive:
 
     def __init__(self, blobs: Blobs, cluster_id: str) -> None:
         self._blobs = blobs
-        self._prefix = f"events/{cluster_id}/"
+        self._prefix = f"events/{cluster_id}/{VERSION}/"
 
     async def save(self, segment: Segment, data: bytes, counts: Counts) -> None:
         await self._blobs.put(self._prefix + segment.name, [data])

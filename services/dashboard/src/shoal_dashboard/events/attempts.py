@@ -41,6 +41,8 @@ class Attempt:
     failure: Failure | None = None
     submitted_ms: int = 0
     times: list[int] = field(default_factory=lambda: [0] * len(TaskState))
+    #: In units.
+    resources: dict[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -164,6 +166,7 @@ class Attempts:
             known.pid = event.pid or (process.pid if process is not None else 0)
             known.node_id = event.node_id or (process.node_id if process is not None else b"")
         known.failure = known.failure or event.failure
+        known.resources = known.resources or event.resources
 
     def _set_owner(self, attempt: Attempt, owner: bytes) -> None:
         self._forget_owner(attempt)

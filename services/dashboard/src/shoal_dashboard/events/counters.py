@@ -20,7 +20,6 @@ class Counters:
     def __init__(self) -> None:
         #: By node and its incarnation; and the report that each was in.
         self._told: dict[Life, dict[_Key, FunctionTally]] = {}
-        self._resources: dict[_Key, dict[str, float]] = {}
         self._numbers: dict[tuple[Life, _Key], int] = {}
         self.unnamed = 0
         self.lost = 0
@@ -39,7 +38,6 @@ class Counters:
             if self._numbers.get((life, key), 0) < report.number:
                 self._numbers[life, key] = report.number
                 told[key] = tally
-                self._resources[key] = tally.resources
                 changed.append((life, tally))
         self.unnamed += report.unnamed
         self.lost += report.lost
@@ -53,7 +51,6 @@ class Counters:
         for life, tally in told:
             key = (tally.job_id, tally.function, tally.kind)
             self._told.setdefault(life, {})[key] = tally
-            self._resources[key] = tally.resources
         self.unnamed, self.lost = unnamed, lost
 
     def told(self) -> list[tuple[Life, FunctionTally]]:
@@ -74,10 +71,6 @@ class Counters:
                 else:
                     known.add(tally)
         return sorted(map(_counts, sums.values()), key=lambda counts: -counts.submitted)
-
-    def resources(self, job_id: bytes, function: str, kind: int) -> dict[str, float]:
-        """What one run of it asks for."""
-        return self._resources.get((job_id, function, kind), {})
 
     def _ended(self, life: Life) -> list[tuple[Life, FunctionTally]]:
         changed = []

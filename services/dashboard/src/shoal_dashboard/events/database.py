@@ -22,12 +22,10 @@ import numpy as np
 
 from shoal_common.node_events import ClusterEvent
 from shoal_common.task_events import Failure, FunctionTally, TaskState
-from shoal_dashboard.events.archive import Segment
+from shoal_dashboard.events.archive import VERSION, Segment
 from shoal_dashboard.events.attempts import Attempt, Key
 from shoal_dashboard.events.counters import Life
 
-#: Another version of the tables begins anew.
-VERSION = 3
 #: That DuckDB may use; what does not fit goes to files beside the database.
 MEMORY_LIMIT = "128MB"
 THREADS = 2
@@ -56,6 +54,7 @@ _COLUMNS: dict[str, str] = {
     "error": "VARCHAR",
     "submitted_ms": "BIGINT",
     **dict.fromkeys(_TIMES, "BIGINT"),
+    "resources": "VARCHAR",
 }
 COLUMNS = ", ".join(_COLUMNS)
 _ATTEMPTS = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
@@ -74,6 +73,8 @@ CREATE VIEW attempts AS SELECT * FROM ended UNION ALL SELECT * FROM leaving UNIO
 """
 _encode = msgspec.msgpack.Encoder().encode
 _decode_event = msgspec.msgpack.Decoder(ClusterEvent).decode
+_encode_json = msgspec.json.Encoder().encode
+_decode_resources = msgspec.json.Decoder(dict[str, float]).decode
 _decode_tally = msgspec.msgpack.Decoder(FunctionTally).decode
 
 
@@ -268,6 +269,7 @@ class Database:
                 name: np.array([each.times[state] for each in attempts], dtype=np.int64)
                 for state, name in enumerate(_TIMES)
             },
+            "resources": np.array([_encode_json(each.resources).decode() for each in attempts], dtype=object),
         }
         self._connection.register("new_rows", rows)
         self._connection.execute(f"INSERT INTO {table} SELECT {COLUMNS} FROM new_rows")
@@ -302,4 +304,5 @@ def attempt_of(row: Sequence[Any]) -> Attempt:
         failure,
         submitted_ms,
         list(row[17 : 17 + len(_TIMES)]),
+        _decode_resources(row[17 + len(_TIMES)]),
     )

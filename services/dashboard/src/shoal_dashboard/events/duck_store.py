@@ -292,7 +292,7 @@ class DuckTaskStore:
             error_type=failure.type if failure else "",
             error_class=failure.error_class if failure else "",
             error_message=failure.text if failure else "",
-            required_resources=self._counters.resources(attempt.job_id, attempt.function, attempt.kind),
+            required_resources=attempt.resources,
             creation_time_ms=attempt.submitted_ms,
             state_time_ms=max(attempt.submitted_ms, *times),
             start_time_ms=times[_RUNNING],

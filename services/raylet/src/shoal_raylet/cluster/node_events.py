@@ -65,7 +65,7 @@ class NodeEvents:
             told[key] = tally
             self._changed[key] = None
             if key not in self._ended:
-                self._ended[key] = FunctionTally(*key, tally.resources)
+                self._ended[key] = FunctionTally(*key)
             self._ended.move_to_end(key)
         while len(self._ended) > MAX_FUNCTIONS:
             forgotten, _ = self._ended.popitem(last=False)
@@ -169,7 +169,7 @@ class NodeEvents:
 
     def _total(self, key: _Key) -> FunctionTally:
         ended = self._ended[key]
-        total = FunctionTally(*key, ended.resources)
+        total = FunctionTally(*key)
         total.add(ended)
         for told in self._living.values():
             if key in told:
