@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.drivers import Driver
-from support.processes import all_gone, descendants, eventually
+from support.processes import PATIENCE_S, all_gone, descendants, eventually
 
 import shoal
 from shoal import cli, exceptions
@@ -92,6 +92,32 @@ def test_a_node_that_leaves_is_seen_to(cluster: Cluster, tmp_path: Path) -> None
     shoal.get(ref)
     ending.join()
     eventually(lambda: seen()["State"] == "DEAD", "the node has left")
+
+
+def test_a_drained_node_grants_nothing_new_and_keeps_what_runs(cluster: Cluster) -> None:
+    cluster.connect()
+    assert cluster.head_node is not None
+
+    @shoal.remote(num_cpus=0)
+    class Where:
+        def node_id(self) -> str:
+            return shoal.get_runtime_context().get_node_id()
+
+    told = threading.Event()
+    shoal.get_runtime_context().on_drain(lambda deadline: told.set())
+    stays = Where.remote()
+    assert shoal.get([stays.node_id.remote(), where.remote()]) == [cluster.head_node.node_id] * 2
+    assert cli.main(["drain", cluster.head_node.node_id, "--address", cluster.address]) == 0
+    assert told.wait(PATIENCE_S)
+    task, call = where.remote(), Where.remote().node_id.remote()
+    eventually(lambda: "is draining: it takes nothing new" in str(shoal.explain(task)), "the task waits")
+    eventually(lambda: "1 of 1 nodes drain" in str(shoal.explain(call)), "the actor waits")
+    assert shoal.get(stays.node_id.remote()) == cluster.head_node.node_id
+    with Driver("report(node_id=ray.init(LATER)['node_id'])".replace("LATER", repr(cluster.address))) as later:
+        assert later.report() == {"node_id": cluster.head_node.node_id}, "there is no other to attach to"
+        assert later.wait() == 0
+    added = cluster.add_node(num_cpus=1)
+    assert shoal.get([task, call]) == [added.node_id] * 2
 
 
 def test_free_room_of_a_store_is_seen(cluster: Cluster) -> None:

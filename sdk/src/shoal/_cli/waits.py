@@ -18,12 +18,13 @@ from shoal_common.states import NodeState
 def explain(id: bytes, address: str | None) -> None:
     with asking(address) as gcs:
         actor = next((each for each in gcs.actors.list() if each.actor_id == id), None)
-        node_ids = [node.node_id for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
+        nodes = gcs.nodes.list()
     if actor is not None:
-        print(f"Actor {id.hex()} of {actor.class_name} is {state_of(actor)}")
+        print(f"Actor {id.hex()} of {actor.class_name} is {state_of(actor, nodes)}")
         return
     if len(id) == ids.ACTOR_LENGTH:
         raise ValueError(f"the GCS knows no actor {id.hex()}")
+    node_ids = [node.node_id for node in nodes if node.state is not NodeState.DEAD]
     object_id = id if len(id) == ids.OBJECT_LENGTH else ids.object_of_task(id, 0)
     # Its owner is asked as any other driver would ask it.
     with session.init(address=gcs.address, log_to_driver=False, logging_level="ERROR"):

@@ -5,7 +5,7 @@ and the GCS are asked what only they know.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from shoal._core.task_record import TaskRecord
 from shoal._core.tasks import TaskQueue
 from shoal._core.waits import FAILED, READY, UNKNOWN
 from shoal._net.gcs.errors import ClientClosed, NotFound
-from shoal._net.gcs.records import ActorRecord, GroupRecord
+from shoal._net.gcs.records import ActorRecord, GroupRecord, NodeRecord
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.task_submitter import TaskSubmitter
 from shoal._owner.waits import Wait
@@ -26,7 +26,7 @@ from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.ids import task_of_creation, task_of_object
 from shoal_common.placement.strategy import Strategy
-from shoal_common.states import ActorState, GroupState
+from shoal_common.states import ActorState, GroupState, NodeState
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
@@ -242,12 +242,22 @@ class Reporting:
                 report.detail = f"{which}: the GCS has not answered within {ANSWER_S:g} s"
             else:
                 report.detail = f"{which} is {state_of(actor)}"
+                if _has_no_place(actor):
+                    self._why_no_place(report, done)
+                    return
                 if actor.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING) and actor.address.node_id:
                     self._why_not_created(client, actor.address.node_id, report, done)
                     return
             done(report)
 
         self._ask_gcs(answered, lambda then: self._process.gcs.actors.begin_wait(client.actor_id, 0, 0.0, then))
+
+    def _why_no_place(self, report: WaitReport, done: Done) -> None:
+        def answered(nodes: Sequence[NodeRecord] | None) -> None:
+            report.detail += draining_of(nodes or ())
+            done(report)
+
+        self._ask_gcs(answered, self._process.gcs.nodes.begin_list)
 
     def _why_not_created(self, client: ActorClient, node_id: bytes, report: WaitReport, done: Done) -> None:
         """It has a place: perhaps its constructor runs, and waits for something."""
@@ -283,8 +293,20 @@ def or_silent(answered: Done, worker_id: bytes, report: WaitReport | None) -> No
     answered(report)
 
 
-def state_of(actor: ActorRecord) -> str:
-    """For humans."""
+def _has_no_place(actor: ActorRecord) -> bool:
+    waits = actor.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING)
+    return waits and not actor.pid and not actor.address.node_id
+
+
+def draining_of(nodes: Iterable[NodeRecord]) -> str:
+    """To be said of what waits for a place; empty = every node takes something new."""
+    living = [node for node in nodes if node.state is not NodeState.DEAD]
+    draining = sum(node.state is NodeState.DRAINING for node in living)
+    return f"; {draining} of {len(living)} nodes drain, and take nothing new" if draining else ""
+
+
+def state_of(actor: ActorRecord, nodes: Iterable[NodeRecord] = ()) -> str:
+    """For humans. ``nodes`` are looked at where it waits for one."""
     why = f": its last process ended ({actor.exit_detail})" if actor.exit_detail else ""
     if actor.state is ActorState.PENDING_CREATION:
         where = (
@@ -292,7 +314,8 @@ def state_of(actor: ActorRecord) -> str:
             if actor.pid
             else ", no node has room for it yet, or its process starts"
         )
-        return f"pending creation{where}"
+        return f"pending creation{where}{draining_of(nodes) if _has_no_place(actor) else ''}"
     if actor.state is ActorState.DEAD:
         return f"dead: {actor.death_reason}"
-    return f"{actor.state.name.lower().replace('_', ' ')}{why}"
+    waits = draining_of(nodes) if _has_no_place(actor) else ""
+    return f"{actor.state.name.lower().replace('_', ' ')}{why}{waits}"

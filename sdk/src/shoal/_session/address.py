@@ -47,8 +47,10 @@ def find_cluster(address: str) -> ClusterAddress:
     token = token_for(address)
     with visiting(address, token) as gcs:
         nodes = gcs.nodes.list()
-    for node in nodes:
-        if node.state is NodeState.ALIVE and os.path.exists(node.raylet_path):
+    # Also to one that drains: a driver there has its tasks run elsewhere. But rather to another.
+    living = [node for node in nodes if node.state is not NodeState.DEAD]
+    for node in sorted(living, key=lambda node: node.state is NodeState.DRAINING):
+        if os.path.exists(node.raylet_path):
             host = node.host if node.channel_port else ""
             return ClusterAddress(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")

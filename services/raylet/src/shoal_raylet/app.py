@@ -198,6 +198,7 @@ class RayletApp:
         events = NodeEvents(node_id, self._incarnation)
         self._node = Node(
             node_id=node_id,
+            incarnation=self._incarnation,
             ledger=ledger,
             bundles=BundleReservations(ledger),
             pool=pool,

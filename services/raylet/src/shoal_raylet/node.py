@@ -79,6 +79,7 @@ class Node:
     """Belongs to one event loop. The parts are made, started and stopped by ``app``."""
 
     node_id: bytes
+    incarnation: int
     ledger: ResourceLedger
     bundles: BundleReservations
     pool: WorkerPool
@@ -109,6 +110,8 @@ class Node:
         self._timer = DeadlineTimer(self._loop, self._schedule)
         self._background = Background()
         self._stopping = False
+        #: Besides granting nothing new, which a drain that the GCS was asked for does too, start no process any more.
+        self._leaving = False
         self._drained = asyncio.Event()
         #: Worker processes that ended, since the start.
         self.ended: Counter[ExitKind] = Counter()
@@ -170,7 +173,8 @@ class Node:
         self._schedule()
 
     async def drain(self, within_s: float) -> None:
-        """Grant nothing new, and wait until the tasks that run have ended, or ``within_s`` is over."""
+        """The node leaves: begin nothing, and wait until the tasks that run have ended, or ``within_s`` is over."""
+        self._leaving = True
         self._execute(self.leases.drain())
         self._schedule()
         with contextlib.suppress(TimeoutError):
@@ -274,8 +278,11 @@ class Node:
 
     def nodes_changed(self) -> None:
         own = self.directory.get(self.node_id)
-        if own is not None and own.state == gcs_pb2.NODE_STATE_DRAINING:
+        if own is not None and own.state == gcs_pb2.NODE_STATE_DRAINING and own.incarnation == self.incarnation:
             self.peers.node_drains(own.drain_deadline_unix_ms)
+            if not self.leases.draining:
+                self._execute(self.leases.drain())
+                self._schedule()
         alone = not any(node.channel_port for node in self.directory.living() if node.node_id != self.node_id)
         if alone != self.leases.alone:
             self.leases.alone = alone
@@ -292,7 +299,7 @@ class Node:
         if self.actors.is_known(actor.actor_id, actor.incarnation):
             return ""
         if self._stopping or self.leases.draining:
-            return "the node is stopping"
+            return "the node is draining"
         # The GCS asks for a later incarnation when it did not hear that the earlier one was accepted.
         self._execute(self.actors.stop(actor.actor_id, True, "a later incarnation replaces it", self._loop.time()))
         if self.actors.get(actor.actor_id) is not None:
@@ -320,7 +327,7 @@ class Node:
     def prepare_bundles(self, group_id: bytes, reservation: bytes, wanted: Mapping[int, ResourceSet]) -> str:
         """Why there is no room for them now, or ""."""
         if self._stopping or self.leases.draining:
-            return "the node is stopping"
+            return "the node is draining"
         now = self._loop.time()
         lacking = self.bundles.prepare(group_id, reservation, wanted, now)
         if lacking:
@@ -404,7 +411,7 @@ class Node:
         now = self._loop.time()
         self.bundles.tick(now)
         self._execute(self.leases.tick(now))
-        if self.leases.draining:
+        if self._leaving:
             if not self.leases.held:
                 self._drained.set()
             self._timer.set(self.leases.next_deadline(now))

@@ -474,6 +474,14 @@ def test_a_node_that_leaves_asks_for_its_leases_and_sends_on_who_waits(node: Nod
     assert granted(actions := node.demand(b"B", 2)) == [] and asked(actions) == [2]
 
 
+def test_who_waits_on_a_node_that_drains_is_told_so_and_not_refused() -> None:
+    node = Node(grace_s=0.0)
+    node.leases.drain()
+    assert asked(node.demand(b"A", 1)) == [1]
+    assert refusals(node.answer(b"A", None)) == [], "other nodes may come, or be there unseen"
+    assert "is draining: it takes nothing new" in node.leases.explain(b"A", 1, 0, node.now)
+
+
 @pytest.mark.parametrize(("selector", "here"), [(";zone=a", True), (";zone=b", False), (";zone=b|zone=a", False)])
 def test_labels(node: Node, selector: str, here: bool) -> None:
     actions = node.demand(b"A", 1, strategy=selector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shoal._net.gcs.records import Cluster, NodeRecord
@@ -33,6 +34,12 @@ class Nodes:
         """All that ever joined, as far as the GCS remembers; dead ones too."""
         response: gcs_pb2.ListNodesResponse = self._gcs.call("Node", "ListNodes", gcs_pb2.ListNodesRequest())
         return [_record(info) for info in response.nodes]
+
+    def begin_list(self, done: Callable[[Sequence[NodeRecord] | None, Exception | None], None]) -> None:
+        def answered(response: gcs_pb2.ListNodesResponse | None, error: Exception | None) -> None:
+            done(None if response is None else [_record(info) for info in response.nodes], error)
+
+        self._gcs.call_async("Node", "ListNodes", gcs_pb2.ListNodesRequest(), answered)
 
     def drain(self, node_id: bytes, reason: str, deadline_unix_ms: int) -> None:
         """Nothing new is placed there; ``deadline_unix_ms`` by which it will have left, 0 = not known. Idempotent.

@@ -104,8 +104,8 @@ class WorkerLeases:
 
     @noted
     def drain(self) -> list[Action]:
-        """The node leaves: owners are to return their leases when the tasks already pushed are done, and whoever waits
-        is sent elsewhere."""
+        """Nothing new is granted here: owners are to return their leases when the tasks already pushed are done, and
+        whoever waits is sent elsewhere."""
         self._draining = True
         for demand in self._demands.values():
             demand.impossible, demand.far = True, False
@@ -269,7 +269,8 @@ class WorkerLeases:
         if demand.strategy.group_id:
             return SchedulerAnswer()
         if demand.impossible:
-            return SchedulerAnswer(infeasible=True)
+            # While this one drains, others may be able to, as far as it knows.
+            return SchedulerAnswer(infeasible=not self._draining)
         return SchedulerAnswer((LeasesPlaced(self._node_id, "", 0, demand.owed),))
 
     def _judge(self, demand: Demand, answer: SchedulerAnswer, now: float) -> list[Action]:
@@ -548,7 +549,7 @@ class WorkerLeases:
     def _why_not_here(self, demand: Demand) -> str:
         here = f"node {self._node_id.hex()}"
         if self._draining:
-            return f"{here} is about to leave the cluster, and no other is known"
+            return f"{here} is draining: it takes nothing new"
         lacks = demand.resources.missing_from(self._ledger.total)
         if not lacks:
             return f"no node is known that {demand.spec.strategy!r} allows: {here} is not one"
