@@ -56,6 +56,11 @@ def test_checks(cluster: None, make: Any, error: type[Exception], words: str) ->
         make()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_gauge_takes_what_is_no_number(cluster: None, value: float) -> None:
+    metrics.Gauge("compat_gauge").set(value)
+
+
 def test_a_bad_name_is_warned_of(cluster: None) -> None:
     with pytest.warns(UserWarning, match="Invalid metric name: no-such"):
         counter = metrics.Counter("no-such")

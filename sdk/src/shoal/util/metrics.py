@@ -177,7 +177,7 @@ class Counter(Metric):
     def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
         """Raises: TypeError (no number, a tag that is no string), ValueError (not above 0, a tag is missing),
         UnicodeEncodeError (a tag that cannot travel)."""
-        value = _number(value)
+        value = _addable(value)
         if value <= 0:
             raise ValueError(f"value must be >0, got {value}")
         self._record(value, tags)
@@ -190,8 +190,8 @@ class Gauge(Metric):
     _kind = "gauge"
 
     def set(self, value: float | None, tags: dict[str, str] | None = None) -> None:
-        """None changes nothing. Raises: TypeError (no number, a tag that is no string), ValueError (a tag is
-        missing)."""
+        """None changes nothing; NaN and infinities are values. Raises: TypeError (no number, a tag that is no string),
+        ValueError (a tag is missing)."""
         if value is not None:
             self._record(_number(value), tags)
 
@@ -218,7 +218,7 @@ class Histogram(Metric):
                 'Histogram("name", boundaries=[1.0, 2.0])'
             )
         for index, boundary in enumerate(boundaries):
-            if _number(boundary) <= 0:
+            if _addable(boundary) <= 0:
                 raise ValueError(
                     f"Invalid `boundaries` argument at index {index}, {boundaries}. Use positive values for the "
                     "arguments."
@@ -237,13 +237,18 @@ class Histogram(Metric):
 
     def observe(self, value: float, tags: dict[str, str] | None = None) -> None:
         """Raises: TypeError (no number, a tag that is no string), ValueError (a tag is missing)."""
-        self._record(_number(value), tags)
+        self._record(_addable(value), tags)
 
 
 def _number(value: Any) -> float:
     number = plain(value)
     if not isinstance(number, int | float):
         raise TypeError(f"value must be int or float, got {type(value)}.")
+    return number
+
+
+def _addable(value: Any) -> float:
+    number = _number(value)
     if number != number:
         raise ValueError("value must be a number, got NaN, which nothing can be added to.")
     return number
