@@ -216,6 +216,8 @@ def test_the_command(client: JobSubmissionClient, capsys: pytest.CaptureFixture[
     assert main(["job", "list"]) == 0
     assert "had ended" in (out := capsys.readouterr().out)
     assert "typed  succeeded  echo 'a b'" in out
+    assert main(["status", "--address", _current.current().gcs.address]) == 0
+    assert "JobSupervisor" not in capsys.readouterr().out, "what became of jobs, `shoal job list` says"
     assert main(["job", "delete", "failed"]) == 0
     assert main(["job", "status", "failed"]) == 1
     assert "failed does not exist" in capsys.readouterr().err

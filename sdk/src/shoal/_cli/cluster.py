@@ -12,6 +12,7 @@ from shoal._cli.heartbeats import Heartbeats
 from shoal._cli.output import counted
 from shoal._cli.parameters import address_option, asking
 from shoal._owner.reporting import state_of
+from shoal.job_submission.details import NAMESPACE as JOBS_NAMESPACE
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import ActorState, GroupState, NodeState
 
@@ -44,6 +45,8 @@ def status(address: str | None) -> None:
         print(f"  {node.node_id.hex()}  {node.host}  {state}{detail}")
     print(f"Resources used / total{_usage(living)}")
 
+    # Each submitted job has a supervisor, which ends with it; what became of the job, `shoal job list` says.
+    actors = [each for each in actors if each.state is not ActorState.DEAD or each.namespace != JOBS_NAMESPACE]
     by_state: dict[str, list[Any]] = {}
     for actor in actors:
         by_state.setdefault(actor.state.name.lower(), []).append(actor)
@@ -69,7 +72,7 @@ def _waiting(
             lines.append(f"  {each.count} leases of tasks on {node.node_id.hex()}: each needs {needs or 'a worker'}")
     for actor in actors:
         if actor.state in (ActorState.DEPENDENCIES_UNREADY, ActorState.PENDING_CREATION, ActorState.RESTARTING):
-            lines.append(f"  {actor.class_name} {actor.actor_id.hex()} is {state_of(actor)}")
+            lines.append(f"  {actor.class_name} {actor.actor_id.hex()} is {state_of(actor, nodes)}")
     for group in groups:
         if group.state in (GroupState.PENDING, GroupState.PREPARED, GroupState.RESCHEDULING):
             placed = sum(1 for bundle in group.bundles if bundle.node_id)
@@ -109,7 +112,10 @@ def health_check(address: str | None) -> int:
     return 0 if living else 1
 
 
-@click.command(help="Have schedulers place nothing new on NODE, an id or its beginning; what runs there goes on.")
+@click.command(
+    help="Have NODE, an id or its beginning, take nothing new; what runs there goes on. There is no way back: end its "
+    "raylet and start it again to have the node take part anew."
+)
 @click.argument("node")
 @click.option("--reason", default="shoal drain", help="For humans.")
 @click.option(

@@ -7,6 +7,9 @@ import enum
 from collections.abc import Mapping
 from typing import Any, Self
 
+#: Of the actors that run submitted jobs, one each.
+NAMESPACE = "shoal-jobs"
+
 
 class JobStatus(enum.StrEnum):
     """Of a job: it waits, it runs, or how it has ended."""

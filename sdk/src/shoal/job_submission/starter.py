@@ -17,11 +17,10 @@ from typing import Any
 
 import shoal
 from shoal import exceptions
-from shoal.job_submission.details import JobErrorType
+from shoal.job_submission.details import NAMESPACE, JobErrorType
 from shoal.job_submission.supervisor import JobSupervisor
 from shoal_common.auth import TOKEN_VARIABLE
 
-NAMESPACE = "shoal-jobs"
 #: How often those that are being made are looked at, in seconds, while nothing comes in.
 _LOOK_EVERY_S = 0.1
 
