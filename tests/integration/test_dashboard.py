@@ -434,6 +434,23 @@ def test_tasks_are_listed_with_what_became_of_them(dashboard: Dashboard) -> None
     assert "as it was told" in row["error_message"]
 
 
+def test_what_was_got_is_in_the_answer_to_the_next_question(dashboard: Dashboard) -> None:
+    for round_ in range(2):
+        refs = [child.options(name=f"just {round_}", num_cpus=2).remote(False) for _ in range(7)]
+        shoal.get(refs)
+        trace = shoal.timeline() or []
+        assert len([each for each in trace if each["name"] == f"just {round_}"]) == 7
+        shoal.get([child.options(name=f"more {round_}").remote(False) for _ in range(7)])
+        rows = state.list_tasks(filters=[("name", "=", f"more {round_}")], detail=True)
+        assert [row.state for row in rows] == ["FINISHED"] * 7
+        assert {row.node_id for row in rows} == {dashboard.context["node_id"]} and all(row.worker_pid for row in rows)
+        (first, *_) = state.list_tasks(filters=[("task_id", "=", refs[0].task_id().hex())], detail=True)
+        assert (first.required_resources, rows[0].required_resources) == ({"CPU": 2.0}, {"CPU": 1.0})
+    finished = state.summarize_tasks()["cluster"]["summary"]["child"]["state_counts"]["FINISHED"]
+    assert finished >= 28
+    assert dashboard.get("/api/v0/tasks", after="yesterday").status == 400
+
+
 def test_a_timeline_has_what_ran_and_who_submitted_it(dashboard: Dashboard, tmp_path: Path) -> None:
     shoal.get(parent.remote())
 

@@ -18,7 +18,7 @@ import msgspec
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
 from shoal_common.task_events import FunctionTally
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -707,6 +707,20 @@ class TaskReport(Message, tag=150):
     lost: int
 
 
+class FlushEvents(Message, tag=151):
+    """Process -> raylet: report to the cluster what you were told of tasks until now, and answer with where it is."""
+
+    request: int
+
+
+class EventsFlushed(Message, tag=152):
+    """It is in the node's reports up to that number; whoever listens gets them next."""
+
+    request: int
+    incarnation: int
+    number: int
+
+
 RayletMessage = (
     LeaseDemand
     | LeaseGranted
@@ -776,4 +790,6 @@ RayletMessage = (
     | EnvironmentPrepare
     | MetricsReport
     | TaskReport
+    | FlushEvents
+    | EventsFlushed
 )

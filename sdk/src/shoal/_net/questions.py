@@ -9,7 +9,14 @@ from typing import Any
 from shoal._net.interrupts import GuardedLock
 from shoal._net.raylets import Raylets
 from shoal._net.reactor import Reactor, Waiter
-from shoal_common.channel.frames import CheckpointDone, FunctionData, LogsFlushed, Message, PackageDone
+from shoal_common.channel.frames import (
+    CheckpointDone,
+    EventsFlushed,
+    FunctionData,
+    LogsFlushed,
+    Message,
+    PackageDone,
+)
 
 
 class Questions:
@@ -43,7 +50,7 @@ class Questions:
                 self._open.pop(number, None)
         return answers
 
-    def on_answer(self, message: CheckpointDone | FunctionData | LogsFlushed | PackageDone) -> None:
+    def on_answer(self, message: CheckpointDone | EventsFlushed | FunctionData | LogsFlushed | PackageDone) -> None:
         """One that comes too late is dropped."""
         question = self._open.pop(message.request, None)
         if question is not None:

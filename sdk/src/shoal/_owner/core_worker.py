@@ -169,6 +169,7 @@ class CoreWorker(Process):
             frames.Explained: lambda _, message: reporting.on_answer(message.request, message),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
             frames.LastRepliesFound: lambda _, message: self.actors.on_last_replies(message),
+            frames.EventsFlushed: lambda _, message: questions.on_answer(message),
             frames.LogsFlushed: lambda _, message: questions.on_answer(message),
             frames.CheckpointDone: lambda _, message: questions.on_answer(message),
             frames.PackageDone: lambda _, message: questions.on_answer(message),

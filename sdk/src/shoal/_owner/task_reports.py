@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: To look at what is alive takes at most this share of the time.
 LOOK_SHARE = 0.02
+#: The raylet has reported by then, in seconds.
+FLUSH_S = 5.0
 
 
 class Running(Protocol):
@@ -72,6 +74,17 @@ class TaskReports:
             if not self._process.closed and self.events.due:
                 self._look_at = 0.0
                 self._send()
+
+    def mark(self) -> str:
+        """Tell what has happened until now, and return where: "node:incarnation:number" of its node's report, by which
+        who listens knows whether it has come; empty = the raylet does not answer."""
+        self.flush()
+        process = self._process
+        if process.closed:
+            return ""
+        for answer in process.questions.ask([process.node_id], frames.FlushEvents, FLUSH_S):
+            return f"{process.node_id.hex()}:{answer.incarnation}:{answer.number}"
+        return ""
 
     # -- parts --------------------------------------------------------------------------------------------
 

@@ -41,6 +41,13 @@ def dashboard_client(
     return DashboardClient(url, token, headers=given, verify=verify)
 
 
+def own_tasks_mark() -> dict[str, str]:
+    """What a question about tasks has with it, so that its answer knows what this process has seen end before it."""
+    core = _current.current_or_none()
+    mark = core.task_reports.mark() if core is not None else ""
+    return {"after": mark} if mark else {}
+
+
 def _told_by_the_cluster(address: str | None) -> tuple[str, str]:
     """URL and token. ``address``: of its GCS; None or "auto": of this session, or of this machine."""
     core = _current.current_or_none()

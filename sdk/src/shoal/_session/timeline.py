@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from shoal import _current
 
@@ -13,15 +14,19 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
     a file for https://ui.perfetto.dev or chrome://tracing, and None.
 
     It has what the dashboard keeps singly: whatever ran for more than a second, each failure, and some of the others.
+    What ``get`` has returned of before is among it.
 
     Raises: ConnectionError (the cluster has no dashboard: ``init(include_dashboard=True)`` or ``shoal dashboard``
     starts one), DashboardError, AuthenticationError, OSError (the file).
     """
-    from shoal._session.dashboards import dashboard_client  # brings HTTP along, which ``import shoal`` does not need
+    from shoal._session.dashboards import (  # bring HTTP along, which ``import shoal`` does not need
+        dashboard_client,
+        own_tasks_mark,
+    )
 
-    core = _current.current()
-    core.task_reports.flush()
-    trace: list[dict[str, Any]] = dashboard_client("auto").get("api/v0/tasks/timeline")
+    _current.current()
+    dashboard = dashboard_client("auto")
+    trace: list[dict[str, Any]] = dashboard.get(f"api/v0/tasks/timeline?{urlencode(own_tasks_mark())}")
     if filename is None:
         return trace
     with open(filename, "w") as file:

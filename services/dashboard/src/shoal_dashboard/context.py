@@ -7,6 +7,7 @@ from types import TracebackType
 from shoal_common.service.background import Background
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.events.seen import Mark
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs.jobs import Jobs
 from shoal_dashboard.recording import Recording
@@ -45,6 +46,12 @@ class Context:
         await self._recording.close()
         await self.jobs.close()
         await self.cluster.close()
+
+    async def caught_up(self, after: str) -> None:
+        """Before a question about tasks: ``after`` is the report that it is to know of; empty = none. Waits a few
+        seconds at most. Raises: QueryError."""
+        if after:
+            await self._recording.caught_up(Mark.of(after))
 
     def _opened(self, tasks: TaskStore) -> None:
         self.tasks = tasks

@@ -27,7 +27,7 @@ from shoal_dashboard.events.archive import Archive
 from shoal_dashboard.events.cluster_events import ClusterEvents
 from shoal_dashboard.events.duck_store import PRUNE_EVERY_S, DuckTaskStore
 from shoal_dashboard.events.receiver import Receiver
-from shoal_dashboard.events.seen import Seen
+from shoal_dashboard.events.seen import Mark, Seen
 from shoal_dashboard.events.store import TaskStore
 from shoal_proto.v1 import events_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
@@ -43,6 +43,8 @@ SEGMENT_ROWS = 200_000
 MAX_HAPPENED = 10_000
 #: What others have recorded is taken up for so many seconds at most.
 RESTORE_S = 60.0
+#: A question waits so long, in seconds, for what was told before it.
+CATCH_UP_S = 5.0
 #: It is looked which nodes are gone after so many seconds.
 NODES_EVERY_S = 5.0
 
@@ -58,6 +60,7 @@ class Recording:
         self._background = Background()
         self._store: DuckTaskStore | None = None
         self._receiver: Receiver | None = None
+        self._receiving = asyncio.Event()
         #: Goes with this object.
         self._temporary: Path | None = None
         self._cluster_events = ClusterEvents()
@@ -83,6 +86,18 @@ class Recording:
         if self._temporary is not None:
             await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
 
+    async def caught_up(self, mark: Mark) -> None:
+        """Waits until all is kept that this node of the cluster had told up to then; ``CATCH_UP_S`` at most."""
+        with contextlib.suppress(TimeoutError, ServiceError):  # then the answer is what there is
+            async with asyncio.timeout(CATCH_UP_S):
+                await self._receiving.wait()
+                assert self._store is not None and self._receiver is not None
+                if not self._store.seen.knows(mark.node_id):
+                    if all(node.node_id != mark.node_id for node in await self._cluster.nodes()):
+                        return
+                    self._receiver.say()
+                await self._store.reached(mark)
+
     async def _record(self) -> None:
         about = await self._find_cluster()
         store = self._store = await self._open(about.cluster_id)
@@ -94,6 +109,7 @@ class Recording:
         also = self._handlers(about.cluster_id)
         receiver = self._receiver = Receiver(self._connect, about.cluster_id, seen, store.take, also)
         receiver.start()
+        self._receiving.set()
         prune_at, segment_at = 0.0, time.monotonic() + SEGMENT_S
         while True:
             await asyncio.sleep(NODES_EVERY_S)

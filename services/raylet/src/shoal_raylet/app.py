@@ -19,7 +19,7 @@ from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.blob.local import Blobs, LocalBlobs
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.channel import tcp
-from shoal_common.channel.frames import PROTOCOL_VERSION
+from shoal_common.channel.frames import PROTOCOL_VERSION, EventsFlushed, FlushEvents
 from shoal_common.errors import DeadlineExceeded, Unavailable
 from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import labels_of_node
@@ -39,7 +39,7 @@ from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
 from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
-from shoal_raylet.channel.connection import Identity
+from shoal_raylet.channel.connection import Connection, Identity
 from shoal_raylet.channel.server import ChannelServer
 from shoal_raylet.cluster.event_publisher import EventPublisher
 from shoal_raylet.cluster.garbage import GarbageCalls
@@ -247,6 +247,7 @@ class RayletApp:
                 **self._store.handlers,
                 **self._checkpoints.handlers,
                 **self._packages.handlers,
+                FlushEvents: self._flush_events,
             },
             self._store.exchange,
         )
@@ -448,6 +449,9 @@ class RayletApp:
                 ]
                 chunks += [each.data for each in await asyncio.gather(*map(self._function_table.GetFunction, requests))]
         return function_chunks.join(function_id, chunks, function.size_bytes)
+
+    def _flush_events(self, connection: Connection, message: FlushEvents) -> None:
+        connection.send(EventsFlushed(message.request, self._incarnation, self._events.flush()))
 
     async def _publish_lines(self, batch: Batch) -> None:
         source = batch.source

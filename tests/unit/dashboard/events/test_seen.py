@@ -7,7 +7,8 @@ import random
 import pytest
 
 from shoal_common.node_events import NodeReport
-from shoal_dashboard.events.seen import Seen
+from shoal_dashboard.events.rows import QueryError
+from shoal_dashboard.events.seen import Mark, Seen
 
 NODE = b"n" * 16
 
@@ -63,6 +64,26 @@ def test_it_goes_on_where_an_earlier_life_was() -> None:
     seen = Seen({NODE: (1, 5)})
     assert not seen.take(report(5))
     assert seen.take(report(6))
+
+
+def test_a_mark_is_reached_when_nothing_before_it_is_missing() -> None:
+    seen, mark = Seen(), Mark.of(f"{NODE.hex()}:1:3")
+    assert not seen.reached(mark)
+    reached = []
+    for number in (1, 3, 2):
+        seen.take(report(number))
+        reached.append(seen.reached(mark))
+    assert reached == [False, False, True]
+    assert not seen.reached(Mark(NODE, 2, 1)), "the node has begun anew"
+    seen.take(report(1, incarnation=2))
+    assert seen.reached(mark) and seen.reached(Mark(NODE, 2, 1))
+    assert Seen().reached(Mark(NODE, 1, 0)), "there is no report yet"
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "00:1", "00:1:x", "xy:1:2"])
+def test_what_is_no_mark_is_refused(text: str) -> None:
+    with pytest.raises(QueryError, match="is not a report"):
+        Mark.of(text)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from shoal._core.object_ref import ObjectRef
 from shoal._net.dashboard import DashboardError
-from shoal._session.dashboards import dashboard_client
+from shoal._session.dashboards import dashboard_client, own_tasks_mark
 from shoal.util.state.common import (
     DEFAULT_LIMIT,
     DEFAULT_RPC_TIMEOUT,
@@ -112,6 +112,8 @@ class StateApiClient:
 
     def _ask(self, path: str, timeout: float, filters: Sequence[FilterType], **parameters: Any) -> dict[str, Any]:
         query = [*parameters.items(), ("timeout", int(timeout))]
+        if path.partition("/")[0] == StateResource.TASKS.value:
+            query += own_tasks_mark().items()
         for key, predicate, value in filters:
             query += [("filter_keys", key), ("filter_predicates", predicate), ("filter_values", value)]
         try:

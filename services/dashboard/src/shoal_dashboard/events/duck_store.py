@@ -31,7 +31,7 @@ from shoal_dashboard.events.rows import (
     Summary,
     TaskRow,
 )
-from shoal_dashboard.events.seen import Seen
+from shoal_dashboard.events.seen import Mark, Seen
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +65,8 @@ class DuckTaskStore:
         self._writer = ThreadPoolExecutor(1, "task-store-writer")
         self._readers = ThreadPoolExecutor(_READERS, "task-store-reader")
         self._taking = asyncio.Lock()
+        #: Under that lock: reports have been taken in.
+        self._taken = asyncio.Condition(self._taking)
         self._archiving = asyncio.Lock()
         self._prune_at = 0.0
 
@@ -78,8 +80,14 @@ class DuckTaskStore:
 
     async def take(self, reports: list[NodeReport]) -> None:
         """Of ``Receiver``: kept when this returns."""
-        async with self._taking:
+        async with self._taken:
             await self._write(lambda: self._take(reports))
+            self._taken.notify_all()
+
+    async def reached(self, mark: Mark) -> None:
+        """Waits until all reports up to it are kept, or known to be lost."""
+        async with self._taken:
+            await self._taken.wait_for(lambda: self.seen.reached(mark))
 
     async def happened(self, events: Sequence[ClusterEvent]) -> None:
         """Of the cluster, as the GCS tells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -44,10 +45,16 @@ class Receiver:
         self._subscriptions: list[Subscription] = []
         self._waiting: list[NodeReport] = []
         self._arrived = asyncio.Event()
+        #: Nodes are to be told at once that this listens.
+        self._say = asyncio.Event()
 
     def start(self) -> None:
         self._background.spawn(self._listen())
         self._background.spawn(self._hand_over())
+
+    def say(self) -> None:
+        """That it listens, now: a node has not heard it yet."""
+        self._say.set()
 
     async def stop(self) -> None:
         """What has arrived is handed over first."""
@@ -71,7 +78,10 @@ class Receiver:
                 log.info("nodes_not_heard", reason=str(error))
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            await asyncio.sleep(LISTENING_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LISTENING_S):
+                    await self._say.wait()
+            self._say.clear()
 
     def _on_report(self, _subject: str, data: bytes) -> None:
         try:

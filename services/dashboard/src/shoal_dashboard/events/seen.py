@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from shoal_common.node_events import Listening, NodeReport
+from shoal_dashboard.events.rows import QueryError
+
+
+class Mark(NamedTuple):
+    """A node's report, up to which somebody wants its reports to have come."""
+
+    node_id: bytes
+    incarnation: int
+    number: int
+
+    @classmethod
+    def of(cls, text: str) -> Mark:
+        """ "node:incarnation:number". Raises: QueryError."""
+        try:
+            node_id, incarnation, number = text.split(":")
+            return cls(bytes.fromhex(node_id), int(incarnation), int(number))
+        except ValueError:
+            raise QueryError(f"after={text[:100]} is not a report, as <node id>:<incarnation>:<number>") from None
 
 
 class _Node:
@@ -47,6 +67,17 @@ class Seen:
             node.upto += 1
             node.ahead.discard(node.upto)
         return True
+
+    def knows(self, node_id: bytes) -> bool:
+        """Something has come from it."""
+        return node_id in self._nodes
+
+    def reached(self, mark: Mark) -> bool:
+        """All up to it have come, or are lost."""
+        node = self._nodes.get(mark.node_id)
+        return not mark.number or (
+            node is not None and (node.incarnation, node.upto) >= (mark.incarnation, mark.number)
+        )
 
     def listening(self) -> Listening:
         return Listening({node_id: (node.incarnation, node.upto) for node_id, node in self._nodes.items()})

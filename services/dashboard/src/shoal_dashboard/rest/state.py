@@ -96,6 +96,7 @@ class State:
 
     async def tasks(self, query: Query) -> Selection:
         """Newest first; attempts, each by itself."""
+        await self._context.caught_up(query.after)
         page = await self._tasks().query(task_rows.filters(query), limit=query.limit)
         rows = [task_rows.row(attempt, detail=query.detail) for attempt in page.rows]
         return Selection(rows, total=page.recorded, filtered=page.total)
@@ -120,6 +121,7 @@ class State:
             raise QueryError("tasks are summarized of all jobs, or of one: filter by job_id=...")
         if by not in ("func_name", "lineage"):
             raise QueryError(f"summary_by={by} is not supported: tasks are summarized by func_name or lineage")
+        await self._context.caught_up(query.after)
         summary = await self._tasks().summary("lineage" if by == "lineage" else "func_name", *jobs)
         return task_rows.by_lineage(summary.lineage) if by == "lineage" else task_rows.by_function(summary.functions)
 

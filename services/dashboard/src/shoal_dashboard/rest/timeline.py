@@ -22,10 +22,11 @@ MAX_ATTEMPTS = 200_000
 def routes(context: Context) -> list[BaseRoute]:
     async def timeline(request: Request) -> Response:
         """``job_id``, ``start_ms``, ``end_ms`` (since 1970) narrow it down; ``download=1``: to be saved as a file."""
-        if context.tasks is None:
-            return PlainTextResponse("The cluster has not been found yet\n", 503, headers={"Retry-After": "2"})
         asked = request.query_params
         try:
+            await context.caught_up(asked.get("after", ""))
+            if context.tasks is None:
+                return PlainTextResponse("The cluster has not been found yet\n", 503, headers={"Retry-After": "2"})
             start_ms, end_ms = (_number(asked.get(name, "0")) for name in ("start_ms", "end_ms"))
             rows = await context.tasks.timeline(asked.get("job_id", ""), start_ms, end_ms, MAX_ATTEMPTS)
         except QueryError as error:

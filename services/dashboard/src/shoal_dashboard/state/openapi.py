@@ -66,13 +66,19 @@ def _list(name: str, kind: type[StateRow]) -> Schema:
             _parameter("filter_keys", columns),
             _parameter("filter_predicates", {"type": "array", "items": {"enum": ["=", "!="]}}),
             _parameter("filter_values", {"type": "array", "items": {"type": "string"}}),
+            *_after(name),
         ],
         "responses": _responses(listing),
     }
 
 
+def _after(name: str) -> list[Schema]:
+    """A report of a node that the answer is to know of."""
+    return [_parameter("after", {"type": "string"})] if name == "tasks" else []
+
+
 def _summary(name: str) -> Schema:
-    by = [_parameter("summary_by", {"enum": ["func_name", "lineage"]})] if name == "tasks" else []
+    by = [_parameter("summary_by", {"enum": ["func_name", "lineage"]}), *_after(name)] if name == "tasks" else []
     return {
         "operationId": f"summarize_{name}",
         "summary": f"How many {name} there are, by kind and state.",

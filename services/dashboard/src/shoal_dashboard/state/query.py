@@ -32,6 +32,8 @@ class Query:
     limit: int = DEFAULT_LIMIT
     #: All columns, not only the usual ones.
     detail: bool = False
+    #: Of tasks: a node's report that the answer is to know of, as <node id>:<incarnation>:<number>; empty = none.
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def parse(parameters: Sequence[tuple[str, str]]) -> Query:
         filters=[Filter(key.lower(), *rest) for key, *rest in zip(keys, predicates, wanted, strict=True)],
         limit=_limit(values.get("limit", [str(DEFAULT_LIMIT)])[-1]),
         detail=_boolean("detail", values.get("detail", ["false"])[-1]),
+        after=values.get("after", [""])[-1],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -53,10 +54,19 @@ class EventPublisher:
         #: Of the last one that was, now and a while ago.
         self._published = 0
         self._mark, self._mark_at = 0, float("-inf")
+        #: Somebody waits for what there is.
+        self._wanted = asyncio.Event()
 
     def start(self) -> None:
         self._background.spawn(self._follow())
         self._background.spawn(self._publish_always())
+
+    def flush(self) -> int:
+        """Report what there is now, and publish it next. Returns the number of the newest report; 0 = there is none."""
+        self._look()
+        self._events.report(int(time.time() * 1_000))
+        self._wanted.set()
+        return self._events.newest
 
     async def stop(self) -> None:
         await self._background.stop()
@@ -75,6 +85,8 @@ class EventPublisher:
         now = self._loop.time()
         listened = now < self._listened_until
         self._listened_until = now + DEAF_AFTER_S
+        if not listened:
+            self._wanted.set()
         if seen is None or seen[0] != self._incarnation:
             self._events.tell_all()
             self._next = self._events.oldest
@@ -87,7 +99,10 @@ class EventPublisher:
 
     async def _publish_always(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._wanted.wait()
+            self._wanted.clear()
             self._look()
             self._events.report(int(time.time() * 1_000))
             await self._publish()
