@@ -79,7 +79,13 @@ def test_lists_are_filtered_and_say_how_many_there_are(pages: Pages) -> None:
     assert "0 of" in pages.get("/view/actors?class_name=nobody").text
     assert pages.get("/view/actors/00").status == 404
     assert pages.get("/view/nonsense").status == 404
-    assert 'role="alert"' in pages.get("/view/actors?pid=x").text
+    for wrong, said in (
+        ("actors?pid=x", "the column has numbers"),
+        ("tasks?state=FOO", "There is no state"),
+        ("tasks?cursor=garbage", "no parameter cursor"),
+    ):
+        answer = pages.get(f"/view/{wrong}")
+        assert answer.status == 400 and 'role="alert"' in answer.text and said in answer.text
 
 
 def test_a_submitted_job_has_its_output_and_a_button_that_stops_it(pages: Pages, monkeypatch: Any) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 from starlette.testclient import TestClient
+
+from shoal_dashboard.cluster.cluster import Cluster
 
 BEARER = {"Authorization": "Bearer token-of-this-test"}
 
@@ -14,3 +19,18 @@ def test_it_lives_and_says_why_it_has_nothing_to_tell(client: TestClient) -> Non
     assert answer.status_code == 503
     assert answer.text.startswith("The cluster does not answer: ")
     assert answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize("path", ["/", "/view/jobs", "/view/nodes/00"])
+def test_pages_give_up_while_the_cluster_is_still_asked(
+    path: str, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def for_ever(*_args: object, **_how: object) -> object:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for asked in ("nodes", "jobs"):
+        monkeypatch.setattr(Cluster, asked, for_ever)
+    answer = client.get(path, headers=BEARER)
+    assert answer.status_code == 503
+    assert answer.text.startswith("The cluster does not answer: ")

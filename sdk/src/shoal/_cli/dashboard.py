@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from shoal._cli import parameters
 from shoal._launch.dashboards import Dashboard, announced
+from shoal._launch.directories import new_dashboard_directory
 from shoal._net.dashboard import DashboardClient
 from shoal._net.gcs.client import visiting
 from shoal._session.address import gcs_meant, token_file_for, token_for
@@ -28,7 +30,8 @@ def dashboard(address: str | None, host: str, port: int | None) -> int:
         if url and DashboardClient(url, "", verify=False).answers():
             _tell(url, where)
             return 0
-        process = Dashboard(where, token, host, port, log=None)
+        directory = new_dashboard_directory()
+        process = Dashboard(where, token, host, port, directory, log=None)
         try:
             signal.signal(signal.SIGTERM, _leave)
             _tell(process.await_url(gcs, known), where)
@@ -38,6 +41,7 @@ def dashboard(address: str | None, host: str, port: int | None) -> int:
             return 0
         finally:
             process.stop()
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _tell(url: str, gcs_address: str) -> None:

@@ -13,7 +13,7 @@ from shoal._cli import parameters
 from shoal._cli.output import counted
 from shoal._launch import local_nodes as local
 from shoal._launch.daemons import await_end
-from shoal._launch.directories import root_directory
+from shoal._launch.directories import remove_dead_dashboards, root_directory
 from shoal_common.auth import (
     DEFAULT_TOKEN_PATH,
     TOKEN_PATH_VARIABLE,
@@ -174,6 +174,7 @@ def stop(grace_period: float) -> None:
     nodes = local.recorded_nodes()
     running = sum(len(node.daemons) - len(node.dead()) for node in nodes)
     forced = local.stop(nodes, grace_period)
+    remove_dead_dashboards()
     for daemon in forced:
         print(f"The {daemon.service} (pid {daemon.pid}) did not end in {grace_period:g} s and was killed.")
     print(f"Stopped {running} processes of {counted(len(nodes), 'node')}." if nodes else "Nothing runs here.")

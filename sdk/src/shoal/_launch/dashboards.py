@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 60.0
 #: It is told to end, and killed after so many.
 STOP_TIMEOUT_S = 15.0
+#: Of the service's setting.
+_DATA_DIR_VARIABLE = "SHOAL_DASHBOARD_DATA_DIR"
 #: One look, in seconds: by then the end of its process is noticed.
 _LOOK_S = 1.0
 
@@ -34,9 +36,12 @@ def check_installed() -> None:
         raise RuntimeError("The dashboard is not installed: pip install 'shoal[dashboard]'")
 
 
-def flags(gcs_address: str, host: str, port: int | None) -> dict[str, Any]:
-    """Of its service. ``port`` None: the usual one, or the next that is free."""
-    where = {"port": PORT, "port_retries": PORTS_TRIED} if port is None else {"port": port}
+def flags(gcs_address: str, host: str, port: int | None, directory: Path) -> dict[str, Any]:
+    """Of its service. ``port`` None: the usual one, or the next that is free. ``directory``: whoever starts it removes
+    it; what is recorded is there, unless the environment says where."""
+    where: dict[str, Any] = {"port": PORT, "port_retries": PORTS_TRIED} if port is None else {"port": port}
+    if not os.environ.get(_DATA_DIR_VARIABLE):
+        where["data_dir"] = directory / "dashboard"
     return {"gcs_address": gcs_address, "host": host, **where}
 
 
@@ -70,14 +75,17 @@ def await_url(gcs: GcsClient, why_not: Callable[[], str], known: int = 0) -> str
 class Dashboard:
     """A process that is this one's child, and ends with it, whatever way that ends."""
 
-    def __init__(self, gcs_address: str, token: str, host: str, port: int | None, log: Path | None) -> None:
-        """Begin to start it. ``log``: None = it says on standard error what it has to say.
+    def __init__(
+        self, gcs_address: str, token: str, host: str, port: int | None, directory: Path, log: Path | None
+    ) -> None:
+        """Begin to start it. ``directory``: as of ``flags``. ``log``: None = it says on standard error what it has to
+        say.
 
         Raises: RuntimeError when it is not installed.
         """
         check_installed()
         self._log = log
-        settings = {**flags(gcs_address, host, port), "ends_with": os.getpid(), "log_level": "warning"}
+        settings = {**flags(gcs_address, host, port, directory), "ends_with": os.getpid(), "log_level": "warning"}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(open(log, "ab")) if log is not None else None

@@ -2,7 +2,8 @@
 
 Below one root directory: a session has ``session_<time>_<pid>_<random>``, with its address in ``cluster.json``, which
 only this user can read: that is how ``init(address=...)`` finds the token. A node has ``node_<random>``
-(``local_nodes``), a `shoal.cluster_utils.Cluster` ``cluster_<random>`` with its nodes in it.
+(``local_nodes``), a `shoal.cluster_utils.Cluster` ``cluster_<random>`` with its nodes in it, the dashboard of a command
+``dashboard_<time>_<pid>_<random>``; that of a session or node has its files in there.
 """
 
 from __future__ import annotations
@@ -80,19 +81,40 @@ def _problem(root: Path) -> str:
 def new_session_directory(temp_dir: str | None) -> Path:
     """A private one for this driver; those of drivers that are dead are removed. Raises: as ``root_directory``."""
     root = root_directory(temp_dir)
-    for session in root.glob("session_*_*_*"):
-        # A driver and its head were killed at the same time.
-        if not driver_lives(session):
-            shutil.rmtree(session, ignore_errors=True)
-    directory = root / f"session_{time.strftime('%Y%m%d-%H%M%S')}_{os.getpid()}_{secrets.token_hex(3)}"
-    directory.mkdir(mode=0o700)
-    return directory
+    # A driver and its head were killed at the same time.
+    _remove_dead(root, "session")
+    return _new(root, "session")
+
+
+def new_dashboard_directory() -> Path:
+    """For what the dashboard of this command keeps; those of commands that are dead are removed. Raises: as
+    ``root_directory``."""
+    remove_dead_dashboards()
+    return _new(root_directory(), "dashboard")
+
+
+def remove_dead_dashboards() -> None:
+    """What is left of those whose commands were killed. Raises: as ``root_directory``."""
+    _remove_dead(root_directory(), "dashboard")
 
 
 def driver_lives(session: Path) -> bool:
     """Of a session's directory."""
     pid = session.name.split("_")[2]
     return Path(f"/proc/{pid}").exists()
+
+
+def _new(root: Path, kind: str) -> Path:
+    """Of this process."""
+    directory = root / f"{kind}_{time.strftime('%Y%m%d-%H%M%S')}_{os.getpid()}_{secrets.token_hex(3)}"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def _remove_dead(root: Path, kind: str) -> None:
+    for directory in root.glob(f"{kind}_*_*_*"):
+        if not driver_lives(directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def new_cluster_directory() -> Path:

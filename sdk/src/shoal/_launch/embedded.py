@@ -113,7 +113,8 @@ class EmbeddedCluster:
 
     def start_dashboard(self, cluster: ClusterAddress, host: str, port: int | None) -> Dashboard:
         """Begin to. Raises: RuntimeError when it is not installed."""
-        return Dashboard(cluster.gcs_address, cluster.token, host, port, self.directory / "logs" / "dashboard.log")
+        log = self.directory / "logs" / "dashboard.log"
+        return Dashboard(cluster.gcs_address, cluster.token, host, port, self.directory, log)
 
     def stop(self) -> None:
         """End the head, by force after ``STOP_TIMEOUT_S``, and remove the session's files."""

@@ -284,7 +284,7 @@ class _Launch:
         """Raises: RuntimeError."""
         dashboards.check_installed()
         host = head.dashboard_host or node.cluster.node_host
-        flags = dashboards.flags(node.cluster.gcs_address, host, head.dashboard_port or None)
+        flags = dashboards.flags(node.cluster.gcs_address, host, head.dashboard_port or None, self.directory)
         with visiting(node.cluster.gcs_address, self._token) as gcs:
             # Of a head that was killed and is started again, or of another one.
             _url, known = dashboards.announced(gcs)

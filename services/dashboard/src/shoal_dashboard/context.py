@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from shoal_common.errors import ServiceError
 from shoal_common.service.background import Background
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
@@ -52,6 +53,10 @@ class Context:
         seconds at most. Raises: QueryError."""
         if after:
             await self._recording.caught_up(Mark.of(after))
+
+    def cluster_away(self) -> ServiceError | None:
+        """As `Cluster.away`, which is there only within this."""
+        return self.cluster.away
 
     def _opened(self, tasks: TaskStore) -> None:
         self.tasks = tasks

@@ -66,3 +66,18 @@ def test_what_a_dead_driver_left_is_removed(short: str) -> None:
     dead.mkdir()
     assert new_session_directory(short).parent == mine.parent == Path(short)
     assert mine.exists() and not dead.exists()
+
+
+def test_what_a_dead_dashboard_left_is_removed_by_the_next_and_by_stop(short: str) -> None:
+    def left() -> Path:
+        dead = Path(directories.root_directory(), "dashboard_20260101-000000_999999999_abcdef")
+        dead.mkdir()
+        return dead
+
+    dead = left()
+    mine = directories.new_dashboard_directory()
+    assert mine.exists() and not dead.exists()
+    dead = left()
+    directories.remove_dead_dashboards()
+    assert mine.exists() and not dead.exists()
+    mine.rmdir()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
 from shoal_dashboard.cluster.announcement import announce
 from shoal_dashboard.cluster.listing import Listing
@@ -30,6 +31,8 @@ class Cluster:
 
     def __init__(self, config: DashboardConfig) -> None:
         self._config = config
+        #: Why the GCS did not answer when it was asked last, while it may be asked again; None = it did.
+        self.away: ServiceError | None = None
         self._channel = channel = aio_channel(config.gcs_address, config.token, DEADLINE_S, tls=config.tls)
         nodes, jobs = rpc.NodeServiceStub(channel), rpc.JobServiceStub(channel)
         actors, groups = rpc.ActorServiceStub(channel), rpc.PlacementGroupServiceStub(channel)
@@ -49,11 +52,11 @@ class Cluster:
         async def get_cluster() -> pb.GetClusterResponse:
             return await nodes.GetCluster(pb.GetClusterRequest())
 
-        self._about = Listing(_asked(get_cluster))
-        self._nodes = Listing(_asked(list_nodes))
-        self._jobs = Listing(_asked(list_jobs))
-        self._actors = Listing(_asked(list_actors))
-        self._groups = Listing(_asked(list_groups))
+        self._about = Listing(self._asked(get_cluster))
+        self._nodes = Listing(self._asked(list_nodes))
+        self._jobs = Listing(self._asked(list_jobs))
+        self._actors = Listing(self._asked(list_actors))
+        self._groups = Listing(self._asked(list_groups))
         self.raylets = Raylets(config.token, config.tls)
 
         async def get_stats() -> Answers[raylet_pb2.GetStatsResponse]:
@@ -66,6 +69,24 @@ class Cluster:
 
         self._stats = Listing(get_stats)
         self._objects = Listing(list_objects)
+
+    def _asked(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """With our errors, and again when the GCS does not answer at once: another one may be taking over."""
+
+        async def once() -> T:
+            try:
+                with service_errors():
+                    answer = await ask()
+            except NO_ANSWER as error:
+                self.away = error
+                raise
+            self.away = None
+            return answer
+
+        async def again() -> T:
+            return await retrying(once)
+
+        return again
 
     async def announce(self, url: str) -> None:
         """Tell the cluster where its dashboard is, until this is cancelled."""
@@ -104,16 +125,3 @@ class Cluster:
         await asyncio.gather(*(listing.close() for listing in listings))
         await self.raylets.close()
         await self._channel.close()
-
-
-def _asked(ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """With our errors, and again when the GCS does not answer at once: another one may be taking over."""
-
-    async def once() -> T:
-        with service_errors():
-            return await ask()
-
-    async def again() -> T:
-        return await retrying(once)
-
-    return again

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from shoal_common.errors import Unavailable
 from shoal_dashboard.cluster.pace import Pace
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Listing(Generic[T]):
         ``read`` does."""
         if self._waiting is None:
             self._waiting = asyncio.create_task(self._next(self._under_way))
+            self._waiting.add_done_callback(_looked_at)
         # A client that hangs up does not end it for the others.
         return await asyncio.shield(self._waiting)
 
@@ -46,5 +48,14 @@ class Listing(Generic[T]):
         began = clock()
         try:
             return await self._read()
+        except Unavailable:
+            began = clock()  # nobody was there whom it has cost anything
+            raise
         finally:
             self._pace.answered(began, clock())
+
+
+def _looked_at(reading: asyncio.Task[T]) -> None:
+    """Its error is for those who wait, who may all have given up."""
+    if not reading.cancelled():
+        reading.exception()

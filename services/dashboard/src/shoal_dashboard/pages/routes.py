@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from shoal_common.errors import NotFound
+from shoal_common.errors import NotFound, ServiceError
 from shoal_common.state_rows import RESOURCES as KINDS
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
@@ -32,17 +33,23 @@ _HERE = Path(__file__).parent
 _ROWS, _MOST_ROWS = 100, 1_000
 #: Of a job's output, in bytes.
 _OUTPUT_BYTES = 64 * 1024
+#: With a cluster that is gone, in seconds: it is asked again so long.
+_PATIENCE_S = 1.5
 _LIVING_ACTORS = Query([Filter("state", "=", "ALIVE")], limit=_ROWS, detail=True)
 
 
 def routes(context: Context) -> list[BaseRoute]:
     pages = _Pages(context)
+    in_time = partial(_in_time, context.cluster_away)
     return [
         Mount("/static", StaticFiles(directory=_HERE / "static")),
-        Route("/", pages.overview),
+        Route("/", in_time(pages.overview)),
         Route(f"/{VIEW}/jobs/{{key}}/stop", pages.stop_job, methods=["POST"]),
-        *(Route(f"/{VIEW}/{each.name}", partial(pages.listing, each)) for each in RESOURCES.values()),
-        *(Route(f"/{VIEW}/{each.name}/{{key:path}}", partial(pages.item, each)) for each in RESOURCES.values()),
+        *(Route(f"/{VIEW}/{each.name}", in_time(partial(pages.listing, each))) for each in RESOURCES.values()),
+        *(
+            Route(f"/{VIEW}/{each.name}/{{key:path}}", in_time(partial(pages.item, each)))
+            for each in RESOURCES.values()
+        ),
     ]
 
 
@@ -71,8 +78,9 @@ class _Pages:
 
     async def overview(self, request: Request) -> Response:
         cluster = self._context.cluster
-        nodes, actors = await cluster.nodes(), await cluster.actors()
-        jobs = await self._state.jobs(Query(limit=10, detail=True))
+        nodes, actors, jobs, tasks = await asyncio.gather(
+            cluster.nodes(), cluster.actors(), self._state.jobs(Query(limit=10, detail=True)), self._task_counts()
+        )
         living = [node for node in nodes if node.state != pb.NODE_STATE_DEAD]
         counts: dict[str, int] = {}
         for actor in actors:
@@ -86,7 +94,7 @@ class _Pages:
                 "dead_nodes": len(nodes) - len(living),
                 "use": [_share(line) for line in page_rows.resource_lines(living) if "_group_" not in line],
                 "actors": _moods(counts),
-                "tasks": _moods(await self._task_counts()),
+                "tasks": _moods(tasks),
                 "jobs": _table(RESOURCES["jobs"], jobs.rows),
             },
         )
@@ -95,7 +103,10 @@ class _Pages:
         kind = KINDS[resource.name]
         parameters = request.query_params
         problem, selection = "", Selection([], 0, 0)
+        known = (*kind.filterable_columns(), "limit")
         try:
+            if unknown := [name for name in parameters if name not in known]:
+                raise QueryError(f"This list has no parameter {unknown[0]}; it has {', '.join(known)}")
             filters = [
                 Filter(column, "=", value)
                 for column, value in parameters.multi_items()
@@ -118,6 +129,7 @@ class _Pages:
                 "problem": problem or selection.missing,
                 "more": f"{VIEW}/{resource.name}?{urlencode(more)}" if len(selection.rows) < selection.filtered else "",
             },
+            400 if problem else 200,
         )
 
     async def item(self, resource: Resource, request: Request) -> Response:
@@ -199,6 +211,26 @@ class _Pages:
         root = root_of(path)
         text = self._templates.get_template(template).render(root=root, path=path, **values)
         return HTMLResponse(text, status)
+
+
+def _in_time(
+    cluster_away: Callable[[], ServiceError | None], page: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """A page that waits for a cluster that is gone is given up after ``_PATIENCE_S``; one that takes long otherwise is
+    waited for: a GCS that is slow is not gone. Raises: what the page does, and why the cluster is away."""
+
+    async def answer(request: Request) -> Response:
+        read = asyncio.ensure_future(page(request))
+        try:
+            while not (await asyncio.wait({read}, timeout=_PATIENCE_S))[0]:
+                if (away := cluster_away()) is not None:
+                    raise away
+            return read.result()
+        finally:
+            read.cancel()
+            await asyncio.wait({read})
+
+    return answer
 
 
 def _table(resource: Resource, rows: list[Row]) -> dict[str, Any]:
