@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Authority
+from support.processes import PATIENCE_S
 from support.servers import MinioServer
 
 from shoal_raylet.workers.environments.cache import Attempt, EnvironmentCache, SetupFailed
 from shoal_raylet.workers.environments.downloads import Downloads
 
-ATTEMPT = Attempt(60.0, threading.Event())
+
+def attempt() -> Attempt:
+    """Its time begins when it is made."""
+    return Attempt(PATIENCE_S, threading.Event())
 
 
 class NoBlobs:
@@ -53,7 +57,7 @@ def downloads(tmp_path: Path) -> Iterator[Downloads]:
 
 
 def fetched(downloads: Downloads, uri: str) -> str:
-    entry = downloads.package(uri, ATTEMPT)
+    entry = downloads.package(uri, attempt())
     try:
         return (entry.path / "unpacked" / "module.py").read_text()
     finally:

@@ -15,7 +15,7 @@ MAX_SERVICE_BYTES = 200 * MB
 
 #: Container → how many of them.
 EXPECTED = {
-    **dict.fromkeys(("etcd-1", "etcd-2", "nats", "minio", "gateway"), 1),
+    **dict.fromkeys(("etcd-1", "etcd-2", "nats", "minio", "gateway", "dashboard"), 1),
     **dict.fromkeys(("gcs", "scheduler", "objectstore"), 2),
     "raylet": 3,
 }
@@ -103,16 +103,17 @@ with socket.create_connection(("nats", 4222), timeout=5) as connection:
     assert code == 0 and "Authorization Violation" in text, text
 
 
-def test_nothing_is_published_but_the_gateway_to_this_machine(stack: Stack) -> None:
+def test_nothing_is_published_but_the_gateway_and_the_dashboard_to_this_machine(stack: Stack) -> None:
     bindings = [
         binding
         for container in stack.running()
         for published in container.attrs["NetworkSettings"]["Ports"].values()
         for binding in published or []
     ]
-    assert [(binding["HostIp"], binding["HostPort"]) for binding in bindings] == [
-        ("127.0.0.1", str(stack.gateway_port))
-    ]
+    assert {(binding["HostIp"], binding["HostPort"]) for binding in bindings} == {
+        ("127.0.0.1", str(stack.gateway_port)),
+        ("127.0.0.1", str(stack.dashboard_port)),
+    }
 
 
 @pytest.mark.parametrize("service", ["gcs", "scheduler", "objectstore", "raylet", "driver"])
