@@ -10,8 +10,9 @@ from typing import Any
 
 from shoal_dashboard.state.query import Row
 
-#: States in which something has gone wrong, in which it goes on, and in which it waits; others have ended well.
-_BAD = frozenset({"FAILED", "DEAD", "REMOVED"})
+#: States in which something has gone wrong, in which it goes on, and in which it waits; others have ended well. Events
+#: are as severe.
+_BAD = frozenset({"FAILED", "DEAD", "REMOVED", "ERROR"})
 _RUNNING = frozenset({"RUNNING", "ALIVE", "CREATED"})
 _WAITING = frozenset(
     {
@@ -24,6 +25,7 @@ _WAITING = frozenset(
         "RESTARTING",
         "RESCHEDULING",
         "PREPARED",
+        "WARNING",
     }
 )
 
@@ -39,6 +41,8 @@ class Resource:
     columns: tuple[str, ...]
     #: What this is, in a sentence.
     about: str
+    #: Its name in `shoal_common.state_rows`, where that is another one.
+    rows_name: str = ""
 
 
 #: Lists and pages of things are below this path: Ray's interface has names like theirs at the root.
@@ -115,6 +119,14 @@ RESOURCES: Mapping[str, Resource] = {
             ("placement_group_id", "name", "state", "creator_job_id", "bundles"),
             "Resources that are reserved together.",
         ),
+        Resource(
+            "events",
+            "Events",
+            "event_id",
+            ("time", "severity", "source_type", "message", "event_id"),
+            "What has happened to nodes, processes, actors and jobs, the newest first.",
+            rows_name="cluster_events",
+        ),
     )
 }
 #: Column -> the resource whose page its value leads to.
@@ -129,6 +141,7 @@ _LEADS = {
     "driver_node_id": "nodes",
     "worker_id": "workers",
     "placement_group_id": "placement_groups",
+    "event_id": "events",
 }
 _TIMES = ("_time", "_time_ms")
 _TITLES = {"node_ip": "address", "ip": "address", "is_head_node": "head", "attempt_number": "attempt", "pid": "pid"}
@@ -152,7 +165,7 @@ def title(column: str) -> str:
 def cell(column: str, value: Any) -> Cell:
     if value in (None, "", {}, []) or (value == 0 and column.endswith(_TIMES)):
         return Cell("")
-    if column in ("state", "status", "task_status"):
+    if column in ("state", "status", "task_status", "severity"):
         return Cell(str(value), mood=mood(str(value)))
     if column.endswith(_TIMES) and isinstance(value, int):
         return Cell(moment(value))

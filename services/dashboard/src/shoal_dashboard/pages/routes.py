@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -15,11 +16,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from shoal_common.errors import NotFound, ServiceError
+from shoal_common.errors import InvalidRequest, NotFound, ServiceError
 from shoal_common.state_rows import RESOURCES as KINDS
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
 from shoal_dashboard.links import root_of
+from shoal_dashboard.logs.logs import Logs
+from shoal_dashboard.logs.query import LogQuery
+from shoal_dashboard.logs.query import QueryError as LogQueryError
 from shoal_dashboard.pages import columns
 from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
 from shoal_dashboard.rest.envelope import NotKept
@@ -33,6 +37,10 @@ _HERE = Path(__file__).parent
 _ROWS, _MOST_ROWS = 100, 1_000
 #: Of a job's output, in bytes.
 _OUTPUT_BYTES = 64 * 1024
+#: Of a log, the last ones.
+_LOG_LINES = 1_000
+_LOGS = f"{VIEW}/logs"
+_NO_LOG: Mapping[str, Any] = {"trail": [], "groups": {}, "text": None, "whole": ""}
 #: With a cluster that is gone, in seconds: it is asked again so long.
 _PATIENCE_S = 1.5
 _LIVING_ACTORS = Query([Filter("state", "=", "ALIVE")], limit=_ROWS, detail=True)
@@ -44,6 +52,9 @@ def routes(context: Context) -> list[BaseRoute]:
     return [
         Mount("/static", StaticFiles(directory=_HERE / "static")),
         Route("/", in_time(pages.overview)),
+        Route(f"/{VIEW}/logs", in_time(pages.log_nodes)),
+        Route(f"/{VIEW}/logs/{{node_id}}", in_time(pages.log_files)),
+        Route(f"/{VIEW}/logs/{{node_id}}/{{file:path}}", in_time(pages.log_end)),
         Route(f"/{VIEW}/jobs/{{key}}/stop", pages.stop_job, methods=["POST"]),
         *(Route(f"/{VIEW}/{each.name}", in_time(partial(pages.listing, each))) for each in RESOURCES.values()),
         *(
@@ -74,6 +85,7 @@ class _Pages:
             "workers": self._state.workers,
             "objects": self._state.objects,
             "placement_groups": self._state.placement_groups,
+            "events": self._state.cluster_events,
         }
 
     async def overview(self, request: Request) -> Response:
@@ -100,7 +112,7 @@ class _Pages:
         )
 
     async def listing(self, resource: Resource, request: Request) -> Response:
-        kind = KINDS[resource.name]
+        kind = KINDS[resource.rows_name or resource.name]
         parameters = request.query_params
         problem, selection = "", Selection([], 0, 0)
         known = (*kind.filterable_columns(), "limit")
@@ -161,6 +173,44 @@ class _Pages:
         except NotFound:
             return self._unknown(request)
         return RedirectResponse(f"../{key}", 303)
+
+    async def log_nodes(self, request: Request) -> Response:
+        nodes = [node for node in await self._context.cluster.nodes() if node.state != pb.NODE_STATE_DEAD]
+        links = [(f"{node.host} {node.node_id.hex()}", f"{_LOGS}/{node.node_id.hex()}") for node in nodes]
+        return self._page(request, "logs.html", {**_NO_LOG, "heading": "Logs", "groups": {"Of the node": links}})
+
+    async def log_files(self, request: Request) -> Response:
+        node_id = request.path_params["node_id"]
+        try:
+            groups = await Logs(self._context.cluster).files(node_id, "", "*")
+        except LogQueryError as error:
+            return self._page(request, "missing.html", {"problem": str(error)}, 404)
+        links = {
+            group.replace("_", " "): [(name, f"{_LOGS}/{node_id}/{quote(name)}") for name in sorted(names)]
+            for group, names in sorted(groups.items())
+        }
+        values = {"heading": f"Logs of {node_id}", "trail": [("Logs", _LOGS)], "groups": links}
+        return self._page(request, "logs.html", {**_NO_LOG, **values})
+
+    async def log_end(self, request: Request) -> Response:
+        node_id, file = request.path_params["node_id"], request.path_params["file"]
+        query = LogQuery(node_id=node_id, filename=file, lines=_LOG_LINES, without_colours=True)
+        data = bytearray()
+        try:
+            async with contextlib.aclosing(Logs(self._context.cluster).read(query)) as pieces:
+                async for piece in pieces:
+                    data += piece
+                    del data[:-_OUTPUT_BYTES]
+        except (LogQueryError, NotFound, InvalidRequest) as error:
+            return self._page(request, "missing.html", {"problem": str(error)}, 404)
+        whole = urlencode({"node_id": node_id, "filename": file, "lines": -1, "download_filename": file})
+        values = {
+            "heading": file,
+            "trail": [("Logs", _LOGS), (node_id, f"{_LOGS}/{node_id}")],
+            "text": data.decode("utf-8", "replace") or "Nothing yet.",
+            "whole": f"api/v0/logs/file?{whole}",
+        }
+        return self._page(request, "logs.html", {**_NO_LOG, **values})
 
     async def _found(self, resource: Resource, key: str) -> list[Row]:
         """All attempts of a task, and one row of everything else; none = there is no such thing."""
