@@ -37,7 +37,9 @@ def engine(client: docker.DockerClient) -> Iterator[docker.DockerClient]:
 
 
 def left(client: docker.DockerClient) -> list[str]:
-    return [each.name for each in client.containers.list(all=True, filters={"name": "shoal-worker-"})]
+    return [
+        each.name for each in client.containers.list(all=True, filters={"name": "shoal-worker-"}, ignore_removed=True)
+    ]
 
 
 @pytest.fixture(scope="module")
