@@ -638,7 +638,7 @@ def test_users_own_thread_limit_is_left_alone(monkeypatch, no_cluster):
 
 
 def test_no_secret_shows(no_cluster):
-    """The token is in no command line and no environment of any process."""
+    """The token is in no command line and no environment of any process, and in no file but those of its user."""
     from pathlib import Path
 
     from support.processes import descendants
@@ -662,7 +662,9 @@ def test_no_secret_shows(no_cluster):
             continue  # it has just ended
         assert token.encode() not in environment
     for path in Path(context.address_info["session_dir"]).rglob("*"):
-        if path.is_file() and path.name != "cluster.json":
+        if path.is_file() and path.name in ("cluster.json", "auth_token"):
+            assert path.stat().st_mode & 0o077 == 0, "it is its user's alone"
+        elif path.is_file():
             assert token.encode() not in path.read_bytes(), path
 
 
