@@ -133,11 +133,15 @@ def test_objects(dashboard: Dashboard) -> None:
 
 def test_placement_groups(dashboard: Dashboard) -> None:
     group = placement_group([{"CPU": 1}], name="pair", strategy="STRICT_PACK")
-    shoal.get(group.ready())
-    [row] = dashboard.list("placement_groups", ("name", "=", "pair"), detail=True)["result"]
-    assert (row["state"], row["placement_group_id"]) == ("CREATED", group.id.hex())
-    assert row["bundles"][0]["unit_resources"] == {"CPU": 1.0}
-    shoal.util.remove_placement_group(group)
+    try:
+        # Its bundle is usable a moment before the GCS has heard so.
+        shoal.get(group.ready())
+        wanted = ("name", "=", "pair"), ("state", "=", "CREATED")
+        [row] = eventually(lambda: dashboard.list("placement_groups", *wanted, detail=True)["result"], "it is created")
+        assert row["placement_group_id"] == group.id.hex()
+        assert row["bundles"][0]["unit_resources"] == {"CPU": 1.0}
+    finally:
+        shoal.util.remove_placement_group(group)
 
 
 def test_runtime_environments(dashboard: Dashboard) -> None:
