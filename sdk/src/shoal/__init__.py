@@ -32,9 +32,11 @@ from shoal import util as util
 from shoal._api.actor_classes import ActorClass, actor_class_of, checkpoint, method
 from shoal._api.actor_handles import ActorHandle, get_actor, kill
 from shoal._api.cluster import available_resources, cluster_resources, nodes
+from shoal._api.compiled.compiler import compile_graph
 from shoal._api.compiled.refs import CompiledDAGRef
 from shoal._api.functions import RemoteFunction
 from shoal._api.generators import ObjectRefGenerator
+from shoal._api.graph import register_compiler
 from shoal._api.options import ActorOptions, TaskOptions
 from shoal._core.explanation import Explanation
 from shoal._core.object_ref import ObjectRef
@@ -118,6 +120,8 @@ __all__ = [
     "types",
     "util",
 ]
+
+register_compiler(compile_graph)
 
 #: As in Ray, an object's id is its reference.
 ObjectID = ObjectRef

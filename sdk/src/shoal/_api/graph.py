@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
 
 from shoal._not_implemented import refuse
 
@@ -19,6 +19,30 @@ if TYPE_CHECKING:
 _Results = dict["DAGNode", Any]
 
 _numbers = itertools.count()
+
+
+class Compiler(Protocol):
+    """``compile_graph``, which knows the nodes; so they do not know it."""
+
+    def __call__(
+        self,
+        output: DAGNode,
+        *,
+        submit_timeout: float | None,
+        buffer_size_bytes: int | None,
+        enable_asyncio: bool,
+        max_inflight_executions: int | None,
+        max_buffered_results: int | None,
+    ) -> CompiledDAG: ...
+
+
+_compiler: Compiler | None = None
+
+
+def register_compiler(compiler: Compiler) -> None:
+    """It makes a compiled graph of the one that ends at a node."""
+    global _compiler
+    _compiler = compiler
 
 
 class DAGNode:
@@ -88,11 +112,10 @@ class DAGNode:
         Raises: ValueError, AssertionError, NotImplementedError for what cannot be compiled, with the reason;
         ActorDiedError, ActorUnavailableError.
         """
-        from shoal._api.compiled.compiled_dag import compile_graph  # deferred: few programs need it
-
         refuse("_overlap_gpu_communication", _overlap_gpu_communication, (None, False), "leave it out")
         refuse("_default_communicator", _default_communicator, ("create", None), "values go through shared memory")
-        return compile_graph(
+        assert _compiler is not None
+        return _compiler(
             self,
             submit_timeout=_submit_timeout,
             buffer_size_bytes=_buffer_size_bytes,

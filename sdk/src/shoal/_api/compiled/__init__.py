@@ -1,5 +1,6 @@
 """Compiled graphs: a graph of actors' methods whose values go through shared memory instead of calls.
 
-``plan`` decides what runs where and what is refused; ``ring`` is the memory between two processes, ``handover`` how
-the actors get at it; ``loop`` runs in each actor, ``compiled_dag`` and ``refs`` are what the driver holds.
+``compiler`` makes one; ``planning`` decides what runs where and what is refused, ``plan`` is what comes of that;
+``ring`` is the memory between two processes, ``handover`` how the actors get at it; ``loop`` runs in each actor,
+``compiled_dag`` and ``refs`` are what the driver holds.
 """

@@ -13,12 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from shoal import _current, exceptions
-from shoal._api.actor_handles import kill
 from shoal._api.compiled import loop, ring
 from shoal._api.compiled.executions import Execution, Executions
 from shoal._api.compiled.handover import HandOver
 from shoal._api.compiled.messages import Failed, packed, unpacked
-from shoal._api.compiled.plan import DRIVER, Plan, plan
+from shoal._api.compiled.plan import DRIVER, Plan
 from shoal._api.compiled.refs import CompiledDAGFuture, CompiledDAGRef
 from shoal._api.compiled.ring import Ring, RingClosed, RingReader, RingTimeout, RingWriter
 from shoal._api.compiled.settings import DAGContext
@@ -28,44 +27,12 @@ from shoal._store.remote import RemoteStore
 from shoal._wire.peer_frames import SYSTEM_GROUP
 
 if TYPE_CHECKING:
-    from shoal._api.graph import DAGNode
     from shoal._owner.core_worker import CoreWorker
 
 logger = logging.getLogger("shoal")
 
 #: When the graph has ended, why it has is known after so many seconds.
 WHY_S = 10.0
-
-
-def compile_graph(
-    output: DAGNode,
-    *,
-    submit_timeout: float | None,
-    buffer_size_bytes: int | None,
-    enable_asyncio: bool,
-    max_inflight_executions: int | None,
-    max_buffered_results: int | None,
-) -> CompiledDAG:
-    """As ``DAGNode.experimental_compile``."""
-    defaults = DAGContext.get_current()
-    slot_bytes = _positive("buffer_size_bytes", buffer_size_bytes, defaults.buffer_size_bytes)
-    inflight = _positive("max_inflight_executions", max_inflight_executions, defaults.max_inflight_executions)
-    buffered = _positive("max_buffered_results", max_buffered_results, defaults.max_buffered_results)
-    timeout = defaults.submit_timeout if submit_timeout is None else submit_timeout
-    if not isinstance(timeout, int | float) or (timeout < 0 and timeout != -1):
-        raise ValueError(f"`submit_timeout` must be a number of seconds or -1, found {timeout!r}")
-    graph = plan(output)
-    running = _start(_current.connected(), graph, inflight, slot_bytes)
-    executions = Executions(len(graph.outputs), inflight, buffered)
-    return CompiledDAG(graph, running, executions, timeout, enable_asyncio=bool(enable_asyncio))
-
-
-def _positive(name: str, given: int | None, default: int) -> int:
-    """Raises: ValueError."""
-    value = default if given is None else given
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"`{name}` must be a positive integer, found {value!r}")
-    return value
 
 
 class _Running:
@@ -104,8 +71,11 @@ class _Running:
         return exceptions.ChannelError("Channel closed: the compiled graph was torn down. Compile it anew.")
 
 
-def _start(core: CoreWorker, graph: Plan, slots: int, slot_bytes: int) -> _Running:
-    """Raises: as ``compile_graph``."""
+def start(core: CoreWorker, graph: Plan, slots: int, slot_bytes: int) -> _Running:
+    """Have the actors of ``graph`` begin. ``slots``: messages that a ring has room for, of ``slot_bytes`` at first.
+
+    Raises: as ``compile_graph``.
+    """
     _check_places(core, graph)
     running = _Running(core, graph)
     fds = {wire: ring.create(len(readers), slots, slot_bytes) for wire, readers in graph.readers.items()}
@@ -299,7 +269,7 @@ class CompiledDAG:
                     " It is killed." if kill_actors else " teardown(kill_actors=True) kills such actors.",
                 )
                 if kill_actors:
-                    kill(actor)
+                    running.core.actors.kill(actor._shoal_client, no_restart=True)
 
     # -- for the results --------------------------------------------------------------------------------
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from shoal._api.compiled.messages import Failed
 
 if TYPE_CHECKING:
-    from shoal._api.compiled.compiled_dag import CompiledDAG
     from shoal._api.compiled.executions import Execution
+
+
+class Source(Protocol):
+    """What a result needs of its ``CompiledDAG``."""
+
+    def get_id(self) -> str: ...
+
+    def _read_until(self, execution: Execution, timeout: float | None) -> None: ...
+
+    async def _arrived(self, execution: Execution) -> None: ...
 
 
 class _Result:
     """One result of one execution. When it is dropped, the result is, too."""
 
-    def __init__(self, graph: CompiledDAG, execution: Execution, output: int) -> None:
+    def __init__(self, graph: Source, execution: Execution, output: int) -> None:
         self._graph = graph
         self._execution = execution
         self._output = output

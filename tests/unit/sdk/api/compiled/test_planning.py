@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from shoal._api.compiled.plan import DRIVER, Argument, plan
+from shoal._api.compiled.plan import DRIVER, Argument
+from shoal._api.compiled.planning import plan
 from shoal._api.graph import ClassMethodNode, InputNode, MethodOutputNode, MultiOutputNode
 
 
