@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 from support.http import Answer, ask
-from support.processes import eventually
+from support.processes import PATIENCE_S, eventually
 
 import shoal
 from shoal.job_submission import JobSubmissionClient
@@ -123,3 +125,35 @@ def test_a_submitted_job_has_its_output_and_a_button_that_stops_it(pages: Pages,
     client.stop_job(job)
     eventually(lambda: client.get_job_status(job).is_terminal(), "it ends")
     assert "Stop this job" not in pages.get(f"/view/jobs/{job}").text
+
+
+def test_a_page_that_is_watched_comes_again_when_it_has_changed(pages: Pages) -> None:
+    @shoal.remote
+    class Watched:
+        def ready(self) -> None:
+            return
+
+    request = urllib.request.Request(
+        f"{pages.url}/view/actors?class_name=Watched",
+        headers={"Authorization": f"Bearer {pages._token}", "Accept": "text/event-stream"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+
+        def shown() -> str:
+            """The next event."""
+            lines = list(iter(lambda: stream.readline().decode(), "\n"))
+            return "".join(line.removeprefix("data: ") for line in lines if line.startswith("data: "))
+
+        first = shown()
+        assert "0 of" in first and "<h1>Actors</h1>" in first
+        assert "<nav" not in first, "what is around it stays as it is"
+        actor = Watched.remote()
+        shoal.get(actor.ready.remote())
+        eventually(lambda: "1 of" in shown(), "the actor is listed")
+    for wrong, status in (("actors/00", 404), ("actors?pid=x", 400)):
+        request.full_url = f"{pages.url}/view/{wrong}"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=PATIENCE_S)
+        assert refused.value.code == status
+        refused.value.close()

@@ -12,6 +12,7 @@ from shoal_dashboard.events.seen import Mark
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs.jobs import Jobs
 from shoal_dashboard.recording import Recording
+from shoal_dashboard.streams import Streams
 
 
 class Context:
@@ -26,6 +27,8 @@ class Context:
         self.url = ""
         #: Awaited at the end; for what outlives a request.
         self.background = Background()
+        #: Pages that are watched.
+        self.streams = Streams()
         self.cluster: Cluster
         self.jobs: Jobs
         #: None = the cluster has not been found yet.
@@ -43,6 +46,7 @@ class Context:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.streams.close()
         await self.background.stop()
         await self._recording.close()
         await self.jobs.close()

@@ -26,6 +26,8 @@ STOP_GRACE_S = 2
 MAX_CONNECTIONS = 1000
 #: A connection without requests is closed after so many seconds.
 KEEP_ALIVE_S = 30
+#: What is sent to whoever takes nothing for so long, in seconds, ends its connection.
+UNREAD_S = 60
 #: The head of a request, in bytes.
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -71,6 +73,7 @@ class DashboardServer:
             ended.cancel()
 
     async def stop(self) -> None:
+        self._context.streams.end()
         self._server.should_exit = True
         await asyncio.wait({self._serving})
         if self._parent is not None:
@@ -143,9 +146,13 @@ def _listen(host: str, port: int, retries: int) -> socket.socket:
     """On ``port``, or on the first free one of ``retries`` above it. Raises: OSError naming the address."""
     while True:
         try:
-            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not retries:
                 at = join_address(host, port)
                 raise OSError(error.errno, f"cannot listen on {at}: {os.strerror(error.errno or 0)}") from error
-        port, retries = port + 1, retries - 1
+            port, retries = port + 1, retries - 1
+        else:
+            # Connections have it from here: whoever is gone, or reads nothing of a stream, is hung up on.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_S * 1000))
+            return listening

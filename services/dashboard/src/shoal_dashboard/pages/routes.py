@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -30,9 +30,14 @@ from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
 from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection
+from shoal_dashboard.streams import EventStream, Streams
 from shoal_proto.v1 import gcs_pb2 as pb
 
+Page = Callable[[Request], Awaitable[Response]]
+
 _HERE = Path(__file__).parent
+#: In the layout, around what a page is.
+_CONTENT_BEGINS, _CONTENT_ENDS = '<main id="content" tabindex="-1">', "</main>"
 #: Rows of a list, unless the address says more.
 _ROWS, _MOST_ROWS = 100, 1_000
 #: Of a job's output, in bytes.
@@ -48,7 +53,10 @@ _LIVING_ACTORS = Query([Filter("state", "=", "ALIVE")], limit=_ROWS, detail=True
 
 def routes(context: Context) -> list[BaseRoute]:
     pages = _Pages(context)
-    in_time = partial(_in_time, context.cluster_away)
+
+    def in_time(page: Page) -> Page:
+        return _followed(context.streams, _in_time(context.cluster_away, page))
+
     return [
         Mount("/static", StaticFiles(directory=_HERE / "static")),
         Route("/", in_time(pages.overview)),
@@ -263,9 +271,28 @@ class _Pages:
         return HTMLResponse(text, status)
 
 
-def _in_time(
-    cluster_away: Callable[[], ServiceError | None], page: Callable[[Request], Awaitable[Response]]
-) -> Callable[[Request], Awaitable[Response]]:
+def _followed(streams: Streams, page: Page) -> Page:
+    """As a stream of its content, when that is asked for: what the layout has around it stays the same."""
+
+    async def answer(request: Request) -> Response:
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            return await page(request)
+
+        async def content() -> str:
+            text = bytes((await page(request)).body).decode()
+            return text.partition(_CONTENT_BEGINS)[2].rpartition(_CONTENT_ENDS)[0]
+
+        if streams.are_full:
+            return PlainTextResponse("Too many pages are watched\n", 503, headers={"Retry-After": "10"})
+        key = f"{request.url.path}?{request.url.query}"
+        if not streams.is_watched(key) and (first := await page(request)).status_code != 200:
+            return first
+        return EventStream(streams.follow(key, content, request.headers.get("last-event-id", "")))
+
+    return answer
+
+
+def _in_time(cluster_away: Callable[[], ServiceError | None], page: Page) -> Page:
     """A page that waits for a cluster that is gone is given up after ``_PATIENCE_S``; one that takes long otherwise is
     waited for: a GCS that is slow is not gone. Raises: what the page does, and why the cluster is away."""
 
