@@ -18,7 +18,7 @@ import msgspec
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
 from shoal_common.task_events import FunctionTally
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 
 
 class WorkerAddress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -353,6 +353,41 @@ class OwnerFound(Message, tag=36):
     request: int
     asker: bytes
     owner: WorkerAddress
+
+
+class WaitsGet(Message, tag=37):
+    """Raylet -> process: what does this object of yours wait for? Everybody answers."""
+
+    request: int
+    #: Empty = all that your threads wait for.
+    object_id: bytes = b""
+
+
+class WaitsTold(Message, tag=38):
+    request: int
+    #: False = this process does not own it.
+    known: bool = True
+    #: For humans; empty = it waits for nothing.
+    text: str = ""
+
+
+class ProfileMemory(Message, tag=39):
+    """Raylet -> process: what allocates memory here? For whole ``seconds``, from now on."""
+
+    request: int
+    seconds: int
+    #: Frames of C and C++, too.
+    native: bool = False
+    #: What is not freed at the end; otherwise what there was at the highest point.
+    leaks: bool = False
+
+
+class MemoryProfiled(Message, tag=54):
+    request: int
+    #: A line for each: ``outermost;...;innermost bytes``.
+    stacks: bytes = b""
+    #: Why there are none, and what to do about it; empty = there are.
+    error: str = ""
 
 
 # --- local object store: process <-> raylet --------------------------------------------------------
@@ -752,6 +787,10 @@ RayletMessage = (
     | Explained
     | OwnerFind
     | OwnerFound
+    | WaitsGet
+    | WaitsTold
+    | ProfileMemory
+    | MemoryProfiled
     | ObjectCreate
     | ObjectCreated
     | ObjectSeal

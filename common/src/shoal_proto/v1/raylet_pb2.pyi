@@ -9,6 +9,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import shoal_proto.v1.common_pb2
 import shoal_proto.v1.gcs_pb2
@@ -21,6 +22,31 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _ProfileKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ProfileKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ProfileKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PROFILE_KIND_UNSPECIFIED: _ProfileKind.ValueType  # 0
+    PROFILE_KIND_STACKS: _ProfileKind.ValueType  # 1
+    """STACKS: where its threads are now, for humans"""
+    PROFILE_KIND_CPU: _ProfileKind.ValueType  # 2
+    """CPU: a line for each stack, "outermost;...;innermost samples", 100 samples a second"""
+    PROFILE_KIND_MEMORY: _ProfileKind.ValueType  # 3
+    """MEMORY: the same with bytes that were allocated there"""
+
+class ProfileKind(_ProfileKind, metaclass=_ProfileKindEnumTypeWrapper): ...
+
+PROFILE_KIND_UNSPECIFIED: ProfileKind.ValueType  # 0
+PROFILE_KIND_STACKS: ProfileKind.ValueType  # 1
+"""STACKS: where its threads are now, for humans"""
+PROFILE_KIND_CPU: ProfileKind.ValueType  # 2
+"""CPU: a line for each stack, "outermost;...;innermost samples", 100 samples a second"""
+PROFILE_KIND_MEMORY: ProfileKind.ValueType  # 3
+"""MEMORY: the same with bytes that were allocated there"""
+Global___ProfileKind: typing_extensions.TypeAlias = ProfileKind
 
 @typing.final
 class StartActorRequest(google.protobuf.message.Message):
@@ -613,3 +639,93 @@ class ObjectStats(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ObjectStats: typing_extensions.TypeAlias = ObjectStats
+
+@typing.final
+class ProfileRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    PID_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    NATIVE_FIELD_NUMBER: builtins.int
+    IDLE_FIELD_NUMBER: builtins.int
+    LEAKS_FIELD_NUMBER: builtins.int
+    kind: Global___ProfileKind.ValueType
+    pid: builtins.int
+    """pid of a driver or worker"""
+    seconds: builtins.int
+    """seconds that CPU and MEMORY take, 1 to 300"""
+    native: builtins.bool
+    """native = frames of C and C++ too"""
+    idle: builtins.bool
+    """idle = CPU: threads that wait count too"""
+    leaks: builtins.bool
+    """leaks = MEMORY: what is not freed at the end; otherwise what there was at the highest point"""
+    def __init__(
+        self,
+        *,
+        kind: Global___ProfileKind.ValueType = ...,
+        pid: builtins.int = ...,
+        seconds: builtins.int = ...,
+        native: builtins.bool = ...,
+        idle: builtins.bool = ...,
+        leaks: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["idle", b"idle", "kind", b"kind", "leaks", b"leaks", "native", b"native", "pid", b"pid", "seconds", b"seconds"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ProfileRequest: typing_extensions.TypeAlias = ProfileRequest
+
+@typing.final
+class ProfileResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ProfileResponse: typing_extensions.TypeAlias = ProfileResponse
+
+@typing.final
+class ExplainWaitRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_ID_FIELD_NUMBER: builtins.int
+    ACTOR_ID_FIELD_NUMBER: builtins.int
+    object_id: builtins.bytes
+    """object_id, or"""
+    actor_id: builtins.bytes
+    """actor_id; one of the two is given"""
+    def __init__(
+        self,
+        *,
+        object_id: builtins.bytes = ...,
+        actor_id: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "object_id", b"object_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ExplainWaitRequest: typing_extensions.TypeAlias = ExplainWaitRequest
+
+@typing.final
+class ExplainWaitResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """text for humans; empty = it waits for nothing"""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["text", b"text"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ExplainWaitResponse: typing_extensions.TypeAlias = ExplainWaitResponse

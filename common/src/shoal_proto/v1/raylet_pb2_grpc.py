@@ -89,6 +89,16 @@ class RayletServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.FromString,
                 _registered_method=True)
+        self.Profile = channel.unary_stream(
+                '/shoal_proto.v1.RayletService/Profile',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ProfileRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ProfileResponse.FromString,
+                _registered_method=True)
+        self.ExplainWait = channel.unary_unary(
+                '/shoal_proto.v1.RayletService/ExplainWait',
+                request_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ExplainWaitRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ExplainWaitResponse.FromString,
+                _registered_method=True)
 
 
 class RayletServiceServicer(object):
@@ -185,6 +195,24 @@ class RayletServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Profile(self, request, context):
+        """Profile looks into a driver or worker of this node: its stacks now, or what its time or memory goes to during some
+        seconds. The answer comes in pieces.
+        Failure: read-only. NOT_FOUND when no process here has that pid, RESOURCE_EXHAUSTED when it is looked into already,
+        FAILED_PRECONDITION when what is needed is not there, with what to do about it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainWait(self, request, context):
+        """ExplainWait tells what an object waits for whose owner is here, or what an actor here waits for.
+        Failure: read-only. NOT_FOUND when no process here owns the object, or the actor is not here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RayletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -242,6 +270,16 @@ def add_RayletServiceServicer_to_server(servicer, server):
                     servicer.ListObjects,
                     request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.SerializeToString,
+            ),
+            'Profile': grpc.unary_stream_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ProfileRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ProfileResponse.SerializeToString,
+            ),
+            'ExplainWait': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainWait,
+                    request_deserializer=shoal__proto_dot_v1_dot_raylet__pb2.ExplainWaitRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_raylet__pb2.ExplainWaitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -541,6 +579,60 @@ class RayletService(object):
             '/shoal_proto.v1.RayletService/ListObjects',
             shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsRequest.SerializeToString,
             shoal__proto_dot_v1_dot_raylet__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/Profile',
+            shoal__proto_dot_v1_dot_raylet__pb2.ProfileRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.ProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainWait(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.RayletService/ExplainWait',
+            shoal__proto_dot_v1_dot_raylet__pb2.ExplainWaitRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_raylet__pb2.ExplainWaitResponse.FromString,
             options,
             channel_credentials,
             insecure,

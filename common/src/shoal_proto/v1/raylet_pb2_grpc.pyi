@@ -74,6 +74,16 @@ class RayletServiceStub:
     """ListObjects tells what its object store holds.
     Failure: read-only.
     """
+    Profile: grpc.UnaryStreamMultiCallable[shoal_proto.v1.raylet_pb2.ProfileRequest, shoal_proto.v1.raylet_pb2.ProfileResponse]
+    """Profile looks into a driver or worker of this node: its stacks now, or what its time or memory goes to during some
+    seconds. The answer comes in pieces.
+    Failure: read-only. NOT_FOUND when no process here has that pid, RESOURCE_EXHAUSTED when it is looked into already,
+    FAILED_PRECONDITION when what is needed is not there, with what to do about it.
+    """
+    ExplainWait: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ExplainWaitRequest, shoal_proto.v1.raylet_pb2.ExplainWaitResponse]
+    """ExplainWait tells what an object waits for whose owner is here, or what an actor here waits for.
+    Failure: read-only. NOT_FOUND when no process here owns the object, or the actor is not here.
+    """
 
 @typing.type_check_only
 class RayletServiceAsyncStub(RayletServiceStub):
@@ -124,6 +134,16 @@ class RayletServiceAsyncStub(RayletServiceStub):
     ListObjects: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ListObjectsRequest, shoal_proto.v1.raylet_pb2.ListObjectsResponse]  # type: ignore[assignment]
     """ListObjects tells what its object store holds.
     Failure: read-only.
+    """
+    Profile: grpc.aio.UnaryStreamMultiCallable[shoal_proto.v1.raylet_pb2.ProfileRequest, shoal_proto.v1.raylet_pb2.ProfileResponse]  # type: ignore[assignment]
+    """Profile looks into a driver or worker of this node: its stacks now, or what its time or memory goes to during some
+    seconds. The answer comes in pieces.
+    Failure: read-only. NOT_FOUND when no process here has that pid, RESOURCE_EXHAUSTED when it is looked into already,
+    FAILED_PRECONDITION when what is needed is not there, with what to do about it.
+    """
+    ExplainWait: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.raylet_pb2.ExplainWaitRequest, shoal_proto.v1.raylet_pb2.ExplainWaitResponse]  # type: ignore[assignment]
+    """ExplainWait tells what an object waits for whose owner is here, or what an actor here waits for.
+    Failure: read-only. NOT_FOUND when no process here owns the object, or the actor is not here.
     """
 
 class RayletServiceServicer(metaclass=abc.ABCMeta):
@@ -238,6 +258,28 @@ class RayletServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.raylet_pb2.ListObjectsResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.ListObjectsResponse]]:
         """ListObjects tells what its object store holds.
         Failure: read-only.
+        """
+
+    @abc.abstractmethod
+    def Profile(
+        self,
+        request: shoal_proto.v1.raylet_pb2.ProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[shoal_proto.v1.raylet_pb2.ProfileResponse], collections.abc.AsyncIterator[shoal_proto.v1.raylet_pb2.ProfileResponse]]:
+        """Profile looks into a driver or worker of this node: its stacks now, or what its time or memory goes to during some
+        seconds. The answer comes in pieces.
+        Failure: read-only. NOT_FOUND when no process here has that pid, RESOURCE_EXHAUSTED when it is looked into already,
+        FAILED_PRECONDITION when what is needed is not there, with what to do about it.
+        """
+
+    @abc.abstractmethod
+    def ExplainWait(
+        self,
+        request: shoal_proto.v1.raylet_pb2.ExplainWaitRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.raylet_pb2.ExplainWaitResponse, collections.abc.Awaitable[shoal_proto.v1.raylet_pb2.ExplainWaitResponse]]:
+        """ExplainWait tells what an object waits for whose owner is here, or what an actor here waits for.
+        Failure: read-only. NOT_FOUND when no process here owns the object, or the actor is not here.
         """
 
 def add_RayletServiceServicer_to_server(servicer: RayletServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 
 from shoal._cli.parameters import address_option, asking
+from shoal_common import py_spy
 from shoal_common.states import NodeState
 
 #: One dump takes a fraction of a second; a process that is swapped out much longer.
@@ -26,26 +25,15 @@ _TITLE = b"shoal::"
 @click.option("--native", is_flag=True, help="Frames of C and C++, too.")
 @address_option
 def stack(what: tuple[str, ...], native: bool, address: str | None) -> int:
-    program = _py_spy()
     pids = [_pid(each, address) for each in what] or _processes()
     if not pids:
         raise RuntimeError("no worker of Shoal runs on this machine")
     failures = 0
     for pid in pids:
-        command = [program, "dump", "--pid", str(pid), *(["--native"] if native else [])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_DUMP_S)
+        done = subprocess.run(py_spy.dump(pid, native=native), capture_output=True, text=True, timeout=_DUMP_S)
         failures += done.returncode != 0
-        print(done.stdout if done.returncode == 0 else f"Process {pid}: {done.stderr.strip()}\n", flush=True)
+        print(done.stdout if done.returncode == 0 else f"{py_spy.failure(pid, done.stderr)}\n", flush=True)
     return 1 if failures else 0
-
-
-def _py_spy() -> str:
-    """Raises: RuntimeError."""
-    beside = Path(sys.executable).parent / "py-spy"
-    found = str(beside) if beside.exists() else shutil.which("py-spy")
-    if found is None:
-        raise RuntimeError("py-spy is not installed: pip install py-spy")
-    return found
 
 
 def _pid(what: str, address: str | None) -> int:

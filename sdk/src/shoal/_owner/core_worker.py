@@ -28,6 +28,7 @@ from shoal._owner.explaining import Explaining
 from shoal._owner.filling import Filling
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
+from shoal._owner.memory_profile import MemoryProfile
 from shoal._owner.process import Process
 from shoal._owner.recovery import Recovery
 from shoal._owner.reporting import Reporting
@@ -120,6 +121,7 @@ class CoreWorker(Process):
         self._futures = Futures(self.waiting, self.values)
         self._event_loops = EventLoops(self, self.waiting, self.values)
         self._garbage = GarbageCollection()
+        memory_profile = MemoryProfile(self)
         self.drains = Drains()
         self.reporting = reporting = Reporting(self, self.tasks, self.actors)
         self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors, reporting)
@@ -166,6 +168,8 @@ class CoreWorker(Process):
             frames.CollectGarbage: lambda _, __: self._garbage.begin(),
             frames.OwnerFind: reporting.on_owner_wanted,
             frames.OwnerFound: lambda _, message: reporting.on_answer(message.request, message.owner),
+            frames.WaitsGet: explaining.on_waits_wanted,
+            frames.ProfileMemory: memory_profile.on_wanted,
             frames.Explained: lambda _, message: reporting.on_answer(message.request, message),
             frames.FunctionData: lambda _, message: questions.on_answer(message),
             frames.LastRepliesFound: lambda _, message: self.actors.on_last_replies(message),

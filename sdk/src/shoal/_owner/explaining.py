@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ AFTER_VARIABLE = "SHOAL_EXPLAIN_AFTER_S"
 AFTER_S = 30.0
 #: ``explain`` says what it knows by then, in seconds.
 EXPLAIN_S = 5.0
+#: Waits of one process that are told about at a time.
+MAX_TOLD = 8
 
 
 class Explaining:
@@ -117,9 +120,51 @@ class Explaining:
         if not walk.done:
             self._process.reactor.wait(waiter, EXPLAIN_S)
         with self._process.lock:
-            for question in walk.open:
-                walk.answered(question, WaitReport(UNKNOWN, detail=f"no answer within {EXPLAIN_S:g} s"))
-            return explanation(walk.reports, walk.root)
+            return _explanation(walk)
+
+    # -- for whoever asks this node's raylet ----------------------------------------------------------------
+
+    def on_waits_wanted(self, node_id: bytes, message: frames.WaitsGet) -> None:
+        def answer(text: str = "", known: bool = True) -> None:
+            self._process.raylets.send(node_id, frames.WaitsTold(message.request, known, text))
+
+        if message.object_id:
+            entry = self._process.table.entries.get(message.object_id)
+            if entry is None or entry.owner is not None:
+                answer(known=False)
+            else:
+                self._in_time(entry, lambda walk: answer(str(_explanation(walk))))
+            return
+        waits = [(wait, entry) for wait in self._waits.all()[:MAX_TOLD] if (entry := _missing(wait)) is not None]
+        texts: list[str] = []
+
+        def told(wait: Wait, walk: Walk) -> None:
+            waited = f"A get() or wait() has waited for {time.monotonic() - wait.since:.1f} s{_one_of(wait)}:"
+            texts.append(f"{waited}\n{_explanation(walk)}")
+            if len(texts) == len(waits):
+                answer("\n".join(texts))
+
+        for wait, entry in waits:
+            self._in_time(entry, partial(told, wait))
+        if not waits:
+            answer()
+
+    def _in_time(self, entry: ObjectEntry, then: Callable[[Walk], None]) -> None:
+        """``then`` gets a walk from there, once: when it is done, or as far as it has come after ``EXPLAIN_S``."""
+        left = [then]
+
+        def finish(walk: Walk) -> None:
+            if left and not self._process.closed:
+                left.pop()(walk)
+
+        walk = self._walk_object(entry, finish)
+
+        def give_up() -> None:
+            with self._process.lock:
+                finish(walk)
+
+        if left:
+            self._process.reactor.call_later(EXPLAIN_S, give_up)
 
     def _walk_object(self, entry: ObjectEntry, done: Callable[[Walk], None]) -> Walk:
         owner = entry.owner
@@ -147,15 +192,14 @@ class Explaining:
                     self._look(wait)
 
     def _tell_of(self, wait: Wait, now: float) -> None:
-        entry = next((entry for entry in wait.entries if entry.state in (PENDING, STORED)), None)
+        entry = _missing(wait)
         if entry is None:
             return
         waited = f"get() has waited for {now - wait.since:.0f} s"
-        count = f" for {len(wait.entries)} objects, of which one is told" if len(wait.entries) > 1 else ""
 
         def tell(walk: Walk) -> None:
             if self._waits.get(wait.number) is wait:
-                logger.warning("%s%s:\n%s", waited, count, explanation(walk.reports, walk.root))
+                logger.warning("%s%s:\n%s", waited, _one_of(wait), explanation(walk.reports, walk.root))
 
         self._walk_object(entry, tell)
 
@@ -230,6 +274,22 @@ class Explaining:
             done(walk)
         else:
             self._ask(walk, following, done)
+
+
+def _missing(wait: Wait) -> ObjectEntry | None:
+    """One of the objects for which it waits yet."""
+    return next((entry for entry in wait.entries if entry.state in (PENDING, STORED)), None)
+
+
+def _one_of(wait: Wait) -> str:
+    return f" for {len(wait.entries)} objects, of which one is told" if len(wait.entries) > 1 else ""
+
+
+def _explanation(walk: Walk) -> Explanation:
+    """As far as it has come."""
+    for question in walk.open:
+        walk.answered(question, WaitReport(UNKNOWN, detail=f"no answer within {EXPLAIN_S:g} s"))
+    return explanation(walk.reports, walk.root)
 
 
 def _after_s() -> float:

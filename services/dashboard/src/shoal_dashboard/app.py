@@ -16,15 +16,43 @@ from starlette.responses import PlainTextResponse, Response
 from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
+from shoal_dashboard.pages import profiles as profile_pages
 from shoal_dashboard.pages import routes as pages
-from shoal_dashboard.rest import cluster, health, jobs, logs, metrics, openapi, packages, state, timeline, version
+from shoal_dashboard.rest import (
+    cluster,
+    health,
+    jobs,
+    logs,
+    metrics,
+    openapi,
+    packages,
+    profiles,
+    state,
+    timeline,
+    version,
+)
 from shoal_dashboard.security.bodies import BodyLimit
 from shoal_dashboard.security.guard import Guard
 from shoal_dashboard.security.headers import SecurityHeaders
 from shoal_dashboard.security.tokens import Tokens
 
 #: In the order in which they are asked for a path.
-FAMILIES = (health, login, version, openapi, cluster, timeline, state, jobs, packages, logs, metrics, pages)
+FAMILIES = (
+    health,
+    login,
+    version,
+    openapi,
+    cluster,
+    timeline,
+    state,
+    jobs,
+    packages,
+    logs,
+    metrics,
+    profiles,
+    profile_pages,
+    pages,
+)
 
 
 def create_app(context: Context) -> Starlette:
@@ -39,7 +67,12 @@ def create_app(context: Context) -> Starlette:
         routes=[route for family in FAMILIES for route in family.routes(context)],
         middleware=[
             Middleware(SecurityHeaders),
-            Middleware(Guard, tokens=Tokens(context.config.token), open_paths=login.OPEN_PATHS | health.OPEN_PATHS),
+            Middleware(
+                Guard,
+                tokens=Tokens(context.config.token),
+                open_paths=login.OPEN_PATHS | health.OPEN_PATHS,
+                acting_paths=profiles.ACTING_PATHS,
+            ),
             Middleware(BodyLimit, larger=packages.BODY_LIMITS),
         ],
         exception_handlers=dict.fromkeys(NO_ANSWER, _cluster_away),

@@ -55,6 +55,7 @@ from shoal_raylet.config import RayletConfig
 from shoal_raylet.gateway.port import Gateway
 from shoal_raylet.gateway.session import Inside
 from shoal_raylet.gateway.targets import GatewayTargets
+from shoal_raylet.inspection import Inspection
 from shoal_raylet.leases.actor_placement import ActorPlacement
 from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.resource_ledger import ResourceLedger
@@ -240,6 +241,7 @@ class RayletApp:
 
         self._metrics_server = MetricsServer(config.token, config.tls, metrics_page)
         self._directory.tell(on_lost=self._node_lost, on_change=self._node.nodes_changed)
+        inspection = Inspection(self._peers)
         self._peers.serve(
             self._node,
             {
@@ -247,6 +249,7 @@ class RayletApp:
                 **self._store.handlers,
                 **self._checkpoints.handlers,
                 **self._packages.handlers,
+                **inspection.handlers,
                 FlushEvents: self._flush_events,
             },
             self._store.exchange,
@@ -269,7 +272,7 @@ class RayletApp:
             )
         self._server = create_server(config.token)
         logs = LogService(LogDirectory(config.session_dir / "logs", node_id), self._output.is_open)
-        add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, node_id), self._server)
+        add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, inspection, node_id), self._server)
 
     def _directories_of_workers(self, environments: Path) -> list[Path]:
         """Directories and files that they find at the same path in a container."""

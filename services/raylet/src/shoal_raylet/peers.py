@@ -78,6 +78,21 @@ class Peers:
         """Of all processes."""
         return [connection.hello for connection in self._connections.values() if connection.hello is not None]
 
+    def job_of(self, hello: frames.Hello) -> bytes:
+        """For which a driver or worker works now; empty = for none."""
+        worker = self._pool.workers.get(hello.worker_id)
+        return worker.job_id if worker is not None else hello.job_id
+
+    def process_here(self, pid: int) -> bytes:
+        """The worker id of the driver or worker that has this pid on this machine; empty = none has."""
+        for worker_id, connection in self._connections.items():
+            hello = connection.hello
+            # One without the arena comes through the gateway: its pid is another machine's.
+            runs_here = connection.role in ("driver", "worker") and connection.shares_arena
+            if runs_here and hello is not None and hello.pid == pid:
+                return worker_id
+        return b""
+
     def collect_garbage(self) -> None:
         for connection in self._connections.values():
             connection.send(frames.CollectGarbage())

@@ -11,6 +11,7 @@ from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_proto.v1 import common_pb2, raylet_pb2
 from shoal_proto.v1.raylet_pb2_grpc import RayletServiceServicer
+from shoal_raylet.inspection import Inspection
 from shoal_raylet.leases.actor_placement import PlacedActor
 from shoal_raylet.node import Node
 from shoal_raylet.objects.pins import SELF
@@ -19,12 +20,15 @@ from shoal_raylet.workers.log_service import LogService
 
 #: Objects in one answer at most.
 MAX_OBJECTS = 10_000
+#: Of a profile, in one piece of the answer.
+PIECE_BYTES = 1024 * 1024
 
 
 class RayletServicer(RayletServiceServicer):
-    def __init__(self, node: Node, logs: LogService, node_id: bytes) -> None:
+    def __init__(self, node: Node, logs: LogService, inspection: Inspection, node_id: bytes) -> None:
         self._node = node
         self._logs = logs
+        self._inspection = inspection
         self._node_id = node_id
 
     async def StartActor(self, request: raylet_pb2.StartActorRequest, context: Any) -> raylet_pb2.StartActorResponse:
@@ -140,6 +144,32 @@ class RayletServicer(RayletServiceServicer):
         )
         async for data in lines:
             yield raylet_pb2.ReadLogResponse(data=data)
+
+    async def Profile(
+        self, request: raylet_pb2.ProfileRequest, context: Any
+    ) -> AsyncIterator[raylet_pb2.ProfileResponse]:
+        look, pid, seconds, native = self._inspection, request.pid, request.seconds, request.native
+        if request.kind == raylet_pb2.PROFILE_KIND_STACKS:
+            found = await look.stacks(pid, native=native)
+        elif request.kind == raylet_pb2.PROFILE_KIND_CPU:
+            found = await look.cpu(pid, seconds, native=native, idle=request.idle)
+        elif request.kind == raylet_pb2.PROFILE_KIND_MEMORY:
+            found = await look.memory(pid, seconds, native=native, leaks=request.leaks)
+        else:
+            raise InvalidRequest("Profile needs a kind")
+        for start in range(0, len(found), PIECE_BYTES):
+            yield raylet_pb2.ProfileResponse(data=found[start : start + PIECE_BYTES])
+
+    async def ExplainWait(self, request: raylet_pb2.ExplainWaitRequest, context: Any) -> raylet_pb2.ExplainWaitResponse:
+        if request.object_id:
+            text = await self._inspection.waits(object_id=request.object_id)
+        elif (actor := self._node.actors.get(request.actor_id)) is None:
+            raise NotFound(f"actor {request.actor_id.hex()} is not on this node (any more)")
+        elif actor.worker_id in self._node.peers:
+            text = await self._inspection.waits(worker_id=actor.worker_id)
+        else:
+            text = "It waits for a worker process."
+        return raylet_pb2.ExplainWaitResponse(text=text)
 
     def _environments(self) -> list[raylet_pb2.EnvironmentStats]:
         environments = self._node.environments

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from shoal_dashboard.state.amounts import size
 from shoal_dashboard.state.query import Row
 
 #: States in which something has gone wrong, in which it goes on, and in which it waits; others have ended well. Events
@@ -190,15 +191,6 @@ def mood(state: str) -> str:
 
 def moment(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def size(count: int) -> str:
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.4g} {unit}"
-        amount /= 1024
-    return f"{amount:.4g} TiB"
 
 
 def resources(amounts: Mapping[str, float]) -> str:

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -20,12 +18,12 @@ from shoal_common.errors import InvalidRequest, NotFound, ServiceError
 from shoal_common.state_rows import RESOURCES as KINDS
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
-from shoal_dashboard.links import root_of
 from shoal_dashboard.logs.logs import Logs
 from shoal_dashboard.logs.query import LogQuery
 from shoal_dashboard.logs.query import QueryError as LogQueryError
 from shoal_dashboard.pages import columns
 from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
+from shoal_dashboard.pages.layout import HERE, Layout
 from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
@@ -35,7 +33,6 @@ from shoal_proto.v1 import gcs_pb2 as pb
 
 Page = Callable[[Request], Awaitable[Response]]
 
-_HERE = Path(__file__).parent
 #: In the layout, around what a page is.
 _CONTENT_BEGINS, _CONTENT_ENDS = '<main id="content" tabindex="-1">', "</main>"
 #: Rows of a list, unless the address says more.
@@ -58,7 +55,7 @@ def routes(context: Context) -> list[BaseRoute]:
         return _followed(context.streams, _in_time(context.cluster_away, page))
 
     return [
-        Mount("/static", StaticFiles(directory=_HERE / "static")),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
         Route("/", in_time(pages.overview)),
         Route(f"/{VIEW}/logs", in_time(pages.log_nodes)),
         Route(f"/{VIEW}/logs/{{node_id}}", in_time(pages.log_files)),
@@ -76,15 +73,7 @@ class _Pages:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._state = State(context)
-        self._templates = Environment(
-            loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        self._templates.globals |= {
-            "resources": RESOURCES,
-            "view": f"{VIEW}/",
-            "title": columns.title,
-            "cell": columns.cell,
-        }
+        self._page = Layout().page
         self._read = {
             "jobs": self._state.jobs,
             "tasks": self._state.tasks,
@@ -167,6 +156,7 @@ class _Pages:
             "output": "",
             "running": False,
             "related": [],
+            "process": _process(rows[-1]),
         }
         if resource.name == "jobs":
             values |= await self._job(rows[0])
@@ -264,12 +254,6 @@ class _Pages:
     def _unknown(self, request: Request) -> Response:
         return self._page(request, "missing.html", {"problem": f"There is no {request.url.path}."}, 404)
 
-    def _page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-        path = request.url.path
-        root = root_of(path)
-        text = self._templates.get_template(template).render(root=root, path=path, **values)
-        return HTMLResponse(text, status)
-
 
 def _followed(streams: Streams, page: Page) -> Page:
     """As a stream of its content, when that is asked for: what the layout has around it stays the same."""
@@ -315,6 +299,16 @@ def _table(resource: Resource, rows: list[Row]) -> dict[str, Any]:
         "columns": resource.columns,
         "rows": [(row.get(resource.key) or row.get("job_id"), columns.cells(resource.columns, row)) for row in rows],
     }
+
+
+def _process(row: Row) -> str:
+    """The query that names its process, where it has one that can be looked into; empty = it has none."""
+    if row.get("state", row.get("status", "ALIVE")) not in ("ALIVE", "RUNNING") or row.get("is_alive") is False:
+        return ""
+    driver = row.get("driver_info") or {}
+    pid = row.get("pid") or row.get("worker_pid") or driver.get("pid")
+    node_id = row.get("node_id") or row.get("driver_node_id")
+    return urlencode({"node_id": node_id, "pid": pid}) if pid and node_id else ""
 
 
 def _moods(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:

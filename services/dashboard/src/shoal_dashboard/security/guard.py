@@ -25,13 +25,16 @@ _CROSS_SITE = "Forbidden: only pages of this dashboard may do that with a login;
 class Guard:
     """401 without a token, 403 with a wrong one or for another site's page, 400 for a token in the address.
 
-    ``open_paths`` are answered to everybody.
+    ``open_paths`` are answered to everybody. What ``acting_paths`` do is not harmless, whatever the method.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens, open_paths: Collection[str], acting_paths: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._tokens = tokens
         self._open_paths = frozenset(open_paths)
+        self._acting_paths = frozenset(acting_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
@@ -45,7 +48,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        safe = scope["type"] == "http" and scope["method"] in SAFE_METHODS
+        harmless = scope["type"] == "http" and scope["method"] in SAFE_METHODS
+        safe = harmless and scope["path"] not in self._acting_paths
         if self._tokens.in_query(scope["query_string"].decode("latin-1")):
             return PlainTextResponse(_IN_ADDRESS, 400)
         shown = self._tokens.shown(headers, _cookies(headers), time.time())
