@@ -35,10 +35,12 @@ MAX_BROUGHT = 10_000
 class Question:
     """One that is on its way to the raylet."""
 
-    __slots__ = ("box", "request", "sent", "then", "undo", "waiter")
+    __slots__ = ("asked_back", "box", "request", "sent", "then", "undo", "waiter")
 
-    def __init__(self, request: int, then: Callable[[Any], None] | None = None) -> None:
+    def __init__(self, request: int, then: Callable[[Any], None] | None, asked_back: int) -> None:
         self.request = request
+        #: How often the raylet had asked for objects back by then.
+        self.asked_back = asked_back
         #: Called with the answer, or None when there will be none, under the process's lock.
         self.then = then
         self.waiter = Waiter()
@@ -67,6 +69,9 @@ class StoreClient(ABC):
         #: Objects on their way here, and who is told; the last ones that came, the oldest first.
         self._coming: dict[bytes, list[Callable[[str], None]]] = {}
         self._brought: dict[bytes, None] = {}
+        #: How often the raylet has asked for objects back. Its answer that tells where one lies may be read and not yet
+        #: used when it asks for that one.
+        self._asked_back = 0
         self._connection: Connection | None = None
         self._node_error: Exception = exceptions.LocalRayletDiedError()
 
@@ -216,7 +221,7 @@ class StoreClient(ABC):
     # -- answers ------------------------------------------------------------------------------------
 
     def _new_question(self, then: Callable[[Any], None] | None = None) -> Question:
-        return Question(next(self._requests), then)
+        return Question(next(self._requests), then, self._asked_back)
 
     def _send(self, question: Question, message: Message) -> None:
         question.sent = True
@@ -258,7 +263,9 @@ class StoreClient(ABC):
             question.then(answer)
 
     def on_uncache(self, message: ObjectUncache) -> None:
-        self.uncache(message.object_ids)
+        if message.object_ids:
+            self._asked_back += 1  # first: what is cached from here on is of questions that come later
+            self.uncache(message.object_ids)
 
     def on_raylet_lost(self, error: Exception) -> None:
         """Wake everybody who waits for an answer that will not come: they raise ``error``."""

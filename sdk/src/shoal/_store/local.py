@@ -39,8 +39,10 @@ CACHED_SHARE = 1 / 8
 class _PinTracker(weakref.ref[Any]):
     """Fires when the last view of a pinned object is gone; only appends itself to a deque."""
 
-    __slots__ = ("object_id", "size", "unmap_at")
+    __slots__ = ("asked_back", "object_id", "size", "unmap_at")
 
+    #: As in ``Question``.
+    asked_back: int
     object_id: bytes
     size: int
     #: Where its file is mapped; 0 = it lies in the arena.
@@ -158,17 +160,20 @@ class LocalStore(StoreClient):
         if parts is None:
             tracker = self._pins.get(object_id)
             array = tracker() if tracker is not None else None
-            if array is None:
-                array = self._pin(object_id, home, timeout)
+            if tracker is None or array is None:
+                tracker, array = self._pin(object_id, home, timeout)
             view = memoryview(array).cast("B").toreadonly()
             parts = unpack(view)
-            self._cache(object_id, parts, view.nbytes)
+            self._cache(object_id, parts, view.nbytes, tracker.asked_back)
         pickled, buffers = parts
         return loads(pickled, buffers=buffers)
 
-    def _cache(self, object_id: bytes, parts: tuple[memoryview, list[memoryview]], size: int) -> None:
-        """Keeps it instead of those that were read first."""
+    def _cache(self, object_id: bytes, parts: tuple[memoryview, list[memoryview]], size: int, asked_back: int) -> None:
+        """Keeps it instead of those that were read first. Not when the raylet has asked for objects back since this one
+        was asked for: that may have been this one, and it asks once."""
         with self._cache_lock:
+            if asked_back != self._asked_back:
+                return
             sizes, limit = self._cached_sizes, int(self._arena_size * CACHED_SHARE)
             total = sum(sizes.values()) + size
             while sizes and (total > limit or len(sizes) >= MAX_CACHED_PINS):
@@ -183,7 +188,7 @@ class LocalStore(StoreClient):
         """This process has it pinned, so that ``load`` asks nobody."""
         return object_id in self._cached or object_id in self._pins
 
-    def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> Any:
+    def _pin(self, object_id: bytes, home: bytes, timeout: float | None) -> tuple[_PinTracker, Any]:
         question = self._new_question()
         try:
             question = self._asked.questions.pop(object_id, question)
@@ -204,9 +209,10 @@ class LocalStore(StoreClient):
                     array = array_type.from_buffer(arena, answer.offset)
                 tracker = _PinTracker(array, self._unpinned.append)
                 tracker.object_id, tracker.size, tracker.unmap_at = object_id, answer.size, address
+                tracker.asked_back = question.asked_back
                 self._trackers[id(tracker)] = self._pins[object_id] = tracker
                 question.box.clear()
-                return array
+                return tracker, array
         except BaseException:
             self._take_back(question, ObjectUnpin(object_id))
             raise
