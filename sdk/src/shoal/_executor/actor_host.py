@@ -108,6 +108,10 @@ class ActorHost:
         """No call runs in a group."""
         return not self._unanswered
 
+    def has_calls(self) -> bool:
+        """Of a group, the system group too. Caller holds the core's lock."""
+        return bool(self._unanswered or self._system_calls)
+
     def method(self, name: str) -> Callable[..., Any]:
         """Raises: AttributeError."""
         method = self._methods.get(name)

@@ -61,7 +61,7 @@ class Executor:
         self.leaving = Leaving(core, self)
         self._functions = Functions(core)
         self._runner = Runner(core, self._functions, self.leaving, appearance)
-        core.task_reports.running = self._runner.running
+        core.task_reports.running, core.task_reports.is_busy = self._runner.running, self._is_busy
         self._queue: deque[tuple[bytes, TaskPush]] = deque()
         self._commands: deque[Callable[[], None]] = deque()
         #: The main thread's wait for something to run.
@@ -407,6 +407,13 @@ class Executor:
         if self._replies and time.monotonic() - self._first_reply_at > GATHER_S:
             self.flush_replies()
         return flushed or not idle or bool(self._replies)
+
+    def _is_busy(self) -> bool:
+        """Something runs, or is about to. Caller holds the core's lock, so that nothing arrives meanwhile; and what the
+        main thread takes out of the queue it takes while it is not idle."""
+        if self._queue or self._idle is None:
+            return True
+        return self.actor is not None and self.actor.has_calls()
 
     # -- what is waited for -------------------------------------------------------------------------------
 

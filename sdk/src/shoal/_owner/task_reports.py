@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from shoal import _context
@@ -37,10 +37,13 @@ class TaskReports:
         self.events = events
         self._tasks = tasks
         self._actors = actors
-        #: A worker's.
+        #: A worker's, and whether something runs there or is about to, asked with the lock held.
         self.running: Running | None = None
+        self.is_busy: Callable[[], bool] = lambda: False
         #: When it may look again, in the time of ``time.monotonic``.
         self._look_at = 0.0
+        #: While something is due there is a timer, and one alone.
+        self._timer_set = False
         events.on_due, events.place_of = self._set_timer, self._place_of
         process.before_close.append(self.flush)
 
@@ -94,10 +97,13 @@ class TaskReports:
         return node_id, self._tasks.pid_of(worker_id) or self._actors.pid_of(worker_id)
 
     def _set_timer(self) -> None:
-        self._process.reactor.call_later(INTERVAL_S, self._report)
+        if not self._timer_set:
+            self._timer_set = True
+            self._process.reactor.call_later(INTERVAL_S, self._report)
 
     def _report(self) -> None:
         with self._process.lock:
+            self._timer_set = False
             if self._process.closed:
                 return
             self._send()
@@ -112,6 +118,9 @@ class TaskReports:
             now = time.monotonic()
             self._look_at = now + (now - began) / LOOK_SHARE
         report = self.events.take()
+        if self.is_busy():
+            # What has just begun, or was not looked at this time, is to be told of the next time.
+            self.events.due = True
         if report is not None and not self._process.raylet.closed:
             events = encode_events(report.events)
             self._process.raylet.send(
@@ -128,8 +137,6 @@ class TaskReports:
                 task.told = True
                 kind = TaskKind.ACTOR_TASK if _context.process.actor_id else TaskKind.NORMAL_TASK
                 self.events.add(self._event(task, kind, TaskState.RUNNING, _context.process.actor_id))
-        if self.running:
-            self.events.due = True
 
     def _creation(
         self,
