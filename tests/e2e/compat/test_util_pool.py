@@ -90,6 +90,46 @@ def test_work_is_spread(pool):
     assert len(set(pids.get(timeout=120))) == 2
 
 
+def test_work_behind_a_long_chunk_goes_to_others(pool):
+    signal = new_signal()
+
+    def meet(number):
+        if number in (200, 201):
+            ray.get(signal.wait.remote())
+        return number
+
+    numbers = pool.map_async(meet, range(400), chunksize=1)
+    eventually(lambda: ray.get(signal.waiters.remote()) == 2, "both run at once, after many short ones")
+    ray.get(signal.send.remote())
+    assert numbers.get(timeout=120) == list(range(400))
+
+
+@better_than_ray
+def test_when_an_actor_dies_only_the_chunk_that_it_ran_fails(pool):
+    def end(number):
+        return os._exit(1) if number == 200 else number
+
+    results = pool.imap_unordered(end, range(400))
+    ended, failed = [], 0
+    for _ in range(400):
+        try:
+            ended.append(results.next(timeout=120))
+        except exceptions.RayActorError:
+            failed += 1
+    assert failed == 1
+    assert sorted(ended) == [number for number in range(400) if number != 200]
+
+
+def test_values_and_results_of_every_kind(pool):
+    kinds = [1, "two", b"3", None, [4], (5,), {"six": 6}, {7}]
+    assert pool.map(lambda value: value, kinds, chunksize=1) == kinds
+    assert pool.map(lambda value: [value], range(4), chunksize=1) == [[0], [1], [2], [3]]
+    ref = ray.put(8)
+    assert pool.map(lambda _: ray.get(ref), range(4), chunksize=1) == [8] * 4
+    with pytest.raises(ZeroDivisionError):
+        pool.map(lambda value: 1 // value, [1, 0, 2], chunksize=1)
+
+
 def test_timeout(pool):
     with pytest.raises(multiprocessing.TimeoutError):
         pool.apply_async(time.sleep, (1,)).get(timeout=0.01)
