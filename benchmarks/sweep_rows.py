@@ -63,7 +63,7 @@ SWEEP = (
     _warmed("two actors' ping-pong, compiled", "rounds/s", sweep.ping_pong_compiled, 2),
     _warmed("ActorPool.map by 2 actors", "values/s", sweep.actor_pool_map, 5),
     _warmed("Pool.map by 2 processes", "values/s", sweep.pool_map(None), 5),
-    _warmed("Pool.map by 2 processes, one by one", "values/s", sweep.pool_map(1), 1.5),
+    _warmed("Pool.map by 2 processes, one by one", "values/s", sweep.pool_map(1), 5),
     _warmed("a tree of 1,024 tasks and their sums", "tasks/s", sweep.tree, 8),
     _warmed("8 threads with one task each at a time", "tasks/s", sweep.eight_threads, 9),
     _warmed(
