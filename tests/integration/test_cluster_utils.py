@@ -21,7 +21,10 @@ from shoal.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy,
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "labels": {"zone": "a"}})
+    # What waits for a node to join waits for as long as a test does.
+    grace = {"SHOAL_RAYLET_INFEASIBLE_GRACE_S": str(PATIENCE_S)}
+    head = {"num_cpus": 1, "labels": {"zone": "a"}, "env_vars": grace}
+    cluster = Cluster(initialize_head=True, head_node_args=head, _gcs_flags={"infeasible_grace_s": PATIENCE_S})
     yield cluster
     pids = {daemon.pid for node in cluster.list_all_nodes() for daemon in node.daemons}
     pids |= {child for pid in pids for child in descendants(pid)}

@@ -423,5 +423,23 @@ def test_infeasible_names_the_closest_node_and_what_it_lacks() -> None:
     )
 
 
+def test_where_all_nodes_drain_nothing_can_be_placed_until_one_joins() -> None:
+    cluster = Cluster(A, B)
+    for node_id in (A, B):
+        assert not cluster.ask().infeasible
+        cluster.view.on_draining(node_id, incarnation=1)
+    assert cluster.ask() == Answer(infeasible=True, reason="each of the 2 nodes is draining: it takes nothing new")
+    cluster.hear(C)
+    assert cluster.chosen() == C
+
+
+def test_a_silent_node_may_be_heard_again_while_all_others_drain() -> None:
+    cluster = Cluster(A)
+    cluster.now = 6.0
+    cluster.hear(B)
+    cluster.view.on_draining(B, incarnation=1)
+    assert cluster.ask() == Answer()
+
+
 def test_without_nodes_there_is_nothing_to_say() -> None:
     assert Cluster().ask() == Answer()

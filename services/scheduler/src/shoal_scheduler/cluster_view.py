@@ -207,6 +207,11 @@ class ClusterView:
         """The nodes that may be chosen, by id."""
         return [node for _id, node in sorted(self._heard.items()) if node.usable]
 
+    def leaving(self) -> list[NodeView]:
+        """All that are not dead, if each of them drains, so that nothing new begins anywhere; else none."""
+        nodes = self.known()
+        return nodes if all(node.draining for node in nodes) else []
+
     def known(self) -> list[NodeView]:
         """All that are not dead."""
         return list(self._nodes.values())

@@ -23,6 +23,8 @@ def anywhere(nodes: Sequence[NodeView], resources: ResourceSet, strategy: Strate
     """The closest has the fewest labels and kinds of resources missing and, among those, the smallest share of them."""
     if not nodes:
         return ""
+    if all(node.draining for node in nodes):
+        return f"each of the {len(nodes)} nodes is draining: it takes nothing new"
 
     def distance(node: NodeView) -> tuple[int, float]:
         asked, missing = resources.to_units(), resources.missing_from(node.report.total)

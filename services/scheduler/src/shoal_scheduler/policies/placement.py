@@ -53,7 +53,7 @@ class Placer:
             self._ranking(Kind(resources, selector, strategy.spread)) for selector in strategy.selectors or ((),)
         ]
         if not any(rankings):
-            nodes = view.nodes()  # none: there is nothing to say yet
+            nodes = view.nodes() or view.leaving()  # none: there is nothing to say yet
             return Answer(infeasible=bool(nodes), reason=infeasible.anywhere(nodes, resources, strategy))
         return self._place(request, rankings, strategy.spread, now)
 
