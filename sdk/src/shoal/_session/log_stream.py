@@ -204,7 +204,7 @@ class LogStream:
                     return True
             return False
 
-        comes_in(self._core.flush_logs)
+        flushed = comes_in(self._core.flush_logs)
         # The stream is in order: behind this marker there is nothing of before.
         batch = events_pb2.LogBatch(name=self._marker)
         subject = subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id)
@@ -212,7 +212,7 @@ class LogStream:
             self._core.gcs.events.publish(subject, batch.SerializeToString(), STALL_S)
         except exceptions.RpcError:
             return False
-        return comes_in(self._drained.wait)
+        return comes_in(self._drained.wait) and flushed
 
     def _subscribe(self) -> Subscription:
         return self._core.gcs.events.subscribe(subjects.logs_of_job(self._cluster_id, self._core.job_id))
