@@ -29,6 +29,8 @@ class Entry:
     path: str = ""
     #: The node that has the primary copy; empty = this is it.
     home: bytes = b""
+    #: The node that had it before this one did, and from which this copy is.
+    adopted_from: bytes = b""
     sealed: bool = False
     deleted: bool = False
     pins: dict[bytes, int] = field(default_factory=dict)

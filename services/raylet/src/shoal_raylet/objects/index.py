@@ -277,7 +277,7 @@ class ObjectIndex:
     @noted
     def adopt(self, entry: Entry) -> None:
         """The home is gone, or going: the copy is the primary one now."""
-        entry.home = b""
+        entry.adopted_from, entry.home = entry.home or entry.adopted_from, b""
         entry.unread = False
         self._room.adopted(entry)
 

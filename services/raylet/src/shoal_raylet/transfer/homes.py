@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from shoal_raylet.objects.directory import ObjectDirectory
 from shoal_raylet.objects.entry import Entry, StoreAction
 from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.objects.leaving import Ending
+from shoal_raylet.objects.recent_frees import RecentFrees
 from shoal_raylet.transfer.copy_server import node_of
 from shoal_raylet.transfer.fetcher import Nodes
 from shoal_raylet.transfer.links import LinkLost, RayletLinks
@@ -50,6 +51,7 @@ class Homes:
         self._execute = execute
         self._loop = asyncio.get_running_loop()
         self._reports = Background()
+        self._frees = RecentFrees()
         self.handlers: dict[type[frames.Message], Callable[[Connection, Any], None]] = {
             frames.CopiesFree: self._copies_free,
             frames.CopiesAdopt: self._copies_adopt,
@@ -111,7 +113,13 @@ class Homes:
 
     def node_lost(self, node_id: bytes) -> None:
         """It is dead, or has left: copies of its objects that are here are the primary ones now."""
+        unheard = self._frees.take(node_id, self._loop.time())
+        if unheard:
+            self._reports.spawn(self._free_elsewhere(unheard))
         orphans = [entry for entry in self._index.copies() if self._nodes.get(entry.home) is None]
+        unneeded = [entry.object_id for entry in orphans if entry.home == node_id and entry.object_id in unheard]
+        self._execute(self._index.free(unneeded, self._loop.time()))
+        orphans = [entry for entry in orphans if not entry.deleted]
         for entry in orphans:
             self._index.adopt(entry)
         self._reports.spawn(self._report_copies(node_id, [entry.object_id for entry in orphans]))
@@ -121,6 +129,7 @@ class Homes:
         """The owner needs these no more, whose home is another node."""
         if self._nodes.get(home) is not None:
             self._links.tell(home, frames.ObjectFree(object_ids))
+            self._frees.told(home, object_ids, self._loop.time())
         else:
             self._reports.spawn(self._free_orphans(object_ids))
 
@@ -132,6 +141,12 @@ class Homes:
             log.error("copies_not_reported", home=home.hex(), objects=len(object_ids), reason=str(error))
 
     async def _free_orphans(self, object_ids: list[bytes]) -> None:
+        await self._free_elsewhere(object_ids)
+        # Those that are here, adopted or not.
+        self._execute(self._index.free(object_ids, self._loop.time()))
+
+    async def _free_elsewhere(self, object_ids: Collection[bytes]) -> None:
+        """What other nodes have adopted, and what is in blobs of a dead one."""
         try:
             freed = await self._locations.free(object_ids)
             if freed.blob_keys:
@@ -143,14 +158,18 @@ class Homes:
         for copies in freed.copies:
             if copies.node_id != self._links.node_id:
                 self._links.tell(copies.node_id, frames.ObjectFree(list(copies.object_ids)))
-        # Those that are here, adopted or not.
-        self._execute(self._index.free(object_ids, self._loop.time()))
 
     # --- what other raylets say ---
 
     def _copies_free(self, connection: Connection, message: frames.CopiesFree) -> None:
-        copies = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.home]
-        self._execute(self._index.free([entry.object_id for entry in copies], self._loop.time()))
+        """The home has deleted its own. A primary copy here is another one, made anew, unless the home has asked this
+        node to adopt it: it is leaving."""
+        entries = [entry for entry in map(self._index.find, message.object_ids) if entry is not None]
+        copies = [entry.object_id for entry in entries if entry.home]
+        adopted = [entry.object_id for entry in entries if not entry.home and entry.adopted_from == node_of(connection)]
+        self._execute(self._index.free(copies, self._loop.time()))
+        if adopted:
+            self._reports.spawn(self._free_orphans(adopted))
 
     def _copies_adopt(self, connection: Connection, message: frames.CopiesAdopt) -> None:
         entries = [entry for entry in map(self._index.find, message.object_ids) if entry is not None and entry.sealed]
