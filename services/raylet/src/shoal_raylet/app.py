@@ -329,7 +329,8 @@ class RayletApp:
         await self._directory.stop()
         await self._monitor.stop()
         if self._gateway is not None:
-            await self._gateway.stop("the node of the gateway stops")
+            why = self._membership.why_given_up
+            await self._gateway.stop(f"the node of the gateway stops{why and f': {why}'}")
         self._channel.stop_accepting()
         await self._node.stop(self.config.stop_grace_s)
         await self._events.stop()

@@ -106,6 +106,11 @@ class Membership:
         """The cluster has given up the node of this id; perhaps an earlier incarnation of it, which is past."""
         self._settle(self._standing.told(_row(node)))
 
+    @property
+    def why_given_up(self) -> str:
+        """Empty = it was not."""
+        return self._given_up.result().reason if self._given_up.done() else ""
+
     async def given_up(self) -> GivenUp:
         """Returns when this node is in no cluster any more."""
         return await asyncio.shield(self._given_up)
