@@ -121,8 +121,18 @@ class DirectoryBlobStore:
         return await asyncio.to_thread(self._delete, keys, prefix)
 
     async def list(self, prefix: str = "") -> Sequence[BlobInfo]:
+        return await asyncio.to_thread(self.list_now, prefix)
+
+    def list_now(self, prefix: str) -> Sequence[BlobInfo]:
+        """As ``list``, in the calling thread."""
         check_prefix(prefix)
-        return await asyncio.to_thread(self._list, prefix)
+        blobs = []
+        for key, path in self._walk(prefix):
+            try:
+                blobs.append(BlobInfo(key, path.stat().st_size))
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+        return sorted(blobs, key=lambda blob: blob.key)
 
     def _path(self, key: str) -> Path:
         return self._root / (key + SUFFIX)
@@ -200,15 +210,6 @@ class DirectoryBlobStore:
                     return
                 raise
             directory = directory.parent
-
-    def _list(self, prefix: str) -> Sequence[BlobInfo]:
-        blobs = []
-        for key, path in self._walk(prefix):
-            try:
-                blobs.append(BlobInfo(key, path.stat().st_size))
-            except FileNotFoundError:  # deleted meanwhile
-                continue
-        return sorted(blobs, key=lambda blob: blob.key)
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, Path]]:
         """Key and file of every blob whose key begins with ``prefix``."""

@@ -66,8 +66,12 @@ class LocalBlobs:
             return await self._run(lambda may_go_on: self._store.put_sections(key, views, may_go_on))
 
     async def put_then_list(self, key: str, data: bytes, prefix: str) -> Sequence[BlobInfo]:
-        await self.put(key, [data])
-        return await self.list(prefix)
+        def store(may_go_on: Callable[[], bool]) -> Sequence[BlobInfo]:
+            with memoryview(data) as view:
+                self._store.put_sections(key, [view], may_go_on)
+            return self._store.list_now(prefix)
+
+        return await self._run(store)
 
     async def get_into(self, key: str, target: memoryview, offset: int = 0) -> None:
         if len(target):

@@ -581,6 +581,7 @@ class NodeInfo(google.protobuf.message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     LEASED_FIELD_NUMBER: builtins.int
     DRAIN_DEADLINE_UNIX_MS_FIELD_NUMBER: builtins.int
+    HAS_BLOBS_FIELD_NUMBER: builtins.int
     METRICS_PORT_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
     state: Global___NodeState.ValueType
@@ -606,6 +607,8 @@ class NodeInfo(google.protobuf.message.Message):
     """protocol_version of the framed channel; another than the GCS's own is refused"""
     drain_deadline_unix_ms: builtins.int
     """drain_deadline_unix_ms by which a draining node will have left; 0 = not known"""
+    has_blobs: builtins.bool
+    """has_blobs: it has the directory in which the cluster keeps its blobs"""
     metrics_port: builtins.int
     """metrics_port is the TCP port of its metrics (HTTP); 0 = none"""
     @property
@@ -643,11 +646,12 @@ class NodeInfo(google.protobuf.message.Message):
         protocol_version: builtins.int = ...,
         leased: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
         drain_deadline_unix_ms: builtins.int = ...,
+        has_blobs: builtins.bool = ...,
         metrics_port: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "leased", b"leased", "total", b"total"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "drain_deadline_unix_ms", b"drain_deadline_unix_ms", "end_unix_ms", b"end_unix_ms", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "metrics_port", b"metrics_port", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "protocol_version", b"protocol_version", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["available", b"available", "channel_port", b"channel_port", "death_reason", b"death_reason", "drain_deadline_unix_ms", b"drain_deadline_unix_ms", "end_unix_ms", b"end_unix_ms", "has_blobs", b"has_blobs", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "leased", b"leased", "metrics_port", b"metrics_port", "node_id", b"node_id", "object_store_bytes", b"object_store_bytes", "protocol_version", b"protocol_version", "raylet_address", b"raylet_address", "raylet_path", b"raylet_path", "session_dir", b"session_dir", "start_unix_ms", b"start_unix_ms", "state", b"state", "total", b"total"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___NodeInfo: typing_extensions.TypeAlias = NodeInfo

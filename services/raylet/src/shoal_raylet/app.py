@@ -70,6 +70,7 @@ from shoal_raylet.servicer import RayletServicer
 from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.transfer.neighbours import Neighbours
 from shoal_raylet.transfer.packages import Packages
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.environments.cache import EnvironmentCache, environment_directory
@@ -164,19 +165,22 @@ class RayletApp:
         questions = PlacementQuestions(node_id, self._directory, GroupStates(gcs), schedulers)
         self._peers = Peers(pool)
         self._garbage = GarbageCalls(self._bus, config.cluster_id, node_id, self._peers.collect_garbage)
+        links = RayletLinks(config.token, config.tls, node_id, self._directory.find)
         self._store = ObjectStore(
             index,
             self._arena,
             files,
             self._blobs,
-            RayletLinks(config.token, config.tls, node_id, self._directory.find),
+            links,
             ObjectLocations(gcs, node_id),
             self._directory,
             self._peers,
             on_change=self._heartbeats.changed,
         )
         actors = ActorPlacement(ledger, pool)
-        self._checkpoints = Checkpoints(self._blobs, actors.actor_of_worker)
+        has_blobs = config.blob_directory is not None
+        self._neighbours = Neighbours(self._blobs, has_blobs, links, self._directory.living)
+        self._checkpoints = Checkpoints(self._blobs, self._neighbours.put_then_list, actors.actor_of_worker)
         self._packages = Packages(self._blobs)
         environments = environment_directory(config.session_dir)
         self._environments = EnvironmentManager(
@@ -253,6 +257,7 @@ class RayletApp:
                 FlushEvents: self._flush_events,
             },
             self._store.exchange,
+            {**self._store.exchange.handlers, **self._neighbours.handlers},
         )
         tcp_at = (config.host, config.channel_port) if config.channel_port >= 0 else None
         self._channel = ChannelServer(
@@ -337,6 +342,7 @@ class RayletApp:
         await self._processes.stop()
         await self._environments.stop()
         await self._checkpoints.stop()
+        await self._neighbours.stop()
         await self._packages.stop()
         await asyncio.gather(
             self._output.stop(),
@@ -500,6 +506,7 @@ class RayletApp:
             channel_port=self._channel.port,
             metrics_port=self._metrics_server.port,
             protocol_version=PROTOCOL_VERSION,
+            has_blobs=self.config.blob_directory is not None,
         )
 
     def _worker_config(self, worker_id: bytes, launch: Launch) -> WorkerConfig:

@@ -24,8 +24,6 @@ class Processes(Protocol):
 class Raylets(Protocol):
     """Serves the raylets of other nodes."""
 
-    @property
-    def handlers(self) -> Handlers: ...
     def connected(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection) -> None: ...
 
@@ -41,11 +39,12 @@ class Peers:
         #: What all have been told of this node's leaving.
         self._drains: frames.NodeDrains | None = None
 
-    def serve(self, processes: Processes, handlers: Handlers, raylets: Raylets) -> None:
+    def serve(self, processes: Processes, handlers: Handlers, raylets: Raylets, handlers_of_raylets: Handlers) -> None:
         """``handlers``: of the messages of processes; what is in none of them ends its connection."""
         self._processes = processes
         self._handlers = handlers
         self._raylets = raylets
+        self._handlers_of_raylets = handlers_of_raylets
 
     def stop(self) -> None:
         """Nobody connects any more; those that are connected stay."""
@@ -167,7 +166,7 @@ class Peers:
             self._processes.closed(hello)
 
     def received(self, connection: Connection, message: frames.Message) -> None:
-        handlers = self._raylets.handlers if connection.role == "raylet" else self._handlers
+        handlers = self._handlers_of_raylets if connection.role == "raylet" else self._handlers
         handler = handlers.get(type(message))
         if handler is None:
             connection.close(f"unexpected message {type(message).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,11 +30,18 @@ class Worker:
         self.answers.put_nowait(message)
 
 
+def checkpoints_of(blobs: MemoryBlobs, actor_of: Callable[[bytes], bytes]) -> Checkpoints:
+    async def put_then_list(key: str, data: bytes, prefix: str) -> list[str]:
+        return [blob.key for blob in await blobs.put_then_list(key, data, prefix)]
+
+    return Checkpoints(blobs, put_then_list, actor_of)
+
+
 def asked(blobs: MemoryBlobs, *messages: frames.Message, actor: bytes = ACTOR) -> list[frames.CheckpointDone]:
     """The answers to these, one after the other."""
 
     async def ask() -> list[frames.CheckpointDone]:
-        checkpoints, worker = Checkpoints(blobs, {WORKER: actor}.__getitem__), Worker()
+        checkpoints, worker = checkpoints_of(blobs, {WORKER: actor}.__getitem__), Worker()
         connection: Any = worker
         answers = []
         for message in messages:
@@ -83,7 +91,7 @@ def test_what_a_worker_was_storing_when_it_ended_does_not_arrive() -> None:
     blobs = MemoryBlobs()
 
     async def end_while_it_stores() -> None:
-        checkpoints, worker = Checkpoints(blobs, {WORKER: ACTOR}.__getitem__), Worker()
+        checkpoints, worker = checkpoints_of(blobs, {WORKER: ACTOR}.__getitem__), Worker()
         connection: Any = worker
         blobs.arrives.clear()
         for number in range(2):

@@ -7,36 +7,36 @@ own actor only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 import structlog
 
 from shoal_common.blob.local import Blobs
-from shoal_common.blob.store import BlobInfo
 from shoal_common.channel import frames
-from shoal_common.errors import DataLoss, InvalidRequest, NotFound, OutOfDisk, ServiceError
+from shoal_common.errors import ServiceError
 from shoal_common.kinds import BlobErrorKind
 from shoal_common.service.background import Background
 from shoal_raylet.channel.connection import Connection
+from shoal_raylet.transfer.blob_errors import kind_of
 
 log = structlog.get_logger(__name__)
-
-_KINDS: dict[type[ServiceError], BlobErrorKind] = {
-    NotFound: BlobErrorKind.NOT_FOUND,
-    DataLoss: BlobErrorKind.DAMAGED,
-    OutOfDisk: BlobErrorKind.OUT_OF_DISK,
-    InvalidRequest: BlobErrorKind.REFUSED,
-}
 
 
 class Checkpoints:
     """Belongs to one event loop."""
 
-    def __init__(self, blobs: Blobs, actor_of: Callable[[bytes], bytes]) -> None:
-        """``actor_of``: the actor of a worker, by their ids; empty = it has none."""
+    def __init__(
+        self,
+        blobs: Blobs,
+        put_then_list: Callable[[str, bytes, str], Awaitable[Iterable[str]]],
+        actor_of: Callable[[bytes], bytes],
+    ) -> None:
+        """``put_then_list``: as that of ``blobs``, perhaps on a shorter way; the keys. ``actor_of``: the actor of a
+        worker, by their ids; empty = it has none."""
         self._blobs = blobs
+        self._put_then_list = put_then_list
         self._actor_of = actor_of
         self._background = Background()
         #: What is under way for a worker, by its id.
@@ -88,11 +88,8 @@ class Checkpoints:
     ) -> None:
         try:
             answer = await serve()
-        except ServiceError as error:
-            kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), BlobErrorKind.AWAY)
-            answer = frames.CheckpointDone(message.request, kind, str(error))
-        except OSError as error:
-            answer = frames.CheckpointDone(message.request, BlobErrorKind.AWAY, str(error))
+        except (ServiceError, OSError) as error:
+            answer = frames.CheckpointDone(message.request, kind_of(error), str(error))
         if answer.error is not None and answer.error is not BlobErrorKind.NOT_FOUND:
             log.warning("checkpoint_failed", what=type(message).__name__, reason=answer.detail)
         connection.send(answer)
@@ -102,7 +99,7 @@ class Checkpoints:
         if message.then_list is None:
             await self._blobs.put(key, [message.data])
             return frames.CheckpointDone(message.request)
-        found = await self._blobs.put_then_list(key, message.data, place + message.then_list)
+        found = await self._put_then_list(key, message.data, place + message.then_list)
         return frames.CheckpointDone(message.request, names=_names(place, found))
 
     async def _get(self, place: str, message: frames.CheckpointGet) -> frames.CheckpointDone:
@@ -110,12 +107,12 @@ class Checkpoints:
 
     async def _list(self, place: str, message: frames.CheckpointList) -> frames.CheckpointDone:
         found = await self._blobs.list(place + message.prefix)
-        return frames.CheckpointDone(message.request, names=_names(place, found))
+        return frames.CheckpointDone(message.request, names=_names(place, (blob.key for blob in found)))
 
     async def _delete(self, place: str, message: frames.CheckpointDelete) -> frames.CheckpointDone:
         await self._blobs.delete([place + name for name in message.names])
         return frames.CheckpointDone(message.request)
 
 
-def _names(place: str, blobs: Sequence[BlobInfo]) -> list[str]:
-    return [blob.key.removeprefix(place) for blob in blobs]
+def _names(place: str, keys: Iterable[str]) -> list[str]:
+    return [key.removeprefix(place) for key in keys]
