@@ -8,7 +8,9 @@ not pay. Every method raises what ``errors`` lists, LocalRayletDiedError when th
 from __future__ import annotations
 
 import _thread
+import ipaddress
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 #: One question without a session, in seconds.
 VISIT_DEADLINE_S = 15.0
-#: The same where several GCS are listed: one that dies is replaced in the meantime.
+#: The same where there may be several GCS: one that dies is replaced in the meantime.
 VISIT_SEVERAL_DEADLINE_S = 30.0
 
 
@@ -220,14 +222,14 @@ class GcsClient:
 
 @contextmanager
 def visiting(address: str, token: str) -> Iterator[GcsClient]:
-    """A GCS for some questions without a session; where ``address`` lists several, a standby may take over meanwhile.
+    """A GCS for some questions without a session; where there may be several, a standby may take over meanwhile.
 
     Raises: ConnectionError when none answers there or it refuses, AuthenticationError for a wrong token, TlsError.
     """
     from shoal_common.tls import Tls, advice
 
     tls = Tls.from_environ(os.environ)
-    several = "," in address
+    several = _may_be_several(address)
     deadline_s = VISIT_SEVERAL_DEADLINE_S if several else VISIT_DEADLINE_S
     client = GcsClient(address, token, tls, deadline_s=deadline_s, patient=several)
     try:
@@ -240,3 +242,17 @@ def visiting(address: str, token: str) -> Iterator[GcsClient]:
         ) from None
     finally:
         client.close()
+
+
+def _may_be_several(address: str) -> bool:
+    """It lists some, or has the name of another machine. In Compose or Kubernetes such a name leads to all replicas
+    that are up, and none of these answers while a standby takes over."""
+    if "," in address:
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # there is no such name: nothing to wait for
+        return False
+    numbers = [number for *_, (number, *_) in found]
+    return host not in numbers and not any(ipaddress.ip_address(number).is_loopback for number in numbers)
