@@ -219,20 +219,17 @@ class _Container:
 
     def kill(self) -> None:
         if self._container is not None:
-            wrapped = self._container.get_wrapped_container()
-            wrapped.reload()
-            if wrapped.status == "paused":
-                wrapped.unpause()
             self._container.stop()
             self._container = None
 
     def stop(self) -> None:
+        # Not Docker's pause: on a busy machine the kernel's freezer gives up ("unable to freeze").
         assert self._container is not None
-        self._container.get_wrapped_container().pause()
+        self._container.get_wrapped_container().kill("SIGSTOP")
 
     def resume(self) -> None:
         assert self._container is not None
-        self._container.get_wrapped_container().unpause()
+        self._container.get_wrapped_container().kill("SIGCONT")
 
     def terminate(self) -> None:
         assert self._container is not None
@@ -245,7 +242,7 @@ class _Container:
     def why_ended(self) -> str:
         assert self._container is not None
         self._container.reload()
-        if self._container.status in ("created", "running", "paused"):
+        if self._container.status in ("created", "running"):
             return ""
         return b"".join(self._container.get_logs()).decode(errors="replace")[-3000:] or "without a word"
 
