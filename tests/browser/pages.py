@@ -31,6 +31,7 @@ FLAGS = [
 PATHS = (
     "",
     *(f"view/{each}" for each in ("jobs", "tasks", "actors", "nodes", "workers", "objects", "placement_groups")),
+    "view/timeline",
 )
 
 
@@ -134,9 +135,36 @@ def test_it_follows_what_happens(page: Page, dashboard: Any) -> None:
     expect(page.get_by_text("1 of ")).to_be_visible(timeout=30_000)
 
 
+def test_the_timeline_by_mouse_and_keyboard(page: Page, dashboard: Any) -> None:
+    page.goto(url(dashboard, "view/timeline"))
+    expect(page.get_by_role("button", name="Show all")).to_be_visible()
+    canvas = page.locator("canvas")
+    canvas.focus()
+    said = page.locator("#timeline-said")
+    expect(said).to_be_empty()
+    # It is there once it answers to keys.
+    for _ in range(100):
+        page.keyboard.press("ArrowDown")
+        if said.inner_text():
+            break
+        page.wait_for_timeout(100)
+    expect(said).to_contain_text("UTC:")
+    for key in ("+", "+", "PageDown", "ArrowLeft", "-", "Home"):
+        page.keyboard.press(key)
+    page.screenshot(path=SCREENSHOTS / "timeline.png")
+    assert faults(page) == []
+    where = canvas.bounding_box()
+    assert where is not None
+    page.mouse.move(where["x"] + 400, where["y"] + 40)
+    page.mouse.wheel(0, -300)
+    expect(said).to_contain_text("UTC:")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/view/t*")
+
+
 def test_on_a_phone(browser: Browser, page: Page, dashboard: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
-    for path in ("", "view/tasks", "view/nodes"):
+    for path in ("", "view/tasks", "view/nodes", "view/timeline"):
         page.goto(url(dashboard, path))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"/{path} is wider than the screen"
         page.screenshot(path=SCREENSHOTS / f"{path.rpartition('/')[2] or 'overview'}-phone.png")

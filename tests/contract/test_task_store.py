@@ -14,9 +14,12 @@ from shoal_common.blob.store import BlobInfo, check_key
 from shoal_common.errors import NotFound, Unavailable
 from shoal_common.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo
 from shoal_common.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
+from shoal_dashboard.events import database, timeline_queries
 from shoal_dashboard.events.archive import Archive
 from shoal_dashboard.events.duck_store import DuckTaskStore
 from shoal_dashboard.events.rows import NEWEST_FIRST, Filter, QueryError, Sort, TaskRow
+from shoal_dashboard.events.sheet import FAILED, Lanes, grid
+from shoal_dashboard.events.timeline_queries import Sheet
 
 T = TypeVar("T")
 NODE, OWNER, WORKER = b"n" * 16, b"o" * 16, b"w" * 16
@@ -377,3 +380,81 @@ def test_what_has_happened_to_the_cluster_is_kept(store: Store) -> None:
     assert [event.kind for _, event in events] == ["WORKER_DIED", "RUNTIME_ENV_READY", "NODE_ALIVE"]
     assert events[-1][1] == joined
     assert len({event_id for event_id, _ in events}) == 3
+
+
+def test_what_is_alive_is_written_anew_when_much_of_it_has_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "REWRITE_AFTER", 5)
+    for round_ in range(4):
+        store.tell(*(task(10 * round_ + n, TaskState.RUNNING) for n in range(4)))
+        store.tell(*(task(10 * round_ + n, TaskState.FINISHED) for n in range(3)))
+    assert sorted(numbers(store.rows(Filter("state", "=", "RUNNING")))) == [3, 13, 23, 33]
+    assert len(store.rows()) == 16
+    store.live_again()
+    assert len(store.rows()) == 16
+
+
+def on_worker(number: int, began: int, ended: int, worker: bytes, function: str = "f", **more: Any) -> TaskEvent:
+    return task(
+        number, more.pop("state", TaskState.FINISHED), function, at_ms=ended, started_ms=began, worker_id=worker, **more
+    )
+
+
+def shown(store: Store, job: str = "", start_ms: int = 0, end_ms: int = 0, columns: int = 100) -> tuple[Lanes, Sheet]:
+    lanes = store.do(lambda each: each.lanes(job))
+    wanted = grid(start_ms or lanes.first_ms, end_ms or lanes.last_ms, columns, len(lanes.lanes))
+    return lanes, store.do(lambda each: each.sheet(job, lanes, wanted))
+
+
+def test_a_sheet_of_the_timeline_says_what_kept_whom_busy(store: Store) -> None:
+    a, b = b"a" * 16, b"b" * 16
+    wrong = Failure("TASK_EXECUTION_EXCEPTION", "ValueError", "no")
+    store.tell(
+        on_worker(1, 1_024, 1_088, a, "long"),
+        on_worker(2, 1_092, 1_094, a, "short"),
+        on_worker(3, 1_040, 1_044, b, "short", state=TaskState.FAILED, failure=wrong),
+        on_worker(4, 1_024, 1_088, b, "other", job=OTHER_JOB),
+        workers=[ProcessInfo(a, 11, JOB, b"", 0), ProcessInfo(b, 12, JOB, b"", 0)],
+    )
+    lanes, sheet = shown(store, JOB.hex(), 1_024, 1_152, columns=8)
+    assert [(lane.worker_id, lane.pid, lane.tasks) for lane in lanes.lanes] == [(a.hex(), 11, 2), (b.hex(), 12, 1)]
+    assert lanes.functions == ["long", "short"] and lanes.by_worker and not lanes.running
+    assert (sheet.grid.column_ms, sheet.grid.columns) == (16, 8)
+    shares, kinds = list(sheet.shares), list(sheet.kinds)
+    assert shares[:8] == [255, 255, 255, 255, 32, 0, 0, 0]
+    assert [kind for kind, share in zip(kinds, shares, strict=True) if share] == [0, 0, 0, 0, 1, 1 | FAILED]
+    assert shares[8:] == [0, 64, 0, 0, 0, 0, 0, 0]
+    assert sheet.marks is not None
+    assert [(mark.lane, mark.start_ms, mark.end_ms, mark.failed) for mark in sheet.marks] == [
+        (0, 1_024, 1_088, False),
+        (0, 1_092, 1_094, False),
+        (1, 1_040, 1_044, True),
+    ]
+    _, part = shown(store, JOB.hex(), 1_056, 1_072, columns=4)
+    assert list(part.shares) == [255] * 4 + [0] * 4, "what began before and ends after"
+
+
+def test_what_is_asked_of_a_place_on_the_timeline_is_the_nearest_task(store: Store) -> None:
+    a = b"a" * 16
+    store.tell(on_worker(1, 1_000, 1_100, a), on_worker(2, 1_200, 1_200, a))
+
+    def at(ms: int, near: int = 0, worker: bytes = a) -> str:
+        task_id = store.do(lambda each: each.task_at("", worker.hex(), ms, near, by_worker=True))
+        return task_id[8:].lstrip("0")
+
+    assert [at(1_050), at(1_150), at(1_150, 60), at(1_200), at(1_050, worker=b"z" * 16)] == ["1", "", "1", "2", ""]
+
+
+def test_of_many_workers_each_node_has_a_lane(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline_queries, "MAX_WORKERS", 2)
+    workers = [bytes([97 + n]) * 16 for n in range(3)]
+    store.tell(
+        *(on_worker(n, 1_024, 1_088, worker) for n, worker in enumerate(workers)),
+        workers=[ProcessInfo(worker, 11, JOB, b"", 0) for worker in workers],
+    )
+    lanes, sheet = shown(store, columns=1)
+    assert [(lane.node_id, lane.worker_id, lane.workers) for lane in lanes.lanes] == [(NODE.hex(), "", 3)]
+    assert list(sheet.shares) == [255]
+    found = store.do(lambda each: each.task_at("", NODE.hex(), 1_030, 0, by_worker=False))
+    assert found

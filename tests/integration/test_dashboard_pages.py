@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import html
+import json
 import re
 import urllib.error
 import urllib.request
@@ -157,3 +159,32 @@ def test_a_page_that_is_watched_comes_again_when_it_has_changed(pages: Pages) ->
             urllib.request.urlopen(request, timeout=PATIENCE_S)
         assert refused.value.code == status
         refused.value.close()
+
+
+def test_the_timeline_has_cells_and_leads_to_tasks(pages: Pages) -> None:
+    @shoal.remote
+    def drawn() -> None:
+        return
+
+    shoal.get([drawn.remote() for _ in range(3)])
+    job_id = shoal.get_runtime_context().get_job_id()
+    text = eventually(lambda: "drawn" in (t := pages.get(f"/view/timeline?job_id={job_id}").text) and t, "it is shown")
+    assert 'class="swatch kind-0"' in text and "<table" in text
+    assert f'timeline?job_id={job_id}"' in pages.get(f"/view/jobs/{job_id}").text
+    request = urllib.request.Request(
+        f"{pages.url}/view/timeline/sheet?job_id={job_id}&columns=64",
+        headers={"Authorization": f"Bearer {pages._token}"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        data = gzip.decompress(answer.read())
+    length = int.from_bytes(data[:4], "little")
+    head = json.loads(data[4 : 4 + length])
+    assert len(data) == 4 + length + 2 * head["columns"] * len(head["lanes"]) and head["columns"] <= 64
+    assert "drawn" in {head["names"][mark[4]].rpartition(".")[2] for mark in head["marks"]}
+    mark = head["marks"][0]
+    place = f"job_id={job_id}&worker_id={head['lanes'][mark[0]]['worker_id']}&at_ms={mark[2]}"
+    assert "<dt>state</dt>" in pages.get(f"/view/timeline/at?{place}").text
+    assert "<h1>Timeline</h1>" in pages.get(f"/view/timeline/at?job_id={job_id}&worker_id=00&at_ms=1").text
+    assert pages.get("/view/timeline?job_id=x").status == 404
+    for wrong in ("job_id=x", "start_ms=-1", "end_ms=1e3", "columns=many"):
+        assert pages.get(f"/view/timeline/sheet?{wrong}").status == 400, wrong

@@ -18,6 +18,7 @@ from shoal_dashboard import login
 from shoal_dashboard.context import Context
 from shoal_dashboard.pages import profiles as profile_pages
 from shoal_dashboard.pages import routes as pages
+from shoal_dashboard.pages import timeline as timeline_pages
 from shoal_dashboard.rest import (
     cluster,
     health,
@@ -51,6 +52,7 @@ FAMILIES = (
     metrics,
     profiles,
     profile_pages,
+    timeline_pages,
     pages,
 )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ _decode_resources = msgspec.json.Decoder(dict[str, float]).decode
 _decode_tally = msgspec.msgpack.Decoder(FunctionTally).decode
 
 
+#: Of a query, in its order or by their names.
+Parameters = Sequence[object] | Mapping[str, object]
+
+
 class Database:
     """One writer at a time, any number of readers; all methods block. A file of another version is replaced."""
 
@@ -100,6 +104,13 @@ class Database:
             self._connection.execute(_SCHEMA)
         self._readers = threading.local()
         self._replaced = 0
+
+    def _reader(self) -> duckdb.DuckDBPyConnection:
+        """This thread's."""
+        reader: duckdb.DuckDBPyConnection | None = getattr(self._readers, "connection", None)
+        if reader is None:
+            reader = self._readers.connection = self._connection.cursor()
+        return reader
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         limits: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "threads": THREADS, "preserve_insertion_order": False}
@@ -157,9 +168,9 @@ class Database:
             self._replaced += len(changed)
             if self._replaced >= REWRITE_AFTER:
                 self._replaced = 0
-                connection.execute("CREATE TABLE fresh AS SELECT * FROM alive")
+                connection.execute("CREATE TABLE rewritten AS SELECT * FROM alive")
                 connection.execute("DROP TABLE alive")
-                connection.execute("ALTER TABLE fresh RENAME TO alive")
+                connection.execute("ALTER TABLE rewritten RENAME TO alive")
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
@@ -204,13 +215,15 @@ class Database:
         for table in ("ended", "fresh"):
             self._connection.execute(f"DELETE FROM {table} WHERE {ended_at} < ?", [before_ms])
 
-    def read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def read(self, query: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """From any thread. Raises: duckdb.Error."""
-        reader = getattr(self._readers, "connection", None)
-        if reader is None:
-            reader = self._readers.connection = self._connection.cursor()
-        rows: list[tuple[Any, ...]] = reader.execute(query, list(parameters)).fetchall()
+        rows: list[tuple[Any, ...]] = self._reader().execute(query, parameters).fetchall()
         return rows
+
+    def read_columns(self, query: str, parameters: Parameters = ()) -> dict[str, Any]:
+        """As arrays of numpy, by name. From any thread. Raises: duckdb.Error."""
+        columns: dict[str, Any] = self._reader().execute(query, parameters).fetchnumpy()
+        return columns
 
     def happened(self) -> list[tuple[str, ClusterEvent]]:
         """With their ids, the newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import structlog
 
 from shoal_common.node_events import ClusterEvent, NodeReport
 from shoal_common.task_events import FunctionTally, TaskKind, TaskState, decode_events
-from shoal_dashboard.events import queries
+from shoal_dashboard.events import queries, timeline_queries
 from shoal_dashboard.events.archive import Archive, Counts
 from shoal_dashboard.events.attempts import Attempt, Attempts
 from shoal_dashboard.events.cluster_events import of_process
@@ -32,6 +33,8 @@ from shoal_dashboard.events.rows import (
     TaskRow,
 )
 from shoal_dashboard.events.seen import Mark, Seen
+from shoal_dashboard.events.sheet import Grid, Lanes
+from shoal_dashboard.events.timeline_queries import Sheet
 
 log = structlog.get_logger(__name__)
 
@@ -242,6 +245,20 @@ class DuckTaskStore:
         rows = await self._rows(f"WHERE {condition} LIMIT {int(limit)}", values)
         return sorted(rows, key=lambda row: (row.start_time_ms, row.task_id))
 
+    async def lanes(self, job_id: str = "") -> Lanes:
+        job = queries.id_of(job_id)
+        return await self._read(lambda: timeline_queries.lanes(self._database, job, _now_ms()))
+
+    async def sheet(self, job_id: str, lanes: Lanes, grid: Grid) -> Sheet:
+        job = queries.id_of(job_id)
+        return await self._read(lambda: timeline_queries.sheet(self._database, job, lanes, grid, _now_ms()))
+
+    async def task_at(self, job_id: str, lane_id: str, at_ms: int, near_ms: int, *, by_worker: bool) -> str:
+        job, lane = queries.id_of(job_id), queries.id_of(lane_id)
+        return await self._read(
+            lambda: timeline_queries.task_at(self._database, job, lane, at_ms, near_ms, _now_ms(), by_worker=by_worker)
+        )
+
     async def errors(self, filters: Sequence[Filter] = (), limit: int = 100) -> list[ErrorGroup]:
         queries.check_limit(limit)
         condition, values = queries.where(filters)
@@ -313,3 +330,7 @@ class DuckTaskStore:
 
     async def _write(self, what: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, what)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1_000)

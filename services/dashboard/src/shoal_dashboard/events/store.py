@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 from shoal_common.node_events import ClusterEvent
 from shoal_dashboard.events.rows import NEWEST_FIRST, ErrorGroup, Filter, FunctionCounts, Page, Sort, Summary, TaskRow
+from shoal_dashboard.events.sheet import Grid, Lanes
+from shoal_dashboard.events.timeline_queries import Sheet
 
 
 class TaskStore(Protocol):
@@ -31,6 +33,16 @@ class TaskStore(Protocol):
     ) -> list[TaskRow]:
         """Attempts that have begun to run, and did so at some time in the window (0 = no bound): the longest ones when
         there are more than ``limit``; in the order of their beginnings."""
+
+    async def lanes(self, job_id: str = "") -> Lanes:
+        """Where the tasks of one job, or of all, have run. Raises: QueryError."""
+
+    async def sheet(self, job_id: str, lanes: Lanes, grid: Grid) -> Sheet:
+        """What ran in that time on these lanes, which are those of the same job. Raises: QueryError."""
+
+    async def task_at(self, job_id: str, lane_id: str, at_ms: int, near_ms: int, *, by_worker: bool) -> str:
+        """The task that ran at that time in that worker, or on that node, or the nearest one that is so near;
+        "" = there is none. Raises: QueryError."""
 
     async def errors(self, filters: Sequence[Filter] = (), limit: int = 100) -> list[ErrorGroup]:
         """Failures that meet the filters by what went wrong, the most frequent first."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from shoal_common.errors import InvalidRequest, NotFound, ServiceError
+from shoal_common.errors import InvalidRequest, NotFound
 from shoal_common.state_rows import RESOURCES as KINDS
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
@@ -23,18 +23,14 @@ from shoal_dashboard.logs.query import LogQuery
 from shoal_dashboard.logs.query import QueryError as LogQueryError
 from shoal_dashboard.pages import columns
 from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
+from shoal_dashboard.pages.following import followed
 from shoal_dashboard.pages.layout import HERE, Layout
 from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
 from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection
-from shoal_dashboard.streams import EventStream, Streams
 from shoal_proto.v1 import gcs_pb2 as pb
 
-Page = Callable[[Request], Awaitable[Response]]
-
-#: In the layout, around what a page is.
-_CONTENT_BEGINS, _CONTENT_ENDS = '<main id="content" tabindex="-1">', "</main>"
 #: Rows of a list, unless the address says more.
 _ROWS, _MOST_ROWS = 100, 1_000
 #: Of a job's output, in bytes.
@@ -43,17 +39,12 @@ _OUTPUT_BYTES = 64 * 1024
 _LOG_LINES = 1_000
 _LOGS = f"{VIEW}/logs"
 _NO_LOG: Mapping[str, Any] = {"trail": [], "groups": {}, "text": None, "whole": ""}
-#: With a cluster that is gone, in seconds: it is asked again so long.
-_PATIENCE_S = 1.5
 _LIVING_ACTORS = Query([Filter("state", "=", "ALIVE")], limit=_ROWS, detail=True)
 
 
 def routes(context: Context) -> list[BaseRoute]:
     pages = _Pages(context)
-
-    def in_time(page: Page) -> Page:
-        return _followed(context.streams, _in_time(context.cluster_away, page))
-
+    in_time = partial(followed, context)
     return [
         Mount("/static", StaticFiles(directory=HERE / "static")),
         Route("/", in_time(pages.overview)),
@@ -155,6 +146,7 @@ class _Pages:
             "rows": [[(name, columns.cell(name, value)) for name, value in row.items()] for row in rows],
             "output": "",
             "running": False,
+            "job_id": rows[0]["job_id"] if resource.name == "jobs" else "",
             "related": [],
             "process": _process(rows[-1]),
         }
@@ -253,45 +245,6 @@ class _Pages:
 
     def _unknown(self, request: Request) -> Response:
         return self._page(request, "missing.html", {"problem": f"There is no {request.url.path}."}, 404)
-
-
-def _followed(streams: Streams, page: Page) -> Page:
-    """As a stream of its content, when that is asked for: what the layout has around it stays the same."""
-
-    async def answer(request: Request) -> Response:
-        if "text/event-stream" not in request.headers.get("accept", ""):
-            return await page(request)
-
-        async def content() -> str:
-            text = bytes((await page(request)).body).decode()
-            return text.partition(_CONTENT_BEGINS)[2].rpartition(_CONTENT_ENDS)[0]
-
-        if streams.are_full:
-            return PlainTextResponse("Too many pages are watched\n", 503, headers={"Retry-After": "10"})
-        key = f"{request.url.path}?{request.url.query}"
-        if not streams.is_watched(key) and (first := await page(request)).status_code != 200:
-            return first
-        return EventStream(streams.follow(key, content, request.headers.get("last-event-id", "")))
-
-    return answer
-
-
-def _in_time(cluster_away: Callable[[], ServiceError | None], page: Page) -> Page:
-    """A page that waits for a cluster that is gone is given up after ``_PATIENCE_S``; one that takes long otherwise is
-    waited for: a GCS that is slow is not gone. Raises: what the page does, and why the cluster is away."""
-
-    async def answer(request: Request) -> Response:
-        read = asyncio.ensure_future(page(request))
-        try:
-            while not (await asyncio.wait({read}, timeout=_PATIENCE_S))[0]:
-                if (away := cluster_away()) is not None:
-                    raise away
-            return read.result()
-        finally:
-            read.cancel()
-            await asyncio.wait({read})
-
-    return answer
 
 
 def _table(resource: Resource, rows: list[Row]) -> dict[str, Any]:
