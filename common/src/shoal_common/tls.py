@@ -49,7 +49,7 @@ class Tls:
 
         Raises: TlsError when only some are given, or they cannot be used.
         """
-        ca, cert, key = (environ.get(variable, "") for variable in VARIABLES)
+        ca, cert, key = map(environ.get, VARIABLES)
         if not (ca or cert or key):
             return None
         if not (ca and cert and key):

@@ -69,7 +69,7 @@ def run(config: WorkerConfig) -> None:
     executor = Executor(core, appearance, config.checkpoint_directory)
     core.serve(executor)
     _current.set_current(core)
-    signal.signal(interrupts.STOP, executor.on_stop_signal)
+    interrupts.set_handler(interrupts.STOP, executor.on_stop_signal)
     signals.install(executor.leaving.on_sigterm)
     core.start()
     appearance.rest()

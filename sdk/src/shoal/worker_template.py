@@ -42,7 +42,7 @@ from shoal._net.reactor import DescriptorsClosedError
 from shoal._wire.peer_frames import PeerMessage
 from shoal_common.channel import handshake
 from shoal_common.channel.codec import Decoder
-from shoal_common.channel.frames import Hello, HelloProof, HelloReply, RayletMessage
+from shoal_common.channel.frames import HelloReply, RayletMessage
 from shoal_common.rpc import client as grpc_channel  # noqa: F401
 from shoal_common.surroundings import raise_open_files, take_own_signals
 from shoal_common.worker_launch import ForkWorker, TemplatePacket, WorkerConfig, WorkerForked, WorkerNotForked
@@ -69,7 +69,7 @@ def main() -> None:
     # It holds a descriptor for each worker; workers have the limit that it was started with.
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_open_files()
-    for union in (RayletMessage, PeerMessage, HelloReply, Hello | HelloProof):
+    for union in (RayletMessage, PeerMessage, HelloReply, handshake.FromConnecting):
         Decoder(union)
     for module in arguments.preimport:
         importlib.import_module(module)

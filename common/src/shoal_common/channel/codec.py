@@ -5,7 +5,6 @@ A frame is a little-endian ``uint32`` length and one msgpack array whose first e
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -57,14 +56,22 @@ def encode_frame(message: Message) -> bytearray:
     return frame
 
 
-@functools.cache
-def _decoder(union: Any) -> Callable[[bytes | memoryview], Any]:
+_Decode = Callable[[bytes | memoryview], Any]
+#: By the identity of their unions, which are kept with them. The hash of a union asks all its types for theirs: in a
+#: process that has just been forked that is a page of memory for each.
+_decoders: dict[int, tuple[Any, _Decode]] = {}
+
+
+def _decoder(union: Any) -> _Decode:
     """Thread-safe, so all connections share one: it takes a millisecond or two to make."""
-    return msgspec.msgpack.Decoder(union).decode
+    known = _decoders.get(id(union))
+    if known is None:
+        known = _decoders[id(union)] = union, msgspec.msgpack.Decoder(union).decode
+    return known[1]
 
 
 class Decoder:
-    """Cuts a byte stream into messages of one union.
+    """Cuts a byte stream into messages of one union, which must be one that lives as long as the process.
 
     Linear in the bytes: what is whole is decoded where it was received, and a frame that comes in pieces gathers in one
     buffer, which is given up with it, as a message may have views of its bytes. A ``recv_into`` memory of the frame's

@@ -16,7 +16,6 @@ has not proved itself, and keep what comes behind the handshake undecoded.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import sys
@@ -31,6 +30,8 @@ from shoal_common.channel.frames import Hello, HelloProof, HelloReply, Message, 
 NONCE_BYTES = 32
 #: The peer must complete the handshake in this time, in seconds.
 HANDSHAKE_TIMEOUT_S = 10.0
+#: What the side that connects sends.
+FromConnecting = Hello | HelloProof
 
 M = TypeVar("M", bound=Message)
 
@@ -137,7 +138,7 @@ class Accepting:
         self._node_id = node_id
         self._worker_id = worker_id
         self._nonce = os.urandom(NONCE_BYTES)
-        self._decoder = codec.Decoder(Hello | HelloProof, codec.MAX_HANDSHAKE_FRAME_BYTES)
+        self._decoder = codec.Decoder(FromConnecting, codec.MAX_HANDSHAKE_FRAME_BYTES)
         self._out = bytearray()
         #: It was accepted, and has to prove that it has the token.
         self._challenged = False
@@ -218,7 +219,7 @@ def _take(out: bytearray) -> bytes:
 
 def prove(token: str, side: bytes, nonce_c: bytes, nonce_s: bytes) -> bytes:
     """``side``: b"connecting" or b"accepting", who proves."""
-    return hmac.new(token.encode(), side + nonce_c + nonce_s, hashlib.sha256).digest()
+    return hmac.digest(token.encode(), side + nonce_c + nonce_s, "sha256")
 
 
 def _mismatch(hello: Hello) -> str:

@@ -225,6 +225,8 @@ class TaskEvents:
         node_id: bytes = b"",
         pid: int = 0,
     ) -> None:
+        if not records:  # in an idle process, Counter's look at what it is given would cost 50 pages of memory
+            return
         tallies: Counter[Tally | None] = Counter(map(_tally_of, records))
         for tally, count in tallies.items():
             if tally is not None:
