@@ -17,9 +17,10 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 from support.http import Answer, ask
-from support.processes import PATIENCE_S
+from support.processes import PATIENCE_S, eventually
 
 import shoal
+from shoal.util import placement_group, remove_placement_group
 from shoal_common import py_spy
 
 
@@ -169,3 +170,46 @@ def test_memory_is_told_by_memray_in_the_process(
     assert dashboard.get("/memory_profile", **where, format="raw").text == "outer (x.py:1);inner (x.py:2) 4096\n"
     document = json.loads(dashboard.get("/memory_profile", **where, format="speedscope").text)
     assert document["profiles"][0]["unit"] == "bytes"
+
+
+@shoal.remote(num_cpus=2)
+def needs_much() -> None: ...
+
+
+@shoal.remote
+def needs(value: Any) -> None: ...
+
+
+@shoal.remote(num_cpus=0)
+class Actor:
+    def ready(self) -> None: ...
+
+    def wait_for(self, refs: list[Any]) -> None:
+        shoal.get(refs[0])
+
+
+def test_pages_say_what_things_wait_for(dashboard: Dashboard) -> None:
+    holder = Actor.options(num_cpus=2).remote()
+    shoal.get(holder.ready.remote())
+    ref = needs_much.remote()
+    dependent = needs.remote(ref)
+    actor, waiter = Actor.options(num_cpus=2).remote(), Actor.remote()
+    call = waiter.wait_for.remote([ref])
+    group = placement_group([{"CPU": 1}, {"CPU": 2}])
+
+    def shown(page: str, *said: str) -> None:
+        def text() -> str:
+            return dashboard.get(f"/view/{page}").text
+
+        eventually(lambda: all(each in text() for each in said), lambda: f"{page} says {said}:\n{text()}")
+
+    task = dependent.task_id().hex()
+    shown(f"tasks/{task}", "of needs is waiting for its arguments", "of needs_much is waiting for a worker", "2 CPU")
+    shown(f"actors/{actor._actor_id.hex()}", "pending creation, no node has room for it yet")
+    shown(f"actors/{waiter._actor_id.hex()}", "A get() or wait() has waited", "of needs_much is waiting for a worker")
+    shown(f"placement_groups/{group.id.hex()}", "0 of 2 bundles have a node", "and none has so much free now")
+    for each in (actor, holder):
+        shoal.kill(each)
+    shoal.get([dependent, call])
+    remove_placement_group(group)
+    assert "What it waits for" not in dashboard.get(f"/view/placement_groups/{group.id.hex()}").text

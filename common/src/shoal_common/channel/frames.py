@@ -338,23 +338,6 @@ class Explained(Message, tag=34):
     worker: WorkerAddress | None = None
 
 
-class OwnerFind(Message, tag=35):
-    """Process -> raylet -> its processes: who owns this object? Whoever does answers; others do not."""
-
-    request: int
-    object_id: bytes
-    #: Who asks, as the raylet passes it on.
-    asker: bytes = b""
-
-
-class OwnerFound(Message, tag=36):
-    """Owner -> raylet -> who has asked."""
-
-    request: int
-    asker: bytes
-    owner: WorkerAddress
-
-
 class WaitsGet(Message, tag=37):
     """Raylet -> process: what does this object of yours wait for? Everybody answers."""
 
@@ -785,8 +768,6 @@ RayletMessage = (
     | NodeDrains
     | Explain
     | Explained
-    | OwnerFind
-    | OwnerFound
     | WaitsGet
     | WaitsTold
     | ProfileMemory

@@ -11,7 +11,7 @@ import click
 from shoal._cli.heartbeats import Heartbeats
 from shoal._cli.output import counted
 from shoal._cli.parameters import address_option, asking
-from shoal._owner.reporting import state_of
+from shoal._owner.reporting import standing
 from shoal.job_submission.details import NAMESPACE as JOBS_NAMESPACE
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import ActorState, GroupState, NodeState
@@ -72,7 +72,8 @@ def _waiting(
             lines.append(f"  {each.count} leases of tasks on {node.node_id.hex()}: each needs {needs or 'a worker'}")
     for actor in actors:
         if actor.state in (ActorState.DEPENDENCIES_UNREADY, ActorState.PENDING_CREATION, ActorState.RESTARTING):
-            lines.append(f"  {actor.class_name} {actor.actor_id.hex()} is {state_of(actor, nodes)}")
+            stands = standing(actor).told(node.state for node in nodes)
+            lines.append(f"  {actor.class_name} {actor.actor_id.hex()} is {stands}")
     for group in groups:
         if group.state in (GroupState.PENDING, GroupState.PREPARED, GroupState.RESCHEDULING):
             placed = sum(1 for bundle in group.bundles if bundle.node_id)

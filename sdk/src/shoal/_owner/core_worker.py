@@ -166,8 +166,6 @@ class CoreWorker(Process):
             frames.NodeLost: lambda _, message: self._on_node_lost(message),
             frames.NodeDrains: lambda _, message: self.drains.on_news(message),
             frames.CollectGarbage: lambda _, __: self._garbage.begin(),
-            frames.OwnerFind: reporting.on_owner_wanted,
-            frames.OwnerFound: lambda _, message: reporting.on_answer(message.request, message.owner),
             frames.WaitsGet: explaining.on_waits_wanted,
             frames.ProfileMemory: memory_profile.on_wanted,
             frames.Explained: lambda _, message: reporting.on_answer(message.request, message),

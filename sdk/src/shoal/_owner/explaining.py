@@ -63,28 +63,6 @@ class Explaining:
         """As ``shoal.explain``. Without the lock."""
         return self._explain(partial(self._walk_object, ref._entry))
 
-    def find_and_explain(self, object_id: bytes, node_ids: list[bytes]) -> Explanation | None:
-        """Of an object of which nothing but the id is known; None = no process of these nodes owns it, as far as they
-        answer. Without the lock."""
-        waiter = Waiter()
-        found: list[WorkerAddress] = []
-
-        def answered(owner: WorkerAddress | None) -> None:
-            if owner is not None:
-                found.append(owner)
-            self._process.reactor.finish(waiter)
-
-        with self._process.lock:
-            number = self._reporting.expect(answered)
-            for node_id in node_ids:
-                self._process.raylets.send(node_id, frames.OwnerFind(number, object_id))
-        self._process.reactor.wait(waiter)
-        if not found:
-            return None
-        owner = found[0]
-        question = Question(owner.worker_id, object_id=object_id)
-        return self._explain(lambda done: self._walk(question, owner, done))
-
     def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:
         """What is known here, without asking anybody: for notebooks."""
         with self._process.lock:

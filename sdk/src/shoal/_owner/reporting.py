@@ -5,7 +5,7 @@ and the GCS are asked what only they know.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.ids import task_of_creation, task_of_object
 from shoal_common.placement.strategy import Strategy
-from shoal_common.states import ActorState, GroupState, NodeState
+from shoal_common.standing import ActorStanding, draining
+from shoal_common.states import ActorState, GroupState
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
@@ -79,12 +80,6 @@ class Reporting:
         self.report(
             message.object_id, message.task_id, lambda report: connection.send(TellWait(message.request, report))
         )
-
-    def on_owner_wanted(self, node_id: bytes, message: frames.OwnerFind) -> None:
-        entry = self._process.table.entries.get(message.object_id)
-        if entry is not None and entry.owner is None:
-            found = frames.OwnerFound(message.request, message.asker, self._process.address)
-            self._process.raylets.send(node_id, found)
 
     def report(self, object_id: bytes, task_id: bytes, done: Done) -> None:
         """What is known here of an object that is owned here, or of a task that was sent here."""
@@ -241,8 +236,8 @@ class Reporting:
             elif actor is None:
                 report.detail = f"{which}: the GCS has not answered within {ANSWER_S:g} s"
             else:
-                report.detail = f"{which} is {state_of(actor)}"
-                if _has_no_place(actor):
+                report.detail = f"{which} is {standing(actor).told()}"
+                if standing(actor).seeks_a_node:
                     self._why_no_place(report, done)
                     return
                 if actor.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING) and actor.address.node_id:
@@ -254,7 +249,7 @@ class Reporting:
 
     def _why_no_place(self, report: WaitReport, done: Done) -> None:
         def answered(nodes: Sequence[NodeRecord] | None) -> None:
-            report.detail += draining_of(nodes or ())
+            report.detail += draining(node.state for node in nodes or ())
             done(report)
 
         self._ask_gcs(answered, self._process.gcs.nodes.begin_list)
@@ -293,29 +288,5 @@ def or_silent(answered: Done, worker_id: bytes, report: WaitReport | None) -> No
     answered(report)
 
 
-def _has_no_place(actor: ActorRecord) -> bool:
-    waits = actor.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING)
-    return waits and not actor.pid and not actor.address.node_id
-
-
-def draining_of(nodes: Iterable[NodeRecord]) -> str:
-    """To be said of what waits for a place; empty = every node takes something new."""
-    living = [node for node in nodes if node.state is not NodeState.DEAD]
-    draining = sum(node.state is NodeState.DRAINING for node in living)
-    return f"; {draining} of {len(living)} nodes drain, and take nothing new" if draining else ""
-
-
-def state_of(actor: ActorRecord, nodes: Iterable[NodeRecord] = ()) -> str:
-    """For humans. ``nodes`` are looked at where it waits for one."""
-    why = f": its last process ended ({actor.exit_detail})" if actor.exit_detail else ""
-    if actor.state is ActorState.PENDING_CREATION:
-        where = (
-            f", its constructor runs (pid {actor.pid})"
-            if actor.pid
-            else ", no node has room for it yet, or its process starts"
-        )
-        return f"pending creation{where}{draining_of(nodes) if _has_no_place(actor) else ''}"
-    if actor.state is ActorState.DEAD:
-        return f"dead: {actor.death_reason}"
-    waits = draining_of(nodes) if _has_no_place(actor) else ""
-    return f"{actor.state.name.lower().replace('_', ' ')}{why}{waits}"
+def standing(actor: ActorRecord) -> ActorStanding:
+    return ActorStanding(actor.state, actor.pid, bool(actor.address.node_id), actor.exit_detail, actor.death_reason)

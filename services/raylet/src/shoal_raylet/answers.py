@@ -53,8 +53,6 @@ class Answers:
             frames.FlushLogs: self._flush_logs,
             frames.NodeFind: self._node_find,
             frames.Explain: self._explain,
-            frames.OwnerFind: self._owner_find,
-            frames.OwnerFound: lambda _, message: self._peers.send(message.asker, message),
         }
 
     def _function_get(self, connection: Connection, message: frames.FunctionGet) -> None:
@@ -104,9 +102,3 @@ class Answers:
             starting = sum(worker.state is WorkerState.STARTING for worker in self._pool.workers.values())
             text = self._leases.explain(connection.worker_id, message.class_key, starting, self._loop.time())
         connection.send(frames.Explained(message.request, text, worker))
-
-    def _owner_find(self, connection: Connection, message: frames.OwnerFind) -> None:
-        for hello in self._peers.hellos():
-            if hello.role in ("driver", "worker"):
-                asked = frames.OwnerFind(message.request, message.object_id, connection.worker_id)
-                self._peers.send(hello.worker_id, asked)

@@ -87,6 +87,12 @@ class Raylets:
             finally:
                 call.cancel()
 
+    async def explain_wait(self, node: pb.NodeInfo, request: raylet_pb2.ExplainWaitRequest) -> str:
+        """Raises: ServiceError."""
+        async with self._turns:
+            with service_errors():
+                return (await RayletServiceStub(self._channel(node.raylet_address)).ExplainWait(request)).text
+
     async def profile(self, node: pb.NodeInfo, request: raylet_pb2.ProfileRequest, within_s: float) -> bytes:
         """Raises: ServiceError."""
         with service_errors():

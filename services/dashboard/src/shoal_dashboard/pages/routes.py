@@ -29,6 +29,7 @@ from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
 from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection
+from shoal_dashboard.waits.waits import Waits
 from shoal_proto.v1 import gcs_pb2 as pb
 
 #: Rows of a list, unless the address says more.
@@ -149,6 +150,7 @@ class _Pages:
             "job_id": rows[0]["job_id"] if resource.name == "jobs" else "",
             "related": [],
             "process": _process(rows[-1]),
+            "waits": await Waits(self._context.cluster).of(resource.name, rows[-1]),
         }
         if resource.name == "jobs":
             values |= await self._job(rows[0])
