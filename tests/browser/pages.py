@@ -32,6 +32,7 @@ PATHS = (
     "",
     *(f"view/{each}" for each in ("jobs", "tasks", "actors", "nodes", "workers", "objects", "placement_groups")),
     "view/timeline",
+    "view/charts",
 )
 
 
@@ -162,9 +163,21 @@ def test_the_timeline_by_mouse_and_keyboard(page: Page, dashboard: Any) -> None:
     page.wait_for_url("**/view/t*")
 
 
+def test_charts_are_drawn_and_read_by_keys(page: Page, dashboard: Any) -> None:
+    page.goto(url(dashboard, "view/charts"))
+    expect(page.locator(".charts figure")).to_have_count(6, timeout=30_000)
+    expect(page.locator(".charts .line").first).to_be_attached(timeout=30_000)
+    chart = page.get_by_role("img", name="Memory")
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".charts .said").nth(1)).to_contain_text("min ago")
+    page.screenshot(path=SCREENSHOTS / "charts.png")
+    assert faults(page) == []
+
+
 def test_on_a_phone(browser: Browser, page: Page, dashboard: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
-    for path in ("", "view/tasks", "view/nodes", "view/timeline"):
+    for path in ("", "view/tasks", "view/nodes", "view/timeline", "view/charts"):
         page.goto(url(dashboard, path))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"/{path} is wider than the screen"
         page.screenshot(path=SCREENSHOTS / f"{path.rpartition('/')[2] or 'overview'}-phone.png")

@@ -188,3 +188,19 @@ def test_the_timeline_has_cells_and_leads_to_tasks(pages: Pages) -> None:
     assert pages.get("/view/timeline?job_id=x").status == 404
     for wrong in ("job_id=x", "start_ms=-1", "end_ms=1e3", "columns=many"):
         assert pages.get(f"/view/timeline/sheet?{wrong}").status == 400, wrong
+
+
+def test_charts_have_last_values_and_the_hour(pages: Pages) -> None:
+    node_id = shoal.get_runtime_context().get_node_id()
+    eventually(lambda: node_id in pages.get("/view/charts").text, "the node has told how busy it is")
+    eventually(lambda: pages.get(f"/view/charts/data?node_id={node_id}").json["newest"] > 0, "a step is complete")
+    whole, node = (pages.get(f"/view/charts/data{query}").json for query in ("", f"?node_id={node_id}"))
+    assert len(whole["series"]["memory_used"]) == whole["steps"] == 720
+    assert whole["series"]["tasks_running"][-1] is not None
+    assert set(node["series"]) < set(whole["series"])
+    assert (
+        pages.get(f"/view/charts/data?after={whole['newest'] + 1000}").json["series"].keys() == whole["series"].keys()
+    )
+    text = pages.get(f"/view/nodes/{node_id}").text
+    assert "Memory: used" in text and "static/charts.js" in text
+    assert pages.get("/view/charts/data?node_id=zz").status == 400

@@ -10,9 +10,10 @@ import pytest
 from support.processes import PATIENCE_S
 from support.servers import NatsServer, running
 
+from shoal_common.bus import subjects
 from shoal_common.bus.nats import NatsBus
 from shoal_common.channel.frames import TaskReport
-from shoal_common.node_events import NodeReport
+from shoal_common.node_events import NodeLoad, NodeReport, decode_load
 from shoal_common.task_events import FunctionTally
 from shoal_dashboard.events import receiver as receiver_module
 from shoal_dashboard.events.receiver import Receiver
@@ -66,13 +67,17 @@ async def test_each_report_comes_once_also_those_made_while_nats_was_away(server
         return await NatsBus.connect(server.address, TOKEN)
 
     bus = await connect()
-    publisher = EventPublisher(bus, CLUSTER, NODE, 1, events, happen)
+    load = NodeLoad(NODE, 12.5, 4, 1, 2, 3, 4, 5, 6)
+    loads: list[NodeLoad] = []
+    publisher = EventPublisher(bus, CLUSTER, NODE, 1, events, happen, lambda: load)
     publisher.start()
     await until(lambda: happened > 5, "nobody listens, and it is kept")
     seen = Seen()
-    receiver = Receiver(connect, CLUSTER, seen, take)
+    also = {subjects.all_loads(CLUSTER): lambda _subject, data: loads.append(decode_load(data))}
+    receiver = Receiver(connect, CLUSTER, seen, take, also)
     receiver.start()
     await until(lambda: len(got) > 20, "who listens gets what was before, and what comes")
+    await until(lambda: load in loads, "and how busy the node is")
     server.kill()
     await until(lambda: events.newest > len(got) + 30, "reports that nobody gets")
     server.start()

@@ -18,6 +18,8 @@ from shoal_common.task_events import FunctionTally
 LISTENING_S = 5.0
 #: ... and is taken to listen no more when it has not for so many.
 DEAF_AFTER_S = 20.0
+#: Between two tellings of a node's load, in seconds.
+LOAD_S = 5.0
 
 
 class ClusterEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -78,6 +80,23 @@ class NodeReport(msgspec.Struct, array_like=True, gc=False):
     lost: int = 0
 
 
+class NodeLoad(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What a node is busy with, told every ``LOAD_S`` seconds while somebody listens; one that is lost does not come
+    again. Bytes, where not said otherwise."""
+
+    node_id: bytes
+    #: Of all CPUs of its machine.
+    cpu_percent: float
+    cpus: int
+    memory_used: int
+    memory: int
+    store_used: int
+    store: int
+    #: Leases that owners hold, and such as they wait for.
+    running: int
+    waiting: int
+
+
 class Listening(msgspec.Struct, array_like=True, gc=False):
     """By node: incarnation, and the last number before the first that is missing."""
 
@@ -86,4 +105,5 @@ class Listening(msgspec.Struct, array_like=True, gc=False):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_report = msgspec.msgpack.Decoder(NodeReport).decode
+decode_load = msgspec.msgpack.Decoder(NodeLoad).decode
 decode_listening = msgspec.msgpack.Decoder(Listening).decode

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from shoal_common.kinds import ExitKind
+from shoal_common.node_events import NodeLoad
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.metrics import Labels, exposed_name
-from shoal_raylet.measurements import FAMILIES, Measurements, NodeReading
+from shoal_raylet.measurements import FAMILIES, Load, Measurements, NodeReading
 from shoal_raylet.workers.host import HostReading, ProcessReading, read_host, read_processes
 
 
@@ -95,3 +96,13 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert found.disk_free > 0 and found.cpu_busy_s > 0
     own = read_processes([os.getpid(), 2**22 + 1])
     assert list(own) == [os.getpid()] and own[os.getpid()].resident > 0
+
+
+def test_a_load_has_the_rates_since_the_last_look() -> None:
+    now = host(10.0, busy_s=1.0)
+    load = Load(b"n", reading, lambda: now)
+    assert load.now().cpu_percent == 0, "no time has passed"
+    now = host(15.0, busy_s=6.0)
+    assert load.now() == NodeLoad(
+        b"n", cpu_percent=50, cpus=2, memory_used=400, memory=1000, store_used=60, store=100, running=1, waiting=3
+    )

@@ -48,13 +48,22 @@ def events(cluster: str, node_id: bytes) -> str:
     return f"shoal.{cluster}.events.{node_id.hex()}"
 
 
+def load(cluster: str, node_id: bytes) -> str:
+    """Carries ``node_events.NodeLoad``, while somebody listens."""
+    return f"shoal.{cluster}.load.{node_id.hex()}"
+
+
 def listening(cluster: str) -> str:
-    """Carries ``node_events.Listening``: somebody wants what is published on ``events``."""
+    """Carries ``node_events.Listening``: somebody wants what is published on ``events`` and ``load``."""
     return f"shoal.{cluster}.listening"
 
 
 def all_events(cluster: str) -> str:
     return f"shoal.{cluster}.events.*"
+
+
+def all_loads(cluster: str) -> str:
+    return f"shoal.{cluster}.load.*"
 
 
 def all_heartbeats(cluster: str) -> str:

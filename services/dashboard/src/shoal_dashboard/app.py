@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
+from shoal_dashboard.pages import charts as chart_pages
 from shoal_dashboard.pages import profiles as profile_pages
 from shoal_dashboard.pages import routes as pages
 from shoal_dashboard.pages import timeline as timeline_pages
@@ -53,6 +54,7 @@ FAMILIES = (
     profiles,
     profile_pages,
     timeline_pages,
+    chart_pages,
     pages,
 )
 

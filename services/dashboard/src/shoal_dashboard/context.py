@@ -6,6 +6,7 @@ from types import TracebackType
 
 from shoal_common.errors import ServiceError
 from shoal_common.service.background import Background
+from shoal_dashboard.charts.ring import Ring
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.events.seen import Mark
@@ -27,6 +28,8 @@ class Context:
         self.url = ""
         #: Awaited at the end; for what outlives a request.
         self.background = Background()
+        #: How busy nodes were in the last hour.
+        self.ring = Ring()
         #: Pages that are watched.
         self.streams = Streams()
         self.cluster: Cluster
@@ -37,7 +40,7 @@ class Context:
     async def __aenter__(self) -> Context:
         self.cluster = Cluster(self.config)
         self.jobs = Jobs(self.config, self.cluster)
-        self._recording = Recording(self.config, self.cluster, self._opened)
+        self._recording = Recording(self.config, self.cluster, self.ring, self._opened)
         self._recording.start()
         if self.url:
             self.background.spawn(self.cluster.announce(self.url))

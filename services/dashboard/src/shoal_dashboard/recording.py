@@ -7,20 +7,23 @@ import contextlib
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import grpc.aio
+import msgspec
 import structlog
 
 from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus, Handler, subjects
 from shoal_common.bus.connect import connect_bus
 from shoal_common.errors import ServiceError
-from shoal_common.node_events import ClusterEvent
+from shoal_common.node_events import ClusterEvent, decode_load
 from shoal_common.rpc.client import aio_channel
 from shoal_common.service.background import Background
+from shoal_dashboard.charts.ring import STEP_S, Ring
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.events.archive import Archive
@@ -52,8 +55,11 @@ NODES_EVERY_S = 5.0
 class Recording:
     """Belongs to one event loop. Waits for nobody."""
 
-    def __init__(self, config: DashboardConfig, cluster: Cluster, opened: Callable[[TaskStore], None]) -> None:
-        """``opened``: called with the store, once there is one."""
+    def __init__(
+        self, config: DashboardConfig, cluster: Cluster, ring: Ring, opened: Callable[[TaskStore], None]
+    ) -> None:
+        """``ring``: is told what nodes tell. ``opened``: called with the store, once there is one."""
+        self._ring = ring
         self._config = config
         self._cluster = cluster
         self._opened = opened
@@ -109,6 +115,7 @@ class Recording:
         also = self._handlers(about.cluster_id)
         receiver = self._receiver = Receiver(self._connect, about.cluster_id, seen, store.take, also)
         receiver.start()
+        self._background.spawn(self._step(store))
         self._receiving.set()
         prune_at, segment_at = 0.0, time.monotonic() + SEGMENT_S
         while True:
@@ -125,6 +132,15 @@ class Recording:
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + PRUNE_EVERY_S
                 await store.prune(_now_ms())
+
+    async def _step(self, store: DuckTaskStore) -> None:
+        while True:
+            # As the next step begins: what nodes tell in between has the same time.
+            await asyncio.sleep(STEP_S - time.monotonic() % STEP_S)
+            tasks: Counter[str] = Counter()
+            for counts in await store.counts():
+                tasks.update(counts.states)
+            self._ring.step(time.monotonic(), tasks)
 
     async def _restore(self, store: DuckTaskStore, archive: Archive) -> None:
         try:
@@ -179,7 +195,14 @@ class Recording:
 
             return handle
 
+        def load(_subject: str, data: bytes) -> None:
+            try:
+                self._ring.told(decode_load(data), time.monotonic())
+            except msgspec.MsgspecError as error:
+                log.warning("load_not_understood", reason=str(error))
+
         return {
+            subjects.all_loads(cluster_id): load,
             subjects.all_nodes(cluster_id): of(
                 lambda data: events.of_node(events_pb2.NodeEvent.FromString(data).node, _now_ms())
             ),

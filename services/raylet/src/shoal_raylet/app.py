@@ -61,7 +61,7 @@ from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool
-from shoal_raylet.measurements import Measurements
+from shoal_raylet.measurements import Load, Measurements
 from shoal_raylet.node import Node
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.index import ObjectIndex
@@ -227,8 +227,9 @@ class RayletApp:
             ask_scheduler=questions.ask,
             on_change=self._heartbeats.changed,
         )
+        load = Load(node_id, self._node.reading, lambda: read_host(config.session_dir))
         self._events = EventPublisher(
-            self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note_workers
+            self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note_workers, load.now
         )
         measurements = Measurements(
             config.session_name,

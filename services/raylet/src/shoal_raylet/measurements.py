@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from shoal_common.kinds import ExitKind
+from shoal_common.node_events import NodeLoad
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.service.metrics import Family, Sample, sample
 from shoal_raylet.workers.host import HostReading, ProcessReading
@@ -154,6 +155,31 @@ class Measurements:
         self._before, self._first = host, False
         self._cpu_before = {pid: each.cpu_s for pid, each in processes.items()}
         self._found = host, components, processes
+
+
+class Load:
+    """Of a node, as it is told while somebody listens; with rates of the time since the last look."""
+
+    def __init__(self, node_id: bytes, node: Callable[[], NodeReading], host: Callable[[], HostReading]) -> None:
+        self._node_id = node_id
+        self._node = node
+        self._host = host
+        self._before = host()
+
+    def now(self) -> NodeLoad:
+        node, before, host = self._node(), self._before, self._host()
+        self._before = host
+        return NodeLoad(
+            node_id=self._node_id,
+            cpu_percent=rates(before, host).cpu_percent if host.at > before.at else 0.0,
+            cpus=host.cpus,
+            memory_used=host.memory_used,
+            memory=host.memory_total,
+            store_used=node.store_used,
+            store=node.store_bytes,
+            running=node.granted,
+            waiting=node.queued,
+        )
 
 
 def node_samples(node: NodeReading, labels: dict[str, str]) -> Iterator[Sample]:

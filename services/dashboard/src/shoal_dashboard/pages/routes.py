@@ -22,6 +22,7 @@ from shoal_dashboard.logs.logs import Logs
 from shoal_dashboard.logs.query import LogQuery
 from shoal_dashboard.logs.query import QueryError as LogQueryError
 from shoal_dashboard.pages import columns
+from shoal_dashboard.pages.charts import last_values
 from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
 from shoal_dashboard.pages.following import followed
 from shoal_dashboard.pages.layout import HERE, Layout
@@ -147,6 +148,7 @@ class _Pages:
             "rows": [[(name, columns.cell(name, value)) for name, value in row.items()] for row in rows],
             "output": "",
             "running": False,
+            "last": [],
             "job_id": rows[0]["job_id"] if resource.name == "jobs" else "",
             "related": [],
             "process": _process(rows[-1]),
@@ -155,7 +157,7 @@ class _Pages:
         if resource.name == "jobs":
             values |= await self._job(rows[0])
         elif resource.name == "nodes":
-            values["related"] = await self._on_node(key)
+            values |= {"related": await self._on_node(key), "last": last_values(self._context.ring, bytes.fromhex(key))}
         return self._page(request, "item.html", values)
 
     async def stop_job(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Publishes this node's reports (``node_events``) for as long as somebody says that it listens."""
+"""Publishes this node's reports and its load (``node_events``) for as long as somebody says that it listens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from shoal_common.bus import EventBus, EventBusError, Subscription, subjects
-from shoal_common.node_events import DEAF_AFTER_S, decode_listening
+from shoal_common.node_events import DEAF_AFTER_S, LOAD_S, NodeLoad, decode_listening, encode
 from shoal_common.service.background import Background
 from shoal_common.task_events import INTERVAL_S
 from shoal_raylet.cluster.node_events import NodeEvents
@@ -36,8 +36,13 @@ class EventPublisher:
         incarnation: int,
         events: NodeEvents,
         look: Callable[[], None],
+        load: Callable[[], NodeLoad],
     ) -> None:
-        """``look``: called before each report; sees to it that ``events`` has what is worth telling."""
+        """``look``: called before each report; sees to it that ``events`` has what is worth telling. ``load``: as it is
+        now."""
+        self._load = load
+        self._load_subject = subjects.load(cluster_id, node_id)
+        self._load_at = float("-inf")
         self._look = look
         self._bus = bus
         self._subject = subjects.events(cluster_id, node_id)
@@ -106,6 +111,15 @@ class EventPublisher:
             self._look()
             self._events.report(int(time.time() * 1_000))
             await self._publish()
+            await self._publish_load()
+
+    async def _publish_load(self) -> None:
+        now = self._loop.time()
+        if now >= self._listened_until or now < self._load_at:
+            return
+        self._load_at = now + LOAD_S
+        with contextlib.suppress(EventBusError):  # the next one tells as much
+            await self._bus.publish(self._load_subject, encode(self._load()))
 
     async def _publish(self) -> None:
         if self._loop.time() >= self._listened_until:
