@@ -76,3 +76,23 @@ async def test_what_cannot_be_handled_ends_its_connection_only(stack: ExitStack)
     assert handler.handled == [ANSWERED, FAILS]
     others.send(codec.encode_frame(ANSWERED))
     assert await receive(others) == codec.encode_frame(ANSWER)
+
+
+@pytest.mark.parametrize("unread", [0, 1 << 20])
+async def test_the_last_words_of_a_peer_that_is_gone_are_heard_although_it_cannot_be_answered(
+    stack: ExitStack, unread: int
+) -> None:
+    """``unread``: bytes that are still on their way to it."""
+    handler = Handler()
+    connection, theirs = connect(handler, stack)
+    if unread:
+        connection.send_bytes(b"", memoryview(bytes(unread)))
+        await asyncio.sleep(0)
+    words = [frames.FunctionGet(number, b"f" * 50) for number in range(1_000)]
+    theirs.send(b"".join(map(codec.encode_frame, words)))
+    theirs.close()
+    if not unread:
+        connection.send(ANSWER)
+    async with asyncio.timeout(PATIENCE_S):
+        await handler.ended.wait()
+    assert handler.handled == words and handler.closed_ones == [connection]

@@ -137,13 +137,13 @@ class Connection:
             if self._reads == before:
                 return
 
-    def drain(self) -> None:
-        """The peer's process is dead: read what it had sent, then close."""
+    def drain(self, reason: str = "") -> None:
+        """The peer is gone: read what it had sent, then close."""
         while not self._closed:
             before = self._reads
             self._read()
             if self._reads == before:
-                self.close()
+                self.close(reason)
 
     def close(self, reason: str = "") -> None:
         """Idempotent. Tells the handler once."""
@@ -259,8 +259,8 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                # The reader sees the end too, in its own turn: closing here would re-enter the caller's loops.
-                self._loop.call_soon(self.close, f"write failed: {error}")
+                # Its last words are still to be read. Not from here: that would re-enter the caller's loops.
+                self._loop.call_soon(self.drain, f"write failed: {error}")
                 return
             if sent == len(data):
                 return
@@ -282,7 +282,7 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self.close(f"write failed: {error}")
+                self.drain(f"write failed: {error}")
                 return
             room -= sent
             self._out_bytes -= sent
