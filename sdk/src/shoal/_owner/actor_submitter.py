@@ -46,8 +46,8 @@ UNKNOWN_S = 1.0
 #: One with which the connection was lost, whose end the GCS has not heard of in so many seconds, lives: also the end of
 #: its node would be known by then.
 LIVES_S = 10.0
-#: The raylet of a worker that is gone has answered by then, in seconds, unless it is gone, too.
-LAST_REPLIES_S = 2.0
+#: The raylet of a worker that is gone has answered by then, in seconds, however busy it is, or is gone, too.
+LAST_REPLIES_S = 10.0
 #: Asking the GCS for an actor that cannot be reached is repeated after so many seconds.
 RESOLVE_AGAIN_S = 0.2
 
@@ -178,6 +178,8 @@ class ActorSubmitter:
             client.on_disconnected()
         if client.state not in (RESOLVING, RESTARTING):
             return  # killed here, or answered to another question, while this one was under way
+        if any(lost is client for _, lost, _ in self._lost.values()):
+            return  # this question is from before its connection ended: it is asked anew when its last replies are here
         if actor is None:
             if isinstance(error, NotFound):
                 client.on_unknown(
@@ -255,6 +257,12 @@ class ActorSubmitter:
                     self.on_last_replies(frames.LastRepliesFound(address.worker_id, b""))
 
         self._process.reactor.call_later(LAST_REPLIES_S, give_up)
+
+    def on_raylet_lost(self, node_id: bytes) -> None:
+        """Nobody answers for the workers of that node any more. Caller holds the lock."""
+        lost = [worker_id for worker_id, (_, _, address) in self._lost.items() if address.node_id == node_id]
+        for worker_id in lost:
+            self.on_last_replies(frames.LastRepliesFound(worker_id, b""))
 
     def on_last_replies(self, message: frames.LastRepliesFound) -> None:
         """Caller holds the lock."""

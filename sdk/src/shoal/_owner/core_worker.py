@@ -280,6 +280,7 @@ class CoreWorker(Process):
     def _on_other_raylet_lost(self, node_id: bytes, reason: str) -> None:
         if not self.closed:
             self.tasks.on_raylet_lost(node_id, reason)
+            self.actors.on_raylet_lost(node_id)
 
     def _on_raylet_closed(self, connection: Connection, reason: str) -> None:
         with self.lock:

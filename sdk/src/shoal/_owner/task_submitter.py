@@ -34,7 +34,7 @@ IDLE_LEASE_S = 0.2
 #: Arguments of fewer bytes do not matter for where a task runs.
 WORTH_MOVING_BYTES = 1024 * 1024
 #: How long the reason of a lost worker is awaited from the raylet before the retry goes on without it.
-LOSS_REASON_S = 2.0
+LOSS_REASON_S = 5.0
 #: A task past its deadline is unwound, and one cancelled with force ends its worker; after so many seconds the raylet
 #: kills that.
 STOP_S = 1.0
