@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import ActorState, GroupState, NodeState
 
+#: To be said of what waits for that.
+QUOTA_USED = "its job holds all that it may hold at once (JobConfig(max_resources=))"
+
 
 @dataclass(frozen=True, slots=True)
 class ActorStanding:
@@ -20,6 +23,8 @@ class ActorStanding:
     exit_detail: str
     #: Of a dead one.
     death_reason: str
+    #: It has no process, because of its job's quota.
+    waits_for_quota: bool = False
 
     @property
     def seeks_a_node(self) -> bool:
@@ -29,6 +34,8 @@ class ActorStanding:
     def told(self, nodes: Iterable[int] = ()) -> str:
         """``nodes``: states of the cluster's, which are looked at where it waits for one."""
         why = f": its last process ended ({self.exit_detail})" if self.exit_detail else ""
+        if self.waits_for_quota:
+            return f"{ActorState(self.state).name.lower().replace('_', ' ')}{why}: {QUOTA_USED}"
         if self.state == ActorState.PENDING_CREATION:
             where = (
                 f", its constructor runs (pid {self.pid})"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import math
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from shoal._not_implemented import refuse
 from shoal._text import check_text
 from shoal.runtime_env import RuntimeEnv
+from shoal_common.placement.resources import OBJECT_STORE_MEMORY
 
 MAX_WEIGHT = 1_000
 
@@ -53,12 +56,14 @@ class JobConfig:
     "detached". ``metadata``: free text by key, kept with the job. ``code_search_path``: directories that workers
     add to ``sys.path``. ``runtime_env``: of all its tasks and actors, not of the driver. ``weight``: of two jobs that
     keep the same nodes busy, one of weight 2 gets twice as much of them as one of weight 1 (more than 0, at most 1,000;
-    default 1). ``py_logging_config``: how its tasks, its actors and the driver log. ``enable_task_events``: False =
+    default 1). ``max_resources``: what it may hold at once over the whole cluster, as {"CPU": 8, "GPU": 1}: tasks,
+    actors and placement groups together; what is over waits (0 = nothing of that; what is not named has no limit).
+    ``py_logging_config``: how its tasks, its actors and the driver log. ``enable_task_events``: False =
     what happens to its tasks is not recorded, whatever their options say.
 
-    Raises: TypeError (code_search_path is no list of strings, metadata that is no strings by strings,
-    enable_task_events no bool), ValueError (unknown lifetime, a weight out of range, an empty namespace;
-    ``max_resources`` and ``jvm_options``, which are not implemented), and as ``RuntimeEnv``.
+    Raises: TypeError (code_search_path is no list of strings, metadata that is no strings by strings, max_resources no
+    numbers by names, enable_task_events no bool), ValueError (unknown lifetime, a weight or an amount out of range, an
+    empty namespace; ``jvm_options``, which is not implemented), and as ``RuntimeEnv``.
     """
 
     def __init__(
@@ -90,8 +95,7 @@ class JobConfig:
         if not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
             raise ValueError(f"The weight of a job must be a number above 0, at most {MAX_WEIGHT:,}, not {weight!r}")
         self.weight = float(weight)
-        instead = "give the job a weight, which bounds it while others wait, or a placement group to run in"
-        refuse("max_resources", max_resources, (None, {}), instead)
+        self.max_resources = _amounts(max_resources)
         self.set_py_logging_config(py_logging_config)
         if not isinstance(enable_task_events, bool):
             raise TypeError(f"enable_task_events must be True or False, not {enable_task_events!r}")
@@ -140,6 +144,20 @@ class JobConfig:
         if unknown := sorted(given.keys() - names.keys()):
             raise ValueError(f"A job's configuration has no {', '.join(unknown)}; it has {', '.join(names)}.")
         return cls(**given)
+
+
+def _amounts(max_resources: Mapping[str, Any] | None) -> dict[str, float] | None:
+    if not isinstance(max_resources or {}, Mapping) or not _all_texts(max_resources or {}):
+        raise TypeError(f"max_resources must be amounts by the names of resources, not {max_resources!r}")
+    check_text("the name of a resource", dict(max_resources or {}))
+    for name, amount in (max_resources or {}).items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float | numbers.Real):
+            raise TypeError(f"max_resources: {name} must be a number, not {amount!r}")
+        if not 0 <= float(amount) < math.inf:
+            raise ValueError(f"max_resources: {name} must be a number from 0 on, not {amount!r}")
+        if name == OBJECT_STORE_MEMORY:
+            raise ValueError("max_resources: objects do not count towards what a job holds; limit its memory instead")
+    return {name: float(amount) for name, amount in (max_resources or {}).items()} or None
 
 
 def _all_texts(values: Iterable[object]) -> bool:

@@ -100,6 +100,8 @@ class SchedulingClass(msgspec.Struct, frozen=True, array_like=True, gc=False):
     priority: int = 0
     #: Of the job: its share next to those of others.
     weight: float = 1.0
+    #: Of the job: what it may hold at once over the whole cluster, in grains, sorted by name; () = as much as there is.
+    quota: tuple[tuple[str, int], ...] = ()
 
 
 class LeaseDemand(Message, tag=10):

@@ -176,6 +176,7 @@ class StartJobRequest(google.protobuf.message.Message):
     ENTRYPOINT_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
     NODE_ID_FIELD_NUMBER: builtins.int
+    QUOTA_FIELD_NUMBER: builtins.int
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
     namespace: builtins.str
@@ -190,6 +191,10 @@ class StartJobRequest(google.protobuf.message.Message):
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """metadata given by the user"""
 
+    @property
+    def quota(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """quota: what the job may hold at once over the whole cluster, 0 = nothing of that; unset = as much as there is"""
+
     def __init__(
         self,
         *,
@@ -199,8 +204,11 @@ class StartJobRequest(google.protobuf.message.Message):
         entrypoint: builtins.str = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         node_id: builtins.bytes = ...,
+        quota: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "entrypoint", b"entrypoint", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["quota", b"quota"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["driver_id", b"driver_id", "entrypoint", b"entrypoint", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StartJobRequest: typing_extensions.TypeAlias = StartJobRequest
@@ -321,6 +329,7 @@ class JobInfo(google.protobuf.message.Message):
     METADATA_FIELD_NUMBER: builtins.int
     NODE_ID_FIELD_NUMBER: builtins.int
     ANONYMOUS_NAMESPACE_FIELD_NUMBER: builtins.int
+    QUOTA_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
@@ -337,6 +346,10 @@ class JobInfo(google.protobuf.message.Message):
     """anonymous_namespace: its namespace was made for it, and nobody else knows it"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def quota(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """quota, as in StartJobRequest"""
+
     def __init__(
         self,
         *,
@@ -350,11 +363,145 @@ class JobInfo(google.protobuf.message.Message):
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         node_id: builtins.bytes = ...,
         anonymous_namespace: builtins.bool = ...,
+        quota: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "start_unix_ms", b"start_unix_ms"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["quota", b"quota"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo
+
+@typing.final
+class AskAllowanceRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    NODE_ID_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    KEEPS_FIELD_NUMBER: builtins.int
+    WANTS_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    node_id: builtins.bytes
+    incarnation: builtins.int
+    """incarnation of the raylet"""
+    number: builtins.int
+    """number, from 1, higher with each question of this raylet about this job"""
+    @property
+    def keeps(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """keeps of what it was granted"""
+
+    @property
+    def wants(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[shoal_proto.v1.common_pb2.ResourceAmounts]:
+        """wants each of these besides, as far as there is as much"""
+
+    def __init__(
+        self,
+        *,
+        job_id: builtins.bytes = ...,
+        node_id: builtins.bytes = ...,
+        incarnation: builtins.int = ...,
+        number: builtins.int = ...,
+        keeps: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        wants: collections.abc.Iterable[shoal_proto.v1.common_pb2.ResourceAmounts] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["keeps", b"keeps"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["incarnation", b"incarnation", "job_id", b"job_id", "keeps", b"keeps", "node_id", b"node_id", "number", b"number", "wants", b"wants"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___AskAllowanceRequest: typing_extensions.TypeAlias = AskAllowanceRequest
+
+@typing.final
+class AskAllowanceResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GRANTED_FIELD_NUMBER: builtins.int
+    LEFT_FIELD_NUMBER: builtins.int
+    FOR_TASKS_FIELD_NUMBER: builtins.int
+    ASKED_BACK_FIELD_NUMBER: builtins.int
+    @property
+    def granted(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """granted: all that the node may let the job's tasks hold now"""
+
+    @property
+    def left(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """left of the quota, which nobody holds"""
+
+    @property
+    def for_tasks(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """for_tasks: the quota without what actors and placement groups hold"""
+
+    @property
+    def asked_back(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """asked_back: others wait for this, and hold less"""
+
+    def __init__(
+        self,
+        *,
+        granted: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        left: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        for_tasks: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        asked_back: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["asked_back", b"asked_back", "for_tasks", b"for_tasks", "granted", b"granted", "left", b"left"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["asked_back", b"asked_back", "for_tasks", b"for_tasks", "granted", b"granted", "left", b"left"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___AskAllowanceResponse: typing_extensions.TypeAlias = AskAllowanceResponse
+
+@typing.final
+class AllowanceRow(google.protobuf.message.Message):
+    """AllowanceRow is how the allowances of a job lie in the metadata store."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NodeAllowance]: ...
+    def __init__(
+        self,
+        *,
+        job_id: builtins.bytes = ...,
+        nodes: collections.abc.Iterable[Global___NodeAllowance] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id", "nodes", b"nodes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___AllowanceRow: typing_extensions.TypeAlias = AllowanceRow
+
+@typing.final
+class NodeAllowance(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    GRANTED_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    incarnation: builtins.int
+    number: builtins.int
+    """number of its last question"""
+    @property
+    def granted(self) -> shoal_proto.v1.common_pb2.ResourceAmounts: ...
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        incarnation: builtins.int = ...,
+        number: builtins.int = ...,
+        granted: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["granted", b"granted"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["granted", b"granted", "incarnation", b"incarnation", "node_id", b"node_id", "number", b"number"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___NodeAllowance: typing_extensions.TypeAlias = NodeAllowance
 
 @typing.final
 class GetClusterRequest(google.protobuf.message.Message):
@@ -836,6 +983,7 @@ class ActorInfo(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     GROUP_REMOVED_FIELD_NUMBER: builtins.int
     RUNTIME_ENV_FAILED_FIELD_NUMBER: builtins.int
+    WAITS_FOR_QUOTA_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     state: Global___ActorState.ValueType
     version: builtins.int
@@ -868,6 +1016,8 @@ class ActorInfo(google.protobuf.message.Message):
     """group_removed: its placement group was removed while it had no process"""
     runtime_env_failed: builtins.bool
     """runtime_env_failed: DEAD because its runtime environment could not be made, as death_reason tells"""
+    waits_for_quota: builtins.bool
+    """waits_for_quota: its job holds all that it may hold; in answers only"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address when ALIVE"""
@@ -902,10 +1052,11 @@ class ActorInfo(google.protobuf.message.Message):
         sequence: builtins.int = ...,
         group_removed: builtins.bool = ...,
         runtime_env_failed: builtins.bool = ...,
+        waits_for_quota: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_removed", b"group_removed", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "runtime_env_failed", b"runtime_env_failed", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_removed", b"group_removed", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "runtime_env_failed", b"runtime_env_failed", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version", "waits_for_quota", b"waits_for_quota"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo
@@ -1247,6 +1398,7 @@ class PlacementGroupInfo(google.protobuf.message.Message):
     ACTOR_ID_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
     REMOVAL_REASON_FIELD_NUMBER: builtins.int
+    WAITS_FOR_QUOTA_FIELD_NUMBER: builtins.int
     group_id: builtins.bytes
     job_id: builtins.bytes
     owner_id: builtins.bytes
@@ -1266,6 +1418,8 @@ class PlacementGroupInfo(google.protobuf.message.Message):
     """sequence grows with every group that is created in the cluster"""
     removal_reason: builtins.str
     """removal_reason for humans, set when REMOVED"""
+    waits_for_quota: builtins.bool
+    """waits_for_quota: its job holds all that it may hold; in answers only"""
     @property
     def bundles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BundleInfo]: ...
     def __init__(
@@ -1284,8 +1438,9 @@ class PlacementGroupInfo(google.protobuf.message.Message):
         actor_id: builtins.bytes = ...,
         sequence: builtins.int = ...,
         removal_reason: builtins.str = ...,
+        waits_for_quota: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "bundles", b"bundles", "detached", b"detached", "group_id", b"group_id", "job_id", b"job_id", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "removal_reason", b"removal_reason", "sequence", b"sequence", "state", b"state", "strategy", b"strategy", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "bundles", b"bundles", "detached", b"detached", "group_id", b"group_id", "job_id", b"job_id", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "removal_reason", b"removal_reason", "sequence", b"sequence", "state", b"state", "strategy", b"strategy", "version", b"version", "waits_for_quota", b"waits_for_quota"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___PlacementGroupInfo: typing_extensions.TypeAlias = PlacementGroupInfo

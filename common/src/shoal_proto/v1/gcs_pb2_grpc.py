@@ -50,6 +50,11 @@ class JobServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.AskAllowance = channel.unary_unary(
+                '/shoal_proto.v1.JobService/AskAllowance',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -80,6 +85,15 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AskAllowance(self, request, context):
+        """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
+        Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
+        for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +111,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListJobsRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'AskAllowance': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskAllowance,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +200,33 @@ class JobService(object):
             '/shoal_proto.v1.JobService/ListJobs',
             shoal__proto_dot_v1_dot_gcs__pb2.ListJobsRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskAllowance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.JobService/AskAllowance',
+            shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

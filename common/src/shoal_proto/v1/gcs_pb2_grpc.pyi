@@ -41,6 +41,11 @@ class JobServiceStub:
     """ListJobs returns every job that the GCS remembers.
     Failure: read-only, retried freely.
     """
+    AskAllowance: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.AskAllowanceRequest, shoal_proto.v1.gcs_pb2.AskAllowanceResponse]
+    """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
+    Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
+    for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
+    """
 
 @typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -58,6 +63,11 @@ class JobServiceAsyncStub(JobServiceStub):
     ListJobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListJobsRequest, shoal_proto.v1.gcs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """ListJobs returns every job that the GCS remembers.
     Failure: read-only, retried freely.
+    """
+    AskAllowance: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.AskAllowanceRequest, shoal_proto.v1.gcs_pb2.AskAllowanceResponse]  # type: ignore[assignment]
+    """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
+    Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
+    for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
     """
 
 class JobServiceServicer(metaclass=abc.ABCMeta):
@@ -91,6 +101,17 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListJobsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListJobsResponse]]:
         """ListJobs returns every job that the GCS remembers.
         Failure: read-only, retried freely.
+        """
+
+    @abc.abstractmethod
+    def AskAllowance(
+        self,
+        request: shoal_proto.v1.gcs_pb2.AskAllowanceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.AskAllowanceResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.AskAllowanceResponse]]:
+        """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
+        Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
+        for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -115,6 +115,7 @@ def scheduling_class(
     retriable: bool = True,
     priority: int = 0,
     weight: float = 1.0,
+    quota: tuple[tuple[str, int], ...] = (),
 ) -> SchedulingClass:
     """Nameless: worker leases are shared by all functions that need the same, as every worker of a job can run
     them all. (Ray's classes hold the function too; then two functions in turn pass each other's leases to and fro.)"""
@@ -128,6 +129,7 @@ def scheduling_class(
         retriable=retriable,
         priority=priority,
         weight=weight,
+        quota=quota,
     )
 
 

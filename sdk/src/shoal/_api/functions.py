@@ -190,6 +190,7 @@ class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
             retriable=prepared.max_retries != 0,
             priority=_context.process.priority if options.priority is None else options.priority,
             weight=core.job_weight,
+            quota=core.job_quota,
         )
         prepared.queue = core.tasks.queue_of(scheduling_class)
         prepared.retry_exceptions = _export.pickled_exceptions(options.retry_exceptions)

@@ -14,6 +14,7 @@ from shoal._api.placement_groups import (
     check_placement_group_index,
     get_current_placement_group,
 )
+from shoal._api.quota import check_quota
 from shoal_common.placement.strategy import Strategy
 
 
@@ -44,6 +45,7 @@ def _in_group(
         group = PlacementGroup.empty()
     check_placement_group_index(group, index)
     if group.is_empty:
+        check_quota(name, needed)
         return options.strategy()
     bundles = group.bundle_specs
     if not _fits_one(needed, bundles):

@@ -12,6 +12,7 @@ from typing import Any
 
 from shoal import _context, _current, _html, exceptions
 from shoal._api.export import Exportable, scheduling_class
+from shoal._api.quota import check_quota
 from shoal._core.object_ref import ObjectRef
 from shoal._core.public_ids import PlacementGroupID
 from shoal._core.task_record import FunctionRecord
@@ -156,7 +157,8 @@ def placement_group(
     ``name``: for ``get_placement_group`` in the same namespace. ``lifetime``: "detached" lives until it is removed.
     ``bundle_label_selector``: what the labels of each bundle's node must be.
 
-    Raises: ValueError for arguments that are wrong, ShoalSystemError when the name is taken.
+    Raises: ValueError for arguments that are wrong and for more than the job may hold, ShoalSystemError when the name
+    is taken.
     """
     if isinstance(bundles, list):
         bundles = [plain_amounts(bundle) for bundle in bundles]
@@ -166,6 +168,7 @@ def placement_group(
         raise TypeError(f"The name of a placement group must be a str, not {type(name).__name__}.")
     check_text("the name of a placement group", name)
     check_text("the name of a resource", bundles)
+    check_quota("The placement group", _total(bundles))
     core = _current.connected()
     group_id = ids.new_placement_group_id(ids.JobID(core.job_id))
     spec = GroupSpec(
@@ -187,6 +190,10 @@ def placement_group(
     except exceptions.RpcError as error:
         raise exceptions.ShoalSystemError(f"Failed to create the placement group: {error.message}") from error
     return PlacementGroup(PlacementGroupID(group_id), _bundles(spec.bundles))
+
+
+def _total(bundles: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    return ResourceSet.sum(map(ResourceSet.of, bundles)).to_units()
 
 
 def validate_placement_group(

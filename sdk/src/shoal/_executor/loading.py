@@ -73,6 +73,7 @@ class Functions:
         core.namespace = settings.namespace
         core.default_actor_lifetime = settings.default_actor_lifetime
         core.job_weight = settings.weight
+        core.job_quota = job_settings.quota_of(settings.max_resources)
         core.task_events_enabled = settings.task_events
         core.lineage.max_bytes = settings.max_lineage_bytes
         own = _context.process.import_paths

@@ -79,6 +79,8 @@ class Process(ABC):
         self.default_actor_lifetime = "non_detached"
         #: As ``JobConfig.weight``.
         self.job_weight = 1.0
+        #: As ``JobConfig.max_resources``, in grains; empty = as much as there is.
+        self.job_quota: tuple[tuple[str, int], ...] = ()
         #: As ``JobConfig.enable_task_events``.
         self.task_events_enabled = True
         self.host = host

@@ -26,7 +26,7 @@ from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.ids import task_of_creation, task_of_object
 from shoal_common.placement.strategy import Strategy
-from shoal_common.standing import ActorStanding, draining
+from shoal_common.standing import QUOTA_USED, ActorStanding, draining
 from shoal_common.states import ActorState, GroupState
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ class Reporting:
             else:
                 placed = sum(1 for bundle in group.bundles if bundle.node_id)
                 state = f"is {GroupState(group.state).name}, with {placed} of {len(group.bundles)} bundles on nodes"
+                state += f": {QUOTA_USED}" if group.waits_for_quota else ""
             report.detail += f"; its placement group {group_id.hex()} {state}"
             done(report)
 
@@ -289,4 +290,5 @@ def or_silent(answered: Done, worker_id: bytes, report: WaitReport | None) -> No
 
 
 def standing(actor: ActorRecord) -> ActorStanding:
-    return ActorStanding(actor.state, actor.pid, bool(actor.address.node_id), actor.exit_detail, actor.death_reason)
+    placed = bool(actor.address.node_id)
+    return ActorStanding(actor.state, actor.pid, placed, actor.exit_detail, actor.death_reason, actor.waits_for_quota)

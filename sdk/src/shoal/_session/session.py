@@ -358,6 +358,7 @@ def _connect(
 
     outside = session.outside
     tls = Tls.from_environ(os.environ) if cluster.node_host or outside is not None else None
+    quota = job_settings.quota_of(job_config.max_resources)
     gcs = GcsClient(
         cluster.gcs_address, cluster.token, tls, patience_s=outside.opened.grace_s if outside is not None else 0.0
     )
@@ -369,6 +370,7 @@ def _connect(
             pid=os.getpid(),
             entrypoint=readable(" ".join(sys.argv)[:1000]),
             metadata=job_config.metadata,
+            quota=quota,
         )
         session.cluster_id = job.cluster_id
         lifetime = job_config.default_actor_lifetime
@@ -379,6 +381,7 @@ def _connect(
             sys_path=[*search, *(_absolute(sys.path) if outside is None else ())],
             max_lineage_bytes=max_lineage_bytes,
             weight=job_config.weight,
+            max_resources=job_config.max_resources,
             logging=job_config.py_logging_config,
             tracing_startup_hook=tracing_hook,
             task_events=job_config.enable_task_events,
@@ -425,6 +428,7 @@ def _connect(
         outside.serves(core)
     core.default_actor_lifetime = lifetime
     core.job_weight = job_config.weight
+    core.job_quota = quota
     core.task_events_enabled = job_config.enable_task_events
     core.lineage.max_bytes = max_lineage_bytes
     _current.set_current(core)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from shoal.job_config import LoggingConfig
 from shoal_common.ids import FUNCTION_LENGTH
+from shoal_common.placement.resources import GRAINS, MAX_GRAINS
 
 
 class JobSettings(msgspec.Struct, frozen=True):
@@ -18,6 +21,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     max_lineage_bytes: float
     #: Its share of a busy node next to that of other jobs.
     weight: float = 1.0
+    #: What it may hold at once over the whole cluster, in units; None = as much as there is.
+    max_resources: dict[str, float] | None = None
     #: How its processes log; None = as they do.
     logging: LoggingConfig | None = None
     #: "module:function", which sets up OpenTelemetry in each of its processes; empty = its calls are not traced.
@@ -28,6 +33,12 @@ class JobSettings(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(JobSettings).decode
+
+
+def quota_of(max_resources: Mapping[str, float] | None) -> tuple[tuple[str, int], ...]:
+    """As ``frames.SchedulingClass.quota``."""
+    grains = {name: min(round(amount * GRAINS), MAX_GRAINS) for name, amount in (max_resources or {}).items()}
+    return tuple(sorted(grains.items()))
 
 
 def key(job_id: bytes) -> bytes:

@@ -64,7 +64,7 @@ class Cluster:
             nodes=[self._node(node, now) for node in living.values()],
             started=started,
             demands=_demands([*waiting, *actors]),
-            groups=[_group(group) for group in groups if group.state in _PENDING_GROUPS],
+            groups=[_group(group) for group in groups if group.state in _PENDING_GROUPS and not group.waits_for_quota],
             requested=_requested(wanted.value),
         )
 

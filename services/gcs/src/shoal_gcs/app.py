@@ -24,6 +24,7 @@ from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.submission_manager import SubmissionManager
 from shoal_gcs.jobs.submissions import SubmissionTable
 from shoal_gcs.jobs.table import JobTable
@@ -76,9 +77,11 @@ class GcsApp:
         self._functions = functions = FunctionTable(store, self._prefix("function"))
         self._blobs = blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
         self._kv = kv = KvManager(store, self._prefix("kv"), self._background)
+        self._quotas = quotas = QuotaManager(rows=self._rows("allowance"), nodes=node_table)
         self._endings = Endings(
             nodes=node_table,
             jobs=job_table,
+            quotas=quotas,
             functions=functions,
             blobs=blobs,
             kv=kv,
@@ -105,6 +108,7 @@ class GcsApp:
             jobs=job_table,
             nodes=node_table,
             groups=group_table,
+            quotas=quotas,
             raylets=self._raylets,
             schedulers=schedulers,
             publisher=publisher,
@@ -117,6 +121,7 @@ class GcsApp:
             table=group_table,
             rows=self._rows("placement_group"),
             jobs=job_table,
+            quotas=quotas,
             nodes=node_table,
             raylets=self._raylets,
             background=self._background,
@@ -126,7 +131,7 @@ class GcsApp:
             on_removed=self._actors.group_removed,
         )
         self._jobs = JobManager(
-            config, table=job_table, rows=self._rows("job"), actors=actor_table, publisher=publisher
+            config, table=job_table, rows=self._rows("job"), quotas=quotas, actors=actor_table, publisher=publisher
         )
         submission_table = SubmissionTable(
             max_running=config.max_running_submissions,
@@ -189,7 +194,7 @@ class GcsApp:
     async def _serve(self) -> None:
         config = self._config
         self._server = grpc_server.create_server(config.token)
-        jobs = JobServicer(self._jobs, self._endings, config.cluster_id, config.session_name)
+        jobs = JobServicer(self._jobs, self._quotas, self._endings, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
         nodes = NodeServicer(self._nodes, self._endings, self._cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)

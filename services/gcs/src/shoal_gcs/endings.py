@@ -21,6 +21,7 @@ from shoal_gcs.groups.manager import PlacementGroupManager
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.submission_manager import SubmissionManager
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.kv.manager import KvManager
@@ -51,6 +52,7 @@ class Endings:
         *,
         nodes: NodeTable,
         jobs: JobTable,
+        quotas: QuotaManager,
         functions: FunctionTable,
         blobs: JobBlobs,
         kv: KvManager,
@@ -59,6 +61,7 @@ class Endings:
     ) -> None:
         self._node_table = nodes
         self._job_table = jobs
+        self._quotas = quotas
         self._functions = functions
         self._blobs = blobs
         self._kv = kv
@@ -88,6 +91,7 @@ class Endings:
         was leaving on purpose."""
         living = {node.node_id for node in self._node_table.living()} - {node_id}
         saves = self._groups.node_died(node_id) + self._actors.node_died(node_id, reason, drained=drained)
+        saves += self._quotas.node_died(node_id)
         saves += self._delete_blobs(*self._objects.node_died(node_id, living))
         for job in self._job_table.all():
             if not job.end_unix_ms and job.node_id == node_id:
@@ -138,6 +142,7 @@ class Endings:
                 self._background.spawn(self._forget_map(self._job_table[job_id].namespace))
             self._background.spawn(self._blobs.sweep(JobID(job_id)))
             self._objects.forget_job(job_id)
+            self._quotas.job_unused(job_id)
 
     def _tell_raylets(self, job_id: JobID) -> None:
         keep = self._actors.living_of_job(job_id)

@@ -86,6 +86,17 @@ class AskScheduler:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAllowance:
+    """A job with a quota ``keeps`` so much of this node's allowance, and ``wants`` each of these besides. Answered with
+    ``WorkerLeases.allowance_answered``."""
+
+    job_id: bytes
+    number: int
+    keeps: ResourceSet
+    wants: tuple[ResourceSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReportActorStarted:
     """``failure`` empty: it runs, or its constructor raised ``creation_error``."""
 
@@ -114,6 +125,7 @@ Action = (
     | WorkersUnstartable
     | ManyWorkers
     | AskScheduler
+    | AskAllowance
     | ReportActorStarted
     | CollectGarbage
 )

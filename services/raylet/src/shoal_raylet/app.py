@@ -41,6 +41,7 @@ from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
 from shoal_raylet.channel.connection import Connection, Identity
 from shoal_raylet.channel.server import ChannelServer
+from shoal_raylet.cluster.allowance_questions import AllowanceQuestions
 from shoal_raylet.cluster.event_publisher import EventPublisher
 from shoal_raylet.cluster.garbage import GarbageCalls
 from shoal_raylet.cluster.group_states import GroupStates
@@ -225,6 +226,7 @@ class RayletApp:
             metrics=metrics,
             events=events,
             ask_scheduler=questions.ask,
+            ask_allowance=AllowanceQuestions(gcs, node_id, self._incarnation).ask,
             on_change=self._heartbeats.changed,
         )
         load = Load(node_id, self._node.reading, lambda: read_host(config.session_dir))

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from shoal_common.channel import frames
-from shoal_common.errors import InvalidRequest, ServiceError
+from shoal_common.errors import InvalidRequest, NotFound, ServiceError
 from shoal_common.kinds import ExitKind
 from shoal_common.node_events import ClusterEvent, ProcessInfo
 from shoal_common.placement.resources import ResourceSet
@@ -26,6 +26,7 @@ from shoal_common.service.background import Background
 from shoal_proto.v1 import gcs_pb2
 from shoal_raylet.actions import (
     Action,
+    AskAllowance,
     AskScheduler,
     AskWorkerToExit,
     CollectGarbage,
@@ -46,6 +47,7 @@ from shoal_raylet.cluster.nodes import NodeDirectory
 from shoal_raylet.cluster.reports import GcsReports
 from shoal_raylet.deadline import DeadlineTimer
 from shoal_raylet.leases.actor_placement import ActorPlacement, PlacedActor
+from shoal_raylet.leases.allowances import AllowanceAnswer
 from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.exit_reason import ExitReason
 from shoal_raylet.leases.memory_policy import Victim
@@ -102,6 +104,8 @@ class Node:
     events: NodeEvents
     #: Raises: ServiceError when no scheduler answers.
     ask_scheduler: Callable[[AskScheduler], Coroutine[Any, Any, SchedulerAnswer]]
+    #: Raises: ServiceError when the GCS does not answer, NotFound when the job is over.
+    ask_allowance: Callable[[AskAllowance], Coroutine[Any, Any, AllowanceAnswer]]
     #: Called when the load has changed.
     on_change: Callable[[], None]
 
@@ -450,6 +454,8 @@ class Node:
                     self._warn_of_many_workers(count, actors)
                 case AskScheduler():
                     self._background.spawn(self._ask(action))
+                case AskAllowance():
+                    self._background.spawn(self._ask_allowance(action))
                 case CollectGarbage():
                     self.garbage.wanted()
                 case ReportActorStarted():
@@ -486,6 +492,17 @@ class Node:
         except ServiceError as error:
             log.info("scheduler_not_asked", reason=str(error))
         self._execute(self.leases.answered(question.owner, question.class_key, answer, self._loop.time()))
+        self._schedule()
+
+    async def _ask_allowance(self, question: AskAllowance) -> None:
+        answer: AllowanceAnswer | None = None
+        try:
+            answer = await self.ask_allowance(question)
+        except NotFound:
+            self.leases.job_ended(question.job_id)
+        except ServiceError as error:
+            log.info("allowance_not_asked", job_id=question.job_id.hex(), reason=str(error))
+        self.leases.allowance_answered(question.job_id, question.number, answer, self._loop.time())
         self._schedule()
 
     def workers(self) -> list[Worker]:

@@ -130,4 +130,5 @@ def _record(info: gcs_pb2.ActorInfo) -> ActorRecord:
         unschedulable=info.unschedulable,
         runtime_env_failed=info.runtime_env_failed,
         group_removed=info.group_removed,
+        waits_for_quota=info.waits_for_quota,
     )

@@ -98,4 +98,5 @@ def _record(info: gcs_pb2.PlacementGroupInfo) -> GroupRecord:
         ),
         state=GroupState(info.state),
         version=info.version,
+        waits_for_quota=info.waits_for_quota,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from shoal._net.gcs.records import StartedJob
 from shoal_common import function_chunks
-from shoal_proto.v1 import gcs_pb2
+from shoal_proto.v1 import common_pb2, gcs_pb2
 
 if TYPE_CHECKING:
     from shoal._net.gcs.calling import Calling
@@ -29,8 +29,10 @@ class Jobs:
         pid: int,
         entrypoint: str,
         metadata: Mapping[str, str],
+        quota: Sequence[tuple[str, int]] = (),
     ) -> StartedJob:
-        """Idempotent while the driver's job runs. ``namespace`` empty: one of its own."""
+        """Idempotent while the driver's job runs. ``namespace`` empty: one of its own. ``quota``: in grains, 0 =
+        nothing of that; empty = the job may hold as much as there is."""
         request = gcs_pb2.StartJobRequest(
             driver_id=driver_id,
             node_id=node_id,
@@ -38,6 +40,7 @@ class Jobs:
             pid=pid,
             entrypoint=entrypoint,
             metadata=metadata,
+            quota=common_pb2.ResourceAmounts(grains=dict(quota)) if quota else None,
         )
         job: gcs_pb2.StartJobResponse = self._gcs.call("Job", "StartJob", request)
         return StartedJob(job.job_id, job.namespace, job.cluster_id, job.session_name)

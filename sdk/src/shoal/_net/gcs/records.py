@@ -112,6 +112,8 @@ class ActorRecord:
     runtime_env_failed: bool
     #: Its placement group was removed while it had no process.
     group_removed: bool
+    #: It has no process, because its job holds all that it may hold.
+    waits_for_quota: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +148,5 @@ class GroupRecord:
     state: GroupState
     #: Grows with every transition.
     version: int
+    #: Some bundles have no place, because its job holds all that it may hold.
+    waits_for_quota: bool = False

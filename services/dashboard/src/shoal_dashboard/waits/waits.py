@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from shoal_common import ids
 from shoal_common.errors import NotFound, ServiceError
-from shoal_common.standing import ActorStanding, Room, group_told
+from shoal_common.standing import QUOTA_USED, ActorStanding, Room, group_told
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.events.rows import ENDED
 from shoal_dashboard.state.query import Row
@@ -56,7 +56,12 @@ class Waits:
         if actor is None:
             return ""
         standing = ActorStanding(
-            actor.state, actor.pid, bool(actor.address.node_id), actor.exit.detail, actor.death_reason
+            actor.state,
+            actor.pid,
+            bool(actor.address.node_id),
+            actor.exit.detail,
+            actor.death_reason,
+            actor.waits_for_quota,
         )
         lines = []
         if actor.state != pb.ACTOR_STATE_ALIVE:
@@ -70,6 +75,8 @@ class Waits:
         group = next((each for each in await self._cluster.placement_groups() if each.group_id == group_id), None)
         if group is None or group.state not in _GROUP_WAITS:
             return ""
+        if group.waits_for_quota:
+            return f"It waits: {QUOTA_USED}."
         rooms = [
             Room(node.total.grains, node.available.grains)
             for node in await self._cluster.nodes()

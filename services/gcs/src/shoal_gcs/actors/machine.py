@@ -17,11 +17,12 @@ place in ``placement_queue``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shoal_common.channel.frames import SchedulingClass, WorkerAddress
 from shoal_common.kinds import ExitKind
+from shoal_common.placement.resources import ResourceSet
 from shoal_common.states import ActorState
 
 #: Processes that may fail to start, one after the other, before the actor is given up.
@@ -55,6 +56,8 @@ class Actor:
     max_restarts: int = 0
     #: What it needs of a node, without a name: actors of equal classes fit equally.
     scheduling_class: SchedulingClass = NOTHING
+    #: What it takes of its node as long as it has a process.
+    held: ResourceSet = field(default_factory=ResourceSet)
     #: The placement group in which it runs; empty = in none.
     group_id: bytes = b""
     #: Grows with every actor that is created: the order of creation.

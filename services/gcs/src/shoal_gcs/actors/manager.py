@@ -17,6 +17,7 @@ from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted, ServiceError
 from shoal_common.ids import ACTOR_LENGTH
 from shoal_common.metadata import MAX_VALUE_BYTES
+from shoal_common.placement.resources import ResourceSet
 from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.values import worker_address
 from shoal_common.service.background import Background
@@ -29,6 +30,7 @@ from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.groups.table import PlacementGroupTable
+from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets, insist
@@ -52,6 +54,7 @@ class ActorManager:
         jobs: JobTable,
         nodes: NodeTable,
         groups: PlacementGroupTable,
+        quotas: QuotaManager,
         raylets: Raylets,
         schedulers: Schedulers,
         publisher: EventPublisher,
@@ -67,6 +70,7 @@ class ActorManager:
         self._jobs = jobs
         self._nodes = nodes
         self._groups = groups
+        self._quotas = quotas
         self._raylets = raylets
         self._schedulers = schedulers
         self._publisher = publisher
@@ -110,7 +114,9 @@ class ActorManager:
             elif spec is not None:
                 self._specs[info.actor_id] = spec
             self._committed[info.actor_id] = info
-            actors.append(messages.actor_of_row(info, spec))
+            actor = messages.actor_of_row(info, spec)
+            self._note_quota(actor)
+            actors.append(actor)
         for orphan in specs.keys() - damaged:
             self._spec_rows.delete(orphan)
         self._perform(self._table.load(actors, self._now()))
@@ -151,7 +157,7 @@ class ActorManager:
         while True:
             info = self._committed.get(actor_id)
             if info is not None and info.version > known_version:
-                return info
+                return self._told(info)
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(actor_id, set()).add(future)
             try:
@@ -163,9 +169,17 @@ class ActorManager:
                         f"actor {actor_id.hex()} is not known: it was never created, or it is dead for so long that "
                         "it was forgotten"
                     ) from None
-                return info
+                return self._told(info)
             finally:
                 self._forget_waiter(actor_id, future)
+
+    def _told(self, info: gcs_pb2.ActorInfo) -> gcs_pb2.ActorInfo:
+        if not self._quotas.is_waiting(info.job_id, info.actor_id):
+            return info
+        told = gcs_pb2.ActorInfo()
+        told.CopyFrom(info)
+        told.waits_for_quota = True
+        return told
 
     async def get_named(self, name: str, namespace: str) -> tuple[gcs_pb2.ActorInfo, bytes]:
         actor = self._table.named(namespace, name)
@@ -183,20 +197,28 @@ class ActorManager:
 
     def list_actors(self, named_only: bool, namespace: str) -> list[gcs_pb2.ActorInfo]:
         return [
-            info
+            self._told(info)
             for info in reversed(self._committed.values())
             if (not namespace or info.namespace == namespace)
             and not (named_only and (not info.name or info.state == gcs_pb2.ACTOR_STATE_DEAD or info.out_of_scope))
         ]
 
     def waiting(self) -> list[common_pb2.WaitingDemand]:
-        """What those need that have no node yet, alike ones together."""
+        """What those need that have no node yet, alike ones together; without those that wait for their job's quota."""
+        counts = {
+            kind: sum(self._has_quota_for(self._table[actor_id]) for actor_id in actor_ids)
+            for kind, actor_ids in self._table.waiting().items()
+        }
         return [
             common_pb2.WaitingDemand(
                 resources=common_pb2.ResourceAmounts(grains=dict(kind.resources)), strategy=kind.strategy, count=count
             )
-            for kind, count in self._table.waiting().items()
+            for kind, count in counts.items()
+            if count
         ]
+
+    def _has_quota_for(self, actor: Actor) -> bool:
+        return self._quotas.has_room(actor.job_id, actor.actor_id, actor.held)
 
     async def kill(self, actor_id: bytes, no_restart: bool) -> None:
         self._require(actor_id)
@@ -286,6 +308,7 @@ class ActorManager:
             match action:
                 case machine.Save(actor_id):
                     if actor_id in self._table:  # else it died, and was forgotten by the same event
+                        self._note_quota(self._table[actor_id])
                         saves[actor_id] = self._save(self._table[actor_id])
                 case machine.StartProcess():
                     self._background.spawn(self._start_process(action, saves.get(action.actor_id)))
@@ -360,6 +383,9 @@ class ActorManager:
         if actor_id not in self._table:
             return  # it died meanwhile and is forgotten already
         actor = self._table[actor_id]
+        if not self._quotas.take(actor.job_id, actor_id, actor.held):
+            self._perform(self._table.no_room(actor_id, self._now()))
+            return
         needed = actor.scheduling_class
         request = scheduler_pb2.PickNodeRequest(strategy=needed.strategy)
         request.resources.grains.update(needed.resources)
@@ -374,11 +400,18 @@ class ActorManager:
         now = self._now()
         if answer.infeasible and not actor.group_id:  # bundles come when there is room for them
             self._perform(self._table.infeasible(actor_id, answer.reason, now))
-        elif self._nodes.address_of(answer.node_id):
+        elif self._nodes.address_of(answer.node_id) and self._quotas.take(actor.job_id, actor_id, actor.held):
             self._perform(self._table.found(actor_id, answer.node_id, now))
         else:
             # Also when the scheduler has not heard yet that the node is dead.
             self._perform(self._table.no_room(actor_id, now))
+        self._note_quota(actor)
+
+    def _note_quota(self, actor: Actor) -> None:
+        """Of its job's quota it holds as much as it holds of a node, also while its process is being ended."""
+        waits = actor.state is not ActorState.DEAD and self._quotas.is_waiting(actor.job_id, actor.actor_id)
+        if actor.node_id or not waits:
+            self._quotas.holds(actor.job_id, actor.actor_id, actor.held if actor.node_id else ResourceSet())
 
     async def _start_process(self, action: machine.StartProcess, saved: asyncio.Future[None] | None) -> None:
         """The row names the node before the raylet is asked, so that a GCS that is killed in between knows where to

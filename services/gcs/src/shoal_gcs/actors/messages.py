@@ -27,6 +27,7 @@ def actor_of_spec(spec: gcs_pb2.ActorSpec) -> Actor:
         detached=spec.detached,
         max_restarts=spec.max_restarts,
         scheduling_class=_scheduling_class(spec),
+        held=_held(spec),
         group_id=Strategy.decode(spec.strategy).group_id,
     )
 
@@ -45,6 +46,7 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         detached=info.detached,
         max_restarts=spec.max_restarts if spec else 0,
         scheduling_class=_scheduling_class(spec) if spec else NOTHING,
+        held=_held(spec) if spec else ResourceSet(),
         group_id=Strategy.decode(spec.strategy).group_id if spec else b"",
         state=ActorState(info.state),
         version=info.version,
@@ -99,6 +101,10 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
     if actor.exit is not None:
         info.exit.CopyFrom(worker_exit_message(actor.exit.kind, actor.exit.detail))
     return info
+
+
+def _held(spec: gcs_pb2.ActorSpec) -> ResourceSet:
+    return Strategy.decode(spec.strategy).needed(ResourceSet(spec.held.grains))
 
 
 def _scheduling_class(spec: gcs_pb2.ActorSpec) -> SchedulingClass:

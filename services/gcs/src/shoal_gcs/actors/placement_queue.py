@@ -134,9 +134,9 @@ class PlacementQueue:
                     asking.append(actor_id)
         return asking
 
-    def waiting(self) -> dict[SchedulingClass, int]:
-        """How many actors wait, by what they need."""
-        return {scheduling_class: len(group.waiting) for scheduling_class, group in self._classes.items()}
+    def waiting(self) -> dict[SchedulingClass, list[bytes]]:
+        """The actors that wait, by what they need."""
+        return {scheduling_class: list(group.waiting) for scheduling_class, group in self._classes.items()}
 
     def next_deadline(self) -> float | None:
         """When ``due`` may return something that it does not return now."""

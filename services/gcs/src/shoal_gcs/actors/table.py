@@ -174,8 +174,8 @@ class ActorTable:
     def next_deadline(self) -> float | None:
         return self._queue.next_deadline()
 
-    def waiting(self) -> dict[SchedulingClass, int]:
-        """How many have no node yet, by what they need."""
+    def waiting(self) -> dict[SchedulingClass, list[bytes]]:
+        """Those that have no node yet, by what they need."""
         return self._queue.waiting()
 
     def poke(self, now: float) -> None:

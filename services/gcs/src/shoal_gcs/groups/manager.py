@@ -21,11 +21,13 @@ from shoal_common.rpc.client import retrying
 from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.rpc.values import amounts
 from shoal_common.service.background import Background
+from shoal_common.states import GroupState
 from shoal_gcs.groups import table as placement_groups
 from shoal_gcs.groups.bundle_planner import Candidate, plan
 from shoal_gcs.groups.messages import group_info, group_of_row, new_group
 from shoal_gcs.groups.table import PlacementGroup, PlacementGroupTable
 from shoal_gcs.groups.turns import KEPT_S, SetAside, Turns
+from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets
@@ -49,6 +51,7 @@ class PlacementGroupManager:
         table: PlacementGroupTable,
         rows: Rows,
         jobs: JobTable,
+        quotas: QuotaManager,
         nodes: NodeTable,
         raylets: Raylets,
         background: Background,
@@ -61,6 +64,7 @@ class PlacementGroupManager:
         a group's bundles, or runs in them, is to fail."""
         self._rows = rows
         self._jobs = jobs
+        self._quotas = quotas
         self._nodes = nodes
         self._raylets = raylets
         self._background = background
@@ -81,7 +85,10 @@ class PlacementGroupManager:
         infos = await self._rows.load(message(gcs_pb2.PlacementGroupInfo, lambda info: info.group_id.hex()))
         self._committed = {info.group_id: info for info in sorted(infos, key=attrgetter("sequence"))}
         living = {node.node_id for node in self._nodes.living()}
-        self._perform(self._table.load([group_of_row(info) for info in infos], living))
+        groups = [group_of_row(info) for info in infos]
+        for group in groups:
+            self._note_quota(group)
+        self._perform(self._table.load(groups, living))
 
     def end_orphans(self, is_alive: Callable[[bytes], bool]) -> None:
         """After jobs and actors are loaded: an earlier GCS may not have removed what ended with them."""
@@ -120,7 +127,7 @@ class PlacementGroupManager:
             if info is None:
                 raise NotFound(f"placement group {group_id.hex()} does not exist, or was removed long ago")
             if info.version > known_version or self._now() >= deadline:
-                return info
+                return self._told(info)
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._news.wait()
@@ -135,7 +142,15 @@ class PlacementGroupManager:
         return info
 
     def list_groups(self) -> list[gcs_pb2.PlacementGroupInfo]:
-        return list(self._committed.values())
+        return list(map(self._told, self._committed.values()))
+
+    def _told(self, info: gcs_pb2.PlacementGroupInfo) -> gcs_pb2.PlacementGroupInfo:
+        if not self._quotas.is_waiting(info.job_id, info.group_id):
+            return info
+        told = gcs_pb2.PlacementGroupInfo()
+        told.CopyFrom(info)
+        told.waits_for_quota = True
+        return told
 
     async def remove(self, group_id: bytes) -> None:
         await written(self._perform(self._table.remove(group_id, "remove_placement_group was called")))
@@ -166,6 +181,7 @@ class PlacementGroupManager:
         for action in actions:
             match action:
                 case placement_groups.Save(group_id):
+                    self._note_quota(self._table[group_id])
                     saves[group_id] = self._save(self._table[group_id])
                 case placement_groups.Commit():
                     self._background.spawn(self._commit(action, saves.get(action.group_id)))
@@ -210,20 +226,34 @@ class PlacementGroupManager:
 
     async def _place(self, group: PlacementGroup) -> None:
         """Phase one. What is prepared and then not needed is given back, or goes by itself."""
-        places = self._plan(group)
+        places = self._plan(group) if self._may_hold_all(group) else {}
         reservation = os.urandom(RESERVATION_BYTES)
         reserved = await self._prepare(group, reservation, places) if places else False
         actions: list[placement_groups.Action] = []
-        if reserved:
+        if reserved and self._may_hold_all(group):
             actions = self._table.prepared(group.group_id, reservation, places, self._now())
         if not actions:
             for node_id in set(places.values()):
                 self._background.spawn(self._give_back(group.group_id, node_id, reservation, "the group found no room"))
             self._table.no_room(group.group_id, self._now())
+            self._note_quota(group)
             self._set_room_aside(group)
         else:
             self._tell_set_aside(self._turns.ended(group.group_id))
         self._perform(actions)
+
+    def _may_hold_all(self, group: PlacementGroup) -> bool:
+        """Its job's quota has room for all of its bundles; they count from now on."""
+        bundles = ResourceSet.sum(bundle.need.resources for bundle in group.bundles)
+        return self._quotas.take(group.job_id, group.group_id, bundles)
+
+    def _note_quota(self, group: PlacementGroup) -> None:
+        """What has a place counts, until it is known to be given back there."""
+        usable = group.state is not GroupState.REMOVED
+        if usable and self._quotas.is_waiting(group.job_id, group.group_id):
+            return
+        placed = (bundle.need.resources for bundle in group.bundles if bundle.node_id)
+        self._quotas.holds(group.job_id, group.group_id, ResourceSet.sum(placed))
 
     def _plan(self, group: PlacementGroup) -> dict[int, bytes]:
         """Where there is room by the last heartbeats; empty = nowhere."""
@@ -241,6 +271,9 @@ class PlacementGroupManager:
 
     def _set_room_aside(self, group: PlacementGroup) -> None:
         if not group.homeless or not self._table.is_usable(group.group_id):
+            return
+        if self._quotas.is_waiting(group.job_id, group.group_id):
+            self._tell_set_aside(self._turns.ended(group.group_id))
             return
         coming = [
             Candidate(node.node_id, ResourceSet(node.available.grains) + ResourceSet(node.leased.grains), node.labels)

@@ -16,6 +16,7 @@ from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.jobs import messages
+from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.table import Job, JobTable
 from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
@@ -28,11 +29,19 @@ _log = structlog.get_logger()
 
 class JobManager:
     def __init__(
-        self, config: GcsConfig, *, table: JobTable, rows: Rows, actors: ActorTable, publisher: EventPublisher
+        self,
+        config: GcsConfig,
+        *,
+        table: JobTable,
+        rows: Rows,
+        quotas: QuotaManager,
+        actors: ActorTable,
+        publisher: EventPublisher,
     ) -> None:
         self._cluster_id = config.cluster_id
         self._table = table
         self._rows = rows
+        self._quotas = quotas
         self._actors = actors
         self._publisher = publisher
 
@@ -40,6 +49,7 @@ class JobManager:
         """Before the actors, which look up their jobs."""
         infos = await self._rows.load(message(gcs_pb2.JobInfo, lambda info: info.job_id.hex()))
         self._table.load(map(messages.job_of_row, infos), self._rows.unreadable)
+        await self._quotas.load(self._table.all())
 
     async def start(
         self,
@@ -49,6 +59,7 @@ class JobManager:
         entrypoint: str,
         metadata: Mapping[str, str],
         node_id: bytes = b"",
+        quota: Mapping[str, int] | None = None,
     ) -> Job:
         """Raises: InvalidRequest, Unavailable."""
         if len(driver_id) != WORKER_LENGTH:
@@ -58,9 +69,10 @@ class JobManager:
             raise InvalidRequest(
                 f"entrypoint and metadata of the job have {described} characters, more than {MAX_DESCRIPTION_BYTES}"
             )
-        job = self._table.start(
-            driver_id, namespace or str(uuid.uuid4()), pid, entrypoint, metadata, _unix_ms(), node_id, not namespace
-        )
+        anonymous = not namespace
+        namespace = namespace or str(uuid.uuid4())
+        job = self._table.start(driver_id, namespace, pid, entrypoint, metadata, _unix_ms(), node_id, anonymous, quota)
+        self._quotas.begin(job)
         await written([self._save(job)])
         return job
 

@@ -6,7 +6,7 @@ from shoal_common.ids import JobID
 from shoal_common.states import SubmissionState
 from shoal_gcs.jobs.submissions import Submission
 from shoal_gcs.jobs.table import Job
-from shoal_proto.v1 import gcs_pb2
+from shoal_proto.v1 import common_pb2, gcs_pb2
 
 
 def job_of_row(info: gcs_pb2.JobInfo) -> Job:
@@ -21,6 +21,7 @@ def job_of_row(info: gcs_pb2.JobInfo) -> Job:
         metadata=dict(info.metadata),
         node_id=info.node_id,
         anonymous=info.anonymous_namespace,
+        quota=dict(info.quota.grains) if info.HasField("quota") else None,
     )
 
 
@@ -36,6 +37,7 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
         metadata=job.metadata,
         node_id=job.node_id,
         anonymous_namespace=job.anonymous,
+        quota=common_pb2.ResourceAmounts(grains=job.quota) if job.quota is not None else None,
     )
 
 

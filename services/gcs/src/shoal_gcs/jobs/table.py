@@ -29,6 +29,8 @@ class Job:
     node_id: bytes = b""
     #: Its namespace was made for it, and nobody else knows it.
     anonymous: bool = False
+    #: What it may hold at once, in grains; None = as much as there is.
+    quota: Mapping[str, int] | None = None
 
 
 class JobTable:
@@ -74,6 +76,7 @@ class JobTable:
         now_unix_ms: int,
         node_id: bytes = b"",
         anonymous: bool = False,
+        quota: Mapping[str, int] | None = None,
     ) -> Job:
         """A repeat by a driver whose job runs asks for nothing."""
         known = next((job for job in self._jobs.values() if job.driver_id == driver_id and not job.end_unix_ms), None)
@@ -92,6 +95,7 @@ class JobTable:
             metadata=dict(metadata),
             node_id=node_id,
             anonymous=anonymous,
+            quota=quota,
         )
         self._jobs[job_id] = job
         return job

@@ -114,6 +114,11 @@ class NodeTable:
         node = self._nodes.get(node_id)
         return node.raylet_address if node is not None and node.state is not NodeState.DEAD else ""
 
+    def is_alive(self, node_id: bytes, incarnation: int) -> bool:
+        """And it is this start of its raylet."""
+        node = self._nodes.get(node_id)
+        return node is not None and node.state is not NodeState.DEAD and node.incarnation == incarnation
+
     def load(self, nodes: Iterable[Node], now: float) -> list[Action]:
         """Take over stored nodes, the oldest first; the silence of the living begins now."""
         for node in nodes:

@@ -9,6 +9,7 @@ import grpc.aio
 from shoal_gcs.endings import Endings
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 
@@ -16,8 +17,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class JobServicer(rpc.JobServiceServicer):
-    def __init__(self, jobs: JobManager, endings: Endings, cluster_id: str, session_name: str) -> None:
+    def __init__(
+        self, jobs: JobManager, quotas: QuotaManager, endings: Endings, cluster_id: str, session_name: str
+    ) -> None:
         self._jobs = jobs
+        self._quotas = quotas
         self._endings = endings
         self._cluster_id = cluster_id
         self._session_name = session_name
@@ -30,6 +34,7 @@ class JobServicer(rpc.JobServiceServicer):
             request.entrypoint,
             request.metadata,
             request.node_id,
+            request.quota.grains if request.HasField("quota") else None,
         )
         return pb.StartJobResponse(
             job_id=job.job_id, namespace=job.namespace, cluster_id=self._cluster_id, session_name=self._session_name
@@ -41,6 +46,9 @@ class JobServicer(rpc.JobServiceServicer):
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         return pb.ListJobsResponse(jobs=self._jobs.list_jobs())
+
+    async def AskAllowance(self, request: pb.AskAllowanceRequest, context: Context) -> pb.AskAllowanceResponse:
+        return await self._quotas.ask(request)
 
 
 class FunctionServicer(rpc.FunctionServiceServicer):

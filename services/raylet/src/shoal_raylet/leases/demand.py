@@ -57,6 +57,8 @@ class Demand:
     gpus: bool = False
     #: How much a worker may grow, in bytes; 0 = nobody said.
     memory_limit: int = 0
+    #: What of ``resources`` the quota of its job is about; nothing = it has none.
+    counted: ResourceSet = field(default_factory=ResourceSet)
     total: int = 0
     #: Granted here, or sent elsewhere.
     granted: int = 0
@@ -164,10 +166,11 @@ class Demand:
         self.ask_not_before = 0.0
 
 
-def owed_by_need(demands: Iterable[Demand]) -> dict[tuple[ResourceSet, str], int]:
-    """How many leases are owed, by their resources and their strategy."""
+def owed_by_need(demands: Iterable[tuple[Demand, int]]) -> dict[tuple[ResourceSet, str], int]:
+    """How many leases are owed, by their resources and their strategy; of demands, each with how many it is owed."""
     needs: dict[tuple[tuple[tuple[str, int], ...], str], int] = {}
-    for demand in demands:
+    for demand, owed in demands:
         need = demand.spec.resources, demand.spec.strategy
-        needs[need] = needs.get(need, 0) + demand.owed
+        if owed:
+            needs[need] = needs.get(need, 0) + owed
     return {(ResourceSet(dict(grains)), strategy): count for (grains, strategy), count in needs.items()}

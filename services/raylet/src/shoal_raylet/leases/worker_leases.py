@@ -9,6 +9,8 @@ ones, but only for ``PASSED_OVER_S``: then what it needs is set aside.
 Owners keep a lease as long as they have tasks for it. While somebody waits, leases held longer than
 ``QUANTUM_S`` are asked back from whoever holds more than the one that waits.
 
+Of a job with a quota only so much is granted as this node has an allowance for (``allowances``, ``quota_round``).
+
 Covers the life of a lease. Not: what may be granted here at all, and what is asked of a scheduler (``demand``),
 processes (``worker_pool``), amounts (``resource_ledger``).
 """
@@ -16,17 +18,20 @@ processes (``worker_pool``), amounts (``resource_ledger``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shoal_common.channel import frames
 from shoal_common.ids import NodeID
 from shoal_common.kinds import ExitKind, RefusalKind
+from shoal_common.placement.bundles import cpus
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, CollectGarbage, KillWorker, Send
+from shoal_raylet.leases.allowances import AllowanceAnswer, Allowances
 from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease, owed_by_need
 from shoal_raylet.leases.precedence import outranked, set_aside
+from shoal_raylet.leases.quota_round import QuotaRound
 from shoal_raylet.leases.reclaiming import QUANTUM_S, to_reclaim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
@@ -69,6 +74,9 @@ class WorkerLeases:
         #: Actors that found no room, with what they need and when.
         self._wishes: dict[bytes, tuple[ResourceSet, float]] = {}
         self._starvation = Starvation()
+        self._allowances = Allowances()
+        #: The last round of grants.
+        self._round = QuotaRound(self._allowances, {})
         #: Some demand had a priority of its own: most programs have none, and nothing is to be compared.
         self._ranked = False
         #: A class that needs nothing is bounded by this number of leases at a time instead.
@@ -76,13 +84,13 @@ class WorkerLeases:
 
     @property
     def queued(self) -> int:
-        """Leases that are owed."""
-        return sum(demand.owed for demand in self._waiting.values())
+        """Leases that are owed, and wait for more than their job's quota."""
+        return sum(map(self._round.possible, self._waiting.values()))
 
     @property
     def queued_by_need(self) -> Mapping[tuple[ResourceSet, str], int]:
         """The same: how many by resources and strategy."""
-        return owed_by_need(self._waiting.values())
+        return owed_by_need((demand, self._round.possible(demand)) for demand in self._waiting.values())
 
     def owner_of(self, worker_id: bytes) -> bytes | None:
         """For whom the worker runs, None when it is not leased."""
@@ -152,6 +160,9 @@ class WorkerLeases:
         resources = strategy.needed(asked)
         allowed = strategy.allows(self._node_id, self._labels)
         chosen = strategy.node_id in (None, self._node_id) and strategy.alternative(self._labels) == 0
+        counted = ResourceSet()
+        if spec.quota:
+            counted = self._allowances.begin(job_id, dict(spec.quota)).counted(resources)
         return Demand(
             owner,
             job_id,
@@ -164,6 +175,7 @@ class WorkerLeases:
             free=not asked,
             gpus=asked["GPU"] > 0,
             memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
+            counted=counted,
         )
 
     @noted
@@ -230,6 +242,16 @@ class WorkerLeases:
     @noted
     def actor_placed(self, actor_id: bytes) -> None:
         self._wishes.pop(actor_id, None)
+
+    @noted
+    def allowance_answered(self, job_id: bytes, number: int, answer: AllowanceAnswer | None, now: float) -> None:
+        """To ``AskAllowance``; None = nobody has."""
+        self._allowances.answered(job_id, number, answer, now)
+
+    @noted
+    def job_ended(self, job_id: bytes) -> None:
+        """Nothing of it runs any more, not even a detached actor."""
+        self._allowances.revoked(job_id)
 
     @noted
     def answered(self, owner: bytes, class_key: int, answer: SchedulerAnswer | None, now: float) -> list[Action]:
@@ -324,13 +346,17 @@ class WorkerLeases:
         for need, _ in self._wishes.values():
             room -= need
         passed: set[tuple[bytes, int]] = set()
+        self._round = quotas = QuotaRound(self._allowances, self._used_of_quotas())
         for demand in self._waiting.values():
             if not demand.grantable(self.alone):
                 passed.add(demand.key)
+            elif quotas.holds_up(demand):
+                continue
             elif now - demand.waiting_since >= PASSED_OVER_S and not demand.resources.fits_in(room):
                 room -= demand.resources
                 passed.add(demand.key)
-        while (chosen := self._next(room, passed)) is not None:
+        quotas.look_at(demand for demand in self._waiting.values() if demand.grantable(self.alone))
+        while (chosen := self._next(room, passed, now)) is not None:
             worker = self._pool.take(
                 chosen.job_id,
                 chosen.spec.runtime_env,
@@ -344,14 +370,18 @@ class WorkerLeases:
                 for _ in range(chosen.grantable(self.alone)):
                     if not chosen.resources.fits_in(room) or (chosen.free and wanted.total() >= self._free_limit):
                         break
+                    if not quotas.lets(chosen, now):
+                        break
+                    quotas.takes(chosen, coming=True)
                     room -= chosen.resources
                     wanted[chosen.spec.runtime_env] += 1
                 continue
             room -= chosen.resources
+            quotas.takes(chosen)
             actions += self._grant(chosen, worker, now)
             if not chosen.grantable(self.alone):
                 passed.add(chosen.key)
-        return actions + self._reclaim_outranked(), wanted
+        return actions + self._reclaim_outranked() + self._settle_quotas(room, now), wanted
 
     @explained
     def tick(self, now: float) -> list[Action]:
@@ -366,6 +396,8 @@ class WorkerLeases:
                 actions += self._reclaim(demand.resources, grantable, demand.job_id, demand, now)
         for need in [*(need for need, _ in self._wishes.values()), *self._ledger.claims]:
             actions += self._reclaim(need, self._leases_for(need), b"", None, now)
+        for job_id in self._allowances:
+            actions += self._reclaim_allowance(job_id, now)
         waiting = [d for d in self._waiting.values() if d.grantable(self.alone) and now - d.waiting_since >= PATIENCE_S]
         needs = [*(need for need, _ in self._wishes.values()), *(demand.resources for demand in waiting)]
         return actions + self.waits_in_vain(needs, now)
@@ -379,6 +411,8 @@ class WorkerLeases:
         """When ``tick`` may have something to do if nothing happens before; while somebody waits, as quanta end."""
         alone = self.alone
         deadlines = [at for demand in self._waiting.values() if (at := demand.ask_at(alone)) is not None]
+        if (at := self._allowances.next_deadline()) is not None:
+            deadlines.append(at)
         if any(demand.grantable(alone) for demand in self._waiting.values()) or self._wishes or self._ledger.claims:
             began = [lease.granted_at for lease in self._leases.values()]
             began += [demand.waiting_since for demand in self._waiting.values()]
@@ -407,6 +441,9 @@ class WorkerLeases:
             if demand.strategy.group_id and demand.impossible:
                 return f"{since}: no bundle of its placement group is reserved here"
             return f"{since}: {self._why_not_here(demand)}" if demand.impossible else f"{since}: a scheduler is asked"
+        if self._round.holds_up(demand):
+            quota = _amounts({name: grains / GRAINS for name, grains in demand.spec.quota})
+            return f"{since}: its job may hold {quota} at once (JobConfig(max_resources=)), and has so much already"
         lacking = demand.resources.missing_from(self._ledger.available)
         if lacking:
             busy = sum(not self._is_blocked(lease) for lease in self._leases.values())
@@ -417,7 +454,7 @@ class WorkerLeases:
 
     # --- inside ---
 
-    def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]]) -> Demand | None:
+    def _next(self, room: ResourceSet, passed: set[tuple[bytes, int]], now: float) -> Demand | None:
         """The fitting demand of the job that holds the least CPU for its weight, there of the highest priority the one
         that holds the fewest leases."""
         best: Demand | None = None
@@ -431,6 +468,8 @@ class WorkerLeases:
             if demand.free and self._running(demand) >= self._free_limit:
                 continue
             if key in aside and not demand.resources.fits_in(room - aside[key]):
+                continue
+            if not self._round.lets(demand, now):
                 continue
             held_cpu = self._held_cpu.get(demand.job_id, 0) / demand.spec.weight
             share = (held_cpu, -demand.priority, len(demand.held))
@@ -489,10 +528,16 @@ class WorkerLeases:
     ) -> list[Action]:
         lacking = need.missing_from(self._ledger.available)
         leases = list(self._leases.values()) if lacking else []
-        asked = to_reclaim(leases, self._is_blocked, lacking, count, job_id, waiting, now)
-        for lease in asked:
+        if waiting is not None and self._round.holds_up(waiting):
+            # What others hold is of no use to it.
+            lacking = self._round.lacking(waiting)
+            leases = [lease for lease in self._leases.values() if lease.demand.job_id == job_id]
+        return self._ask_back(to_reclaim(leases, self._is_blocked, lacking, count, job_id, waiting, now))
+
+    def _ask_back(self, leases: Sequence[Lease], *, at_once: bool = False) -> list[Action]:
+        for lease in leases:
             lease.reclaimed = True
-        return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in asked]
+        return [Send(each.demand.owner, frames.LeaseReclaim(each.lease_id, at_once=at_once)) for each in leases]
 
     def _reclaim_outranked(self) -> list[Action]:
         """Whoever still waits takes from those of its job that have a lower priority."""
@@ -502,19 +547,52 @@ class WorkerLeases:
         for demand in self._waiting.values():
             count = demand.grantable(self.alone)
             lacking = demand.resources.missing_from(self._ledger.available) if count else {}
+            if count and self._round.holds_up(demand):
+                lacking = self._round.lacking(demand)
             leases = [lease for lease in self._leases.values() if not self._is_blocked(lease)] if lacking else []
-            for lease in outranked(leases, demand, lacking, count):
-                lease.reclaimed = True
-                actions.append(Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id, at_once=True)))
+            actions += self._ask_back(outranked(leases, demand, lacking, count), at_once=True)
         return actions
+
+    # --- quotas of jobs ---
+
+    def _used_of_quotas(self) -> dict[bytes, ResourceSet]:
+        used = dict.fromkeys(self._allowances, ResourceSet())
+        if not used:
+            return used
+        for lease in self._leases.values():
+            if counted := lease.demand.counted:
+                used[lease.demand.job_id] += counted - cpus(counted) if self._is_blocked(lease) else counted
+        # What an actor holds is counted by the GCS; what it lends while it waits is for those for which it waits.
+        for job_id in used:
+            for worker in self._pool.of_job(job_id):
+                allocation = self._ledger.allocation(worker.actor_id) if worker.actor_id else None
+                if allocation is not None and allocation.lent:
+                    used[job_id] -= self._allowances[job_id].counted(cpus(allocation.resources))
+        return used
+
+    def _settle_quotas(self, room: ResourceSet, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if self._allowances:
+            self._allowances.keep_only({demand.job_id for demand in self._demands.values()})
+        for job_id in self._allowances:
+            waiting = [demand for demand in self._waiting.values() if demand.job_id == job_id]
+            wants = self._round.wants(job_id, waiting, self.alone, room)
+            actions += self._allowances.settle(job_id, self._round.spare(job_id), bool(waiting), wants, now)
+        return actions
+
+    def _reclaim_allowance(self, job_id: bytes, now: float) -> list[Action]:
+        """Others wait for what its tasks hold here."""
+        lacking = ResourceSet.of(self._allowances[job_id].asked_back.missing_from(self._round.spare(job_id)))
+        if not lacking:
+            return []
+        leases = [lease for lease in self._leases.values() if lease.demand.job_id == job_id]
+        count = _leases_for(lacking, leases)
+        return self._ask_back(to_reclaim(leases, self._is_blocked, lacking.grains, count, b"", None, now))
 
     def _leases_for(self, need: ResourceSet) -> int:
         """How many leases must be given back for it, if they are the largest."""
         lacking = ResourceSet.of(need.missing_from(self._ledger.available))
-        largest = {
-            name: max((each.demand.resources[name] for each in self._leases.values()), default=0) for name in lacking
-        }
-        return max((-(-lacking[name] // grains) for name, grains in largest.items() if grains), default=1)
+        return _leases_for(lacking, list(self._leases.values()))
 
     @property
     def leased(self) -> ResourceSet:
@@ -535,7 +613,7 @@ class WorkerLeases:
                 self._refuse(demand, RefusalKind.AFFINITY, f"{self._why_not_here(demand)}, and it may run nowhere else")
             ]
         # What fits only waits for a process to start.
-        count = demand.elsewhere(self.alone) or demand.owed - self._fitting(demand)
+        count = demand.elsewhere(self.alone) or self._round.possible(demand) - self._fitting(demand)
         if count <= 0:
             demand.ask_not_before = now + SPILL_AFTER_S
             return []
@@ -590,3 +668,9 @@ class WorkerLeases:
 
 def _amounts(units: dict[str, float]) -> str:
     return ", ".join(f"{value:g} {name}" for name, value in sorted(units.items())) or "nothing"
+
+
+def _leases_for(lacking: ResourceSet, leases: Sequence[Lease]) -> int:
+    """How many must be given back for it, if they are the largest."""
+    largest = {name: max((each.demand.resources[name] for each in leases), default=0) for name in lacking}
+    return max((-(-lacking[name] // grains) for name, grains in largest.items() if grains), default=1)
