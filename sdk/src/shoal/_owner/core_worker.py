@@ -121,61 +121,15 @@ class CoreWorker(Process):
         self._futures = Futures(self.waiting, self.values)
         self._event_loops = EventLoops(self, self.waiting, self.values)
         self._garbage = GarbageCollection()
-        memory_profile = MemoryProfile(self)
+        self._memory_profile = MemoryProfile(self)
         self.drains = Drains()
         self.reporting = reporting = Reporting(self, self.tasks, self.actors)
-        self.explaining = explaining = Explaining(self, self.waits, self.tasks, self.actors, reporting)
-        self.debugging = debugging = Debugging(self)
+        self.explaining = Explaining(self, self.waits, self.tasks, self.actors, reporting)
+        self.debugging = Debugging(self)
         self.cancelling = cancelling = Cancelling(self, self.tasks, self.actors)
         streaming.close = cancelling.close
         self._executor: Executor | None = None
         self._next_tick = 0.0
-        borrowing, calls, tasks, store, questions = self.borrowing, self._calls, self.tasks, self.store, self.questions
-        #: Handlers of (connection, message) and of (node id, message).
-        self._from_peer: dict[type, Callable[[Connection, Any], None]] = {
-            TaskReplies: lambda peer, message: calls.on_replies(peer.peer_worker_id, message.replies),
-            TaskYields: streaming.on_yields,
-            Recalled: lambda peer, message: tasks.on_recalled(peer.peer_worker_id, message),
-            GetValue: borrowing.on_get,
-            ValuePending: lambda _, message: borrowing.on_pending(message),
-            ValueReady: lambda _, message: borrowing.on_value(message),
-            ValueLost: self.recovery.on_lost,
-            AddBorrower: borrowing.on_add,
-            BorrowerAdded: lambda _, message: borrowing.on_added(message),
-            RemoveBorrower: borrowing.on_remove,
-            AskWait: reporting.on_ask,
-            TellWait: lambda _, message: reporting.on_answer(message.request, message.report),
-            CancelObject: lambda _, message: cancelling.on_cancel_object(message),
-            LookForDeadlock: lambda _, message: explaining.on_look(message),
-            DebugAttach: debugging.on_attach,
-            DebugInput: debugging.on_input,
-            DebugOutput: lambda _, message: debugging.on_output(message),
-        }
-        self._from_raylet: dict[type, Callable[[bytes, Any], None]] = {
-            frames.ObjectCreated: lambda _, message: store.on_answer(message),
-            frames.ObjectLocated: lambda _, message: store.on_answer(message),
-            frames.ObjectWritten: lambda _, message: store.on_answer(message),
-            frames.ObjectPart: lambda _, message: store.on_answer(message),
-            frames.ObjectUncache: lambda _, message: store.on_uncache(message),
-            frames.LeaseGranted: tasks.on_granted,
-            frames.LeaseSpillback: tasks.on_spillback,
-            frames.LeaseRefused: tasks.on_refused,
-            frames.LeaseLost: lambda _, message: tasks.on_lost(message),
-            frames.LeaseReclaim: lambda _, message: tasks.on_reclaim(message),
-            frames.NodeFound: lambda _, message: self.raylets.on_found(message),
-            frames.NodeLost: lambda _, message: self._on_node_lost(message),
-            frames.NodeDrains: lambda _, message: self.drains.on_news(message),
-            frames.CollectGarbage: lambda _, __: self._garbage.begin(),
-            frames.WaitsGet: explaining.on_waits_wanted,
-            frames.ProfileMemory: memory_profile.on_wanted,
-            frames.Explained: lambda _, message: reporting.on_answer(message.request, message),
-            frames.FunctionData: lambda _, message: questions.on_answer(message),
-            frames.LastRepliesFound: lambda _, message: self.actors.on_last_replies(message),
-            frames.EventsFlushed: lambda _, message: questions.on_answer(message),
-            frames.LogsFlushed: lambda _, message: questions.on_answer(message),
-            frames.CheckpointDone: lambda _, message: questions.on_answer(message),
-            frames.PackageDone: lambda _, message: questions.on_answer(message),
-        }
         self.reactor.after_dispatch = self._after_dispatch
         self.reactor.on_tick = self._on_tick
 
@@ -201,18 +155,14 @@ class CoreWorker(Process):
         self.blocking = executor.blocking
         self.lend_cpu = executor.lend_cpu
         self.reporting.describe_task = executor.describe
-        self._from_peer[PushTasks] = lambda peer, message: executor.on_push(peer, message)
-        self._from_peer[StopTasks] = lambda _, message: executor.on_stop(message.task_ids)
-        self._from_peer[CancelTask] = lambda _, message: executor.on_cancel(message)
-        self._from_peer[ItemsRead] = lambda _, message: executor.on_items_read(message.task_id, message.count)
-        self._from_peer[Recall] = lambda peer, message: executor.on_recall(peer, message.count)
 
-        def order(node_id: bytes, message: Any) -> None:
-            if node_id == self.node_id:
-                executor.on_raylet(message)
+    def _worker(self) -> Executor:
+        assert self._executor is not None, "only a worker is sent this"
+        return self._executor
 
-        for kind in (frames.LeaseAssigned, frames.CreateActor, frames.WorkerExit):
-            self._from_raylet[kind] = order
+    def _on_order(self, node_id: bytes, message: Any) -> None:
+        if node_id == self.node_id:
+            self._worker().on_raylet(message)
 
     def start(self) -> None:
         self.reactor.start()
@@ -240,12 +190,11 @@ class CoreWorker(Process):
     # -- peers --------------------------------------------------------------------------------------
 
     def _on_peer(self, connection: Connection, messages: list[Any]) -> None:
-        handlers = self._from_peer
         with self.lock:
             self.peers.known(connection)
             for message in messages:
                 try:
-                    handlers[type(message)](connection, message)
+                    _FROM_PEER[type(message)](self, connection, message)
                 except Exception as error:
                     error.add_note(f"{type(message).__name__} came from {connection.peer_worker_id.hex()}.")
                     raise
@@ -262,11 +211,10 @@ class CoreWorker(Process):
     # -- raylets --------------------------------------------------------------------------------------
 
     def _on_raylet(self, node_id: bytes, messages: list[Any]) -> None:
-        handlers = self._from_raylet
         with self.lock:
             for message in messages:
                 try:
-                    handlers[type(message)](node_id, message)
+                    _FROM_RAYLET[type(message)](self, node_id, message)
                 except Exception as error:
                     error.add_note(f"{type(message).__name__} came from node {node_id.hex()}.")
                     raise
@@ -375,3 +323,63 @@ class CoreWorker(Process):
         self.raylets.detach()
         self.peers.detach()
         self._dialer.abandon()
+
+
+#: Who handles what comes from a driver or worker. Made with the module: a worker that has just been forked shares this
+#: with its template, which a table of its own would not be.
+_FROM_PEER: dict[type, Callable[[CoreWorker, Connection, Any], None]] = {
+    TaskReplies: lambda core, peer, message: core._calls.on_replies(peer.peer_worker_id, message.replies),
+    TaskYields: lambda core, peer, message: core.streaming.on_yields(peer, message),
+    Recalled: lambda core, peer, message: core.tasks.on_recalled(peer.peer_worker_id, message),
+    GetValue: lambda core, peer, message: core.borrowing.on_get(peer, message),
+    ValuePending: lambda core, _, message: core.borrowing.on_pending(message),
+    ValueReady: lambda core, _, message: core.borrowing.on_value(message),
+    ValueLost: lambda core, peer, message: core.recovery.on_lost(peer, message),
+    AddBorrower: lambda core, peer, message: core.borrowing.on_add(peer, message),
+    BorrowerAdded: lambda core, _, message: core.borrowing.on_added(message),
+    RemoveBorrower: lambda core, peer, message: core.borrowing.on_remove(peer, message),
+    AskWait: lambda core, peer, message: core.reporting.on_ask(peer, message),
+    TellWait: lambda core, _, message: core.reporting.on_answer(message.request, message.report),
+    CancelObject: lambda core, _, message: core.cancelling.on_cancel_object(message),
+    LookForDeadlock: lambda core, _, message: core.explaining.on_look(message),
+    DebugAttach: lambda core, peer, message: core.debugging.on_attach(peer, message),
+    DebugInput: lambda core, peer, message: core.debugging.on_input(peer, message),
+    DebugOutput: lambda core, _, message: core.debugging.on_output(message),
+    # to a worker
+    PushTasks: lambda core, peer, message: core._worker().on_push(peer, message),
+    StopTasks: lambda core, _, message: core._worker().on_stop(message.task_ids),
+    CancelTask: lambda core, _, message: core._worker().on_cancel(message),
+    ItemsRead: lambda core, _, message: core._worker().on_items_read(message.task_id, message.count),
+    Recall: lambda core, peer, message: core._worker().on_recall(peer, message.count),
+}
+
+#: Who handles what comes from a raylet, by the id of its node.
+_FROM_RAYLET: dict[type, Callable[[CoreWorker, bytes, Any], None]] = {
+    frames.ObjectCreated: lambda core, _, message: core.store.on_answer(message),
+    frames.ObjectLocated: lambda core, _, message: core.store.on_answer(message),
+    frames.ObjectWritten: lambda core, _, message: core.store.on_answer(message),
+    frames.ObjectPart: lambda core, _, message: core.store.on_answer(message),
+    frames.ObjectUncache: lambda core, _, message: core.store.on_uncache(message),
+    frames.LeaseGranted: lambda core, node_id, message: core.tasks.on_granted(node_id, message),
+    frames.LeaseSpillback: lambda core, node_id, message: core.tasks.on_spillback(node_id, message),
+    frames.LeaseRefused: lambda core, node_id, message: core.tasks.on_refused(node_id, message),
+    frames.LeaseLost: lambda core, _, message: core.tasks.on_lost(message),
+    frames.LeaseReclaim: lambda core, _, message: core.tasks.on_reclaim(message),
+    frames.NodeFound: lambda core, _, message: core.raylets.on_found(message),
+    frames.NodeLost: lambda core, _, message: core._on_node_lost(message),
+    frames.NodeDrains: lambda core, _, message: core.drains.on_news(message),
+    frames.CollectGarbage: lambda core, _, __: core._garbage.begin(),
+    frames.WaitsGet: lambda core, node_id, message: core.explaining.on_waits_wanted(node_id, message),
+    frames.ProfileMemory: lambda core, node_id, message: core._memory_profile.on_wanted(node_id, message),
+    frames.Explained: lambda core, _, message: core.reporting.on_answer(message.request, message),
+    frames.FunctionData: lambda core, _, message: core.questions.on_answer(message),
+    frames.LastRepliesFound: lambda core, _, message: core.actors.on_last_replies(message),
+    frames.EventsFlushed: lambda core, _, message: core.questions.on_answer(message),
+    frames.LogsFlushed: lambda core, _, message: core.questions.on_answer(message),
+    frames.CheckpointDone: lambda core, _, message: core.questions.on_answer(message),
+    frames.PackageDone: lambda core, _, message: core.questions.on_answer(message),
+    # to a worker
+    frames.LeaseAssigned: lambda core, node_id, message: core._on_order(node_id, message),
+    frames.CreateActor: lambda core, node_id, message: core._on_order(node_id, message),
+    frames.WorkerExit: lambda core, node_id, message: core._on_order(node_id, message),
+}

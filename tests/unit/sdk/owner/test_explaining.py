@@ -14,7 +14,7 @@ from support.owners import LONG, NODE, Party
 from shoal import Explanation, exceptions
 from shoal._core.object_ref import ObjectRef
 from shoal._owner import explaining, reporting
-from shoal._wire.peer_frames import AskWait, LookForDeadlock, WaitReport
+from shoal._wire.peer_frames import LookForDeadlock, WaitReport
 from shoal_common.channel import frames
 
 
@@ -56,11 +56,11 @@ def test_the_worker_says_what_it_runs(driver: Party, worker: Party, monkeypatch:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_worker_that_is_silent_is_said_to_be(driver: Party, worker: Party) -> None:
+def test_a_worker_that_is_silent_is_said_to_be(driver: Party, worker: Party, monkeypatch: pytest.MonkeyPatch) -> None:
     (ref,) = driver.submit()
     driver.grant(worker)
     worker.work.next()
-    worker.core._from_peer[AskWait] = lambda _, __: None
+    monkeypatch.setattr(worker.core.reporting, "on_ask", lambda *_: None)
     told = explain(driver, ref)
     assert (told.state, told.pid) == ("running", 1), "as its owner knows"
     assert told.detail == f"process {worker.core.worker_id.hex()} has not answered within 0.05 s"
