@@ -54,8 +54,9 @@ class Actor:
 
     def is_dead(self) -> None:
         """As the GCS answers whoever has asked."""
-        while self.asked:
-            self.asked.pop()(self.record(ActorState.DEAD, 2), None)
+        with self.driver.core.lock:  # who was woken by a message may be faster than what else that message does
+            while self.asked:
+                self.asked.pop()(self.record(ActorState.DEAD, 2), None)
 
 
 @pytest.fixture
