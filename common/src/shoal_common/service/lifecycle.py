@@ -17,6 +17,7 @@ from shoal_common.errors import ServiceError
 from shoal_common.metadata import MetadataStoreError
 from shoal_common.service import logging
 from shoal_common.service.config import ConfigError, ServiceConfig, load
+from shoal_common.service.freed_memory import give_back, use_one_arena
 from shoal_common.service.measured import Measured, MeasuredConfig, ServedMetrics
 from shoal_common.surroundings import occupy_standard_streams, raise_open_files, take_own_signals
 from shoal_common.tls import TlsError
@@ -81,6 +82,7 @@ def main(config: type[C], build: Callable[[C], App]) -> int:
     occupy_standard_streams()
     take_own_signals()
     raise_open_files()
+    use_one_arena()
     try:
         settings = load(config, sys.argv[1:], os.environ)
         logging.configure(config.SERVICE, settings.log_level)
@@ -103,6 +105,7 @@ async def run_service(*apps: App) -> int:
     for number in signals:
         loop.add_signal_handler(number, stopping.set)
     signalled = asyncio.create_task(stopping.wait())
+    trimming = asyncio.create_task(give_back())
     started: list[App] = []
     code = EXIT_OK
     try:
@@ -121,8 +124,10 @@ async def run_service(*apps: App) -> int:
             code = EXIT_FAILED
     finally:
         signalled.cancel()
+        trimming.cancel()
         for app in reversed(started):
             code = max(code, await _stop(app))
+        await asyncio.wait({trimming})
         for number in signals:
             loop.remove_signal_handler(number)
     return code
