@@ -209,10 +209,12 @@ class GcsApp:
         self._address = grpc_server.join_address(config.host, port)
 
     async def _close(self) -> None:
-        self._actors.stop()
-        self._groups.stop()
-        await self._nodes.stop()
-        await self._background.stop()
+        # What runs may set a timer again when it ends, and after all of that nothing does: this process may live on.
+        for _ in range(2):
+            self._actors.stop()
+            self._groups.stop()
+            await self._nodes.stop()
+            await self._background.stop()
         await self._raylets.close()
         await asyncio.gather(*(channel.close() for channel in self._scheduler_channels.values()))
 

@@ -2,6 +2,9 @@
 
 A standby has its connections to etcd and NATS and waits. It does not listen on the GCS's port, so the channels of
 clients that know several addresses pass it by; only the health port answers in both roles.
+
+One that has lost the lead becomes a standby again, with a new store: what the old one still had to write is fenced for
+good. It used to end and be started again, but where nobody does that, two pauses of a machine were the cluster's end.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import structlog
 from shoal_common.bus import EventBus
 from shoal_common.bus.connect import connect_nats
 from shoal_common.bus.memory import MemoryBus
-from shoal_common.metadata import MetadataStore
+from shoal_common.metadata import MetadataStore, MetadataStoreError, StoreRefused
 from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_common.rpc import server as grpc_server
 from shoal_common.service.config import ConfigError, from_extra
@@ -35,7 +38,7 @@ _log = structlog.get_logger()
 
 
 class GcsReplica:
-    """The app, its store and its bus. After it has lost the lead it cannot go on: it is to be started again."""
+    """The app, its store and its bus."""
 
     def __init__(self, config: GcsConfig) -> None:
         self._config = config
@@ -64,7 +67,9 @@ class GcsReplica:
         config = self._config
         try:
             if config.etcd:
-                store, bus = await self._join_etcd(), await self._connect_bus()
+                store = await self._join_etcd()
+                self._open.push_async_callback(store.close)  # again, unless the start fails before it is a candidate
+                bus = await self._connect_bus()
                 await self._serve_health()
                 self._role = asyncio.create_task(self._campaign(store, bus), name="candidate")
                 self._open.push_async_callback(self._end, self._role)
@@ -89,16 +94,34 @@ class GcsReplica:
         await self._open.aclose()
 
     async def _campaign(self, store: EtcdMetadataStore, bus: EventBus) -> str:
-        """Lead as soon as nobody else does; returns when it leads no more, and why."""
+        """Lead as soon as nobody else does, and stand by again after that. Raises: what a start does; StoreRefused."""
+        while True:
+            async with AsyncExitStack() as candidacy:
+                candidacy.push_async_callback(store.close)
+                reason = await self._reign(store, bus)
+            _log.error("gcs_leads_no_more", reason=reason)
+            store = await self._join_again()
+
+    async def _reign(self, store: EtcdMetadataStore, bus: EventBus) -> str:
+        """Returns when it leads no more, and why."""
         config = self._config
         async with AsyncExitStack() as reign:
             name = f"{socket.gethostname()}, port {config.port}, process {os.getpid()}"
             leadership = await store.lead(name, config.leader_ttl_s)
             reign.push_async_callback(leadership.resign)
+            reign.callback(self._stand_by)
             self._epoch = leadership.epoch
-            await self._serve(reign, store, bus)
+            try:
+                await self._serve(reign, store, bus)
+            except StoreRefused:
+                raise
+            except MetadataStoreError as error:
+                return f"it could not read what there is: {error}"
             _log.info("gcs_leads", address=self.address, epoch=leadership.epoch)
-            return f"it leads no more: {await leadership.lost()}. Start it again, as a standby"
+            return await leadership.lost()
+
+    def _stand_by(self) -> None:
+        self._app, self.address, self._epoch = None, "", 0
 
     async def _serve(self, stack: AsyncExitStack, store: MetadataStore, bus: EventBus) -> None:
         app = GcsApp(self._config, store, bus)
@@ -114,9 +137,22 @@ class GcsReplica:
         config = self._config
         access = EtcdAccess(config.etcd_user, _password(config.etcd_password_file), config.etcd_tls)
         store = EtcdMetadataStore(config.etcd, access=access)
-        self._open.push_async_callback(store.close)
-        await store.join(config.cluster_id, config.start_timeout_s)
+        try:
+            await store.join(config.cluster_id, config.start_timeout_s)
+        except BaseException:
+            await store.close()
+            raise
         return store
+
+    async def _join_again(self) -> EtcdMetadataStore:
+        """However long etcd is away: it is what this process waits for. Raises: StoreRefused."""
+        while True:
+            try:
+                return await self._join_etcd()
+            except StoreRefused:
+                raise
+            except MetadataStoreError as error:
+                _log.warning("etcd_not_joined_again", reason=str(error))
 
     async def _connect_bus(self) -> EventBus:
         bus = await connect_nats(self._config) if self._config.nats_address else MemoryBus()

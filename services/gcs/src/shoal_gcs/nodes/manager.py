@@ -75,8 +75,10 @@ class NodeManager:
         self._heartbeats = await bus.subscribe(subjects.all_heartbeats(self._cluster_id), self._on_heartbeat)
 
     async def stop(self) -> None:
-        if self._heartbeats is not None:
-            await self._heartbeats.unsubscribe()
+        """Idempotent."""
+        heartbeats, self._heartbeats = self._heartbeats, None
+        if heartbeats is not None:
+            await heartbeats.unsubscribe()
         if self._timer is not None:
             self._timer.cancel()
 
