@@ -33,6 +33,7 @@ PATHS = (
     *(f"view/{each}" for each in ("jobs", "tasks", "actors", "nodes", "workers", "objects", "placement_groups")),
     "view/timeline",
     "view/charts",
+    "view/graph",
 )
 
 

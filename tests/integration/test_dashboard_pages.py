@@ -204,3 +204,24 @@ def test_charts_have_last_values_and_the_hour(pages: Pages) -> None:
     text = pages.get(f"/view/nodes/{node_id}").text
     assert "Memory: used" in text and "static/charts.js" in text
     assert pages.get("/view/charts/data?node_id=zz").status == 400
+
+
+def test_the_graph_of_a_job_shows_who_calls_whom(pages: Pages) -> None:
+    @shoal.remote
+    def leaf() -> None:
+        return
+
+    @shoal.remote
+    def root() -> None:
+        shoal.get([leaf.remote() for _ in range(3)])
+
+    shoal.get(root.remote())
+    job_id = shoal.get_runtime_context().get_job_id()
+
+    def drawn() -> str:
+        text = pages.get(f"/view/graph?job_id={job_id}").text
+        return text if re.search(r"root calls [^:]*leaf: 3<", text) else ""
+
+    text = eventually(drawn, "the calls are drawn")
+    assert "<svg" in text and "driver calls" in text and "style=" not in text
+    assert pages.get("/view/graph?job_id=x").status == 404

@@ -17,6 +17,7 @@ from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
 from shoal_dashboard.pages import charts as chart_pages
+from shoal_dashboard.pages import graph as graph_pages
 from shoal_dashboard.pages import profiles as profile_pages
 from shoal_dashboard.pages import routes as pages
 from shoal_dashboard.pages import timeline as timeline_pages
@@ -55,6 +56,7 @@ FAMILIES = (
     profile_pages,
     timeline_pages,
     chart_pages,
+    graph_pages,
     pages,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from shoal_dashboard.events.database import COLUMNS, Database, attempt_of
 from shoal_dashboard.events.lineage import lineage_of
 from shoal_dashboard.events.rows import (
     NEWEST_FIRST,
+    Calls,
     ErrorGroup,
     Filter,
     FunctionCounts,
@@ -281,16 +283,24 @@ class DuckTaskStore:
 
     async def summary(self, by: Literal["func_name", "lineage"] = "func_name", job_id: str = "") -> Summary:
         functions = await self.counts(job_id)
-        lineage = []
-        if by == "lineage":
-            condition, values = ("WHERE child.job_id = ?", [queries.id_of(job_id)]) if job_id else ("", [])
-            question = (
-                "SELECT coalesce(parent.function, ''), child.function, child.kind, child.state, count(*) "
-                "FROM attempts AS child LEFT JOIN (SELECT task_id, any_value(function) AS function FROM attempts "
-                f"GROUP BY task_id) AS parent ON child.parent = parent.task_id {condition} GROUP BY ALL"
-            )
-            lineage = lineage_of(await self._read(lambda: self._database.read(question, values)))
+        lineage = lineage_of(await self._called(job_id)) if by == "lineage" else []
         return Summary(functions, lineage, self._counters.unnamed, self._counters.lost)
+
+    async def calls(self, job_id: str = "") -> list[Calls]:
+        called: Counter[tuple[str, str]] = Counter()
+        for caller, function, _kind, _state, count in await self._called(job_id):
+            called[caller, function] += count
+        return [Calls(*names, count) for names, count in called.most_common()]
+
+    async def _called(self, job_id: str) -> list[tuple[str, str, int, int, int]]:
+        """As ``lineage_of`` takes it."""
+        condition, values = ("WHERE child.job_id = ?", [queries.id_of(job_id)]) if job_id else ("", [])
+        question = (
+            "SELECT coalesce(parent.function, ''), child.function, child.kind, child.state, count(*) "
+            "FROM attempts AS child LEFT JOIN (SELECT task_id, any_value(function) AS function FROM attempts "
+            f"GROUP BY task_id) AS parent ON child.parent = parent.task_id {condition} GROUP BY ALL"
+        )
+        return await self._read(lambda: self._database.read(question, values))
 
     async def cluster_events(self) -> list[tuple[str, ClusterEvent]]:
         return await self._read(self._database.happened)

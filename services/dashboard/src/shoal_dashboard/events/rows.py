@@ -138,6 +138,16 @@ class FunctionCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """How many recorded tasks of ``function`` such of ``caller`` have submitted ("" = a driver, or a task without a
+    row)."""
+
+    caller: str
+    function: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class LineageNode:
     """All tasks of one function that were submitted by tasks of one other (or by the driver), and what they submit."""
 

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from shoal_common.node_events import ClusterEvent
-from shoal_dashboard.events.rows import NEWEST_FIRST, ErrorGroup, Filter, FunctionCounts, Page, Sort, Summary, TaskRow
+from shoal_dashboard.events.rows import (
+    NEWEST_FIRST,
+    Calls,
+    ErrorGroup,
+    Filter,
+    FunctionCounts,
+    Page,
+    Sort,
+    Summary,
+    TaskRow,
+)
 from shoal_dashboard.events.sheet import Grid, Lanes
 from shoal_dashboard.events.timeline_queries import Sheet
 
@@ -49,6 +59,9 @@ class TaskStore(Protocol):
 
     async def counts(self, job_id: str = "") -> list[FunctionCounts]:
         """Exact counts of one job, or of all, by function."""
+
+    async def calls(self, job_id: str = "") -> list[Calls]:
+        """Who calls whom in one job, or in all, the most frequent first; of tasks with rows. Raises: QueryError."""
 
     async def cluster_events(self) -> list[tuple[str, ClusterEvent]]:
         """What has happened to nodes, workers, actors and jobs, each with an id: the newest ones, newest first."""

@@ -3,7 +3,10 @@ const box = document.querySelector("[data-charts]");
 const EVERY_MS = 5_000;
 const [WIDE, HIGH, LEFT, BOTTOM, TOP] = [420, 150, 62, 18, 8];
 const SVG = "http://www.w3.org/2000/svg";
+// Of the hour, at least so many steps are drawn: a dashboard that has just begun knows of few.
+const LEAST = 120;
 let known = null;
+let drawn = LEAST;
 let figures = [];
 
 function element(name, attributes = {}, parent = null) {
@@ -21,8 +24,9 @@ function shown(value, unit) {
   return `${Number(value.toPrecision(3))} ${["B", "KiB", "MiB", "GiB", "TiB"][at]}`;
 }
 
-function ceiling(most) {
+function ceiling(most, unit) {
   if (!(most > 0)) return 1;
+  if (unit === "bytes") return 2 ** Math.ceil(Math.log2(most));
   const power = 10 ** Math.floor(Math.log10(most));
   return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= most);
 }
@@ -40,7 +44,7 @@ function figure(chart) {
   const point = (event) => {
     const frame = svg.getBoundingClientRect();
     const share = ((event.clientX - frame.left) / frame.width * WIDE - LEFT) / (WIDE - LEFT);
-    one.at = Math.max(0, Math.min(known.steps - 1, Math.round(share * (known.steps - 1))));
+    one.at = Math.max(0, Math.min(drawn - 1, Math.round(share * (drawn - 1))));
     draw(one);
   };
   svg.addEventListener("pointermove", point);
@@ -50,7 +54,7 @@ function figure(chart) {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -60, PageDown: 60 }[event.key];
     if (!step) return;
     event.preventDefault();
-    one.at = Math.max(0, Math.min(known.steps - 1, (one.at ?? known.steps - 1) + step));
+    one.at = Math.max(0, Math.min(drawn - 1, (one.at ?? drawn - 1) + step));
     draw(one);
   });
   return one;
@@ -58,21 +62,22 @@ function figure(chart) {
 
 function draw(one) {
   const { chart, svg, said } = one;
-  const lines = Object.entries(chart.lines).map(([name, called]) => ({ called, values: known.series[name] ?? [] }));
-  const most = ceiling(Math.max(0, ...lines.flatMap((line) => line.values.map((value) => value ?? 0))));
-  const x = (at) => LEFT + (at / (known.steps - 1)) * (WIDE - LEFT - 2);
+  const lines = Object.entries(chart.lines).map(([name, called]) => ({ called, values: (known.series[name] ?? []).slice(-drawn) }));
+  const most = ceiling(Math.max(0, ...lines.flatMap((line) => line.values.map((value) => value ?? 0))), chart.unit);
+  const x = (at) => LEFT + (at / (drawn - 1)) * (WIDE - LEFT - 2);
   const y = (value) => TOP + (1 - value / most) * (HIGH - TOP - BOTTOM);
   svg.replaceChildren();
   for (const share of [0, 0.5, 1]) {
     element("line", { class: "grid", x1: LEFT, x2: WIDE, y1: y(share * most), y2: y(share * most) }, svg);
     element("text", { x: LEFT - 5, y: y(share * most) + 4, "text-anchor": "end" }, svg).textContent = shown(share * most, chart.unit);
   }
-  for (const minutes of [60, 40, 20, 0]) {
-    const anchor = minutes === 0 ? "end" : minutes === 60 ? "start" : "middle";
-    element("text", { x: x((1 - minutes / 60) * (known.steps - 1)), y: HIGH - 4, "text-anchor": anchor }, svg).textContent = minutes ? `−${minutes} min` : "now";
+  for (const share of [0, 1 / 3, 2 / 3, 1]) {
+    const minutes = Math.round(((1 - share) * drawn * known.step_s) / 60);
+    const anchor = ["start", "middle", "middle", "end"][Math.round(share * 3)];
+    element("text", { x: x(share * (drawn - 1)), y: HIGH - 4, "text-anchor": anchor }, svg).textContent = minutes ? `−${minutes} min` : "now";
   }
   lines.forEach((line, number) => {
-    const missing = known.steps - line.values.length;
+    const missing = drawn - line.values.length;
     let path = "";
     line.values.forEach((value, at) => {
       if (value === null) return;
@@ -83,9 +88,9 @@ function draw(one) {
     if (path) element("path", { class: `line line-${number}`, d: path }, svg);
   });
   if (one.at !== null) element("line", { class: "cursor", x1: x(one.at), x2: x(one.at), y1: TOP, y2: HIGH - BOTTOM }, svg);
-  const at = one.at ?? known.steps - 1;
-  const ago = ((known.steps - 1 - at) * known.step_s) / 60;
-  const values = lines.map((line) => `${line.called} ${shown(line.values[at - known.steps + line.values.length], chart.unit)}`).join(", ");
+  const at = one.at ?? drawn - 1;
+  const ago = ((drawn - 1 - at) * known.step_s) / 60;
+  const values = lines.map((line) => `${line.called} ${shown(line.values[at - drawn + line.values.length], chart.unit)}`).join(", ");
   svg.setAttribute("aria-label", `${chart.title}: ${values}`);
   said.textContent = `${one.at === null ? "now" : `${ago.toFixed(1)} min ago`}: ${values}`;
 }
@@ -101,6 +106,8 @@ async function ask() {
       now.series[name] = [...(known?.series[name] ?? []), ...values].slice(-now.steps);
     }
     known = now;
+    const told = Object.values(known.series).map((values) => values.length - values.findIndex((value) => value !== null));
+    drawn = Math.min(known.steps, Math.max(LEAST, ...told.filter((steps) => steps <= known.steps)));
     if (!figures.length) figures = now.charts.map(figure);
     figures.forEach(draw);
   } catch {
