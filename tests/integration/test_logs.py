@@ -82,5 +82,5 @@ def test_files_are_listed_and_nothing_else_is_read(
         assert cli.main(["logs", address, wrong]) == 1
         assert "no name of a log file" in capsys.readouterr().err
     assert cli.main(["logs", address, "--task", "00" * 20]) == 1
-    assert "no living node has anything of task" in capsys.readouterr().err
+    assert "no node has anything of task" in capsys.readouterr().err
     assert cli.main(["logs", address, "--task", "zz"]) == 2

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shoal_common import job_logs
+from shoal_common import blob_log, job_logs
 from shoal_common.blob.store import BlobInfo
 from shoal_common.errors import NotFound, Unavailable
 from shoal_common.job_logs import JobLog
@@ -43,7 +43,7 @@ class Blobs:
 
 @pytest.fixture
 def blobs(monkeypatch: pytest.MonkeyPatch) -> Blobs:
-    monkeypatch.setattr(job_logs, "PART_BYTES", 10)
+    monkeypatch.setattr(blob_log, "PART_BYTES", 10)
     monkeypatch.setattr(job_logs, "PARTS_KEPT", 20)
     return Blobs()
 

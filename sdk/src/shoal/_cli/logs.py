@@ -19,7 +19,10 @@ from shoal_common.states import NodeState
 if TYPE_CHECKING:
     from shoal._net.gcs.client import GcsClient
     from shoal._net.gcs.records import NodeRecord
-    from shoal._net.node_logs import NodeLogs
+    from shoal._net.node_logs import GoneNodeLogs, NodeLogs
+
+#: Nodes that are gone, of which what is kept is looked at: the last ones that came.
+_MAX_GONE = 50
 
 
 @click.command(
@@ -30,7 +33,11 @@ if TYPE_CHECKING:
 @click.option("--attempt", type=click.IntRange(min=0), help="Of that task, from 0 on; default: all.")
 @click.option("--actor", help="Id of an actor.")
 @click.option("--worker", help="Id of a worker.")
-@click.option("--node", default="", help="Id of the node, or its beginning; default: all are asked.")
+@click.option(
+    "--node",
+    default="",
+    help="Id of the node, or its beginning; default: all; those that are gone last.",
+)
 @click.option("--err", is_flag=True, help="Standard error in place of standard output.")
 @click.option("--tail", type=click.IntRange(min=1), help="Only so many lines, the last ones; default: all.")
 @click.option("--follow", "-f", is_flag=True, help="What comes later, too.")
@@ -59,12 +66,13 @@ def logs(
     if worker is not None:
         file = f"worker-{worker.lower()}.{'err' if err else 'out'}"
     with asking(address) as gcs:
-        nodes = _nodes(gcs, node, actor)
+        living, gone = _nodes(gcs, node, actor)
         if not file and task is None and actor is None:
-            _list(gcs, nodes)
+            _list(gcs, [*living, *gone])
             return
         found = False
-        for each in nodes:
+        # Those that are gone are looked at when no other one has it.
+        for each in (each for nodes in (living, gone) if not found for each in nodes):
             with _logs_of(gcs, each) as node_logs:
                 lines = node_logs.read(
                     file,
@@ -87,7 +95,7 @@ def logs(
                     print(f"Node {each.node_id.hex()} does not tell: {error}", file=sys.stderr)
     if not found:
         what = f"task {task}" if task else f"actor {actor}" if actor else file
-        raise RuntimeError(f"no living node has anything of {what}")
+        raise RuntimeError(f"no node has anything of {what}, nor is anything kept of it of those that are gone")
 
 
 def _check_id(option: str, text: str, length: int) -> None:
@@ -99,25 +107,31 @@ def _check_id(option: str, text: str, length: int) -> None:
         raise click.BadParameter(f"{text!r} is no id: those have {2 * length} hexadecimal digits", param_hint=option)
 
 
-def _nodes(gcs: GcsClient, beginning: str, actor: str | None) -> list[NodeRecord]:
-    """Those to ask. Raises: ValueError."""
-    living = [node for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
-    nodes = [node for node in living if node.node_id.hex().startswith(beginning.lower())]
+def _nodes(gcs: GcsClient, beginning: str, actor: str | None) -> tuple[list[NodeRecord], list[NodeRecord]]:
+    """Those to ask, and those that are gone. Raises: ValueError."""
+    nodes = [node for node in gcs.nodes.list() if node.node_id.hex().startswith(beginning.lower())]
+    living = [node for node in nodes if node.state is not NodeState.DEAD]
+    gone = sorted((node for node in nodes if node.state is NodeState.DEAD), key=lambda node: -node.start_unix_ms)
     if not nodes:
-        raise ValueError(f"no living node's id begins with {beginning!r}: `shoal status` lists them")
+        raise ValueError(f"no node's id begins with {beginning!r}: `shoal status` lists them")
     if actor is not None:
         # Where it runs now comes last, as what is followed there goes on.
         places = {each.actor_id: each.address.node_id for each in gcs.actors.list()}
-        nodes.sort(key=lambda node: node.node_id == places.get(bytes.fromhex(actor)))
-    return nodes
+        living.sort(key=lambda node: node.node_id == places.get(bytes.fromhex(actor)))
+    return living, gone[:_MAX_GONE]
 
 
 @contextmanager
-def _logs_of(gcs: GcsClient, node: NodeRecord) -> Iterator[NodeLogs]:
-    from shoal._net.node_logs import NodeLogs
+def _logs_of(gcs: GcsClient, node: NodeRecord) -> Iterator[NodeLogs | GoneNodeLogs]:
+    from shoal._net.node_logs import GoneNodeLogs, NodeLogs
     from shoal_common.tls import Tls
 
-    logs = NodeLogs(node.raylet_address, token_for(gcs.address), Tls.from_environ(os.environ))
+    token, tls = token_for(gcs.address), Tls.from_environ(os.environ)
+    logs: NodeLogs | GoneNodeLogs
+    if node.state is NodeState.DEAD:
+        logs = GoneNodeLogs(gcs.nodes.cluster().objectstore_addresses, token, tls, node.node_id)
+    else:
+        logs = NodeLogs(node.raylet_address, token, tls)
     try:
         yield logs
     finally:
@@ -126,7 +140,8 @@ def _logs_of(gcs: GcsClient, node: NodeRecord) -> Iterator[NodeLogs]:
 
 def _list(gcs: GcsClient, nodes: list[NodeRecord]) -> None:
     for node in nodes:
-        print(f"Node {node.node_id.hex()} at {node.host}:")
+        gone = ", which is gone" if node.state is NodeState.DEAD else ""
+        print(f"Node {node.node_id.hex()} at {node.host}{gone}:")
         with _logs_of(gcs, node) as logs:
             try:
                 files = logs.list()

@@ -62,7 +62,7 @@ class GcsConfig(BusConfig, MeasuredConfig):
     package_keep_days: int = setting(
         7,
         doc="packages of runtime environments, and what pip and uv have installed, are deleted there when no process "
-        "has used them for so long; -1 = never",
+        "has used them for so long, and logs of nodes that are gone after so long; -1 = never",
         unit="days",
         minimum=-1,
     )

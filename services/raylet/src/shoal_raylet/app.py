@@ -82,6 +82,7 @@ from shoal_raylet.workers.host import read_host, read_processes
 from shoal_raylet.workers.last_replies import LastReplies
 from shoal_raylet.workers.log_reading import LogDirectory
 from shoal_raylet.workers.log_service import LogService
+from shoal_raylet.workers.log_shipping import LogShipping
 from shoal_raylet.workers.memory_monitor import MemoryMonitor
 from shoal_raylet.workers.metrics import ProcessMetrics
 from shoal_raylet.workers.output import Batch, WorkerOutput
@@ -94,6 +95,8 @@ log = structlog.get_logger(__name__)
 FUNCTION_WAIT_S = 30.0
 #: Last words to the GCS may take this long when the raylet stops, in seconds.
 _FAREWELL_S = 1.0
+#: Bringing the last lines of its logs to safety, too.
+_LAST_LOGS_S = 3.0
 #: Fresh workers kept ready on a large node.
 _MAX_FRESH = 4
 
@@ -279,6 +282,7 @@ class RayletApp:
                 grace_s=config.gateway_grace_s,
             )
         self._server = create_server(config.token)
+        self._log_shipping = LogShipping(config.session_dir / "logs", node_id, self._blobs)
         logs = LogService(LogDirectory(config.session_dir / "logs", node_id), self._output.is_open)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, inspection, node_id), self._server)
 
@@ -353,6 +357,7 @@ class RayletApp:
             self._functions.stop(),
             self._farewell(),
         )
+        await self._log_shipping.stop(_LAST_LOGS_S)
         self._channel.close()
         await self._metrics_server.stop()
         await self._server.stop(None)
@@ -384,6 +389,8 @@ class RayletApp:
         self._garbage.start()
         self._events.start()
         self._monitor.start(self._node.killed_for_memory)
+        if not self._ends_cluster:
+            self._log_shipping.start()
         if self._gateway is not None:
             self._gateway.start(self._inside())
 

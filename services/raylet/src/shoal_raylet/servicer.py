@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shoal_common.errors import InvalidRequest, NotFound, ResourceExhausted
+from shoal_common.log_lines import Wanted
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_proto.v1 import common_pb2, raylet_pb2
@@ -15,7 +16,6 @@ from shoal_raylet.inspection import Inspection
 from shoal_raylet.leases.actor_placement import PlacedActor
 from shoal_raylet.node import Node
 from shoal_raylet.objects.pins import SELF
-from shoal_raylet.workers.log_lines import Wanted
 from shoal_raylet.workers.log_service import LogService
 
 #: Objects in one answer at most.

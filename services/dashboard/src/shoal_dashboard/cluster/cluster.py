@@ -9,7 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from shoal_common.errors import NO_ANSWER, ServiceError
+import grpc.aio
+
+from shoal_common.blob.client import BlobClient
+from shoal_common.errors import NO_ANSWER, NotFound, ServiceError
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
 from shoal_dashboard.cluster.announcement import announce
 from shoal_dashboard.cluster.listing import Listing
@@ -67,6 +70,7 @@ class Cluster:
             request = raylet_pb2.ListObjectsRequest()
             return await self.raylets.ask(await self.nodes(), lambda raylet: raylet.ListObjects(request))
 
+        self._blobs: tuple[BlobClient, grpc.aio.Channel] | None = None
         self._stats = Listing(get_stats)
         self._objects = Listing(list_objects)
 
@@ -96,6 +100,17 @@ class Cluster:
         """Its names and addresses."""
         return await self._about.rows()
 
+    async def blobs(self) -> BlobClient:
+        """Raises also: NotFound: the cluster has no store of blobs."""
+        about = await self.about()
+        if not about.objectstore_addresses:
+            raise NotFound("this cluster has no objectstore service, in which logs are kept")
+        if self._blobs is None:
+            address = ",".join(about.objectstore_addresses)
+            channel = aio_channel(address, self._config.token, tls=self._config.tls)
+            self._blobs = BlobClient(channel), channel
+        return self._blobs[0]
+
     async def nodes(self) -> Sequence[pb.NodeInfo]:
         """Dead ones, too."""
         return await self._nodes.rows()
@@ -123,5 +138,9 @@ class Cluster:
     async def close(self) -> None:
         listings = (self._about, self._nodes, self._jobs, self._actors, self._groups, self._stats, self._objects)
         await asyncio.gather(*(listing.close() for listing in listings))
+        if self._blobs is not None:
+            client, channel = self._blobs
+            await client.close()
+            await channel.close()
         await self.raylets.close()
         await self._channel.close()

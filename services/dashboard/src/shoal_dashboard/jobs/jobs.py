@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from shoal_common.blob.client import BlobClient
 from shoal_common.errors import NotFound, ServiceError
 from shoal_common.job_logs import JobLog
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
@@ -40,8 +39,6 @@ class Jobs:
         self._cluster = cluster
         self._channel = aio_channel(config.gcs_address, config.token, _DEADLINE_S, tls=config.tls)
         self._gcs = rpc.SubmissionServiceStub(self._channel)
-        self._blob_channel: Any = None
-        self._blobs: BlobClient | None = None
         self._starter = Starter(config.driver_address or config.gcs_address, config.token, self._on_answer)
         self._news = asyncio.Event()
         self._failures: set[asyncio.Task[None]] = set()
@@ -51,9 +48,6 @@ class Jobs:
         self._looking.cancel()
         await asyncio.wait([self._looking, *self._failures])
         await self._starter.stop()
-        if self._blobs is not None:
-            await self._blobs.close()
-            await self._blob_channel.close()
         await self._channel.close()
 
     async def submit(self, request: JobRequest) -> pb.SubmissionInfo:
@@ -124,10 +118,10 @@ class Jobs:
         await (await self.log(submission_id)).delete()
 
     async def log(self, submission_id: str) -> JobLog:
-        return JobLog(await self._blob_client(), submission_id)
+        return JobLog(await self._cluster.blobs(), submission_id)
 
     async def packages(self) -> Packages:
-        return Packages(await self._blob_client())
+        return Packages(await self._cluster.blobs())
 
     # --- supervisors ---
 
@@ -188,12 +182,3 @@ class Jobs:
                 return await getattr(self._gcs, method)(request)
 
         return await retrying(once)
-
-    async def _blob_client(self) -> BlobClient:
-        if self._blobs is None:
-            about = await self._cluster.about()
-            if self._blobs is None:
-                address = ",".join(about.objectstore_addresses)
-                self._blob_channel = aio_channel(address, self._config.token, tls=self._config.tls)
-                self._blobs = BlobClient(self._blob_channel)
-        return self._blobs

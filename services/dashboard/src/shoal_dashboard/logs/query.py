@@ -11,6 +11,8 @@ from shoal_proto.v1 import raylet_pb2
 #: Lines without ``lines``, as in Ray, and at most when they are the last ones.
 _LINES = 1000
 _MAX_LINES = 100_000
+#: Nodes that are gone, in whose logs a task or an actor is looked for.
+MAX_GONE = 50
 #: Ray's names for kinds of files: endings of ours.
 _GROUPS = (("worker_out", ".out"), ("worker_err", ".err"))
 _SERVICES = {"raylet.log": "raylet", "gcs.log": "gcs_server", "dashboard.log": "dashboard"}
@@ -96,6 +98,13 @@ def nodes_to_ask(nodes: Sequence[pb.NodeInfo], node_id: str, node_ip: str) -> li
     if not living:
         raise QueryError(f"no node that lives is {node_id or node_ip or 'there'}")
     return living
+
+
+def gone_nodes(nodes: Sequence[pb.NodeInfo], node_id: str, node_ip: str) -> list[pb.NodeInfo]:
+    """Those that may have had it, the last one that has left first."""
+    gone = [node for node in nodes if node.state == pb.NODE_STATE_DEAD]
+    gone = [node for node in gone if node_id in ("", node.node_id.hex()) and node_ip in ("", node.host)]
+    return sorted(gone, key=lambda node: -node.end_unix_ms)[:MAX_GONE]
 
 
 def request(query: LogQuery, filename: str) -> raylet_pb2.ReadLogRequest:

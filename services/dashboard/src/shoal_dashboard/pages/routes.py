@@ -19,7 +19,7 @@ from shoal_common.state_rows import RESOURCES as KINDS
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
 from shoal_dashboard.logs.logs import Logs
-from shoal_dashboard.logs.query import LogQuery
+from shoal_dashboard.logs.query import LogQuery, gone_nodes
 from shoal_dashboard.logs.query import QueryError as LogQueryError
 from shoal_dashboard.pages import columns
 from shoal_dashboard.pages.charts import last_values
@@ -169,15 +169,21 @@ class _Pages:
         return RedirectResponse(f"../{key}", 303)
 
     async def log_nodes(self, request: Request) -> Response:
-        nodes = [node for node in await self._context.cluster.nodes() if node.state != pb.NODE_STATE_DEAD]
-        links = [(f"{node.host} {node.node_id.hex()}", f"{_LOGS}/{node.node_id.hex()}") for node in nodes]
-        return self._page(request, "logs.html", {**_NO_LOG, "heading": "Logs", "groups": {"Of the node": links}})
+        nodes = await self._context.cluster.nodes()
+        groups = {
+            heading: [(f"{node.host} {node.node_id.hex()}", f"{_LOGS}/{node.node_id.hex()}") for node in of]
+            for heading, of in (
+                ("Of the node", [node for node in nodes if node.state != pb.NODE_STATE_DEAD]),
+                ("Of nodes that are gone", gone_nodes(nodes, "", "")),
+            )
+        }
+        return self._page(request, "logs.html", {**_NO_LOG, "heading": "Logs", "groups": groups})
 
     async def log_files(self, request: Request) -> Response:
         node_id = request.path_params["node_id"]
         try:
             groups = await Logs(self._context.cluster).files(node_id, "", "*")
-        except LogQueryError as error:
+        except (LogQueryError, NotFound) as error:
             return self._page(request, "missing.html", {"problem": str(error)}, 404)
         links = {
             group.replace("_", " "): [(name, f"{_LOGS}/{node_id}/{quote(name)}") for name in sorted(names)]

@@ -17,7 +17,7 @@ from shoal_common.errors import NO_ANSWER, InvalidRequest, NotFound
 from shoal_dashboard.context import Context
 from shoal_dashboard.logs.logs import Logs
 from shoal_dashboard.logs.query import QueryError, parse
-from shoal_dashboard.rest.envelope import enveloped
+from shoal_dashboard.rest.envelope import NotKept, enveloped
 from shoal_dashboard.state.query import QueryError as StateQueryError
 
 
@@ -30,6 +30,8 @@ def routes(context: Context) -> list[BaseRoute]:
             )
         except QueryError as error:
             raise StateQueryError(str(error)) from error
+        except NotFound as error:
+            raise NotKept(str(error)) from error
 
     async def read(request: Request) -> Response:
         try:

@@ -1,4 +1,5 @@
-"""Packages of runtime environments, and what ``pip`` and ``uv`` have installed, go when nobody uses them any more."""
+"""Packages of runtime environments, and what ``pip`` and ``uv`` have installed, go when nobody uses them any more; and
+logs of nodes when those have written nothing for so long."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import structlog
 from shoal_common.blob import last_used
 from shoal_common.blob.local import Blobs
 
-_PREFIXES = ("package/", "environment/")
+_PREFIXES = ("package/", "environment/", "node_log/")
 
 _log = structlog.get_logger()
 

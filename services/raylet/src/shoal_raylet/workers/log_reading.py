@@ -5,21 +5,17 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_common.errors import InvalidRequest, NotFound
+from shoal_common.log_lines import LineSelection, Wanted, is_log_name, told_of_file
 from shoal_raylet.workers.log_files import OLDER, older
-from shoal_raylet.workers.log_lines import LineSelection, Wanted
 
 #: Read at a time, in bytes.
 _PIECE = 256 * 1024
-#: No folder, nothing hidden, no control characters.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
-_OF_WORKER = re.compile(r"worker-([0-9a-f]{32})\.(out|err)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +110,17 @@ class LogDirectory:
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 try:
-                    if entry.is_file(follow_symlinks=False) and _NAME.fullmatch(entry.name):
+                    if entry.is_file(follow_symlinks=False) and is_log_name(entry.name):
                         yield entry.name, entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # deleted meanwhile
 
     def open(self, name: str, wanted: Wanted, *, fields: bool) -> LogReader:
         """``fields``: lines as JSON objects. Raises: InvalidRequest for what is no name, NotFound."""
-        if not _NAME.fullmatch(name):
+        if not is_log_name(name):
             raise InvalidRequest(f"{name!r} is no name of a log file: they have no folders")
-        worker = _OF_WORKER.fullmatch(name)
-        told = {"node_id": self._node_id.hex(), "file": name}
-        if worker is not None:
-            told |= {"worker_id": worker[1], "stream": "stderr" if worker[2] == "err" else "stdout"}
-        return LogReader(self._directory / name, LineSelection(wanted, told if fields else None))
+        told = told_of_file(self._node_id, name) if fields else None
+        return LogReader(self._directory / name, LineSelection(wanted, told))
 
     def having(self, wanted: Wanted, *, stderr: bool) -> Sequence[str]:
         """Files of workers with lines of a task or an actor, those that were written last at the end."""
@@ -148,12 +141,6 @@ class LogDirectory:
                         return True
                     before = (before + data)[-len(needle) :]
         return False
-
-
-def worker_of(name: str) -> bytes:
-    """Whose file that is; empty = no worker's."""
-    worker = _OF_WORKER.fullmatch(name)
-    return bytes.fromhex(worker[1]) if worker is not None else b""
 
 
 def _open(path: Path) -> int | None:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from shoal_common.errors import InvalidRequest, NotFound
-from shoal_raylet.workers.log_lines import Wanted
-from shoal_raylet.workers.log_reading import LogDirectory, LogInfo, LogReader, worker_of
+from shoal_common.log_lines import Wanted, worker_of
+from shoal_raylet.workers.log_reading import LogDirectory, LogInfo, LogReader
 
 #: A file that is followed is looked at every so many seconds.
 FOLLOW_S = 0.2

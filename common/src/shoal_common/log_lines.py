@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 
 from shoal_common import ids
 from shoal_common.log_origins import MARK, Origin, origin_of
 
 _MARK = MARK.encode()
+#: No folder, nothing hidden, no control characters.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
+_OF_WORKER = re.compile(r"worker-([0-9a-f]{32})\.(out|err)")
+
+
+def is_log_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def worker_of(name: str) -> bytes:
+    """Whose file that is; empty = no worker's."""
+    worker = _OF_WORKER.fullmatch(name)
+    return bytes.fromhex(worker[1]) if worker is not None else b""
+
+
+def told_of_file(node_id: bytes, name: str) -> dict[str, str]:
+    """The fields of all its lines."""
+    worker = _OF_WORKER.fullmatch(name)
+    told = {"node_id": node_id.hex(), "file": name}
+    if worker is not None:
+        told |= {"worker_id": worker[1], "stream": "stderr" if worker[2] == "err" else "stdout"}
+    return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from shoal_common.log_lines import LineSelection, Wanted
 from shoal_common.log_origins import Origin, mark
-from shoal_raylet.workers.log_lines import LineSelection, Wanted
 
 JOB, TASK, OTHER, ACTOR = "01000000", "01000000" + "aa" * 16, "01000000" + "bb" * 16, "cc" * 12 + "01000000"
 FILE = "\n".join(
