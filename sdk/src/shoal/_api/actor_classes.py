@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from shoal import _context, _current, _html, _tracing, exceptions
@@ -36,13 +36,27 @@ from shoal_common import ids
 from shoal_common.placement.resources import ResourceSet
 
 if TYPE_CHECKING:
-    from shoal._api.decorated_methods import MethodDecorator, MethodOfActor
+    from shoal._api.decorated_methods import (
+        Anything,
+        GeneratorMethodOfActor,
+        MethodDecorator,
+        MethodOfActor,
+        Yielding,
+        YieldingAsync,
+    )
 
 C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
+@overload
+def method(method: Anything[P], /) -> MethodOfActor[P, Any]: ...  # type: ignore[overload-overlap]
+@overload
+def method(method: Yielding[P, T], /) -> GeneratorMethodOfActor[P, Iterator[T], T]: ...  # type: ignore[overload-overlap]
+@overload
+def method(method: YieldingAsync[P, T], /) -> GeneratorMethodOfActor[P, AsyncIterator[T], T]: ...  # type: ignore[overload-overlap]
 @overload
 def method(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> MethodOfActor[P, R]: ...
 @overload

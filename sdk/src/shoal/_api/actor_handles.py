@@ -25,6 +25,7 @@ from shoal._wire.peer_frames import SYSTEM_GROUP
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from shoal._api.decorated_methods import UnknownMethod
     from shoal._api.remote_call import SeveralReturns
 
     C = TypeVar("C", default=Any)
@@ -267,7 +268,7 @@ class ActorHandle(Generic[C]):
     def _actor_job_id(self) -> JobID:
         return self._actor_id.job_id()
 
-    def __getattr__(self, name: str) -> ActorMethod[..., Any]:
+    def __getattr__(self, name: str) -> UnknownMethod:
         if name.startswith("_shoal"):
             raise AttributeError(name)
         info = self._shoal_state.methods.get(name)
