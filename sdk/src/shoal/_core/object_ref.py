@@ -146,7 +146,7 @@ class ObjectRef(Generic[T]):
         return holder().asyncio_future(self)
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self.as_future().__await__()
+        return _find_holder().asyncio_future(self).__await__()
 
     def __copy__(self) -> ObjectRef[T]:
         return self

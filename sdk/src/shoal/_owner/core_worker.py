@@ -173,10 +173,10 @@ class CoreWorker(Process):
         return self._futures.concurrent_future(ref)
 
     def asyncio_future(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
-        return self._event_loops.value(ref)
+        return self._event_loops.future(ref)
 
     def asyncio_ready(self, ref: ObjectRef[Any]) -> asyncio.Future[None]:
-        return self._event_loops.ready(ref)
+        return self._event_loops.future(ref, with_value=False)
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
         self.pinned_for_ever.extend(refs)
@@ -310,6 +310,7 @@ class CoreWorker(Process):
             self._calls.forget_all()
             self.streaming.forget_all()
             self.lineage.forget_all()
+        self._event_loops.close()
         self.reactor.stop()
         self.raylets.close()
         self.peers.close()

@@ -147,7 +147,8 @@ class Waiting:
             entry.watchers = [watcher]
         else:
             entry.watchers.append(watcher)
-        self.want(entry)
+        if entry.owner is not None or entry.lost:
+            self.want(entry)
 
     def want(self, entry: ObjectEntry) -> None:
         """Ask the owner of a borrowed object for its value; have a lost one made again."""
