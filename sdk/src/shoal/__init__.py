@@ -37,6 +37,7 @@ from shoal._api.compiled.refs import CompiledDAGRef
 from shoal._api.functions import RemoteFunction
 from shoal._api.generators import ObjectRefGenerator
 from shoal._api.graph import register_compiler
+from shoal._api.named_objects import find_named, put_named
 from shoal._api.options import ActorOptions, TaskOptions
 from shoal._core.explanation import Explanation
 from shoal._core.object_ref import ObjectRef
@@ -54,6 +55,7 @@ from shoal._core.public_ids import (
 from shoal._core.streams import DynamicObjectRefGenerator
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._session.timeline import timeline
+from shoal._values.content import CONTENT
 from shoal._values.numbers import plain, seconds
 from shoal._version import __version__ as __version__
 from shoal.client_builder import ClientBuilder, client
@@ -86,8 +88,10 @@ __all__ = [
     "DynamicObjectRefGenerator",
     "ObjectRef",
     "ObjectRefGenerator",
+    "CONTENT",
     "explain",
     "get",
+    "get_object",
     "put",
     "wait",
     # ids
@@ -200,12 +204,28 @@ def _is_cython(target: Any) -> bool:
     return type(target).__name__ == "cython_function_or_method"
 
 
-def put(value: T) -> ObjectRef[T]:
+def put(value: T, *, name: str | None = None, ttl_s: float | None = None) -> ObjectRef[T]:
     """Store a value; returns a ref to an immutable copy of it.
 
-    Raises: TypeError (an ObjectRef, or not picklable: says which part), ObjectStoreFullError.
+    ``name``: kept under this name too, in place of what was, for ``get_object`` of whatever driver the job has next; as
+    long as the job is kept, or for ``ttl_s`` seconds, whatever becomes of the job. It is kept when this returns.
+
+    Raises: TypeError (an ObjectRef, or not picklable: says which part), ObjectStoreFullError; with a name ValueError
+    (the job has none itself: `init(job=...)`), NamedObjectError (not stored, too much is kept, a reference inside).
     """
-    return _current.connected().values.put(value)
+    if name is None:
+        if ttl_s is not None:
+            raise ValueError("put(ttl_s=...) says how long a name is kept, and there is none")
+        return _current.connected().values.put(value)
+    return put_named(value, name, ttl_s)
+
+
+def get_object(name: str) -> ObjectRef[Any]:
+    """The value that this job keeps under a name, put there or returned by a call with that key.
+
+    Raises: ValueError (there is none; the job has no name itself), NamedObjectError (it cannot be read now).
+    """
+    return find_named(name)
 
 
 @overload

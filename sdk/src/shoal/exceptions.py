@@ -8,6 +8,8 @@ family                                 meaning
 ``NodeDiedError``, ``OutOfMemoryError``
 ``ActorError``                         ``ActorDiedError``: for good; ``ActorUnavailableError``: for the moment
 ``CheckpointError``                    an actor's state was not stored, or cannot be restored
+``JobInUseError``,                     a named job has a driver already; what it keeps under names
+``NamedObjectError``
 ``ObjectLostError``                    the value cannot be had any more; its subclasses say why
 ``ObjectStoreFullError``,              there is no room for a value
 ``OutOfDiskError``
@@ -296,6 +298,29 @@ class ActorUnavailableError(ActorError):
 
 class CheckpointError(ShoalError):
     """A checkpoint of an actor was not stored, or what is stored cannot be used."""
+
+
+class JobInUseError(ShoalError):
+    """The name of the job is held by another driver, or kept for one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def _message(self) -> str:
+        return f"{self.reason[:1].upper()}{self.reason[1:]}."
+
+
+class NamedObjectError(ShoalError):
+    """A value was not stored under its name, or cannot be read."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def _message(self) -> str:
+        return f"The object named {self.name!r}: {self.reason.rstrip('.')}."
 
 
 class VersionConflictError(ShoalError):

@@ -14,11 +14,12 @@ from shoal import exceptions
 
 PUBLIC = {
     "shoal": """
+        CONTENT
         ActorClass ActorClassID ClientBuilder LoggingConfig client client_builder ActorHandle ActorID Explanation
         FunctionID JobID NodeID ObjectID ObjectRef DynamicObjectRefGenerator ObjectRefGenerator
         PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor autoscaler available_resources
         cancel checkpoint cloudpickle
-        cluster_resources exceptions experimental explain get get_actor get_gpu_ids get_runtime_context init
+        cluster_resources exceptions experimental explain get get_actor get_object get_gpu_ids get_runtime_context init
         is_initialized job_config kill method nodes timeline put remote remote_function shutdown types util wait
     """,
     "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod ActorProxy exit_actor",
@@ -42,7 +43,8 @@ PUBLIC = {
         ActorPool accelerators as_completed connect disconnect deregister_serializer disable_log_once_globally
         enable_periodic_logging
         get_current_placement_group get_node_instance_id get_node_ip_address get_placement_group inspect_serializability
-        list_named_actors log_once map_unordered placement_group placement_group_table register_serializer
+        list_named_actors list_named_objects
+        log_once map_unordered placement_group placement_group_table register_serializer
         remove_placement_group
     """,
     "shoal.util.annotations": "AnnotationType Deprecated DeveloperAPI PublicAPI RayDeprecationWarning",
@@ -77,6 +79,7 @@ ERRORS = """
     ActorAlreadyExistsError ActorClassInheritanceException ActorDiedError ActorError ActorHandleNotFoundError
     ActorPlacementGroupRemoved ActorUnavailableError ActorUnschedulableError AsyncioActorExit AuthenticationError
     ChannelError ChannelTimeoutError CheckpointError
+    JobInUseError NamedObjectError
     CompiledGraphCapacityExceeded CrossLanguageError DeadlockError
     DirectTransportError GatewayLostError GetTimeoutError LocalRayletDiedError NodeDiedError ObjectFetchTimedOutError
     ObjectFreedError ObjectLostError ObjectReconstructionFailedError ObjectRefStreamEndOfStreamError

@@ -682,6 +682,38 @@ class PackageDone(Message, tag=142):
     error: str = ""
 
 
+# --- values of named objects: process -> raylet ---------------------------------------------------------
+
+
+class NamedObjectPut(Message, tag=160):
+    """Store a part of a value."""
+
+    request: int
+    #: As in ``shoal_common.named_objects``.
+    place: str
+    part: int
+    data: bytes
+
+
+class NamedObjectGet(Message, tag=161):
+    """Read a part of a value."""
+
+    request: int
+    place: str
+    part: int
+
+
+class NamedObjectDone(Message, tag=162):
+    """Raylet -> process: the answer to either."""
+
+    request: int
+    #: None = it is done.
+    error: BlobErrorKind | None = None
+    #: What is wrong, for humans.
+    detail: str = ""
+    data: bytes = b""
+
+
 class EnvironmentPrepare(Message, tag=143):
     """Driver -> raylet: its job's runtime environment, which its first tasks will want."""
 
@@ -809,6 +841,9 @@ RayletMessage = (
     | PackageFind
     | PackagePut
     | PackageDone
+    | NamedObjectPut
+    | NamedObjectGet
+    | NamedObjectDone
     | EnvironmentPrepare
     | MetricsReport
     | TaskReport

@@ -243,6 +243,151 @@ class StartJobResponse(google.protobuf.message.Message):
 Global___StartJobResponse: typing_extensions.TypeAlias = StartJobResponse
 
 @typing.final
+class HoldJobNameRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ATTACH_FIELD_NUMBER: builtins.int
+    KEEP_MS_FIELD_NUMBER: builtins.int
+    HOST_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    name: builtins.str
+    """name within the job's namespace"""
+    attach: builtins.bool
+    """attach: go on with what is kept under the name, if anything is"""
+    keep_ms: builtins.int
+    """keep_ms for which the name is kept when the driver has gone"""
+    host: builtins.str
+    """host of the driver, for humans"""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.bytes = ...,
+        name: builtins.str = ...,
+        attach: builtins.bool = ...,
+        keep_ms: builtins.int = ...,
+        host: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attach", b"attach", "host", b"host", "job_id", b"job_id", "keep_ms", b"keep_ms", "name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___HoldJobNameRequest: typing_extensions.TypeAlias = HoldJobNameRequest
+
+@typing.final
+class HoldJobNameResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    """generation: which driver of the name it is, from 1"""
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["generation", b"generation"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___HoldJobNameResponse: typing_extensions.TypeAlias = HoldJobNameResponse
+
+@typing.final
+class CompleteJobRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    def __init__(
+        self,
+        *,
+        job_id: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CompleteJobRequest: typing_extensions.TypeAlias = CompleteJobRequest
+
+@typing.final
+class CompleteJobResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___CompleteJobResponse: typing_extensions.TypeAlias = CompleteJobResponse
+
+@typing.final
+class ListNamedJobsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListNamedJobsRequest: typing_extensions.TypeAlias = ListNamedJobsRequest
+
+@typing.final
+class ListNamedJobsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NamedJobInfo]: ...
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Iterable[Global___NamedJobInfo] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["jobs", b"jobs"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListNamedJobsResponse: typing_extensions.TypeAlias = ListNamedJobsResponse
+
+@typing.final
+class NamedJobInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    DRIVER_FIELD_NUMBER: builtins.int
+    KEEP_MS_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    AWAY_UNIX_MS_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    name: builtins.str
+    job_id: builtins.bytes
+    """job_id of the driver that holds it, or was the last to"""
+    driver: builtins.str
+    """driver, for humans"""
+    keep_ms: builtins.int
+    """keep_ms for which it is kept without a driver"""
+    generation: builtins.int
+    """generation counts its drivers, from 1"""
+    complete: builtins.bool
+    """complete: its driver has said that nothing is to be kept"""
+    away_unix_ms: builtins.int
+    """away_unix_ms since when it has no driver; 0 = it has one"""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        name: builtins.str = ...,
+        job_id: builtins.bytes = ...,
+        driver: builtins.str = ...,
+        keep_ms: builtins.int = ...,
+        generation: builtins.int = ...,
+        complete: builtins.bool = ...,
+        away_unix_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["away_unix_ms", b"away_unix_ms", "complete", b"complete", "driver", b"driver", "generation", b"generation", "job_id", b"job_id", "keep_ms", b"keep_ms", "name", b"name", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___NamedJobInfo: typing_extensions.TypeAlias = NamedJobInfo
+
+@typing.final
 class FinishJobRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -330,6 +475,7 @@ class JobInfo(google.protobuf.message.Message):
     NODE_ID_FIELD_NUMBER: builtins.int
     ANONYMOUS_NAMESPACE_FIELD_NUMBER: builtins.int
     QUOTA_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
@@ -344,6 +490,8 @@ class JobInfo(google.protobuf.message.Message):
     """node_id of the driver's raylet"""
     anonymous_namespace: builtins.bool
     """anonymous_namespace: its namespace was made for it, and nobody else knows it"""
+    name: builtins.str
+    """name that it holds, or held; empty = none"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -364,10 +512,11 @@ class JobInfo(google.protobuf.message.Message):
         node_id: builtins.bytes = ...,
         anonymous_namespace: builtins.bool = ...,
         quota: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        name: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["quota", b"quota"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "name", b"name", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo
@@ -894,6 +1043,7 @@ class ActorSpec(google.protobuf.message.Message):
     ENFORCE_MEMORY_FIELD_NUMBER: builtins.int
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     RUNTIME_ENV_FIELD_NUMBER: builtins.int
+    OF_NAMED_JOB_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     job_id: builtins.bytes
     owner_id: builtins.bytes
@@ -920,6 +1070,8 @@ class ActorSpec(google.protobuf.message.Message):
     """checkpoints: it keeps checkpoints, from which its next process begins; they are deleted when it is dead"""
     runtime_env: builtins.str
     """runtime_env is the document of its runtime environment, as SchedulingClass.runtime_env"""
+    of_named_job: builtins.bool
+    """of_named_job: it is detached, and ends with the name that its job holds"""
     @property
     def placement(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
         """placement is needed to place it (1 CPU by default)"""
@@ -948,10 +1100,11 @@ class ActorSpec(google.protobuf.message.Message):
         enforce_memory: builtins.bool = ...,
         checkpoints: builtins.bool = ...,
         runtime_env: builtins.str = ...,
+        of_named_job: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["held", b"held", "placement", b"placement"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "checkpoints", b"checkpoints", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "runtime_env", b"runtime_env", "strategy", b"strategy"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "checkpoints", b"checkpoints", "class_name", b"class_name", "creation", b"creation", "detached", b"detached", "enforce_memory", b"enforce_memory", "handle", b"handle", "held", b"held", "job_id", b"job_id", "max_restarts", b"max_restarts", "name", b"name", "namespace", b"namespace", "of_named_job", b"of_named_job", "owner_id", b"owner_id", "owner_node_id", b"owner_node_id", "placement", b"placement", "runtime_env", b"runtime_env", "strategy", b"strategy"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorSpec: typing_extensions.TypeAlias = ActorSpec
@@ -2292,6 +2445,162 @@ class WatchKvRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WatchKvRequest: typing_extensions.TypeAlias = WatchKvRequest
+
+@typing.final
+class NamedObjectInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    STORED_UNIX_MS_FIELD_NUMBER: builtins.int
+    END_UNIX_MS_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    job: builtins.str
+    """job, by its name; empty = of none: a result in the cache"""
+    name: builtins.str
+    place: builtins.str
+    """place of its blobs, as shoal_common.named_objects says"""
+    size_bytes: builtins.int
+    stored_unix_ms: builtins.int
+    """stored_unix_ms, when it was named"""
+    end_unix_ms: builtins.int
+    """end_unix_ms, when it goes; 0 = with its job"""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        job: builtins.str = ...,
+        name: builtins.str = ...,
+        place: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        stored_unix_ms: builtins.int = ...,
+        end_unix_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["end_unix_ms", b"end_unix_ms", "job", b"job", "name", b"name", "namespace", b"namespace", "place", b"place", "size_bytes", b"size_bytes", "stored_unix_ms", b"stored_unix_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___NamedObjectInfo: typing_extensions.TypeAlias = NamedObjectInfo
+
+@typing.final
+class PutNamedObjectRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    TTL_MS_FIELD_NUMBER: builtins.int
+    job_id: builtins.bytes
+    """job_id of the process that asks"""
+    ttl_ms: builtins.int
+    """ttl_ms after which it goes; 0 = with its job"""
+    @property
+    def object(self) -> Global___NamedObjectInfo:
+        """object to name; its times are ignored"""
+
+    def __init__(
+        self,
+        *,
+        object: Global___NamedObjectInfo | None = ...,
+        job_id: builtins.bytes = ...,
+        ttl_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["object", b"object"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id", "object", b"object", "ttl_ms", b"ttl_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PutNamedObjectRequest: typing_extensions.TypeAlias = PutNamedObjectRequest
+
+@typing.final
+class PutNamedObjectResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___PutNamedObjectResponse: typing_extensions.TypeAlias = PutNamedObjectResponse
+
+@typing.final
+class GetNamedObjectRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    job: builtins.str
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        job: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job", b"job", "name", b"name", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetNamedObjectRequest: typing_extensions.TypeAlias = GetNamedObjectRequest
+
+@typing.final
+class GetNamedObjectResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: builtins.int
+    @property
+    def object(self) -> Global___NamedObjectInfo:
+        """object; unset = there is none"""
+
+    def __init__(
+        self,
+        *,
+        object: Global___NamedObjectInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["object", b"object"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["object", b"object"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetNamedObjectResponse: typing_extensions.TypeAlias = GetNamedObjectResponse
+
+@typing.final
+class ListNamedObjectsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    job: builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        job: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job", b"job", "namespace", b"namespace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListNamedObjectsRequest: typing_extensions.TypeAlias = ListNamedObjectsRequest
+
+@typing.final
+class ListNamedObjectsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: builtins.int
+    @property
+    def objects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NamedObjectInfo]: ...
+    def __init__(
+        self,
+        *,
+        objects: collections.abc.Iterable[Global___NamedObjectInfo] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["objects", b"objects"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListNamedObjectsResponse: typing_extensions.TypeAlias = ListNamedObjectsResponse
 
 @typing.final
 class SubmissionInfo(google.protobuf.message.Message):

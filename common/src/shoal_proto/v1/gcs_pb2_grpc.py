@@ -40,6 +40,16 @@ class JobServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.StartJobRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.StartJobResponse.FromString,
                 _registered_method=True)
+        self.HoldJobName = channel.unary_unary(
+                '/shoal_proto.v1.JobService/HoldJobName',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.HoldJobNameRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.HoldJobNameResponse.FromString,
+                _registered_method=True)
+        self.CompleteJob = channel.unary_unary(
+                '/shoal_proto.v1.JobService/CompleteJob',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.CompleteJobRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.CompleteJobResponse.FromString,
+                _registered_method=True)
         self.FinishJob = channel.unary_unary(
                 '/shoal_proto.v1.JobService/FinishJob',
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.FinishJobRequest.SerializeToString,
@@ -55,6 +65,11 @@ class JobServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.FromString,
                 _registered_method=True)
+        self.ListNamedJobs = channel.unary_unary(
+                '/shoal_proto.v1.JobService/ListNamedJobs',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -64,6 +79,23 @@ class JobServiceServicer(object):
     def StartJob(self, request, context):
         """StartJob registers a driver and gives its job an id.
         Failure: idempotent while the job runs: the same driver_id gets the same job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldJobName(self, request, context):
+        """HoldJobName gives a job a name, which is held while the job runs. Asked for by a driver that is connected to its
+        raylet: then its end is noticed.
+        Failure: idempotent. ALREADY_EXISTS when another driver holds the name, or when it is kept and attach is false.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteJob(self, request, context):
+        """CompleteJob tells, before the driver of a named job leaves, that nothing is to be kept under the name.
+        Failure: idempotent. Nothing for a job without a name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +126,14 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNamedJobs(self, request, context):
+        """ListNamedJobs returns the names that drivers hold, or that are kept for them.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +141,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.StartJob,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.StartJobRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.StartJobResponse.SerializeToString,
+            ),
+            'HoldJobName': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldJobName,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.HoldJobNameRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.HoldJobNameResponse.SerializeToString,
+            ),
+            'CompleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteJob,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.CompleteJobRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.CompleteJobResponse.SerializeToString,
             ),
             'FinishJob': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishJob,
@@ -116,6 +166,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.AskAllowance,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.SerializeToString,
+            ),
+            'ListNamedJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNamedJobs,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,6 +201,60 @@ class JobService(object):
             '/shoal_proto.v1.JobService/StartJob',
             shoal__proto_dot_v1_dot_gcs__pb2.StartJobRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.StartJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldJobName(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.JobService/HoldJobName',
+            shoal__proto_dot_v1_dot_gcs__pb2.HoldJobNameRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.HoldJobNameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.JobService/CompleteJob',
+            shoal__proto_dot_v1_dot_gcs__pb2.CompleteJobRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.CompleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -227,6 +336,33 @@ class JobService(object):
             '/shoal_proto.v1.JobService/AskAllowance',
             shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNamedJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.JobService/ListNamedJobs',
+            shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1992,6 +2128,174 @@ class KvService(object):
             '/shoal_proto.v1.KvService/WatchKv',
             shoal__proto_dot_v1_dot_gcs__pb2.WatchKvRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.GetKvResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class NamedObjectServiceStub(object):
+    """NamedObjectService knows the values that jobs keep under names; the values are blobs.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.PutNamedObject = channel.unary_unary(
+                '/shoal_proto.v1.NamedObjectService/PutNamedObject',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.PutNamedObjectRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.PutNamedObjectResponse.FromString,
+                _registered_method=True)
+        self.GetNamedObject = channel.unary_unary(
+                '/shoal_proto.v1.NamedObjectService/GetNamedObject',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedObjectRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedObjectResponse.FromString,
+                _registered_method=True)
+        self.ListNamedObjects = channel.unary_unary(
+                '/shoal_proto.v1.NamedObjectService/ListNamedObjects',
+                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedObjectsRequest.SerializeToString,
+                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedObjectsResponse.FromString,
+                _registered_method=True)
+
+
+class NamedObjectServiceServicer(object):
+    """NamedObjectService knows the values that jobs keep under names; the values are blobs.
+    """
+
+    def PutNamedObject(self, request, context):
+        """PutNamedObject names a value that is stored; it replaces one of the same name.
+        Failure: idempotent by place. RESOURCE_EXHAUSTED when the job keeps too many, FAILED_PRECONDITION when it is over; then
+        the blobs are deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNamedObject(self, request, context):
+        """GetNamedObject finds a value by its name.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNamedObjects(self, request, context):
+        """ListNamedObjects returns those of a job, by name.
+        Failure: read-only, retried freely.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_NamedObjectServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'PutNamedObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutNamedObject,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.PutNamedObjectRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.PutNamedObjectResponse.SerializeToString,
+            ),
+            'GetNamedObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNamedObject,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedObjectRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.GetNamedObjectResponse.SerializeToString,
+            ),
+            'ListNamedObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNamedObjects,
+                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedObjectsRequest.FromString,
+                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedObjectsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shoal_proto.v1.NamedObjectService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shoal_proto.v1.NamedObjectService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class NamedObjectService(object):
+    """NamedObjectService knows the values that jobs keep under names; the values are blobs.
+    """
+
+    @staticmethod
+    def PutNamedObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.NamedObjectService/PutNamedObject',
+            shoal__proto_dot_v1_dot_gcs__pb2.PutNamedObjectRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.PutNamedObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNamedObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.NamedObjectService/GetNamedObject',
+            shoal__proto_dot_v1_dot_gcs__pb2.GetNamedObjectRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.GetNamedObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNamedObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal_proto.v1.NamedObjectService/ListNamedObjects',
+            shoal__proto_dot_v1_dot_gcs__pb2.ListNamedObjectsRequest.SerializeToString,
+            shoal__proto_dot_v1_dot_gcs__pb2.ListNamedObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,15 @@ class JobServiceStub:
     """StartJob registers a driver and gives its job an id.
     Failure: idempotent while the job runs: the same driver_id gets the same job.
     """
+    HoldJobName: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.HoldJobNameRequest, shoal_proto.v1.gcs_pb2.HoldJobNameResponse]
+    """HoldJobName gives a job a name, which is held while the job runs. Asked for by a driver that is connected to its
+    raylet: then its end is noticed.
+    Failure: idempotent. ALREADY_EXISTS when another driver holds the name, or when it is kept and attach is false.
+    """
+    CompleteJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.CompleteJobRequest, shoal_proto.v1.gcs_pb2.CompleteJobResponse]
+    """CompleteJob tells, before the driver of a named job leaves, that nothing is to be kept under the name.
+    Failure: idempotent. Nothing for a job without a name.
+    """
     FinishJob: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FinishJobRequest, shoal_proto.v1.gcs_pb2.FinishJobResponse]
     """FinishJob ends a job: its non-detached actors end, its functions are forgotten.
     Failure: idempotent; retried by the raylet that saw the driver leave.
@@ -46,6 +55,10 @@ class JobServiceStub:
     Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
     for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
     """
+    ListNamedJobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNamedJobsRequest, shoal_proto.v1.gcs_pb2.ListNamedJobsResponse]
+    """ListNamedJobs returns the names that drivers hold, or that are kept for them.
+    Failure: read-only, retried freely.
+    """
 
 @typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -55,6 +68,15 @@ class JobServiceAsyncStub(JobServiceStub):
     StartJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.StartJobRequest, shoal_proto.v1.gcs_pb2.StartJobResponse]  # type: ignore[assignment]
     """StartJob registers a driver and gives its job an id.
     Failure: idempotent while the job runs: the same driver_id gets the same job.
+    """
+    HoldJobName: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.HoldJobNameRequest, shoal_proto.v1.gcs_pb2.HoldJobNameResponse]  # type: ignore[assignment]
+    """HoldJobName gives a job a name, which is held while the job runs. Asked for by a driver that is connected to its
+    raylet: then its end is noticed.
+    Failure: idempotent. ALREADY_EXISTS when another driver holds the name, or when it is kept and attach is false.
+    """
+    CompleteJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.CompleteJobRequest, shoal_proto.v1.gcs_pb2.CompleteJobResponse]  # type: ignore[assignment]
+    """CompleteJob tells, before the driver of a named job leaves, that nothing is to be kept under the name.
+    Failure: idempotent. Nothing for a job without a name.
     """
     FinishJob: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.FinishJobRequest, shoal_proto.v1.gcs_pb2.FinishJobResponse]  # type: ignore[assignment]
     """FinishJob ends a job: its non-detached actors end, its functions are forgotten.
@@ -69,6 +91,10 @@ class JobServiceAsyncStub(JobServiceStub):
     Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
     for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
     """
+    ListNamedJobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNamedJobsRequest, shoal_proto.v1.gcs_pb2.ListNamedJobsResponse]  # type: ignore[assignment]
+    """ListNamedJobs returns the names that drivers hold, or that are kept for them.
+    Failure: read-only, retried freely.
+    """
 
 class JobServiceServicer(metaclass=abc.ABCMeta):
     """JobService knows the drivers."""
@@ -81,6 +107,27 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_proto.v1.gcs_pb2.StartJobResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.StartJobResponse]]:
         """StartJob registers a driver and gives its job an id.
         Failure: idempotent while the job runs: the same driver_id gets the same job.
+        """
+
+    @abc.abstractmethod
+    def HoldJobName(
+        self,
+        request: shoal_proto.v1.gcs_pb2.HoldJobNameRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.HoldJobNameResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.HoldJobNameResponse]]:
+        """HoldJobName gives a job a name, which is held while the job runs. Asked for by a driver that is connected to its
+        raylet: then its end is noticed.
+        Failure: idempotent. ALREADY_EXISTS when another driver holds the name, or when it is kept and attach is false.
+        """
+
+    @abc.abstractmethod
+    def CompleteJob(
+        self,
+        request: shoal_proto.v1.gcs_pb2.CompleteJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.CompleteJobResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.CompleteJobResponse]]:
+        """CompleteJob tells, before the driver of a named job leaves, that nothing is to be kept under the name.
+        Failure: idempotent. Nothing for a job without a name.
         """
 
     @abc.abstractmethod
@@ -112,6 +159,16 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
         Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
         for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
+        """
+
+    @abc.abstractmethod
+    def ListNamedJobs(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ListNamedJobsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListNamedJobsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListNamedJobsResponse]]:
+        """ListNamedJobs returns the names that drivers hold, or that are kept for them.
+        Failure: read-only, retried freely.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
@@ -887,6 +944,82 @@ class KvServiceServicer(metaclass=abc.ABCMeta):
         """
 
 def add_KvServiceServicer_to_server(servicer: KvServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class NamedObjectServiceStub:
+    """NamedObjectService knows the values that jobs keep under names; the values are blobs."""
+
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> NamedObjectServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> NamedObjectServiceAsyncStub: ...
+    PutNamedObject: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutNamedObjectRequest, shoal_proto.v1.gcs_pb2.PutNamedObjectResponse]
+    """PutNamedObject names a value that is stored; it replaces one of the same name.
+    Failure: idempotent by place. RESOURCE_EXHAUSTED when the job keeps too many, FAILED_PRECONDITION when it is over; then
+    the blobs are deleted.
+    """
+    GetNamedObject: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetNamedObjectRequest, shoal_proto.v1.gcs_pb2.GetNamedObjectResponse]
+    """GetNamedObject finds a value by its name.
+    Failure: read-only, retried freely.
+    """
+    ListNamedObjects: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNamedObjectsRequest, shoal_proto.v1.gcs_pb2.ListNamedObjectsResponse]
+    """ListNamedObjects returns those of a job, by name.
+    Failure: read-only, retried freely.
+    """
+
+@typing.type_check_only
+class NamedObjectServiceAsyncStub(NamedObjectServiceStub):
+    """NamedObjectService knows the values that jobs keep under names; the values are blobs."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    PutNamedObject: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.PutNamedObjectRequest, shoal_proto.v1.gcs_pb2.PutNamedObjectResponse]  # type: ignore[assignment]
+    """PutNamedObject names a value that is stored; it replaces one of the same name.
+    Failure: idempotent by place. RESOURCE_EXHAUSTED when the job keeps too many, FAILED_PRECONDITION when it is over; then
+    the blobs are deleted.
+    """
+    GetNamedObject: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.GetNamedObjectRequest, shoal_proto.v1.gcs_pb2.GetNamedObjectResponse]  # type: ignore[assignment]
+    """GetNamedObject finds a value by its name.
+    Failure: read-only, retried freely.
+    """
+    ListNamedObjects: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNamedObjectsRequest, shoal_proto.v1.gcs_pb2.ListNamedObjectsResponse]  # type: ignore[assignment]
+    """ListNamedObjects returns those of a job, by name.
+    Failure: read-only, retried freely.
+    """
+
+class NamedObjectServiceServicer(metaclass=abc.ABCMeta):
+    """NamedObjectService knows the values that jobs keep under names; the values are blobs."""
+
+    @abc.abstractmethod
+    def PutNamedObject(
+        self,
+        request: shoal_proto.v1.gcs_pb2.PutNamedObjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.PutNamedObjectResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.PutNamedObjectResponse]]:
+        """PutNamedObject names a value that is stored; it replaces one of the same name.
+        Failure: idempotent by place. RESOURCE_EXHAUSTED when the job keeps too many, FAILED_PRECONDITION when it is over; then
+        the blobs are deleted.
+        """
+
+    @abc.abstractmethod
+    def GetNamedObject(
+        self,
+        request: shoal_proto.v1.gcs_pb2.GetNamedObjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.GetNamedObjectResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.GetNamedObjectResponse]]:
+        """GetNamedObject finds a value by its name.
+        Failure: read-only, retried freely.
+        """
+
+    @abc.abstractmethod
+    def ListNamedObjects(
+        self,
+        request: shoal_proto.v1.gcs_pb2.ListNamedObjectsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListNamedObjectsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListNamedObjectsResponse]]:
+        """ListNamedObjects returns those of a job, by name.
+        Failure: read-only, retried freely.
+        """
+
+def add_NamedObjectServiceServicer_to_server(servicer: NamedObjectServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 class SubmissionServiceStub:
     """SubmissionService keeps programs that were handed in to be run as jobs: their queue, their state, what became of them.

@@ -318,6 +318,9 @@ def _start(
     if options.allow_out_of_order_execution:
         in_order = False
     detached = (options.lifetime or core.default_actor_lifetime) == "detached"
+    # What can be found again by its name shall be there for the next driver of the job.
+    of_named_job = bool(core.job_name and options.name and not detached and options.lifetime is None)
+    detached = detached or of_named_job
     actor_id = ids.new_actor_id(ids.JobID(core.job_id))
     state = HandleState(
         actor_id=actor_id,
@@ -374,6 +377,7 @@ def _start(
         name=options.name or "",
         namespace=namespace,
         detached=detached,
+        of_named_job=of_named_job,
         max_restarts=options.restarts,
         class_name=definition.name,
         placement=ResourceSet.of(options.placement()),

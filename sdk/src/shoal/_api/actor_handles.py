@@ -296,6 +296,9 @@ class ActorHandle(Generic[C]):
         methods = ", ".join(sorted(name for name in state.methods if not name.startswith("_")))
         return _html.table(repr(self), [("job", self._actor_job_id.hex()), ("methods", methods)])
 
+    def __shoal_content__(self) -> object:
+        raise TypeError(f"{self!r} has no content, as its state changes: give the call a key")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_handle, (encode_state(self._shoal_state), self._shoal_lifetime)
 

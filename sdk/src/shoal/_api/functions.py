@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from shoal import _context, _current, _html
 from shoal._api import export as _export
+from shoal._api import keyed_calls
 from shoal._api.environments import document_of, portable
 from shoal._api.export import Exportable
 from shoal._api.generators import check_streaming, generator_of, returns_of, stream_for
@@ -17,7 +18,7 @@ from shoal._api.graph import FunctionNode
 from shoal._api.group_placement import strategy_of_task
 from shoal._api.options import DEFAULT_MAX_RETRIES, TaskOptions
 from shoal._api.remote_call import RemoteCall
-from shoal._api.signature import Signature, signature_of
+from shoal._api.signature import ANY, Signature, signature_of
 from shoal._core.object_ref import ObjectRef
 from shoal._core.task_record import FunctionRecord, TimeLimit
 from shoal._core.tasks import TaskQueue
@@ -66,21 +67,31 @@ class _Definition(Exportable):
         super().__init__(function, name)
         self.signature = signature
         self.is_generator = is_generator
+        #: The one that runs where calls have a key (see ``keyed_calls``).
+        self.keyed: _Definition | None = None
 
 
 class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
     """A function that runs as a task: call ``.remote(...)``; ``.options(...)`` changes options for one call."""
 
     def __init__(self, definition: _Definition, options: TaskOptions, wrapped: Callable[..., Any] | None) -> None:
+        """Raises: ValueError for a generator function with a key."""
         self._definition = definition
         self._options = options
         self._prepared: _Prepared | None = None
-        self.remote = self._submit  # type: ignore[assignment, method-assign]
+        #: What is called where calls have a key.
+        self._keyed: RemoteFunction[..., Any] | None = None
+        submit = self._submit
+        if options.key is not None:
+            if definition.is_generator:
+                raise ValueError("The items of a generator are not kept: leave out the key, or return a list.")
+            submit = self._submit_keyed
+        self.remote = submit  # type: ignore[assignment, method-assign]
         if wrapped is not None:
             functools.update_wrapper(self, wrapped)
             # ``help(f.remote)`` shows the function's own signature and docstring.
             self.remote = functools.wraps(wrapped)(  # type: ignore[method-assign]
-                lambda *args, **kwargs: self._submit(*args, **kwargs)
+                lambda *args, **kwargs: submit(*args, **kwargs)
             )
 
     @classmethod
@@ -161,6 +172,31 @@ class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
         if stream is not None:
             return generator_of(stream, refs)  # type: ignore[return-value]
         return refs or None  # type: ignore[return-value]
+
+    def _submit_keyed(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+        """As ``_submit``, of a call with a key.
+
+        Raises: TypeError, as there; ValueError, as ``keyed_calls.submit``.
+        """
+        core = _current.connected()
+        self._definition.signature.check(args, kwargs)
+        key = self._options.key
+        assert key is not None
+        if self._keyed is None:
+            definition = self._definition
+            if definition.keyed is None:
+                around = keyed_calls.KeyedFunction(definition.itself())
+                definition.keyed = _Definition(around, definition.name, ANY, is_generator=False)
+            options = self._options.updated(key=None, key_ttl_s=None)
+            self._keyed = RemoteFunction(definition.keyed, options, None)
+        submitted: ObjectRef[R] = keyed_calls.submit(
+            core, self._keyed._submit, key, self._options.key_ttl_s, args, kwargs
+        )
+        return submitted
+
+    def __shoal_content__(self) -> object:
+        """What counts where it is called within a call that is known by its content."""
+        return self._definition.itself(), self._options.given()
 
     def _prepare(self) -> _Prepared:
         core = _current.connected()

@@ -15,6 +15,7 @@ from shoal._api.placement_groups import PlacementGroup, PlacementGroupScheduling
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
 from shoal._not_implemented import refusal
 from shoal._text import check_text
+from shoal._values.content import Content
 from shoal._values.numbers import plain, plain_amounts
 from shoal.runtime_env import RuntimeEnv
 from shoal_common.placement.labels import parse_selector
@@ -24,6 +25,8 @@ from shoal_common.placement.resources import GRAINS
 PLACEMENT_GROUP_OF_PARENT = "default"
 
 MAX_PRIORITY = 1_000_000
+#: Of a key, and of the name of an object.
+MAX_KEY_BYTES = 512
 
 #: Takes the option's name and value; says what is wrong.
 Check = Callable[[str, Any], str | None]
@@ -93,6 +96,19 @@ def _seconds(name: str, value: float | None) -> str | None:
     if value is None or 0 < value < float("inf"):
         return None
     return f"The keyword '{name}' only accepts None or a positive number of seconds."
+
+
+def _key(name: str, value: str | Content | None) -> str | None:
+    if isinstance(value, str):
+        return key_problem(f"The keyword '{name}'", value)
+    return None
+
+
+def key_problem(what: str, value: str) -> str | None:
+    """Of the name of an object."""
+    if 1 <= len(value.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
+        return None
+    return f"{what} must have 1 to {MAX_KEY_BYTES} bytes as UTF-8."
 
 
 def _num_returns(_: str, value: int | str | None) -> str | None:
@@ -267,6 +283,8 @@ COMMON: dict[str, Rule] = {
 
 TASK: dict[str, Rule] = {
     **COMMON,
+    "key": Rule((str, Content, _NONE), _key),
+    "key_ttl_s": Rule(_NUMBER, _seconds),
     "max_calls": Rule(_INT, _count),
     "max_retries": Rule(_INT, _count_or_infinite),
     "num_returns": Rule((int, str, _NONE), _num_returns),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 from shoal._api.option_rules import ACTOR, METHOD, PLACEMENT_GROUP_OF_PARENT, TASK, Rule
 from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy
+from shoal._values.content import CONTENT, Content
 from shoal_common.ids import NodeID
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.strategy import Strategy
@@ -153,6 +154,10 @@ class TaskOptions(_PlacedOptions):
     max_calls: int | None = None
     #: -1 = no limit, None = DEFAULT_MAX_RETRIES or what the environment sets instead.
     max_retries: int | None = None
+    #: What has ended under this name in the job, or with this content anywhere, is not run again.
+    key: str | Content | None = None
+    #: Seconds for which the result is kept; None = as long as the job is.
+    key_ttl_s: float | None = None
     #: None = 1, or "streaming" for a generator function.
     num_returns: int | str | None = None
     #: Of its tasks that wait for the same resources, a job runs those with a higher one first; None = that of the task
@@ -170,8 +175,20 @@ class TaskOptions(_PlacedOptions):
         options = super().from_kwargs(kwargs, in_options=in_options)
         if options.num_gpus and options.max_calls is None and not in_options:
             # GPU memory is only given back for sure when the process ends.
-            return dataclasses.replace(options, max_calls=1)
+            options = dataclasses.replace(options, max_calls=1)
+        if isinstance(options.key, str) and not in_options:
+            raise ValueError(
+                "A key names one call, and @shoal.remote(key=...) all of them: give it to the call, "
+                "f.options(key=...).remote(...), or key=shoal.CONTENT here"
+            )
         return options
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key is None and self.key_ttl_s is not None:
+            raise ValueError("key_ttl_s says how long a result is kept under its key, and there is no key")
+        if self.key is CONTENT and self.key_ttl_s is None:
+            raise ValueError("key=shoal.CONTENT needs key_ttl_s=<seconds>: its results belong to no job")
 
     def resources(self) -> dict[str, float]:
         """What a run needs, in units (``memory``: bytes); 1 CPU unless told otherwise."""

@@ -71,6 +71,7 @@ class Functions:
             raise exceptions.ShoalSystemError("The settings of the job are not in the function table")
         settings = job_settings.decode(answer.data)
         core.namespace = settings.namespace
+        core.job_name = settings.job_name
         core.default_actor_lifetime = settings.default_actor_lifetime
         core.job_weight = settings.weight
         core.job_quota = job_settings.quota_of(settings.max_resources)

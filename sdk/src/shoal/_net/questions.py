@@ -15,6 +15,7 @@ from shoal_common.channel.frames import (
     FunctionData,
     LogsFlushed,
     Message,
+    NamedObjectDone,
     PackageDone,
 )
 
@@ -50,7 +51,9 @@ class Questions:
                 self._open.pop(number, None)
         return answers
 
-    def on_answer(self, message: CheckpointDone | EventsFlushed | FunctionData | LogsFlushed | PackageDone) -> None:
+    def on_answer(
+        self, message: CheckpointDone | EventsFlushed | FunctionData | LogsFlushed | NamedObjectDone | PackageDone
+    ) -> None:
         """One that comes too late is dropped."""
         question = self._open.pop(message.request, None)
         if question is not None:

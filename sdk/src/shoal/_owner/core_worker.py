@@ -29,6 +29,7 @@ from shoal._owner.filling import Filling
 from shoal._owner.futures import Futures
 from shoal._owner.garbage import GarbageCollection
 from shoal._owner.memory_profile import MemoryProfile
+from shoal._owner.named_objects import NamedObjects
 from shoal._owner.process import Process
 from shoal._owner.recovery import Recovery
 from shoal._owner.reporting import Reporting
@@ -118,6 +119,7 @@ class CoreWorker(Process):
         self._calls.start = self._start
         self.recovery.run_again = self._run_again
         self.filling = Filling(self)
+        self.named_objects = NamedObjects(self, self.values)
         self._futures = Futures(self.waiting, self.values)
         self._event_loops = EventLoops(self, self.waiting, self.values)
         self._garbage = GarbageCollection()
@@ -379,6 +381,7 @@ _FROM_RAYLET: dict[type, Callable[[CoreWorker, bytes, Any], None]] = {
     frames.LogsFlushed: lambda core, _, message: core.questions.on_answer(message),
     frames.CheckpointDone: lambda core, _, message: core.questions.on_answer(message),
     frames.PackageDone: lambda core, _, message: core.questions.on_answer(message),
+    frames.NamedObjectDone: lambda core, _, message: core.questions.on_answer(message),
     # to a worker
     frames.LeaseAssigned: lambda core, node_id, message: core._on_order(node_id, message),
     frames.CreateActor: lambda core, node_id, message: core._on_order(node_id, message),

@@ -75,6 +75,8 @@ class Process(ABC):
         self.session_name = session_name
         self.session_dir = session_dir
         self.namespace = namespace
+        #: As ``init(job=...)``; empty = the job has none.
+        self.job_name = ""
         #: Of the job's actors whose options do not say.
         self.default_actor_lifetime = "non_detached"
         #: As ``JobConfig.weight``.

@@ -23,6 +23,7 @@ from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluste
 from shoal._session.arguments import check_implemented, port_given, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
+from shoal._session.named_job import DEFAULT_KEEP_S, JobName, hold, named_job_given
 from shoal._session.packages import RayletUploads, uploaded
 from shoal._session.submitted_job import submitted_job
 from shoal._text import check_text
@@ -36,9 +37,13 @@ from shoal_common.placement.runtime_env import decode, encode, merged
 from shoal_common.surroundings import occupy_standard_streams, readable
 
 if TYPE_CHECKING:
+    from shoal._owner.core_worker import CoreWorker
     from shoal._session.outside import OutsideDriver
 
 logger = logging.getLogger("shoal")
+
+#: The GCS has heard by then that a named job is complete, in seconds.
+_COMPLETE_WITHIN_S = 10.0
 
 _lock = threading.RLock()
 _session: _Session | None = None
@@ -53,6 +58,8 @@ class Context(Mapping[str, Any]):
         self.shoal_version = __version__
         self.ray_commit = ""
         self.address_info = info
+        #: Whether this driver goes on with what another one has left under the name of its job.
+        self.attached = False
 
     @property
     def dashboard_url(self) -> str | None:
@@ -75,8 +82,8 @@ class Context(Mapping[str, Any]):
     def __enter__(self) -> Context:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        _end(complete=kind is None)
 
     def disconnect(self) -> None:
         shutdown()
@@ -134,6 +141,9 @@ def init(
     system_reserved_cpu: float | None = None,
     system_reserved_memory: int | None = None,
     object_spilling_directory: str | None = None,
+    job: str | None = None,
+    attach: bool = False,
+    keep_s: float = DEFAULT_KEEP_S,
     **kwargs: Any,
 ) -> Context:
     """Connect this driver to a cluster; with ``address=None`` start an embedded one, which ends with the driver.
@@ -147,9 +157,15 @@ def init(
     one that is free) of ``dashboard_host``; the context's ``dashboard_url`` says where, and whoever logs in there needs
     the token in the session's file ``auth_token``. None: if one of these is given. Other clusters: `shoal dashboard`.
 
+    ``job``: a name for this driver's job, within its namespace, which is the name itself where none is given. When the
+    driver ends otherwise than by ``shutdown()``, the job's named actors and what it has under names and keys are kept
+    for ``keep_s`` seconds. The next driver goes on with them by ``attach=True``, which begins the job where nothing is
+    kept; the context's ``attached`` tells which it was.
+
     Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
-    AuthenticationError (wrong token), ValueError (wrong argument, resources given while connecting, or what Shoal does
-    not do yet: see ``arguments.NOT_IMPLEMENTED``).
+    AuthenticationError (wrong token), JobInUseError (the job has a driver, or is kept for one and ``attach`` is not
+    given), ValueError (wrong argument, resources given while connecting, ``attach`` on a cluster that ends with this
+    driver, or what Shoal does not do yet: see ``arguments.NOT_IMPLEMENTED``).
     """
     check_implemented(
         {
@@ -193,6 +209,7 @@ def init(
         if log_to_driver is None:
             log_to_driver = os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         target = target_of(address)
+        held = named_job_given(job, attach, keep_s, embedded=not target)
         tracing_hook = _tracing.hook_of_driver(kwargs.get("_tracing_startup_hook"))
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
@@ -254,7 +271,12 @@ def init(
                     cluster = find_cluster(target)
                 where = session.outside.address if session.outside is not None else cluster.gcs_address
                 logger.info("Connecting to the Shoal cluster at %s.", where)
-            _connect(session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"], tracing_hook)
+            if held is not None:
+                namespace = namespace or held.name
+            _connect(
+                session, cluster, worker_id, namespace, job_config, settings["max_lineage_bytes"], tracing_hook, held
+            )
+            attached = held is not None and hold(_current.current().gcs, _current.current().job_id, held)
             core = _current.current()
             dashboard_url = None
             if session.dashboard is not None and session.cluster is not None:
@@ -271,7 +293,7 @@ def init(
                 with core.lock:
                     core.raylets.send(core.node_id, EnvironmentPrepare(document))
         except BaseException:
-            shutdown()
+            _end(complete=False)
             raise
         if log_to_driver:
             session.logs = LogStream(
@@ -295,6 +317,7 @@ def init(
                 "webui_url": dashboard_url.partition("://")[2] if dashboard_url is not None else None,
             }
         )
+        context.attached = attached
         session.context = context
         return context
 
@@ -302,8 +325,14 @@ def init(
 def shutdown(_exiting_interpreter: bool = False) -> None:
     """End the session: this driver's tasks and actors end, and its embedded cluster. Does nothing without a session.
 
-    Refs and handles of the session are invalid afterwards; decorated functions and classes are not.
+    Refs and handles of the session are invalid afterwards; decorated functions and classes are not. A named job is
+    over, and nothing is kept under its name but what has a time of its own.
     """
+    _end(complete=not _exiting_interpreter)
+
+
+def _end(*, complete: bool) -> None:
+    """``complete``: nothing is to be kept of a named job."""
     with _lock:
         global _session
         session, _session = _session, None
@@ -311,6 +340,8 @@ def shutdown(_exiting_interpreter: bool = False) -> None:
             return
         core = _current.current_or_none()
         if core is not None:
+            if complete and core.job_name:
+                _complete(core)
             if session.logs is not None:
                 session.logs.finish()
             core.close()
@@ -342,6 +373,14 @@ atexit.register(shutdown, True)
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
+def _complete(core: CoreWorker) -> None:
+    """Tell that nothing is to be kept of a named job."""
+    try:
+        core.gcs.jobs.complete(core.job_id, _COMPLETE_WITHIN_S)
+    except exceptions.ShoalError as error:
+        logger.warning("What the job %s keeps is kept until its time is up: %s", core.job_name, error)
+
+
 def _connect(
     session: _Session,
     cluster: ClusterAddress,
@@ -350,6 +389,7 @@ def _connect(
     job_config: JobConfig,
     max_lineage_bytes: float,
     tracing_hook: str,
+    held: JobName | None,
 ) -> None:
     from shoal._owner.core_worker import CoreWorker
     from shoal._wire import job_settings
@@ -385,6 +425,7 @@ def _connect(
             logging=job_config.py_logging_config,
             tracing_startup_hook=tracing_hook,
             task_events=job_config.enable_task_events,
+            job_name=held.name if held is not None else "",
         )
         gcs.functions.put(job.job_id, job_settings.key(job.job_id), job_settings.encode(settings))
     except exceptions.RpcError as error:
@@ -431,6 +472,7 @@ def _connect(
     core.job_quota = quota
     core.task_events_enabled = job_config.enable_task_events
     core.lineage.max_bytes = max_lineage_bytes
+    core.job_name = settings.job_name
     _current.set_current(core)
     core.start()
 

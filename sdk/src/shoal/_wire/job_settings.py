@@ -29,6 +29,8 @@ class JobSettings(msgspec.Struct, frozen=True):
     tracing_startup_hook: str = ""
     #: Whether its processes tell of their tasks.
     task_events: bool = True
+    #: The name that the job holds; empty = none.
+    job_name: str = ""
 
 
 encode = msgspec.msgpack.Encoder().encode

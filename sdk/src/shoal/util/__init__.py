@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from shoal._api.cluster import list_named_actors
+from shoal._api.named_objects import list_named_objects
 from shoal._not_implemented import missing
 from shoal._values.serialization import deregister_serializer, register_serializer
 from shoal.util import accelerators as accelerators
@@ -42,6 +43,7 @@ __all__ = [
     "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
+    "list_named_objects",
     "log_once",
     "map_unordered",
     "placement_group",

@@ -24,12 +24,16 @@ from shoal_gcs.groups.table import PlacementGroupTable
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.named_job_manager import NamedJobManager
+from shoal_gcs.jobs.named_jobs import JobName, NamedJobTable
 from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.submission_manager import SubmissionManager
 from shoal_gcs.jobs.submissions import SubmissionTable
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.kv.manager import KvManager
 from shoal_gcs.measurements import cluster_samples
+from shoal_gcs.named_objects.manager import NamedObjectManager
+from shoal_gcs.named_objects.table import NamedObjectTable
 from shoal_gcs.nodes.manager import NodeManager
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.objects.manager import ObjectManager
@@ -39,6 +43,7 @@ from shoal_gcs.rpc.events import EventServicer
 from shoal_gcs.rpc.groups import PlacementGroupServicer
 from shoal_gcs.rpc.jobs import FunctionServicer, JobServicer
 from shoal_gcs.rpc.kv import KvServicer
+from shoal_gcs.rpc.named_objects import NamedObjectServicer
 from shoal_gcs.rpc.nodes import NodeServicer
 from shoal_gcs.rpc.objects import ObjectServicer
 from shoal_gcs.rpc.submissions import SubmissionServicer
@@ -78,10 +83,12 @@ class GcsApp:
         self._blobs = blobs = JobBlobs(config.token, config.tls, config.objectstore_addresses, node_table)
         self._kv = kv = KvManager(store, self._prefix("kv"), self._background)
         self._quotas = quotas = QuotaManager(rows=self._rows("allowance"), nodes=node_table)
+        named_job_table = NamedJobTable()
         self._endings = Endings(
             nodes=node_table,
             jobs=job_table,
             quotas=quotas,
+            named_jobs=named_job_table,
             functions=functions,
             blobs=blobs,
             kv=kv,
@@ -130,8 +137,25 @@ class GcsApp:
             on_created=self._actors.room_may_be_free,
             on_removed=self._actors.group_removed,
         )
+        self._names = NamedJobManager(
+            table=named_job_table, rows=self._rows("named_job"), on_over=self._endings.named_job_over
+        )
         self._jobs = JobManager(
-            config, table=job_table, rows=self._rows("job"), quotas=quotas, actors=actor_table, publisher=publisher
+            config,
+            table=job_table,
+            rows=self._rows("job"),
+            quotas=quotas,
+            names=self._names,
+            actors=actor_table,
+            publisher=publisher,
+        )
+        self._named_objects = NamedObjectManager(
+            table=NamedObjectTable(max_objects=config.max_named_objects, max_bytes=config.max_named_bytes),
+            rows=self._rows("named_object"),
+            background=self._background,
+            delete_blobs=blobs.delete,
+            may_store=self._endings.runs,
+            is_kept=lambda scope: JobName(*scope) in named_job_table,
         )
         submission_table = SubmissionTable(
             max_running=config.max_running_submissions,
@@ -145,6 +169,8 @@ class GcsApp:
             actors=self._actors,
             groups=self._groups,
             jobs=self._jobs,
+            named_objects=self._named_objects,
+            names=self._names,
             objects=self._objects,
             submissions=self._submissions,
         )
@@ -172,6 +198,7 @@ class GcsApp:
         try:
             await cluster_config.keep(self._rows("config"), self._cluster)
             await self._jobs.load()
+            await self._named_objects.load()
             await self._submissions.load()
             await self._nodes.load()
             await self._groups.load()
@@ -194,7 +221,7 @@ class GcsApp:
     async def _serve(self) -> None:
         config = self._config
         self._server = grpc_server.create_server(config.token)
-        jobs = JobServicer(self._jobs, self._quotas, self._endings, config.cluster_id, config.session_name)
+        jobs = JobServicer(self._jobs, self._quotas, self._names, self._endings, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
         nodes = NodeServicer(self._nodes, self._endings, self._cluster)
         rpc.add_NodeServiceServicer_to_server(nodes, self._server)
@@ -203,6 +230,7 @@ class GcsApp:
         rpc.add_FunctionServiceServicer_to_server(FunctionServicer(self._functions), self._server)
         rpc.add_ObjectServiceServicer_to_server(ObjectServicer(self._objects), self._server)
         rpc.add_KvServiceServicer_to_server(KvServicer(self._kv), self._server)
+        rpc.add_NamedObjectServiceServicer_to_server(NamedObjectServicer(self._named_objects), self._server)
         rpc.add_SubmissionServiceServicer_to_server(SubmissionServicer(self._submissions), self._server)
         rpc.add_EventServiceServicer_to_server(EventServicer(self._bus), self._server)
         port = await grpc_server.serve(self._server, config.host, config.port, tls=config.tls)
@@ -213,6 +241,8 @@ class GcsApp:
         for _ in range(2):
             self._actors.stop()
             self._groups.stop()
+            self._names.stop()
+            self._named_objects.stop()
             await self._nodes.stop()
             await self._background.stop()
         await self._raylets.close()

@@ -81,6 +81,15 @@ class GcsConfig(BusConfig, MeasuredConfig):
     dead_nodes_kept: int = setting(1_000, doc="dead nodes that are remembered", minimum=0)
     finished_jobs_kept: int = setting(1_000, doc="finished jobs that are remembered", minimum=1)
 
+    max_named_objects: int = setting(
+        100_000,
+        doc="named objects that one named job keeps, and results in the cache; further ones are refused",
+        minimum=1,
+    )
+    max_named_bytes: int = setting(
+        64 << 30, doc="bytes that all of them may have, and all results in the cache", unit="bytes", minimum=1
+    )
+
     max_running_submissions: int = setting(
         0, doc="submitted jobs that run at once; others wait, by their priority; 0 = any number", minimum=0
     )

@@ -1,5 +1,5 @@
 """What ends with what: with a node its processes, copies and drivers; with a job its actors, groups, functions, blobs
-and, where its namespace is its own, its map.
+and, where its namespace is its own, its map; with a name that a job held what was kept under it.
 
 Managers tell here what has ended and know nothing of one another's ends. What they return are the writes that an answer
 must wait for.
@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from shoal_common import named_objects
 from shoal_common.ids import JobID
 from shoal_common.metadata import MetadataStoreError
 from shoal_common.service.background import Background
@@ -21,10 +22,14 @@ from shoal_gcs.groups.manager import PlacementGroupManager
 from shoal_gcs.jobs.blobs import JobBlobs
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.named_job_manager import NamedJobManager
+from shoal_gcs.jobs.named_jobs import JobName, NamedJobTable
 from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_gcs.jobs.submission_manager import SubmissionManager
 from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.kv.manager import KvManager
+from shoal_gcs.named_objects.manager import NamedObjectManager
+from shoal_gcs.named_objects.table import Scope
 from shoal_gcs.nodes.table import Node, NodeTable
 from shoal_gcs.objects.manager import ObjectManager
 from shoal_gcs.peers import Raylets, insist
@@ -44,6 +49,8 @@ class Endings:
     _actors: ActorManager
     _groups: PlacementGroupManager
     _jobs: JobManager
+    _named_objects: NamedObjectManager
+    _names: NamedJobManager
     _objects: ObjectManager
     _submissions: SubmissionManager
 
@@ -53,6 +60,7 @@ class Endings:
         nodes: NodeTable,
         jobs: JobTable,
         quotas: QuotaManager,
+        named_jobs: NamedJobTable,
         functions: FunctionTable,
         blobs: JobBlobs,
         kv: KvManager,
@@ -62,6 +70,7 @@ class Endings:
         self._node_table = nodes
         self._job_table = jobs
         self._quotas = quotas
+        self._named_jobs = named_jobs
         self._functions = functions
         self._blobs = blobs
         self._kv = kv
@@ -74,6 +83,8 @@ class Endings:
         actors: ActorManager,
         groups: PlacementGroupManager,
         jobs: JobManager,
+        named_objects: NamedObjectManager,
+        names: NamedJobManager,
         objects: ObjectManager,
         submissions: SubmissionManager,
     ) -> None:
@@ -81,6 +92,8 @@ class Endings:
         self._actors = actors
         self._groups = groups
         self._jobs = jobs
+        self._named_objects = named_objects
+        self._names = names
         self._objects = objects
         self._submissions = submissions
 
@@ -141,8 +154,21 @@ class Endings:
             if job_id in self._job_table and self._job_table[job_id].anonymous:
                 self._background.spawn(self._forget_map(self._job_table[job_id].namespace))
             self._background.spawn(self._blobs.sweep(JobID(job_id)))
+            self._background.spawn(self._blobs.sweep_named_objects(JobID(job_id), self._named_objects.has_place))
             self._objects.forget_job(job_id)
             self._quotas.job_unused(job_id)
+
+    def runs(self, job_id: bytes) -> bool:
+        """Whether any of its processes may."""
+        return self._job_table.is_running(job_id) or bool(self._actors.living_of_job(job_id))
+
+    def named_job_over(self, name: JobName) -> list[asyncio.Future[None]]:
+        """Nobody holds the name, nor will: its actors end, and its objects."""
+        saves = self._named_objects.job_over(Scope(*name))
+        for job in self._job_table.all():
+            if (job.namespace, job.name) == name:
+                saves += self._actors.named_job_over(job.job_id)
+        return saves
 
     def _tell_raylets(self, job_id: JobID) -> None:
         keep = self._actors.living_of_job(job_id)
@@ -169,6 +195,10 @@ class Endings:
         except MetadataStoreError as error:
             _log.warning("kv_not_forgotten", namespace=namespace, error=str(error))
 
+    def _is_named_or_may_be(self, place: str) -> bool:
+        """False = no process will have it named any more."""
+        return self._named_objects.has_place(place) or self.runs(named_objects.job_of_place(place))
+
     # --- actors ---
 
     def detached_actor_died(self, actor_id: bytes, reason: str) -> None:
@@ -188,7 +218,13 @@ class Endings:
                     self.job_unused(job.job_id)
             elif job.node_id and not self._node_table.address_of(job.node_id):
                 await self.finish_job(job.job_id)
+        self._names.end_orphans(self._job_table.is_running)
+        for job in self._job_table.all():
+            if job.name and JobName(job.namespace, job.name) not in self._named_jobs:
+                self._actors.named_job_over(job.job_id)
+        self._named_objects.end_orphans()
         for job_id in await self._functions.jobs() | self._objects.jobs():
             self.job_unused(job_id)
+        self._background.spawn(self._blobs.sweep_named_objects(None, self._is_named_or_may_be))
         self._groups.end_orphans(self._actors.is_alive)
         self._submissions.end_orphans(self._actors.is_alive)

@@ -71,6 +71,7 @@ from shoal_raylet.servicer import RayletServicer
 from shoal_raylet.transfer.checkpoints import Checkpoints
 from shoal_raylet.transfer.links import RayletLinks
 from shoal_raylet.transfer.locations import ObjectLocations
+from shoal_raylet.transfer.named_objects import NamedObjects
 from shoal_raylet.transfer.neighbours import Neighbours
 from shoal_raylet.transfer.packages import Packages
 from shoal_raylet.workers.ends import WorkerEnds
@@ -185,6 +186,7 @@ class RayletApp:
         has_blobs = config.blob_directory is not None
         self._neighbours = Neighbours(self._blobs, has_blobs, links, self._directory.living)
         self._checkpoints = Checkpoints(self._blobs, self._neighbours.put_then_list, actors.actor_of_worker)
+        self._named_objects = NamedObjects(self._blobs)
         self._packages = Packages(self._blobs)
         environments = environment_directory(config.session_dir)
         self._environments = EnvironmentManager(
@@ -258,6 +260,7 @@ class RayletApp:
                 **self._node.handlers,
                 **self._store.handlers,
                 **self._checkpoints.handlers,
+                **self._named_objects.handlers,
                 **self._packages.handlers,
                 **inspection.handlers,
                 FlushEvents: self._flush_events,
@@ -350,6 +353,7 @@ class RayletApp:
         await self._environments.stop()
         await self._checkpoints.stop()
         await self._neighbours.stop()
+        await self._named_objects.stop()
         await self._packages.stop()
         await asyncio.gather(
             self._output.stop(),

@@ -49,6 +49,8 @@ COMMON = {
 }
 IMPLEMENTED_BY_TASKS = {
     **COMMON,
+    "key": "integration/test_named_jobs.py::test_calls_with_keys",
+    "key_ttl_s": "integration/test_named_jobs.py::test_results_are_known_by_their_content",
     "name": f"{_EFFECT}::test_name_of_a_task",
     "max_calls": f"{_TASKS}::test_max_calls_of_two",
     "max_retries": f"{_TASKS}::test_no_retries",
@@ -172,6 +174,9 @@ IMPLEMENTED_BY_INIT = {
     "include_dashboard": f"{_DASHBOARD}::test_where_it_is",
     "dashboard_host": f"{_DASHBOARD}::test_where_it_is",
     "dashboard_port": f"{_DASHBOARD}::test_a_port_that_is_taken_is_said_to_be",
+    "job": "integration/test_named_jobs.py::test_one_driver_at_a_time",
+    "attach": "integration/test_named_jobs.py::test_a_driver_is_killed_half_way_and_another_finishes",
+    "keep_s": "integration/test_named_jobs.py::test_its_time_is_up",
     "object_spilling_directory": _SPILLING,
     "_object_spilling_directory": _SPILLING,
     "_memory": f"{_INIT}::test_memory_of_the_node",

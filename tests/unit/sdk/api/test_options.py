@@ -11,6 +11,7 @@ import pytest
 
 from shoal._api.options import ActorOptions, MethodOptions, TaskOptions
 from shoal._api.placement_groups import PlacementGroup
+from shoal._values.content import CONTENT
 
 NAN, INF = float("nan"), float("inf")
 
@@ -42,6 +43,8 @@ ACCEPTED_BY_TASKS: list[dict[str, Any]] = [
     {"placement_group": "default"},
     {"_generator_backpressure_num_objects": -1},
     {"_num_objects_per_yield": 1},
+    {"key": None},
+    {"key": CONTENT, "key_ttl_s": 60},
 ]
 
 REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -60,6 +63,12 @@ REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"resources": {"memory": 1}}, ValueError, "must not contain the key 'memory'"),
     ({"resources": {"bundle": 1}}, ValueError, "must not contain the key 'bundle'"),
     ({"resources": {"": 1}}, ValueError, "The name of a resource in 'resources' must not be empty"),
+    ({"key": ""}, ValueError, "The keyword 'key' must have 1 to 512 bytes"),
+    ({"key": "\xe4" * 257}, ValueError, "The keyword 'key' must have 1 to 512 bytes"),
+    ({"key": 1}, TypeError, "The type of keyword 'key' must be"),
+    ({"key": CONTENT}, ValueError, "needs key_ttl_s"),
+    ({"key_ttl_s": 1.0}, ValueError, "there is no key"),
+    ({"key": CONTENT, "key_ttl_s": 0}, ValueError, "The keyword 'key_ttl_s' only accepts None or a positive number"),
     ({"name": "x" * 5000}, ValueError, "the keyword 'name' must have at most 4096 bytes"),
     ({"resources": {"x": -1}}, ValueError, "The quantity of resource x cannot be negative"),
     ({"resources": {"x": 0.00001}}, ValueError, "x cannot go beyond 0.0001"),
@@ -113,6 +122,12 @@ def test_task_option_is_refused(kwargs: dict[str, Any], error: type[Exception], 
         TaskOptions.from_kwargs({}).updated(**kwargs)
 
 
+def test_a_key_names_one_call() -> None:
+    with pytest.raises(ValueError, match="A key names one call"):
+        TaskOptions.from_kwargs({"key": "a"})
+    assert TaskOptions.from_kwargs({}).updated(key="a").key == "a"
+
+
 ACCEPTED_BY_ACTORS: list[dict[str, Any]] = [
     {"max_restarts": -1, "max_task_retries": -1, "max_pending_calls": -1},
     {"max_concurrency": 4},
@@ -127,6 +142,7 @@ REFUSED_BY_ACTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"nonsense": 1}, ValueError, "Invalid option keyword nonsense for actors"),
     ({"max_calls": 1}, ValueError, "Invalid option keyword max_calls for actors"),
     ({"num_returns": 2}, ValueError, "Invalid option keyword num_returns for actors"),
+    ({"key": "a"}, ValueError, "Invalid option keyword key for actors"),
     ({"max_restarts": -2}, ValueError, "The keyword 'max_restarts' only accepts None, 0, -1"),
     ({"max_task_retries": 1.0}, TypeError, "The type of keyword 'max_task_retries' must be"),
     ({"max_pending_calls": -2}, ValueError, "The keyword 'max_pending_calls' only accepts"),

@@ -107,6 +107,7 @@ def _creation(spec: ActorSpec) -> gcs_pb2.CreateActorRequest:
             handle=spec.handle,
             enforce_memory=spec.enforce_memory,
             checkpoints=spec.checkpoints,
+            of_named_job=spec.of_named_job,
         )
     )
 

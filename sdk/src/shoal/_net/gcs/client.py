@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shoal._net.gcs.groups import Groups
     from shoal._net.gcs.jobs import Functions, Jobs
     from shoal._net.gcs.kv import Kv
+    from shoal._net.gcs.named_objects import NamedObjects
     from shoal._net.gcs.nodes import Nodes
     from shoal._net.gcs.objects import Objects
     from shoal._net.gcs.submissions import Submissions
@@ -110,6 +111,13 @@ class GcsClient:
         from shoal._net.gcs.kv import Kv
 
         return Kv(self)
+
+    @cached_property
+    def named_objects(self) -> NamedObjects:
+        with interrupts.uncut():
+            from shoal._net.gcs.named_objects import NamedObjects
+
+        return NamedObjects(self)
 
     @cached_property
     def nodes(self) -> Nodes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from shoal._net.gcs.records import StartedJob
+from shoal._net.gcs.records import NamedJobRecord, StartedJob
 from shoal_common import function_chunks
 from shoal_proto.v1 import common_pb2, gcs_pb2
 
@@ -44,6 +44,30 @@ class Jobs:
         )
         job: gcs_pb2.StartJobResponse = self._gcs.call("Job", "StartJob", request)
         return StartedJob(job.job_id, job.namespace, job.cluster_id, job.session_name)
+
+    def hold_name(self, job_id: bytes, name: str, host: str, keep_s: float, *, attach: bool) -> int:
+        """The job holds this name from now on: which driver of the name it has, from 1. ``attach``: go on with what is
+        kept there; ``keep_s``: so long it is kept without a driver. Idempotent.
+
+        Raises: AlreadyExists (another driver holds the name; or it is kept, without ``attach``).
+        """
+        request = gcs_pb2.HoldJobNameRequest(
+            job_id=job_id, name=name, host=host, keep_ms=round(keep_s * 1000), attach=attach
+        )
+        response: gcs_pb2.HoldJobNameResponse = self._gcs.call("Job", "HoldJobName", request)
+        return response.generation
+
+    def complete(self, job_id: bytes, timeout_s: float) -> None:
+        """Nothing is to be kept under its name when its driver leaves. Idempotent."""
+        self._gcs.call("Job", "CompleteJob", gcs_pb2.CompleteJobRequest(job_id=job_id), timeout_s)
+
+    def list_named(self) -> list[NamedJobRecord]:
+        """By namespace and name."""
+        response: gcs_pb2.ListNamedJobsResponse = self._gcs.call("Job", "ListNamedJobs", gcs_pb2.ListNamedJobsRequest())
+        return [
+            NamedJobRecord(each.name, each.namespace, each.driver, each.generation, each.away_unix_ms, each.keep_ms)
+            for each in response.jobs
+        ]
 
 
 class Functions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shoal_common.channel.frames import WorkerAddress
 from shoal_common.kinds import ExitKind
@@ -29,6 +30,38 @@ class StartedJob:
     namespace: str
     cluster_id: str
     session_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedJobRecord:
+    """A name that a driver holds, or that is kept for one."""
+
+    name: str
+    namespace: str
+    #: For humans.
+    driver: str
+    generation: int
+    #: Since when it is without a driver; 0 = it has one.
+    away_unix_ms: int
+    #: So long it is kept then.
+    keep_ms: int
+
+
+class Scope(NamedTuple):
+    """Whose named objects they are; without a job: those of the cache of results."""
+
+    namespace: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedObjectRecord:
+    name: str
+    #: Of its blobs.
+    place: str
+    size_bytes: int
+    #: 0 = with its job.
+    end_unix_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +118,8 @@ class ActorSpec:
     creation: bytes = b""
     #: It keeps checkpoints by itself.
     checkpoints: bool = False
+    #: Detached, but it ends with the name that its job holds.
+    of_named_job: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Actor:
     namespace: str = ""
     class_name: str = ""
     detached: bool = False
+    #: Detached, but it ends with the name that its job holds.
+    of_named_job: bool = False
     #: -1 = no limit.
     max_restarts: int = 0
     #: What it needs of a node, without a name: actors of equal classes fit equally.
@@ -101,6 +103,7 @@ class Actor:
         if self.state in (ActorState.PENDING_CREATION, ActorState.RESTARTING):
             assert self.address is None, "who waits for a process has none"
         assert self.max_restarts < 0 or self.restarts <= self.max_restarts
+        assert self.detached or not self.of_named_job
         assert not (self.detached and (self.out_of_scope or self.owner_died)), "detached actors need no handles"
         assert self.start_failures <= MAX_START_FAILURES
 
@@ -190,6 +193,11 @@ class OwnerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedJobOver:
+    """Nobody holds the name of its job, nor will."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRemoved:
     """Its placement group does not exist any more."""
 
@@ -214,6 +222,7 @@ Event = (
     | Kill
     | Release
     | OwnerDied
+    | NamedJobOver
     | GroupRemoved
     | GiveUp
 )
@@ -448,6 +457,10 @@ def _owner_died(actor: Actor, event: OwnerDied) -> list[Action]:
     return _end_by_force(actor, event.reason)
 
 
+def _named_job_over(actor: Actor, _event: NamedJobOver) -> list[Action]:
+    return _end_by_force(actor, "its job is over") if actor.of_named_job else []
+
+
 def _group_removed(actor: Actor, _event: GroupRemoved) -> list[Action]:
     actor.group_removed = actor.address is None
     return _end_by_force(actor, "its placement group was removed")
@@ -514,6 +527,7 @@ _WAITING: dict[type, _Rule] = {
     Kill: _kill_waiting,
     Release: _release_pending,
     OwnerDied: _owner_died,
+    NamedJobOver: _named_job_over,
     GroupRemoved: _group_removed,
     GiveUp: _give_up,
 }
@@ -528,6 +542,7 @@ _RULES: dict[tuple[ActorState, type], _Rule] = {
     (ActorState.ALIVE, Kill): _kill_alive,
     (ActorState.ALIVE, Release): _release_alive,
     (ActorState.ALIVE, OwnerDied): _owner_died,
+    (ActorState.ALIVE, NamedJobOver): _named_job_over,
     (ActorState.ALIVE, GroupRemoved): _group_removed,
     (ActorState.DEAD, Started): _stop_stray,
     (ActorState.DEAD, WorkerDied): _confirm_end,

@@ -146,6 +146,7 @@ class ActorManager:
         spec_saved = self._spec_rows.put(spec.actor_id.hex(), spec.SerializeToString())
         if not self._jobs.is_running(spec.job_id) and self._table.of_worker(spec.owner_id) is None:
             actions += self._table.handle(spec.actor_id, machine.OwnerDied("its job has finished"), self._now())
+            actions += self._table.handle(spec.actor_id, machine.NamedJobOver(), self._now())
         if (group_id := self._table[spec.actor_id].group_id) and not self._groups.is_usable(group_id):
             actions += self._table.handle(spec.actor_id, machine.GroupRemoved(), self._now())
         saves = self._perform(actions)
@@ -272,6 +273,10 @@ class ActorManager:
     def job_finished(self, job_id: bytes) -> list[asyncio.Future[None]]:
         """Returns the writes that an answer must wait for."""
         return self._perform(self._table.job_finished(job_id, self._now()))
+
+    def named_job_over(self, job_id: bytes) -> list[asyncio.Future[None]]:
+        """Returns the writes that an answer must wait for."""
+        return self._perform(self._table.named_job_over(job_id, self._now()))
 
     def group_removed(self, group_id: bytes) -> None:
         self._perform(self._table.group_removed(group_id, self._now()))

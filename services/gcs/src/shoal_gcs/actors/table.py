@@ -157,6 +157,14 @@ class ActorTable:
         return actions
 
     @noted
+    def named_job_over(self, job_id: bytes, now: float) -> list[Action]:
+        """Nobody holds the name that this job held, nor will."""
+        actions: list[Action] = []
+        for actor_id in self.living_of_job(job_id):
+            actions += self.handle(actor_id, machine.NamedJobOver(), now)
+        return actions
+
+    @noted
     def group_removed(self, group_id: bytes, now: float) -> list[Action]:
         """What runs in this placement group, or waits for it, dies."""
         actions: list[Action] = []

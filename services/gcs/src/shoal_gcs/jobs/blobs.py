@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from shoal_common import named_objects
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import ServiceError
 from shoal_common.ids import JobID
@@ -90,6 +91,22 @@ class JobBlobs:
         for actor_id in {_first_part(blob.key, _CHECKPOINTS) for blob in found}:
             if is_dead(actor_id):
                 await self.delete(f"{_CHECKPOINTS}{actor_id.hex()}/")
+
+    async def sweep_named_objects(self, job_id: JobID | None, is_named: Callable[[str], bool]) -> None:
+        """What processes of this job, of any for None, have stored, and nobody has named. ``is_named``: a place. Raises
+        nothing, as ``sweep``."""
+        if not self._addresses:
+            return
+        prefix = named_objects.ROOT if job_id is None else f"{named_objects.ROOT}{job_id.hex()}/"
+        async with aio_channel(",".join(self._addresses), self._token, tls=self._tls) as channel:
+            try:
+                found = await retrying(partial(BlobClient(channel).list, prefix), _POLICY, on=(ServiceError,))
+            except ServiceError as error:
+                _log.error("named_objects_not_swept", error=str(error))
+                return
+        for place in {named_objects.place_of_key(blob.key) for blob in found}:
+            if not is_named(place):
+                await self.delete(named_objects.prefix_of(place))
 
     async def sweep_packages(self, today: int, keep_days: int) -> None:
         """Packages and installed environments that nobody has used for so long. Raises nothing, as ``sweep``."""

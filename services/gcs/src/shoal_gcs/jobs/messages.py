@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from shoal_common.ids import JobID
 from shoal_common.states import SubmissionState
+from shoal_gcs.jobs.named_jobs import JobName, NamedJob
 from shoal_gcs.jobs.submissions import Submission
 from shoal_gcs.jobs.table import Job
 from shoal_proto.v1 import common_pb2, gcs_pb2
@@ -22,6 +25,7 @@ def job_of_row(info: gcs_pb2.JobInfo) -> Job:
         node_id=info.node_id,
         anonymous=info.anonymous_namespace,
         quota=dict(info.quota.grains) if info.HasField("quota") else None,
+        name=info.name,
     )
 
 
@@ -38,6 +42,37 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
         node_id=job.node_id,
         anonymous_namespace=job.anonymous,
         quota=common_pb2.ResourceAmounts(grains=job.quota) if job.quota is not None else None,
+        name=job.name,
+    )
+
+
+def named_job_row_id(info: gcs_pb2.NamedJobInfo) -> str:
+    """Names may hold whatever keys cannot."""
+    return hashlib.sha256(f"{info.namespace}\0{info.name}".encode()).hexdigest()
+
+
+def named_job_of_row(info: gcs_pb2.NamedJobInfo) -> NamedJob:
+    return NamedJob(
+        name=JobName(info.namespace, info.name),
+        job_id=JobID(info.job_id),
+        driver=info.driver,
+        keep_ms=info.keep_ms,
+        generation=info.generation,
+        complete=info.complete,
+        away_unix_ms=info.away_unix_ms,
+    )
+
+
+def named_job_info(each: NamedJob) -> gcs_pb2.NamedJobInfo:
+    return gcs_pb2.NamedJobInfo(
+        namespace=each.name.namespace,
+        name=each.name.name,
+        job_id=each.job_id,
+        driver=each.driver,
+        keep_ms=each.keep_ms,
+        generation=each.generation,
+        complete=each.complete,
+        away_unix_ms=each.away_unix_ms,
     )
 
 

@@ -31,6 +31,8 @@ class Job:
     anonymous: bool = False
     #: What it may hold at once, in grains; None = as much as there is.
     quota: Mapping[str, int] | None = None
+    #: That it holds, or held (see ``named_jobs``); empty = none.
+    name: str = ""
 
 
 class JobTable:

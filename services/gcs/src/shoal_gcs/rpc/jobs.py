@@ -9,6 +9,8 @@ import grpc.aio
 from shoal_gcs.endings import Endings
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
+from shoal_gcs.jobs.messages import named_job_info
+from shoal_gcs.jobs.named_job_manager import NamedJobManager
 from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
@@ -18,10 +20,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 class JobServicer(rpc.JobServiceServicer):
     def __init__(
-        self, jobs: JobManager, quotas: QuotaManager, endings: Endings, cluster_id: str, session_name: str
+        self,
+        jobs: JobManager,
+        quotas: QuotaManager,
+        names: NamedJobManager,
+        endings: Endings,
+        cluster_id: str,
+        session_name: str,
     ) -> None:
         self._jobs = jobs
         self._quotas = quotas
+        self._names = names
         self._endings = endings
         self._cluster_id = cluster_id
         self._session_name = session_name
@@ -40,6 +49,16 @@ class JobServicer(rpc.JobServiceServicer):
             job_id=job.job_id, namespace=job.namespace, cluster_id=self._cluster_id, session_name=self._session_name
         )
 
+    async def HoldJobName(self, request: pb.HoldJobNameRequest, context: Context) -> pb.HoldJobNameResponse:
+        generation = await self._jobs.hold_name(
+            request.job_id, request.name, request.host, request.keep_ms, attach=request.attach
+        )
+        return pb.HoldJobNameResponse(generation=generation)
+
+    async def CompleteJob(self, request: pb.CompleteJobRequest, context: Context) -> pb.CompleteJobResponse:
+        await self._names.complete(request.job_id)
+        return pb.CompleteJobResponse()
+
     async def FinishJob(self, request: pb.FinishJobRequest, context: Context) -> pb.FinishJobResponse:
         await self._endings.finish_job(request.job_id)
         return pb.FinishJobResponse()
@@ -49,6 +68,9 @@ class JobServicer(rpc.JobServiceServicer):
 
     async def AskAllowance(self, request: pb.AskAllowanceRequest, context: Context) -> pb.AskAllowanceResponse:
         return await self._quotas.ask(request)
+
+    async def ListNamedJobs(self, request: pb.ListNamedJobsRequest, context: Context) -> pb.ListNamedJobsResponse:
+        return pb.ListNamedJobsResponse(jobs=map(named_job_info, self._names.list()))
 
 
 class FunctionServicer(rpc.FunctionServiceServicer):
