@@ -212,4 +212,5 @@ def test_pages_say_what_things_wait_for(dashboard: Dashboard) -> None:
         shoal.kill(each)
     shoal.get([dependent, call])
     remove_placement_group(group)
+    eventually(lambda: f"{group.id.hex()} was removed" in dashboard.get("/view/events").text, "it is told")
     assert "What it waits for" not in dashboard.get(f"/view/placement_groups/{group.id.hex()}").text

@@ -28,6 +28,11 @@ def job(cluster: str, job_id: bytes) -> str:
     return f"shoal.{cluster}.job.{job_id.hex()}"
 
 
+def group(cluster: str, group_id: bytes) -> str:
+    """Carries ``PlacementGroupEvent``."""
+    return f"shoal.{cluster}.group.{group_id.hex()}"
+
+
 def submission(cluster: str, row_id: str) -> str:
     """Carries ``SubmissionInfo``; ``row_id`` is the submission's id as UTF-8, in hexadecimal."""
     return f"shoal.{cluster}.submission.{row_id}"
@@ -80,6 +85,10 @@ def all_actors(cluster: str) -> str:
 
 def all_jobs(cluster: str) -> str:
     return f"shoal.{cluster}.job.*"
+
+
+def all_groups(cluster: str) -> str:
+    return f"shoal.{cluster}.group.*"
 
 
 def all_submissions(cluster: str) -> str:

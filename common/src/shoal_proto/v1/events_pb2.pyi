@@ -178,6 +178,27 @@ class JobEvent(google.protobuf.message.Message):
 Global___JobEvent: typing_extensions.TypeAlias = JobEvent
 
 @typing.final
+class PlacementGroupEvent(google.protobuf.message.Message):
+    """PlacementGroupEvent, on shoal.<cluster>.group.<id>, when its state has changed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: builtins.int
+    @property
+    def group(self) -> shoal_proto.v1.gcs_pb2.PlacementGroupInfo: ...
+    def __init__(
+        self,
+        *,
+        group: shoal_proto.v1.gcs_pb2.PlacementGroupInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["group", b"group"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlacementGroupEvent: typing_extensions.TypeAlias = PlacementGroupEvent
+
+@typing.final
 class LogBatch(google.protobuf.message.Message):
     """LogBatch, on shoal.<cluster>.log.<job>.<node>.<worker>."""
 

@@ -1,4 +1,4 @@
-"""What happens to nodes, actors and jobs, as the GCS tells everybody."""
+"""What happens to nodes, actors, placement groups and jobs, as the GCS tells everybody."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 
 from shoal._cli.parameters import address_option, asking
 from shoal_common.bus import subjects
-from shoal_common.states import ActorState, NodeState
+from shoal_common.states import ActorState, GroupState, NodeState
 
 
-@click.command(help="Show what happens to nodes, actors and jobs from now on; ends with Ctrl-C.")
+@click.command(help="Show what happens to nodes, actors, placement groups and jobs from now on; ends with Ctrl-C.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Each as a JSON object.")
 @address_option
@@ -21,7 +21,10 @@ def events(count: int | None, as_json: bool, address: str | None) -> None:
     with asking(address) as gcs:
         cluster_id = gcs.nodes.cluster().cluster_id
         subscription = gcs.events.subscribe(
-            subjects.all_nodes(cluster_id), subjects.all_actors(cluster_id), subjects.all_jobs(cluster_id)
+            subjects.all_nodes(cluster_id),
+            subjects.all_actors(cluster_id),
+            subjects.all_groups(cluster_id),
+            subjects.all_jobs(cluster_id),
         )
         try:
             for number, (subject, data) in enumerate(subscription, 1):
@@ -48,6 +51,16 @@ def told(kind: str, data: bytes) -> dict[str, Any]:
         state = ActorState(actor.state).name
         why = actor.death_reason or actor.exit.detail
         return {"what": kind, "id": actor.actor_id.hex(), "name": actor.class_name, "state": state, "why": why}
+    if kind == "group":
+        group = events_pb2.PlacementGroupEvent.FromString(data).group
+        state = GroupState(group.state).name
+        return {
+            "what": kind,
+            "id": group.group_id.hex(),
+            "name": group.name,
+            "state": state,
+            "why": group.removal_reason,
+        }
     job = events_pb2.JobEvent.FromString(data).job
     state = "FINISHED" if job.end_unix_ms else "RUNNING"
     return {"what": kind, "id": job.job_id.hex(), "name": job.entrypoint, "state": state, "why": ""}

@@ -209,6 +209,9 @@ class Recording:
             subjects.all_actors(cluster_id): of(
                 lambda data: events.of_actor(events_pb2.ActorEvent.FromString(data).actor, _now_ms())
             ),
+            subjects.all_groups(cluster_id): of(
+                lambda data: events.of_group(events_pb2.PlacementGroupEvent.FromString(data).group, _now_ms())
+            ),
             subjects.all_jobs(cluster_id): of(
                 lambda data: events.of_job(events_pb2.JobEvent.FromString(data).job, _now_ms())
             ),

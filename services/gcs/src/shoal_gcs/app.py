@@ -127,6 +127,8 @@ class GcsApp:
         self._groups = PlacementGroupManager(
             table=group_table,
             rows=self._rows("placement_group"),
+            cluster_id=config.cluster_id,
+            publisher=publisher,
             jobs=job_table,
             quotas=quotas,
             nodes=node_table,

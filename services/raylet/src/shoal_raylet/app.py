@@ -236,7 +236,7 @@ class RayletApp:
         )
         load = Load(node_id, self._node.reading, lambda: read_host(config.session_dir))
         self._events = EventPublisher(
-            self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note_workers, load.now
+            self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note, load.now
         )
         measurements = Measurements(
             config.session_name,

@@ -510,8 +510,10 @@ class Node:
 
     # --- what is told of all that (events) ---
 
-    def note_workers(self) -> None:
-        """Those that have come, or work for another job or actor now."""
+    def note(self) -> None:
+        """What has come about by now: workers that have come, or work for another job or actor; what was spilled."""
+        for told in self.store.tally.told(self._loop.time()):
+            self._happened(told.kind, told.severity, told.message)
         for worker in self.pool.workers.values():
             if worker.address is None:
                 continue

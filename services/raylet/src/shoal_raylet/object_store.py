@@ -41,6 +41,7 @@ from shoal_raylet.objects.errors import file_unusable, spilled_copy_away, spille
 from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.objects.search import FETCH_TIMEOUT_S
+from shoal_raylet.objects.spill_tally import SpillTally
 from shoal_raylet.peers import Handlers, Peers
 from shoal_raylet.transfer.exchange import ObjectExchange
 from shoal_raylet.transfer.fetcher import Nodes
@@ -82,6 +83,7 @@ class ObjectStore:
         self._node_id = links.node_id
         self._peers = peers
         self._on_change = on_change
+        self.tally = SpillTally()
         self._used = 0
         #: This node's objects are being handed over, or have been.
         self._leaving = False
@@ -233,6 +235,9 @@ class ObjectStore:
         except (ServiceError, OSError) as failure:
             error = str(failure)
             log.warning("spill_failed", key=spill.key, reason=error)
+            self.tally.failed(error, self._loop.time())
+        else:
+            self.tally.spilled(len(spill.entries), sum(entry.size for entry in spill.entries), self._loop.time())
         self._execute(self.index.spilled(spill.key, error, self._loop.time()))
         return not error
 
@@ -261,7 +266,12 @@ class ObjectStore:
             error = spilled_copy_lost(failure)
         except ServiceError as failure:
             error = spilled_copy_away(failure)
-        self._execute(self.index.restored(entry, error, self._loop.time()))
+        now = self._loop.time()
+        if error is None:
+            self.tally.restored(entry.size, now)
+        else:
+            self.tally.failed(error.text, now)
+        self._execute(self.index.restored(entry, error, now))
 
     async def _read_blob(self, restore: Restore, target: memoryview) -> None:
         """While anybody waits for the object, the objectstore service is waited for. Raises: ServiceError."""

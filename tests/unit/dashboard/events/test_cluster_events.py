@@ -61,3 +61,26 @@ def test_a_worker_that_was_not_to_end() -> None:
     assert (died.kind, died.at_ms, died.ids["actor_id"]) == ("WORKER_DIED", 9, ACTOR.hex())
     assert of_process(ended(ExitKind.INTENDED_SYSTEM_EXIT), NODE) is None
     assert of_process(ProcessInfo(b"w", 12, JOB, ACTOR, 1), NODE) is None, "it lives"
+
+
+def test_a_placement_group_waits_is_placed_loses_a_bundle_and_is_removed() -> None:
+    events = ClusterEvents()
+    bundles = [pb.BundleInfo(), pb.BundleInfo()]
+    group = pb.PlacementGroupInfo(group_id=b"g" * 16, name="g", bundles=bundles, state=pb.PLACEMENT_GROUP_STATE_PENDING)
+    told = [events.of_group(group, 1), events.of_group(group, 2)]
+    for bundle in group.bundles:
+        bundle.node_id = NODE
+    for state in (pb.PLACEMENT_GROUP_STATE_PREPARED, pb.PLACEMENT_GROUP_STATE_CREATED):
+        group.state = state
+        told.append(events.of_group(group, 3))
+    group.state = pb.PLACEMENT_GROUP_STATE_RESCHEDULING
+    group.bundles[1].node_id = b""
+    told.append(events.of_group(group, 4))
+    group.state, group.removal_reason = pb.PLACEMENT_GROUP_STATE_REMOVED, "its job has finished"
+    told.append(events.of_group(group, 5))
+    assert [(event.severity, event.message) for event in told if event is not None] == [
+        ("INFO", "Placement group 'g' waits for its 2 bundles"),
+        ("INFO", "Placement group 'g' has its 2 bundles, on 1 nodes"),
+        ("WARNING", "Placement group 'g' has lost 1 of 2 bundles with their node, and seeks places for them"),
+        ("INFO", "Placement group 'g' was removed: its job has finished"),
+    ]

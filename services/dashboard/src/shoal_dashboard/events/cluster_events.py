@@ -1,4 +1,5 @@
-"""What happens to nodes, workers, actors and jobs, as events for humans. Pure: what the GCS and nodes tell goes in."""
+"""What happens to nodes, workers, actors, placement groups and jobs, as events for humans. Pure: what the GCS and
+nodes tell goes in."""
 
 from __future__ import annotations
 
@@ -54,6 +55,28 @@ class ClusterEvents:
         wanted = actor.killed or actor.out_of_scope or actor.owner_died
         severity = "INFO" if wanted else "ERROR"
         return ClusterEvent(now_ms, "ACTOR_DEAD", severity, "GCS", f"{name} is dead: {actor.death_reason}", ids)
+
+    def of_group(self, group: pb.PlacementGroupInfo, now_ms: int) -> ClusterEvent | None:
+        if not self._is_new(group.group_id, 0, group.state):
+            return None
+        ids = {"placement_group_id": group.group_id.hex(), "job_id": group.job_id.hex()}
+        name = f"Placement group {group.name!r}" if group.name else f"Placement group {group.group_id.hex()}"
+        bundles = len(group.bundles)
+        if group.state == pb.PLACEMENT_GROUP_STATE_CREATED:
+            nodes = len({bundle.node_id for bundle in group.bundles})
+            text = f"{name} has its {bundles} bundles, on {nodes} nodes"
+            return ClusterEvent(now_ms, "PLACEMENT_GROUP_CREATED", "INFO", "GCS", text, ids)
+        if group.state == pb.PLACEMENT_GROUP_STATE_RESCHEDULING:
+            lost = sum(not bundle.node_id for bundle in group.bundles)
+            text = f"{name} has lost {lost} of {bundles} bundles with their node, and seeks places for them"
+            return ClusterEvent(now_ms, "PLACEMENT_GROUP_RESCHEDULING", "WARNING", "GCS", text, ids)
+        if group.state == pb.PLACEMENT_GROUP_STATE_REMOVED:
+            text = f"{name} was removed: {group.removal_reason or 'nobody needs it any more'}"
+            return ClusterEvent(now_ms, "PLACEMENT_GROUP_REMOVED", "INFO", "GCS", text, ids)
+        if group.state == pb.PLACEMENT_GROUP_STATE_PENDING:
+            text = f"{name} waits for its {bundles} bundles"
+            return ClusterEvent(now_ms, "PLACEMENT_GROUP_PENDING", "INFO", "GCS", text, ids)
+        return None
 
     def of_job(self, job: pb.JobInfo, now_ms: int) -> ClusterEvent | None:
         ended = bool(job.end_unix_ms)

@@ -14,6 +14,7 @@ from operator import attrgetter
 
 import structlog
 
+from shoal_common.bus import subjects
 from shoal_common.errors import InvalidRequest, NotFound, PreconditionFailed, ServiceError
 from shoal_common.metadata import MAX_VALUE_BYTES
 from shoal_common.placement.resources import ResourceSet
@@ -22,6 +23,7 @@ from shoal_common.rpc.retry import RetryPolicy
 from shoal_common.rpc.values import amounts
 from shoal_common.service.background import Background
 from shoal_common.states import GroupState
+from shoal_gcs.events import EventPublisher
 from shoal_gcs.groups import table as placement_groups
 from shoal_gcs.groups.bundle_planner import Candidate, plan
 from shoal_gcs.groups.messages import group_info, group_of_row, new_group
@@ -32,7 +34,7 @@ from shoal_gcs.jobs.table import JobTable
 from shoal_gcs.nodes.table import NodeTable
 from shoal_gcs.peers import Raylets
 from shoal_gcs.store.rows import Rows, message, written
-from shoal_proto.v1 import gcs_pb2, raylet_pb2
+from shoal_proto.v1 import events_pb2, gcs_pb2, raylet_pb2
 
 #: A long poll is answered after this time at the latest, in seconds.
 MAX_WAIT_S = 30.0
@@ -50,6 +52,8 @@ class PlacementGroupManager:
         *,
         table: PlacementGroupTable,
         rows: Rows,
+        cluster_id: str,
+        publisher: EventPublisher,
         jobs: JobTable,
         quotas: QuotaManager,
         nodes: NodeTable,
@@ -63,6 +67,8 @@ class PlacementGroupManager:
         """``detached_creator``: the detached actor that a worker belongs to, or nothing. ``on_removed``: what waits for
         a group's bundles, or runs in them, is to fail."""
         self._rows = rows
+        self._cluster_id = cluster_id
+        self._publisher = publisher
         self._jobs = jobs
         self._quotas = quotas
         self._nodes = nodes
@@ -203,7 +209,11 @@ class PlacementGroupManager:
     def _on_committed(self, info: gcs_pb2.PlacementGroupInfo) -> None:
         if info.group_id not in self._table:
             return  # it was forgotten while the row was being written
+        before = self._committed.get(info.group_id)
         self._committed[info.group_id] = info
+        if before is None or before.state != info.state:
+            event = events_pb2.PlacementGroupEvent(group=info).SerializeToString()
+            self._publisher.publish(subjects.group(self._cluster_id, info.group_id), event)
         self._news.set()
         self._news = asyncio.Event()
         if info.state == gcs_pb2.PLACEMENT_GROUP_STATE_CREATED:
