@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: A worker that said it leaves ends so many seconds later: its owner has the last reply by then.
 LEAVE_S = 2.0
+#: Whoever is owed answers or news by a worker that ends has read so much of them by then, in seconds, that the system
+#: can bring the rest.
+DELIVER_S = 10.0
 #: A worker that others need looks after so many seconds whether they still do.
 LOOK_AGAIN_S = 1.0
 EXIT_ACTOR = "exit_actor() is called"
@@ -152,4 +155,6 @@ class Leaving:
         self._core.task_reports.flush()
         self._core.raylet.send(frames.ExitIntent(kind, detail))
         _tracing.flush()
+        if not self._core.reactor.is_handling():
+            self._core.deliver(DELIVER_S)
         end_process(code)

@@ -129,6 +129,10 @@ class Peers:
         connection = self._connections.get(worker_id)
         return connection is None or connection.has_room()
 
+    def has_unsent(self) -> bool:
+        """As ``Connection.has_unsent``, of any peer that was reached; from any thread, without the lock."""
+        return any(connection.authenticated and connection.has_unsent() for connection in list(self._open))
+
     def when_drained(self, worker_id: bytes, asker: Hashable, callback: Callable[[], None]) -> bool:
         """As ``Connection.when_drained``; False for a peer that has gone."""
         connection = self._connections.get(worker_id)

@@ -100,6 +100,11 @@ class Raylets:
         """Whether it is this node, or one to which there is a connection."""
         return node_id == self._identity.node_id or node_id in self._others
 
+    def has_unsent(self) -> bool:
+        """As ``Connection.has_unsent``, of any that was reached; from any thread, without the lock."""
+        connections = (self.home, *list(self._others.values()))
+        return any(connection.authenticated and connection.has_unsent() for connection in connections)
+
     def nodes(self) -> set[bytes]:
         """Other nodes to which there is a connection."""
         return set(self._others)

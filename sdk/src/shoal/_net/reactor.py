@@ -224,6 +224,10 @@ class Reactor:
         else:
             self.wake()
 
+    def is_handling(self) -> bool:
+        """The calling thread handles events right now: it cannot wait."""
+        return self._dispatching == threading.get_ident()
+
     def count_down(self, waiter: Waiter) -> None:
         """One of the events that ``waiter`` waits for; as ``finish`` with the last."""
         waiter.remaining -= 1

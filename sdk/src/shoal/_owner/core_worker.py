@@ -15,6 +15,7 @@ from shoal._core.object_ref import ObjectRef
 from shoal._core.task_events import TaskEvents
 from shoal._core.task_record import TaskRecord
 from shoal._net.connection import Connection
+from shoal._net.reactor import Waiter
 from shoal._owner.actor_registration import ActorRegistration
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.advice import Advice
@@ -65,6 +66,9 @@ from shoal._wire.peer_frames import (
 )
 from shoal._wire.value_kinds import ENDED, PENDING
 from shoal_common.channel import frames
+
+#: Whether what was sent has gone out is looked at after so many seconds.
+_DELIVERED_S = 0.01
 
 
 class Executor(Protocol):
@@ -250,6 +254,16 @@ class CoreWorker(Process):
             self.store.on_raylet_lost(error)
             self.questions.give_up()
         self.gcs.abandon(error)
+
+    def deliver(self, timeout: float) -> bool:
+        """Before this process ends: until the system has taken all that was sent, and brings it. False after
+        ``timeout`` seconds: somebody does not read. Without the lock, and not in a handler."""
+        deadline = time.monotonic() + timeout
+        while self.raylets.has_unsent() or self.peers.has_unsent():
+            if time.monotonic() >= deadline:
+                return False
+            self.reactor.wait(Waiter(), _DELIVERED_S)
+        return True
 
     def flush_logs(self, timeout: float) -> bool:
         """Every node with which this process had to do publishes what its workers have printed; returns when all have

@@ -38,9 +38,14 @@ class Worker:
         self.peers = SimpleNamespace(send=lambda _, message: self.sent.append(message))
         self.raylet = SimpleNamespace(send=self.sent.append)
         self.task_reports = SimpleNamespace(flush=lambda: None)
+        self.handles_events = False
         self.reactor = SimpleNamespace(
-            wait=lambda waiter, timeout: None, call_later=lambda _, callback: self.timers.append(callback)
+            wait=lambda waiter, timeout: None,
+            call_later=lambda _, callback: self.timers.append(callback),
+            is_handling=lambda: self.handles_events,
         )
+        #: What had been sent when it was waited until that is on its way.
+        self.delivered: list[Any] = []
 
     def command(self, what: Callable[[], None]) -> None:
         self.commands.append(what)
@@ -50,6 +55,10 @@ class Worker:
 
     def flush_replies(self) -> None:
         """Nothing waits."""
+
+    def deliver(self, timeout: float) -> bool:
+        self.delivered = list(self.sent)
+        return True
 
     def time_passes(self) -> None:
         """The timers that were set call, and the main thread does what it is told to."""
@@ -172,3 +181,11 @@ def test_sigterm_unwinds_what_runs_and_ends_who_catches_that(ending: Leaving, wo
     with pytest.raises(Ended):
         ending.exit_as_told(raised.value, "f")
     assert worker.sent == [ExitIntent("SYSTEM_ERROR", "killed by SIGTERM")]
+
+
+@pytest.mark.parametrize("handles_events", [False, True])
+def test_what_it_has_said_is_on_its_way_when_it_ends(worker: Worker, ending: Leaving, handles_events: bool) -> None:
+    worker.handles_events = handles_events  # then it would wait for itself
+    with pytest.raises(Ended):
+        ending.exit_as_told(SystemExit(0), "f")
+    assert worker.delivered == ([] if handles_events else worker.sent)
