@@ -151,11 +151,12 @@ def test_runtime_environments(dashboard: Dashboard) -> None:
 
 
 def test_the_python_interface(dashboard: Dashboard) -> None:
-    counter = Counter.options(num_cpus=0, name="asked").remote()
+    counter = Counter.options(num_cpus=0.5, name="asked").remote()
     shoal.get(counter.pid.remote())
     [row] = state.list_actors(filters=[("name", "=", "asked")], limit=1, detail=True)
     assert isinstance(row, ActorState)
     assert (row.state, row["class_name"], row.get("is_detached")) == ("ALIVE", "Counter", False)
+    assert (row["required_resources"], row["placement_group_id"]) == ({"CPU": 0.5}, None)
     assert state.get_actor(row.actor_id) == row
     assert state.get_actor("00" * 16) is None
     assert state.summarize_actors()["cluster"]["summary"]["Counter"]["state_counts"]["ALIVE"] == 1
@@ -174,6 +175,7 @@ def test_the_python_interface(dashboard: Dashboard) -> None:
 
     eventually(lambda: any("has joined" in text for text in told()), "the node is there")
     eventually(lambda: any("Actor Counter" in text and "is dead" in text for text in told()), "the actor's end")
+    eventually(lambda: any("A job has begun" in text for text in told()), "what came before the dashboard listened")
 
 
 @pytest.mark.parametrize(

@@ -1137,6 +1137,10 @@ class ActorInfo(google.protobuf.message.Message):
     GROUP_REMOVED_FIELD_NUMBER: builtins.int
     RUNTIME_ENV_FAILED_FIELD_NUMBER: builtins.int
     WAITS_FOR_QUOTA_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    RUNTIME_ENV_FIELD_NUMBER: builtins.int
+    STATE_UNIX_MS_FIELD_NUMBER: builtins.int
     actor_id: builtins.bytes
     state: Global___ActorState.ValueType
     version: builtins.int
@@ -1171,6 +1175,12 @@ class ActorInfo(google.protobuf.message.Message):
     """runtime_env_failed: DEAD because its runtime environment could not be made, as death_reason tells"""
     waits_for_quota: builtins.bool
     """waits_for_quota: its job holds all that it may hold; in answers only"""
+    group_id: builtins.bytes
+    """group_id of the placement group in which it runs; empty = in none"""
+    runtime_env: builtins.str
+    """runtime_env, as in ActorSpec; in answers of ListActors about living ones only"""
+    state_unix_ms: builtins.int
+    """state_unix_ms is when it came into this state"""
     @property
     def address(self) -> shoal_proto.v1.common_pb2.WorkerAddress:
         """address when ALIVE"""
@@ -1178,6 +1188,10 @@ class ActorInfo(google.protobuf.message.Message):
     @property
     def exit(self) -> shoal_proto.v1.common_pb2.WorkerExit:
         """exit of the last process, if one ended"""
+
+    @property
+    def held(self) -> shoal_proto.v1.common_pb2.ResourceAmounts:
+        """held, as in ActorSpec"""
 
     def __init__(
         self,
@@ -1206,10 +1220,14 @@ class ActorInfo(google.protobuf.message.Message):
         group_removed: builtins.bool = ...,
         runtime_env_failed: builtins.bool = ...,
         waits_for_quota: builtins.bool = ...,
+        held: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
+        group_id: builtins.bytes = ...,
+        runtime_env: builtins.str = ...,
+        state_unix_ms: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["address", b"address", "exit", b"exit", "held", b"held"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_removed", b"group_removed", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "runtime_env_failed", b"runtime_env_failed", "sequence", b"sequence", "state", b"state", "unschedulable", b"unschedulable", "version", b"version", "waits_for_quota", b"waits_for_quota"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor_id", b"actor_id", "address", b"address", "class_name", b"class_name", "creation_error", b"creation_error", "death_reason", b"death_reason", "detached", b"detached", "exit", b"exit", "group_id", b"group_id", "group_removed", b"group_removed", "held", b"held", "incarnation", b"incarnation", "job_id", b"job_id", "killed", b"killed", "name", b"name", "namespace", b"namespace", "out_of_scope", b"out_of_scope", "owner_died", b"owner_died", "owner_id", b"owner_id", "pid", b"pid", "restarts", b"restarts", "runtime_env", b"runtime_env", "runtime_env_failed", b"runtime_env_failed", "sequence", b"sequence", "state", b"state", "state_unix_ms", b"state_unix_ms", "unschedulable", b"unschedulable", "version", b"version", "waits_for_quota", b"waits_for_quota"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ActorInfo: typing_extensions.TypeAlias = ActorInfo

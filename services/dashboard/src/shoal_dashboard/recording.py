@@ -117,10 +117,13 @@ class Recording:
         receiver.start()
         self._background.spawn(self._step(store))
         self._receiving.set()
+        looked = False
         prune_at, segment_at = 0.0, time.monotonic() + SEGMENT_S
         while True:
             await asyncio.sleep(NODES_EVERY_S)
             await self._look_at_nodes(store)
+            # Once it listens: what came before has been told to nobody here.
+            looked = looked or (receiver.listens and await self._look_at_actors_and_jobs())
             happened, self._happened = self._happened, []
             if happened:
                 await store.happened(happened)
@@ -216,6 +219,18 @@ class Recording:
                 lambda data: events.of_job(events_pb2.JobEvent.FromString(data).job, _now_ms())
             ),
         }
+
+    async def _look_at_actors_and_jobs(self) -> bool:
+        try:
+            actors, jobs = await self._cluster.actors(), await self._cluster.jobs()
+        except ServiceError as error:
+            log.info("actors_not_listed", reason=str(error))
+            return False
+        events = [self._cluster_events.of_job(job, _now_ms()) for job in jobs]
+        events += [self._cluster_events.of_actor(actor, _now_ms()) for actor in actors]
+        found = list(filter(None, events))
+        self._happened += found[-MAX_HAPPENED:]
+        return True
 
     async def _look_at_nodes(self, store: DuckTaskStore) -> None:
         try:

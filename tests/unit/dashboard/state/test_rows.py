@@ -63,6 +63,11 @@ def test_an_actor() -> None:
     alive = pb.ActorInfo(actor_id=b"a" * 16, state=pb.ACTOR_STATE_ALIVE, class_name="A", pid=3, restarts=2)
     row = columns(cluster_rows.actor(alive), ActorState)
     assert (row["state"], row["num_restarts"], row["death_cause"], row["node_id"]) == ("ALIVE", 2, None, None)
+    assert (row["required_resources"], row["placement_group_id"], row["serialized_runtime_env"]) == ({}, None, None)
+    alive.held.grains["CPU"], alive.group_id, alive.runtime_env = 20_000, b"g" * 18, '{"env_vars": {}}'
+    row = columns(cluster_rows.actor(alive), ActorState)
+    assert (row["required_resources"], row["placement_group_id"]) == ({"CPU": 2.0}, (b"g" * 18).hex())
+    assert row["serialized_runtime_env"] == '{"env_vars": {}}'
     end = common_pb2.WorkerExit(kind=common_pb2.EXIT_KIND_MEMORY_LIMIT, detail="it grew")
     dead = pb.ActorInfo(actor_id=b"a" * 16, state=pb.ACTOR_STATE_DEAD, death_reason="it died", exit=end)
     cause = cluster_rows.actor(dead)["death_cause"]

@@ -45,16 +45,17 @@ class ClusterEvents:
         if state is None or not self._is_new(actor.actor_id, actor.incarnation, actor.state):
             return None
         ids = {"actor_id": actor.actor_id.hex(), "job_id": actor.job_id.hex()}
+        at_ms = actor.state_unix_ms or now_ms
         name = f"Actor {actor.class_name}" + (f" {actor.name!r}" if actor.name else "")
         if state == "ALIVE":
             ids["node_id"] = actor.address.node_id.hex()
-            return ClusterEvent(now_ms, "ACTOR_ALIVE", "INFO", "GCS", f"{name} is up, as process {actor.pid}", ids)
+            return ClusterEvent(at_ms, "ACTOR_ALIVE", "INFO", "GCS", f"{name} is up, as process {actor.pid}", ids)
         if state == "RESTARTING":
             text = f"{name} is restarted: {actor.exit.detail or 'its process has ended'}"
-            return ClusterEvent(now_ms, "ACTOR_RESTARTING", "WARNING", "GCS", text, ids)
+            return ClusterEvent(at_ms, "ACTOR_RESTARTING", "WARNING", "GCS", text, ids)
         wanted = actor.killed or actor.out_of_scope or actor.owner_died
         severity = "INFO" if wanted else "ERROR"
-        return ClusterEvent(now_ms, "ACTOR_DEAD", severity, "GCS", f"{name} is dead: {actor.death_reason}", ids)
+        return ClusterEvent(at_ms, "ACTOR_DEAD", severity, "GCS", f"{name} is dead: {actor.death_reason}", ids)
 
     def of_group(self, group: pb.PlacementGroupInfo, now_ms: int) -> ClusterEvent | None:
         if not self._is_new(group.group_id, 0, group.state):

@@ -48,6 +48,11 @@ class Receiver:
         #: Nodes are to be told at once that this listens.
         self._say = asyncio.Event()
 
+    @property
+    def listens(self) -> bool:
+        """It hears of everything that happens from now on."""
+        return len(self._subscriptions) == 1 + len(self._also)
+
     def start(self) -> None:
         self._background.spawn(self._listen())
         self._background.spawn(self._hand_over())

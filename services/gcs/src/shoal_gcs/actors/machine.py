@@ -58,7 +58,7 @@ class Actor:
     max_restarts: int = 0
     #: What it needs of a node, without a name: actors of equal classes fit equally.
     scheduling_class: SchedulingClass = NOTHING
-    #: What it takes of its node as long as it has a process.
+    #: What it takes of its node, or of its bundle, as long as it has a process.
     held: ResourceSet = field(default_factory=ResourceSet)
     #: The placement group in which it runs; empty = in none.
     group_id: bytes = b""

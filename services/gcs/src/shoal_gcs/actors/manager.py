@@ -7,6 +7,7 @@ answers and events are made from it. A GCS that is killed so never takes back wh
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import attrgetter
@@ -174,12 +175,14 @@ class ActorManager:
             finally:
                 self._forget_waiter(actor_id, future)
 
-    def _told(self, info: gcs_pb2.ActorInfo) -> gcs_pb2.ActorInfo:
-        if not self._quotas.is_waiting(info.job_id, info.actor_id):
+    def _told(self, info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None = None) -> gcs_pb2.ActorInfo:
+        waits = self._quotas.is_waiting(info.job_id, info.actor_id)
+        if not waits and (spec is None or not spec.runtime_env):
             return info
         told = gcs_pb2.ActorInfo()
         told.CopyFrom(info)
-        told.waits_for_quota = True
+        told.waits_for_quota = waits
+        told.runtime_env = spec.runtime_env if spec is not None else ""
         return told
 
     async def get_named(self, name: str, namespace: str) -> tuple[gcs_pb2.ActorInfo, bytes]:
@@ -198,7 +201,7 @@ class ActorManager:
 
     def list_actors(self, named_only: bool, namespace: str) -> list[gcs_pb2.ActorInfo]:
         return [
-            self._told(info)
+            self._told(info, self._specs.get(info.actor_id))
             for info in reversed(self._committed.values())
             if (not namespace or info.namespace == namespace)
             and not (named_only and (not info.name or info.state == gcs_pb2.ACTOR_STATE_DEAD or info.out_of_scope))
@@ -219,7 +222,7 @@ class ActorManager:
         ]
 
     def _has_quota_for(self, actor: Actor) -> bool:
-        return self._quotas.has_room(actor.job_id, actor.actor_id, actor.held)
+        return self._quotas.has_room(actor.job_id, actor.actor_id, _counted(actor))
 
     async def kill(self, actor_id: bytes, no_restart: bool) -> None:
         self._require(actor_id)
@@ -331,6 +334,9 @@ class ActorManager:
 
     def _save(self, actor: Actor) -> asyncio.Future[None]:
         info = messages.actor_info(actor)
+        before = self._committed.get(actor.actor_id)
+        same = before is not None and (before.state, before.incarnation) == (info.state, info.incarnation)
+        info.state_unix_ms = before.state_unix_ms if before is not None and same else time.time_ns() // 1_000_000
         row = info
         if len(info.creation_error) > MAX_VALUE_BYTES // 2:
             # Too large to be kept: a GCS that takes over knows of the death without its cause.
@@ -388,7 +394,7 @@ class ActorManager:
         if actor_id not in self._table:
             return  # it died meanwhile and is forgotten already
         actor = self._table[actor_id]
-        if not self._quotas.take(actor.job_id, actor_id, actor.held):
+        if not self._quotas.take(actor.job_id, actor_id, _counted(actor)):
             self._perform(self._table.no_room(actor_id, self._now()))
             return
         needed = actor.scheduling_class
@@ -405,7 +411,7 @@ class ActorManager:
         now = self._now()
         if answer.infeasible and not actor.group_id:  # bundles come when there is room for them
             self._perform(self._table.infeasible(actor_id, answer.reason, now))
-        elif self._nodes.address_of(answer.node_id) and self._quotas.take(actor.job_id, actor_id, actor.held):
+        elif self._nodes.address_of(answer.node_id) and self._quotas.take(actor.job_id, actor_id, _counted(actor)):
             self._perform(self._table.found(actor_id, answer.node_id, now))
         else:
             # Also when the scheduler has not heard yet that the node is dead.
@@ -416,7 +422,7 @@ class ActorManager:
         """Of its job's quota it holds as much as it holds of a node, also while its process is being ended."""
         waits = actor.state is not ActorState.DEAD and self._quotas.is_waiting(actor.job_id, actor.actor_id)
         if actor.node_id or not waits:
-            self._quotas.holds(actor.job_id, actor.actor_id, actor.held if actor.node_id else ResourceSet())
+            self._quotas.holds(actor.job_id, actor.actor_id, _counted(actor) if actor.node_id else ResourceSet())
 
     async def _start_process(self, action: machine.StartProcess, saved: asyncio.Future[None] | None) -> None:
         """The row names the node before the raylet is asked, so that a GCS that is killed in between knows where to
@@ -479,3 +485,8 @@ class ActorManager:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _counted(actor: Actor) -> ResourceSet:
+    """Of its job's quota; what is in a bundle counts with that."""
+    return ResourceSet() if actor.group_id else actor.held

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shoal_common.channel.frames import SchedulingClass
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.placement.strategy import Strategy
-from shoal_common.rpc.values import exit_kind, worker_address, worker_address_message, worker_exit_message
+from shoal_common.rpc.values import amounts, exit_kind, worker_address, worker_address_message, worker_exit_message
 from shoal_common.states import ActorState
 from shoal_gcs.actors.machine import NOTHING, Actor, Exit
 from shoal_proto.v1 import common_pb2, gcs_pb2
@@ -28,7 +28,7 @@ def actor_of_spec(spec: gcs_pb2.ActorSpec) -> Actor:
         of_named_job=spec.of_named_job,
         max_restarts=spec.max_restarts,
         scheduling_class=_scheduling_class(spec),
-        held=_held(spec),
+        held=ResourceSet(spec.held.grains),
         group_id=Strategy.decode(spec.strategy).group_id,
     )
 
@@ -48,8 +48,8 @@ def actor_of_row(info: gcs_pb2.ActorInfo, spec: gcs_pb2.ActorSpec | None) -> Act
         of_named_job=spec.of_named_job if spec else False,
         max_restarts=spec.max_restarts if spec else 0,
         scheduling_class=_scheduling_class(spec) if spec else NOTHING,
-        held=_held(spec) if spec else ResourceSet(),
-        group_id=Strategy.decode(spec.strategy).group_id if spec else b"",
+        held=ResourceSet(info.held.grains),
+        group_id=info.group_id,
         state=ActorState(info.state),
         version=info.version,
         incarnation=info.incarnation,
@@ -95,6 +95,8 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
         runtime_env_failed=actor.runtime_env_failed,
         group_removed=actor.group_removed,
         sequence=actor.sequence,
+        held=amounts(actor.held),
+        group_id=actor.group_id,
     )
     if actor.address is not None:
         info.address.CopyFrom(worker_address_message(actor.address))
@@ -103,10 +105,6 @@ def actor_info(actor: Actor) -> gcs_pb2.ActorInfo:
     if actor.exit is not None:
         info.exit.CopyFrom(worker_exit_message(actor.exit.kind, actor.exit.detail))
     return info
-
-
-def _held(spec: gcs_pb2.ActorSpec) -> ResourceSet:
-    return Strategy.decode(spec.strategy).needed(ResourceSet(spec.held.grains))
 
 
 def _scheduling_class(spec: gcs_pb2.ActorSpec) -> SchedulingClass:
