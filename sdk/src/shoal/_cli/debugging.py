@@ -8,6 +8,7 @@ from shoal import _current
 from shoal._cli.parameters import address_option
 from shoal._session import debug_terminal, session
 from shoal._session.address import gcs_meant
+from shoal.job_config import JobConfig
 
 
 @click.command(
@@ -18,7 +19,9 @@ from shoal._session.address import gcs_meant
 @click.option("--list", "only_list", is_flag=True, help="Say only which there are.")
 @address_option
 def debug(id: str, only_list: bool, address: str | None) -> None:
-    with session.init(address=gcs_meant(address), log_to_driver=False, logging_level="ERROR"):
+    # It needs connections as a driver has them, and so is a job; lists of jobs tell what for.
+    tool = JobConfig(metadata={"tool": "shoal debug"})
+    with session.init(address=gcs_meant(address), log_to_driver=False, logging_level="ERROR", job_config=tool):
         debugging = _current.connected().debugging
         found = debugging.breakpoints()
         at = None if only_list else debug_terminal.chosen(found, id)

@@ -29,13 +29,15 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """Belongs to one event loop. All that reads raises: Unavailable, DeadlineExceeded (the GCS does not answer, after
-    some seconds of trying), Unauthenticated."""
+    """Belongs to one event loop. All that reads raises: Unavailable, DeadlineExceeded (the GCS does not answer, the
+    first time after some seconds of trying), Unauthenticated."""
 
     def __init__(self, config: DashboardConfig) -> None:
         self._config = config
         #: Why the GCS did not answer when it was asked last, while it may be asked again; None = it did.
         self.away: ServiceError | None = None
+        #: It was asked again and again for some seconds, in vain; since then each question is asked once.
+        self._given_up = False
         self._channel = channel = aio_channel(config.gcs_address, config.token, DEADLINE_S, tls=config.tls)
         nodes, jobs = rpc.NodeServiceStub(channel), rpc.JobServiceStub(channel)
         actors, groups = rpc.ActorServiceStub(channel), rpc.PlacementGroupServiceStub(channel)
@@ -84,11 +86,17 @@ class Cluster:
             except NO_ANSWER as error:
                 self.away = error
                 raise
-            self.away = None
+            self.away, self._given_up = None, False
             return answer
 
         async def again() -> T:
-            return await retrying(once)
+            if self._given_up:
+                return await once()
+            try:
+                return await retrying(once)
+            except NO_ANSWER:
+                self._given_up = True
+                raise
 
         return again
 
