@@ -281,15 +281,15 @@ class CompiledDAG:
             while execution.row is None:
                 if self._executions.unread[0] is not execution:
                     self._executions.check_buffered()
-                self._read_row(deadline, f"get_timeout which is currently {timeout:g}")
+                self._read_row(deadline, timeout)
 
-    def _read_row(self, deadline: float | None, limit: str) -> None:
+    def _read_row(self, deadline: float | None, timeout: float) -> None:
         try:
             row = self._outputs.row(deadline)
         except RingTimeout:
             raise exceptions.ChannelTimeoutError(
-                f"If the execution is expected to take a long time, increase DAGContext.{limit} seconds. Otherwise, "
-                "this may indicate that the execution is hanging."
+                "If the execution is expected to take a long time, increase DAGContext.get_timeout which is currently "
+                f"{timeout:g} seconds. Otherwise, this may indicate that the execution is hanging."
             ) from None
         except RingClosed:
             raise self._running.why() from None
@@ -353,7 +353,7 @@ class CompiledDAG:
             deadline = _deadline(timeout)
             with self._reading:
                 while self._executions.next_is_dropped:
-                    self._read_row(deadline, f"get_timeout which is currently {timeout:g}")
+                    self._read_row(deadline, timeout)
 
 
 def _deadline(timeout: float) -> float | None:

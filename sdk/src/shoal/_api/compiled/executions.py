@@ -5,7 +5,6 @@ Results come in the order of submission, those of an execution together: a *row*
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from typing import Any
 
@@ -15,10 +14,12 @@ from shoal import exceptions
 class Execution:
     """``row`` is None until it has been read. Whoever has a result of it keeps it."""
 
-    __slots__ = ("__weakref__", "future", "index", "left", "row")
+    __slots__ = ("_read", "future", "index", "left", "row")
 
-    def __init__(self, index: int, outputs: int, future: Any = None) -> None:
-        """``future``: of whoever awaits the row; nothing here looks at it."""
+    def __init__(self, index: int, outputs: int, read: set[Execution], future: Any = None) -> None:
+        """``read``: where it is from when its row has come until nobody asks for any more of it. ``future``: of whoever
+        awaits the row; nothing here looks at it."""
+        self._read = read
         self.index = index
         self.row: list[Any] | None = None
         #: Results that somebody may still ask for.
@@ -38,6 +39,8 @@ class Execution:
         row = self.row
         if row is not None:
             row[output] = None
+            if not self.left:
+                self._read.discard(self)
 
 
 class Executions:
@@ -51,7 +54,7 @@ class Executions:
         #: Those whose rows have not come, in the order of submission.
         self.unread: deque[Execution] = deque()
         #: Those whose rows have come, while somebody has a result of them.
-        self._read: weakref.WeakSet[Execution] = weakref.WeakSet()
+        self._read: set[Execution] = set()
 
     @property
     def next_is_dropped(self) -> bool:
@@ -66,7 +69,7 @@ class Executions:
         """
         inflight = len(self.unread)
         if until_taken:
-            inflight = sum(1 for each in (*self.unread, *self._read) if each.left)
+            inflight = sum(1 for each in (*self.unread, *tuple(self._read)) if each.left)
         if inflight >= self._max_inflight:
             raise exceptions.CompiledGraphCapacityExceeded(
                 f"The compiled graph can't have more than {self._max_inflight} in-flight executions, and you currently "
@@ -76,7 +79,7 @@ class Executions:
 
     def check_buffered(self) -> None:
         """Before a row is read for the sake of a later one. Raises: CompiledGraphCapacityExceeded."""
-        buffered = sum(1 for each in self._read if each.left)
+        buffered = len(self._read)
         if buffered >= self._max_buffered:
             raise exceptions.CompiledGraphCapacityExceeded(
                 f"The compiled graph can't have more than {self._max_buffered} buffered results, and you currently "
@@ -85,7 +88,7 @@ class Executions:
             )
 
     def begin(self, future: Any = None) -> Execution:
-        execution = Execution(self._submitted, self._outputs, future)
+        execution = Execution(self._submitted, self._outputs, self._read, future)
         self._submitted += 1
         self.unread.append(execution)
         return execution
@@ -94,9 +97,9 @@ class Executions:
         """Of the oldest one whose row has not come."""
         execution = self.unread.popleft()
         execution.row = row
-        for output in range(self._outputs):
-            if output not in execution.left:
-                row[output] = None
-        if execution.left:
-            self._read.add(execution)
+        self._read.add(execution)
+        if len(execution.left) < self._outputs:  # some were dropped before there was a row
+            for output in range(self._outputs):
+                if output not in execution.left:
+                    execution.drop(output)
         return execution

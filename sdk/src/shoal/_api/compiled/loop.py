@@ -80,19 +80,24 @@ class _Loop:
         for step, method in self._steps:
             # All of them, also behind one that has failed: each reader reads every message.
             args = [self._argument(each, step) for each in step.args]
-            kwargs = {name: self._argument(each, step) for name, each in step.kwargs.items()}
-            failed = next((each for each in (*args, *kwargs.values()) if type(each) is Failed), None)
-            self._hand_on(step, self._call(step, method, args, kwargs) if failed is None else failed)
-            del args, kwargs, failed  # nothing of the user's lives on while this waits
+            kwargs = {name: self._argument(each, step) for name, each in step.kwargs.items()} if step.kwargs else {}
+            result = _first_failed(args, kwargs)
+            if result is None:
+                try:
+                    result = method(*args, **kwargs)
+                except Exception as error:  # the driver gets whatever the user's code raised
+                    result = self._failure(step.method, error)
+            self._hand_on(step, result)
+            del args, kwargs, result  # nothing of the user's lives on while this waits
         self._values.clear()
 
     def _argument(self, argument: Argument, step: Step) -> Any:
-        wire = argument.wire
+        wire, values = argument.wire, self._values
         if wire is None:
             return argument.value
-        if wire not in self._values:
-            self._values[wire] = self._read(self._readers[wire], step)
-        return self._values[wire]
+        if wire not in values:
+            values[wire] = self._read(self._readers[wire], step)
+        return values[wire]
 
     def _read(self, reader: RingReader, step: Step) -> Any:
         reader.await_message(None, self._ended)
@@ -104,12 +109,6 @@ class _Loop:
         finally:
             payload.release()
             reader.release()
-
-    def _call(self, step: Step, method: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except Exception as error:  # the driver gets whatever the user's code raised
-            return self._failure(step.method, error)
 
     def _hand_on(self, step: Step, result: Any) -> None:
         for wire, index in step.results:
@@ -141,3 +140,13 @@ class _Loop:
     def _ended(self) -> bool:
         """Its driver has gone, or has cancelled it."""
         return self._task.cancelled
+
+
+def _first_failed(args: list[Any], kwargs: dict[str, Any]) -> Failed | None:
+    for each in args:
+        if type(each) is Failed:
+            return each
+    for each in kwargs.values():
+        if type(each) is Failed:
+            return each
+    return None

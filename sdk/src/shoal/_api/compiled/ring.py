@@ -37,9 +37,11 @@ _SLEEPS = 1
 _SLOT = struct.Struct("<QQQI4x")
 
 #: Who waits looks so long without sleeping, in seconds, and sleeps at once the next so many times when that was too
-#: short: where more wants to run than there are processors, letting others run takes milliseconds.
+#: short, twice as often when it was the last time, too: where more wants to run than there are processors, letting
+#: others run takes milliseconds.
 BRIEF_S = 0.0002
 SLEEPS_AFTER_VAIN = 16
+MOST_DOUBLINGS = 6
 #: Who sleeps looks after so many seconds whether the ring was closed, or the wait is to end: being closed wakes
 #: everybody, but for one who begins to sleep in that moment.
 LOOK_S = 0.05
@@ -115,10 +117,12 @@ class Ring:
         if needed > _PAGE:
             self._head = mmap.mmap(fd, needed)
         self._sleeps_left = 0
+        #: So many looks in vain, one after the other.
+        self._vain = 0
         self._barrier = threading.Lock()
         self._words = memoryview(self._head).cast("I")
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._head))
-        self._readers_end = _READ + self._readers * _STRIDE
+        self._read_words = range(_READ, _READ + self._readers * _STRIDE, _STRIDE)
         self._map_all()
 
     def __del__(self) -> None:
@@ -135,7 +139,7 @@ class Ring:
         """For all who use it. Does not wait for anything."""
         self._words[_CLOSED] = 1
         self._wake(_WRITTEN)
-        for word in range(_READ, self._readers_end, _STRIDE):
+        for word in self._read_words:
             self._wake(word)
 
     def _wake(self, word: int) -> None:
@@ -150,11 +154,14 @@ class Ring:
         if self._sleeps_left:
             self._sleeps_left -= 1
         else:
-            until = time.monotonic() + BRIEF_S
-            while words[word] == seen and time.monotonic() < until:
-                os.sched_yield()
-            if time.monotonic() >= until:
-                self._sleeps_left = SLEEPS_AFTER_VAIN
+            look, others, until = time.monotonic, os.sched_yield, time.monotonic() + BRIEF_S
+            while words[word] == seen and look() < until:
+                others()
+            if look() < until:
+                self._vain = 0
+            else:
+                self._sleeps_left = SLEEPS_AFTER_VAIN << self._vain
+                self._vain = min(self._vain + 1, MOST_DOUBLINGS)
             if words[word] != seen:
                 return
         words[own + _SLEEPS] = 1  # the kernel looks at the word behind a barrier of its own
@@ -195,9 +202,7 @@ class RingWriter(Ring):
         if words[_CLOSED]:
             raise RingClosed
         while self._written - self._least_read >= self._slots:
-            behind, word = max(
-                (self._written - words[word] & _MASK, word) for word in range(_READ, self._readers_end, _STRIDE)
-            )
+            behind, word = max((self._written - words[word] & _MASK, word) for word in self._read_words)
             self._least_read = self._written - behind
             if behind >= self._slots:
                 self._await_change(word, self._least_read & _MASK, _WRITTEN, deadline, ended)
@@ -225,9 +230,9 @@ class RingWriter(Ring):
         self._next = slot + 1 if slot + 1 < self._slots else 0
         self._written += 1
         words[_WRITTEN] = self._written & _MASK
-        with self._barrier:  # else a processor could look who sleeps before it writes
-            pass
-        for word in range(_READ, self._readers_end, _STRIDE):
+        self._barrier.acquire()  # else a processor could look who sleeps before it writes
+        self._barrier.release()
+        for word in self._read_words:
             if words[word + _SLEEPS]:
                 self._wake(_WRITTEN)
                 return
@@ -260,8 +265,8 @@ class RingReader(Ring):
     def release(self) -> None:
         words = self._words
         self._read = words[self._word] = self._read + 1 & _MASK
-        with self._barrier:  # as in ``write``
-            pass
+        self._barrier.acquire()  # as in ``write``
+        self._barrier.release()
         if words[_WRITTEN + _SLEEPS]:
             self._wake(self._word)
 
