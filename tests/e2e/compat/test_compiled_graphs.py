@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from e2e.compat.target import better_than_ray, ray, submodule
+from e2e.compat.target import IS_RAY, better_than_ray, ray, submodule
 
 dag: Any = submodule("dag")
 exceptions: Any = submodule("exceptions")
@@ -250,6 +250,38 @@ def test_asyncio(workers: list[Any]) -> None:
     asyncio.run(run())
 
 
+def test_drawings(workers: list[Any], tmp_path: Any, capfd: Any, monkeypatch: Any) -> None:
+    a, b, _ = workers
+    with InputNode() as value:
+        graph = b.add.bind(a.add.bind(value)).experimental_compile()
+    try:
+        text = graph.visualize(format="ascii", view=True)
+        assert text in capfd.readouterr().out
+        for line in ("0 ---> 1", "1 ---> 2", "2 ---> 3", "0:InputNode", "3:MultiOutputNode"):
+            assert line in text
+        for actor in (a, b):
+            assert actor._actor_id.hex()[:6] in text
+        with pytest.raises(ValueError, match="not compatible with 'ascii' format"):
+            graph.visualize(format="ascii", channel_details=True)
+        if IS_RAY:
+            return  # its text or its graphviz, whichever is installed
+        dot = tmp_path / "dot"
+        dot.write_text('#!/bin/sh\n[ "$1" = -Tnone ] && { echo "no such format" >&2; exit 1; }\ncp "$4" "$3"\n')
+        dot.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        name = tmp_path / "graph"
+        source = graph.visualize(str(name), "svg", channel_details=True)
+        assert name.read_text() == (tmp_path / "graph.svg").read_text() == source
+        assert '1 -> 2 [label="shared memory"]' in source
+        with pytest.raises(ValueError, match="cannot draw the graph as 'none': no such format"):
+            graph.visualize(str(name), "none")
+        monkeypatch.setenv("PATH", "")
+        assert graph.visualize(str(tmp_path / "other")) == text
+        assert not list(tmp_path.glob("other*"))
+    finally:
+        graph.teardown()
+
+
 def test_after_teardown(workers: list[Any]) -> None:
     with InputNode() as value:
         graph = workers[0].add.bind(value).experimental_compile()
@@ -346,8 +378,6 @@ def test_what_ray_does_not_do(workers: list[Any], tmp_path: Any) -> None:
             graph.execute("x", more=1)
         with pytest.raises(TypeError, match="ObjectRef in it"):
             graph.execute([ray.put(1)])
-        with pytest.raises(NotImplementedError, match="draws no compiled graphs"):
-            graph.visualize()
     finally:
         graph.teardown()
     with InputNode() as value:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
+import subprocess
 import threading
 import time
 import uuid
 import weakref
+import webbrowser
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from shoal import _current, exceptions
 from shoal._api.compiled import loop, ring
+from shoal._api.compiled.drawing import Drawing, as_dot, as_text
 from shoal._api.compiled.executions import Execution, Executions
 from shoal._api.compiled.handover import HandOver
 from shoal._api.compiled.messages import Failed, packed, unpacked
@@ -33,6 +38,8 @@ logger = logging.getLogger("shoal")
 
 #: When the graph has ended, why it has is known after so many seconds.
 WHY_S = 10.0
+#: graphviz has drawn a graph by then, in seconds.
+DRAW_S = 60.0
 
 
 class _Running:
@@ -192,9 +199,17 @@ class CompiledDAG:
     """What ``experimental_compile`` returns. Ends with ``teardown``, or when nobody has it any more."""
 
     def __init__(
-        self, graph: Plan, running: _Running, executions: Executions, submit_timeout: float, *, enable_asyncio: bool
+        self,
+        drawing: Drawing,
+        graph: Plan,
+        running: _Running,
+        executions: Executions,
+        submit_timeout: float,
+        *,
+        enable_asyncio: bool,
     ) -> None:
         self._id = uuid.uuid4().hex
+        self._drawing = drawing
         self._graph = graph
         self._running = running
         self._executions = executions
@@ -245,9 +260,45 @@ class CompiledDAG:
         futures = [CompiledDAGFuture(self, execution, output) for output in range(len(self._graph.outputs))]
         return futures if self._graph.returns_list else futures[0]
 
-    def visualize(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Raises: NotImplementedError."""
-        raise NotImplementedError("Shoal draws no compiled graphs: repr() of a node says what it was bound to")
+    def visualize(
+        self,
+        filename: str = "compiled_graph",
+        format: str = "png",
+        view: bool = False,
+        channel_details: bool = False,
+    ) -> str:
+        """The graph as text: ``format="ascii"`` for people, printed with ``view``; else in graphviz's language, which
+        is also written to ``filename`` and drawn to ``filename.format``, which ``view`` opens. ``channel_details``:
+        edges say which way their values go. Where graphviz's program ``dot`` is not installed it is the text for
+        people, and nothing is written.
+
+        Raises: ValueError (``channel_details`` with ascii, a format that graphviz does not know), OSError.
+        """
+        if format == "ascii" and channel_details:
+            raise ValueError("Parameters 'channel_details' are not compatible with 'ascii' format.")
+        if format == "ascii" or shutil.which("dot") is None:
+            text = as_text(self._drawing)
+            if format != "ascii":
+                logger.warning(
+                    "visualize(): the program dot of graphviz is not installed, so that the graph comes as text, and "
+                    "%s.%s is not written.",
+                    filename,
+                    format,
+                )
+            if view:
+                print(text)
+            return text
+        source = as_dot(self._drawing, channels=channel_details)
+        Path(filename).write_text(source)
+        drawn = Path(f"{filename}.{format}")
+        done = subprocess.run(
+            ["dot", f"-T{format}", "-o", drawn, filename], capture_output=True, text=True, timeout=DRAW_S, check=False
+        )
+        if done.returncode:
+            raise ValueError(f"graphviz cannot draw the graph as {format!r}: {done.stderr.strip()}")
+        if view:
+            webbrowser.open(drawn.resolve().as_uri())
+        return source
 
     def teardown(self, kill_actors: bool = False) -> None:
         """Have the actors let go of the graph, and wait for what they do, ``DAGContext.teardown_timeout`` at most; they

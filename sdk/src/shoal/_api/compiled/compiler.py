@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal import _current
+from shoal._api.compiled.drawing import draw
 from shoal._api.compiled.executions import Executions
 from shoal._api.compiled.planning import plan
 from shoal._api.compiled.settings import DAGContext
@@ -36,7 +37,9 @@ def compile_graph(
     graph = plan(output)
     running = compiled_dag.start(_current.connected(), graph, inflight, slot_bytes)
     executions = Executions(len(graph.outputs), inflight, buffered)
-    return compiled_dag.CompiledDAG(graph, running, executions, timeout, enable_asyncio=bool(enable_asyncio))
+    return compiled_dag.CompiledDAG(
+        draw(output), graph, running, executions, timeout, enable_asyncio=bool(enable_asyncio)
+    )
 
 
 def _positive(name: str, given: int | None, default: int) -> int:
