@@ -66,6 +66,45 @@ async def test_the_end_of_a_job(cluster: Cluster) -> None:
     await until_not_found(lambda: cluster.functions.GetFunction(request))
 
 
+async def test_a_named_job(cluster: Cluster) -> None:
+    async def job(driver_id: bytes) -> bytes:
+        request = pb.StartJobRequest(driver_id=driver_id * 16, namespace="space", pid=7)
+        return (await cluster.jobs.StartJob(request)).job_id
+
+    async def hold(job_id: bytes, name: str = "nightly", *, attach: bool = True) -> int:
+        request = pb.HoldJobNameRequest(job_id=job_id, name=name, attach=attach, keep_ms=600_000, host="here")
+        with service_errors():
+            return (await cluster.jobs.HoldJobName(request)).generation
+
+    async def listed() -> list[pb.JobInfo]:
+        return list((await cluster.jobs.ListJobs(pb.ListJobsRequest())).jobs)
+
+    await cluster.join()
+    first = await job(b"d")
+    assert [await hold(first) for _ in range(2)] == [1, 1], "asked again, as the answer may be lost"
+    with pytest.raises(errors.PreconditionFailed, match="has the name 'nightly' already"):
+        await hold(first, "another")
+    with pytest.raises(errors.InvalidRequest, match="1 to 512 bytes"):
+        await hold(first, "")
+    kept, _ = await cluster.run(first, detached=True, of_named_job=True, name="kept", namespace="space")
+    second = await job(b"e")
+    with pytest.raises(errors.AlreadyExists, match="has a driver, process 7 on here"):
+        await hold(second)
+    await cluster.finish(first)
+    assert [(info.name, info.kept_until_unix_ms > 0) for info in await listed()] == [("nightly", True), ("", False)]
+    with pytest.raises(errors.PreconditionFailed, match="has ended"):
+        await hold(first)
+    assert await hold(second) == 2
+    assert [(info.name, info.kept_until_unix_ms) for info in await listed()] == [("nightly", 0), ("nightly", 0)]
+    assert (await cluster.actor(kept)).state == pb.ACTOR_STATE_ALIVE
+    await cluster.jobs.CompleteJob(pb.CompleteJobRequest(job_id=second))
+    assert (await cluster.actor(kept)).state == pb.ACTOR_STATE_ALIVE, "the driver is still there"
+    await cluster.finish(second)
+    dead = await cluster.actor(kept)
+    assert (dead.state, dead.death_reason) == (pb.ACTOR_STATE_DEAD, "its job is over")
+    assert await hold(await job(b"f"), attach=False) == 1
+
+
 async def test_a_finished_job_gets_no_new_actors(cluster: Cluster) -> None:
     job_id = await cluster.start_job()
     await cluster.finish(job_id)

@@ -318,34 +318,9 @@ class CompleteJobResponse(google.protobuf.message.Message):
 Global___CompleteJobResponse: typing_extensions.TypeAlias = CompleteJobResponse
 
 @typing.final
-class ListNamedJobsRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-
-Global___ListNamedJobsRequest: typing_extensions.TypeAlias = ListNamedJobsRequest
-
-@typing.final
-class ListNamedJobsResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    JOBS_FIELD_NUMBER: builtins.int
-    @property
-    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NamedJobInfo]: ...
-    def __init__(
-        self,
-        *,
-        jobs: collections.abc.Iterable[Global___NamedJobInfo] | None = ...,
-    ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["jobs", b"jobs"]
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-
-Global___ListNamedJobsResponse: typing_extensions.TypeAlias = ListNamedJobsResponse
-
-@typing.final
 class NamedJobInfo(google.protobuf.message.Message):
+    """NamedJobInfo is how a name lies in the metadata store."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: builtins.int
@@ -476,6 +451,7 @@ class JobInfo(google.protobuf.message.Message):
     ANONYMOUS_NAMESPACE_FIELD_NUMBER: builtins.int
     QUOTA_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
+    KEPT_UNTIL_UNIX_MS_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
@@ -492,6 +468,8 @@ class JobInfo(google.protobuf.message.Message):
     """anonymous_namespace: its namespace was made for it, and nobody else knows it"""
     name: builtins.str
     """name that it holds, or held; empty = none"""
+    kept_until_unix_ms: builtins.int
+    """kept_until_unix_ms: it has ended, and its name is kept until then; 0 = it is not. Of ListJobs"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -513,10 +491,11 @@ class JobInfo(google.protobuf.message.Message):
         anonymous_namespace: builtins.bool = ...,
         quota: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
         name: builtins.str = ...,
+        kept_until_unix_ms: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["quota", b"quota"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "metadata", b"metadata", "name", b"name", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "kept_until_unix_ms", b"kept_until_unix_ms", "metadata", b"metadata", "name", b"name", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo

@@ -65,11 +65,6 @@ class JobServiceStub(object):
                 request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.SerializeToString,
                 response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.FromString,
                 _registered_method=True)
-        self.ListNamedJobs = channel.unary_unary(
-                '/shoal_proto.v1.JobService/ListNamedJobs',
-                request_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsRequest.SerializeToString,
-                response_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsResponse.FromString,
-                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -126,14 +121,6 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListNamedJobs(self, request, context):
-        """ListNamedJobs returns the names that drivers hold, or that are kept for them.
-        Failure: read-only, retried freely.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,11 +153,6 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.AskAllowance,
                     request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.FromString,
                     response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.SerializeToString,
-            ),
-            'ListNamedJobs': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListNamedJobs,
-                    request_deserializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsRequest.FromString,
-                    response_serializer=shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -336,33 +318,6 @@ class JobService(object):
             '/shoal_proto.v1.JobService/AskAllowance',
             shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceRequest.SerializeToString,
             shoal__proto_dot_v1_dot_gcs__pb2.AskAllowanceResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListNamedJobs(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shoal_proto.v1.JobService/ListNamedJobs',
-            shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsRequest.SerializeToString,
-            shoal__proto_dot_v1_dot_gcs__pb2.ListNamedJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,10 +55,6 @@ class JobServiceStub:
     Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
     for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
     """
-    ListNamedJobs: grpc.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNamedJobsRequest, shoal_proto.v1.gcs_pb2.ListNamedJobsResponse]
-    """ListNamedJobs returns the names that drivers hold, or that are kept for them.
-    Failure: read-only, retried freely.
-    """
 
 @typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -90,10 +86,6 @@ class JobServiceAsyncStub(JobServiceStub):
     """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
     Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
     for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
-    """
-    ListNamedJobs: grpc.aio.UnaryUnaryMultiCallable[shoal_proto.v1.gcs_pb2.ListNamedJobsRequest, shoal_proto.v1.gcs_pb2.ListNamedJobsResponse]  # type: ignore[assignment]
-    """ListNamedJobs returns the names that drivers hold, or that are kept for them.
-    Failure: read-only, retried freely.
     """
 
 class JobServiceServicer(metaclass=abc.ABCMeta):
@@ -159,16 +151,6 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         """AskAllowance tells how much of a job's quota a node keeps, and asks for more (raylet -> GCS).
         Failure: one question at a time, each with a higher number: FAILED_PRECONDITION for an overtaken or repeated one, and
         for a node that is not alive; NOT_FOUND for a job without a quota. What was kept holds, and nothing was granted.
-        """
-
-    @abc.abstractmethod
-    def ListNamedJobs(
-        self,
-        request: shoal_proto.v1.gcs_pb2.ListNamedJobsRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[shoal_proto.v1.gcs_pb2.ListNamedJobsResponse, collections.abc.Awaitable[shoal_proto.v1.gcs_pb2.ListNamedJobsResponse]]:
-        """ListNamedJobs returns the names that drivers hold, or that are kept for them.
-        Failure: read-only, retried freely.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -122,7 +122,8 @@ def list_(address: str | None, headers: str | None, as_json: bool) -> None:
         return
     for each in jobs:
         name = each.submission_id or f"driver {each.job_id}"
-        click.echo(f"{name}  {each.status.lower()}  {each.entrypoint[:100]}")
+        of_named_job = f"  ({each.message})" if each.submission_id is None and each.message else ""
+        click.echo(f"{name}  {each.status.lower()}  {each.entrypoint[:100]}{of_named_job}")
 
 
 @job.command(help="What is known of a job. Exits with 1 when it has failed.")

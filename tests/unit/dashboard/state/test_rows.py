@@ -59,6 +59,19 @@ def test_a_job_of_a_driver() -> None:
     assert newest["status"] == "SUCCEEDED"
 
 
+def test_a_job_with_a_name() -> None:
+    named = pb.JobInfo(job_id=b"\0\0\0\2", namespace="space", name="nightly")
+    assert details.of_driver(named, HOSTS)["message"] == (
+        "The job 'nightly' of namespace 'space' is attached to this driver."
+    )
+    named.end_unix_ms, named.kept_until_unix_ms = 1_000, 86_400_000
+    away = details.of_driver(named, HOSTS)["message"]
+    assert away.endswith("is away: what it has left is kept until 1970-01-02 00:00:00 UTC.")
+    named.kept_until_unix_ms = 0
+    assert details.of_driver(named, HOSTS)["message"].endswith("was attached to this driver.")
+    assert details.of_driver(JOB, HOSTS)["message"] is None
+
+
 def test_an_actor() -> None:
     alive = pb.ActorInfo(actor_id=b"a" * 16, state=pb.ACTOR_STATE_ALIVE, class_name="A", pid=3, restarts=2)
     row = columns(cluster_rows.actor(alive), ActorState)

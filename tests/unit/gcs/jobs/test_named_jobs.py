@@ -33,10 +33,12 @@ def test_a_driver_goes_on_with_what_another_has_left(table: NamedJobTable) -> No
     assert table.next_end_unix_ms() is None
     away = table.left(J1, 1_000)
     assert away is not None and away.end_unix_ms == table.next_end_unix_ms() == 1_100
+    assert table.of_job(J1) is away and table.of_job(J2) is None
     assert table.left(J1, 1_050) is None, "its end is told once"
     assert table.over(1_099) == []
     assert hold(table, J2, attach=True) == 2
     assert table.next_end_unix_ms() is None
+    assert table.of_job(J1) is None
     assert table.left(J1, 1_200) is None, "the first driver holds nothing any more"
     assert NIGHTLY in table
     table.validate()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from shoal._net.gcs.records import NamedJobRecord, StartedJob
+from shoal._net.gcs.records import StartedJob
 from shoal_common import function_chunks
 from shoal_proto.v1 import common_pb2, gcs_pb2
 
@@ -60,14 +60,6 @@ class Jobs:
     def complete(self, job_id: bytes, timeout_s: float) -> None:
         """Nothing is to be kept under its name when its driver leaves. Idempotent."""
         self._gcs.call("Job", "CompleteJob", gcs_pb2.CompleteJobRequest(job_id=job_id), timeout_s)
-
-    def list_named(self) -> list[NamedJobRecord]:
-        """By namespace and name."""
-        response: gcs_pb2.ListNamedJobsResponse = self._gcs.call("Job", "ListNamedJobs", gcs_pb2.ListNamedJobsRequest())
-        return [
-            NamedJobRecord(each.name, each.namespace, each.driver, each.generation, each.away_unix_ms, each.keep_ms)
-            for each in response.jobs
-        ]
 
 
 class Functions:

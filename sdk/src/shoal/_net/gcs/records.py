@@ -32,21 +32,6 @@ class StartedJob:
     session_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class NamedJobRecord:
-    """A name that a driver holds, or that is kept for one."""
-
-    name: str
-    namespace: str
-    #: For humans.
-    driver: str
-    generation: int
-    #: Since when it is without a driver; 0 = it has one.
-    away_unix_ms: int
-    #: So long it is kept then.
-    keep_ms: int
-
-
 class Scope(NamedTuple):
     """Whose named objects they are; without a job: those of the cache of results."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from shoal_common.states import SubmissionState
@@ -73,7 +74,7 @@ def of_driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, Any]
         "driver_info": _driver(job, addresses),
         "status": "SUCCEEDED" if job.end_unix_ms else "RUNNING",
         "entrypoint": job.entrypoint,
-        "message": None,
+        "message": _name(job) if job.name else None,
         "error_type": None,
         "start_time": job.start_unix_ms,
         "end_time": job.end_unix_ms or None,
@@ -83,6 +84,17 @@ def of_driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, Any]
         "driver_node_id": job.node_id.hex() or None,
         "driver_exit_code": None,
     }
+
+
+def _name(job: pb.JobInfo) -> str:
+    """Of a job that has one."""
+    what = f"The job {job.name!r} of namespace {job.namespace!r}"
+    if not job.end_unix_ms:
+        return f"{what} is attached to this driver."
+    if job.kept_until_unix_ms:
+        until = datetime.fromtimestamp(job.kept_until_unix_ms / 1000, UTC)
+        return f"{what} is away: what it has left is kept until {until:%Y-%m-%d %H:%M:%S} UTC."
+    return f"{what} was attached to this driver."
 
 
 def _driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, str]:

@@ -117,7 +117,11 @@ class JobManager:
 
     def list_jobs(self) -> list[gcs_pb2.JobInfo]:
         """In the order they began."""
-        return [messages.job_info(job) for job in self._table.all()]
+        infos = [messages.job_info(job) for job in self._table.all()]
+        for info in infos:
+            if info.name:
+                info.kept_until_unix_ms = self._names.kept_until_unix_ms(info.job_id)
+        return infos
 
     def _save(self, job: Job) -> asyncio.Future[None]:
         info = messages.job_info(job)

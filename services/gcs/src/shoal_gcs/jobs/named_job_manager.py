@@ -82,8 +82,10 @@ class NamedJobManager:
                 self.job_ended(each.job_id)
         self.end_those_over()
 
-    def list(self) -> list[NamedJob]:
-        return sorted(self._table.all(), key=lambda each: each.name)
+    def kept_until_unix_ms(self, job_id: bytes) -> int:
+        """Until when the name is kept that this job has left; 0 = it has left none."""
+        held = self._table.of_job(job_id)
+        return (held.end_unix_ms or 0) if held is not None else 0
 
     def _save(self, each: NamedJob) -> asyncio.Future[None]:
         info = messages.named_job_info(each)

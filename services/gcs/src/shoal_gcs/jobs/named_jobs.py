@@ -57,6 +57,10 @@ class NamedJobTable:
     def __getitem__(self, name: JobName) -> NamedJob:
         return self._by_name[name]
 
+    def of_job(self, job_id: bytes) -> NamedJob | None:
+        """The name that it holds, or was the last to."""
+        return self._by_job.get(JobID(job_id))
+
     def all(self) -> Collection[NamedJob]:
         return self._by_name.values()
 

@@ -9,7 +9,6 @@ import grpc.aio
 from shoal_gcs.endings import Endings
 from shoal_gcs.jobs.functions import FunctionTable
 from shoal_gcs.jobs.manager import JobManager
-from shoal_gcs.jobs.messages import named_job_info
 from shoal_gcs.jobs.named_job_manager import NamedJobManager
 from shoal_gcs.jobs.quota_manager import QuotaManager
 from shoal_proto.v1 import gcs_pb2 as pb
@@ -68,9 +67,6 @@ class JobServicer(rpc.JobServiceServicer):
 
     async def AskAllowance(self, request: pb.AskAllowanceRequest, context: Context) -> pb.AskAllowanceResponse:
         return await self._quotas.ask(request)
-
-    async def ListNamedJobs(self, request: pb.ListNamedJobsRequest, context: Context) -> pb.ListNamedJobsResponse:
-        return pb.ListNamedJobsResponse(jobs=map(named_job_info, self._names.list()))
 
 
 class FunctionServicer(rpc.FunctionServiceServicer):
