@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import time
@@ -18,7 +17,6 @@ from shoal._core.object_ref import ObjectRef
 from shoal._core.streams import Stream
 from shoal._core.task_events import TaskEvents
 from shoal._core.task_record import FunctionRecord, TaskRecord, TimeLimit
-from shoal._net import last_replies
 from shoal._net.gcs.actors import POLL_S, Done
 from shoal._net.gcs.errors import ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord
@@ -26,11 +24,11 @@ from shoal._owner import failures
 from shoal._owner.actor_errors import death_error, disconnected_error, unavailable_error
 from shoal._owner.arguments import PackedArguments, await_arguments, resolve_arguments
 from shoal._owner.calls import Calls, set_time_left
+from shoal._owner.lost_workers import LostWorkers
 from shoal._owner.waiting import CallbackWatcher, Waiting
 from shoal._text import check_text
 from shoal._wire.peer_frames import CancelTask, PushTasks, StopTasks, TaskReply
 from shoal._wire.value_kinds import PENDING
-from shoal_common.channel import frames
 from shoal_common.channel.frames import WorkerAddress
 from shoal_common.states import ActorState
 from shoal_common.task_events import TaskKind
@@ -46,8 +44,6 @@ UNKNOWN_S = 1.0
 #: One with which the connection was lost, whose end the GCS has not heard of in so many seconds, lives: also the end of
 #: its node would be known by then.
 LIVES_S = 10.0
-#: The raylet of a worker that is gone has answered by then, in seconds, however busy it is, or is gone, too.
-LAST_REPLIES_S = 10.0
 #: Asking the GCS for an actor that cannot be reached is repeated after so many seconds.
 RESOLVE_AGAIN_S = 0.2
 
@@ -68,10 +64,7 @@ class ActorSubmitter:
         #: By class, whether events are told, and method.
         self._functions: dict[tuple[str, bool], dict[str, FunctionRecord]] = {}
         self._rng = random.Random()
-        #: By worker: with which the connection has ended, and whose raylet is asked what it has left. The number tells
-        #: one time from the next.
-        self._lost: dict[bytes, tuple[int, ActorClient, WorkerAddress]] = {}
-        self._numbers = itertools.count(1)
+        self.lost_workers = LostWorkers(process, self._on_left)
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -119,7 +112,7 @@ class ActorSubmitter:
         for client in list(self._clients.values()):
             client.forget_all()
         self._by_worker.clear()
-        self._lost.clear()
+        self.lost_workers.forget_all()
         self.dirty.clear()
 
     def owns_living(self) -> bool:
@@ -178,7 +171,7 @@ class ActorSubmitter:
             client.on_disconnected()
         if client.state not in (RESOLVING, RESTARTING):
             return  # killed here, or answered to another question, while this one was under way
-        if any(lost is client for _, lost, _ in self._lost.values()):
+        if self.lost_workers.has_one_of(client):
             return  # this question is from before its connection ended: it is asked anew when its last replies are here
         if actor is None:
             if isinstance(error, NotFound):
@@ -239,41 +232,14 @@ class ActorSubmitter:
         if client.connection.authenticated:
             address = client.connection.peer_address
             client.on_disconnected()
-            self._ask_for_last_replies(client, address)
+            self.lost_workers.add(client, address)
         else:
             client.on_unconnected()
             self._process.reactor.call_later(RESOLVE_AGAIN_S, lambda: self.resolve(client))
 
-    def _ask_for_last_replies(self, client: ActorClient, address: WorkerAddress) -> None:
-        """Calls that have run although their replies were not sent any more: their fate is known. Before the GCS says
-        what became of the actor, as the others fail then. Caller holds the lock."""
-        number = next(self._numbers)
-        self._lost[address.worker_id] = number, client, address
-        self._process.raylets.send(address.node_id, frames.LastRepliesGet(address.worker_id))
-
-        def give_up() -> None:
-            with self._process.lock:
-                if not self._process.closed and self._lost.get(address.worker_id, (0,))[0] == number:
-                    self.on_last_replies(frames.LastRepliesFound(address.worker_id, b""))
-
-        self._process.reactor.call_later(LAST_REPLIES_S, give_up)
-
-    def on_raylet_lost(self, node_id: bytes) -> None:
-        """Nobody answers for the workers of that node any more. Caller holds the lock."""
-        lost = [worker_id for worker_id, (_, _, address) in self._lost.items() if address.node_id == node_id]
-        for worker_id in lost:
-            self.on_last_replies(frames.LastRepliesFound(worker_id, b""))
-
-    def on_last_replies(self, message: frames.LastRepliesFound) -> None:
-        """Caller holds the lock."""
-        lost = self._lost.pop(message.worker_id, None)
-        if lost is None:
-            return  # it took too long
-        _, client, address = lost
-        replies = last_replies.for_caller(message.data, self._process.worker_id)
-        for reply in replies:
-            reply.borrowed = None  # it holds nothing any more
-        self._take(client, message.worker_id, replies)
+    def _on_left(self, client: ActorClient, address: WorkerAddress, replies: list[TaskReply]) -> None:
+        """What a worker of the actor has left is known. Caller holds the lock."""
+        self._take(client, address.worker_id, replies)
         if not client.durable:  # its next incarnation gives the same answers
             self._calls.abandon(address.node_id, client.in_flight.values())
         self.resolve(client)

@@ -234,7 +234,7 @@ class CoreWorker(Process):
     def _on_other_raylet_lost(self, node_id: bytes, reason: str) -> None:
         if not self.closed:
             self.tasks.on_raylet_lost(node_id, reason)
-            self.actors.on_raylet_lost(node_id)
+            self.actors.lost_workers.on_raylet_lost(node_id)
 
     def _on_raylet_closed(self, connection: Connection, reason: str) -> None:
         with self.lock:
@@ -390,7 +390,7 @@ _FROM_RAYLET: dict[type, Callable[[CoreWorker, bytes, Any], None]] = {
     frames.ProfileMemory: lambda core, node_id, message: core._memory_profile.on_wanted(node_id, message),
     frames.Explained: lambda core, _, message: core.reporting.on_answer(message.request, message),
     frames.FunctionData: lambda core, _, message: core.questions.on_answer(message),
-    frames.LastRepliesFound: lambda core, _, message: core.actors.on_last_replies(message),
+    frames.LastRepliesFound: lambda core, _, message: core.actors.lost_workers.on_last_replies(message),
     frames.EventsFlushed: lambda core, _, message: core.questions.on_answer(message),
     frames.LogsFlushed: lambda core, _, message: core.questions.on_answer(message),
     frames.CheckpointDone: lambda core, _, message: core.questions.on_answer(message),

@@ -8,24 +8,21 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import grpc.aio
 import structlog
 
-from shoal_common import function_chunks, ids
+from shoal_common import ids
 from shoal_common.blob.client import BlobClient
 from shoal_common.blob.directory import DirectoryBlobStore
 from shoal_common.blob.local import Blobs, LocalBlobs
 from shoal_common.bus import EventBus, EventBusError, subjects
 from shoal_common.channel import tcp
 from shoal_common.channel.frames import PROTOCOL_VERSION, EventsFlushed, FlushEvents
-from shoal_common.errors import DeadlineExceeded, Unavailable
 from shoal_common.placement.gpus import node_gpu_ids
 from shoal_common.placement.labels import labels_of_node
 from shoal_common.placement.resources import GRAINS, ResourceSet
-from shoal_common.rpc.client import aio_channel, retrying, service_errors
-from shoal_common.rpc.retry import RetryPolicy
+from shoal_common.rpc.client import aio_channel
 from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.config import ConfigError
@@ -33,9 +30,7 @@ from shoal_common.service.lifecycle import STOP_DEADLINE_S
 from shoal_common.service.metrics import Sample
 from shoal_common.service.metrics_server import MetricsServer
 from shoal_common.tls import advice
-from shoal_common.worker_launch import WorkerConfig
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2
-from shoal_proto.v1.gcs_pb2_grpc import FunctionServiceStub
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
 from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
@@ -43,6 +38,7 @@ from shoal_raylet.channel.connection import Connection, Identity
 from shoal_raylet.channel.server import ChannelServer
 from shoal_raylet.cluster.allowance_questions import AllowanceQuestions
 from shoal_raylet.cluster.event_publisher import EventPublisher
+from shoal_raylet.cluster.function_table import FunctionTable
 from shoal_raylet.cluster.garbage import GarbageCalls
 from shoal_raylet.cluster.group_states import GroupStates
 from shoal_raylet.cluster.heartbeat import HeartbeatDocument, Heartbeats
@@ -62,7 +58,7 @@ from shoal_raylet.leases.bundle_reservations import BundleReservations
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.worker_leases import WorkerLeases
 from shoal_raylet.leases.worker_pool import WorkerPool
-from shoal_raylet.measurements import Load, Measurements
+from shoal_raylet.measurements import Load, Measurements, NodeReading, components_of
 from shoal_raylet.node import Node
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.index import ObjectIndex
@@ -76,7 +72,6 @@ from shoal_raylet.transfer.neighbours import Neighbours
 from shoal_raylet.transfer.packages import Packages
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.environments.cache import EnvironmentCache, environment_directory
-from shoal_raylet.workers.environments.launch import Launch
 from shoal_raylet.workers.environments.manager import EnvironmentManager
 from shoal_raylet.workers.function_cache import FunctionCache
 from shoal_raylet.workers.host import read_host, read_processes
@@ -89,11 +84,10 @@ from shoal_raylet.workers.metrics import ProcessMetrics
 from shoal_raylet.workers.output import Batch, WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
 from shoal_raylet.workers.template_process import TemplateProcess
+from shoal_raylet.workers.worker_settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
-#: How long the GCS may hold an answer back until a function is there, in seconds.
-FUNCTION_WAIT_S = 30.0
 #: Last words to the GCS may take this long when the raylet stops, in seconds.
 _FAREWELL_S = 1.0
 #: Bringing the last lines of its logs to safety, too.
@@ -143,7 +137,6 @@ class RayletApp:
         config, node_id = self.config, self.node_id
         self._grpc_channels: list[grpc.aio.Channel] = []
         gcs = self._grpc_channel(config.gcs_address, patient=True)
-        self._function_table = FunctionServiceStub(gcs)
         self._blobs = self._make_blobs()
 
         total = ResourceSet.of(config.total_resources)
@@ -188,23 +181,24 @@ class RayletApp:
         self._checkpoints = Checkpoints(self._blobs, self._neighbours.put_then_list, actors.actor_of_worker)
         self._named_objects = NamedObjects(self._blobs)
         self._packages = Packages(self._blobs)
+        self._worker_settings = WorkerSettings(config, node_id, self.channel_path)
         environments = environment_directory(config.session_dir)
         self._environments = EnvironmentManager(
             EnvironmentCache(environments),
             self._packages,
             os.environ,
-            directories=self._directories_of_workers(environments),
+            directories=self._worker_settings.directories(environments),
             reports=config.session_dir / "logs" / "nsight",
         )
         self._output = WorkerOutput(config.session_dir / "logs", pool, self._publish_lines)
         self._processes = WorkerProcesses(
-            make_config=self._worker_config,
+            make_config=self._worker_settings.of_worker,
             output=self._output,
             template_log=config.session_dir / "logs" / "worker-template.err",
             sockets_dir=self.channel_path.parent,
         )
         self._monitor = MemoryMonitor(pool, config.memory_usage_threshold)
-        self._functions = FunctionCache(self._fetch_function)
+        self._functions = FunctionCache(FunctionTable(gcs).fetch)
         self._metrics = metrics = ProcessMetrics(node_id)
         events = NodeEvents(node_id, self._incarnation)
         self._node = Node(
@@ -234,16 +228,20 @@ class RayletApp:
             ask_allowance=AllowanceQuestions(gcs, node_id, self._incarnation).ask,
             on_change=self._heartbeats.changed,
         )
-        load = Load(node_id, self._node.reading, lambda: read_host(config.session_dir))
+
+        def reading() -> NodeReading:
+            return NodeReading.of(pool, leases, ledger, index, self._node.ended)
+
+        load = Load(node_id, reading, lambda: read_host(config.session_dir))
         self._events = EventPublisher(
             self._bus, config.cluster_id, node_id, self._incarnation, events, self._node.note, load.now
         )
         measurements = Measurements(
             config.session_name,
             "head" if self._beside is not None else "worker",
-            self._node.reading,
+            reading,
             lambda: read_host(config.session_dir),
-            self._node.components,
+            lambda: components_of(pool),
             read_processes,
         )
 
@@ -288,14 +286,6 @@ class RayletApp:
         self._log_shipping = LogShipping(config.session_dir / "logs", node_id, self._blobs)
         logs = LogService(LogDirectory(config.session_dir / "logs", node_id), self._output.is_open)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, inspection, node_id), self._server)
-
-    def _directories_of_workers(self, environments: Path) -> list[Path]:
-        """Directories and files that they find at the same path in a container."""
-        config = self.config
-        found = [config.session_dir, environments, config.fallback_dir, config.blob_directory]
-        if config.tls is not None:
-            found += [config.tls.ca, config.tls.cert, config.tls.key]
-        return [path.absolute() for path in found if path is not None]
 
     def _make_blobs(self) -> Blobs:
         config = self.config
@@ -372,12 +362,13 @@ class RayletApp:
 
     async def _start(self) -> None:
         config = self.config
-        self.host = await self._find_host()
+        self.host = self._worker_settings.host = await self._find_host()
         self._output.start()
         self._processes.start(self._template, self._node.worker_exited)
         if self._gateway is not None:
             self._gateway.listen()
         self._channel.start(self._peers)
+        self._worker_settings.listens = bool(self._channel.port)
         # Workers warm up while this process registers.
         self._node.start()
         self._packages.start(self._peers.__contains__, self._environments.stored)
@@ -453,27 +444,6 @@ class RayletApp:
         await self._node.reports.stop(_FAREWELL_S)
         await self._membership.unregister(_FAREWELL_S)
 
-    async def _fetch_function(self, function_id: bytes) -> bytes:
-        """Waits for a GCS for as long as this node does without one (``rejoin_timeout_s``): it ends then, and the fetch
-        with it. Raises: ServiceError when the GCS does not have it."""
-        away = (Unavailable, DeadlineExceeded)
-        return await retrying(lambda: self._ask_for_function(function_id), RetryPolicy(attempts=None), on=away)
-
-    async def _ask_for_function(self, function_id: bytes) -> bytes:
-        """Raises: ServiceError."""
-        request = gcs_pb2.GetFunctionRequest(function_id=function_id, wait_ms=int(FUNCTION_WAIT_S * 1000))
-        with service_errors():
-            function = await self._function_table.GetFunction(request, timeout=FUNCTION_WAIT_S + 5)
-            chunks = [function.data]
-            for first in range(1, function.chunks + 1, function_chunks.AT_ONCE):
-                last = min(first + function_chunks.AT_ONCE - 1, function.chunks)
-                requests = [
-                    gcs_pb2.GetFunctionRequest(function_id=function_id, chunk=number)
-                    for number in range(first, last + 1)
-                ]
-                chunks += [each.data for each in await asyncio.gather(*map(self._function_table.GetFunction, requests))]
-        return function_chunks.join(function_id, chunks, function.size_bytes)
-
     def _flush_events(self, connection: Connection, message: FlushEvents) -> None:
         connection.send(EventsFlushed(message.request, self._incarnation, self._events.flush()))
 
@@ -521,25 +491,6 @@ class RayletApp:
             metrics_port=self._metrics_server.port,
             protocol_version=PROTOCOL_VERSION,
             has_blobs=self.config.blob_directory is not None,
-        )
-
-    def _worker_config(self, worker_id: bytes, launch: Launch) -> WorkerConfig:
-        config = self.config
-        return WorkerConfig(
-            worker_id=worker_id,
-            node_id=self.node_id,
-            raylet_path=os.fspath(self.channel_path),
-            gcs_address=config.gcs_address,
-            cluster_id=config.cluster_id,
-            token=config.token,
-            session_name=config.session_name,
-            session_dir=os.fspath(config.session_dir),
-            host=self.host,
-            listen_host=config.host if self._channel.port else "",
-            checkpoint_directory=os.fspath(config.blob_directory or ""),
-            env={name: value for name, value in config.worker_env.items() if name not in launch.environ},
-            runtime_env=launch.document,
-            import_paths=list(launch.import_paths),
         )
 
 

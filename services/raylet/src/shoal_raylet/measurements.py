@@ -6,6 +6,7 @@ are of the time between the last two looks.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from shoal_common.kinds import ExitKind
 from shoal_common.node_events import NodeLoad
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.service.metrics import Family, Sample, sample
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+from shoal_raylet.leases.worker_leases import WorkerLeases
+from shoal_raylet.leases.worker_pool import WorkerPool, WorkerState
+from shoal_raylet.objects.index import ObjectIndex
 from shoal_raylet.workers.host import HostReading, ProcessReading
 
 #: Looks that follow sooner get what the last one found, in seconds.
@@ -82,6 +87,40 @@ class NodeReading:
     store_objects: int
     spilled: int
     restored: int
+
+    @classmethod
+    def of(
+        cls,
+        pool: WorkerPool,
+        leases: WorkerLeases,
+        ledger: ResourceLedger,
+        index: ObjectIndex,
+        ended: Mapping[ExitKind, int],
+    ) -> NodeReading:
+        """What there is now. ``ended``: worker processes that ended, since the start."""
+        workers = list(pool.workers.values())
+        return cls(
+            queued=leases.queued,
+            granted=leases.held,
+            mean_task_s=leases.mean_task_us / 1e6,
+            draining=leases.draining,
+            total=ledger.total,
+            available=ledger.available,
+            workers={**{state.value: 0 for state in WorkerState}, **Counter(worker.state.value for worker in workers)},
+            ended=ended,
+            actors=Counter(worker.name for worker in workers if worker.state is WorkerState.ACTOR),
+            store_bytes=index.allocator.capacity,
+            store_used=index.allocator.used,
+            store_objects=index.count,
+            spilled=index.spilled_bytes,
+            restored=index.restored_bytes,
+        )
+
+
+def components_of(pool: WorkerPool) -> dict[int, str]:
+    """What each process of this node runs, by pid."""
+    workers = {worker.pid: f"shoal::{worker.name or 'IDLE'}" for worker in pool.workers.values() if worker.pid}
+    return {os.getpid(): "raylet", **workers}
 
 
 @dataclass(slots=True)

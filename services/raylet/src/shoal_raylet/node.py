@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -54,8 +53,7 @@ from shoal_raylet.leases.memory_policy import Victim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.scheduler_answer import SchedulerAnswer
 from shoal_raylet.leases.worker_leases import WorkerLeases
-from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
-from shoal_raylet.measurements import NodeReading
+from shoal_raylet.leases.worker_pool import Worker, WorkerPool
 from shoal_raylet.object_store import ObjectStore
 from shoal_raylet.objects.leaving import Ending
 from shoal_raylet.peers import Handlers, Peers
@@ -145,32 +143,6 @@ class Node:
             frames.MetricsReport: lambda process, message: self.metrics.add(process.worker_id, message.series),
             **answers.handlers,
         }
-
-    def reading(self) -> NodeReading:
-        """What there is now, for Prometheus."""
-        workers = list(self.pool.workers.values())
-        index = self.store.index
-        return NodeReading(
-            queued=self.leases.queued,
-            granted=self.leases.held,
-            mean_task_s=self.leases.mean_task_us / 1e6,
-            draining=self.leases.draining,
-            total=self.ledger.total,
-            available=self.ledger.available,
-            workers={**{state.value: 0 for state in WorkerState}, **Counter(worker.state.value for worker in workers)},
-            ended=self.ended,
-            actors=Counter(worker.name for worker in workers if worker.state is WorkerState.ACTOR),
-            store_bytes=index.allocator.capacity,
-            store_used=index.allocator.used,
-            store_objects=index.count,
-            spilled=index.spilled_bytes,
-            restored=index.restored_bytes,
-        )
-
-    def components(self) -> dict[int, str]:
-        """What each process of this node runs, by pid."""
-        workers = {worker.pid: f"shoal::{worker.name or 'IDLE'}" for worker in self.pool.workers.values() if worker.pid}
-        return {os.getpid(): "raylet", **workers}
 
     def start(self) -> None:
         """Begin to start workers."""
@@ -514,14 +486,7 @@ class Node:
         """What has come about by now: workers that have come, or work for another job or actor; what was spilled."""
         for told in self.store.tally.told(self._loop.time()):
             self._happened(told.kind, told.severity, told.message)
-        for worker in self.pool.workers.values():
-            if worker.address is None:
-                continue
-            known = self.events.worker(worker.worker_id)
-            if known is None or (known.job_id, known.actor_id) != (worker.job_id, worker.actor_id):
-                started_ms = known.started_ms if known is not None else _now_ms()
-                state = ProcessInfo(worker.worker_id, worker.pid, worker.job_id, worker.actor_id, started_ms)
-                self.events.started(state)
+        self.events.note(self.pool.workers.values(), _now_ms())
 
     def _happened(self, kind: str, severity: str, message: str, **of: bytes) -> None:
         named = {"node_id": self.node_id, **of}

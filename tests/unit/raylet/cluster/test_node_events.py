@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from shoal_common.channel.frames import TaskReport
+from shoal_common.channel.frames import TaskReport, WorkerAddress
 from shoal_common.node_events import ClusterEvent, NodeReport, ProcessInfo, decode_report
 from shoal_common.task_events import FunctionTally, TaskKind
 from shoal_raylet.cluster import node_events
 from shoal_raylet.cluster.node_events import NodeEvents
+from shoal_raylet.leases.worker_pool import Worker, WorkerState
 
 NODE, JOB = b"n" * 16, b"job1"
 
@@ -153,3 +154,18 @@ def test_totals_are_exact_whatever_comes_and_goes(node: NodeEvents, seed: int) -
     assert seen["f"].submitted == done["submitted"] + sum(each.submitted for each in living.values())
     ended = done["ended"] + sum(each.finished for each in living.values())
     assert seen["f"].finished + seen["f"].failed == ended
+
+
+def test_workers_are_told_of_when_they_have_come_and_when_they_work_for_another(node: NodeEvents) -> None:
+    worker = Worker(b"w", WorkerState.IDLE, since=0.0, pid=5)
+    node.note([worker], 1_000)
+    assert not new(node), "nobody reaches it yet"
+    worker.address = WorkerAddress(NODE, b"w", "path")
+    node.note([worker], 2_000)
+    node.note([worker], 3_000)
+    (told,) = new(node)
+    assert [(each.pid, each.job_id, each.started_ms) for each in told.workers] == [(5, b"", 2_000)]
+    worker.job_id = JOB
+    node.note([worker], 4_000)
+    (told,) = new(node)
+    assert [(each.pid, each.job_id, each.started_ms) for each in told.workers] == [(5, JOB, 2_000)]

@@ -90,7 +90,7 @@ def test_what_has_run_is_answered_although_the_gcs_was_faster(actor: Actor, left
 def test_nobody_waits_for_a_raylet_that_is_gone(actor: Actor) -> None:
     actor.dies()
     with actor.driver.core.lock:
-        actor.driver.core.actors.on_raylet_lost(NODE)
+        actor.driver.core.actors.lost_workers.on_raylet_lost(NODE)
     actor.is_dead()
     for ref in actor.refs:
         with pytest.raises(exceptions.ActorDiedError):

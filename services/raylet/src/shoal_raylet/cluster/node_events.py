@@ -7,10 +7,12 @@ submitted and not seen end when it ended itself has failed with it.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 
 from shoal_common.channel.frames import TaskReport
 from shoal_common.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo, encode
 from shoal_common.task_events import ALIVE, FunctionTally
+from shoal_raylet.leases.worker_pool import Worker
 
 #: Of reports that are kept, in bytes; and of one report, which NATS takes up to 1 MiB of.
 MAX_KEPT_BYTES = 16 * 1024 * 1024
@@ -85,9 +87,15 @@ class NodeEvents:
         """A process has connected, or is known better now."""
         self._workers[worker.worker_id] = self._changed_workers[worker.worker_id] = worker
 
-    def worker(self, worker_id: bytes) -> ProcessInfo | None:
-        """One that lives, as it was told last."""
-        return self._workers.get(worker_id)
+    def note(self, workers: Iterable[Worker], at_ms: int) -> None:
+        """Those that have come, or work for another job or actor now."""
+        for worker in workers:
+            if worker.address is None:
+                continue
+            known = self._workers.get(worker.worker_id)
+            if known is None or (known.job_id, known.actor_id) != (worker.job_id, worker.actor_id):
+                started_ms = known.started_ms if known is not None else at_ms
+                self.started(ProcessInfo(worker.worker_id, worker.pid, worker.job_id, worker.actor_id, started_ms))
 
     def ended(self, process: bytes, at_ms: int, exit_kind: str = "", exit_detail: str = "") -> None:
         """A driver or worker; a second end only adds the reason."""
