@@ -15,6 +15,8 @@ from shoal_common.bus import subjects
 from shoal_common.channel.frames import PROTOCOL_VERSION
 from shoal_common.metadata import MetadataStoreError
 from shoal_common.rpc.client import service_errors
+from shoal_gcs.nodes import manager
+from shoal_gcs.peers import Raylets
 from shoal_proto.v1 import events_pb2, scheduler_pb2
 from shoal_proto.v1 import gcs_pb2 as pb
 
@@ -203,3 +205,27 @@ async def test_what_was_freed_of_a_blob_is_known_to_the_next_gcs(cluster: Cluste
     place = await cluster.objects.LocateObject(pb.LocateObjectRequest(object_id=ids[1]))
     assert (place.blob_key, place.offset, place.size_bytes) == (key, 10, 10)
     assert list((await cluster.objects.FreeObjects(pb.FreeObjectsRequest(object_ids=ids[1:]))).blob_keys) == [key]
+
+
+async def test_a_gcs_that_was_kept_from_running_itself_declares_nobody_dead(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def check_health(raylets: Raylets, address: str) -> str:
+        asked.put_nowait(None)
+        return "it does not answer"
+
+    monkeypatch.setattr(Raylets, "check_health", check_health)
+    # As if each answer had come long after the deadline.
+    monkeypatch.setattr(manager, "HELD_UP_S", -manager.HEALTH_DEADLINE_S)
+    await cluster.restart_gcs(silence_s=0.05, checks=1)
+    await cluster.join()
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            await asked.get()
+        assert (await cluster.node(N1)).state == pb.NODE_STATE_ALIVE
+        async with events_of(cluster, subjects.all_nodes(CLUSTER)) as mailbox:
+            monkeypatch.setattr(manager, "HELD_UP_S", 60.0)
+            _, data = await mailbox.take()
+        assert events_pb2.NodeEvent.FromString(data).node.state == pb.NODE_STATE_DEAD

@@ -20,12 +20,14 @@ from shoal_gcs.config import GcsConfig
 from shoal_gcs.events import EventPublisher
 from shoal_gcs.nodes import table as node_table
 from shoal_gcs.nodes.table import Node, NodeTable
-from shoal_gcs.peers import Raylets
+from shoal_gcs.peers import HEALTH_DEADLINE_S, Raylets
 from shoal_gcs.store.rows import Rows, message, written
 from shoal_proto.v1 import events_pb2, gcs_pb2
 
 #: A store that has not answered by then is one that the GCS does not reach.
 STORE_DEADLINE_S = 1.0
+#: A GCS that hears so long after its deadline that a check has failed has not run meanwhile, in seconds.
+HELD_UP_S = 0.7
 
 _log = structlog.get_logger()
 
@@ -186,9 +188,12 @@ class NodeManager:
         return saves
 
     async def _check(self, action: node_table.CheckHealth) -> None:
+        asked_at = self._now()
         problem = await self._raylets.check_health(action.raylet_address)
+        # Who is kept from running hears nobody either: the answers wait in its sockets.
+        held_up = self._now() - asked_at > HEALTH_DEADLINE_S + HELD_UP_S
         # Asked afterwards: a link that came back during the question would let an earlier answer pass for a later one.
-        cut_off = bool(problem) and not await self._rows.reached(STORE_DEADLINE_S)
+        cut_off = bool(problem) and (held_up or not await self._rows.reached(STORE_DEADLINE_S))
         actions = self._table.checked(action.node_id, action.incarnation, problem, self._now(), cut_off=cut_off)
         self._perform(actions)
 

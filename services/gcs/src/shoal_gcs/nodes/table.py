@@ -2,7 +2,8 @@
 
 A node tells that it lives by heartbeats. These come over the event bus, which may fail by itself, so silence is only a
 suspicion: the raylet is then asked directly, and the node is dead when it does not answer several times in a row.
-A GCS that is cut off hears from nobody either: what it asks in vain while its own store is out of reach does not count.
+A GCS that is cut off, or kept from running, hears from nobody either: what it asks in vain while its own store is out
+of reach, or learns long after the deadline, does not count.
 A raylet that starts again under the same node id has a higher incarnation; the earlier one is dead with all it held.
 
 Pure: takes the time (monotonic seconds), keeps no clock.
