@@ -32,6 +32,8 @@ class OutsideDriver:
         if not token:
             raise exceptions.AuthenticationError(f"There is no token for {self.address}.")
         self._core: CoreWorker | None = None
+        #: Why the session is over.
+        self._error: exceptions.GatewayLostError | None = None
         self._directory = new_session_directory(temp_dir)
         tls = Tls.from_environ(os.environ)
         self.client = GatewayClient(
@@ -67,6 +69,8 @@ class OutsideDriver:
     def serves(self, core: CoreWorker) -> None:
         """This is the driver whose connections it carries."""
         self._core = core
+        if self._error is not None:  # it was over before the driver was there
+            core.node_error = self._error
 
     def close(self) -> None:
         """End the session, after the driver. Idempotent."""
@@ -76,8 +80,9 @@ class OutsideDriver:
 
     def _ended(self, reason: str) -> None:
         logger.error("The session with %s is over: %s", self.address, reason)
+        self._error = exceptions.GatewayLostError(self.address, reason)
         if self._core is not None:
-            self._core.node_error = exceptions.GatewayLostError(self.address, reason)
+            self._core.node_error = self._error
 
 
 def parse_address(address: str) -> tuple[str, int]:
