@@ -34,7 +34,11 @@ row(
     f"{FILES}::test_an_environment_of_conda",
     "unit/sdk/test_runtime_env.py::test_a_file_of_conda",
 )
-missing("drivers under `uv run`", "workers run the same way", why="not there yet")
+missing(
+    "drivers under `uv run`",
+    "workers run the same way",
+    why='not detected: `py_executable="uv run"` and `working_dir` say it',
+)
 row(
     "`py_executable`",
     "what starts workers",

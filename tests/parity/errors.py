@@ -155,11 +155,11 @@ row(
     "what `wait` finds at the end of a generator; `next` raises `StopIteration`",
     "e2e/compat/test_generators.py::test_the_end_is_ready_for_wait",
 )
-missing(
+row(
     "`OufOfBandObjectRefSerializationException`",
     "a ref was pickled by hand, and that is forbidden",
     NAME,
-    why="names only: it is never forbidden",
+    "e2e/compat/test_objects.py::test_reference_pickled_by_hand_where_that_is_forbidden",
 )
 row(
     "what is no `Exception`",

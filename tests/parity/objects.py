@@ -69,12 +69,12 @@ row(
     f"{COUNTING}::test_reference_passed_on_by_a_borrower",
     f"{COUNTING}::test_put_object_goes_with_its_reference",
 )
-differs(
+row(
     "refs pickled by hand or captured",
     "keep what they name; a setting forbids it",
     f"{OBJECTS_FILE}::test_reference_pickled_by_hand",
     f"{OBJECTS_FILE}::test_reference_in_a_closure",
-    how="without the setting that forbids it",
+    f"{OBJECTS_FILE}::test_reference_pickled_by_hand_where_that_is_forbidden",
 )
 differs(
     "zero copy",

@@ -133,13 +133,12 @@ row(
     f"{CHECKS}::test_task_option_refused",
     "unit/raylet/leases/test_resource_ledger.py::test_fractions_share_a_device_and_whole_amounts_get_whole_ones",
 )
-differs(
+row(
     "`CUDA_VISIBLE_DEVICES`",
-    "is what was granted, of what the node was let see; without GPUs it is left alone, or emptied on request",
+    "is what was granted, of what the node was let see; without GPUs left alone, or emptied on request; can be off",
     f"{GPUS}::test_tasks_and_actors_get_the_ids_that_the_node_sees",
     f"{GPUS}::test_a_process_runs_with_gpus_or_without",
     "unit/common/placement/test_gpus.py::test_a_worker_shows_what_it_was_granted",
-    how="no variable switches it off",
 )
 missing(
     "other makers' accelerators",

@@ -403,6 +403,22 @@ def test_reference_pickled_by_hand():
     assert ray.get(pickle.loads(ray.cloudpickle.dumps(ref))) == "by hand"
 
 
+def test_reference_pickled_by_hand_where_that_is_forbidden(monkeypatch):
+    ref = ray.put("by hand")
+
+    @ray.remote
+    def captures():
+        return ray.get(ref)
+
+    for name in ("RAY_allow_out_of_band_object_ref_serialization", "SHOAL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(exceptions.OufOfBandObjectRefSerializationException, match=ref.hex()):
+        ray.cloudpickle.dumps(ref)
+    with pytest.raises(exceptions.OufOfBandObjectRefSerializationException):
+        captures.remote()
+    assert ray.get(ray.put([ref]))[0] == ref, "in values and arguments they are counted"
+
+
 # --- more than fits ------------------------------------------------------------------------------------------------
 
 

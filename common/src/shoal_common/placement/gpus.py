@@ -9,6 +9,8 @@ from itertools import takewhile
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 #: "1": what was granted no GPU sees none. Otherwise it sees what the node's process does.
 OVERRIDE_ON_ZERO_VARIABLE = "SHOAL_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+#: "1": the variable stays as the node has it, whatever is granted; a program chooses by ``get_gpu_ids()``.
+NOSET_VARIABLE = "SHOAL_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 #: As CUDA reads the list: what comes behind one of these is not seen.
 _NONE = ("", "-1", "NoDevFiles")
 
@@ -33,5 +35,7 @@ def node_gpu_ids(count: int, environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def show(granted: Sequence[str], environ: MutableMapping[str, str]) -> None:
     """A worker was granted these."""
+    if environ.get(NOSET_VARIABLE) == "1":
+        return
     if granted or environ.get(OVERRIDE_ON_ZERO_VARIABLE) == "1":
         environ[VISIBLE_VARIABLE] = ",".join(granted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -69,6 +70,9 @@ from shoal_common.channel import frames
 
 #: Whether what was sent has gone out is looked at after so many seconds.
 _DELIVERED_S = 0.01
+
+#: "0": references are pickled in arguments and values only, where they are counted.
+_OUT_OF_BAND_VARIABLE = "SHOAL_ALLOW_OUT_OF_BAND_OBJECT_REF_SERIALIZATION"
 
 
 class Executor(Protocol):
@@ -185,6 +189,11 @@ class CoreWorker(Process):
         return self._event_loops.future(ref, with_value=False)
 
     def pin_for_ever(self, refs: list[ObjectRef[Any]]) -> None:
+        if refs and os.environ.get(_OUT_OF_BAND_VARIABLE) == "0":
+            raise exceptions.OufOfBandObjectRefSerializationException(
+                f"{refs[0]!r} is pickled, or captured by a function, outside of Shoal's messages, and "
+                f"{_OUT_OF_BAND_VARIABLE}=0 forbids that."
+            )
         self.pinned_for_ever.extend(refs)
 
     def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:

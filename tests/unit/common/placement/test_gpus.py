@@ -35,3 +35,6 @@ def test_a_worker_shows_what_it_was_granted(setting: str, granted: tuple[str, ..
     environ = {"CUDA_VISIBLE_DEVICES": "4,6", "SHOAL_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": setting}
     show(granted, environ)
     assert environ["CUDA_VISIBLE_DEVICES"] == seen
+    environ |= {"CUDA_VISIBLE_DEVICES": "4,6", "SHOAL_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
+    show(granted, environ)
+    assert environ["CUDA_VISIBLE_DEVICES"] == "4,6", "switched off"
