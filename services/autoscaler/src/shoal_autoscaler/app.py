@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 
 from shoal_autoscaler.cluster import Cluster
 from shoal_autoscaler.config import AutoscalerConfig, read_node_types
+from shoal_autoscaler.measurements import Measurements
 from shoal_autoscaler.plan import Plan, Started, View, plan
 from shoal_autoscaler.providers.provider import Provider, ProviderError
 from shoal_common.bus import EventBus, EventBusError
 from shoal_common.bus.connect import connect_bus
 from shoal_common.errors import ServiceError
 from shoal_common.service.config import ConfigError, from_extra
+from shoal_common.service.metrics import Sample
 
 #: After a provider's failure it is asked again after so long, twice as long each time, at most: seconds.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
@@ -33,11 +35,16 @@ class AutoscalerApp:
         #: When what the provider has was seen first, by its id.
         self._seen: dict[str, float] = {}
         self._unmet: list[str] = []
+        self._measurements = Measurements(self._types)
         self._pause_s = 0.0
         self._bus: EventBus
         self._cluster: Cluster
         self._running: asyncio.Task[None]
         self.address = ""
+
+    def samples(self) -> Iterator[Sample]:
+        """What Prometheus reads."""
+        return self._measurements.samples()
 
     async def start(self) -> None:
         """Raises: EventBusError, when NATS does not answer. A GCS that is away is waited for."""
@@ -59,6 +66,7 @@ class AutoscalerApp:
                 await self._look()
                 self._pause_s = 0.0
             except (ServiceError, ProviderError, EventBusError) as error:
+                self._measurements.failures += 1
                 self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 _log.warning("autoscaler_waits", seconds=self._pause_s, reason=str(error))
             await asyncio.sleep(max(self._config.interval_s, self._pause_s))
@@ -67,15 +75,19 @@ class AutoscalerApp:
         now = asyncio.get_running_loop().time()
         view = await self._cluster.view(await self._started(now), now)
         made = plan(view, self._types, self._config.limits, now)
+        self._measurements.looked(view, made)
         self._tell(view, made)
         for name in made.launch:
             provider_id = f"{name}-{secrets.token_hex(4)}"
             await self._provider.launch(provider_id, self._types[name])
             self._seen[provider_id] = now
+            self._measurements.launched[name] += 1
         for node_id in made.drain:
             await self._cluster.drain(node_id, "the autoscaler found it idle")
+            self._measurements.drained += 1
         for provider_id in made.terminate:
             await self._provider.terminate(provider_id)
+            self._measurements.terminated += 1
 
     async def _started(self, now: float) -> Sequence[Started]:
         nodes = await self._provider.nodes()

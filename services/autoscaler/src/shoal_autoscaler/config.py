@@ -14,12 +14,13 @@ from shoal_common.bus.connect import BusConfig
 from shoal_common.placement.labels import check_labels
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.config import ConfigError, setting
+from shoal_common.service.measured import MeasuredConfig
 
 PROVIDERS = ("docker", "processes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoscalerConfig(BusConfig):
+class AutoscalerConfig(BusConfig, MeasuredConfig):
     """Shoal's autoscaler: starts nodes for what waits, and ends those that nobody uses."""
 
     SERVICE: ClassVar[str] = "autoscaler"
