@@ -42,3 +42,34 @@ def test_bars_of_workers_and_what_they_print() -> None:
     assert "in between 2\n" in text
     assert "__magic_token__" not in text
     assert text.endswith("the end\n")
+
+
+def test_values_come_with_a_bar_and_errors_at_once() -> None:
+    code = """
+    @ray.remote
+    def work(n):
+        if n < 0:
+            raise ValueError("below nought")
+        return n * n
+
+    ray.init(num_cpus=2)
+    refs = [work.remote(n) for n in range(200)]
+    assert ray.progress([*refs, refs[0]], desc="squares") == [*(n * n for n in range(200)), 0]
+    assert ray.progress([]) == []
+    never = work.options(resources={"never": 1}).remote(1)
+    try:
+        ray.progress([never, work.remote(-1)], desc="failing")
+    except ValueError as error:
+        print("raised:", error.args)
+    try:
+        ray.progress([refs[0], never], timeout=0.1)
+    except ray.exceptions.GetTimeoutError:
+        print("too late")
+    ray.shutdown()
+    """
+    with Driver(code, env={"COLUMNS": "100"}) as driver:
+        assert driver.wait() == 0, driver.output
+    text = "".join(driver.output)
+    assert "squares: 100%" in text and "200/200" in text
+    assert "raised:" in text and "below nought" in text
+    assert "too late" in text

@@ -61,6 +61,7 @@ from shoal._version import __version__ as __version__
 from shoal.client_builder import ClientBuilder, client
 from shoal.job_config import LoggingConfig
 from shoal.runtime_context import get_runtime_context
+from shoal.util.progress import progress
 
 if TYPE_CHECKING:
     from shoal._api.remote_call import SeveralReturns, StreamingFunction
@@ -92,6 +93,7 @@ __all__ = [
     "explain",
     "get",
     "get_object",
+    "progress",
     "put",
     "wait",
     # ids

@@ -20,7 +20,8 @@ PUBLIC = {
         PlacementGroupID RemoteFunction TaskID UniqueID WorkerID actor autoscaler available_resources
         cancel checkpoint cloudpickle
         cluster_resources exceptions experimental explain get get_actor get_object get_gpu_ids get_runtime_context init
-        is_initialized job_config kill method nodes timeline put remote remote_function shutdown types util wait
+        is_initialized job_config kill method nodes progress timeline put remote remote_function shutdown
+        types util wait
     """,
     "shoal.actor": "ActorClass ActorClassInheritanceException ActorHandle ActorMethod ActorProxy exit_actor",
     "shoal.cloudpickle": """
