@@ -126,6 +126,7 @@ def test_a_placement_group_that_is_pending() -> None:
     ref = hand_on.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote(1)
     told = eventually(ref, "waiting for a worker")
     assert f"its placement group {group.id.hex()} is PENDING, with 0 of 1 bundles on nodes" in told.detail
+    assert "the most that one has is" in told.detail
     remove_placement_group(group)
 
 

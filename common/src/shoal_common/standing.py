@@ -69,7 +69,13 @@ def group_told(state: int, bundles: Sequence[Mapping[str, int] | None], rooms: S
     new. Each bundle is looked at alone: which fit together only the GCS works out."""
     missing = [bundle for bundle in bundles if bundle is not None]
     name = GroupState(state).name.lower()
-    lines = [f"It is {name}: {len(bundles) - len(missing)} of {len(bundles)} bundles have a node."]
+    placed = f"It is {name}: {len(bundles) - len(missing)} of {len(bundles)} bundles have a node."
+    return "\n".join([placed, *(f"{line}." for line in lacking_told(missing, rooms))])
+
+
+def lacking_told(missing: Sequence[Mapping[str, int]], rooms: Sequence[Room]) -> list[str]:
+    """Why these bundles have no node, a line for each kind."""
+    lines = []
     kinds: dict[tuple[tuple[str, int], ...], int] = {}
     for bundle in missing:
         kind = tuple(sorted(bundle.items()))
@@ -77,8 +83,8 @@ def group_told(state: int, bundles: Sequence[Mapping[str, int] | None], rooms: S
     for kind, count in kinds.items():
         asked = ", ".join(f"{grains / GRAINS:g} {resource}" for resource, grains in kind)
         who = f"{count} need {asked} each" if count > 1 else f"1 needs {asked}"
-        lines.append(f"{who}: {_fits(kind, rooms)}.")
-    return "\n".join(lines)
+        lines.append(f"{who}: {_fits(kind, rooms)}")
+    return lines
 
 
 def _fits(kind: Iterable[tuple[str, int]], rooms: Sequence[Room]) -> str:

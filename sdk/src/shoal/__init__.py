@@ -53,6 +53,7 @@ from shoal._core.public_ids import (
     WorkerID,
 )
 from shoal._core.streams import DynamicObjectRefGenerator
+from shoal._not_implemented import missing as _missing
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._session.timeline import timeline
 from shoal._values.content import CONTENT
@@ -375,3 +376,15 @@ def get_gpu_ids() -> list[int] | list[str]:
     """Ids of the GPUs granted to this task or actor; empty without any."""
     granted = get_runtime_context().get_accelerator_ids()["GPU"]
     return [int(gpu) for gpu in granted] if all(gpu.isdigit() for gpu in granted) else granted
+
+
+_PAGE = "docs/coming-from-ray.md has what of Ray is here, and what there is in place of the rest"
+_NOT_THERE = {
+    **dict.fromkeys(("_common", "_private", "_raylet", "internal"), f"nothing of Ray's internals; {_PAGE}"),
+    **dict.fromkeys(("air", "data", "rllib", "serve", "train", "tune"), f"Shoal is Ray Core; {_PAGE}"),
+}
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of the module's
+
+    def __getattr__(name: str) -> Any:
+        raise _missing(__name__, name, _NOT_THERE)

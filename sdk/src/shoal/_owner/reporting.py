@@ -26,8 +26,8 @@ from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.ids import task_of_creation, task_of_object
 from shoal_common.placement.strategy import Strategy
-from shoal_common.standing import QUOTA_USED, ActorStanding, draining
-from shoal_common.states import ActorState, GroupState
+from shoal_common.standing import QUOTA_USED, ActorStanding, Room, draining, lacking_told
+from shoal_common.states import ActorState, GroupState, NodeState
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
@@ -222,9 +222,23 @@ class Reporting:
                 state = f"is {GroupState(group.state).name}, with {placed} of {len(group.bundles)} bundles on nodes"
                 state += f": {QUOTA_USED}" if group.waits_for_quota else ""
             report.detail += f"; its placement group {group_id.hex()} {state}"
-            done(report)
+            if group is None or group.waits_for_quota or all(bundle.node_id for bundle in group.bundles):
+                done(report)
+            else:
+                self._why_no_bundles(group, report, done)
 
         self._ask_gcs(answered, lambda then: self._process.gcs.groups.begin_wait(group_id, then))
+
+    def _why_no_bundles(self, group: GroupRecord, report: WaitReport, done: Done) -> None:
+        def answered(nodes: Sequence[NodeRecord] | None) -> None:
+            rooms = [
+                Room(node.total.grains, node.available.grains) for node in nodes or () if node.state is NodeState.ALIVE
+            ]
+            missing = [bundle.resources.grains for bundle in group.bundles if not bundle.node_id]
+            report.detail += "".join(f"; {line}" for line in lacking_told(missing, rooms) if rooms)
+            done(report)
+
+        self._ask_gcs(answered, self._process.gcs.nodes.begin_list)
 
     def _why_unsent(self, client: ActorClient, report: WaitReport, done: Done) -> None:
         def answered(actor: ActorRecord | NotFound | None) -> None:
