@@ -15,7 +15,7 @@ from typing import Protocol
 from chaos.matrix.table import Cell, Fault, Moment, Victim
 from support.drivers import Driver
 from support.networks import Machine
-from support.processes import eventually
+from support.processes import alive, eventually
 from support.shaken import ShakenCluster
 
 _PROGRAM = (Path(__file__).parent / "program.py").read_text()
@@ -50,6 +50,7 @@ class Part(Protocol):
     def stop(self) -> None: ...
     def resume(self) -> None: ...
     def terminate(self) -> None: ...
+    def runs(self) -> bool: ...
 
 
 class Foreign:
@@ -69,6 +70,9 @@ class Foreign:
 
     def terminate(self) -> None:
         self._send(signal.SIGTERM)
+
+    def runs(self) -> bool:
+        return alive(self._pid)
 
     def _send(self, signum: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -164,6 +168,8 @@ def _strike(fault: Fault, parts: Sequence[Part], machines: Sequence[Machine]) ->
 def _recover(fault: Fault, fault_s: float, parts: Sequence[Part], machines: Sequence[Machine]) -> None:
     if fault in (Fault.KILL, Fault.TERM):
         time.sleep(_OUTAGE_S)
+        # One that takes its time to leave is not whole, though all answers.
+        eventually(lambda: not any(part.runs() for part in parts), "what was struck has ended")
         return
     time.sleep(fault_s)
     for part in parts:
