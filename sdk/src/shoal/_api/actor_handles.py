@@ -25,8 +25,7 @@ from shoal._wire.peer_frames import SYSTEM_GROUP
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from shoal._api.decorated_methods import UnknownMethod
-    from shoal._api.remote_call import SeveralReturns
+    from shoal._api.remote_call import SeveralReturns, UnknownMethod
 
     C = TypeVar("C", default=Any)
 else:

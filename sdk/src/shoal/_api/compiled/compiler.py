@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal import _current
-from shoal._api.compiled.drawing import draw
+from shoal._api.compiled.boxes import draw
 from shoal._api.compiled.executions import Executions
 from shoal._api.compiled.planning import plan
 from shoal._api.compiled.settings import DAGContext

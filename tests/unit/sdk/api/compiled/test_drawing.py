@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from shoal._api.compiled.drawing import as_dot, as_text, draw
+from shoal._api.compiled.boxes import draw
+from shoal._api.compiled.drawing import as_dot, as_text
 from shoal._api.graph import ClassMethodNode, InputNode, MethodOutputNode, MultiOutputNode
 
 
