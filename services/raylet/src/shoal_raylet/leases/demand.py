@@ -57,8 +57,8 @@ class Demand:
     gpus: bool = False
     #: How much a worker may grow, in bytes; 0 = nobody said.
     memory_limit: int = 0
-    #: What of ``resources`` the quota of its job is about; nothing = it has none.
-    counted: ResourceSet = field(default_factory=ResourceSet)
+    #: What of ``resources`` the quota of its job is about; None = nothing.
+    counted: ResourceSet | None = None
     total: int = 0
     #: Granted here, or sent elsewhere.
     granted: int = 0

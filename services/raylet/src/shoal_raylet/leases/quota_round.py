@@ -14,7 +14,7 @@ PASSED_OVER_S = 2.0
 
 
 class QuotaRound:
-    """Most rounds know of no quota at all, and let everything have what it likes."""
+    """Jobs without a quota are not asked about: most rounds know of no quota at all."""
 
     def __init__(self, allowances: Allowances, used: Mapping[bytes, ResourceSet]) -> None:
         """``used``: of each job with a quota, what its tasks use here, less than nothing where its actors lend CPU.
@@ -38,29 +38,26 @@ class QuotaRound:
             first = self._first.get(demand.job_id)
             if first is not None and demand.priority <= first.priority:
                 self._behind.add(demand.key)
-            elif self.holds_up(demand) and demand.counted.fits_in(self._allowances[demand.job_id].for_tasks):
+            elif self.holds_up(demand) and _within(demand, self._allowances[demand.job_id].for_tasks):
                 self._first[demand.job_id] = demand
 
     def holds_up(self, demand: Demand) -> bool:
         """Its job has no allowance for it here."""
-        return bool(demand.counted) and not demand.counted.fits_in(self._rooms[demand.job_id])
+        return not _within(demand, self._rooms[demand.job_id])
 
     def lets(self, demand: Demand, now: float) -> bool:
         """It may have a lease: there is an allowance, and nobody is held up who comes before it."""
-        if not demand.counted:
-            return True
         room = self._rooms[demand.job_id]
         first = self._first.get(demand.job_id, demand)
         long = demand.key in self._behind and now - first.waiting_since >= PASSED_OVER_S
         if first.priority > demand.priority or long:
-            room -= first.counted
-        return demand.counted.fits_in(room)
+            room -= first.counted or ResourceSet()
+        return _within(demand, room)
 
     def takes(self, demand: Demand, *, coming: bool = False) -> None:
         """It gets one; ``coming``: when a worker has started."""
-        if demand.counted:
-            self._rooms[demand.job_id] -= demand.counted
-            self._coming[demand.key] += coming
+        self._rooms[demand.job_id] -= demand.counted or ResourceSet()
+        self._coming[demand.key] += coming
 
     # --- what follows ---
 
@@ -83,12 +80,12 @@ class QuotaRound:
                 if not demand.resources.fits_in(free):
                     break
                 free -= demand.resources
-                found.append(demand.counted)
+                found.append(demand.counted or ResourceSet())
         return found
 
     def possible(self, demand: Demand) -> int:
         """How many of its leases that are owed the quota does not hold up, here or on other nodes."""
-        if not demand.counted:
+        if demand.counted is None:
             return demand.owed
         allowance = self._allowances[demand.job_id]
         left = self._rooms[demand.job_id] + allowance.asked_back + allowance.left
@@ -97,7 +94,11 @@ class QuotaRound:
 
     def lacking(self, demand: Demand) -> dict[str, float]:
         """What of the quota must be given back for it, by its job's own tasks, in units."""
-        if not self.holds_up(demand):
+        if demand.counted is None or not self.holds_up(demand):
             return {}
         allowance = self._allowances[demand.job_id]
         return demand.counted.missing_from(self._rooms[demand.job_id] + allowance.left)
+
+
+def _within(demand: Demand, amounts: ResourceSet) -> bool:
+    return demand.counted is None or demand.counted.fits_in(amounts)

@@ -160,9 +160,7 @@ class WorkerLeases:
         resources = strategy.needed(asked)
         allowed = strategy.allows(self._node_id, self._labels)
         chosen = strategy.node_id in (None, self._node_id) and strategy.alternative(self._labels) == 0
-        counted = ResourceSet()
-        if spec.quota:
-            counted = self._allowances.begin(job_id, dict(spec.quota)).counted(resources)
+        counted = self._allowances.begin(job_id, dict(spec.quota)).counted(resources) if spec.quota else None
         return Demand(
             owner,
             job_id,
@@ -175,7 +173,7 @@ class WorkerLeases:
             free=not asked,
             gpus=asked["GPU"] > 0,
             memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
-            counted=counted,
+            counted=counted or None,
         )
 
     @noted
@@ -346,16 +344,19 @@ class WorkerLeases:
         for need, _ in self._wishes.values():
             room -= need
         passed: set[tuple[bytes, int]] = set()
-        self._round = quotas = QuotaRound(self._allowances, self._used_of_quotas())
+        quotas = self._round
+        if self._allowances:
+            self._round = quotas = QuotaRound(self._allowances, self._used_of_quotas())
         for demand in self._waiting.values():
             if not demand.grantable(self.alone):
                 passed.add(demand.key)
-            elif quotas.holds_up(demand):
+            elif demand.counted is not None and quotas.holds_up(demand):
                 continue
             elif now - demand.waiting_since >= PASSED_OVER_S and not demand.resources.fits_in(room):
                 room -= demand.resources
                 passed.add(demand.key)
-        quotas.look_at(demand for demand in self._waiting.values() if demand.grantable(self.alone))
+        if self._allowances:
+            quotas.look_at(demand for demand in self._waiting.values() if demand.grantable(self.alone))
         while (chosen := self._next(room, passed, now)) is not None:
             worker = self._pool.take(
                 chosen.job_id,
@@ -370,18 +371,22 @@ class WorkerLeases:
                 for _ in range(chosen.grantable(self.alone)):
                     if not chosen.resources.fits_in(room) or (chosen.free and wanted.total() >= self._free_limit):
                         break
-                    if not quotas.lets(chosen, now):
-                        break
-                    quotas.takes(chosen, coming=True)
+                    if chosen.counted is not None:
+                        if not quotas.lets(chosen, now):
+                            break
+                        quotas.takes(chosen, coming=True)
                     room -= chosen.resources
                     wanted[chosen.spec.runtime_env] += 1
                 continue
             room -= chosen.resources
-            quotas.takes(chosen)
+            if chosen.counted is not None:
+                quotas.takes(chosen)
             actions += self._grant(chosen, worker, now)
             if not chosen.grantable(self.alone):
                 passed.add(chosen.key)
-        return actions + self._reclaim_outranked() + self._settle_quotas(room, now), wanted
+        if self._allowances:
+            actions += self._settle_quotas(room, now)
+        return actions + self._reclaim_outranked(), wanted
 
     @explained
     def tick(self, now: float) -> list[Action]:
@@ -469,7 +474,7 @@ class WorkerLeases:
                 continue
             if key in aside and not demand.resources.fits_in(room - aside[key]):
                 continue
-            if not self._round.lets(demand, now):
+            if demand.counted is not None and not self._round.lets(demand, now):
                 continue
             held_cpu = self._held_cpu.get(demand.job_id, 0) / demand.spec.weight
             share = (held_cpu, -demand.priority, len(demand.held))
@@ -557,10 +562,8 @@ class WorkerLeases:
 
     def _used_of_quotas(self) -> dict[bytes, ResourceSet]:
         used = dict.fromkeys(self._allowances, ResourceSet())
-        if not used:
-            return used
         for lease in self._leases.values():
-            if counted := lease.demand.counted:
+            if (counted := lease.demand.counted) is not None:
                 used[lease.demand.job_id] += counted - cpus(counted) if self._is_blocked(lease) else counted
         # What an actor holds is counted by the GCS; what it lends while it waits is for those for which it waits.
         for job_id in used:
@@ -572,8 +575,7 @@ class WorkerLeases:
 
     def _settle_quotas(self, room: ResourceSet, now: float) -> list[Action]:
         actions: list[Action] = []
-        if self._allowances:
-            self._allowances.keep_only({demand.job_id for demand in self._demands.values()})
+        self._allowances.keep_only({demand.job_id for demand in self._demands.values()})
         for job_id in self._allowances:
             waiting = [demand for demand in self._waiting.values() if demand.job_id == job_id]
             wants = self._round.wants(job_id, waiting, self.alone, room)
