@@ -70,6 +70,7 @@ from shoal_raylet.transfer.locations import ObjectLocations
 from shoal_raylet.transfer.named_objects import NamedObjects
 from shoal_raylet.transfer.neighbours import Neighbours
 from shoal_raylet.transfer.packages import Packages
+from shoal_raylet.worker_settings import WorkerSettings
 from shoal_raylet.workers.ends import WorkerEnds
 from shoal_raylet.workers.environments.cache import EnvironmentCache, environment_directory
 from shoal_raylet.workers.environments.manager import EnvironmentManager
@@ -84,7 +85,6 @@ from shoal_raylet.workers.metrics import ProcessMetrics
 from shoal_raylet.workers.output import Batch, WorkerOutput
 from shoal_raylet.workers.processes import WorkerProcesses
 from shoal_raylet.workers.template_process import TemplateProcess
-from shoal_raylet.workers.worker_settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
