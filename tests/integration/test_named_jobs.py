@@ -216,6 +216,10 @@ def test_calls_with_keys(cluster: ProcessCluster, tmp_path: Path) -> None:
         return value
 
     @shoal.remote
+    def called() -> str | None:
+        return shoal.get_runtime_context().get_task_function_name()
+
+    @shoal.remote
     def later() -> int:
         kv.watch("go", timeout_s=PATIENCE_S)
         with log.open("a") as file:
@@ -235,6 +239,8 @@ def test_calls_with_keys(cluster: ProcessCluster, tmp_path: Path) -> None:
             for _ in range(2):
                 with pytest.raises(TaskError, match="failing"):
                     shoal.get(note.options(key="fails").remote("failing", fails=True))
+            name = shoal.get(called.options(key="called").remote())
+            assert name is not None and name.endswith("test_calls_with_keys.<locals>.called")
             if not number:
                 one = later.options(key="later").remote()
                 assert later.options(key="later").remote() is one, "it is under way"

@@ -7,6 +7,7 @@ from the worker to the blobs and not through the driver, and an argument that is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ class KeyedFunction:
     """What runs in the worker."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)  # it is known by the same name
         self.function = function
 
     def __call__(self, key: str | None, ttl_s: float | None, /, *args: Any, **kwargs: Any) -> Any:
