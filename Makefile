@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard-demo test test-all chaos soak fuzz test-libraries test-ray-clients test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
+.PHONY: help install demo dashboard-demo test test-all chaos soak fuzz test-libraries test-ray-clients test-openapi test-browser lint type proto proto-check docs docs-check site check bench images-local up down demo-compose certs ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-browser: $(STAMP) ## open the dashboard's pages in a real browser, and take
 
 test-ray-clients: $(STAMP) ## run Ray's own commands (ray list, ray job, ...), in a venv of their own, on Shoal's dashboard
 	$(BIN)/python tests/libraries/ray_clients.py
+
+test-openapi: $(STAMP) ## run schemathesis, in a venv of its own, on what the dashboard says of its interface
+	$(BIN)/python tests/libraries/openapi.py
 
 lint: $(STAMP) ## style, formatting and import rules
 	$(BIN)/ruff check

@@ -8,14 +8,14 @@ from starlette.testclient import TestClient
 from shoal_common.state_rows import RESOURCES
 from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.context import Context
-from shoal_dashboard.rest import state
+from shoal_dashboard.rest import profiles, state
 from shoal_dashboard.state.openapi import document
 
 
-def test_every_endpoint_of_the_state_interface_is_described() -> None:
+def test_every_endpoint_of_the_state_interface_and_all_that_looks_into_processes_is_described() -> None:
     context = Context(DashboardConfig(token="t", gcs_address="127.0.0.1:1"))
     there = {route.path for route in state.routes(context) if isinstance(route, Route)}
-    assert set(document("1")["paths"]) == there
+    assert set(document("1")["paths"]) == there | profiles.ACTING_PATHS
 
 
 def test_every_column_has_a_type_and_every_reference_leads_somewhere() -> None:

@@ -1,4 +1,5 @@
-"""``GET /openapi.json``: what the state interface is asked and answers, for programs that make clients of it."""
+"""``GET /openapi.json``: how the state interface and what looks into processes are asked, and what they answer: for
+programs that make clients of them."""
 
 from __future__ import annotations
 

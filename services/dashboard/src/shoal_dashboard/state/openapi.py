@@ -1,4 +1,5 @@
-"""The description of the state interface as an OpenAPI document, made of the columns of its rows. Pure.
+"""The description of the state interface, made of the columns of its rows, and of what looks into processes, as an
+OpenAPI document. Pure.
 
 Source: OpenAPI Specification 3.1.0.
 """
@@ -9,6 +10,8 @@ import dataclasses
 from typing import Any
 
 from shoal_common.state_rows import DEFAULT_LIMIT, MAX_LIMIT, RESOURCES, StateRow
+from shoal_dashboard.profiles.rendering import MEDIA_TYPES
+from shoal_dashboard.profiles.request import MAX_SECONDS, SECONDS, Form
 
 Schema = dict[str, Any]
 
@@ -22,12 +25,30 @@ _REFUSALS = {
     "501": "what is asked for is not kept here",
     "503": "the cluster does not answer; `msg` says why",
 }
+_NOT_LOOKED = {
+    "400": "a parameter makes no sense; the text says which and what would",
+    "401": _REFUSALS["401"],
+    "403": _REFUSALS["403"],
+    "404": "there is no such process, or the task does not run",
+    "429": "somebody looks into it already, or too many are looked into",
+    "501": "what is needed for it is not there; the text says what to do",
+    "503": "the cluster or the node does not answer",
+}
+#: Path → what it tells, and of a process or of what runs a task.
+_PROFILES = {
+    "/worker/traceback": ("stacks", "process"),
+    "/worker/cpu_profile": ("cpu", "process"),
+    "/task/traceback": ("stacks", "task"),
+    "/task/cpu_profile": ("cpu", "task"),
+    "/memory_profile": ("memory", "process"),
+}
 
 
 def document(version: str) -> Schema:
     """``version``: Shoal's."""
     paths = {f"/api/v0/{name}": {"get": _list(name, kind)} for name, kind in RESOURCES.items()}
     paths |= {f"/api/v0/{name}/summarize": {"get": _summary(name)} for name in _SUMMARIZED}
+    paths |= {path: {"get": _profile(path, *which)} for path, which in _PROFILES.items()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Shoal's dashboard", "version": version},
@@ -87,8 +108,39 @@ def _summary(name: str) -> Schema:
     }
 
 
-def _parameter(name: str, schema: Schema) -> Schema:
-    return {"name": name, "in": "query", "required": False, "schema": schema}
+def _profile(path: str, kind: str, of: str) -> Schema:
+    flag = {"enum": ["0", "1"]}
+    of_task = [
+        _parameter("task_id", {"type": "string", "pattern": "^[0-9a-f]{40}$"}, required=True),
+        _parameter("attempt_number", {"type": "integer", "minimum": 0}),
+    ]
+    of_process = [
+        _parameter("pid", {"type": "integer", "minimum": 1, "maximum": 9_999_999_999}, required=True),
+        _parameter("node_id", {"type": "string"}),
+        _parameter("ip", {"type": "string"}),
+    ]
+    parameters = [*(of_task if of == "task" else of_process), _parameter("native", flag)]
+    if kind != "stacks":
+        parameters += [
+            _parameter("duration", {"type": "integer", "minimum": 1, "maximum": MAX_SECONDS, "default": SECONDS}),
+            _parameter("format", {"enum": list(Form)}),
+            _parameter("idle" if kind == "cpu" else "leaks", flag),
+        ]
+    media = ["text/plain"] if kind == "stacks" else list(MEDIA_TYPES.values())
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "operationId": path.strip("/").replace("/", "_"),
+        "summary": f"Looks into a {of}'s process: {kind}.",
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "what there is", "content": {each: {} for each in media}},
+            **{status: {"description": when, "content": text} for status, when in _NOT_LOOKED.items()},
+        },
+    }
+
+
+def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
+    return {"name": name, "in": "query", "required": required, "schema": schema}
 
 
 def _responses(result: Schema) -> Schema:
