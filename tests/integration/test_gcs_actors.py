@@ -269,6 +269,16 @@ async def test_a_process_that_does_not_start_is_started_again(cluster: Cluster) 
     assert (await cluster.raylet.started.take()).incarnation == 2
 
 
+async def test_so_it_is_when_that_is_told_before_the_raylet_has_answered(cluster: Cluster) -> None:
+    await cluster.join()
+    cluster.raylet.may_answer.clear()
+    actor_id = await cluster.create(await cluster.start_job())
+    await cluster.raylet.started.take()
+    await cluster.report_started(actor_id, 1, failure="no memory for a process")
+    cluster.raylet.may_answer.set()
+    assert (await cluster.raylet.started.take()).incarnation == 2
+
+
 async def test_what_fits_nowhere_dies_at_once_without_grace(cluster: Cluster) -> None:
     await cluster.restart_gcs(infeasible_grace_s=0.0)
     await cluster.join()

@@ -87,6 +87,9 @@ class FakeRaylet(FakeNode):
     def __init__(self, node_id: bytes) -> None:
         super().__init__(node_id)
         self.started, self.stopped, self.ended = Mailbox(), Mailbox(), Mailbox()
+        #: Unset: it starts actors, and answers later.
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         #: Errors that the next StartActor calls answer with.
         self.refusals: list[errors.ServiceError] = []
         #: True: it does not understand any request to end something.
@@ -100,6 +103,7 @@ class FakeRaylet(FakeNode):
         if self.refusals:
             raise self.refusals.pop(0)
         self.started.put(request)
+        await self.may_answer.wait()
         return raylet_pb2.StartActorResponse()
 
     async def StopWorker(self, request: raylet_pb2.StopWorkerRequest, context: Any) -> raylet_pb2.StopWorkerResponse:

@@ -446,7 +446,9 @@ class ActorManager:
             _log.warning("actor_not_started", actor_id=action.actor_id.hex(), error=str(error))
             event = machine.StartFailed(action.incarnation, f"{type(error).__name__}: {error}")
         else:
-            self._table.accepted(action.actor_id)
+            # Where its report of a failure came before its answer, the next incarnation waits by now.
+            if self._is_current(action):
+                self._table.accepted(action.actor_id)
             self._ask_due()
             if action.actor_id not in self._specs:
                 # It died while the raylet was asked, and the order to stop it may have overtaken this one.
