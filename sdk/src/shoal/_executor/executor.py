@@ -16,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shoal import _context, _current, _tracing
+from shoal import _context, _tracing
 from shoal._core.batches import MESSAGE_BYTES, reply_bytes
 from shoal._core.deadlines import BEHIND, RUNNING
 from shoal._core.waits import BLOCKED, UNKNOWN
+from shoal._executor import assignment
 from shoal._executor.actor_host import ActorHost
 from shoal._executor.appearance import Appearance
 from shoal._executor.cancels import Interrupted
@@ -33,14 +34,12 @@ from shoal._executor.time_limits import Stopped
 from shoal._net import interrupts
 from shoal._net.connection import Connection
 from shoal._net.last_replies import LastReplies
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 from shoal._wire import actor_creation
 from shoal._wire.peer_frames import CancelTask, PushTasks, Recalled, TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import STORED
 from shoal_common.channel import frames
 from shoal_common.kinds import ExitKind
-from shoal_common.placement import gpus
-from shoal_common.placement.resources import GRAINS
 
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
@@ -224,9 +223,9 @@ class Executor:
     def on_raylet(self, message: Any) -> None:
         kind = type(message)
         if kind is frames.LeaseAssigned:
-            self._assign(message)
+            assignment.show(message, self._lending)
         elif kind is frames.CreateActor:
-            self._assign(message)
+            assignment.show(message, self._lending)
             self.command(lambda: self._create_actor(message))
         elif kind is frames.WorkerExit:
             if message.graceful:
@@ -234,21 +233,6 @@ class Executor:
             else:
                 _tracing.flush()
                 os._exit(0)
-
-    def _assign(self, granted: frames.LeaseAssigned | frames.CreateActor) -> None:
-        process, devices = _context.process, granted.devices
-        process.resources = {name: grains / GRAINS for name, grains in granted.resources}
-        process.devices = devices
-        before = process.strategy, process.priority
-        process.strategy = granted.strategy
-        process.priority = granted.priority if isinstance(granted, frames.LeaseAssigned) else 0
-        if before != (process.strategy, process.priority):
-            _current.prepare_anew()  # what the functions here submit may go to another placement group
-        cpus = process.resources.get("CPU", 0.0)
-        self._lending.holds_cpu = cpus > 0
-        if "SHOAL_USER_OMP" not in os.environ:
-            os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))
-        gpus.show(devices.get("GPU", ()), os.environ)
 
     def on_raylet_lost(self) -> None:
         """The node is gone: this process has nothing left to do, and takes its children along."""

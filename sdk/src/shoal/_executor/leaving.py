@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from shoal import _context, _tracing
 from shoal._executor.process_end import end_process
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 from shoal._wire.peer_frames import Recalled, TaskPush
 from shoal_common.channel import frames
 from shoal_common.kinds import ExitKind

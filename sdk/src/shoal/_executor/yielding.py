@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from shoal._core.batches import MESSAGE_BYTES
 from shoal._executor.replies import item_value
 from shoal._net.interrupts import GuardedLock
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 from shoal._wire.peer_frames import TaskPush, TaskYields, Value
 from shoal._wire.value_kinds import STORED
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from shoal._net.interrupts import GuardedLock
 from shoal._net.raylets import Raylets
-from shoal._net.reactor import Reactor, Waiter
+from shoal._net.reactor import Reactor
+from shoal._net.waiter import Waiter
 from shoal_common.channel.frames import (
     CheckpointDone,
     EventsFlushed,

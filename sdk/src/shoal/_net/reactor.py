@@ -36,6 +36,7 @@ from collections.abc import Callable
 from shoal import exceptions
 from shoal._net import interrupts
 from shoal._net.interrupts import GuardedLock
+from shoal._net.waiter import Waiter
 
 logger = logging.getLogger("shoal")
 
@@ -68,40 +69,6 @@ def _is_poller(fd: int) -> bool:
         return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]"
     except OSError:
         return False
-
-
-class Waiter:
-    """One thread's wait for ``remaining`` events. Not reusable."""
-
-    __slots__ = ("_lock", "done", "remaining")
-
-    def __init__(self, remaining: int = 1) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.done = False
-        self.remaining = remaining
-
-    def finish(self) -> None:
-        self.done = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Let the thread look again: it is done, or promoted to leader."""
-        try:
-            self._lock.release()
-        except RuntimeError:
-            pass  # already released and not yet noticed
-
-    def sleep(self, timeout: float | None) -> None:
-        main = interrupts.in_reactor and threading.get_ident() == interrupts.main_thread
-        if main:
-            interrupts.in_reactor = False
-            interrupts.deliver()
-        try:
-            self._lock.acquire(timeout=-1 if timeout is None else timeout)
-        finally:
-            if main:
-                interrupts.in_reactor = True
 
 
 class Reactor:

@@ -16,7 +16,7 @@ from shoal._core.object_ref import ObjectRef
 from shoal._core.task_events import TaskEvents
 from shoal._core.task_record import TaskRecord
 from shoal._net.connection import Connection
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 from shoal._owner.actor_registration import ActorRegistration
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.advice import Advice

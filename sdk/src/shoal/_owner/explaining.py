@@ -19,7 +19,7 @@ from shoal import exceptions
 from shoal._core.explanation import Explanation, explanation
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.waits import GONE, UNKNOWN, Question, Walk, both, cycle, told, victim
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.reporting import Reporting, or_silent
 from shoal._owner.task_submitter import TaskSubmitter

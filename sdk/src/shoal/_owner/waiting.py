@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal import exceptions
 from shoal._core.object_ref import ObjectEntry, ObjectRef, Watcher
-from shoal._net.reactor import Reactor, Waiter
+from shoal._net.reactor import Reactor
+from shoal._net.waiter import Waiter
 from shoal._wire.peer_frames import GetValue, Value
 from shoal._wire.value_kinds import ERROR, PENDING, STORED
 

@@ -11,7 +11,7 @@ import msgspec
 
 from shoal import _context
 from shoal._core.object_ref import ObjectEntry
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 
 #: A wait inside of a task is looked at for a deadlock after so many seconds, and then less and less often.
 LOOK_AFTER_S = 3.0

@@ -12,7 +12,8 @@ from typing import Any
 from shoal import exceptions
 from shoal._net import interrupts
 from shoal._net.connection import Connection
-from shoal._net.reactor import Reactor, Waiter
+from shoal._net.reactor import Reactor
+from shoal._net.waiter import Waiter
 from shoal_common.channel.frames import (
     Message,
     ObjectAbort,

@@ -13,7 +13,7 @@ import pytest
 
 from shoal._executor import yielding
 from shoal._executor.yielding import GATHER_S, Yielding
-from shoal._net.reactor import Waiter
+from shoal._net.waiter import Waiter
 from shoal._wire.peer_frames import STREAMING, TaskPush, TaskYields
 from shoal._wire.value_kinds import BYTES
 

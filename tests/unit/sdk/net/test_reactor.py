@@ -17,7 +17,8 @@ from shoal import exceptions
 from shoal._net import interrupts
 from shoal._net import reactor as reactor_module
 from shoal._net.interrupts import GuardedLock
-from shoal._net.reactor import Reactor, Waiter
+from shoal._net.reactor import Reactor
+from shoal._net.waiter import Waiter
 
 #: For waits that end by an event; only a failure takes so long. Seconds.
 LONG = 10.0

@@ -14,7 +14,8 @@ import pytest
 from support.processes import PATIENCE_S, eventually
 
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._net.reactor import Reactor, Waiter
+from shoal._net.reactor import Reactor
+from shoal._net.waiter import Waiter
 from shoal._owner.event_loops import EventLoops
 from shoal._owner.process import Process
 from shoal._owner.values import NotReady, Values
