@@ -112,6 +112,11 @@ def test_what_happens_and_what_is_printed_is_read(pages: Pages) -> None:
     files = re.findall(r">(worker-[0-9a-f]+\.out)<", pages.get(node).text)
     assert files
     eventually(lambda: any("&lt;i&gt;spoken" in pages.get(f"{node}/{name}").text for name in files), "it is shown")
+    text = pages.get("/view/logs/search?word=SPOKEN&files=worker-*.out").text
+    assert "&lt;i&gt;<mark>spoken</mark>&lt;/i&gt;" in text and "Not looked at" not in text, text
+    assert any(f'href="../..{node}/{name}"' in text for name in files), "it leads there"
+    assert "0 lines in 0 files" in pages.get("/view/logs/search?word=never-spoken&node_id=00").text
+    assert pages.get(f"/view/logs/search?word={'x' * 201}").status == 400
     for wrong in ("/view/logs/00", f"{node}/no-file", f"{node}/..%2f..%2fetc%2fpasswd"):
         assert pages.get(wrong).status == 404
     shoal.kill(speaker)

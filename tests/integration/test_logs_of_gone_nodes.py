@@ -69,6 +69,8 @@ def test_it_is_found_by_its_task_and_by_its_file(
         names = ask(f"{url}/api/v0/logs", token, node_id=node_id).json["data"]["result"]["worker_out"]
         text = "".join(ask(f"{url}/view/logs/{node_id}/{name}", token).text for name in names)
         assert "last words" in text
+        text = ask(f"{url}/view/logs/search", token, word="LAST words", node_id=node_id).text
+        assert "<mark>last words</mark>" in text and f"{node_id}, which is gone" in text, text
         assert "Of nodes that are gone" in ask(f"{url}/view/logs", token).text
     finally:
         dashboard.terminate()

@@ -18,6 +18,7 @@ from shoal_dashboard import login
 from shoal_dashboard.context import Context
 from shoal_dashboard.pages import charts as chart_pages
 from shoal_dashboard.pages import graph as graph_pages
+from shoal_dashboard.pages import log_search
 from shoal_dashboard.pages import profiles as profile_pages
 from shoal_dashboard.pages import routes as pages
 from shoal_dashboard.pages import timeline as timeline_pages
@@ -57,6 +58,7 @@ FAMILIES = (
     timeline_pages,
     chart_pages,
     graph_pages,
+    log_search,
     pages,
 )
 

@@ -12,6 +12,7 @@ from shoal_dashboard.config import DashboardConfig
 from shoal_dashboard.events.seen import Mark
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs.jobs import Jobs
+from shoal_dashboard.logs.search import LogSearch
 from shoal_dashboard.recording import Recording
 from shoal_dashboard.streams import Streams
 
@@ -34,12 +35,14 @@ class Context:
         self.streams = Streams()
         self.cluster: Cluster
         self.jobs: Jobs
+        self.log_search: LogSearch
         #: None = the cluster has not been found yet.
         self.tasks: TaskStore | None = None
 
     async def __aenter__(self) -> Context:
         self.cluster = Cluster(self.config)
         self.jobs = Jobs(self.config, self.cluster)
+        self.log_search = LogSearch(self.cluster)
         self._recording = Recording(self.config, self.cluster, self.ring, self._opened)
         self._recording.start()
         if self.url:

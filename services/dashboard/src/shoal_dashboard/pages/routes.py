@@ -40,7 +40,7 @@ _OUTPUT_BYTES = 64 * 1024
 #: Of a log, the last ones.
 _LOG_LINES = 1_000
 _LOGS = f"{VIEW}/logs"
-_NO_LOG: Mapping[str, Any] = {"trail": [], "groups": {}, "text": None, "whole": ""}
+_NO_LOG: Mapping[str, Any] = {"trail": [], "groups": {}, "text": None, "whole": "", "searched": ""}
 _LIVING_ACTORS = Query([Filter("state", "=", "ALIVE")], limit=_ROWS, detail=True)
 
 
@@ -189,7 +189,7 @@ class _Pages:
             group.replace("_", " "): [(name, f"{_LOGS}/{node_id}/{quote(name)}") for name in sorted(names)]
             for group, names in sorted(groups.items())
         }
-        values = {"heading": f"Logs of {node_id}", "trail": [("Logs", _LOGS)], "groups": links}
+        values = {"heading": f"Logs of {node_id}", "trail": [("Logs", _LOGS)], "groups": links, "searched": node_id}
         return self._page(request, "logs.html", {**_NO_LOG, **values})
 
     async def log_end(self, request: Request) -> Response:
