@@ -170,7 +170,7 @@ def test_a_large_demand_is_passed_by_small_ones_but_not_for_ever() -> None:
     ((_, second),) = granted(node.give_back(*small))
     node.now += PASSED_OVER_S
     assert granted(node.give_back(b"A", second)) == []
-    held = list(node.leases._leases)
+    held = list(node.leases._leases.by_id)
     assert granted(node.give_back(b"A", held[0]))[0][0] == b"B"
 
 
@@ -199,7 +199,7 @@ def test_nobody_is_asked_for_what_would_not_help() -> None:
     node.demand(b"G", 1, key=2, GPU=1)
     node.demand(b"B", 1, key=3, GPU=1)
     (asked,) = reclaimed(node.pass_time(2 * QUANTUM_S))
-    assert node.leases._leases[asked].demand.owner == b"G"
+    assert node.leases._leases.by_id[asked].demand.owner == b"G"
 
 
 def test_missing_workers_are_counted_up_to_the_free_resources() -> None:
@@ -218,7 +218,7 @@ def test_a_class_that_needs_nothing_is_bounded_all_the_same() -> None:
 def test_a_blocked_worker_makes_room_for_another() -> None:
     node = Node(CPU=1)
     node.demand(b"A", 2)
-    (lease,) = node.leases._leases.values()
+    (lease,) = node.leases._leases.by_id.values()
     node.ledger.lend_cpu(lease.worker.worker_id)
     assert len(granted(node.dispatch())) == 1
 
@@ -226,7 +226,7 @@ def test_a_blocked_worker_makes_room_for_another() -> None:
 def test_a_lost_worker_is_told_to_its_owner_and_its_room_is_free() -> None:
     node = Node(CPU=1)
     node.demand(b"A", 1)
-    (lease,) = node.leases._leases.values()
+    (lease,) = node.leases._leases.by_id.values()
     (action,) = node.leases.worker_lost(lease.worker.worker_id, "SYSTEM_ERROR", "killed by SIGKILL")
     assert action == Send(b"A", frames.LeaseLost(lease.lease_id, "SYSTEM_ERROR", "killed by SIGKILL"))
     assert node.ledger.available == node.ledger.total
@@ -768,7 +768,7 @@ def test_a_higher_priority_of_the_same_job_is_served_first_whoever_came_first() 
     lease, owner = first, b"A"
     for _ in range(6):
         ((owner, lease),) = granted(node.give_back(owner, lease))
-        order.append(node.leases._leases[lease].demand.priority)
+        order.append(node.leases._leases.by_id[lease].demand.priority)
     assert order == [2, 2, 1, 1, 0, 0]
 
 

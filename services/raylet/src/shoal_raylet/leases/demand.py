@@ -9,14 +9,17 @@ it waits for long.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shoal_common.channel import frames
-from shoal_common.placement.resources import ResourceSet
+from shoal_common.ids import NodeID
+from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.runtime_env import key as environment_key
 from shoal_common.placement.strategy import Strategy
 from shoal_raylet.actions import AskScheduler
+from shoal_raylet.leases.allowances import Allowances
+from shoal_raylet.leases.resource_ledger import ResourceLedger
 from shoal_raylet.leases.worker_pool import Worker
 
 #: A demand may wait here this long before a scheduler is asked for another node, in seconds.
@@ -143,6 +146,10 @@ class Demand:
         may_run_here = self.at_home and not self.impossible
         self.far = may_run_here and not chosen and sizes.get(node_id, 0) < max(sizes.values(), default=0)
 
+    def fitting(self, available: ResourceSet) -> int:
+        """How many of it have room now."""
+        return min((available[name] // grains for name, grains in self.resources.grains.items()), default=self.owed)
+
     def stays(self, count: int) -> None:
         """A scheduler has placed so many here."""
         self.placed = min(self.placed + count, self.owed)
@@ -166,6 +173,43 @@ class Demand:
         self.ask_not_before = 0.0
 
 
+def new_demand(
+    owner: bytes,
+    job_id: bytes,
+    class_key: int,
+    spec: frames.SchedulingClass,
+    node_id: NodeID,
+    labels: Mapping[str, str],
+    draining: bool,
+    ledger: ResourceLedger,
+    allowances: Allowances,
+) -> Demand:
+    """The first of an owner for this class. From ``node_id`` on: of this node.
+
+    Raises: InvalidRequest for an unknown strategy.
+    """
+    strategy = Strategy.decode(spec.strategy)
+    asked = ResourceSet(dict(spec.resources))
+    resources = strategy.needed(asked)
+    allowed = strategy.allows(node_id, labels)
+    chosen = strategy.node_id in (None, node_id) and strategy.alternative(labels) == 0
+    counted = allowances.begin(job_id, dict(spec.quota)).counted(resources) if spec.quota else None
+    return Demand(
+        owner,
+        job_id,
+        class_key,
+        spec,
+        resources,
+        strategy,
+        impossible=draining or not allowed or not ledger.can_ever_hold(resources),
+        at_home=chosen and not strategy.spread,
+        free=not asked,
+        gpus=asked["GPU"] > 0,
+        memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
+        counted=counted or None,
+    )
+
+
 def owed_by_need(demands: Iterable[tuple[Demand, int]]) -> dict[tuple[ResourceSet, str], int]:
     """How many leases are owed, by their resources and their strategy; of demands, each with how many it is owed."""
     needs: dict[tuple[tuple[tuple[str, int], ...], str], int] = {}
@@ -174,3 +218,10 @@ def owed_by_need(demands: Iterable[tuple[Demand, int]]) -> dict[tuple[ResourceSe
         if owed:
             needs[need] = needs.get(need, 0) + owed
     return {(ResourceSet(dict(grains)), strategy): count for (grains, strategy), count in needs.items()}
+
+
+def mean_task_us(demands: Iterable[Demand]) -> int:
+    """Of what is owed, as far as the owners have timed it; 0 = unknown."""
+    timed = [demand for demand in demands if demand.mean_task_us]
+    owed = sum(demand.owed for demand in timed)
+    return sum(demand.owed * demand.mean_task_us for demand in timed) // owed if owed else 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+from shoal_common.placement.bundles import cpus
 from shoal_common.placement.resources import ResourceSet
+from shoal_raylet.actions import AskAllowance
 from shoal_raylet.leases.allowances import Allowances
 from shoal_raylet.leases.demand import Demand
+from shoal_raylet.leases.held_leases import HeldLeases
+from shoal_raylet.leases.resource_ledger import ResourceLedger
+from shoal_raylet.leases.worker_pool import WorkerPool
 
 #: So long what is held up by the quota is passed by what is smaller, in seconds.
 PASSED_OVER_S = 2.0
@@ -17,8 +22,7 @@ class QuotaRound:
     """Jobs without a quota are not asked about: most rounds know of no quota at all."""
 
     def __init__(self, allowances: Allowances, used: Mapping[bytes, ResourceSet]) -> None:
-        """``used``: of each job with a quota, what its tasks use here, less than nothing where its actors lend CPU.
-        A job that comes later has nothing in this round."""
+        """``used``: as ``used()`` finds it. A job that comes later has nothing in this round."""
         self._allowances = allowances
         #: What each job may still have here.
         self._rooms = defaultdict(
@@ -68,6 +72,19 @@ class QuotaRound:
         granted = allowance.granted
         return ResourceSet({name: max(0, min(room[name], granted[name])) for name in granted})
 
+    def lacking_for_others(self, job_id: bytes) -> ResourceSet:
+        """What its tasks must give back, as it is asked back and not spare."""
+        return ResourceSet.of(self._allowances[job_id].asked_back.missing_from(self.spare(job_id)))
+
+    def settle(self, waiting: Collection[Demand], alone: bool, free: ResourceSet, now: float) -> list[AskAllowance]:
+        """What each job asks of the GCS or gives back. ``waiting``: of all jobs. ``free``: of the node."""
+        actions: list[AskAllowance] = []
+        for job_id in self._allowances:
+            theirs = [demand for demand in waiting if demand.job_id == job_id]
+            wants = self.wants(job_id, theirs, alone, free)
+            actions += self._allowances.settle(job_id, self.spare(job_id), bool(theirs), wants, now)
+        return actions
+
     def wants(self, job_id: bytes, waiting: Iterable[Demand], alone: bool, free: ResourceSet) -> list[ResourceSet]:
         """What each of the leases needs for which nothing lacks but an allowance; the highest priority first. What the
         job uses on credit comes before all. ``free``: of the node."""
@@ -98,6 +115,23 @@ class QuotaRound:
             return {}
         allowance = self._allowances[demand.job_id]
         return demand.counted.missing_from(self._rooms[demand.job_id] + allowance.left)
+
+
+def used(
+    allowances: Allowances, leases: HeldLeases, pool: WorkerPool, ledger: ResourceLedger
+) -> dict[bytes, ResourceSet]:
+    """Of each job with a quota, what its tasks use here, less than nothing where its actors lend CPU."""
+    found = dict.fromkeys(allowances, ResourceSet())
+    for lease in leases:
+        if (counted := lease.demand.counted) is not None:
+            found[lease.demand.job_id] += counted - cpus(counted) if leases.is_blocked(lease) else counted
+    # What an actor holds is counted by the GCS; what it lends while it waits is for those for which it waits.
+    for job_id in found:
+        for worker in pool.of_job(job_id):
+            allocation = ledger.allocation(worker.actor_id) if worker.actor_id else None
+            if allocation is not None and allocation.lent:
+                found[job_id] -= allowances[job_id].counted(cpus(allocation.resources))
+    return found
 
 
 def _within(demand: Demand, amounts: ResourceSet) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shoal_common.ids import NodeID
+from shoal_raylet.leases.demand import Demand
+
 
 @dataclass(frozen=True, slots=True)
 class LeasesPlaced:
@@ -24,3 +27,13 @@ class SchedulerAnswer:
     placed: tuple[LeasesPlaced, ...] = ()
     infeasible: bool = False
     reason: str = ""
+
+
+def own_answer(demand: Demand, node_id: NodeID, draining: bool) -> SchedulerAnswer:
+    """Nobody answers: this node decides by what it knows, which is itself."""
+    if demand.strategy.group_id:
+        return SchedulerAnswer()
+    if demand.impossible:
+        # While this one drains, others may be able to, as far as it knows.
+        return SchedulerAnswer(infeasible=not draining)
+    return SchedulerAnswer((LeasesPlaced(node_id, "", 0, demand.owed),))

@@ -12,7 +12,7 @@ Owners keep a lease as long as they have tasks for it. While somebody waits, lea
 Of a job with a quota only so much is granted as this node has an allowance for (``allowances``, ``quota_round``).
 
 Covers the life of a lease. Not: what may be granted here at all, and what is asked of a scheduler (``demand``),
-processes (``worker_pool``), amounts (``resource_ledger``).
+which are held (``held_leases``), processes (``worker_pool``), amounts (``resource_ledger``), words (``reasons``).
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from shoal_common.channel import frames
 from shoal_common.ids import NodeID
 from shoal_common.kinds import ExitKind, RefusalKind
-from shoal_common.placement.bundles import cpus
-from shoal_common.placement.resources import GRAINS, ResourceSet
-from shoal_common.placement.strategy import Strategy
+from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.story import Story, explained, noted
 from shoal_raylet.actions import Action, CollectGarbage, KillWorker, Send
+from shoal_raylet.leases import quota_round
+from shoal_raylet.leases.actor_wishes import ActorWishes
 from shoal_raylet.leases.allowances import AllowanceAnswer, Allowances
-from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease, owed_by_need
+from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease, mean_task_us, new_demand, owed_by_need
+from shoal_raylet.leases.held_leases import HeldLeases, count_for
 from shoal_raylet.leases.precedence import outranked, set_aside
 from shoal_raylet.leases.quota_round import QuotaRound
+from shoal_raylet.leases.reasons import amounts, why_not_here, why_not_yet
 from shoal_raylet.leases.reclaiming import QUANTUM_S, to_reclaim
 from shoal_raylet.leases.resource_ledger import ResourceLedger
-from shoal_raylet.leases.scheduler_answer import LeasesPlaced, SchedulerAnswer
+from shoal_raylet.leases.scheduler_answer import SchedulerAnswer, own_answer
 from shoal_raylet.leases.starvation import PATIENCE_S, Starvation
 from shoal_raylet.leases.worker_pool import Worker, WorkerPool, WorkerState
 
 #: How long smaller demands may pass one that does not fit, in seconds.
 PASSED_OVER_S = 2.0
-#: An actor that found no room reserves it until its creation is tried again, at most this long, in seconds.
-ACTOR_WISH_S = 2.0
 
 
 class WorkerLeases:
@@ -68,11 +68,8 @@ class WorkerLeases:
         self._demands: dict[tuple[bytes, int], Demand] = {}
         #: Demands that are owed a lease, the one whose turn is longest ago first.
         self._waiting: dict[tuple[bytes, int], Demand] = {}
-        self._leases: dict[bytes, Lease] = {}
-        self._by_worker: dict[bytes, Lease] = {}
-        self._held_cpu: dict[bytes, int] = {}
-        #: Actors that found no room, with what they need and when.
-        self._wishes: dict[bytes, tuple[ResourceSet, float]] = {}
+        self._leases = HeldLeases(ledger)
+        self._wishes = ActorWishes()
         self._starvation = Starvation()
         self._allowances = Allowances()
         #: The last round of grants.
@@ -94,11 +91,11 @@ class WorkerLeases:
 
     def owner_of(self, worker_id: bytes) -> bytes | None:
         """For whom the worker runs, None when it is not leased."""
-        lease = self._by_worker.get(worker_id)
+        lease = self._leases.by_worker.get(worker_id)
         return lease.demand.owner if lease is not None else None
 
     def worker_of(self, lease_id: bytes) -> bytes | None:
-        lease = self._leases.get(lease_id)
+        lease = self._leases.by_id.get(lease_id)
         return lease.worker.worker_id if lease is not None else None
 
     @property
@@ -118,7 +115,7 @@ class WorkerLeases:
         for demand in self._demands.values():
             demand.impossible, demand.far = True, False
             demand.ask_not_before = 0.0
-        leases = [lease for lease in self._leases.values() if not lease.reclaimed]
+        leases = [lease for lease in self._leases if not lease.reclaimed]
         for lease in leases:
             lease.reclaimed = True
         return [Send(lease.demand.owner, frames.LeaseReclaim(lease.lease_id)) for lease in leases]
@@ -155,34 +152,25 @@ class WorkerLeases:
         if spec is None:
             raise ValueError(f"the first demand of class {message.class_key} has no spec")
         self._ranked = self._ranked or spec.priority != 0
-        strategy = Strategy.decode(spec.strategy)
-        asked = ResourceSet(dict(spec.resources))
-        resources = strategy.needed(asked)
-        allowed = strategy.allows(self._node_id, self._labels)
-        chosen = strategy.node_id in (None, self._node_id) and strategy.alternative(self._labels) == 0
-        counted = self._allowances.begin(job_id, dict(spec.quota)).counted(resources) if spec.quota else None
-        return Demand(
+        return new_demand(
             owner,
             job_id,
             message.class_key,
             spec,
-            resources,
-            strategy,
-            impossible=self._draining or not allowed or not self._ledger.can_ever_hold(resources),
-            at_home=chosen and not strategy.spread,
-            free=not asked,
-            gpus=asked["GPU"] > 0,
-            memory_limit=asked["memory"] // GRAINS if spec.enforce_memory else 0,
-            counted=counted or None,
+            self._node_id,
+            self._labels,
+            self._draining,
+            self._ledger,
+            self._allowances,
         )
 
     @noted
     def returned(self, owner: bytes, lease_id: bytes, worker_exits: bool, now: float) -> None:
         """Unknown leases are ignored: the worker's death may have crossed the return on the way."""
-        lease = self._leases.get(lease_id)
+        lease = self._leases.by_id.get(lease_id)
         if lease is None or lease.demand.owner != owner:
             return
-        self._end(lease)
+        self._leases.end(lease)
         if worker_exits:
             self._pool.ending(lease.worker.worker_id, now)
         else:
@@ -190,10 +178,10 @@ class WorkerLeases:
 
     @noted
     def worker_lost(self, worker_id: bytes, kind: ExitKind, detail: str, shared_blame: bool = False) -> list[Action]:
-        lease = self._by_worker.get(worker_id)
+        lease = self._leases.by_worker.get(worker_id)
         if lease is None:
             return []
-        self._end(lease)
+        self._leases.end(lease)
         return [Send(lease.demand.owner, frames.LeaseLost(lease.lease_id, kind, detail, shared_blame=shared_blame))]
 
     @noted
@@ -204,7 +192,7 @@ class WorkerLeases:
             demand = self._demands.pop(key)
             self._waiting.pop(key, None)
             for lease in list(demand.held.values()):
-                self._end(lease)
+                self._leases.end(lease)
                 self._pool.ending(lease.worker.worker_id, now)
                 detail = "the process that owned its task has ended"
                 actions.append(KillWorker(lease.worker.worker_id, ExitKind.INTENDED_SYSTEM_EXIT, detail))
@@ -223,7 +211,7 @@ class WorkerLeases:
         actions: list[Action] = []
         for demand in [demand for demand in self._demands.values() if demand.strategy.group_id == group_id]:
             for lease in list(demand.held.values()):
-                self._end(lease)
+                self._leases.end(lease)
                 self._pool.ending(lease.worker.worker_id, now)
                 lost = frames.LeaseLost(lease.lease_id, ExitKind.INTENDED_SYSTEM_EXIT, reason, group_removed=True)
                 actions.append(Send(demand.owner, lost))
@@ -235,11 +223,11 @@ class WorkerLeases:
     @noted
     def actor_waits(self, actor_id: bytes, need: ResourceSet, now: float) -> None:
         """An actor found no room: it is set aside for it until the GCS tries again."""
-        self._wishes[actor_id] = (need, now)
+        self._wishes.add(actor_id, need, now)
 
     @noted
     def actor_placed(self, actor_id: bytes) -> None:
-        self._wishes.pop(actor_id, None)
+        self._wishes.discard(actor_id)
 
     @noted
     def allowance_answered(self, job_id: bytes, number: int, answer: AllowanceAnswer | None, now: float) -> None:
@@ -259,7 +247,7 @@ class WorkerLeases:
             return []
         demand.asking = False
         if answer is None:
-            answer = self._own_answer(demand)
+            answer = own_answer(demand, self._node_id, self._draining)
         actions: list[Action] = []
         here = elsewhere = 0
         for placed in answer.placed:
@@ -284,14 +272,6 @@ class WorkerLeases:
         elif demand.elsewhere(self.alone):
             actions += self._judge(demand, answer, now)
         return actions
-
-    def _own_answer(self, demand: Demand) -> SchedulerAnswer:
-        if demand.strategy.group_id:
-            return SchedulerAnswer()
-        if demand.impossible:
-            # While this one drains, others may be able to, as far as it knows.
-            return SchedulerAnswer(infeasible=not self._draining)
-        return SchedulerAnswer((LeasesPlaced(self._node_id, "", 0, demand.owed),))
 
     def _judge(self, demand: Demand, answer: SchedulerAnswer, now: float) -> list[Action]:
         """Some of it can be granted neither here nor, as far as is known, elsewhere."""
@@ -341,12 +321,13 @@ class WorkerLeases:
         wanted: Counter[str] = Counter()
         #: Available, less what is set aside for those whose turn it is but who cannot start yet.
         room = self._ledger.unclaimed
-        for need, _ in self._wishes.values():
+        for need in self._wishes.needs:
             room -= need
         passed: set[tuple[bytes, int]] = set()
         quotas = self._round
         if self._allowances:
-            self._round = quotas = QuotaRound(self._allowances, self._used_of_quotas())
+            used = quota_round.used(self._allowances, self._leases, self._pool, self._ledger)
+            self._round = quotas = QuotaRound(self._allowances, used)
         for demand in self._waiting.values():
             if not demand.grantable(self.alone):
                 passed.add(demand.key)
@@ -385,26 +366,26 @@ class WorkerLeases:
             if not chosen.grantable(self.alone):
                 passed.add(chosen.key)
         if self._allowances:
-            actions += self._settle_quotas(room, now)
+            self._allowances.keep_only({demand.job_id for demand in self._demands.values()})
+            actions += quotas.settle(self._waiting.values(), self.alone, room, now)
         return actions + self._reclaim_outranked(), wanted
 
     @explained
     def tick(self, now: float) -> list[Action]:
         """Ask leases back, and a scheduler about what waits for too long."""
-        for actor_id in [a for a, (_, since) in self._wishes.items() if now - since >= ACTOR_WISH_S]:
-            del self._wishes[actor_id]
+        self._wishes.forget_old(now)
         actions: list[Action] = []
         for demand in list(self._waiting.values()):
             actions += self._ask_if_due(demand, now)
             grantable = demand.grantable(self.alone)
             if grantable and now - demand.waiting_since >= QUANTUM_S:
                 actions += self._reclaim(demand.resources, grantable, demand.job_id, demand, now)
-        for need in [*(need for need, _ in self._wishes.values()), *self._ledger.claims]:
+        for need in [*self._wishes.needs, *self._ledger.claims]:
             actions += self._reclaim(need, self._leases_for(need), b"", None, now)
         for job_id in self._allowances:
             actions += self._reclaim_allowance(job_id, now)
         waiting = [d for d in self._waiting.values() if d.grantable(self.alone) and now - d.waiting_since >= PATIENCE_S]
-        needs = [*(need for need, _ in self._wishes.values()), *(demand.resources for demand in waiting)]
+        needs = [*self._wishes.needs, *(demand.resources for demand in waiting)]
         return actions + self.waits_in_vain(needs, now)
 
     def waits_in_vain(self, needs: Iterable[ResourceSet], now: float) -> list[Action]:
@@ -419,7 +400,7 @@ class WorkerLeases:
         if (at := self._allowances.next_deadline()) is not None:
             deadlines.append(at)
         if any(demand.grantable(alone) for demand in self._waiting.values()) or self._wishes or self._ledger.claims:
-            began = [lease.granted_at for lease in self._leases.values()]
+            began = [lease.granted_at for lease in self._leases]
             began += [demand.waiting_since for demand in self._waiting.values()]
             deadlines.append(
                 min((begin + QUANTUM_S for begin in began if begin + QUANTUM_S > now), default=now + QUANTUM_S)
@@ -429,16 +410,14 @@ class WorkerLeases:
     @property
     def mean_task_us(self) -> int:
         """Of what waits here, as far as the owners have timed it; 0 = unknown."""
-        timed = [demand for demand in self._waiting.values() if demand.mean_task_us]
-        owed = sum(demand.owed for demand in timed)
-        return sum(demand.owed * demand.mean_task_us for demand in timed) // owed if owed else 0
+        return mean_task_us(self._waiting.values())
 
     def explain(self, owner: bytes, class_key: int, starting: int, now: float) -> str:
         """Why what is owed has not been granted, for humans. ``starting``: worker processes that are not up yet."""
         demand = self._demands.get((owner, class_key))
         if demand is None or not demand.owed:
             return "nothing is waited for here"
-        needs = _amounts(demand.resources.to_units())
+        needs = amounts(demand.resources.to_units())
         since = f"it waits for {needs} for {now - demand.waiting_since:.1f} s"
         if demand.infeasible_since is not None:
             return f"{since}: {demand.infeasible_reason}"
@@ -446,16 +425,8 @@ class WorkerLeases:
             if demand.strategy.group_id and demand.impossible:
                 return f"{since}: no bundle of its placement group is reserved here"
             return f"{since}: {self._why_not_here(demand)}" if demand.impossible else f"{since}: a scheduler is asked"
-        if self._round.holds_up(demand):
-            quota = _amounts({name: grains / GRAINS for name, grains in demand.spec.quota})
-            return f"{since}: its job may hold {quota} at once (JobConfig(max_resources=)), and has so much already"
-        lacking = demand.resources.missing_from(self._ledger.available)
-        if lacking:
-            busy = sum(not self._is_blocked(lease) for lease in self._leases.values())
-            return f"{since}: {_amounts(lacking)} more must become free here, where {busy} leases are held"
-        if starting:
-            return f"{since}: there is room, and {starting} worker processes are starting"
-        return f"{since}: there is room, and others are before it"
+        busy = len(self._leases.not_blocked())
+        return f"{since}: {why_not_yet(demand, self._round.holds_up(demand), self._ledger, busy, starting)}"
 
     # --- inside ---
 
@@ -470,35 +441,25 @@ class WorkerLeases:
                 continue
             if not demand.resources.fits_in(room) or not self._ledger.has_devices(demand.resources):
                 continue
-            if demand.free and self._running(demand) >= self._free_limit:
+            if demand.free and self._leases.running(demand) >= self._free_limit:
                 continue
             if key in aside and not demand.resources.fits_in(room - aside[key]):
                 continue
             if demand.counted is not None and not self._round.lets(demand, now):
                 continue
-            held_cpu = self._held_cpu.get(demand.job_id, 0) / demand.spec.weight
+            held_cpu = self._leases.cpu_of(demand.job_id) / demand.spec.weight
             share = (held_cpu, -demand.priority, len(demand.held))
             if best is None or share < best_share:
                 best, best_share = demand, share
         return best
-
-    def _running(self, demand: Demand) -> int:
-        """Its leases whose worker is not blocked."""
-        return sum(not self._is_blocked(lease) for lease in demand.held.values())
-
-    def _is_blocked(self, lease: Lease) -> bool:
-        allocation = self._ledger.allocation(lease.worker.worker_id)
-        return allocation is not None and allocation.lent
 
     def _grant(self, demand: Demand, worker: Worker, now: float) -> list[Action]:
         assert worker.address is not None
         allocation = self._ledger.allocate(worker.worker_id, demand.resources)
         worker.name, worker.retriable = demand.spec.name, demand.spec.retriable
         lease = Lease(self._new_lease_id(), demand, worker, now)
-        self._leases[lease.lease_id] = self._by_worker[worker.worker_id] = lease
-        demand.held[lease.lease_id] = lease
+        self._leases.begin(lease)
         demand.takes(1)
-        self._held_cpu[demand.job_id] = self._held_cpu.get(demand.job_id, 0) + demand.resources["CPU"]
         del self._waiting[demand.key]
         if demand.owed:
             demand.waiting_since = now
@@ -520,24 +481,16 @@ class WorkerLeases:
             Send(demand.owner, frames.LeaseGranted(demand.class_key, lease.lease_id, worker.address, worker.pid)),
         ]
 
-    def _end(self, lease: Lease) -> None:
-        demand = lease.demand
-        del self._leases[lease.lease_id], self._by_worker[lease.worker.worker_id], demand.held[lease.lease_id]
-        self._ledger.release(lease.worker.worker_id)
-        left = self._held_cpu.pop(demand.job_id, 0) - demand.resources["CPU"]
-        if left > 0:
-            self._held_cpu[demand.job_id] = left
-
     def _reclaim(
         self, need: ResourceSet, count: int, job_id: bytes, waiting: Demand | None, now: float
     ) -> list[Action]:
         lacking = need.missing_from(self._ledger.available)
-        leases = list(self._leases.values()) if lacking else []
+        leases = list(self._leases) if lacking else []
         if waiting is not None and self._round.holds_up(waiting):
             # What others hold is of no use to it.
             lacking = self._round.lacking(waiting)
-            leases = [lease for lease in self._leases.values() if lease.demand.job_id == job_id]
-        return self._ask_back(to_reclaim(leases, self._is_blocked, lacking, count, job_id, waiting, now))
+            leases = self._leases.of_job(job_id)
+        return self._ask_back(to_reclaim(leases, self._leases.is_blocked, lacking, count, job_id, waiting, now))
 
     def _ask_back(self, leases: Sequence[Lease], *, at_once: bool = False) -> list[Action]:
         for lease in leases:
@@ -554,53 +507,27 @@ class WorkerLeases:
             lacking = demand.resources.missing_from(self._ledger.available) if count else {}
             if count and self._round.holds_up(demand):
                 lacking = self._round.lacking(demand)
-            leases = [lease for lease in self._leases.values() if not self._is_blocked(lease)] if lacking else []
+            leases = self._leases.not_blocked() if lacking else []
             actions += self._ask_back(outranked(leases, demand, lacking, count), at_once=True)
-        return actions
-
-    # --- quotas of jobs ---
-
-    def _used_of_quotas(self) -> dict[bytes, ResourceSet]:
-        used = dict.fromkeys(self._allowances, ResourceSet())
-        for lease in self._leases.values():
-            if (counted := lease.demand.counted) is not None:
-                used[lease.demand.job_id] += counted - cpus(counted) if self._is_blocked(lease) else counted
-        # What an actor holds is counted by the GCS; what it lends while it waits is for those for which it waits.
-        for job_id in used:
-            for worker in self._pool.of_job(job_id):
-                allocation = self._ledger.allocation(worker.actor_id) if worker.actor_id else None
-                if allocation is not None and allocation.lent:
-                    used[job_id] -= self._allowances[job_id].counted(cpus(allocation.resources))
-        return used
-
-    def _settle_quotas(self, room: ResourceSet, now: float) -> list[Action]:
-        actions: list[Action] = []
-        self._allowances.keep_only({demand.job_id for demand in self._demands.values()})
-        for job_id in self._allowances:
-            waiting = [demand for demand in self._waiting.values() if demand.job_id == job_id]
-            wants = self._round.wants(job_id, waiting, self.alone, room)
-            actions += self._allowances.settle(job_id, self._round.spare(job_id), bool(waiting), wants, now)
         return actions
 
     def _reclaim_allowance(self, job_id: bytes, now: float) -> list[Action]:
         """Others wait for what its tasks hold here."""
-        lacking = ResourceSet.of(self._allowances[job_id].asked_back.missing_from(self._round.spare(job_id)))
+        lacking = self._round.lacking_for_others(job_id)
         if not lacking:
             return []
-        leases = [lease for lease in self._leases.values() if lease.demand.job_id == job_id]
-        count = _leases_for(lacking, leases)
-        return self._ask_back(to_reclaim(leases, self._is_blocked, lacking.grains, count, b"", None, now))
+        leases = self._leases.of_job(job_id)
+        count = count_for(lacking, leases)
+        return self._ask_back(to_reclaim(leases, self._leases.is_blocked, lacking.grains, count, b"", None, now))
 
     def _leases_for(self, need: ResourceSet) -> int:
         """How many leases must be given back for it, if they are the largest."""
-        lacking = ResourceSet.of(need.missing_from(self._ledger.available))
-        return _leases_for(lacking, list(self._leases.values()))
+        return count_for(ResourceSet.of(need.missing_from(self._ledger.available)), list(self._leases))
 
     @property
     def leased(self) -> ResourceSet:
         """What leases give back some day."""
-        leases = (lease.demand.resources for lease in self._leases.values() if not self._is_blocked(lease))
-        return ResourceSet.sum(leases)
+        return self._leases.resources
 
     def _coming(self) -> ResourceSet:
         """What is free, and what leases give back some day."""
@@ -615,28 +542,14 @@ class WorkerLeases:
                 self._refuse(demand, RefusalKind.AFFINITY, f"{self._why_not_here(demand)}, and it may run nowhere else")
             ]
         # What fits only waits for a process to start.
-        count = demand.elsewhere(self.alone) or self._round.possible(demand) - self._fitting(demand)
+        count = demand.elsewhere(self.alone) or self._round.possible(demand) - demand.fitting(self._ledger.unclaimed)
         if count <= 0:
             demand.ask_not_before = now + SPILL_AFTER_S
             return []
         return [demand.ask(count, now)]
 
-    def _fitting(self, demand: Demand) -> int:
-        """How many of it have room now."""
-        available = self._ledger.unclaimed
-        return min((available[name] // grains for name, grains in demand.resources.grains.items()), default=demand.owed)
-
     def _why_not_here(self, demand: Demand) -> str:
-        here = f"node {self._node_id.hex()}"
-        if self._draining:
-            return f"{here} is draining: it takes nothing new"
-        lacks = demand.resources.missing_from(self._ledger.total)
-        if not lacks:
-            return f"no node is known that {demand.spec.strategy!r} allows: {here} is not one"
-        return (
-            f"no node is known that can hold {_amounts(demand.resources.to_units())}, even when idle: "
-            f"{here} lacks {_amounts(lacks)}"
-        )
+        return why_not_here(demand, self._node_id, self._draining, self._ledger)
 
     def _refuse(self, demand: Demand, kind: RefusalKind, reason: str) -> Action:
         """What is owed counts as cancelled: a later demand of the class is judged anew."""
@@ -651,28 +564,10 @@ class WorkerLeases:
     # --- for tests ---
 
     def validate(self) -> None:
-        for lease_id, lease in self._leases.items():
-            assert lease.demand.held.get(lease_id) is lease, "a lease that its demand does not know"
-            assert self._by_worker.get(lease.worker.worker_id) is lease
-            assert self._ledger.allocation(lease.worker.worker_id) is not None, "a lease that holds nothing"
-        assert len(self._by_worker) == len(self._leases)
+        self._leases.validate()
         assert sum(len(demand.held) for demand in self._demands.values()) == len(self._leases)
-        held_cpu: Counter[bytes] = Counter()
-        for lease in self._leases.values():
-            held_cpu[lease.demand.job_id] += lease.demand.resources["CPU"]
-        assert +held_cpu == Counter(self._held_cpu), "a job's share is what it holds"
         for key, demand in self._demands.items():
             assert demand.key == key
             assert (key in self._waiting) == (demand.owed > 0), "it waits while something is owed"
             assert 0 <= demand.placed <= demand.owed
         assert self._waiting.keys() <= self._demands.keys()
-
-
-def _amounts(units: dict[str, float]) -> str:
-    return ", ".join(f"{value:g} {name}" for name, value in sorted(units.items())) or "nothing"
-
-
-def _leases_for(lacking: ResourceSet, leases: Sequence[Lease]) -> int:
-    """How many must be given back for it, if they are the largest."""
-    largest = {name: max((each.demand.resources[name] for each in leases), default=0) for name in lacking}
-    return max((-(-lacking[name] // grains) for name, grains in largest.items() if grains), default=1)
