@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from shoal_autoscaler import measurements as autoscaler
 from shoal_common.service import process_metrics
 from shoal_common.service.metrics import exposed_name
 from shoal_dashboard.rest import metrics as dashboard
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "docker" / "monitoring"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.monitoring.yaml").read_text())["services"]
 
-MODULES = (process_metrics, gcs, scheduler, objectstore, raylet, dashboard)
+MODULES = (process_metrics, gcs, scheduler, objectstore, raylet, dashboard, autoscaler)
 TOLD = {exposed_name(family) for module in MODULES for family in module.FAMILIES}
 #: Of Prometheus itself.
 OWN = {"up"}
@@ -93,7 +94,7 @@ def test_the_board_is_what_its_list_of_panels_says() -> None:
 
 def test_prometheus_looks_at_every_service() -> None:
     scraped = {job["job_name"] for job in yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]}
-    assert scraped == {"gcs", "scheduler", "objectstore", "raylet", "dashboard"}
+    assert scraped == {"gcs", "scheduler", "objectstore", "raylet", "dashboard", "autoscaler"}
 
 
 @pytest.mark.parametrize("name", COMPOSE)
