@@ -123,7 +123,8 @@ def test_explain(machine: Machine) -> None:
 
     ray.init(address="auto", log_to_driver=False)
     ref, actor = needs.remote(needs_much.remote()), Large.remote()
-    report(ref=ref.hex(), task=ref.task_id().hex(), actor=actor._actor_id.hex())
+    group = ray.util.placement_group([{"CPU": 64}]).id.hex()
+    report(ref=ref.hex(), task=ref.task_id().hex(), actor=actor._actor_id.hex(), group=group)
     command()
     """
     with Driver(code, env=machine.environment) as driver:
@@ -134,6 +135,8 @@ def test_explain(machine: Machine) -> None:
         assert "it waits for 64 CPU" in said[1]
         assert machine.done("explain", ids["task"]).splitlines()[0] == said[0]
         assert "of Large is pending creation" in machine.done("explain", ids["actor"])
+        assert "is pending: 0 of 1 bundles have a node; 1 needs 64 CPU" in machine.done("explain", ids["group"])
+    assert "neither an actor nor a placement group" in machine.refused("explain", "ab" * 16)
     assert "no process of the cluster owns" in machine.refused("explain", ids["ref"])
     assert "is not the id of" in machine.misspelt("explain", "ab12")
 

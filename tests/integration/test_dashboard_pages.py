@@ -106,6 +106,15 @@ def test_what_happens_and_what_is_printed_is_read(pages: Pages) -> None:
     shoal.get(speaker.speak.remote())
     eventually(lambda: "Actor Speaker is up" in pages.get("/view/events").text, "it is told")
     assert "Actor Speaker" not in pages.get("/view/events?severity=ERROR").text
+    for wrong, said in (
+        ("severity=zz", "none of INFO, WARNING, ERROR"),
+        ("limit=abc", "no"),
+        ("limit=0", "at least one row"),
+    ):
+        answer = pages.get(f"/view/events?{wrong}")
+        assert (answer.status, said in answer.text, "invalid literal" in answer.text) == (400, True, False)
+    for wrong in ("node_id=zz&pid=1", f"node_id={shoal.get_runtime_context().get_node_id()}&pid=abc"):
+        assert pages.get(f"/view/profile?{wrong}").status == 400
 
     node = f"/view/logs/{shoal.get_runtime_context().get_node_id()}"
     assert f'href="..{node}"' in pages.get("/view/logs").text

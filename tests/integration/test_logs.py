@@ -65,9 +65,10 @@ def test_calls_of_one_actor_at_the_same_time_keep_their_lines_apart(printed: Any
     speaker = Speaker.remote()
     a, b = shoal.get([speaker.speak.remote("a"), speaker.speak.remote("b")])
     assert printed(3, "--task", a) == ["a 0", "a 1", "a 2"]
-    assert printed(3, "--task", b) == ["b 0", "b 1", "b 2"]
+    assert printed(3, b) == printed(3, "--task", b) == ["b 0", "b 1", "b 2"]
     of_actor = printed(7, "--actor", speaker._actor_id.hex())
     assert of_actor[0] == "made" and len(of_actor) == 7
+    assert printed(7, speaker._actor_id.hex()) == of_actor
     assert printed(2, "--actor", speaker._actor_id.hex(), "--tail", "2") == of_actor[-2:]
 
 

@@ -125,9 +125,15 @@ def test_a_placement_group_that_is_pending() -> None:
     group = placement_group([{"CPU": 64}])
     ref = hand_on.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote(1)
     told = eventually(ref, "waiting for a worker")
-    assert f"its placement group {group.id.hex()} is PENDING, with 0 of 1 bundles on nodes" in told.detail
+    assert f"its placement group {group.id.hex()} is pending: 0 of 1 bundles have a node" in told.detail
     assert "the most that one has is" in told.detail
+    of_group = shoal.explain(group)
+    assert (of_group.state, of_group.placement_group_id) == ("pending", group.id.hex())
+    told_of = f"PlacementGroup({group.id.hex()}) is pending: 0 of 1 bundles have a node; 1 needs 64 CPU"
+    assert str(of_group).startswith(told_of)
     remove_placement_group(group)
+    assert shoal.explain(group).state == "removed"
+    assert shoal.explain(placement_group([{"CPU": 0.1}])).state in ("pending", "prepared", "created")
 
 
 def test_what_is_there_and_what_has_failed() -> None:
@@ -168,7 +174,7 @@ def test_an_owner_that_is_gone() -> None:
 
 
 def test_what_is_no_ref() -> None:
-    with pytest.raises(TypeError, match="takes an ObjectRef, not int"):
+    with pytest.raises(TypeError, match="takes an ObjectRef or a PlacementGroup, not int"):
         shoal.explain(1)  # type: ignore[arg-type]
 
 

@@ -22,13 +22,16 @@ DEAF_AFTER_S = 20.0
 LOAD_S = 5.0
 
 
+SEVERITIES = ("INFO", "WARNING", "ERROR")
+
+
 class ClusterEvent(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """Something has happened to a worker, a node, an environment ..."""
 
     at_ms: int
     #: As WORKER_DIED.
     kind: str
-    #: INFO, WARNING or ERROR.
+    #: One of ``SEVERITIES``.
     severity: str
     #: Who says so: RAYLET, GCS.
     source: str

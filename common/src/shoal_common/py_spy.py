@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from shoal_common.errors import PreconditionFailed
 RATE = 100
 #: What it says of a process that did nothing.
 _IDLE = "No stack counts found"
+_NO_PYTHON = "Failed to find python version"
 _FORBIDDEN = ("Permission Denied", "permission denied", "Operation not permitted", "EPERM")
 
 
@@ -44,8 +46,12 @@ def was_idle(errors: str) -> bool:
 
 def failure(pid: int, errors: str) -> str:
     """For humans."""
-    lines = [line for line in errors.strip().splitlines() if line.strip()]
-    text = f"py-spy cannot look into process {pid}: {lines[-1].strip() if lines else 'it does not say why'}"
+    # Below what it says is a backtrace of its own, for its authors.
+    lines = [line.strip() for line in errors.partition("Stack backtrace:")[0].splitlines() if line.strip()]
+    if _NO_PYTHON in errors:
+        return f"process {pid} runs no Python, or one that this py-spy does not know: it cannot be looked into"
+    why = re.sub(r"^([0-9]+|Error): ", "", lines[-1]) if lines else "it does not say why"
+    text = f"py-spy cannot look into process {pid}: {why}"
     if any(each in errors for each in _FORBIDDEN):
         text += (
             ". It needs leave to trace other processes: in a container --cap-add SYS_PTRACE (cap_add in Compose), "

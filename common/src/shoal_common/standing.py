@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import ActorState, GroupState, NodeState
 
+#: States of a group that wants more nodes for its bundles.
+GROUP_WAITS = (GroupState.PENDING, GroupState.PREPARED, GroupState.RESCHEDULING)
+
 #: To be said of what waits for that.
 QUOTA_USED = "its job holds all that it may hold at once (JobConfig(max_resources=))"
 
@@ -64,16 +67,25 @@ class Room:
     free: Mapping[str, int]
 
 
-def group_told(state: int, bundles: Sequence[Mapping[str, int] | None], rooms: Sequence[Room]) -> str:
-    """``bundles``: what each asks for, in grains; None = it has a node. ``rooms``: of all nodes that take something
-    new. Each bundle is looked at alone: which fit together only the GCS works out."""
-    missing = [bundle for bundle in bundles if bundle is not None]
+def group_told(
+    state: int, waits_for_quota: bool, bundles: Sequence[Mapping[str, int] | None], rooms: Sequence[Room]
+) -> list[str]:
+    """As in "pending: 0 of 2 bundles have a node", and what those lack that have none, a line for each kind.
+
+    ``bundles``: what each asks for, in grains; None = it has a node. ``rooms``: of all nodes that take something new;
+    none = not known. Each bundle is looked at alone: which fit together only the GCS works out.
+    """
     name = GroupState(state).name.lower()
-    placed = f"It is {name}: {len(bundles) - len(missing)} of {len(bundles)} bundles have a node."
-    return "\n".join([placed, *(f"{line}." for line in lacking_told(missing, rooms))])
+    if state not in GROUP_WAITS:
+        return [name]
+    missing = [bundle for bundle in bundles if bundle is not None]
+    placed = f"{name}: {len(bundles) - len(missing)} of {len(bundles)} bundles have a node"
+    if waits_for_quota:
+        return [placed, QUOTA_USED]
+    return [placed, *(_lacking_told(missing, rooms) if rooms else ())]
 
 
-def lacking_told(missing: Sequence[Mapping[str, int]], rooms: Sequence[Room]) -> list[str]:
+def _lacking_told(missing: Sequence[Mapping[str, int]], rooms: Sequence[Room]) -> list[str]:
     """Why these bundles have no node, a line for each kind."""
     lines = []
     kinds: dict[tuple[tuple[str, int], ...], int] = {}

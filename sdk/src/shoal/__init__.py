@@ -39,6 +39,7 @@ from shoal._api.generators import ObjectRefGenerator
 from shoal._api.graph import register_compiler
 from shoal._api.named_objects import find_named, put_named
 from shoal._api.options import ActorOptions, TaskOptions
+from shoal._api.placement_groups import PlacementGroup
 from shoal._core.explanation import Explanation
 from shoal._core.object_ref import ObjectRef
 from shoal._core.public_ids import (
@@ -357,17 +358,19 @@ def _start_for(refs: Any) -> Any:
     return _current.connected()
 
 
-def explain(ref: ObjectRef[Any]) -> Explanation:
+def explain(ref: ObjectRef[Any] | PlacementGroup) -> Explanation:
     """What a ref waits for, and what that waits for in its turn, down to a resource, node, process or dependency; made
-    to be printed.
+    to be printed. Of a placement group: what its bundles lack.
 
     Owners, workers, raylets and the GCS are asked; who is silent is said to be, so this returns in 5 s at most. A
     ``get`` says the same by itself, once, after ``SHOAL_EXPLAIN_AFTER_S`` seconds (30; 0 = never).
 
-    Raises: TypeError (not an ObjectRef), ValueError (of an earlier session).
+    Raises: TypeError (neither of the two), ValueError (of an earlier session).
     """
+    if isinstance(ref, PlacementGroup):
+        return _current.connected().explaining.explain_group(ref.id.binary())
     if not isinstance(ref, ObjectRef):
-        raise TypeError(f"explain() takes an ObjectRef, not {type(ref).__name__}")
+        raise TypeError(f"explain() takes an ObjectRef or a PlacementGroup, not {type(ref).__name__}")
     ref._check_session()
     return _current.connected().explaining.explain(ref)
 

@@ -23,4 +23,8 @@ def test_a_refusal_says_what_it_needs() -> None:
     assert "cap-add SYS_PTRACE" in py_spy.failure(7, refused)
     gone = py_spy.failure(7, "Error: Failed to get process executable name.\n  reason: No such process\n")
     assert "No such process" in gone and "SYS_PTRACE" not in gone
+    foreign = "Error: Failed to find python version from target process\n\nStack backtrace:\n   0: main\n"
+    assert "process 7 runs no Python" in py_spy.failure(7, foreign)
+    traced = "Error: It failed.\n\nCaused by:\n    1: Out of memory\n\nStack backtrace:\n  10: main\n"
+    assert py_spy.failure(7, traced) == "py-spy cannot look into process 7: Out of memory"
     assert "does not say why" in py_spy.failure(7, "")

@@ -25,10 +25,13 @@ def test_actors_tell_how_they_ended() -> None:
 def test_a_group_tells_what_its_bundles_lack() -> None:
     rooms = [Room({"CPU": 2 * GRAINS}, {"CPU": 0}), Room({"CPU": 4 * GRAINS}, {"CPU": 1 * GRAINS})]
     one, three, eight, gpu = {"CPU": GRAINS}, {"CPU": 3 * GRAINS}, {"CPU": 8 * GRAINS}, {"GPU": GRAINS // 2}
-    text = group_told(GroupState.RESCHEDULING, [None, one, three, three, eight, gpu], rooms).splitlines()
-    assert text[0] == "It is rescheduling: 1 of 6 bundles have a node."
+    text = group_told(GroupState.RESCHEDULING, False, [None, one, three, three, eight, gpu], rooms)
+    assert text[0] == "rescheduling: 1 of 6 bundles have a node"
     assert text[1].startswith("1 needs 1 CPU: 1 of 2 nodes have room for one now")
-    assert text[2] == "2 need 3 CPU each: 1 of 2 nodes are large enough, and none has so much free now."
+    assert text[2] == "2 need 3 CPU each: 1 of 2 nodes are large enough, and none has so much free now"
     assert text[3].startswith("1 needs 8 CPU: no node has so much") and "most that one has is 4 CPU" in text[3]
     assert "0 GPU" in text[4]
-    assert "0 CPU" in group_told(GroupState.PENDING, [one], [])
+    assert group_told(GroupState.PENDING, False, [one], []) == ["pending: 0 of 1 bundles have a node"]
+    assert "max_resources" in group_told(GroupState.PENDING, True, [one], rooms)[1]
+    assert group_told(GroupState.CREATED, False, [None], rooms) == ["created"]
+    assert group_told(GroupState.REMOVED, False, [one], rooms) == ["removed"]

@@ -26,7 +26,8 @@ _MAX_GONE = 50
 
 
 @click.command(
-    help="Show FILE of a node, or what a task, an actor or a worker has printed; without any of these, list the files."
+    help="Show FILE of a node, or what a task, an actor or a worker has printed, which may be named by its id alone in "
+    "place of FILE; without any of these, list the files."
 )
 @click.argument("file", default="")
 @click.option("--task", help="Id of a task, as it is printed.")
@@ -63,9 +64,11 @@ def logs(
     ):
         if value is not None:
             _check_id(option, value, length)
-    if worker is not None:
-        file = f"worker-{worker.lower()}.{'err' if err else 'out'}"
     with asking(address) as gcs:
+        if task is None and actor is None and worker is None:
+            file, task, actor, worker = _meant(gcs, file)
+        if worker is not None:
+            file = f"worker-{worker.lower()}.{'err' if err else 'out'}"
         living, gone = _nodes(gcs, node, actor)
         if not file and task is None and actor is None:
             _list(gcs, [*living, *gone])
@@ -96,6 +99,21 @@ def logs(
     if not found:
         what = f"task {task}" if task else f"actor {actor}" if actor else file
         raise RuntimeError(f"no node has anything of {what}, nor is anything kept of it of those that are gone")
+
+
+def _meant(gcs: GcsClient, text: str) -> tuple[str, str | None, str | None, str | None]:
+    """A file, or else a task, an actor or a worker: no file's name is an id alone."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) == ids.TASK_LENGTH:
+        return "", text, None, None
+    if len(value) != ids.WORKER_LENGTH:
+        return text, None, None, None
+    if any(actor.actor_id == value for actor in gcs.actors.list()):
+        return "", None, text, None
+    return "", None, None, text
 
 
 def _check_id(option: str, text: str, length: int) -> None:

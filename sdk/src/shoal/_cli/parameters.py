@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -36,14 +37,14 @@ def address(text: str) -> str:
     return text
 
 
-def object_task_or_actor_id(text: str) -> bytes:
-    """Their lengths tell the three apart."""
+def thing_id(text: str) -> bytes:
+    """Of an object, task, actor or placement group. The lengths tell them apart, but for the last two."""
     try:
-        value = bytes.fromhex(text.strip().removeprefix("ObjectRef(").removesuffix(")"))
+        value = bytes.fromhex(re.sub(r"^(ObjectRef|PlacementGroup)\(|\)$", "", text.strip()))
     except ValueError:
         value = b""
     if len(value) not in (ids.ACTOR_LENGTH, ids.TASK_LENGTH, ids.OBJECT_LENGTH):
-        raise click.BadParameter(f"{text!r} is not the id of an object, task or actor")
+        raise click.BadParameter(f"{text!r} is not the id of an object, task, actor or placement group")
     return value
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shoal._cli.parameters import address_option, asking, object_task_or_actor_id
-from shoal._owner.reporting import standing
+from shoal._cli.parameters import address_option, asking, thing_id
+from shoal._owner.reporting import group_standing, standing
 from shoal._session.address import token_for
 from shoal_common import ids
 from shoal_common.errors import NO_ANSWER, NotFound
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from shoal._net.gcs.records import NodeRecord
 
 
-@click.command(help="Say what an object, task or actor waits for. ID is printed with it: hexadecimal digits.")
-@click.argument("id", type=object_task_or_actor_id)
+@click.command(
+    help="Say what an object, task, actor or placement group waits for. ID is printed with it: hexadecimal digits."
+)
+@click.argument("id", type=thing_id)
 @address_option
 def explain(id: bytes, address: str | None) -> None:
     with asking(address) as gcs:
         actor = next((each for each in gcs.actors.list() if each.actor_id == id), None)
+        group = next((each for each in gcs.groups.list() if each.group_id == id), None)
         nodes = [node for node in gcs.nodes.list() if node.state is not NodeState.DEAD]
     token = token_for(gcs.address)
     if actor is not None:
@@ -33,8 +36,11 @@ def explain(id: bytes, address: str | None) -> None:
         if said := _said(there, token, actor_id=id):
             print(said)
         return
-    if len(id) == ids.ACTOR_LENGTH:
-        raise ValueError(f"the GCS knows no actor {id.hex()}")
+    if group is not None:
+        print(f"PlacementGroup({id.hex()}) is {'; '.join(group_standing(group, nodes))}")
+        return
+    if len(id) in (ids.ACTOR_LENGTH, ids.PLACEMENT_GROUP_LENGTH):
+        raise ValueError(f"the GCS knows neither an actor nor a placement group {id.hex()}")
     object_id = id if len(id) == ids.OBJECT_LENGTH else ids.object_of_task(id, 0)
     said = _said(nodes, token, object_id=object_id)
     if said is None:

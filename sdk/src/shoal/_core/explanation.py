@@ -9,10 +9,12 @@ from shoal._core.waits import FAILED, READY, Question, Reports, following
 
 @dataclass(frozen=True)
 class Explanation:
-    """What an object, or a task, waits for. ``str()`` says it in words, one line for each thing in the chain.
+    """What an object, a task or a placement group waits for. ``str()`` says it in words, one line for each thing in the
+    chain.
 
     ``state`` is one of "ready", "failed", "waiting for its arguments", "waiting for a worker", "waiting for its actor",
-    "queued behind others", "running", "waiting in get", "without its owner", "unknown".
+    "queued behind others", "running", "waiting in get", "without its owner", "unknown". Of a placement group it is one
+    of "pending", "prepared", "created", "rescheduling", "removed", "unknown".
     """
 
     #: Hex; empty for a task in whose way another one is.
@@ -30,12 +32,16 @@ class Explanation:
     for_s: float | None = None
     #: What it waits for in its turn.
     waits_for: tuple[Explanation, ...] = ()
+    #: Hex; empty for everything else.
+    placement_group_id: str = ""
 
     def __str__(self) -> str:
         return "\n".join(self._lines(0))
 
     def _lines(self, depth: int) -> list[str]:
         what = f"ObjectRef({self.object_id})" if self.object_id else "task"
+        if self.placement_group_id:
+            what = f"PlacementGroup({self.placement_group_id})"
         name = f" of {self.name}" if self.name and self.object_id else f" {self.name}" if self.name else ""
         where = f" on node {self.node_id}" if self.node_id else ""
         where += f", pid {self.pid}" if self.pid else ""

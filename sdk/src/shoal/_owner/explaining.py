@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from shoal import exceptions
 from shoal._core.explanation import Explanation, explanation
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.waits import GONE, UNKNOWN, Question, Walk, both, cycle, told, victim
+from shoal._net.gcs.records import GroupRecord
 from shoal._net.waiter import Waiter
 from shoal._owner.actor_submitter import ActorSubmitter
 from shoal._owner.reporting import Reporting, or_silent
@@ -62,6 +63,24 @@ class Explaining:
     def explain(self, ref: ObjectRef[Any]) -> Explanation:
         """As ``shoal.explain``. Without the lock."""
         return self._explain(partial(self._walk_object, ref._entry))
+
+    def explain_group(self, group_id: bytes) -> Explanation:
+        """The same of a placement group. Without the lock."""
+        waiter = Waiter()
+        name, found = group_id.hex(), []
+
+        def answered(group: GroupRecord | None, lines: Sequence[str]) -> None:
+            state, detail = UNKNOWN, "the GCS does not know it, or does not answer"
+            if group is not None:
+                state, detail = group.state.name.lower(), "; ".join(lines).partition(": ")[2]
+            found.append(Explanation("", "", state, detail, placement_group_id=name))
+            self._process.reactor.finish(waiter)
+
+        with self._process.lock:
+            self._reporting.of_group(group_id, answered)
+        self._process.reactor.wait(waiter, EXPLAIN_S)
+        silent = Explanation("", "", UNKNOWN, f"no answer within {EXPLAIN_S:g} s", placement_group_id=name)
+        return found[0] if found else silent
 
     def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:
         """What is known here, without asking anybody: for notebooks."""

@@ -26,8 +26,8 @@ from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames
 from shoal_common.ids import task_of_creation, task_of_object
 from shoal_common.placement.strategy import Strategy
-from shoal_common.standing import QUOTA_USED, ActorStanding, Room, draining, lacking_told
-from shoal_common.states import ActorState, GroupState, NodeState
+from shoal_common.standing import GROUP_WAITS, ActorStanding, Room, draining, group_told
+from shoal_common.states import ActorState, NodeState
 
 if TYPE_CHECKING:
     from shoal._net.connection import Connection
@@ -214,31 +214,27 @@ class Reporting:
             finish()
 
     def _why_group(self, group_id: bytes, report: WaitReport, done: Done) -> None:
-        def answered(group: GroupRecord | None) -> None:
-            if group is None:
-                state = "is not known to the GCS, or that does not answer"
-            else:
-                placed = sum(1 for bundle in group.bundles if bundle.node_id)
-                state = f"is {GroupState(group.state).name}, with {placed} of {len(group.bundles)} bundles on nodes"
-                state += f": {QUOTA_USED}" if group.waits_for_quota else ""
-            report.detail += f"; its placement group {group_id.hex()} {state}"
-            if group is None or group.waits_for_quota or all(bundle.node_id for bundle in group.bundles):
-                done(report)
-            else:
-                self._why_no_bundles(group, report, done)
-
-        self._ask_gcs(answered, lambda then: self._process.gcs.groups.begin_wait(group_id, then))
-
-    def _why_no_bundles(self, group: GroupRecord, report: WaitReport, done: Done) -> None:
-        def answered(nodes: Sequence[NodeRecord] | None) -> None:
-            rooms = [
-                Room(node.total.grains, node.available.grains) for node in nodes or () if node.state is NodeState.ALIVE
-            ]
-            missing = [bundle.resources.grains for bundle in group.bundles if not bundle.node_id]
-            report.detail += "".join(f"; {line}" for line in lacking_told(missing, rooms) if rooms)
+        def answered(_group: GroupRecord | None, lines: Sequence[str]) -> None:
+            state = "; ".join(lines) or "not known to the GCS, or that does not answer"
+            report.detail += f"; its placement group {group_id.hex()} is {state}"
             done(report)
 
-        self._ask_gcs(answered, self._process.gcs.nodes.begin_list)
+        self.of_group(group_id, answered)
+
+    def of_group(self, group_id: bytes, done: Callable[[GroupRecord | None, Sequence[str]], None]) -> None:
+        """How a placement group stands, as ``group_told`` says it; None = the GCS does not know it, or is silent."""
+
+        def answered(group: GroupRecord | None) -> None:
+            if group is None:
+                done(None, ())
+            elif group.state not in GROUP_WAITS or group.waits_for_quota:
+                done(group, group_standing(group, ()))
+            else:
+                self._ask_gcs(
+                    lambda nodes: done(group, group_standing(group, nodes or ())), self._process.gcs.nodes.begin_list
+                )
+
+        self._ask_gcs(answered, lambda then: self._process.gcs.groups.begin_wait(group_id, then))
 
     def _why_unsent(self, client: ActorClient, report: WaitReport, done: Done) -> None:
         def answered(actor: ActorRecord | NotFound | None) -> None:
@@ -306,3 +302,10 @@ def or_silent(answered: Done, worker_id: bytes, report: WaitReport | None) -> No
 def standing(actor: ActorRecord) -> ActorStanding:
     placed = bool(actor.address.node_id)
     return ActorStanding(actor.state, actor.pid, placed, actor.exit_detail, actor.death_reason, actor.waits_for_quota)
+
+
+def group_standing(group: GroupRecord, nodes: Sequence[NodeRecord]) -> list[str]:
+    """As ``group_told``."""
+    rooms = [Room(node.total.grains, node.available.grains) for node in nodes if node.state is NodeState.ALIVE]
+    bundles = [None if bundle.node_id else bundle.resources.grains for bundle in group.bundles]
+    return group_told(group.state, group.waits_for_quota, bundles, rooms)

@@ -36,7 +36,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["start", "--resources=1"], "shoal start: --resources: '1' is not a JSON object"),
         (["status", "--address=x"], "shoal status: --address: 'x' is not host:port of a GCS"),
         (["explain"], "shoal explain: Missing argument 'ID'."),
-        (["explain", "ab12"], "shoal explain: id: 'ab12' is not the id of an object, task or actor"),
+        (["explain", "ab12"], "shoal explain: id: 'ab12' is not the id of an object, task, actor or placement group"),
         (["status", "--adress=x"], "shoal status: No such option '--adress'. Did you mean '--address'?"),
         (["sttus"], "shoal: No such command 'sttus'."),
     ],

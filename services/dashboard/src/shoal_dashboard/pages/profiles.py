@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from shoal_common.errors import ServiceError
 from shoal_dashboard.context import Context
 from shoal_dashboard.hanging_up import unless_hung_up
+from shoal_dashboard.logs.query import QueryError, nodes_to_ask
 from shoal_dashboard.pages.columns import VIEW
 from shoal_dashboard.pages.layout import Layout
 from shoal_dashboard.profiles.profiles import Profiles
@@ -40,6 +41,11 @@ class _ProfilePages:
         given = dict(request.query_params)
         if not given.get("pid") or not given.get("node_id"):
             return RedirectResponse("workers", 303)  # one of those is to be chosen
+        try:
+            pid_of(given)
+            nodes_to_ask(await self._context.cluster.nodes(), given["node_id"].lower(), "")
+        except (RequestError, QueryError) as error:
+            return self._page(request, given, {"problem": str(error)}, 400)
         return self._page(request, given, {})
 
     async def look(self, request: Request) -> Response:

@@ -29,7 +29,7 @@ from shoal_dashboard.pages.layout import HERE, Layout
 from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
-from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection
+from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection, limit_of
 from shoal_dashboard.waits.waits import Waits
 from shoal_proto.v1 import gcs_pb2 as pb
 
@@ -114,9 +114,9 @@ class _Pages:
                 for column, value in parameters.multi_items()
                 if column in kind.filterable_columns() and value
             ]
-            limit = min(max(int(parameters.get("limit", _ROWS)), 1), _MOST_ROWS)
+            limit = min(limit_of(parameters.get("limit", str(_ROWS))), _MOST_ROWS)
             selection = await self._read[resource.name](Query(filters, limit, detail=True))
-        except (QueryError, TaskQueryError, NotKept, ValueError) as error:
+        except (QueryError, TaskQueryError, NotKept) as error:
             problem = str(error)
         shown = {column: parameters.get(column, "") for column in kind.filterable_columns()}
         more = {**{name: value for name, value in shown.items() if value}, "limit": str(_MOST_ROWS)}

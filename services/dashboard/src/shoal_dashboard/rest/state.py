@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from shoal_common.errors import Unavailable
+from shoal_common.node_events import SEVERITIES
 from shoal_common.state_rows import RESOURCES, StateRow
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.store import TaskStore
@@ -103,6 +104,9 @@ class State:
 
     async def cluster_events(self, query: Query) -> Selection:
         """Newest first."""
+        for each in query.filters:
+            if each.column == "severity" and each.value.upper() not in SEVERITIES:
+                raise QueryError(f"severity={each.value} is none of {', '.join(SEVERITIES)}")
         events = await self._tasks().cluster_events()
         return await _selected("cluster_events", query, lambda: [node_rows.cluster_event(*each) for each in events])
 

@@ -59,7 +59,7 @@ def parse(parameters: Sequence[tuple[str, str]]) -> Query:
         raise QueryError("a filter is one each of filter_keys, filter_predicates and filter_values")
     return Query(
         filters=[Filter(key.lower(), *rest) for key, *rest in zip(keys, predicates, wanted, strict=True)],
-        limit=_limit(values.get("limit", [str(DEFAULT_LIMIT)])[-1]),
+        limit=limit_of(values.get("limit", [str(DEFAULT_LIMIT)])[-1]),
         detail=_boolean("detail", values.get("detail", ["false"])[-1]),
         after=values.get("after", [""])[-1],
     )
@@ -110,7 +110,8 @@ def _plain(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _limit(text: str) -> int:
+def limit_of(text: str) -> int:
+    """Raises: QueryError."""
     try:
         limit = int(text)
     except ValueError:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from shoal_common import ids
 from shoal_common.errors import NotFound, ServiceError
-from shoal_common.standing import QUOTA_USED, ActorStanding, Room, group_told
+from shoal_common.standing import GROUP_WAITS, ActorStanding, Room, group_told
+from shoal_common.states import GroupState
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.events.rows import ENDED
 from shoal_dashboard.state.query import Row
@@ -20,11 +21,6 @@ from shoal_proto.v1 import raylet_pb2
 
 #: A page waits so long for those who know, in seconds.
 PATIENCE_S = 3.0
-_GROUP_WAITS = (
-    pb.PLACEMENT_GROUP_STATE_PENDING,
-    pb.PLACEMENT_GROUP_STATE_PREPARED,
-    pb.PLACEMENT_GROUP_STATE_RESCHEDULING,
-)
 
 
 class Waits:
@@ -73,17 +69,16 @@ class Waits:
 
     async def _group(self, group_id: bytes) -> str:
         group = next((each for each in await self._cluster.placement_groups() if each.group_id == group_id), None)
-        if group is None or group.state not in _GROUP_WAITS:
+        if group is None or GroupState(group.state) not in GROUP_WAITS:
             return ""
-        if group.waits_for_quota:
-            return f"It waits: {QUOTA_USED}."
         rooms = [
             Room(node.total.grains, node.available.grains)
             for node in await self._cluster.nodes()
             if node.state == pb.NODE_STATE_ALIVE
         ]
         bundles = [None if bundle.node_id else bundle.resources.grains for bundle in group.bundles]
-        return group_told(group.state, bundles, rooms)
+        lines = group_told(group.state, group.waits_for_quota, bundles, rooms)
+        return "It is " + "\n".join(f"{line}." for line in lines)
 
     async def _told(self, nodes: Sequence[pb.NodeInfo], request: raylet_pb2.ExplainWaitRequest) -> str:
         """What the first of these nodes says that knows."""
