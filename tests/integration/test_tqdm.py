@@ -56,6 +56,18 @@ def test_values_come_with_a_bar_and_errors_at_once() -> None:
     refs = [work.remote(n) for n in range(200)]
     assert ray.progress([*refs, refs[0]], desc="squares") == [*(n * n for n in range(200)), 0]
     assert ray.progress([]) == []
+    assert ray.progress(ref for ref in refs[:3]) == [0, 1, 4]
+    assert ray.progress(refs[3]) == 9
+    @ray.remote
+    def items():
+        yield 1
+
+    for wrong in (5, [5], {"a": refs[0]}, items.remote()):
+        try:
+            ray.progress(wrong)
+        except TypeError:
+            continue
+        raise AssertionError(wrong)
     never = work.options(resources={"never": 1}).remote(1)
     try:
         ray.progress([never, work.remote(-1)], desc="failing")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar, overload
 
 import shoal
 from shoal._core.object_ref import ObjectRef
+from shoal._values.numbers import seconds
 
 T = TypeVar("T")
 
@@ -17,18 +18,31 @@ _LOOK_S = 0.5
 _PORTIONS = 50
 
 
-def progress(object_refs: Sequence[ObjectRef[T]], *, desc: str = "", timeout: float | None = None) -> list[T]:
-    """As ``shoal.get`` of a list, and meanwhile a progress bar in the terminal or notebook; in a task, in its driver's.
+@overload
+def progress(object_refs: ObjectRef[T], *, desc: str = "", timeout: float | None = None) -> T: ...
+@overload
+def progress(object_refs: Iterable[ObjectRef[T]], *, desc: str = "", timeout: float | None = None) -> list[T]: ...
 
-    ``desc``: stands before the bar. ``timeout``: in seconds; None = for ever. The bar needs the package ``tqdm``.
 
-    Raises: as ``shoal.get``; the first error without waiting for the rest.
+def progress(object_refs: Any, *, desc: str = "", timeout: float | None = None) -> Any:
+    """As ``shoal.get`` of one ref or of many, and meanwhile a progress bar in the terminal or notebook; in a task, in
+    its driver's.
+
+    ``desc``: stands before the bar. ``timeout``: in seconds; None or -1 = for ever. The bar needs the package ``tqdm``.
+
+    Raises: as ``shoal.get``; the first error without waiting for the rest. TypeError for what is not refs, and for
+    the generator of a task: that gives its refs as they come, ``for ref in tqdm(generator)``.
     """
     from shoal.experimental.tqdm_ray import tqdm  # brings tqdm along
 
+    if not isinstance(desc, str):
+        raise TypeError(f"desc must be a text, not {type(desc).__name__}")
+    timeout = None if timeout is None or timeout == -1 else seconds(timeout)
+    one = isinstance(object_refs, ObjectRef)
+    refs = [object_refs] if one else _refs(object_refs)
     deadline = None if timeout is None else time.monotonic() + timeout
-    pending = list(dict.fromkeys(object_refs))
-    values: dict[ObjectRef[T], Any] = {}
+    pending = list(dict.fromkeys(refs))
+    values: dict[ObjectRef[Any], Any] = {}
     with tqdm(desc=desc, total=len(pending), unit="object", flush_interval_s=0.1) as bar:
         while pending:
             left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
@@ -38,4 +52,15 @@ def progress(object_refs: Sequence[ObjectRef[T]], *, desc: str = "", timeout: fl
             ready, pending = shoal.wait(pending, num_returns=portion, timeout=max(left, 0), fetch_local=False)
             values.update(zip(ready, shoal.get(ready), strict=True))
             bar.update(len(ready))
-    return [values[ref] for ref in object_refs]
+    found = [values[ref] for ref in refs]
+    return found[0] if one else found
+
+
+def _refs(given: Any) -> list[ObjectRef[Any]]:
+    if isinstance(given, shoal.ObjectRefGenerator) or not isinstance(given, Iterable):
+        raise TypeError(f"progress() takes an ObjectRef or several of them, not {type(given).__name__}")
+    refs = list(given)
+    for each in refs:
+        if not isinstance(each, ObjectRef):
+            raise TypeError(f"progress() takes ObjectRefs; {each!r:.200} is a {type(each).__name__}")
+    return refs

@@ -269,27 +269,25 @@ class CompiledDAG:
     ) -> str:
         """The graph as text: ``format="ascii"`` for people, printed with ``view``; else in graphviz's language, which
         is also written to ``filename`` and drawn to ``filename.format``, which ``view`` opens. ``channel_details``:
-        edges say which way their values go. Where graphviz's program ``dot`` is not installed it is the text for
-        people, and nothing is written.
+        edges say which way their values go.
 
-        Raises: ValueError (``channel_details`` with ascii, a format that graphviz does not know), OSError.
+        Raises: ImportError where graphviz's program ``dot`` is not installed; the text is in ``filename`` then.
+        ValueError (``channel_details`` with ascii, a format that graphviz does not know), OSError.
         """
         if format == "ascii" and channel_details:
             raise ValueError("Parameters 'channel_details' are not compatible with 'ascii' format.")
-        if format == "ascii" or shutil.which("dot") is None:
+        if format == "ascii":
             text = as_text(self._drawing)
-            if format != "ascii":
-                logger.warning(
-                    "visualize(): the program dot of graphviz is not installed, so that the graph comes as text, and "
-                    "%s.%s is not written.",
-                    filename,
-                    format,
-                )
             if view:
                 print(text)
             return text
         source = as_dot(self._drawing, channels=channel_details)
         Path(filename).write_text(source)
+        if shutil.which("dot") is None:
+            raise ImportError(
+                f"graphviz's program dot, which draws {filename}.{format}, is not installed: apt-get install "
+                f'graphviz. The graph is in {filename}, in its language; visualize(format="ascii") draws it as text.'
+            )
         drawn = Path(f"{filename}.{format}")
         done = subprocess.run(
             ["dot", f"-T{format}", "-o", drawn, filename], capture_output=True, text=True, timeout=DRAW_S, check=False
