@@ -2,27 +2,31 @@
 
 A function is its code, not its name or place: its bytecode, defaults, what it closes over, and the globals that it
 names, the functions and classes among them in the same way, down to what is installed (the standard library,
-site-packages), of which the name counts and the version of its package. A value is what pickling would take apart,
-independent of the order of sets and of what happens to be shared.
+site-packages), of which the name counts and the version of its package. A module of one's own that it names or imports
+is its whole code, and that of all such modules which are imported there: which of its attributes are used may be
+decided late. A value is what pickling would take apart, independent of the order of sets and of what happens to be
+shared.
 
-So an edit of a helper changes the addresses of what uses it. What is not seen: names that are looked up by a string,
-attributes of what is not a module, files, the environment, and the world.
+So an edit of a helper changes the addresses of what uses it. What is not seen: modules and globals that are looked up
+by a string (``importlib.import_module``, ``globals()``), files, the environment, and the world.
 """
 
 from __future__ import annotations
 
 import copyreg
+import functools
 import hashlib
 import pickle
 import struct
 import sys
-import sysconfig
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from shoal._core.object_ref import ObjectRef
+from shoal._values import own_modules
+from shoal._values.own_modules import is_installed
 
 #: A method of whoever wants to say by itself what counts of it: returns that.
 HOOK = "__shoal_content__"
@@ -33,9 +37,6 @@ _NOT_OF_A_CLASS = frozenset(
     "__annotate_func__ __annotations_cache__ __dataclass_fields__ __dataclass_params__ __match_args__ "
     "__abstractmethods__ _abc_impl __orig_bases__ __parameters__ __type_params__".split()
 )
-#: Installed, wherever its files are.
-_OURS = ("shoal", "shoal_common", "shoal_proto", "ray")
-_INSTALLED = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class Content(Enum):
@@ -71,6 +72,8 @@ class _Content:
         self._sum = hashlib.sha256()
         #: What is being taken apart, by its id: how deep.
         self._above: dict[int, int] = {}
+        #: Names of the modules that have been counted whole.
+        self._imported: set[str] = set()
 
     def digest(self) -> bytes:
         return self._sum.digest()
@@ -90,6 +93,8 @@ class _Content:
             self.add("str", value.encode("utf-8", "surrogatepass"))
         elif kind is bytes or kind is bytearray:
             self.add(kind.__name__, bytes(value))
+        elif kind is types.ModuleType:
+            self._module(value, ())
         elif id(value) in self._above:
             self.add("above", self._above[id(value)])
         else:
@@ -115,8 +120,6 @@ class _Content:
             self._function(value)
         elif isinstance(value, type):
             self._class(value)
-        elif kind is types.ModuleType:
-            self.add("module", value.__name__, _version(value.__name__))
         elif kind is types.CodeType:
             self._code(value)
         elif kind is pickle.PickleBuffer:
@@ -142,6 +145,7 @@ class _Content:
     def _digest_of(self, value: Any) -> bytes:
         inner = _Content()
         inner._above = dict(self._above)
+        inner._imported = set(self._imported)
         inner.value(value)
         return inner.digest()
 
@@ -167,7 +171,7 @@ class _Content:
             self.value(part if index == 0 or part is None else list(part))
 
     def _class(self, cls: type) -> None:
-        if _is_installed(cls.__module__):
+        if is_installed(cls.__module__):
             self.add("installed class", cls.__module__, cls.__qualname__, _version(cls.__module__))
             return
         self.add("class", cls.__qualname__)
@@ -179,31 +183,64 @@ class _Content:
             self.value(member)
 
     def _function(self, function: types.FunctionType) -> None:
-        if _is_installed(function.__module__ or "__main__"):
+        if is_installed(function.__module__ or "__main__"):
             self.add("installed function", function.__module__, function.__qualname__, _version(function.__module__))
             return
         self.add("function")
         self._code(function.__code__)
         self.value(function.__defaults__)
         self.value(function.__kwdefaults__)
+        names = sorted(set(_names(function.__code__)))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             self.add("closure", name)
             try:
-                self.value(cell.cell_contents)
+                found = cell.cell_contents
             except ValueError:
                 self.add("empty")
-        names = sorted(set(_names(function.__code__)))
+            else:
+                self._found(found, names)
         for name in names:
-            if name not in function.__globals__:
-                continue
-            found = function.__globals__[name]
-            self.add("global", name)
-            self.value(found)
-            if type(found) is types.ModuleType and not _is_installed(found.__name__):
-                for attribute in names:
-                    if attribute in vars(found):
-                        self.add("attribute", attribute)
-                        self.value(vars(found)[attribute])
+            if name in function.__globals__:
+                self.add("global", name)
+                self._found(function.__globals__[name], names)
+        self._imports(own_modules.imported(function.__code__, function.__globals__.get("__package__")))
+        self._attributes(vars(function))
+
+    def _found(self, value: Any, names: Iterable[str]) -> None:
+        """What a function that uses these names has."""
+        if type(value) is types.ModuleType:
+            self._module(value, names)
+        else:
+            self.value(value)
+
+    def _module(self, module: types.ModuleType, names: Iterable[str]) -> None:
+        """``names``: of attributes that are used: those count by what they are, too, with what is in memory only."""
+        self.add("module", module.__name__, _version(module.__name__))
+        if is_installed(module.__name__):
+            return
+        if sys.modules.get(module.__name__) is module:
+            self._imports([module.__name__])
+            self._attributes({name: vars(module)[name] for name in names if name in vars(module)}, module, names)
+        elif module.__name__ not in self._imported:  # it has travelled by value: there is no more of it
+            self._imported.add(module.__name__)
+            self._attributes({name: each for name, each in vars(module).items() if not name.startswith("__")})
+
+    def _attributes(
+        self, attributes: Mapping[str, Any], module: types.ModuleType | None = None, names: Iterable[str] = ()
+    ) -> None:
+        """``module``: what has them; a module inside of that one is asked for ``names``, too."""
+        for name, each in sorted(attributes.items()):
+            self.add("attribute", name)
+            if type(each) is types.ModuleType and module and each.__name__ == f"{module.__name__}.{name}":
+                self._module(each, names)
+            else:
+                self.value(each)
+
+    def _imports(self, names: Iterable[str]) -> None:
+        for module in own_modules.reachable(names):
+            if module.name not in self._imported:
+                self._imported.add(module.name)
+                self.add("imports", module.name, module.version, _digest_of_code(module.code), module.data)
 
     def _code(self, code: types.CodeType) -> None:
         """Without its lines: moving it changes nothing."""
@@ -213,23 +250,20 @@ class _Content:
         self.value(code.co_consts)
 
 
+@functools.lru_cache(own_modules.MAX_MODULES)
+def _digest_of_code(code: types.CodeType | None) -> bytes:
+    content = _Content()
+    if code is not None:
+        content._code(code)
+    return content.digest()
+
+
 def _names(code: types.CodeType) -> Iterator[str]:
     """What it looks up by name, that of functions inside of it too."""
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
             yield from _names(const)
-
-
-def _is_installed(module: str) -> bool:
-    top = module.partition(".")[0]
-    if top in _OURS:
-        return True
-    found = sys.modules.get(module)
-    if found is None or module == "__main__":
-        return False  # it travels by value
-    file = getattr(found, "__file__", None)
-    return file is None or "-packages" in file or file.startswith(_INSTALLED)
 
 
 def _version(module: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from shoal._core.object_ref import ObjectRef
+from shoal._values import own_modules
 from shoal._values.content import CONTENT, address
 
 
@@ -133,11 +136,83 @@ def test_what_has_no_content_says_so() -> None:
         at(f, [ObjectRef.nil()])
 
 
+FILES = {
+    "single": "from pack.deep import depth\nPLACE = 1\ndef fun(x): return x + PLACE\n",
+    "pack/__init__": "",
+    "pack/inner": "from . import deep\ndef go(x): return deep.depth(x)\n",
+    "pack/deep": "def depth(x): return x\n",
+    "unused": "",
+}
+USES = {
+    "an import inside": "def f(x):\n    import single\n    return single.fun(x)",
+    "of a name": "def f(x):\n    from pack.inner import go\n    return go(x)",
+    "of a module in a package": "def f(x):\n    from pack import inner as it\n    return it.go(x)",
+    "in a function inside": "def f(x):\n    def g():\n        import pack.inner\n    return g",
+    "in a method": "class C:\n    def m(self):\n        import pack.inner\ndef f(x): return C().m()",
+    "dotted": "import pack.inner\ndef f(x): return pack.inner.go(x)",
+    "dotted, closed over": "def make():\n    import pack.inner\n    return lambda x: pack.inner.go(x)\nf = make()",
+    "getattr": "import single\ndef f(x): return getattr(single, 'fun')(x)",
+    "in a list": "import single\nALL = [single]\ndef f(x): return ALL[0].fun(x)",
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The address of a program's ``f`` next to these modules, as a process that has seen nothing finds it."""
+    places = (tmp_path / str(number) for number in itertools.count())
+
+    def write(text: str, old: str = "", new: str = "") -> str:
+        directory = next(places)
+        for name, source in FILES.items():
+            file = directory / f"{name}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(source.replace(old, new) if old else source)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(directory)
+            own_modules._look.cache_clear()
+            found = at(program(text), 1)
+            for name in [name for name in sys.modules if name.partition(".")[0] in ("single", "pack")]:
+                del sys.modules[name]
+        own_modules._look.cache_clear()
+        return found
+
+    return write
+
+
+@pytest.mark.parametrize("text", USES.values(), ids=USES)
+def test_an_edit_of_a_module_of_ones_own(written: Callable[..., str], text: str) -> None:
+    before = written(text)
+    assert before == written(text), "where it stands does not count"
+    assert before == written(text, "def depth", "# moved\n\ndef depth"), "nor its line, or a comment"
+    assert before != written(text, "return x\n", "return 2 * x\n"), "what is imported by what is imported counts"
+
+
+def test_what_a_module_does_not_import_does_not_count(written: Callable[..., str]) -> None:
+    text = USES["dotted"]
+    assert written(text) == written(text, "PLACE = 1", "PLACE = 2")
+
+
+def test_a_module_that_has_travelled() -> None:
+    def using(value: int) -> Callable[..., Any]:
+        module = types.ModuleType("elsewhere")
+        vars(module).update(VALUE=value, again=module)
+        function = program("def f(x): return getattr(elsewhere, 'VALUE')")
+        function.__globals__["elsewhere"] = module
+        return function
+
+    assert at(using(1), 1) == at(using(1), 1) != at(using(2), 1)
+
+
+def test_attributes_of_functions_count() -> None:
+    text = "def g(): ...\ng.mode = 'a'\ng.itself = g\ndef f(x): return g.mode"
+    assert at(program(text), 1) == at(program(text), 1) != at(program(text.replace("'a'", "'b'")), 1)
+
+
 def test_another_process_finds_the_same() -> None:
     """Hashes of strings differ there, and so do identities."""
     code = f"""
         import sys
-        sys.path.insert(0, {str(__import__("pathlib").Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_content import BASE, VALUES, at, f, program
         print(at(program(BASE), {{"a", "b", "c", "d"}}), *(at(f, value) for value in VALUES))
     """
