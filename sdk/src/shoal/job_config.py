@@ -13,7 +13,7 @@ from typing import Any, Self
 from shoal._not_implemented import refuse
 from shoal._text import check_text
 from shoal.runtime_env import RuntimeEnv
-from shoal_common.placement.resources import OBJECT_STORE_MEMORY
+from shoal_common.placement.resources import GRAINS, OBJECT_STORE_MEMORY
 
 MAX_WEIGHT = 1_000
 
@@ -147,17 +147,23 @@ class JobConfig:
 
 
 def _amounts(max_resources: Mapping[str, Any] | None) -> dict[str, float] | None:
-    if not isinstance(max_resources or {}, Mapping) or not _all_texts(max_resources or {}):
+    if max_resources is None:
+        return None
+    if not isinstance(max_resources, Mapping) or not _all_texts(max_resources):
         raise TypeError(f"max_resources must be amounts by the names of resources, not {max_resources!r}")
-    check_text("the name of a resource", dict(max_resources or {}))
-    for name, amount in (max_resources or {}).items():
+    check_text("the name of a resource", dict(max_resources))
+    for name, amount in max_resources.items():
+        if not name:
+            raise ValueError("max_resources: the name of a resource must not be empty")
         if isinstance(amount, bool) or not isinstance(amount, int | float | numbers.Real):
             raise TypeError(f"max_resources: {name} must be a number, not {amount!r}")
         if not 0 <= float(amount) < math.inf:
             raise ValueError(f"max_resources: {name} must be a number from 0 on, not {amount!r}")
+        if 0 < float(amount) * GRAINS < 1:
+            raise ValueError(f"max_resources: {name} must be 0, or at least {1 / GRAINS}, the unit, not {amount!r}")
         if name == OBJECT_STORE_MEMORY:
             raise ValueError("max_resources: objects do not count towards what a job holds; limit its memory instead")
-    return {name: float(amount) for name, amount in (max_resources or {}).items()} or None
+    return {name: float(amount) for name, amount in max_resources.items()} or None
 
 
 def _all_texts(values: Iterable[object]) -> bool:

@@ -8,7 +8,7 @@ from shoal import _current
 from shoal._api.option_rules import key_problem
 from shoal._core.object_ref import ObjectRef
 from shoal._text import check_text
-from shoal._values.numbers import seconds
+from shoal._values.numbers import MAX_KEPT_S, seconds
 
 T = TypeVar("T")
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 def put_named(value: T, name: str, ttl_s: float | None) -> ObjectRef[T]:
     """As ``shoal.put``."""
     _check(name)
-    if ttl_s is not None and not 0 < seconds(ttl_s, "ttl_s") < float("inf"):
-        raise ValueError(f"ttl_s must be a number of seconds above 0, or None, not {ttl_s!r}")
+    if ttl_s is not None and not 0 < seconds(ttl_s, "ttl_s") <= MAX_KEPT_S:
+        raise ValueError(f"ttl_s must be a number of seconds above 0, at most {MAX_KEPT_S:,}, or None, not {ttl_s!r}")
     return _current.connected().named_objects.put(name, value, ttl_s)
 
 
@@ -40,6 +40,6 @@ def _check(name: str) -> None:
     """Raises: TypeError, ValueError."""
     if not isinstance(name, str):
         raise TypeError(f"the name of an object is a string, not {type(name).__name__}")
-    check_text("the name of an object", name)
     if problem := key_problem("The name of an object", name):
         raise ValueError(problem)
+    check_text("the name of an object", name)

@@ -16,7 +16,7 @@ from shoal._api.scheduling_strategies import NodeAffinitySchedulingStrategy, Nod
 from shoal._not_implemented import refusal
 from shoal._text import check_text
 from shoal._values.content import Content
-from shoal._values.numbers import plain, plain_amounts
+from shoal._values.numbers import MAX_KEPT_S, plain, plain_amounts
 from shoal.runtime_env import RuntimeEnv
 from shoal_common.placement.labels import parse_selector
 from shoal_common.placement.resources import GRAINS
@@ -96,6 +96,12 @@ def _seconds(name: str, value: float | None) -> str | None:
     if value is None or 0 < value < float("inf"):
         return None
     return f"The keyword '{name}' only accepts None or a positive number of seconds."
+
+
+def _ttl(name: str, value: float | None) -> str | None:
+    if value is None or 0 < value <= MAX_KEPT_S:
+        return None
+    return f"The keyword '{name}' only accepts None or a positive number of seconds, at most {MAX_KEPT_S:,}."
 
 
 def _key(name: str, value: str | Content | None) -> str | None:
@@ -284,7 +290,7 @@ COMMON: dict[str, Rule] = {
 TASK: dict[str, Rule] = {
     **COMMON,
     "key": Rule((str, Content, _NONE), _key),
-    "key_ttl_s": Rule(_NUMBER, _seconds),
+    "key_ttl_s": Rule(_NUMBER, _ttl),
     "max_calls": Rule(_INT, _count),
     "max_retries": Rule(_INT, _count_or_infinite),
     "num_returns": Rule((int, str, _NONE), _num_returns),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 import time
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal._net.gcs.errors import AlreadyExists
 from shoal._text import check_text
-from shoal._values.numbers import seconds
+from shoal._values.numbers import MAX_KEPT_S, seconds
 from shoal.exceptions import JobInUseError
 
 if TYPE_CHECKING:
@@ -38,17 +37,17 @@ def named_job_given(job: str | None, attach: bool, keep_s: float, *, embedded: b
     if not isinstance(attach, bool):
         raise TypeError(f"attach must be True or False, not {attach!r}")
     keep_s = seconds(keep_s, "keep_s")
-    if not 0 <= keep_s < math.inf:
-        raise ValueError(f"keep_s must be a number of seconds from 0, not {keep_s!r}")
+    if not 0 <= keep_s <= MAX_KEPT_S:
+        raise ValueError(f"keep_s must be a number of seconds from 0, at most {MAX_KEPT_S:,}, not {keep_s!r}")
     if job is None:
         if attach or keep_s != DEFAULT_KEEP_S:
             raise ValueError("attach and keep_s are for a job that has a name: init(job=...)")
         return None
     if not isinstance(job, str):
         raise TypeError(f"job must be None or a str, not {type(job).__name__}")
-    check_text("the name of a job", job)
-    if not 1 <= len(job.encode()) <= MAX_NAME_BYTES:
+    if not 1 <= len(job.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
         raise ValueError(f"the name of a job has 1 to {MAX_NAME_BYTES} bytes as UTF-8")
+    check_text("the name of a job", job)
     if embedded and attach:
         raise ValueError(
             "attach=True needs a cluster that outlives its drivers, and this one would end with this driver: start "

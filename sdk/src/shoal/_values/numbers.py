@@ -5,6 +5,9 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+#: So long anything may be kept: a hundred years, which messages and calendars hold.
+MAX_KEPT_S = 100 * 365 * 86_400
+
 
 def plain(value: Any) -> Any:
     """The int or float that a number of any library is; whatever is no number comes back as it is."""

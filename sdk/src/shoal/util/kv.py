@@ -13,7 +13,6 @@ All functions wait for the GCS, a standby's take-over included. Raises: ValueErr
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from shoal import _current
 from shoal._net.gcs.errors import InvalidArgument
 from shoal._net.gcs.kv import KvWritten
-from shoal._values.numbers import seconds
+from shoal._values.numbers import MAX_KEPT_S, seconds
 from shoal.exceptions import VersionConflictError
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ def put(
     """
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"a value is bytes, not {type(value).__name__}: pickle it, or write it as JSON")
-    if ttl_s is not None and not 0 < seconds(ttl_s, "ttl_s") < math.inf:
-        raise ValueError(f"ttl_s must be a number of seconds above 0, or None, not {ttl_s!r}")
+    if ttl_s is not None and not 0 < seconds(ttl_s, "ttl_s") <= MAX_KEPT_S:
+        raise ValueError(f"ttl_s must be a number of seconds above 0, at most {MAX_KEPT_S:,}, or None, not {ttl_s!r}")
     core, namespace = _checked(key, namespace, expected_version)
     try:
         written = core.gcs.kv.put(namespace, key, bytes(value), expected_version, ttl_s or 0.0)

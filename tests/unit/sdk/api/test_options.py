@@ -63,6 +63,7 @@ REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"resources": {"memory": 1}}, ValueError, "must not contain the key 'memory'"),
     ({"resources": {"bundle": 1}}, ValueError, "must not contain the key 'bundle'"),
     ({"resources": {"": 1}}, ValueError, "The name of a resource in 'resources' must not be empty"),
+    ({"key": "a", "key_ttl_s": 1e300}, ValueError, "a positive number of seconds, at most 3,153,600,000"),
     ({"key": ""}, ValueError, "The keyword 'key' must have 1 to 512 bytes"),
     ({"key": "\xe4" * 257}, ValueError, "The keyword 'key' must have 1 to 512 bytes"),
     ({"key": 1}, TypeError, "The type of keyword 'key' must be"),

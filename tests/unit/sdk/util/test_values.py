@@ -65,10 +65,11 @@ def test_job_config_refuses() -> None:
     for weight in (0, -1, float("nan"), 1_001, "2"):
         with pytest.raises(ValueError, match="The weight of a job must be"):
             JobConfig(weight=weight)  # type: ignore[arg-type]
-    for amounts in ([2], {"CPU": "2"}, {"CPU": True}, {1: 2}):
+    for amounts in (0, "", [], False, [2], {"CPU": "2"}, {"CPU": True}, {1: 2}):
         with pytest.raises(TypeError, match="max_resources"):
             JobConfig(max_resources=amounts)  # type: ignore[arg-type]
-    for name, amount in (("CPU", -1), ("CPU", float("nan")), ("CPU", float("inf")), ("object_store_memory", 1)):
+    refused = [("CPU", -1), ("CPU", float("nan")), ("CPU", float("inf")), ("CPU", 1e-5), ("", 1)]
+    for name, amount in (*refused, ("object_store_memory", 1)):
         with pytest.raises(ValueError, match="max_resources"):
             JobConfig(max_resources={name: amount})
     with pytest.raises(TypeError, match="code search path"):
