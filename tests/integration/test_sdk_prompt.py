@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import html
+import queue
 import re
+import sys
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from support.processes import PATIENCE_S
 
 import shoal
+from shoal._session import panel
 from shoal.util import placement_group, remove_placement_group
 from tests.support.actors import Gate
 
@@ -115,3 +121,55 @@ def test_sessions(no_cluster: None) -> None:
     ref = shoal.put(1)
     shoal.shutdown()
     assert rows(ref) == {"state": "its session is over"}
+
+
+class Notebook:
+    """What IPython is to whoever asks it for its shell and shows something there."""
+
+    def __init__(self) -> None:
+        self.kernel = object()
+        self.shown: queue.Queue[str] = queue.Queue()
+
+    def display(self, data: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
+        assert raw and display_id
+        self.shown.put(html.unescape(data["text/html"]))
+        return Handle(self)
+
+    def shows(self, text: str) -> None:
+        while text not in self.shown.get(timeout=PATIENCE_S):
+            pass
+
+
+class Handle:
+    """Of one place where something is shown."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self._notebook = notebook
+
+    def update(self, data: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self._notebook.shown.put(html.unescape(data["text/html"]))
+
+
+def test_a_notebook_shows_a_session_as_it_is_now(no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook()
+    monkeypatch.setattr(panel, "EVERY_S", 0.05)
+    context = shoal.init(num_cpus=2, logging_level="ERROR")
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    with pytest.raises(NotImplementedError):
+        context._ipython_display_()  # by which a prompt of IPython shows its repr
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: notebook))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=notebook.display))
+    context._ipython_display_()
+    notebook.shows(">0/2<")
+    gate = Gate.options(num_cpus=1).remote()
+    notebook.shows(">1/2<")
+    context._ipython_display_()
+    notebook.shows(">1/2<")
+    del gate
+    notebook.shows(">0/2<")
+    shoal.shutdown()
+    notebook.shows("has ended")
+    assert not [thread for thread in threading.enumerate() if thread.name == "shoal-panel"]
+    with pytest.raises(NotImplementedError):
+        context._ipython_display_()

@@ -12,6 +12,7 @@ from shoal._cli.heartbeats import Heartbeats
 from shoal._cli.output import counted
 from shoal._cli.parameters import address_option, asking
 from shoal._owner.reporting import standing
+from shoal._session.usage import usage
 from shoal.job_submission.details import NAMESPACE as JOBS_NAMESPACE
 from shoal_common.placement.resources import GRAINS
 from shoal_common.states import ActorState, GroupState, NodeState
@@ -19,7 +20,6 @@ from shoal_common.states import ActorState, GroupState, NodeState
 if TYPE_CHECKING:
     from shoal._net.gcs.records import ActorRecord, GroupRecord, NodeRecord
 
-_UNITS = {"memory": 2**30, "object_store_memory": 2**30}
 #: Dead actors that are shown with their reasons.
 _DEAD_SHOWN = 10
 #: Of what waits.
@@ -89,19 +89,7 @@ def _waiting(
 
 
 def _usage(nodes: list[NodeRecord]) -> str:
-    total: dict[str, float] = {}
-    free: dict[str, float] = {}
-    for node in nodes:
-        for amounts, sums in ((node.total, total), (node.available, free)):
-            for name, grains in amounts.grains.items():
-                sums[name] = sums.get(name, 0.0) + grains / GRAINS
-    parts = []
-    for name in sorted(total):
-        if not name.startswith("node:"):
-            unit = _UNITS.get(name, 1)
-            used, whole = (total[name] - free.get(name, 0.0)) / unit, total[name] / unit
-            parts.append(f"{name} {used:.4g}/{whole:.4g}{' GiB' if unit > 1 else ''}")
-    return ": " + ", ".join(parts)
+    return ": " + ", ".join(f"{name} {used}" for name, used in usage(nodes))
 
 
 @click.command("health-check", help="Exit with 0 when the cluster's GCS answers and a node lives, else with 1.")

@@ -39,6 +39,7 @@ from shoal_common.surroundings import occupy_standard_streams, readable
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
     from shoal._session.outside import OutsideDriver
+    from shoal._session.panel import Panel
 
 logger = logging.getLogger("shoal")
 
@@ -92,8 +93,27 @@ class Context(Mapping[str, Any]):
         return f"ShoalContext({self.address_info['address']})"
 
     def _repr_html_(self) -> str:
+        return _html.table(repr(self), self._rows())
+
+    def _ipython_display_(self) -> None:
+        """In a notebook: with what the cluster has and what of it is used, until the session ends.
+
+        Raises: NotImplementedError, by which IPython knows that it is shown as anything else: in a prompt, and when
+        the session has ended.
+        """
+        from shoal._session import panel
+
+        display = panel.display_of_notebook()
+        with _lock:
+            if display is None or _session is None or _session.context is not self:
+                raise NotImplementedError("there is nothing to follow, or no place to show it")
+            if _session.panel is None:
+                _session.panel = panel.Panel(_current.current().gcs, repr(self), self._rows())
+            _session.panel.show(display)
+
+    def _rows(self) -> list[tuple[str, object]]:
         versions = [("Shoal", self.shoal_version), ("Python", self.python_version)]
-        return _html.table(repr(self), [*versions, *self.address_info.items()])
+        return [*versions, *self.address_info.items()]
 
 
 class _Session:
@@ -105,6 +125,8 @@ class _Session:
         self.outside: OutsideDriver | None = None
         self.driver_socket: Path | None = None
         self.logs: LogStream | None = None
+        #: Once a notebook has shown the context.
+        self.panel: Panel | None = None
         self.cluster_id = ""
         self.context: Context | None = None
         self.log_level = logger.level
@@ -344,7 +366,11 @@ def _end(*, complete: bool) -> None:
                 _complete(core)
             if session.logs is not None:
                 session.logs.finish()
+            if session.panel is not None:
+                session.panel.stop(say=complete)
             core.close()
+            if session.panel is not None:
+                session.panel.join()
             _current.set_current(None)
             _context.process.runtime_env = ""
         _tracing.turn_off()
