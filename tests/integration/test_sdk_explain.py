@@ -92,7 +92,7 @@ def test_a_worker_that_others_hold() -> None:
     shoal.get(gate.arrived.remote(2))
     waits = [hand_on.remote(number) for number in range(3)]
     told = eventually(waits[2], "waiting for a worker")
-    assert "more must become free here" in told.detail
+    assert "more must become free here (held: 2 CPU by tasks of job " in told.detail
     assert "2 before it in the queue" in told.detail
     shoal.get(gate.open.remote())
     assert shoal.get([*held, *waits]) == [None, None, 0, 1, 2]

@@ -722,7 +722,8 @@ def test_why_a_lease_is_not_granted_yet() -> None:
     node.demand(b"B", 1)
     node.pass_time(1.5)
     told = node.leases.explain(b"B", 1, 0, node.now)
-    assert told == "it waits for 1 CPU for 1.5 s: 1 CPU more must become free here, where 2 leases are held"
+    held = f"held: 2 CPU by tasks of job {JOB.hex()}"
+    assert told == f"it waits for 1 CPU for 1.5 s: 1 CPU more must become free here ({held})"
     assert node.leases.explain(b"A", 1, 0, node.now) == "nothing is waited for here"
     assert node.leases.explain(b"C", 1, 0, node.now) == "nothing is waited for here"
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shoal_common.ids import PLACEMENT_GROUP_LENGTH
 from shoal_common.placement import bundles
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.story import Story, explained, noted
@@ -35,6 +36,11 @@ class _Reservation:
     def holder(self, index: int) -> bytes:
         """As what one of its bundles is known to the ledger."""
         return self.group_id + self.reservation_id + index.to_bytes(4)
+
+
+def group_of(holder: bytes) -> bytes | None:
+    """Whose bundle the ledger knows by that; None = it is no bundle's."""
+    return holder[:PLACEMENT_GROUP_LENGTH] if len(holder) > PLACEMENT_GROUP_LENGTH else None
 
 
 class BundleReservations:

@@ -22,14 +22,14 @@ def why_not_here(demand: Demand, node_id: NodeID, draining: bool, ledger: Resour
     )
 
 
-def why_not_yet(demand: Demand, holds_up: bool, ledger: ResourceLedger, busy: int, starting: int) -> str:
-    """This node may grant it. ``holds_up``: the quota of its job does. ``busy``: leases whose workers run.
-    ``starting``: worker processes that are not up yet."""
+def why_not_yet(demand: Demand, holds_up: bool, ledger: ResourceLedger, held: str, starting: int) -> str:
+    """This node may grant it. ``holds_up``: the quota of its job does. ``held``: who has
+    what it needs, as ``holders_told`` says. ``starting``: worker processes that are not up yet."""
     if holds_up:
         quota = amounts({name: grains / GRAINS for name, grains in demand.spec.quota})
         return f"its job may hold {quota} at once (JobConfig(max_resources=)), and has so much already"
     if lacking := demand.resources.missing_from(ledger.available):
-        return f"{amounts(lacking)} more must become free here, where {busy} leases are held"
+        return f"{amounts(lacking)} more must become free here{f' (held: {held})' if held else ''}"
     if starting:
         return f"there is room, and {starting} worker processes are starting"
     return "there is room, and others are before it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shoal_common.placement import bundles
@@ -89,6 +89,13 @@ class ResourceLedger:
 
     def allocation(self, holder: bytes) -> Allocation | None:
         return self._held.get(holder)
+
+    def held_of(self, resource: str) -> Iterator[tuple[bytes, int]]:
+        """Who holds how much of it, in grains; without what is lent."""
+        for holder, allocation in self._held.items():
+            held = allocation.resources
+            if grains := (held - bundles.cpus(held) if allocation.lent else held)[resource]:
+                yield holder, grains
 
     @noted
     def set_aside(self, claimant: bytes, resources: ResourceSet) -> None:

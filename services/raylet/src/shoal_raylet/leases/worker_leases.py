@@ -31,6 +31,7 @@ from shoal_raylet.leases.actor_wishes import ActorWishes
 from shoal_raylet.leases.allowances import AllowanceAnswer, Allowances
 from shoal_raylet.leases.demand import SPILL_AFTER_S, Demand, Lease, mean_task_us, new_demand, owed_by_need
 from shoal_raylet.leases.held_leases import HeldLeases, count_for
+from shoal_raylet.leases.holders import holders_told
 from shoal_raylet.leases.precedence import outranked, set_aside
 from shoal_raylet.leases.quota_round import QuotaRound
 from shoal_raylet.leases.reasons import amounts, why_not_here, why_not_yet
@@ -425,8 +426,9 @@ class WorkerLeases:
             if demand.strategy.group_id and demand.impossible:
                 return f"{since}: no bundle of its placement group is reserved here"
             return f"{since}: {self._why_not_here(demand)}" if demand.impossible else f"{since}: a scheduler is asked"
-        busy = len(self._leases.not_blocked())
-        return f"{since}: {why_not_yet(demand, self._round.holds_up(demand), self._ledger, busy, starting)}"
+        lacking = demand.resources.missing_from(self._ledger.available)
+        held = holders_told(lacking, self._ledger, self._leases.by_worker, self._pool.workers)
+        return f"{since}: {why_not_yet(demand, self._round.holds_up(demand), self._ledger, held, starting)}"
 
     # --- inside ---
 
