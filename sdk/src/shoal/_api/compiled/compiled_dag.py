@@ -22,6 +22,7 @@ from shoal._api.compiled.drawing import Drawing, as_dot, as_text
 from shoal._api.compiled.executions import Execution, Executions
 from shoal._api.compiled.handover import HandOver
 from shoal._api.compiled.messages import Failed, packed, unpacked
+from shoal._api.compiled.outlet import Outlet
 from shoal._api.compiled.plan import DRIVER, Plan
 from shoal._api.compiled.refs import CompiledDAGFuture, CompiledDAGRef
 from shoal._api.compiled.ring import Ring, RingClosed, RingReader, RingTimeout, RingWriter
@@ -30,6 +31,7 @@ from shoal._core.object_ref import ObjectRef
 from shoal._net.interrupts import uncut
 from shoal._store.remote import RemoteStore
 from shoal._wire.peer_frames import SYSTEM_GROUP
+from shoal._wire.value_kinds import STORED
 
 if TYPE_CHECKING:
     from shoal._owner.core_worker import CoreWorker
@@ -162,7 +164,8 @@ class _Outputs:
     """Reads rows. One thread at a time."""
 
     def __init__(self, running: _Running) -> None:
-        rings = running.rings
+        core, rings = running.core, running.rings
+        self._load = partial(core.values.load_stored, home=core.node_id)
         self._wires = running.graph.outputs
         self._readers: dict[int, RingReader] = {}
         for wire in self._wires:
@@ -179,20 +182,21 @@ class _Outputs:
             if wire not in self._values:
                 reader.await_message(deadline)
                 with uncut():
-                    self._values[wire] = _taken(reader)
+                    self._values[wire] = self._taken(reader)
         values, self._values = self._values, {}
         return [values[wire] for wire in self._wires]
 
-
-def _taken(reader: RingReader) -> Any:
-    kind, payload = reader.message()
-    try:
-        return unpacked(kind, payload)
-    except Exception as error:  # whatever the user's classes raise
-        return Failed.of(exceptions.TaskError.from_exception("the result of a compiled graph", error))
-    finally:
-        payload.release()
-        reader.release()
+    def _taken(self, reader: RingReader) -> Any:
+        kind, payload = reader.message()
+        try:
+            return unpacked(kind, payload, self._load)
+        except Exception as error:  # whatever the user's classes raise
+            if kind == STORED and reader.closed:
+                raise RingClosed from None  # the actor has let go of the graph, and of it
+            return Failed.of(exceptions.TaskError.from_exception("the result of a compiled graph", error))
+        finally:
+            payload.release()
+            reader.release()
 
 
 class CompiledDAG:
@@ -217,7 +221,7 @@ class CompiledDAG:
         self._enable_asyncio = enable_asyncio
         self._outputs = _Outputs(running)
         #: In the order of the plan's inputs.
-        self._writers = [cast(RingWriter, running.rings[wire]) for wire, _ in graph.inputs]
+        self._outlets = [Outlet(cast(RingWriter, running.rings[wire]), running.core.values) for wire, _ in graph.inputs]
         self._submitting = threading.Lock()
         self._reading = threading.Lock()
         self._close = weakref.finalize(self, running.close)
@@ -244,7 +248,8 @@ class CompiledDAG:
 
         Raises: ValueError (arguments that its ``InputNode`` does not stand for, or a graph with ``enable_asyncio``),
         TypeError (not picklable, or with an ObjectRef inside), CompiledGraphCapacityExceeded, ChannelTimeoutError,
-        ChannelError (torn down), ActorDiedError, ActorUnavailableError, OSError (no memory).
+        ChannelError (torn down), ActorDiedError, ActorUnavailableError, OSError, ObjectStoreFullError,
+        OutOfDiskError (no memory).
         """
         if self._enable_asyncio:
             raise ValueError("Use execute_async if enable_asyncio=True")
@@ -309,6 +314,8 @@ class CompiledDAG:
         self._close()
         timeout = DAGContext.get_current().teardown_timeout
         ended = running.ended(timeout)
+        for outlet in self._outlets:
+            outlet.clear()
         for number, actor in enumerate(self._graph.actors):
             if number not in ended:
                 logger.warning(
@@ -358,10 +365,10 @@ class CompiledDAG:
             if not self._enable_asyncio:
                 self._read_dropped()
             self._executions.check_inflight(until_taken=self._enable_asyncio)
-            writers = self._writers
+            outlets = self._outlets
             try:
-                for writer in writers:
-                    writer.await_room(deadline)
+                for outlet in outlets:
+                    outlet.ring.await_room(deadline)
             except RingTimeout:
                 raise exceptions.ChannelTimeoutError(
                     "If the execution is expected to take a long time, increase submit_timeout which is currently "
@@ -369,12 +376,11 @@ class CompiledDAG:
                 ) from None
             except RingClosed:
                 raise self._running.why() from None
-            for writer, message in zip(writers, messages, strict=True):
-                writer.reserve(message.size)
+            messages = [outlet.placed(message) for outlet, message in zip(outlets, messages, strict=True)]
             with uncut():  # all of them, or none
                 execution = self._executions.begin(future)
-                for writer, message in zip(writers, messages, strict=True):
-                    writer.write(*message)
+                for outlet, message in zip(outlets, messages, strict=True):
+                    outlet.write(message)
         return execution
 
     def _inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from shoal import _context, _current
+from shoal import _context, _current, exceptions
 from shoal._api.compiled.handover import take
 from shoal._api.compiled.messages import Failed, packed, unpacked
+from shoal._api.compiled.outlet import Outlet
 from shoal._api.compiled.plan import Argument, Step
 from shoal._api.compiled.ring import RingClosed, RingReader, RingWriter
 from shoal._executor.replies import wrap_error
+from shoal._wire.value_kinds import STORED
 
 
 class Part(NamedTuple):
@@ -47,10 +50,13 @@ def run(instance: Any, part: Part) -> None:
     """Until the graph is torn down, its driver is gone, or the actor ends."""
     fds = take(part.path, part.secret, part.number, len(part.reads) + len(part.writes))
     readers = {wire: RingReader(fd, number) for (wire, number), fd in zip(part.reads, fds, strict=False)}
-    writers = {wire: RingWriter(fd) for wire, fd in zip(part.writes, fds[len(part.reads) :], strict=True)}
+    values = _current.current().values
+    outlets = {
+        wire: Outlet(RingWriter(fd), values) for wire, fd in zip(part.writes, fds[len(part.reads) :], strict=True)
+    }
     task = _context.current_task.get()
     assert task is not None
-    loop = _Loop(instance, part.steps, readers, writers, task)
+    loop = _Loop(instance, part.steps, readers, outlets, task)
     try:
         while True:
             loop.execute()
@@ -64,14 +70,16 @@ class _Loop:
         instance: Any,
         steps: list[Step],
         readers: dict[int, RingReader],
-        writers: dict[int, RingWriter],
+        outlets: dict[int, Outlet],
         task: _context.TaskContext,
     ) -> None:
         self._class = type(instance).__name__
         self._steps: list[tuple[Step, Callable[..., Any]]] = [(step, getattr(instance, step.method)) for step in steps]
         self._readers = readers
-        self._writers = writers
+        self._outlets = outlets
         self._task = task
+        core = _current.current()
+        self._load = partial(core.values.load_stored, home=core.node_id)
         #: Of this execution, by wire.
         self._values: dict[int, Any] = {}
 
@@ -103,8 +111,10 @@ class _Loop:
         reader.await_message(None, self._ended)
         kind, payload = reader.message()
         try:
-            return unpacked(kind, payload)
+            return unpacked(kind, payload, self._load)
         except Exception as error:  # whatever the user's classes raise
+            if kind == STORED and reader.closed:
+                raise RingClosed from None  # who wrote it has gone, and it with him
             return self._failure(step.method, error)
         finally:
             payload.release()
@@ -119,20 +129,20 @@ class _Loop:
                 except Exception as error:  # it has not as many values, or none at all
                     value = self._failure(step.method, error)
             self._values[wire] = value
-            if wire in self._writers:
-                self._write(self._writers[wire], step, value)
+            if wire in self._outlets:
+                self._write(self._outlets[wire], step, value)
 
-    def _write(self, writer: RingWriter, step: Step, value: Any) -> None:
+    def _write(self, outlet: Outlet, step: Step, value: Any) -> None:
         try:
             message = packed(value, f"the return value of {step.method}()")
         except Exception as error:  # whatever pickling raises
             message = packed(self._failure(step.method, error), "")
-        writer.await_room(None, self._ended)
+        outlet.ring.await_room(None, self._ended)
         try:
-            writer.reserve(message.size)
-        except OSError as error:  # no memory for one so large
-            message = packed(self._failure(step.method, error), "")
-        writer.write(*message)
+            message = outlet.placed(message)
+        except (OSError, exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:  # none for one so large
+            message = outlet.placed(packed(self._failure(step.method, error), ""))
+        outlet.write(message)
 
     def _failure(self, what: str, error: Exception) -> Failed:
         return Failed.of(wrap_error(_current.current(), None, f"{self._class}.{what}", self._task.task_id, error))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import pickle
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal import exceptions
 from shoal._values.serialization import ALIGNMENT, PLAIN, Serialized, loads, loads_packed, serialize
-from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PACKED
+from shoal._wire.value_kinds import BYTES, ERROR, INLINE, PACKED, STORED
+
+if TYPE_CHECKING:
+    from shoal._core.object_ref import ObjectRef
 
 
 class Failed:
@@ -35,6 +39,8 @@ class Message(NamedTuple):
     kind: int
     payload: bytes | Serialized
     size: int
+    #: Of what lies in the object store: ``payload`` is its id, and it lies there for as long as somebody has this.
+    ref: ObjectRef[Any] | None = None
 
 
 def packed(value: Any, what: str) -> Message:
@@ -58,11 +64,14 @@ def packed(value: Any, what: str) -> Message:
     return Message(INLINE, serialized.pickled, len(serialized.pickled))
 
 
-def unpacked(kind: int, payload: memoryview) -> Any:
-    """The value, which has nothing in common with the ring any more, or a ``Failed``.
+def unpacked(kind: int, payload: memoryview, load: Callable[[bytes], Any]) -> Any:
+    """The value, which has nothing in common with the ring any more, or a ``Failed``; ``load(object_id)`` gives what
+    lies in the object store. Its buffers cannot be written to, be it large or small, as those of a call's argument.
 
-    Raises: what unpickling raises.
+    Raises: what unpickling and ``load`` raise.
     """
+    if kind == STORED:
+        return load(bytes(payload))
     if kind == INLINE:
         return loads(payload)
     if kind == BYTES:
@@ -74,4 +83,4 @@ def unpacked(kind: int, payload: memoryview) -> Any:
     offset = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % ALIGNMENT
     copy = memoryview(memory)[offset : offset + payload.nbytes]
     copy[:] = payload
-    return loads_packed(copy)
+    return loads_packed(copy.toreadonly())

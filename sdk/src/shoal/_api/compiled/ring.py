@@ -187,9 +187,10 @@ class RingWriter(Ring):
         super().__init__(fd)
         slots = [_SLOT.unpack_from(self._head, self._table + slot * _SLOT.size) for slot in range(self._slots)]
         self._begins = [begin for begin, _, _, _ in slots]
-        self._rooms = [room for _, room, _, _ in slots]
+        self._rooms: list[int] = [room for _, room, _, _ in slots]
         self._next = 0
-        self._written = 0
+        #: So many messages.
+        self.written = 0
         #: Each reader has read at least so many.
         self._least_read = 0
 
@@ -198,14 +199,28 @@ class RingWriter(Ring):
 
         Raises: RingClosed, RingTimeout.
         """
-        words = self._words
-        if words[_CLOSED]:
+        if self._words[_CLOSED]:
             raise RingClosed
-        while self._written - self._least_read >= self._slots:
-            behind, word = max((self._written - words[word] & _MASK, word) for word in self._read_words)
-            self._least_read = self._written - behind
-            if behind >= self._slots:
+        while self.written - self._least_read >= self._slots:
+            word = self._look_who_is_last()
+            if self.written - self._least_read >= self._slots:
                 self._await_change(word, self._least_read & _MASK, _WRITTEN, deadline, ended)
+
+    def read_by_all(self) -> int:
+        """So many messages."""
+        self._look_who_is_last()
+        return self._least_read
+
+    def _look_who_is_last(self) -> int:
+        """The word of its count."""
+        last: tuple[int, int] = max((self.written - self._words[word] & _MASK, word) for word in self._read_words)
+        self._least_read = self.written - last[0]
+        return last[1]
+
+    @property
+    def room(self) -> int:
+        """Bytes that the next message may have as it is."""
+        return self._rooms[self._next]
 
     def reserve(self, size: int) -> None:
         """See to it that the next message may have ``size`` bytes. Raises: OSError."""
@@ -228,8 +243,8 @@ class RingWriter(Ring):
             payload.write_packed(self._data[begin : begin + size])  # type: ignore[union-attr]
         _SLOT.pack_into(self._head, self._table + slot * _SLOT.size, begin, self._rooms[slot], size, kind)
         self._next = slot + 1 if slot + 1 < self._slots else 0
-        self._written += 1
-        words[_WRITTEN] = self._written & _MASK
+        self.written += 1
+        words[_WRITTEN] = self.written & _MASK
         self._barrier.acquire()  # else a processor could look who sleeps before it writes
         self._barrier.release()
         for word in self._read_words:

@@ -15,7 +15,7 @@ class DAGContext:
     get_timeout: float = 10
     #: ``teardown`` waits so long for what the actors do.
     teardown_timeout: float = 30
-    #: Of each message of a channel, at first.
+    #: Of each message of a channel. Slots grow for larger ones, up to 1 MB, beyond which the object store has them.
     buffer_size_bytes: int = 1_000_000
     #: Executions whose results the driver has not read.
     max_inflight_executions: int = 10
