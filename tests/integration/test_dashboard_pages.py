@@ -103,7 +103,8 @@ def test_what_happens_and_what_is_printed_is_read(pages: Pages) -> None:
     # It listens from then on.
     eventually(lambda: "has joined" in pages.get("/view/events").text, "the node is told")
     speaker = Speaker.remote()
-    shoal.get(speaker.speak.remote())
+    call = speaker.speak.remote()
+    shoal.get(call)
     eventually(lambda: "Actor Speaker is up" in pages.get("/view/events").text, "it is told")
     assert "Actor Speaker" not in pages.get("/view/events?severity=ERROR").text
     for wrong, said in (
@@ -128,6 +129,11 @@ def test_what_happens_and_what_is_printed_is_read(pages: Pages) -> None:
     assert pages.get(f"/view/logs/search?word={'x' * 201}").status == 400
     for wrong in ("/view/logs/00", f"{node}/no-file", f"{node}/..%2f..%2fetc%2fpasswd"):
         assert pages.get(wrong).status == 404
+    task_id = call.task_id().hex()
+    link = r'href="\.\./\.\.(/api/v0/logs/file\?[^"]+)">What it has printed<'
+    for page in (f"/view/actors/{speaker._actor_id.hex()}", f"/view/tasks/{task_id}"):
+        found = eventually(lambda page=page: re.search(link, pages.get(page).text), "its page links to what it printed")
+        assert "<i>spoken" in pages.get(html.unescape(found[1])).text
     shoal.kill(speaker)
 
 

@@ -152,6 +152,7 @@ class _Pages:
             "job_id": rows[0]["job_id"] if resource.name == "jobs" else "",
             "related": [],
             "process": _process(rows[-1]),
+            "printed": _printed(resource, rows[-1]),
             "waits": await Waits(self._context.cluster).of(resource.name, rows[-1]),
         }
         if resource.name == "jobs":
@@ -272,6 +273,15 @@ def _process(row: Row) -> str:
     pid = row.get("pid") or row.get("worker_pid") or driver.get("pid")
     node_id = row.get("node_id") or row.get("driver_node_id")
     return urlencode({"node_id": node_id, "pid": pid}) if pid and node_id else ""
+
+
+def _printed(resource: Resource, row: Row) -> str:
+    """The query for the log of what a task or actor has printed; empty = it has been on no node, or is neither."""
+    if resource.name == "tasks" and row["node_id"]:
+        return urlencode({"task_id": row["task_id"], "attempt_number": row["attempt_number"], "lines": -1})
+    if resource.name == "actors" and row["node_id"]:
+        return urlencode({"actor_id": row["actor_id"], "lines": -1})
+    return ""
 
 
 def _moods(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
