@@ -166,7 +166,6 @@ def test_groups_in_every_state_survive_their_gcs(deployed: DeployedCluster, how:
         deployed.leads(1 - leader)
         if how == "paused":
             active.resume()
-            assert active.wait() == 1
         assert all(group.wait(60) for group in (*under_way, during))
         assert (state(running), nodes_of(running), state(pending)) == ("CREATED", before, "PENDING")
         assert shoal.util.get_placement_group("running") == running
@@ -175,4 +174,5 @@ def test_groups_in_every_state_survive_their_gcs(deployed: DeployedCluster, how:
         assert pending.wait(60), "all the others have given back what they had"
         remove_placement_group(pending)
         eventually(lambda: cpus_in_bundles() == 0, "nothing is left of any group")
-        deployed.replicas[leader] = deployed.start_gcs(leader)
+        if how == "killed":
+            deployed.replicas[leader] = deployed.start_gcs(leader)

@@ -97,12 +97,14 @@ class ServiceProcess:
         return self._listens_at()
 
     def _listens_at(self) -> str:
+        address = ""
         for line in self.text().splitlines():
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
-                if event.get("event") == "service_started":
-                    return str(event["address"])
-        return ""
+                # A node that was given up listens somewhere else once it has joined anew.
+                if event.get("event") in ("service_started", "node_has_joined_anew"):
+                    address = str(event["address"])
+        return address
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
