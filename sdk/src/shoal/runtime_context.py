@@ -34,6 +34,10 @@ class RuntimeContext:
 
     worker = ThisProcess()
 
+    def __repr__(self) -> str:
+        known = {} if _current.current_or_none() is None else self.get()
+        return f"RuntimeContext({', '.join(f'{name}={value!r}' for name, value in known.items())})"
+
     def get_job_id(self) -> str:
         return _current.current().job_id.hex()
 

@@ -58,11 +58,20 @@ def actor(task: _context.TaskContext) -> _context.ProcessContext:
     return process
 
 
+def test_without_a_session_it_has_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_current, "_current", None)
+    assert repr(context) == "RuntimeContext()"
+
+
 def test_in_a_driver(driver: SimpleNamespace) -> None:
     assert (context.job_id, context.get_job_id()) == (shoal.JobID(JOB), JOB.hex())
     assert (context.node_id, context.get_node_id()) == (shoal.NodeID(NODE), NODE.hex())
     assert (context.worker_id, context.get_worker_id()) == (shoal.WorkerID(WORKER), WORKER.hex())
     assert context.get() == {"job_id": shoal.JobID(JOB), "node_id": shoal.NodeID(NODE), "namespace": "space"}
+    assert (
+        repr(context)
+        == f"RuntimeContext(job_id={shoal.JobID(JOB)!r}, node_id={shoal.NodeID(NODE)!r}, namespace='space')"
+    )
     assert context.namespace == "space"
     assert context.gcs_address == "10.0.0.1:6381"
     assert (context.get_temp_dir(), context.get_session_name()) == ("/tmp/shoal", "session_1")
