@@ -330,6 +330,8 @@ class Blobs:
 def test_another_store_takes_up_what_is_in_the_archive(store: Store, tmp_path: Path) -> None:
     blobs = Blobs()
     archive = Archive(blobs, "c-1")
+    joined = ClusterEvent(5, "NODE_ALIVE", "INFO", "GCS", "Node h has joined", {"node_id": "aa"})
+    store.do(lambda each: each.happened([joined]))
     store.tell(task(1, TaskState.FINISHED), task(2, TaskState.RUNNING), tallies=[FunctionTally(JOB, "f", 0, 2, 1)])
     store.do(lambda each: each.archive(archive))
     store.tell(failed(3, "later"))
@@ -343,6 +345,8 @@ def test_another_store_takes_up_what_is_in_the_archive(store: Store, tmp_path: P
         assert sorted(numbers(other.rows())) == [1, 3], "what has ended"
         assert [counts.submitted for counts in other.do(lambda each: each.counts())] == [2]
         assert other.do(_seen) == {NODE: (1, 2)}
+        other.do(lambda each: each.happened([joined]))
+        assert [event for _, event in other.do(lambda each: each.cluster_events())] == [joined], "told again, kept once"
         other.live_again()
         other.do(lambda each: each.restore(archive, 2_000))
         assert sorted(numbers(other.rows())) == [1, 3], "once"

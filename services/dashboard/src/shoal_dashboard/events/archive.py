@@ -15,6 +15,7 @@ import msgspec
 
 from shoal_common.blob.store import BlobInfo
 from shoal_common.errors import NotFound
+from shoal_common.node_events import ClusterEvent
 from shoal_common.task_events import FunctionTally
 from shoal_dashboard.events.counters import Life
 
@@ -65,6 +66,8 @@ class Counts(msgspec.Struct, array_like=True):
     lost: int
     #: As ``Listening.seen``.
     seen: dict[bytes, tuple[int, int]]
+    #: What has happened to the cluster, the newest that are kept.
+    happened: list[ClusterEvent] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode

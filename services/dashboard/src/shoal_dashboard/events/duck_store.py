@@ -119,11 +119,13 @@ class DuckTaskStore:
                 path = Path(directory) / "segment.parquet"
                 async with self._taking:
                     segment = await self._write(lambda: self._database.leave(path))
+                    happened = await self._write(self._database.happened)
                     counts = Counts(
                         self._counters.told(),
                         self._counters.unnamed,
                         self._counters.lost,
                         self.seen.listening().seen,
+                        [event for _id, event in happened],
                     )
                 if segment is not None:
                     await archive.save(segment, await asyncio.to_thread(path.read_bytes), counts)
@@ -138,7 +140,7 @@ class DuckTaskStore:
         async with self._taking:
             self._counters.restore(counts.tallies, counts.unnamed, counts.lost)
             self.seen = Seen(counts.seen)
-            await self._write(lambda: self._save(counts.tallies))
+            await self._write(lambda: self._save(counts.tallies, counts.happened))
             rows = 0
             for segment in await archive.segments():
                 rows += segment.rows
