@@ -139,3 +139,57 @@ def test_what_is_larger_than_all_of_it_is_refused() -> None:
     with pytest.raises(ValueError, match="The placement group needs 4 CPU"):
         placement_group([{"CPU": 2}, {"CPU": 2}])
     assert isinstance(placement_group([{"CPU": 2}, {"GPU": 1}]), PlacementGroup)
+
+
+_CAPPED = """
+deadline = time.monotonic() + 60
+while True:
+    try:
+        ray.init(
+            job="capped", attach=True, logging_level="ERROR", log_to_driver=False,
+            job_config=ray.job_config.JobConfig(max_resources={"CPU": 1}),
+        )
+        break
+    except ray.exceptions.JobInUseError:  # nobody has noticed yet that the driver before is gone
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+@ray.remote(num_cpus=1)
+class Kept:
+    def pid(self):
+        return os.getpid()
+
+@ray.remote(num_cpus=1)
+def f():
+    return 1
+
+def waits(ref):
+    while "max_resources" not in str(ray.explain(ref)):
+        assert not ray.wait([ref], timeout=0.1)[0], "it runs beside the actor"
+    return ref
+
+kept = Kept.options(name="kept", get_if_exists=True).remote()
+pid = ray.get(kept.pid.remote())
+ref = waits(f.remote())
+report(pid=pid)
+command()
+"""
+
+
+def test_what_is_kept_of_a_named_job_counts_for_its_next_driver(cluster: ProcessCluster) -> None:
+    with Driver(_CAPPED, env=cluster.environment) as first:
+        kept = first.report()["pid"]
+        first.process.kill()
+    end = """
+another = waits(f.options(num_cpus=0.5).remote())
+ray.kill(kept)
+report(got=ray.get([ref, another]))
+ray.shutdown()
+"""
+    with Driver(_CAPPED + end, env=cluster.environment) as second:
+        assert second.report()["pid"] == kept, "the actor lives on"
+        cluster.gcs.kill()
+        cluster.start_the_gcs()
+        second.tell("on")
+        assert second.report()["got"] == [1, 1]
+        assert second.wait() == 0, second.text

@@ -324,7 +324,8 @@ class ActorManager:
                     self._background.spawn(self._stop_process(action))
                 case actor_table.Forget(actor_id):
                     saves[actor_id] = self._rows.delete(actor_id.hex())
-                    self._committed.pop(actor_id, None)
+                    if (forgotten := self._committed.pop(actor_id, None)) is not None:
+                        self._quotas.holds(forgotten.job_id, actor_id, ResourceSet())
                     self._forget_spec(actor_id)
                     self._checkpoints.process_gone(actor_id)
                 case actor_table.JobUnused(job_id):

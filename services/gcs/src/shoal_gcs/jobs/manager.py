@@ -57,6 +57,8 @@ class JobManager:
         self._table.load(map(messages.job_of_row, infos), self._rows.unreadable)
         await self._quotas.load(self._table.all())
         await self._names.load()
+        for job_id in self._names.holders():
+            self._quotas.goes_on(job_id, self._table.earlier_of_name(job_id))
 
     async def start(
         self,
@@ -102,6 +104,7 @@ class JobManager:
         job.name = name
         driver = f"process {job.pid} on {host or 'an unknown host'}"
         named, saved = self._names.hold(in_namespace, job.job_id, driver, keep_ms)
+        self._quotas.goes_on(job_id, self._table.earlier_of_name(job_id))
         await written([self._save(job), saved])
         return named.generation
 

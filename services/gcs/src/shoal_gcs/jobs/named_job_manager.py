@@ -82,6 +82,10 @@ class NamedJobManager:
                 self.job_ended(each.job_id)
         self.end_those_over()
 
+    def holders(self) -> list[JobID]:
+        """The job that holds each name, or was the last to."""
+        return [each.job_id for each in self._table.all()]
+
     def kept_until_unix_ms(self, job_id: bytes) -> int:
         """Until when the name is kept that this job has left; 0 = it has left none."""
         held = self._table.of_job(job_id)

@@ -81,7 +81,7 @@ class Quota:
 
     @property
     def left(self) -> ResourceSet:
-        """What nobody holds."""
+        """What nobody holds. Below nothing: what is from before the quota holds more than all of it."""
         granted = (allowance.granted for allowance in self.allowances.values())
         return self._all - ResourceSet.sum([*granted, *self._held.values()])
 
@@ -150,7 +150,8 @@ class Quota:
 
     @noted
     def holds(self, holder: bytes, resources: ResourceSet) -> None:
-        """So much it holds now, which is not more than it has taken, and waits for nothing."""
+        """So much it holds now, and waits for nothing. It is not more than it has taken, or than it holds from before
+        the quota: then nothing is left, and everybody else waits."""
         self._waiting.pop(holder, None)
         self._held.pop(holder, None)
         if counted := self.counted(resources):

@@ -60,6 +60,14 @@ class JobTable:
         """In the order they began."""
         return list(self._jobs.values())
 
+    def earlier_of_name(self, job_id: bytes) -> list[bytes]:
+        """Those that have held the name that this one holds, or has held last."""
+        job = self._jobs.get(JobID(job_id))
+        if job is None or not job.name:
+            return []
+        name = (job.namespace, job.name)
+        return [each.job_id for each in self._jobs.values() if (each.namespace, each.name) == name and each is not job]
+
     def load(self, jobs: Iterable[Job], damaged: Collection[str] = ()) -> None:
         """``damaged``: ids, in hexadecimal, of jobs of which nothing else is known."""
         for job in sorted(jobs, key=lambda job: job.job_id):
