@@ -12,7 +12,7 @@ from shoal_common.states import ActorState, GroupState, NodeState
 GROUP_WAITS = (GroupState.PENDING, GroupState.PREPARED, GroupState.RESCHEDULING)
 
 #: To be said of what waits for that.
-QUOTA_USED = "its job holds all that it may hold at once (JobConfig(max_resources=))"
+QUOTA_USED = "its job may not hold as much besides what it holds now (JobConfig(max_resources=))"
 
 
 @dataclass(frozen=True, slots=True)
