@@ -175,6 +175,14 @@ def _copy(target: memoryview, source: memoryview) -> None:
     ctypes.memmove(to, address_of(source), source.nbytes)
 
 
+def _is_of_numbers(value: Any, kind: type) -> bool:
+    """An array with nothing of the user's inside: without a pickler that looks at each of its parts, which are four,
+    it takes a tenth of the time."""
+    return (
+        kind.__name__ == "ndarray" and kind.__module__ == "numpy" and kind not in _custom and not value.dtype.hasobject
+    )
+
+
 def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) -> Serialized:
     """``out_of_band=False`` puts large buffers into the pickle too.
 
@@ -197,8 +205,11 @@ def serialize(value: Any, what: str = "the value", *, out_of_band: bool = True) 
 
     outer, collected.pickled = collected.pickled, contained
     try:
+        callback = keep_out_of_band if out_of_band else None
+        if _is_of_numbers(value, kind):
+            return Serialized(pickle.dumps(value, 5, buffer_callback=callback), buffers, contained)
         file = io.BytesIO()
-        _Pickler(file, protocol=5, buffer_callback=keep_out_of_band if out_of_band else None).dump(value)
+        _Pickler(file, protocol=5, buffer_callback=callback).dump(value)
     except (RecursionError, EarlierSessionError):
         raise
     except Exception as error:
