@@ -104,6 +104,8 @@ class Database:
             self._connection.execute(_SCHEMA)
         self._readers = threading.local()
         self._replaced = 0
+        #: As the table has it: of many nodes few have told something since the last write.
+        self._seen = self.seen()
 
     def _reader(self) -> duckdb.DuckDBPyConnection:
         """This thread's."""
@@ -163,9 +165,7 @@ class Database:
                 connection.execute(
                     "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?)", [*key[:2], _encode(tally), *key[2:]]
                 )
-            connection.execute("DELETE FROM seen")
-            for node_id, (incarnation, upto) in seen.items():
-                connection.execute("INSERT INTO seen VALUES (?, ?, ?)", [node_id, incarnation, upto])
+            self._write_seen(seen)
             connection.execute("UPDATE totals SET unnamed = ?, lost = ?", [unnamed, lost])
             self._replaced += len(changed)
             if self._replaced >= REWRITE_AFTER:
@@ -177,6 +177,7 @@ class Database:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+        self._seen = seen
 
     def fresh(self) -> int:
         """How many are not in the archive."""
@@ -259,6 +260,25 @@ class Database:
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
+
+    def _write_seen(self, seen: dict[bytes, tuple[int, int]]) -> None:
+        for node_id in self._seen.keys() - seen.keys():
+            self._connection.execute("DELETE FROM seen WHERE node_id = ?", [node_id])
+        changed = [node_id for node_id, told in seen.items() if self._seen.get(node_id) != told]
+        if not changed:
+            return
+        rows = {
+            "node_id": _bytes(changed),
+            "incarnation": np.array([seen[node_id][0] for node_id in changed], dtype=np.int64),
+            "upto": np.array([seen[node_id][1] for node_id in changed], dtype=np.int64),
+        }
+        self._connection.register("told", rows)
+        self._connection.execute(
+            "UPDATE seen SET incarnation = told.incarnation, upto = told.upto FROM told "
+            "WHERE seen.node_id = told.node_id"
+        )
+        self._connection.execute("INSERT INTO seen SELECT * FROM told ANTI JOIN seen USING (node_id)")
+        self._connection.unregister("told")
 
     def _insert(self, table: str, attempts: Sequence[Attempt]) -> None:
         if not attempts:
