@@ -58,6 +58,7 @@ from shoal._not_implemented import missing as _missing
 from shoal._session.session import init, is_initialized, shutdown
 from shoal._session.timeline import timeline
 from shoal._values.content import CONTENT
+from shoal._values.flags import flag
 from shoal._values.numbers import plain, seconds
 from shoal._version import __version__ as __version__
 from shoal.client_builder import ClientBuilder, client
@@ -293,7 +294,7 @@ def wait(
     An object in the store of another node is brought to this one before it counts as ready; with ``fetch_local=False``
     it counts wherever it is.
 
-    Raises: TypeError (not a list, or of other things), ValueError (duplicates, bad num_returns or timeout).
+    Raises: TypeError (not a list, or of other things; no flag), ValueError (duplicates, bad num_returns or timeout).
     """
     refs: Any = ray_waitables
     core = _current._current or _start_for(refs)
@@ -306,6 +307,7 @@ def wait(
         if timeout < 0:
             raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     num_returns = plain(num_returns)
+    fetch_local = flag(fetch_local, "fetch_local")
     if set(map(type, refs)) - {ObjectRef, ObjectRefGenerator}:
         wrong = next(ref for ref in refs if type(ref) not in (ObjectRef, ObjectRefGenerator))
         raise TypeError(f"wait() expected a list of shoal.ObjectRef, got list containing {type(wrong)}")
@@ -337,8 +339,8 @@ def cancel(
 
     ``recursive``: also what it has submitted, and what that has.
 
-    Raises: TypeError (not an ObjectRef), ValueError (``force`` with a call of an actor, which ``shoal.kill`` ends; a
-    ref of an earlier session).
+    Raises: TypeError (not an ObjectRef; no flags), ValueError (``force`` with a call of an actor, which ``shoal.kill``
+    ends; a ref of an earlier session).
     """
     if isinstance(ray_waitable, ObjectRefGenerator):
         ray_waitable = ray_waitable.completed()
@@ -346,8 +348,9 @@ def cancel(
         raise TypeError(
             f"shoal.cancel() only supported for object refs. For actors, try shoal.kill(). Got: {type(ray_waitable)}."
         )
+    force, recursive = flag(force, "force"), flag(recursive, "recursive")
     ray_waitable._check_session()
-    _current.connected().cancelling.cancel(ray_waitable, bool(force), bool(recursive))
+    _current.connected().cancelling.cancel(ray_waitable, force, recursive)
 
 
 def _start_for(refs: Any) -> Any:

@@ -92,14 +92,40 @@ class JobConfig:
         self.set_ray_namespace(ray_namespace)
         self.set_runtime_env(runtime_env)
         self.set_default_actor_lifetime(default_actor_lifetime)
+        self.weight = weight
+        self.max_resources = max_resources
+        self.set_py_logging_config(py_logging_config)
+        self.enable_task_events = enable_task_events
+
+    # Of these Ray has no setters: they are attributes, which are checked when they are set, too.
+
+    @property
+    def weight(self) -> float:
+        return self._weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
         if not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
             raise ValueError(f"The weight of a job must be a number above 0, at most {MAX_WEIGHT:,}, not {weight!r}")
-        self.weight = float(weight)
-        self.max_resources = _amounts(max_resources)
-        self.set_py_logging_config(py_logging_config)
+        self._weight = float(weight)
+
+    @property
+    def max_resources(self) -> dict[str, float] | None:
+        return self._max_resources
+
+    @max_resources.setter
+    def max_resources(self, max_resources: Mapping[str, float] | None) -> None:
+        self._max_resources = _amounts(max_resources)
+
+    @property
+    def enable_task_events(self) -> bool:
+        return self._enable_task_events
+
+    @enable_task_events.setter
+    def enable_task_events(self, enable_task_events: bool) -> None:
         if not isinstance(enable_task_events, bool):
             raise TypeError(f"enable_task_events must be True or False, not {enable_task_events!r}")
-        self.enable_task_events = enable_task_events
+        self._enable_task_events = enable_task_events
 
     def set_py_logging_config(self, logging_config: LoggingConfig | None) -> None:
         """Raises: TypeError."""

@@ -20,6 +20,7 @@ from shoal._core.public_ids import ActorID, JobID
 from shoal._net.gcs.errors import NotFound
 from shoal._owner.arguments import pack_arguments
 from shoal._text import check_text
+from shoal._values.flags import flag
 from shoal._wire.peer_frames import SYSTEM_GROUP
 
 if TYPE_CHECKING:
@@ -358,10 +359,12 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor at once: no exit hooks; its running and queued calls fail. With ``no_restart=False`` it is
     restarted if ``max_restarts`` allows.
 
-    Raises: ValueError for what is not a handle, ActorHandleNotFoundError for one of an earlier session.
+    Raises: ValueError for what is not a handle, TypeError for what is not a flag, ActorHandleNotFoundError for a
+    handle of an earlier session.
     """
     if not isinstance(actor, ActorHandle):
         raise ValueError(f"shoal.kill() only supported for actors. For tasks, try shoal.cancel(). Got: {type(actor)}.")
+    no_restart = flag(no_restart, "no_restart")
     if actor._shoal_epoch != _current.epoch:
         raise _stale_handle(actor)
     _current.connected().actors.kill(actor._shoal_client, no_restart)

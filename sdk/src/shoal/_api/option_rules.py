@@ -47,9 +47,9 @@ def _count_or_infinite(name: str, value: int | None) -> str | None:
 def _amount(name: str, value: float | None) -> str | None:
     if value is None:
         return None
-    if not value >= 0:  # NaN too
+    if value < 0:
         return f"The quantity of resource {name} cannot be negative"
-    if value == float("inf"):
+    if not value < float("inf"):  # NaN too
         return f"The quantity of resource {name} must be finite"
     if value and int(value * GRAINS) == 0:
         return f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001"

@@ -105,6 +105,11 @@ def start(
         )
         if running is not None:
             where = running.cluster.gcs_address or "an address not known yet"
+            if ended := " and ".join(daemon.service for daemon in running.dead()):
+                raise RuntimeError(
+                    f"a head runs here already, at {where}, but its {ended} has ended: run `shoal stop`, then start it "
+                    "again, with the same --directory (or --etcd) where its state is to be found again"
+                )
             raise RuntimeError(f"a head runs here already, at {where}: run `shoal stop` first")
         started = local.start_head(root, _token(), host, what, node)
     elif not address:

@@ -57,9 +57,9 @@ def check_amounts(
 def _check_amount(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(plain(value), (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not value >= 0:  # NaN too
+    if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
-    if value == float("inf"):
+    if not value < float("inf"):  # NaN too
         raise ValueError(f"{name} must be finite")
 
 

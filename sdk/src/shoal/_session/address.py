@@ -42,7 +42,7 @@ def find_cluster(address: str) -> ClusterAddress:
         return here[0]
     if address.startswith("ray://"):
         raise ValueError(f"{address} is an address of Ray's client: connect to a gateway, shoal://host:port, instead")
-    if "://" in address or ":" not in address:
+    if not _names_gcs(address):
         raise ValueError(f"Malformed address: {address}. Expected 'host:port', 'shoal://host', 'auto' or 'local'.")
     token = token_for(address)
     with visiting(address, token) as gcs:
@@ -54,6 +54,16 @@ def find_cluster(address: str) -> ClusterAddress:
             host = node.host if node.channel_port else ""
             return ClusterAddress(address, node.raylet_path, node.node_id.hex(), node.session_dir, token, host)
     raise ConnectionError(f"The cluster at {address} has no node on this machine to attach to.")
+
+
+def _names_gcs(address: str) -> bool:
+    """host:port, or several of them with commas between."""
+    for each in address.split(","):
+        host, _, port = each.rpartition(":")
+        # A system takes the port modulo 65536, and so reaches somebody else by one that is too large.
+        if not host or "/" in host or not (port.isdecimal() and 0 < int(port) <= tcp.MAX_PORT):
+            return False
+    return True
 
 
 def clusters_here() -> list[ClusterAddress]:
@@ -73,7 +83,7 @@ def gcs_meant(given: str | None) -> str:
         raise ConnectionError("no cluster runs on this machine: start one, or name one by its GCS, host:port")
     if found.startswith(GATEWAY_SCHEME):
         raise ValueError(f"{found} is a gateway, for drivers: name the GCS, host:port")
-    if "://" in found or ":" not in found:
+    if not _names_gcs(found):
         raise ValueError(f"{found!r} is not host:port of a GCS")
     return found
 

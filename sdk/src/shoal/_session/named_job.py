@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal._net.gcs.errors import AlreadyExists
 from shoal._text import check_text
+from shoal._values.flags import flag
 from shoal._values.numbers import MAX_KEPT_S, seconds
 from shoal.exceptions import JobInUseError
 
@@ -34,8 +35,7 @@ class JobName:
 
 def named_job_given(job: str | None, attach: bool, keep_s: float, *, embedded: bool) -> JobName | None:
     """The arguments of ``init``. ``embedded``: the cluster ends with the driver. Raises: TypeError, ValueError."""
-    if not isinstance(attach, bool):
-        raise TypeError(f"attach must be True or False, not {attach!r}")
+    attach = flag(attach, "attach")
     keep_s = seconds(keep_s, "keep_s")
     if not 0 <= keep_s <= MAX_KEPT_S:
         raise ValueError(f"keep_s must be a number of seconds from 0, at most {MAX_KEPT_S:,}, not {keep_s!r}")

@@ -27,6 +27,7 @@ from shoal._session.named_job import DEFAULT_KEEP_S, JobName, hold, named_job_gi
 from shoal._session.packages import RayletUploads, uploaded
 from shoal._session.submitted_job import submitted_job
 from shoal._text import check_text
+from shoal._values.flags import flag
 from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig, LoggingConfig
 from shoal.runtime_env import RuntimeEnv
@@ -184,10 +185,10 @@ def init(
     for ``keep_s`` seconds. The next driver goes on with them by ``attach=True``, which begins the job where nothing is
     kept; the context's ``attached`` tells which it was.
 
-    Raises: RuntimeError (initialized already, unknown argument), ConnectionError (nobody there),
-    AuthenticationError (wrong token), JobInUseError (the job has a driver, or is kept for one and ``attach`` is not
-    given), ValueError (wrong argument, resources given while connecting, ``attach`` on a cluster that ends with this
-    driver, or what Shoal does not do yet: see ``arguments.NOT_IMPLEMENTED``).
+    Raises: RuntimeError (initialized already, unknown argument), TypeError (an argument of another type),
+    ConnectionError (nobody there), AuthenticationError (wrong token), JobInUseError (the job has a driver, or is kept
+    for one and ``attach`` is not given), ValueError (wrong argument, resources given while connecting, ``attach`` on a
+    cluster that ends with this driver, or what Shoal does not do yet: see ``arguments.NOT_IMPLEMENTED``).
     """
     check_implemented(
         {
@@ -202,6 +203,12 @@ def init(
         raise RuntimeError("`allow_multiple` argument is passed to `shoal.init` when the client is not used.")
     if job_config is not None and not isinstance(job_config, JobConfig):
         raise TypeError(f"job_config must be a shoal.job_config.JobConfig, not {type(job_config).__name__}")
+    flag(ignore_reinit_error, "ignore_reinit_error")
+    flag(configure_logging, "configure_logging")
+    if include_dashboard is not None:
+        flag(include_dashboard, "include_dashboard")
+    if log_to_driver is not None:
+        flag(log_to_driver, "log_to_driver")
     occupy_standard_streams()
     with _lock:
         global _session
@@ -273,6 +280,8 @@ def init(
                     "_memory": kwargs.get("_memory"),
                     "_metrics_export_port": kwargs.get("_metrics_export_port"),
                     "_system_config": kwargs.get("_system_config"),
+                    # A driver outside of the cluster has files of its own on its machine.
+                    "_temp_dir": None if target.startswith(GATEWAY_SCHEME) else kwargs.get("_temp_dir"),
                 }
                 from_environment = address is None and bool(os.environ.get(ADDRESS_VARIABLE))
                 for name, value in given.items():

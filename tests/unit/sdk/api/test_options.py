@@ -53,7 +53,7 @@ REFUSED_BY_TASKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"num_cpus": "1"}, TypeError, "The type of keyword 'num_cpus' must be"),
     ({"num_cpus": -1}, ValueError, "The quantity of resource num_cpus cannot be negative"),
     ({"num_cpus": 0.00001}, ValueError, "num_cpus cannot go beyond 0.0001"),
-    ({"num_cpus": NAN}, ValueError, "num_cpus"),
+    ({"num_cpus": NAN}, ValueError, "num_cpus must be finite"),
     ({"num_cpus": INF}, ValueError, "num_cpus must be finite"),
     ({"num_gpus": -0.5}, ValueError, "The quantity of resource num_gpus cannot be negative"),
     ({"memory": "1GB"}, TypeError, "The type of keyword 'memory' must be"),

@@ -10,6 +10,9 @@ import pytest
 
 from shoal import cli
 from shoal._cli import commands
+from shoal._launch import local_nodes
+from shoal._launch.cluster_address import ClusterAddress
+from shoal._launch.daemons import Daemon
 
 COMMANDS = list(commands._PLACES)
 
@@ -97,3 +100,21 @@ def test_programs_and_workers_import_neither_click_nor_rich() -> None:
     program = "import sys, shoal, shoal.cli, shoal.worker; print([n for n in ('click', 'rich') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ([], "a head runs here already, at h:1: run `shoal stop` first"),
+        (["gcs"], "a head runs here already, at h:1, but its gcs has ended: run `shoal stop`, then start it again"),
+    ],
+)
+def test_a_head_that_has_lost_a_part_is_not_said_to_run(
+    ended: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemons = tuple(Daemon(name, 1, 0) for name in ("gcs", "raylet"))
+    monkeypatch.setattr(Daemon, "alive", lambda daemon: daemon.service not in ended)
+    node = local_nodes.LocalNode(ClusterAddress("h:1", "", "", "", ""), head=True, daemons=daemons)
+    monkeypatch.setattr(local_nodes, "recorded_nodes", lambda: [node])
+    assert cli.main(["start", "--head"]) == 1
+    assert said in capsys.readouterr().err

@@ -89,3 +89,11 @@ def test_without_any_token_the_cluster_is_asked_without(tmp_path, monkeypatch: p
 def test_an_address_is_text() -> None:
     with pytest.raises(TypeError, match="address must be None or a str, not int"):
         address.target_of(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["127.0.0.1:99999", "127.0.0.1:0", "h:1,h:x", "h", "http://h:1", ":6381", "h:"])
+def test_an_address_that_cannot_be_one_is_not_tried(given: str) -> None:
+    with pytest.raises(ValueError, match="Malformed address"):
+        address.find_cluster(given)
+    with pytest.raises(ValueError, match="not host:port of a GCS"):
+        address.gcs_meant(given)

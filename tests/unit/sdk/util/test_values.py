@@ -68,6 +68,8 @@ def test_job_config_refuses() -> None:
     for amounts in (0, "", [], False, [2], {"CPU": "2"}, {"CPU": True}, {1: 2}):
         with pytest.raises(TypeError, match="max_resources"):
             JobConfig(max_resources=amounts)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="max_resources"):
+            JobConfig().max_resources = amounts  # type: ignore[assignment]
     refused = [("CPU", -1), ("CPU", float("nan")), ("CPU", float("inf")), ("CPU", 1e-5), ("", 1)]
     for name, amount in (*refused, ("object_store_memory", 1)):
         with pytest.raises(ValueError, match="max_resources"):
