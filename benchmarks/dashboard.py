@@ -30,10 +30,10 @@ from scheduler_sim import CLUSTER, TOKEN, Process, amounts, free_port, node_id, 
 from shoal_common.bus import subjects
 from shoal_common.bus.nats import NatsBus
 from shoal_common.channel.frames import PROTOCOL_VERSION
-from shoal_common.node_events import LOAD_S, NodeLoad, NodeReport, ProcessEvents, ProcessInfo, encode
+from shoal_common.events.node_events import LOAD_S, NodeLoad, NodeReport, ProcessEvents, ProcessInfo, encode
+from shoal_common.events.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
 from shoal_common.rpc.client import aio_channel
 from shoal_common.rpc.server import create_server, serve
-from shoal_common.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
 from shoal_dashboard.events.duck_store import DuckTaskStore
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import raylet_pb2, raylet_pb2_grpc

@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 
-from shoal_common.node_events import NodeReport, ProcessEvents, ProcessInfo
-from shoal_common.task_events import Failure, TaskEvent, TaskKind, TaskState, encode_events
+from shoal_common.events.node_events import NodeReport, ProcessEvents, ProcessInfo
+from shoal_common.events.task_events import Failure, TaskEvent, TaskKind, TaskState, encode_events
 from shoal_dashboard.events.duck_store import DuckTaskStore
 from shoal_dashboard.events.rows import Filter, Sort
 

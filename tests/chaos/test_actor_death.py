@@ -15,7 +15,7 @@ import shoal
 from shoal import exceptions
 from shoal._current import current
 from shoal._net.gcs.actors import POLL_S
-from shoal._owner import actor_submitter
+from shoal._owner.tasks import actor_submitter
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -12,8 +12,8 @@ import pytest
 
 from shoal_common.blob.store import BlobInfo, check_key
 from shoal_common.errors import NotFound, Unavailable
-from shoal_common.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo
-from shoal_common.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
+from shoal_common.events.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo
+from shoal_common.events.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
 from shoal_dashboard.events import database, timeline_queries
 from shoal_dashboard.events.archive import Archive
 from shoal_dashboard.events.duck_store import DuckTaskStore

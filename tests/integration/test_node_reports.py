@@ -13,8 +13,8 @@ from support.servers import NatsServer, running
 from shoal_common.bus import subjects
 from shoal_common.bus.nats import NatsBus
 from shoal_common.channel.frames import TaskReport
-from shoal_common.node_events import NodeLoad, NodeReport, decode_load
-from shoal_common.task_events import FunctionTally
+from shoal_common.events.node_events import NodeLoad, NodeReport, decode_load
+from shoal_common.events.task_events import FunctionTally
 from shoal_dashboard.events import receiver as receiver_module
 from shoal_dashboard.events.receiver import Receiver
 from shoal_dashboard.events.seen import Seen

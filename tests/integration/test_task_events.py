@@ -16,9 +16,9 @@ from support.processes import PATIENCE_S, eventually
 
 import shoal
 from shoal_common.bus.gcs import GcsBus
-from shoal_common.node_events import NodeReport, ProcessInfo
+from shoal_common.events.node_events import NodeReport, ProcessInfo
+from shoal_common.events.task_events import FunctionTally, TaskEvent, TaskState, decode_events
 from shoal_common.rpc.client import aio_channel
-from shoal_common.task_events import FunctionTally, TaskEvent, TaskState, decode_events
 from shoal_dashboard.events.receiver import Receiver
 from shoal_dashboard.events.seen import Seen
 

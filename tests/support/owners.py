@@ -15,8 +15,8 @@ from shoal._core.task_record import FunctionRecord
 from shoal._core.waits import UNKNOWN
 from shoal._net.connection import Connection
 from shoal._net.dialer import DirectDialer
-from shoal._owner.arguments import pack_arguments
 from shoal._owner.core_worker import CoreWorker
+from shoal._owner.tasks.arguments import pack_arguments
 from shoal._wire.peer_frames import PushTasks, TaskPush, TaskReplies, TaskReply, WaitReport
 from shoal._wire.value_kinds import INLINE
 from shoal_common.channel import codec, frames

@@ -99,7 +99,8 @@ run_coroutine run_forever running runs runtime_env sched_yield seed select self 
 sent serve session_dir session_name set set_asyncgen_hooks set_current set_debug set_event_loop set_handler set_job
 setblocking setdefault setproctitle setsockopt settimeout settled sha256 shoal._core.task_events
 shoal._executor.appearance shoal._executor.executor shoal._executor.loading shoal._net.peers shoal._net.questions
-shoal._net.reactor shoal._owner.core_worker shoal._owner.process shoal._owner.task_reports shoal._owner.task_submitter
+shoal._net.reactor shoal._owner.core_worker shoal._owner.process shoal._owner.tasks.task_reports
+shoal._owner.tasks.task_submitter
 shoal_common.tls short_left show signal size sleep slow_callback_duration sock socket socket_path socketpair sockets
 spec st_dev st_ino start start_calls started stderr stdout store str strategy streaming subimport submitted
 submitted_at submitted_ms suppress sys_path table take take_over takes_calls tallies tally task task_events

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shoal_common.events.node_events import NodeLoad
 from shoal_common.kinds import ExitKind
-from shoal_common.node_events import NodeLoad
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.metrics import Labels, exposed_name
 from shoal_raylet.measurements import FAMILIES, Load, Measurements, NodeReading

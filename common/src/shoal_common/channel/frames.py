@@ -15,8 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from shoal_common.events.task_events import FunctionTally
 from shoal_common.kinds import BlobErrorKind, ExitKind, RefusalKind, StoreErrorKind
-from shoal_common.task_events import FunctionTally
 
 PROTOCOL_VERSION = 8
 
@@ -746,7 +746,7 @@ class MetricsReport(Message, tag=130):
 
 
 class TaskReport(Message, tag=150):
-    """Process -> raylet: what has happened to its tasks since its last report (``shoal_common.task_events``)."""
+    """Process -> raylet: what has happened to its tasks since its last report (``shoal_common.events.task_events``)."""
 
     #: Those that have changed, in full.
     tallies: list[FunctionTally]

@@ -28,7 +28,7 @@ from shoal._api.group_placement import strategy_of_actor
 from shoal._api.options import ActorOptions, MethodOptions
 from shoal._api.signature import Signature, signature_of
 from shoal._net.gcs.records import ActorSpec
-from shoal._owner.arguments import pack_arguments
+from shoal._owner.tasks.arguments import pack_arguments
 from shoal._wire import actor_creation
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import Argument

@@ -18,7 +18,7 @@ from shoal._api.signature import ANY, Signature
 from shoal._core.object_ref import ObjectRef
 from shoal._core.public_ids import ActorID, JobID
 from shoal._net.gcs.errors import NotFound
-from shoal._owner.arguments import pack_arguments
+from shoal._owner.tasks.arguments import pack_arguments
 from shoal._text import check_text
 from shoal._values.flags import flag
 from shoal._wire.peer_frames import SYSTEM_GROUP

@@ -22,8 +22,8 @@ from shoal._api.signature import ANY, Signature, signature_of
 from shoal._core.object_ref import ObjectRef
 from shoal._core.task_record import FunctionRecord, TimeLimit
 from shoal._core.tasks import TaskQueue
-from shoal._owner.arguments import pack_arguments
-from shoal_common.task_events import TaskKind
+from shoal._owner.tasks.arguments import pack_arguments
+from shoal_common.events.task_events import TaskKind
 
 if TYPE_CHECKING:
     from shoal._api.remote_call import SeveralReturns

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal import _context, _current
 from shoal._core.object_ref import ObjectEntry, ObjectRef
-from shoal._owner.named_objects import CACHE
+from shoal._owner.objects.named_objects import CACHE
 from shoal._values import content
 from shoal._values.content import Content
 from shoal._values.serialization import loads_packed, serialize

@@ -18,7 +18,7 @@ from shoal._core.public_ids import PlacementGroupID
 from shoal._core.task_record import FunctionRecord
 from shoal._net.gcs.errors import InvalidArgument, NotFound
 from shoal._net.gcs.records import BundleRecord, GroupRecord, GroupSpec
-from shoal._owner.arguments import pack_arguments
+from shoal._owner.tasks.arguments import pack_arguments
 from shoal._text import check_text
 from shoal._values.numbers import plain, plain_amounts, seconds
 from shoal_common import ids

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from shoal._core.actors import CONNECTED, ActorClient
 from shoal._core.task_record import Tally, TaskRecord
 from shoal._core.tasks import TaskQueue
-from shoal_common.task_events import ALIVE, INTERVAL_S, Failure, FunctionTally, TaskEvent, TaskKind, TaskState
+from shoal_common.events.task_events import ALIVE, INTERVAL_S, Failure, FunctionTally, TaskEvent, TaskKind, TaskState
 
 #: Attempts that are named in one interval although nothing is special about them: those that are over; those alive.
 MAX_SHORT = 500

@@ -10,7 +10,7 @@ import msgspec
 from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.streams import Stream
 from shoal._wire.peer_frames import TaskPush
-from shoal_common.task_events import FunctionTally
+from shoal_common.events.task_events import FunctionTally
 
 #: Top-level reference arguments: (position, keyword, reference).
 References = list[tuple[int, str, ObjectRef[Any]]]

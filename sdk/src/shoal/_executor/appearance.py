@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import setproctitle
 
 from shoal import _context
-from shoal_common.log_origins import Origin, mark
+from shoal_common.logs.origins import Origin, mark
 
 #: Whether descriptors 1 and 2 are what they were is looked at when so many seconds have passed; a task that breaks them
 #: and ends sooner is found by who prints next.

@@ -23,7 +23,7 @@ from shoal._core.executions import Executions
 from shoal._executor.call_log import PATIENCE_S, BlobLog, CallLog, FileLog
 from shoal._executor.checkpoint_store import CheckpointStore, StoreFailure, insist
 from shoal._executor.process_end import end_process
-from shoal._owner.arguments import load_arguments
+from shoal._owner.tasks.arguments import load_arguments
 from shoal._values.ref_pickling import collected
 from shoal._values.serialization import loads, serialize, serialize_arguments
 from shoal._wire.actor_creation import ActorCreation

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from shoal import _context, exceptions
 from shoal._core.objects import MAX_INLINE_BYTES
 from shoal._executor.time_limits import Stopped
-from shoal._owner import failures
+from shoal._owner.tasks import failures
 from shoal._values.serialization import Serialized, loads, serialize
 from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply, Value
 from shoal._wire.value_kinds import BYTES, ERROR, INLINE, STORED
 from shoal_common import ids
-from shoal_common.task_events import Failure
+from shoal_common.events.task_events import Failure
 
 logger = logging.getLogger("shoal")
 

@@ -22,14 +22,14 @@ from shoal._executor.leaving import EXIT_ACTOR, ActorExit
 from shoal._executor.replies import error_reply, result_reply, wrap_error
 from shoal._executor.time_limits import Stopped, TimeLimits
 from shoal._executor.yielding import Yielding
-from shoal._owner import failures
-from shoal._owner.arguments import ArgumentsLost, load_arguments
+from shoal._owner.tasks import failures
+from shoal._owner.tasks.arguments import ArgumentsLost, load_arguments
 from shoal._wire.actor_creation import ActorCreation
 from shoal._wire.peer_frames import STREAMING, TaskPush, TaskReply
 from shoal_common import ids
 from shoal_common.channel.frames import CreateActor
+from shoal_common.events.task_events import Failure
 from shoal_common.kinds import ExitKind
-from shoal_common.task_events import Failure
 
 if TYPE_CHECKING:
     from shoal._executor.appearance import Appearance

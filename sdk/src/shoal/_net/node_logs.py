@@ -10,8 +10,8 @@ import grpc.aio
 
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import NotFound
-from shoal_common.log_lines import Wanted
-from shoal_common.node_logs import KeptLogs
+from shoal_common.logs.lines import Wanted
+from shoal_common.logs.node_logs import KeptLogs
 from shoal_common.rpc.client import aio_channel, service_errors, sync_channel
 from shoal_common.tls import Tls
 from shoal_proto.v1 import raylet_pb2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from shoal_common.channel.frames import Message, WorkerAddress
-from shoal_common.task_events import Failure
+from shoal_common.events.task_events import Failure
 
 
 class RefWire(msgspec.Struct, array_like=True, frozen=True, gc=False):

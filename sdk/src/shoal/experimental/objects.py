@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shoal import _current
-from shoal._owner.filling import ObjectBuffer
+from shoal._owner.objects.filling import ObjectBuffer
 
 __all__ = ["ObjectBuffer", "create_object"]
 

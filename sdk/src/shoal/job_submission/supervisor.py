@@ -2,8 +2,8 @@
 
 It is made on a node that has what the job asks for, in the job's runtime environment, and begins by itself, also when
 it is made again after its node or process was lost. Before each attempt it asks the GCS, which counts them. What the
-program prints goes to the cluster's blobs (`shoal_common.job_logs`). The program is a driver of its own; it and all
-that it has started end with this process.
+program prints goes to the cluster's blobs (`shoal_common.logs.job_logs`). The program is a driver of its own; it and
+all that it has started end with this process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shoal._session.submitted_job import JOB_VARIABLE, variable
 from shoal.exceptions import RpcError
 from shoal_common.auth import TOKEN_PATH_VARIABLE, TOKEN_VARIABLE
 from shoal_common.errors import ServiceError
-from shoal_common.job_logs import JobLog
+from shoal_common.logs.job_logs import JobLog
 from shoal_common.states import SubmissionState
 
 if TYPE_CHECKING:

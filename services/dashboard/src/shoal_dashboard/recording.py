@@ -20,7 +20,7 @@ from shoal_common.blob.client import BlobClient
 from shoal_common.bus import EventBus, Handler, subjects
 from shoal_common.bus.connect import connect_bus
 from shoal_common.errors import ServiceError
-from shoal_common.node_events import ClusterEvent, decode_load
+from shoal_common.events.node_events import ClusterEvent, decode_load
 from shoal_common.rpc.client import aio_channel
 from shoal_common.service.background import Background
 from shoal_dashboard.charts.ring import STEP_S, Ring

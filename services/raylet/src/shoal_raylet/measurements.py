@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from shoal_common.events.node_events import NodeLoad
 from shoal_common.kinds import ExitKind
-from shoal_common.node_events import NodeLoad
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.service.metrics import Family, Sample, sample
 from shoal_raylet.leases.resource_ledger import ResourceLedger

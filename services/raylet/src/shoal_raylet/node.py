@@ -18,8 +18,8 @@ import structlog
 
 from shoal_common.channel import frames
 from shoal_common.errors import InvalidRequest, NotFound, ServiceError
+from shoal_common.events.node_events import ClusterEvent, ProcessInfo
 from shoal_common.kinds import ExitKind
-from shoal_common.node_events import ClusterEvent, ProcessInfo
 from shoal_common.placement.resources import ResourceSet
 from shoal_common.service.background import Background
 from shoal_proto.v1 import gcs_pb2

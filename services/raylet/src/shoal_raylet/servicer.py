@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shoal_common.errors import InvalidRequest, NotFound, ResourceExhausted
-from shoal_common.log_lines import Wanted
+from shoal_common.logs.lines import Wanted
 from shoal_common.placement.resources import GRAINS, ResourceSet
 from shoal_common.placement.strategy import Strategy
 from shoal_proto.v1 import common_pb2, raylet_pb2

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shoal_common.node_events import NodeLoad
+from shoal_common.events.node_events import NodeLoad
 from shoal_dashboard.charts import ring as ring_module
 from shoal_dashboard.charts.ring import STEP_S, STEPS, Last, Ring
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from shoal_common.task_events import Failure, TaskEvent, TaskKind, TaskState
+from shoal_common.events.task_events import Failure, TaskEvent, TaskKind, TaskState
 from shoal_dashboard.events import attempts as module
 from shoal_dashboard.events.attempts import Attempt, Attempts
 

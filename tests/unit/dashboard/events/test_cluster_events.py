@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from shoal_common.events.node_events import ProcessInfo
 from shoal_common.kinds import ExitKind
-from shoal_common.node_events import ProcessInfo
 from shoal_dashboard.events.cluster_events import ClusterEvents, of_process
 from shoal_proto.v1 import common_pb2
 from shoal_proto.v1 import gcs_pb2 as pb

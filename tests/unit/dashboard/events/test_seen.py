@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from shoal_common.node_events import NodeReport
+from shoal_common.events.node_events import NodeReport
 from shoal_dashboard.events.rows import QueryError
 from shoal_dashboard.events.seen import Mark, Seen
 

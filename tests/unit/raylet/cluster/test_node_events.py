@@ -7,8 +7,8 @@ import random
 import pytest
 
 from shoal_common.channel.frames import TaskReport, WorkerAddress
-from shoal_common.node_events import ClusterEvent, NodeReport, ProcessInfo, decode_report
-from shoal_common.task_events import FunctionTally, TaskKind
+from shoal_common.events.node_events import ClusterEvent, NodeReport, ProcessInfo, decode_report
+from shoal_common.events.task_events import FunctionTally, TaskKind
 from shoal_raylet.cluster import node_events
 from shoal_raylet.cluster.node_events import NodeEvents
 from shoal_raylet.leases.worker_pool import Worker, WorkerState

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal_common.log_origins import Origin, mark
+from shoal_common.logs.origins import Origin, mark
 from shoal_raylet.workers import log_files
 from shoal_raylet.workers.log_files import LogFiles, older
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shoal_common.errors import InvalidRequest, NotFound
-from shoal_common.log_lines import Wanted, worker_of
-from shoal_common.log_origins import Origin
+from shoal_common.logs.lines import Wanted, worker_of
+from shoal_common.logs.origins import Origin
 from shoal_raylet.workers import log_files, log_reading, log_service
 from shoal_raylet.workers.log_files import LogFile, LogFiles
 from shoal_raylet.workers.log_reading import LogDirectory

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from support.memory_blobs import MemoryBlobs
 
-from shoal_common import blob_log
 from shoal_common.blob import last_used
 from shoal_common.errors import InvalidRequest, NotFound, Unavailable
-from shoal_common.log_lines import Wanted
-from shoal_common.log_origins import Origin, mark
-from shoal_common.node_logs import KeptLogs
+from shoal_common.logs import blob_log
+from shoal_common.logs.lines import Wanted
+from shoal_common.logs.node_logs import KeptLogs
+from shoal_common.logs.origins import Origin, mark
 from shoal_raylet.workers import log_shipping
 from shoal_raylet.workers.log_shipping import LogShipping
 

@@ -13,7 +13,7 @@ from shoal._core.task_record import FunctionRecord, Tally, TaskRecord
 from shoal._core.tasks import TaskQueue
 from shoal._wire.peer_frames import TaskPush
 from shoal_common.channel.frames import SchedulingClass
-from shoal_common.task_events import INTERVAL_S, Failure, TaskKind, TaskState
+from shoal_common.events.task_events import INTERVAL_S, Failure, TaskKind, TaskState
 
 FAILURE = Failure("TASK_EXECUTION_EXCEPTION", "ValueError", "no")
 JOB = b"job1"

@@ -12,7 +12,7 @@ from shoal._wire.value_kinds import BYTES, ERROR, STORED
 
 if TYPE_CHECKING:
     from shoal._core.object_ref import ObjectRef
-    from shoal._owner.values import Values
+    from shoal._owner.objects.values import Values
 
 #: What is larger, and has no room in its slot as it is, lies in the object store: memory that is written for the first
 #: time costs more than the copy, there it has been written before, and readers need no copy of their own. 100 MB

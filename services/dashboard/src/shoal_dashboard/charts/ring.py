@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shoal_common.node_events import LOAD_S, NodeLoad
+from shoal_common.events.node_events import LOAD_S, NodeLoad
 
 #: Of a step, in seconds.
 STEP_S = LOAD_S

@@ -15,8 +15,8 @@ import msgspec
 
 from shoal_common.blob.store import BlobInfo
 from shoal_common.errors import NotFound
-from shoal_common.node_events import ClusterEvent
-from shoal_common.task_events import FunctionTally
+from shoal_common.events.node_events import ClusterEvent
+from shoal_common.events.task_events import FunctionTally
 from shoal_dashboard.events.counters import Life
 
 #: Of the tables: what another version has recorded is not taken up.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from shoal_common.events.task_events import Failure, TaskEvent, TaskKind, TaskState
 from shoal_common.ids import job_of, job_of_actor
-from shoal_common.task_events import Failure, TaskEvent, TaskKind, TaskState
 
 #: Attempts that have not ended at most; beyond that the oldest are given up.
 MAX_ALIVE = 200_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from shoal_common.events.node_events import ClusterEvent, ProcessInfo
 from shoal_common.kinds import ExitKind
-from shoal_common.node_events import ClusterEvent, ProcessInfo
 from shoal_proto.v1 import gcs_pb2 as pb
 
 #: Things whose state is remembered, so that it is told once.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import copy
 
-from shoal_common.node_events import NodeReport
-from shoal_common.task_events import ALIVE, FunctionTally, TaskKind, TaskState
+from shoal_common.events.node_events import NodeReport
+from shoal_common.events.task_events import ALIVE, FunctionTally, TaskKind, TaskState
 from shoal_dashboard.events.rows import FunctionCounts
 
 _Key = tuple[bytes, str, int]

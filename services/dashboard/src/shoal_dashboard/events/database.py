@@ -20,8 +20,8 @@ import duckdb
 import msgspec
 import numpy as np
 
-from shoal_common.node_events import ClusterEvent
-from shoal_common.task_events import Failure, FunctionTally, TaskState
+from shoal_common.events.node_events import ClusterEvent
+from shoal_common.events.task_events import Failure, FunctionTally, TaskState
 from shoal_dashboard.events.archive import VERSION, Segment
 from shoal_dashboard.events.attempts import Attempt, Key
 from shoal_dashboard.events.counters import Life

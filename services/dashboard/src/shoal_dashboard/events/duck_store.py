@@ -14,8 +14,8 @@ from typing import Literal, TypeVar
 import msgspec
 import structlog
 
-from shoal_common.node_events import ClusterEvent, NodeReport
-from shoal_common.task_events import FunctionTally, TaskKind, TaskState, decode_events
+from shoal_common.events.node_events import ClusterEvent, NodeReport
+from shoal_common.events.task_events import FunctionTally, TaskKind, TaskState, decode_events
 from shoal_dashboard.events import queries, timeline_queries
 from shoal_dashboard.events.archive import Archive, Counts
 from shoal_dashboard.events.attempts import Attempt, Attempts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from shoal_common.task_events import TaskKind, TaskState
+from shoal_common.events.task_events import TaskKind, TaskState
 from shoal_dashboard.events.rows import LineageNode
 
 #: A function that submits itself, directly or not, is not followed any further; and nothing is deeper than this.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from shoal_common.task_events import TaskKind, TaskState
+from shoal_common.events.task_events import TaskKind, TaskState
 from shoal_dashboard.events.rows import MAX_LIMIT, Filter, QueryError, Sort
 
 Condition = tuple[str, list[Any]]

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from shoal_common.bus import EventBus, EventBusError, Handler, Subscription, subjects
-from shoal_common.node_events import LISTENING_S, NodeReport, decode_report, encode
+from shoal_common.events.node_events import LISTENING_S, NodeReport, decode_report, encode
 from shoal_common.service.background import Background
 from shoal_dashboard.events.seen import Seen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shoal_common.node_events import Listening, NodeReport
+from shoal_common.events.node_events import Listening, NodeReport
 from shoal_dashboard.events.rows import QueryError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from shoal_common.node_events import ClusterEvent
+from shoal_common.events.node_events import ClusterEvent
 from shoal_dashboard.events.rows import (
     NEWEST_FIRST,
     Calls,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shoal_common.task_events import TaskState
+from shoal_common.events.task_events import TaskState
 from shoal_dashboard.events.database import Database
 from shoal_dashboard.events.sheet import (
     MAX_FUNCTIONS,

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from shoal_common.errors import NotFound, ServiceError
-from shoal_common.job_logs import JobLog
+from shoal_common.logs.job_logs import JobLog
 from shoal_common.rpc.client import aio_channel, retrying, service_errors
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 
 from shoal_common.blob.client import BlobClient
 from shoal_common.errors import NO_ANSWER, NotFound, ServiceError
-from shoal_common.log_lines import Wanted
-from shoal_common.node_logs import KeptLogs
+from shoal_common.logs.lines import Wanted
+from shoal_common.logs.node_logs import KeptLogs
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.logs.query import LogQuery, QueryError, gone_nodes, grouped, nodes_to_ask, request, worker_file
 from shoal_proto.v1 import gcs_pb2 as pb

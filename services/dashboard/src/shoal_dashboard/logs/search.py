@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shoal_common.errors import NotFound, ServiceError
-from shoal_common.log_lines import Wanted
-from shoal_common.node_logs import KeptLogs
+from shoal_common.logs.lines import Wanted
+from shoal_common.logs.node_logs import KeptLogs
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.logs.matching import LogFile, Matching, checked, chosen
 from shoal_dashboard.logs.query import gone_nodes

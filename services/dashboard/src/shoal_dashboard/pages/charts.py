@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from shoal_common.node_events import NodeLoad
+from shoal_common.events.node_events import NodeLoad
 from shoal_dashboard.charts.ring import STEP_S, STEPS, Last, Ring
 from shoal_dashboard.context import Context
 from shoal_dashboard.pages.columns import VIEW, cell

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from shoal_common.blob_log import PART_BYTES, Piece
 from shoal_common.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted
-from shoal_common.job_logs import PARTS_KEPT
+from shoal_common.logs.blob_log import PART_BYTES, Piece
+from shoal_common.logs.job_logs import PARTS_KEPT
 from shoal_dashboard.context import Context
 from shoal_dashboard.jobs.details import drivers_by_submission, of_all, of_driver, of_submission
 from shoal_dashboard.jobs.jobs import Jobs

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from shoal_common.errors import Unavailable
-from shoal_common.node_events import SEVERITIES
+from shoal_common.events.node_events import SEVERITIES
 from shoal_common.state_rows import RESOURCES, StateRow
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.store import TaskStore

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from shoal_common.node_events import ClusterEvent
+from shoal_common.events.node_events import ClusterEvent
 from shoal_dashboard.state.query import Row
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import raylet_pb2

@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from shoal_common.bus import EventBus, EventBusError, Subscription, subjects
-from shoal_common.node_events import DEAF_AFTER_S, LOAD_S, NodeLoad, decode_listening, encode
+from shoal_common.events.node_events import DEAF_AFTER_S, LOAD_S, NodeLoad, decode_listening, encode
+from shoal_common.events.task_events import INTERVAL_S
 from shoal_common.service.background import Background
-from shoal_common.task_events import INTERVAL_S
 from shoal_raylet.cluster.node_events import NodeEvents
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""What this node tells of its tasks and workers (``shoal_common.node_events``): added up, numbered, kept. Pure.
+"""What this node tells of its tasks and workers (``shoal_common.events.node_events``): added up, numbered, kept. Pure.
 
 Counts are those of the processes that live, as they told them last, and of those that have ended. What a process had
 submitted and not seen end when it ended itself has failed with it.
@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 from shoal_common.channel.frames import TaskReport
-from shoal_common.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo, encode
-from shoal_common.task_events import ALIVE, FunctionTally
+from shoal_common.events.node_events import ClusterEvent, NodeReport, ProcessEvents, ProcessInfo, encode
+from shoal_common.events.task_events import ALIVE, FunctionTally
 from shoal_raylet.leases.worker_pool import Worker
 
 #: Of reports that are kept, in bytes; and of one report, which NATS takes up to 1 MiB of.

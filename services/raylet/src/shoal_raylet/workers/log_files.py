@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from shoal_common.log_origins import Origin, mark
+from shoal_common.logs.origins import Origin, mark
 
 log = structlog.get_logger(__name__)
 

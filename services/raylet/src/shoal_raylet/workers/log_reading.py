@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_common.errors import InvalidRequest, NotFound
-from shoal_common.log_lines import LineSelection, Wanted, is_log_name, told_of_file
+from shoal_common.logs.lines import LineSelection, Wanted, is_log_name, told_of_file
 from shoal_raylet.workers.log_files import OLDER, older
 
 #: Read at a time, in bytes.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from shoal_common.errors import InvalidRequest, NotFound
-from shoal_common.log_lines import Wanted, worker_of
+from shoal_common.logs.lines import Wanted, worker_of
 from shoal_raylet.workers.log_reading import LogDirectory, LogInfo, LogReader
 
 #: A file that is followed is looked at every so many seconds.

@@ -12,10 +12,10 @@ import structlog
 
 from shoal_common.blob import last_used
 from shoal_common.blob.local import Blobs
-from shoal_common.blob_log import PART_BYTES, BlobLog
 from shoal_common.errors import ServiceError
-from shoal_common.log_lines import is_log_name
-from shoal_common.node_logs import PARTS_KEPT, log_of, place
+from shoal_common.logs.blob_log import PART_BYTES, BlobLog
+from shoal_common.logs.lines import is_log_name
+from shoal_common.logs.node_logs import PARTS_KEPT, log_of, place
 from shoal_raylet.workers.log_files import OLDER, older
 
 log = structlog.get_logger(__name__)

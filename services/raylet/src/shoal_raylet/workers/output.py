@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from shoal_common.log_origins import MARK, origin_of
+from shoal_common.logs.origins import MARK, origin_of
 from shoal_raylet.leases.worker_pool import WorkerPool
 from shoal_raylet.workers.line_splitter import LineSplitter
 from shoal_raylet.workers.log_files import LogFile, LogFiles
