@@ -35,7 +35,7 @@ class Counter:
         shoal.get(gate.pass_through.remote())
 
     def fail(self) -> None:
-        raise ValueError
+        raise ValueError("no more\nthan this")
 
 
 def rows(thing: Any) -> dict[str, str]:
@@ -67,11 +67,12 @@ def test_handles_and_references() -> None:
     actor, gate = Counter.remote(), Gate.remote()
     identity = actor._actor_id.hex()
     assert repr(actor.add) == f"ActorMethod(add of Actor(Counter, {identity}))"
-    assert rows(actor) == {"job": shoal.get_runtime_context().get_job_id(), "methods": "add, fail"}
-
     node = shoal.get_runtime_context().get_node_id()
     task, call = let_through.remote(gate), actor.add.remote(gate)
     shoal.get(gate.arrived.remote(2))
+    about = {"job": shoal.get_runtime_context().get_job_id(), "methods": "add, fail"}
+    process = rows(actor).pop("process")
+    assert rows(actor) == {"state": "ALIVE", "node": node, "process": process, **about}
     assert rows(task) == {"state": "pending", "function": "let_through", "node": node}
     assert rows(call) == {"state": "pending", "function": "Counter.add", "actor": identity}
     shoal.get(gate.open.remote())
@@ -79,10 +80,21 @@ def test_handles_and_references() -> None:
     assert rows(task) == {"state": "ready"}
     failed = actor.fail.remote()
     shoal.wait([failed])
-    assert rows(failed) == {"state": "failed"}
+    shown = rows(failed)
+    assert shown.pop("process").startswith(f"{process} on ")
+    about_failed = {"function": "Counter.fail", "actor": identity, "error": "ValueError: no more"}
+    assert shown == {"state": "failed", **about_failed}
     large = rows(shoal.put(np.zeros(1 << 20, np.uint8)))
     assert (large["state"], large["node"]) == ("ready", node)
     assert large["size"].endswith(" bytes")
+
+    shoal.kill(actor)
+    lost = actor.fail.remote()
+    shoal.wait([lost])
+    assert rows(actor) == {"state": "DEAD", "reason": "the actor was killed by shoal.kill", **about}
+    shown = rows(lost)
+    assert shown.pop("error").startswith("shoal.exceptions.ActorDiedError: ")
+    assert shown == {"state": "failed"}
 
 
 @pytest.mark.usefixtures("cluster")
@@ -118,9 +130,10 @@ def test_sessions(no_cluster: None) -> None:
     shown = rows(context)
     assert shown["Shoal"] == shoal.__version__
     assert shown["address"] == context.address_info["address"]
-    ref = shoal.put(1)
+    ref, actor = shoal.put(1), Counter.remote()
     shoal.shutdown()
     assert rows(ref) == {"state": "its session is over"}
+    assert rows(actor)["state"] == "its session is over"
 
 
 class Notebook:

@@ -22,6 +22,7 @@ from shoal._owner.tasks.arguments import pack_arguments
 from shoal._text import check_text
 from shoal._values.flags import flag
 from shoal._wire.peer_frames import SYSTEM_GROUP
+from shoal_common.states import ActorState
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -292,9 +293,25 @@ class ActorHandle(Generic[C]):
         return f"Actor({self._shoal_state.class_name}, {self._shoal_state.actor_id.hex()})"
 
     def _repr_html_(self) -> str:
-        state = self._shoal_state
-        methods = ", ".join(sorted(name for name in state.methods if not name.startswith("_")))
-        return _html.table(repr(self), [("job", self._actor_job_id.hex()), ("methods", methods)])
+        """With its state now."""
+        methods = ", ".join(sorted(name for name in self._shoal_state.methods if not name.startswith("_")))
+        rows = [*self._describe(), ("job", self._actor_job_id.hex()), ("methods", methods)]
+        return _html.table(repr(self), rows)
+
+    def _describe(self) -> list[tuple[str, object]]:
+        if _current.current_or_none() is None or self._shoal_epoch != _current.epoch:
+            return [("state", "its session is over")]
+        actor = _current.current().gcs.actors.find(self._shoal_state.actor_id)
+        if actor is None:
+            return [("state", "the GCS does not know it: it is not registered yet, or ended long ago")]
+        rows: list[tuple[str, object]] = [("state", actor.state.name)]
+        if actor.name:
+            rows.append(("name", f"{actor.name} in namespace {actor.namespace}"))
+        if actor.state == ActorState.DEAD:
+            rows.append(("reason", actor.death_reason.partition("\n")[0]))
+        elif actor.address.worker_id:
+            rows += [("node", actor.address.node_id.hex()), ("process", actor.pid)]
+        return rows
 
     def __shoal_content__(self) -> object:
         raise TypeError(f"{self!r} has no content, as its state changes: give the call a key")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -83,15 +85,17 @@ class Explaining:
         return found[0] if found else silent
 
     def describe_ref(self, ref: ObjectRef[Any]) -> list[tuple[str, str]]:
-        """What is known here, without asking anybody: for notebooks."""
+        """What is known here, without asking anybody: for notebooks. Without the lock."""
         with self._process.lock:
             entry = ref._entry
             if entry.state == PENDING:
                 return self._describe_pending(entry)
-            rows = [("state", "failed" if entry.state == ERROR else "ready")]
             if entry.state == STORED:
-                rows += [("size", f"{entry.size} bytes"), ("node", entry.node_id.hex())]
-            return rows
+                return [("state", "ready"), ("size", f"{entry.size} bytes"), ("node", entry.node_id.hex())]
+            if entry.state != ERROR:
+                return [("state", "ready")]
+            payload = entry.payload
+        return _describe_error(pickle.loads(payload))  # runs users' code: not under the lock
 
     def _describe_pending(self, entry: ObjectEntry) -> list[tuple[str, str]]:
         rows = [("state", "pending")]
@@ -287,6 +291,20 @@ def _explanation(walk: Walk) -> Explanation:
     for question in walk.open:
         walk.answered(question, WaitReport(UNKNOWN, detail=f"no answer within {EXPLAIN_S:g} s"))
     return explanation(walk.reports, walk.root)
+
+
+def _describe_error(error: BaseException) -> list[tuple[str, str]]:
+    rows = [("state", "failed")]
+    if isinstance(error, exceptions.TaskError):
+        rows.append(("function", error.function_name))
+        if error.pid:
+            rows.append(("process", f"{error.pid} on {error.ip}"))
+        if error.actor_id:
+            rows.append(("actor", error.actor_id))
+        error = error.cause
+    lines = "".join(traceback.format_exception_only(error)).splitlines()
+    # Of a SyntaxError the place comes first.
+    return [*rows, ("error", next(line for line in lines if not line.startswith(" ")))]
 
 
 def _after_s() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from shoal._net.gcs.errors import NotFound
 from shoal._net.gcs.records import ActorRecord, ActorSpec
 from shoal_common.rpc.values import amounts, exit_kind, worker_address
 from shoal_common.states import ActorState
@@ -50,6 +51,16 @@ class Actors:
             done(None if response is None else _record(response.actor), error)
 
         self._gcs.call_async("Actor", "WaitActor", request, answered, timeout_s=wait_s + _ANSWER_S)
+
+    def find(self, actor_id: bytes) -> ActorRecord | None:
+        """As it is now; None = it is not registered yet, or long forgotten."""
+        try:
+            response: gcs_pb2.WaitActorResponse = self._gcs.call(
+                "Actor", "WaitActor", gcs_pb2.WaitActorRequest(actor_id=actor_id)
+            )
+        except NotFound:
+            return None
+        return _record(response.actor)
 
     def named(self, name: str, namespace: str) -> bytes:
         """The payload of the handle of a living actor. Raises: NotFound."""
