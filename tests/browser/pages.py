@@ -95,6 +95,11 @@ def url(dashboard: Any, path: str) -> str:
     return f"http://{dashboard.dashboard_url}/{path}"
 
 
+def drawn(page: Page) -> None:
+    """Waits until what is drawn by scripts has its data."""
+    expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=30_000)
+
+
 def faults(page: Page) -> list[str]:
     """What axe-core calls serious or critical."""
     page.evaluate(AXE.read_text())
@@ -108,6 +113,7 @@ def test_each_page(page: Page, dashboard: Any, path: str, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     page.goto(url(dashboard, path))
     expect(page.get_by_role("heading", level=1)).to_be_visible()
+    drawn(page)
     page.screenshot(path=SCREENSHOTS / f"{path.rpartition('/')[2] or 'overview'}-{scheme}.png", full_page=False)
     assert faults(page) == []
 
@@ -140,16 +146,12 @@ def test_it_follows_what_happens(page: Page, dashboard: Any) -> None:
 def test_the_timeline_by_mouse_and_keyboard(page: Page, dashboard: Any) -> None:
     page.goto(url(dashboard, "view/timeline"))
     expect(page.get_by_role("button", name="Show all")).to_be_visible()
+    drawn(page)
     canvas = page.locator("canvas")
     canvas.focus()
     said = page.locator("#timeline-said")
     expect(said).to_be_empty()
-    # It is there once it answers to keys.
-    for _ in range(100):
-        page.keyboard.press("ArrowDown")
-        if said.inner_text():
-            break
-        page.wait_for_timeout(100)
+    page.keyboard.press("ArrowDown")
     expect(said).to_contain_text("UTC:")
     for key in ("+", "+", "PageDown", "ArrowLeft", "-", "Home"):
         page.keyboard.press(key)
@@ -160,8 +162,8 @@ def test_the_timeline_by_mouse_and_keyboard(page: Page, dashboard: Any) -> None:
     page.mouse.move(where["x"] + 400, where["y"] + 40)
     page.mouse.wheel(0, -300)
     expect(said).to_contain_text("UTC:")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/view/t*")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
 
 
 def test_charts_are_drawn_and_read_by_keys(page: Page, dashboard: Any) -> None:
@@ -180,5 +182,6 @@ def test_on_a_phone(browser: Browser, page: Page, dashboard: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     for path in ("", "view/tasks", "view/nodes", "view/timeline", "view/charts"):
         page.goto(url(dashboard, path))
+        drawn(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"/{path} is wider than the screen"
         page.screenshot(path=SCREENSHOTS / f"{path.rpartition('/')[2] or 'overview'}-phone.png")

@@ -94,8 +94,8 @@ function frame() {
   draw.fillRect(0, 0, width, height);
   draw.font = "12px system-ui, sans-serif";
   draw.textBaseline = "middle";
-  axis(width, height);
   if (sheet) {
+    axis(width, height);
     const high = laneHeight();
     draw.save();
     draw.beginPath();
@@ -239,6 +239,7 @@ async function ask() {
     if (!answer.ok) throw new Error(await answer.text());
     const first = !sheet;
     sheet = decode(await answer.arrayBuffer());
+    box.removeAttribute("aria-busy");
     place();
     image = paint();
     document.body.classList.remove("away");
@@ -390,7 +391,7 @@ canvas.addEventListener("keydown", (event) => {
   KEYS[event.key]();
 });
 canvas.addEventListener("focus", () => {
-  cursor.at ??= (view.from + view.to) / 2;
+  if (sheet) cursor.at ??= (view.from + view.to) / 2;
   redraw();
 });
 canvas.addEventListener("blur", redraw);
@@ -404,4 +405,5 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 document.addEventListener("visibilitychange", () => !document.hidden && ask());
 setInterval(() => !document.hidden && (!sheet || (sheet.running && following)) && ask(), EVERY_MS);
 whole.hidden = false;
+box.setAttribute("aria-busy", "true");
 ask();
