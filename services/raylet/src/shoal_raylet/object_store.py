@@ -85,6 +85,7 @@ class ObjectStore:
         self._on_change = on_change
         self.tally = SpillTally()
         self._used = 0
+        self._stopped = False
         #: This node's objects are being handed over, or have been.
         self._leaving = False
         self._loop = asyncio.get_running_loop()
@@ -157,6 +158,7 @@ class ObjectStore:
     async def stop(self, *, delete_blobs: bool) -> None:
         """Ends transfers. ``delete_blobs``: this node's spilled ones, as far as the objectstore service answers; nobody
         can need them, because the cluster ends."""
+        self._stopped = True
         await self.exchange.stop()
         self._timer.cancel()
         await self._transfers.stop()
@@ -187,6 +189,9 @@ class ObjectStore:
         self._execute(self.index.tick(self._loop.time()))
 
     def _execute(self, actions: list[StoreAction]) -> None:
+        if self._stopped:
+            # Owners whose connections end after that free what they had here, and nobody would wait for what follows.
+            return
         deleted: list[bytes] = []
         for action in actions:
             match action:

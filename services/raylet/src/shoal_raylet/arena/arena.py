@@ -40,12 +40,15 @@ class Arena:
             self._prefault.start()
 
     def close(self) -> None:
-        """Blocks for at most one chunk (some 15 ms). The memory lives on while another process maps it."""
+        """Blocks for at most one chunk (some 15 ms). The memory lives on while another process maps it; the mapping,
+        while a call that is being cancelled still has a view of it: a spill by way of the objectstore service has one
+        until gRPC has let go of what it was to send."""
         self._stop.set()
         if self._prefault is not None:
             self._prefault.join()
         self.view.release()
-        self._map.close()
+        with contextlib.suppress(BufferError):
+            self._map.close()
         os.close(self.fd)
 
     def _populate(self, size: int) -> None:
