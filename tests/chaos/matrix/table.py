@@ -165,7 +165,7 @@ TABLE: dict[Victim, dict[Moment, Row]] = {
         Moment.RESTORING: Row(_SOME_LOST, _SOME_LOST, RESULT, _SOME_LOST),
         # A node that leaves lets calls end, if they do before their actor is moved.
         Moment.CHECKPOINTING: Row(_UNAVAILABLE, _UNAVAILABLE, _any_of(_UNAVAILABLE), _UNAVAILABLE),
-        Moment.CREATING: Row(_ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _ACTORS_NODE_DIED),
+        Moment.CREATING: Row(_ACTORS_NODE_DIED, _ACTORS_NODE_DIED, _any_of(_ACTORS_NODE_DIED), _ACTORS_NODE_DIED),
         Moment.HALF_PREPARED: throughout(RESULT),
     },
     Victim.DRIVER: {moment: Row(ENDS, RESULT, ENDS, RESULT) for moment in Moment},
