@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,8 @@ from shoal_common.events.node_events import ClusterEvent, NodeReport, ProcessEve
 from shoal_common.events.task_events import Failure, FunctionTally, TaskEvent, TaskKind, TaskState, encode_events
 from shoal_dashboard.events import database, timeline_queries
 from shoal_dashboard.events.archive import Archive
-from shoal_dashboard.events.duck_store import DuckTaskStore
-from shoal_dashboard.events.rows import NEWEST_FIRST, Filter, QueryError, Sort, TaskRow
+from shoal_dashboard.events.duck_store import KEEP_S, DuckTaskStore
+from shoal_dashboard.events.rows import NEWEST_FIRST, Filter, Page, QueryError, Sort, TaskRow
 from shoal_dashboard.events.sheet import FAILED, Lanes, grid
 from shoal_dashboard.events.timeline_queries import Sheet
 
@@ -324,6 +325,8 @@ class Blobs:
         return sum(self.kept.pop(key, None) is not None for key in keys)
 
     async def list(self, prefix: str = "") -> Sequence[BlobInfo]:
+        if self.away:
+            raise Unavailable("the store of blobs is away")
         return [BlobInfo(key, len(data)) for key, data in sorted(self.kept.items()) if key.startswith(prefix)]
 
 
@@ -350,6 +353,46 @@ def test_another_store_takes_up_what_is_in_the_archive(store: Store, tmp_path: P
         other.live_again()
         other.do(lambda each: each.restore(archive, 2_000))
         assert sorted(numbers(other.rows())) == [1, 3], "once"
+    finally:
+        other.close()
+
+
+def test_what_is_kept_here_no_more_is_found_in_the_archive(store: Store, tmp_path: Path) -> None:
+    blobs = Blobs()
+    archive = Archive(blobs, "c-1")
+    day_ms = KEEP_S * 1_000
+    old = [task(n, TaskState.FINISHED, "old" if n % 2 else "older", at_ms=1_000 + n) for n in range(40)]
+    store.tell(*old[:20])
+    store.do(lambda each: each.archive(archive))
+    store.tell(*old[20:], task(99, TaskState.FINISHED, "new", at_ms=day_ms + 5_000, submitted_ms=day_ms + 4_000))
+    store.do(lambda each: each.archive(archive))
+
+    async def found(each: DuckTaskStore, filters: Sequence[Filter], limit: int = 100) -> Page:
+        each.look_back_into(archive)
+        page = await each.query(filters, limit=limit)
+        return await each.look_back(page, filters, limit) if each.reaches_back(page, filters, limit) else page
+
+    wanted = [Filter("func_or_class_name", "=", "old")]
+    whole = store.do(lambda each: found(each, wanted))
+    store.do(lambda each: each.prune(day_ms + 2_000))
+    assert numbers(store.rows()) == [99]
+    assert store.do(lambda each: found(each, wanted)) == dataclasses.replace(whole, recorded=41)
+    assert numbers(store.do(lambda each: found(each, [Filter("task_id", "=", old[3].task_id.hex())])).rows) == [3]
+    assert numbers(store.do(lambda each: found(each, [], 1)).rows) == [99]
+    few = store.do(lambda each: found(each, [], 3))
+    assert (numbers(few.rows), few.recorded) == ([99, 39, 38], 41)
+    assert store.do(lambda each: found(each, [Filter("state", "=", "RUNNING")])).total == 0
+
+    store.live_again()  # what was fetched is there still
+    blobs.away = True
+    page = store.do(lambda each: found(each, wanted))
+    assert page.rows == [] and "the store of blobs is away" in page.unseen
+    blobs.away = False
+    other = Store(tmp_path / "other.duckdb")
+    try:
+        other.do(lambda each: each.restore(archive, day_ms + 60_000))
+        assert numbers(other.rows()) == [99, *range(39, 19, -1)], "of segments that reach into the last day"
+        assert other.do(lambda each: found(each, wanted)).rows == whole.rows
     finally:
         other.close()
 

@@ -110,6 +110,7 @@ class Recording:
         archive = self._archive(about)
         if archive is not None:
             await self._restore(store, archive)
+            store.look_back_into(archive)
         self._opened(store)
         seen = Seen(store.seen.listening().seen)
         also = self._handlers(about.cluster_id)

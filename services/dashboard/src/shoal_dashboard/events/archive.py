@@ -20,7 +20,7 @@ from shoal_common.events.task_events import FunctionTally
 from shoal_dashboard.events.counters import Life
 
 #: Of the tables: what another version has recorded is not taken up.
-VERSION = 4
+VERSION = 5
 #: Segments that are kept; beyond that the oldest go.
 MAX_SEGMENTS = 10_000
 

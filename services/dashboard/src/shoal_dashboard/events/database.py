@@ -66,8 +66,8 @@ CREATE TABLE alive ({_ATTEMPTS});
 CREATE TABLE tallies (node_id BLOB, incarnation BIGINT, tally BLOB, job_id BLOB, function VARCHAR, kind UTINYINT);
 CREATE TABLE happened (event_id VARCHAR, at_ms BIGINT, event BLOB);
 CREATE TABLE seen (node_id BLOB, incarnation BIGINT, upto BIGINT);
-CREATE TABLE totals (unnamed BIGINT, lost BIGINT, version INTEGER);
-INSERT INTO totals VALUES (0, 0, {VERSION});
+CREATE TABLE totals (unnamed BIGINT, lost BIGINT, version INTEGER, floor_ms BIGINT);
+INSERT INTO totals VALUES (0, 0, {VERSION}, 0);
 CREATE VIEW attempts AS SELECT * FROM ended UNION ALL SELECT * FROM leaving UNION ALL SELECT * FROM fresh
     UNION ALL SELECT * FROM alive;
 """
@@ -106,6 +106,8 @@ class Database:
         self._replaced = 0
         #: As the table has it: of many nodes few have told something since the last write.
         self._seen = self.seen()
+        #: What ended before is to be looked for in the archive; milliseconds since 1970.
+        self.floor_ms: int = self.read("SELECT floor_ms FROM totals")[0][0]
 
     def _reader(self) -> duckdb.DuckDBPyConnection:
         """This thread's."""
@@ -207,6 +209,26 @@ class Database:
         """A segment of the archive."""
         self._connection.execute(f"INSERT INTO ended SELECT {COLUMNS} FROM read_parquet('{path}')")
 
+    def read_segments(
+        self, paths: Sequence[Path], before_ms: int, condition: str, values: Sequence[Any], order: str, limit: int
+    ) -> tuple[list[tuple[Any, ...]], int, int]:
+        """Of what ended before, in these segments: the first rows that meet the condition, how many do, and how many
+        there are. From any thread."""
+        names = ", ".join(f"'{path}'" for path in paths)
+        older = f"FROM read_parquet([{names}]) WHERE greatest(at_finished, at_failed) < ?"
+        rows = self.read(
+            f"SELECT {COLUMNS} {older} AND {condition} ORDER BY {order} LIMIT {limit}", [before_ms, *values]
+        )
+        total, recorded = self.read(f"SELECT count(*) FILTER ({condition}), count(*) {older}", [*values, before_ms])[0]
+        return rows, total, recorded
+
+    def raise_floor(self, floor_ms: int) -> None:
+        """What the archive has of what ended before is left to it."""
+        if floor_ms > self.floor_ms:
+            self._connection.execute("UPDATE totals SET floor_ms = ?", [floor_ms])
+            self._connection.execute("DELETE FROM ended WHERE greatest(at_finished, at_failed) < ?", [floor_ms])
+            self.floor_ms = floor_ms
+
     def prune(self, before_ms: int, keep: int) -> None:
         """Forget what ended before, and the oldest beyond so many; also what has not come into the archive."""
         ended_at = "greatest(at_finished, at_failed)"
@@ -215,8 +237,8 @@ class Database:
         if beyond:
             before_ms = max(before_ms, beyond[0][0] + 1)
         self._connection.execute("DELETE FROM happened WHERE at_ms < ?", [before_ms])
-        for table in ("ended", "fresh"):
-            self._connection.execute(f"DELETE FROM {table} WHERE {ended_at} < ?", [before_ms])
+        self._connection.execute(f"DELETE FROM fresh WHERE {ended_at} < ?", [before_ms])
+        self.raise_floor(before_ms)
 
     def read(self, query: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """From any thread. Raises: duckdb.Error."""

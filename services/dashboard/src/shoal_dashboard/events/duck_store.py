@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 import structlog
 
+from shoal_common.errors import ServiceError
 from shoal_common.events.node_events import ClusterEvent, NodeReport
 from shoal_common.events.task_events import FunctionTally, TaskKind, TaskState, decode_events
 from shoal_dashboard.events import queries, timeline_queries
@@ -23,6 +25,8 @@ from shoal_dashboard.events.cluster_events import of_process
 from shoal_dashboard.events.counters import Counters, Life
 from shoal_dashboard.events.database import COLUMNS, Database, attempt_of
 from shoal_dashboard.events.lineage import lineage_of
+from shoal_dashboard.events.look_back import ALWAYS, LookBack, Window, may_have_ended
+from shoal_dashboard.events.older import OlderSegments
 from shoal_dashboard.events.rows import (
     NEWEST_FIRST,
     Calls,
@@ -45,6 +49,9 @@ KEEP_S = 24 * 3600
 KEEP_ROWS = 10_000_000
 #: It is looked how much that is after so many seconds.
 PRUNE_EVERY_S = 60.0
+#: Segments of the archive are looked through for so many seconds at a question, and fetched so many at a time.
+LOOK_BACK_S = 10.0
+FETCHED_AT_ONCE = 8
 #: Questions at once; further ones wait.
 _READERS = 2
 _ENDED_AT = "greatest(at_finished, at_failed)"
@@ -60,6 +67,7 @@ class DuckTaskStore:
 
     def __init__(self, path: Path) -> None:
         """Raises: duckdb.Error when the file cannot be opened."""
+        self._path = path
         self._database = Database(path)
         #: As of the last write; what has come since then comes again after a crash.
         self.seen = Seen(self._database.seen())
@@ -73,6 +81,7 @@ class DuckTaskStore:
         #: Under that lock: reports have been taken in.
         self._taken = asyncio.Condition(self._taking)
         self._archiving = asyncio.Lock()
+        self._older: OlderSegments | None = None
         self._prune_at = 0.0
 
     async def close(self) -> None:
@@ -142,11 +151,19 @@ class DuckTaskStore:
             self.seen = Seen(counts.seen)
             await self._write(lambda: self._save(counts.tallies, counts.happened))
             rows = 0
-            for segment in await archive.segments():
-                rows += segment.rows
-                if segment.last_ms < now_ms - KEEP_S * 1_000 or rows > KEEP_ROWS:
-                    break
-                await self._restore(await archive.load(segment))
+            floor_ms = now_ms
+            try:
+                for segment in await archive.segments():
+                    floor_ms = segment.last_ms + 1
+                    rows += segment.rows
+                    if segment.last_ms < now_ms - KEEP_S * 1_000 or rows > KEEP_ROWS:
+                        break
+                    await self._restore(await archive.load(segment))
+                else:
+                    floor_ms = 0
+            finally:
+                # Also when there was no time for all of it: the rest is in the archive still.
+                await self._write(lambda: self._database.raise_floor(floor_ms))
 
     async def _restore(self, data: bytes) -> None:
         with tempfile.TemporaryDirectory(prefix="shoal-segment-") as directory:
@@ -215,6 +232,34 @@ class DuckTaskStore:
             return Page([self._row(each) for each in attempts], more, total, recorded)
 
         return await self._read(read)
+
+    def look_back_into(self, archive: Archive) -> None:
+        """From now on, for what is not kept here any more."""
+        self._older = OlderSegments(archive, self._path.with_suffix(".segments"))
+
+    def reaches_back(self, page: Page, filters: Sequence[Filter], limit: int) -> bool:
+        if self._older is None or not may_have_ended(filters):
+            return False
+        return len(page.rows) < limit or page.rows[-1].creation_time_ms < self._database.floor_ms
+
+    async def look_back(self, page: Page, filters: Sequence[Filter], limit: int, during: Window = ALWAYS) -> Page:
+        assert self._older is not None
+        condition, values = queries.where(filters)
+        order, floor_ms = queries.order(NEWEST_FIRST), self._database.floor_ms
+        look = LookBack(page, limit, [], floor_ms, during)
+        try:
+            async with asyncio.timeout(LOOK_BACK_S), self._older.lock:
+                look = LookBack(page, limit, await self._older.all(), floor_ms, during)
+                while segments := look.wanted(FETCHED_AT_ONCE):
+                    paths = await self._older.fetch(segments)
+                    read = partial(self._database.read_segments, paths, floor_ms, condition, values, order, limit)
+                    rows, total, recorded = await self._read(read)
+                    look.found([self._row(attempt_of(row)) for row in rows], total, recorded)
+        except TimeoutError:
+            return look.page(f"that takes more than {LOOK_BACK_S:g} s. Ask again: what was fetched for it is kept")
+        except (ServiceError, OSError) as error:
+            return look.page(f"the archive does not answer ({error})")
+        return look.page()
 
     async def get(self, task_id: str) -> list[TaskRow]:
         wanted = queries.id_of(task_id)

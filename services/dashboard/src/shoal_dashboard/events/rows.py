@@ -112,6 +112,10 @@ class Page:
     total: int
     #: Rows in the store.
     recorded: int
+    #: Of the archive, what these numbers do not count, for humans; empty = nothing.
+    uncounted: str = ""
+    #: Of the archive, what should have been looked at and was not, and why, for humans; empty = nothing.
+    unseen: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from shoal_common.events.node_events import ClusterEvent
+from shoal_dashboard.events.look_back import ALWAYS, Window
 from shoal_dashboard.events.rows import (
     NEWEST_FIRST,
     Calls,
@@ -31,6 +32,13 @@ class TaskStore(Protocol):
 
         Raises: QueryError.
         """
+
+    def reaches_back(self, page: Page, filters: Sequence[Filter], limit: int) -> bool:
+        """The archive may have rows that belong on this page, the first one of a query, newest first."""
+
+    async def look_back(self, page: Page, filters: Sequence[Filter], limit: int, during: Window = ALWAYS) -> Page:
+        """The page with what only the archive has of it, among what ended in that time, as far as some seconds
+        allow. Raises: QueryError."""
 
     async def get(self, task_id: str) -> list[TaskRow]:
         """All attempts, the first one first; none = it is not known, or has no row. Raises: QueryError."""

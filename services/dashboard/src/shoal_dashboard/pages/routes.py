@@ -115,7 +115,9 @@ class _Pages:
                 if column in kind.filterable_columns() and value
             ]
             limit = min(limit_of(parameters.get("limit", str(_ROWS))), _MOST_ROWS)
-            selection = await self._read[resource.name](Query(filters, limit, detail=True))
+            # Pages are asked again and again: they look through the archive only for one job, or one task.
+            recent = not any(each.column in ("job_id", "task_id") for each in filters)
+            selection = await self._read[resource.name](Query(filters, limit, detail=True, recent=recent))
         except (QueryError, TaskQueryError, NotKept) as error:
             problem = str(error)
         shown = {column: parameters.get(column, "") for column in kind.filterable_columns()}

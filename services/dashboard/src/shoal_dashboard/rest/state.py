@@ -9,16 +9,22 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from shoal_common import ids
 from shoal_common.errors import Unavailable
 from shoal_common.events.node_events import SEVERITIES
 from shoal_common.state_rows import RESOURCES, StateRow
 from shoal_dashboard.context import Context
+from shoal_dashboard.events import rows as events
+from shoal_dashboard.events.look_back import ALWAYS, Window
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs import details
 from shoal_dashboard.rest.envelope import enveloped
 from shoal_dashboard.state import cluster_rows, node_rows, task_rows
 from shoal_dashboard.state.query import Query, QueryError, Row, Selection, parse, select
 from shoal_proto.v1 import gcs_pb2 as pb
+
+#: Of a job: what it has left ends so many milliseconds after it at most, as nodes' clocks and reports may be late.
+AFTERMATH_MS = 600_000
 
 
 def routes(context: Context) -> list[BaseRoute]:
@@ -98,9 +104,13 @@ class State:
     async def tasks(self, query: Query) -> Selection:
         """Newest first; attempts, each by itself."""
         await self._context.caught_up(query.after)
-        page = await self._tasks().query(task_rows.filters(query), limit=query.limit)
+        store, filters = self._tasks(), task_rows.filters(query)
+        page = await store.query(filters, limit=query.limit)
+        if not query.recent and store.reaches_back(page, filters, query.limit):
+            page = await store.look_back(page, filters, query.limit, await self._lifetime(filters))
         rows = [task_rows.row(attempt, detail=query.detail) for attempt in page.rows]
-        return Selection(rows, total=page.recorded, filtered=page.total)
+        warnings = [page.uncounted] if page.uncounted and filters else []
+        return Selection(rows, total=page.recorded, filtered=page.total, missing=page.unseen, warnings=warnings)
 
     async def cluster_events(self, query: Query) -> Selection:
         """Newest first."""
@@ -128,6 +138,17 @@ class State:
         await self._context.caught_up(query.after)
         summary = await self._tasks().summary("lineage" if by == "lineage" else "func_name", *jobs)
         return task_rows.by_lineage(summary.lineage) if by == "lineage" else task_rows.by_function(summary.functions)
+
+    async def _lifetime(self, filters: Sequence[events.Filter]) -> Window:
+        """Of the job that is asked about, or whose task is."""
+        asked = {each.column: each.value.lower() for each in filters if each.operator == "="}
+        job_id = asked.get("job_id") or asked.get("task_id", "")[: 2 * ids.JOB_LENGTH]
+        if job_id:
+            for job in await self._context.cluster.jobs():
+                if job.job_id.hex() == job_id:
+                    # What a driver leaves behind ends after it.
+                    return Window(job.start_unix_ms, job.end_unix_ms + AFTERMATH_MS if job.end_unix_ms else 0)
+        return ALWAYS
 
     async def _hosts(self) -> dict[bytes, str]:
         return {info.node_id: info.host for info in await self._context.cluster.nodes()}

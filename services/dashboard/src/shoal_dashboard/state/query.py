@@ -34,6 +34,8 @@ class Query:
     detail: bool = False
     #: Of tasks: a node's report that the answer is to know of, as <node id>:<incarnation>:<number>; empty = none.
     after: str = ""
+    #: Of tasks: only those that are at hand, none of the archive.
+    recent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
