@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -146,6 +147,26 @@ def test_a_function_that_goes_elsewhere_brings_its_files(project: Path, tmp_path
         return name
 
     assert shoal.get(call.remote()) == "brought along"
+
+
+def test_one_that_vanishes_while_it_is_in_use_is_made_again(project: Path) -> None:
+    """As by somebody who cleans up: workers that are there fail, until the node has noticed."""
+    own = {"working_dir": str(project / "other"), "env_vars": {"CLEANED": "up"}}
+
+    @shoal.remote(runtime_env=own)
+    def where() -> str:
+        return os.getcwd()
+
+    directory = Path(shoal.get(where.remote()))
+    shutil.rmtree(directory.parent)
+
+    def works() -> bool:
+        try:
+            return shoal.get(where.remote()) == str(directory)
+        except FileNotFoundError:
+            return False
+
+    eventually(works, "the directory is not there again")
 
 
 def test_modules_of_an_actor(project: Path) -> None:

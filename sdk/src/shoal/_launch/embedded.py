@@ -96,7 +96,8 @@ class EmbeddedCluster:
         with self._ready as file:
             readable, _, _ = select.select([file], [], [], START_TIMEOUT_S)
             line = file.readline() if readable else b""
-        ready = msgspec.json.decode(line, type=HeadReady) if line else HeadReady(error="it ended without a word")
+        missing = "it ended without a word" if readable else f"it was not ready after {START_TIMEOUT_S:g} s"
+        ready = msgspec.json.decode(line, type=HeadReady) if line else HeadReady(error=missing)
         if ready.error:
             raise RuntimeError(f"The embedded cluster did not start: {ready.error}\n{self._tail_of_log()}")
         address = ClusterAddress(ready.gcs_address, ready.raylet_path, ready.node_id, str(self.directory), self._token)

@@ -72,6 +72,8 @@ log = structlog.get_logger(__name__)
 
 #: A worker whose connection has ended may take this long to exit, in seconds.
 _EXIT_GRACE_S = 2.0
+#: How often it is looked whether the files of the runtime environments are still there, in seconds.
+_LOOK_AFTER_ENVIRONMENTS_S = 1.0
 
 
 @dataclass
@@ -146,6 +148,7 @@ class Node:
 
     def start(self) -> None:
         """Begin to start workers."""
+        self._background.spawn(self._watch_environments())
         self._schedule()
 
     async def drain(self, within_s: float) -> None:
@@ -447,6 +450,15 @@ class Node:
             self.pool.environment_prepared(key)
             self._happened("RUNTIME_ENV_READY", "INFO", f"runtime environment {key} is ready")
         self._schedule()
+
+    async def _watch_environments(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AFTER_ENVIRONMENTS_S)
+            for key in self.environments.vanished():
+                log.warning("environment_vanished", environment=key)
+                self._execute(self.pool.environment_vanished(key, self._loop.time()))
+                self._execute(self.leases.environment_vanished(key))
+                self._schedule()
 
     def _warn_of_many_workers(self, count: int, actors: int) -> None:
         log.warning("many_workers", count=count, actors=actors)

@@ -255,6 +255,28 @@ def test_an_environment_is_let_go_of_after_its_last_worker() -> None:
     assert pool.balance({}, 1000.0 + IDLE_ENVIRONMENT_S) == [ReleaseEnvironment(key(ENVIRONMENT))]
 
 
+def test_an_environment_that_vanishes_is_made_again_for_other_workers() -> None:
+    pool = make_pool(soft_limit=4)
+    start_in(pool, ENVIRONMENT, 2)
+    assert take(pool, JOB, env=ENVIRONMENT) == b"w1"
+    (starting,) = pool.balance({ENVIRONMENT: 2}, 0.0)
+    assert isinstance(starting, StartWorker)
+    assert pool.environment_vanished(key(ENVIRONMENT), 1.0) == [ReleaseEnvironment(key(ENVIRONMENT))]
+    assert pool.environment_vanished(key(ENVIRONMENT), 1.0) == [], "it is not there"
+    prepared, asked = pool.balance({ENVIRONMENT: 1}, 1.0)
+    assert asked == AskWorkerToExit(b"w2", "the files of its environment are gone")
+    assert prepared == PrepareEnvironment(key(ENVIRONMENT), ENVIRONMENT)
+    pool.put_back(b"w1", 2.0)
+    pool.registered(starting.worker_id, 1, frames.WorkerAddress(b"n", starting.worker_id, "/path"), 2.0)
+    assert take(pool, JOB, env=ENVIRONMENT) is None, "they are in the one that is gone"
+    pool.validate()
+    pool.environment_prepared(key(ENVIRONMENT))
+    *exits, started = sorted(pool.balance({ENVIRONMENT: 1}, 2.0), key=lambda action: isinstance(action, StartWorker))
+    assert [action.worker_id for action in exits if isinstance(action, AskWorkerToExit)] == [b"w1", starting.worker_id]
+    assert isinstance(started, StartWorker) and started.environment == key(ENVIRONMENT)
+    pool.validate()
+
+
 def test_failures_of_one_environment_do_not_hold_up_others() -> None:
     pool = make_pool()
     start_in(pool, ENVIRONMENT)

@@ -44,6 +44,14 @@ class Environments:
         """Whoever wants it next tries again."""
         del self._known[key]
 
+    def vanished(self, key: str) -> list[ReleaseEnvironment]:
+        """Its files are gone: whoever wants it next has it made again."""
+        known = self._known.get(key)
+        if known is None or not known.ready:
+            return []
+        del self._known[key]
+        return [ReleaseEnvironment(key)]
+
     def let_go(self, used: Collection[str], now: float) -> list[ReleaseEnvironment]:
         """``used``: those that workers are in, or that somebody waits for."""
         actions: list[ReleaseEnvironment] = []

@@ -312,6 +312,12 @@ class WorkerLeases:
             if demand.environment == key and demand.grantable(self.alone)
         ]
 
+    @noted
+    def environment_vanished(self, key: str) -> list[Action]:
+        """After the pool was told: leases of workers in it come back, even where nobody waits for them."""
+        leases = [lease for lease in self._leases if lease.worker.environment == key and not lease.reclaimed]
+        return self._ask_back(leases, at_once=True)
+
     # --- decisions ---
 
     @explained

@@ -61,6 +61,8 @@ class Worker:
     job_id: bytes = b""
     #: Key of its runtime environment.
     environment: str = ""
+    #: The files of that are gone: it finishes what it has, and is not used again.
+    outlived: bool = False
     #: Ids of those that what it runs is granted.
     gpus: tuple[str, ...] = ()
     #: How much it may grow while it is at work, in bytes; 0 = nobody said.
@@ -103,6 +105,8 @@ class WorkerPool:
         #: How many are told as many next.
         self._warn_at = max(MANY, MANY_PER_CPU * soft_limit)
         self._starts = {"": _Starts()}
+        #: Idle workers that outlived their environment, until they are asked to exit.
+        self._outlived: list[bytes] = []
 
     # --- events ---
 
@@ -126,6 +130,20 @@ class WorkerPool:
     @noted
     def environment_failed(self, key: str) -> None:
         self._environments.failed(key)
+
+    @noted
+    def environment_vanished(self, key: str, now: float) -> list[Action]:
+        """Somebody has removed its files. It is made again when it is wanted, for other workers: those in it have no
+        current directory any more, and cannot import what they have not yet."""
+        released: list[Action] = [*self._environments.vanished(key)]
+        if released:
+            for worker in self.workers.values():
+                if worker.environment == key:
+                    worker.outlived = True
+                    if worker.state is WorkerState.IDLE:
+                        self._remove_idle(worker)
+                        self._set_idle(worker, now)
+        return released
 
     @noted
     def take(
@@ -219,6 +237,9 @@ class WorkerPool:
             actors = sum(worker.state is WorkerState.ACTOR for worker in self.workers.values())
             actions.append(ManyWorkers(len(self.workers), actors))
             self._warn_at = 2 * len(self.workers)
+        gone = "the files of its environment are gone"
+        actions += [AskWorkerToExit(worker_id, gone) for worker_id in self._outlived if worker_id in self.workers]
+        self._outlived.clear()
         for worker in self._surplus(wanted):
             if now - worker.since >= IDLE_EXIT_S:
                 self._remove_idle(worker)
@@ -259,7 +280,7 @@ class WorkerPool:
         return actions
 
     def _missing(self, key: str, count: int) -> int:
-        starting = sum(worker.environment == key for worker in self._starting.values())
+        starting = sum(worker.environment == key and not worker.outlived for worker in self._starting.values())
         return count - len(self._fresh.get(key, ())) - starting
 
     def next_deadline(self, wanted: Mapping[str, int]) -> float | None:
@@ -291,7 +312,10 @@ class WorkerPool:
 
     def _set_idle(self, worker: Worker, now: float) -> None:
         worker.state, worker.since = WorkerState.IDLE, now
-        if worker.job_id:
+        if worker.outlived:
+            worker.state = WorkerState.RETIRING
+            self._outlived.append(worker.worker_id)
+        elif worker.job_id:
             self._idle.setdefault(_use(worker), {})[worker.worker_id] = worker
         else:
             self._fresh.setdefault(worker.environment, {})[worker.worker_id] = worker

@@ -91,6 +91,14 @@ class EnvironmentManager:
         """Where the cluster's blobs have what the environments are made of that are made now."""
         return {place for _, entries in self._made.values() for place in _stored(entries)}
 
+    def vanished(self) -> list[str]:
+        """The keys of those whose files somebody has removed."""
+        return [
+            key
+            for key, (_, entries) in self._made.items()
+            if any(isinstance(entry, Entry) and not entry.path.exists() for entry in entries)
+        ]
+
     def release(self, key: str) -> None:
         _, entries = self._made.pop(key)
         for entry in entries:
