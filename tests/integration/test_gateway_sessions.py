@@ -8,6 +8,7 @@ from support.clusters import ProcessCluster
 from support.loopback import CUT_S
 from support.outside import Outside, start_gateway
 from support.processes import PATIENCE_S, alive, eventually
+from support.servers import free_port
 from support.tcp_proxy import TcpProxy
 
 # -- the connection breaks -------------------------------------------------------------------------------
@@ -197,18 +198,65 @@ def test_a_client_leaves_no_files_behind(outside: Outside) -> None:
     eventually(lambda: set(sockets.glob("c-*")) <= before, "its address is given up")
 
 
-def test_a_gateway_that_stops_tells_its_clients() -> None:
-    code = """
-        ray.init(logging_level="CRITICAL")
-        report(ready=True)
+#: A named job that begins again when its gateway is gone.
+STUBBORN = """
+    def begin():
+        context = ray.init(sys.argv[1], job="stubborn", attach=True, logging_level="CRITICAL")
+        return context.attached, context.address_info["address"].rpartition(":")[2]
+
+    @ray.remote(num_cpus=0, resources={"second": 0.1})
+    class Runs:
+        def __init__(self):
+            self.numbers = []
+        def add(self, number):
+            self.numbers.append(number)
+            return self.numbers
+
+    @ray.remote(num_cpus=0, resources={"second": 0.1})
+    def work(number):
+        return ray.get(ray.get_actor("runs").add.remote(number))
+
+    attached, port = begin()
+    runs = Runs.options(name="runs", get_if_exists=True).remote()
+    told = ray.get(work.options(key="one").remote(1))
+    ray.put({"begun": 1}, name="notes")
+    report(attached=attached, port=int(port), runs=told)
+    while command():
         try:
-            ray.get(ray.remote(lambda s: time.sleep(s)).remote(600))
+            ray.get(ray.remote(lambda: time.sleep(600)).remote())
         except ray.exceptions.GatewayLostError as error:
-            report(message=str(error))
-    """
+            message = str(error)
+        ray.shutdown()
+        attached, port = begin()
+        told = ray.get([work.options(key=key).remote(number) for key, number in (("one", 1), (port, 2))])
+        notes = ray.get(ray.get_object("notes"))
+        report(attached=attached, port=int(port), runs=told[1], notes=notes, message=message)
+    ray.shutdown()
+"""
+
+
+def test_a_named_job_goes_on_through_another_gateway() -> None:
+    """That of the first node is killed, the other one is stopped when the first is there again: no task with a key is
+    run again, and what the driver is told names the way."""
     with ProcessCluster() as cluster:
         place = start_gateway(cluster, 60.0)
-        with place.client(code) as client:
-            assert client.report() == {"ready": True}
-            place.node.end()
-            assert "the node of the gateway stops" in client.report()["message"]
+        other = free_port()
+        second = cluster.add_node(cpus=0, gateway_port=other, gateway_grace_s=60.0)
+        addresses = f"shoal://127.0.0.1:{place.port},127.0.0.1:{other}"
+        with place.client(STUBBORN, addresses) as client:
+            assert client.report() == {"attached": False, "port": place.port, "runs": [1]}
+            client.tell("on")
+            place.node.kill()
+            first = client.report()
+            assert "shoal.shutdown()" in first["message"] and "job='stubborn', attach=True" in first["message"]
+            assert f"127.0.0.1:{place.port} is over" in first["message"]
+            del first["message"]
+            assert first == {"attached": True, "port": other, "runs": [1, 2], "notes": {"begun": 1}}
+            cluster.add_node(cpus=0, gateway_port=place.port, gateway_grace_s=60.0)
+            client.tell("on")
+            second.end()
+            last = client.report()
+            assert "the node of the gateway stops" in last["message"]
+            assert (last["attached"], last["port"], last["runs"]) == (True, place.port, [1, 2, 2])
+            client.tell("")
+            assert client.wait() == 0, client.text

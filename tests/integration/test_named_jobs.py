@@ -17,6 +17,7 @@ from support.outside import Outside, start_gateway
 from support.processes import PATIENCE_S, eventually
 
 import shoal
+from shoal._session import named_job
 from shoal.exceptions import JobInUseError, NamedObjectError, TaskError
 from shoal.util import kv
 
@@ -111,7 +112,8 @@ def test_a_driver_is_killed_half_way_and_another_finishes(outside: Outside) -> N
             shoal.get_actor("runs")
 
 
-def test_one_driver_at_a_time(cluster: ProcessCluster) -> None:
+def test_one_driver_at_a_time(cluster: ProcessCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named_job, "_GONE_WITHIN_S", 0.5)  # this one does not go
     code = """
         ray.init(job="held", namespace="space", logging_level="ERROR")
         report(pid=os.getpid())

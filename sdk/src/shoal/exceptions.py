@@ -148,17 +148,32 @@ class LocalRayletDiedError(ShoalError):
 
 
 class GatewayLostError(LocalRayletDiedError, ConnectionError):
-    """This driver's session with the gateway of its cluster is over, and its job with it."""
+    """This driver's session with the gateway of its cluster is over, and its job with it.
 
-    remedy = "Call shoal.init() again for a new session; its refs and handles are invalid there."
+    ``job`` is the name that its driver gave it, "" = none: what is kept of such a job is found again.
+    """
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(address, reason)
+    remedy = "Refs and handles of this session stay invalid."
+
+    def __init__(self, address: str, reason: str, job: str = "") -> None:
+        super().__init__(address, reason, job)
         self.address = address
         self.reason = reason
+        self.job = job
 
     def _message(self) -> str:
-        return f"The session with {self.address} is over: {self.reason}."
+        if self.job:
+            ahead = (
+                f"Call shoal.shutdown(), then shoal.init(..., job={self.job!r}, attach=True) through this gateway or "
+                "another one of the cluster, here or in a new process: it finds the job's named actors, and values "
+                "under names and keys."
+            )
+        else:
+            ahead = (
+                "Call shoal.shutdown(), then shoal.init() for a new session. Had the job a name, init(job=..., "
+                "attach=True) would find its named actors again, and values under names and keys."
+            )
+        return f"The session with {self.address} is over: {self.reason}. {ahead}"
 
 
 class NodeDiedError(ShoalError):

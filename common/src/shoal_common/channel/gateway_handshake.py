@@ -35,6 +35,8 @@ class SessionOpen(Message, tag=80):
     resumes: bool
     #: Bytes that have arrived at the client.
     received: int
+    #: The node of the gateway that has the session; empty for a new one.
+    node_id: bytes = b""
 
 
 class SessionOpened(Message, tag=81):
@@ -48,8 +50,10 @@ class SessionOpened(Message, tag=81):
     address: WorkerAddress | None = None
     node_id: bytes = b""
     session_dir: str = ""
-    #: Non-empty: refused, or the session is over. The connection closes after it.
+    #: Non-empty: refused. The connection closes after it.
     error: str = ""
+    #: Nobody has the session any more. Else, refused, it may still be at the gateway where it began.
+    over: bool = False
 
 
 class ToRaylet(Message, tag=82):

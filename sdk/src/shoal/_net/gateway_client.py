@@ -2,7 +2,9 @@
 
 The rest of the driver notices nothing of that: it gets plain sockets (`GatewayClient` is its `Dialer`), its gRPC goes
 to a Unix socket in a directory of this client's, and whoever calls it from inside arrives at another one there. One
-thread moves the bytes, and connects again when the connection to the gateway breaks.
+thread moves the bytes, and connects again when the connection to the gateway breaks. Other gateways, where the driver
+knows of some, are asked then whether the cluster has given up the node of this one: a machine that is gone does not
+say so.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +52,10 @@ _JOIN_TIMEOUT_S = 5.0
 T = TypeVar("T")
 
 
+class SessionOverError(HandshakeError):
+    """No gateway has the session any more."""
+
+
 class GatewayClient:
     """One session, from ``connect`` to ``close``. Thread-safe."""
 
@@ -63,10 +69,13 @@ class GatewayClient:
         worker_id: bytes,
         directory: Path,
         on_end: Callable[[str], None],
+        others: Sequence[tuple[str, int]] = (),
     ) -> None:
         """``directory`` is private and holds the two sockets. ``on_end`` is told, in this client's thread, why the
-        session is over if that was not ``close``: from then on every connection of the driver is closed."""
+        session is over if that was not ``close``: from then on every connection of the driver is closed. ``others``:
+        host and port of more gateways of this cluster."""
         self._at = (host, port)
+        self._others = others
         self._token = token
         self._tls = tls
         self._worker_id = worker_id
@@ -158,7 +167,7 @@ class GatewayClient:
         self._sockets.open(encode_target(target), sock)
 
     async def _begin(self) -> SessionOpened:
-        connection, opened, early = await self._join(SessionOpen(self._session_id, resumes=False, received=0))
+        connection, opened, early = await self._join(self._at, SessionOpen(self._session_id, resumes=False, received=0))
         self._node_id = opened.node_id
         tunnel = Tunnel(client=True, grace_s=opened.grace_s, now=self._loop.time())
         self._sockets = TunnelSockets(tunnel, on_open=self._called, on_lost=self._lost, on_end=self._ended)
@@ -176,17 +185,20 @@ class GatewayClient:
             self._loop.remove_reader(self._gcs_listener.fileno())
             self._gcs_listener.close()
 
-    async def _join(self, session: SessionOpen) -> tuple[AnySocket, SessionOpened, bytes]:
-        """A connection on which the gateway has agreed. Raises: OSError, HandshakeError."""
+    async def _join(self, gateway: tuple[str, int], session: SessionOpen) -> tuple[AnySocket, SessionOpened, bytes]:
+        """A connection on which the gateway has agreed. Raises: OSError (also: it knows nothing of the session),
+        HandshakeError."""
         sock: AnySocket | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                sock = await self._reach()
+                sock = await self._reach(gateway)
             async with asyncio.timeout(handshake.HANDSHAKE_TIMEOUT_S):
                 greeting = Greeting(sock)
                 opened = await greeting.request(self._token, self._hello(), session)
-            if opened.error and session.resumes and opened.node_id != self._node_id:
-                raise ConnectionError("another gateway has answered: the session is not there")
+            if opened.over:
+                raise SessionOverError(opened.error)
+            if opened.error and session.resumes:
+                raise ConnectionError(opened.error)
             if opened.error:
                 raise HandshakeError(opened.error)
             return sock, opened, greeting.rest
@@ -199,10 +211,14 @@ class GatewayClient:
                 sock.close()
             raise
 
-    async def _reach(self) -> AnySocket:
+    async def _reach(self, gateway: tuple[str, int]) -> AnySocket:
         """Raises: OSError."""
         problem: OSError | None = None
-        for family, _, _, _, address in await self._loop.getaddrinfo(*self._at, type=socket.SOCK_STREAM):
+        try:
+            found = await self._loop.getaddrinfo(*gateway, type=socket.SOCK_STREAM)
+        except RuntimeError:  # the interpreter ends: its threads for such work take no more
+            found = socket.getaddrinfo(*gateway, type=socket.SOCK_STREAM)
+        for family, _, _, _, address in found:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 await self._loop.sock_connect(sock, address)
@@ -231,18 +247,22 @@ class GatewayClient:
         assert self._sockets is not None
         pause = _FIRST_PAUSE_S
         while not self._sockets.ended:
-            session = SessionOpen(self._session_id, resumes=True, received=self._sockets.received)
-            try:
-                connection, opened, early = await self._join(session)
-            except OSError:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-            except HandshakeError as error:
-                self._sockets.end(f"the gateway refused to resume it: {error}")
-            else:
-                logger.info("The session with the gateway at %s:%d goes on", *self._at)
-                self._sockets.attach(connection, opened.received, early)
-                return
+            for gateway in (self._at, *self._others):
+                session = SessionOpen(self._session_id, True, self._sockets.received, self._node_id)
+                try:
+                    connection, opened, early = await self._join(gateway, session)
+                except OSError:
+                    continue
+                except HandshakeError as error:
+                    if gateway == self._at or isinstance(error, SessionOverError):
+                        self._sockets.end(f"the gateway refused to resume it: {error}")
+                        return
+                else:
+                    logger.info("The session with the gateway at %s:%d goes on", *self._at)
+                    self._sockets.attach(connection, opened.received, early)
+                    return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     async def _stop_reconnecting(self) -> None:
         if self._reconnecting is not None and not self._reconnecting.done():

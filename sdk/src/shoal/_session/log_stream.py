@@ -210,7 +210,7 @@ class LogStream:
         subject = subjects.log(self._cluster_id, self._core.job_id, self._core.node_id, self._core.worker_id)
         try:
             self._core.gcs.events.publish(subject, batch.SerializeToString(), STALL_S)
-        except exceptions.RpcError:
+        except exceptions.ShoalError:  # nobody answers, or the driver's node is gone
             return False
         return comes_in(self._drained.wait) and flushed
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 #: So long a job is kept without a driver where nobody says otherwise.
 DEFAULT_KEEP_S = 600.0
 MAX_NAME_BYTES = 512
-#: The driver before this one may have ended a moment ago: then its raylet has told the GCS within so many seconds. One
-#: question, and the next, as many seconds later.
-_GONE_WITHIN_S, _AGAIN_S = 3.0, 0.2
+#: The driver before this one may have ended a moment ago: within so many seconds the GCS knows, also when its node went
+#: with it, which is noticed within five. One question, and the next, as many seconds later.
+_GONE_WITHIN_S, _AGAIN_S = 8.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,8 @@ def init(
     ``num_cpus`` defaults to the CPUs of the machine, ``object_store_memory`` (bytes) to 30 % of its available
     memory. ``address``: None (SHOAL_ADDRESS, else the cluster that ``shoal start`` made on this machine, else one of
     its own), "local" (one of its own), "auto" (the last one started on this machine), "host:port" of a GCS to whose
-    node on this machine the driver attaches, or "shoal://host:port" of a gateway for a driver anywhere else.
+    node on this machine the driver attaches, or "shoal://host:port" of a gateway for a driver anywhere else;
+    "shoal://host:port,host:port" is the first of these gateways that answers.
 
     ``include_dashboard``: start the dashboard of the embedded cluster, at ``dashboard_port`` (None: 8265, or the next
     one that is free) of ``dashboard_host``; the context's ``dashboard_url`` says where, and whoever logs in there needs

@@ -426,6 +426,7 @@ class RayletApp:
             targets=GatewayTargets(
                 os.fspath(sockets_dir), lambda: {self.host, *(node.host for node in self._directory.living())}
             ),
+            why_dead=lambda node_id: self._directory.why_dead(node_id) if self._directory.is_dead(node_id) else "",
             connect_raylet=self._channel.adopt,
         )
 

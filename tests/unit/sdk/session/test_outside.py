@@ -16,20 +16,24 @@ from shoal._values.serialization import serialize
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("shoal://head", ("head", 10001)),
-        ("shoal://head:7", ("head", 7)),
-        ("shoal://10.0.0.1:7/", ("10.0.0.1", 7)),
-        ("shoal://[::1]:7", ("::1", 7)),
-        ("shoal://[::1]", ("::1", 10001)),
+        ("shoal://head", [("head", 10001)]),
+        ("shoal://head:7", [("head", 7)]),
+        ("shoal://10.0.0.1:7/", [("10.0.0.1", 7)]),
+        ("shoal://[::1]:7", [("::1", 7)]),
+        ("shoal://[::1]", [("::1", 10001)]),
+        ("shoal://a:7,b,[::1]:9", [("a", 7), ("b", 10001), ("::1", 9)]),
     ],
 )
-def test_addresses(address: str, expected: tuple[str, int]) -> None:
+def test_addresses(address: str, expected: list[tuple[str, int]]) -> None:
     assert parse_address(address) == expected
 
 
 @pytest.mark.parametrize(
     "address",
-    ["shoal://", "shoal://:1", "shoal://a:0", "shoal://a:99999", "shoal://a/b", "shoal://me@a", "shoal://a?b"],
+    [
+        *("shoal://", "shoal://:1", "shoal://a:0", "shoal://a:99999", "shoal://a/b", "shoal://me@a", "shoal://a?b"),
+        *("shoal://a,", "shoal://a,b:0", "shoal://a,shoal://b"),
+    ],
 )
 def test_malformed_addresses(address: str) -> None:
     with pytest.raises(ValueError, match="shoal://host"):

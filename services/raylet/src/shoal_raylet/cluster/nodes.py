@@ -90,6 +90,11 @@ class NodeDirectory:
         node = self._nodes.get(node_id)
         return node if node is not None and node.state != gcs_pb2.NODE_STATE_DEAD else None
 
+    def is_dead(self, node_id: bytes) -> bool:
+        """False also of one that is not known here."""
+        node = self._nodes.get(node_id)
+        return node is not None and node.state == gcs_pb2.NODE_STATE_DEAD
+
     def why_dead(self, node_id: bytes) -> str:
         node = self._nodes.get(node_id)
         return (node.death_reason if node is not None else "") or "nothing more is known of it"

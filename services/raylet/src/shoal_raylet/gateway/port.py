@@ -92,9 +92,9 @@ class Gateway:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 hello, wanted = await greeting.authenticate(self._token, self._inside.node_id)
                 session = self._find(hello.worker_id, wanted)
-                if isinstance(session, str):
-                    await greeting.answer(SessionOpened(node_id=self._inside.node_id, error=session))
-                    raise HandshakeError(session)
+                if isinstance(session, SessionOpened):
+                    await greeting.answer(session)
+                    raise HandshakeError(session.error)
                 await greeting.answer(
                     SessionOpened(
                         received=session.detach(),
@@ -116,21 +116,30 @@ class Gateway:
                 self._listener.settled(greeting)
         session.attach(sock, wanted.received, greeting.rest)
 
-    def _find(self, worker_id: bytes, wanted: SessionOpen) -> GatewaySession | str:
-        """The session, begun if need be, or why there is none."""
+    def _find(self, worker_id: bytes, wanted: SessionOpen) -> GatewaySession | SessionOpened:
+        """The session, begun if need be, or what is answered as there is none."""
+
+        def refused(error: str, *, over: bool = False) -> SessionOpened:
+            return SessionOpened(node_id=self._inside.node_id, error=error, over=over)
+
         session_id = wanted.session_id
         session = self._sessions.get(session_id)
         if session is not None:
             return session
+        if wanted.resumes and wanted.node_id != self._inside.node_id:
+            if why := self._inside.why_dead(wanted.node_id):
+                return refused(f"the gateway's node is lost: {why}", over=True)
+            return refused("another gateway has the session")
         if wanted.resumes:
-            return (
+            return refused(
                 f"the session is over: the gateway ends one that has no connection for {self._grace_s:g} s, or it has "
-                "been restarted"
+                "been restarted",
+                over=True,
             )
         if len(session_id) != SESSION_ID_BYTES or not worker_id:
-            return "malformed handshake"
+            return refused("malformed handshake")
         if len(self._sessions) >= MAX_SESSIONS:
-            return f"this gateway serves {MAX_SESSIONS} clients already: connect to another node's"
+            return refused(f"this gateway serves {MAX_SESSIONS} clients already: connect to another node's")
 
         def forget() -> None:
             del self._sessions[session_id]
@@ -138,6 +147,6 @@ class Gateway:
         try:
             session = GatewaySession(worker_id, self._inside, self._grace_s, forget)
         except OSError as error:
-            return f"the gateway cannot listen for the client: {error}"
+            return refused(f"the gateway cannot listen for the client: {error}")
         self._sessions[session_id] = session
         return session

@@ -42,6 +42,8 @@ class Inside:
     #: Between the nodes.
     tls: Tls | None
     targets: GatewayTargets
+    #: Why the cluster has given up a node; "" = it has not, as far as is known here.
+    why_dead: Callable[[bytes], str]
     #: Gives this node's raylet a connection.
     connect_raylet: Callable[[socket.socket], None]
 
