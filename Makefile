@@ -103,8 +103,9 @@ images-local: $(STAMP) ## build all images of compose.yaml without an image regi
 COMPOSE = docker compose $(if $(IMAGES),--env-file $(IMAGES))
 
 # The driver's image, too, which is not started here: it must not stay behind the others.
+# One after the other, as a builder without BuildKit makes what they share again for each that is built at the same time.
 up: ## start the deployment of compose.yaml (IMAGES=docker/local-images.env: with local images)
-	$(COMPOSE) --profile driver build
+	COMPOSE_PARALLEL_LIMIT=1 $(COMPOSE) --profile driver build
 	$(COMPOSE) up --detach --wait
 
 down: ## stop it, and delete its volumes
