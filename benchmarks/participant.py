@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rows import Row
 
-#: The same for both libraries. The rest are their defaults, the size of the object store too.
-INIT = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
+#: The same for both libraries, in clusters of their own. The rest are their defaults, the size of the object store too.
+INIT = {"address": "local", "num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def _total_memory() -> int:
     return _machine_memory("MemTotal", "SwapTotal")
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes, within the container's limit."""
     available = _machine_memory("MemAvailable")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -86,7 +86,7 @@ def _available_memory() -> int:
 def store_bytes(object_store_memory: float | None) -> int:
     if object_store_memory is not None:
         return int(object_store_memory)
-    return max(min(int(_available_memory() * 0.3), MAX_STORE_BYTES), MIN_STORE_BYTES)
+    return max(min(int(available_memory() * 0.3), MAX_STORE_BYTES), MIN_STORE_BYTES)
 
 
 def node_resources(
@@ -104,7 +104,7 @@ def node_resources(
     amounts["CPU"] = len(os.sched_getaffinity(0)) if num_cpus is None else plain(num_cpus)
     if num_gpus:
         amounts["GPU"] = plain(num_gpus)
-    amounts["memory"] = int(memory) if memory is not None else int(_available_memory() * 0.7)
+    amounts["memory"] = int(memory) if memory is not None else int(available_memory() * 0.7)
     amounts["object_store_memory"] = store_bytes(object_store_memory)
     amounts[f"node:{host}"] = 1.0
     if head:

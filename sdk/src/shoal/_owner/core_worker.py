@@ -40,6 +40,7 @@ from shoal._owner.tasks.calls import Calls
 from shoal._owner.tasks.cancelling import Cancelling
 from shoal._owner.tasks.task_reports import TaskReports
 from shoal._owner.tasks.task_submitter import TaskSubmitter
+from shoal._values import kept_memory
 from shoal._wire.peer_frames import (
     AddBorrower,
     AskWait,
@@ -301,8 +302,9 @@ class CoreWorker(Process):
         if self.table.dropped:
             self.borrowing.collect()
         busy = self._executor is not None and self._executor.on_tick()
-        busy = self.store.tick() or busy
         now = time.monotonic()
+        busy = self.store.tick() or busy
+        kept_memory.tick(now)
         if now >= self._next_tick:
             self._next_tick = now + 0.05
             with self.lock:

@@ -16,7 +16,7 @@ from shoal import _context, _current, _html, _structured_logs, _tracing, excepti
 from shoal._launch import dashboards
 from shoal._launch.cluster_address import ClusterAddress
 from shoal._launch.embedded import EmbeddedCluster
-from shoal._launch.node_resources import check_amounts, node_resources, store_bytes
+from shoal._launch.node_resources import available_memory, check_amounts, node_resources, store_bytes
 from shoal._net.gcs.client import GcsClient
 from shoal._session import signals
 from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluster, given_token, own_host, target_of
@@ -27,6 +27,7 @@ from shoal._session.named_job import DEFAULT_KEEP_S, JobName, hold, named_job_gi
 from shoal._session.packages import RayletUploads, uploaded
 from shoal._session.submitted_job import submitted_job
 from shoal._text import check_text
+from shoal._values import kept_memory
 from shoal._values.flags import flag
 from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig, LoggingConfig
@@ -474,6 +475,7 @@ def _connect(
     if outside is None:
         session.driver_socket = Path(cluster.session_dir) / "sockets" / f"d-{worker_id.hex()[:16]}"
     try:
+        kept_memory.driver(available_memory())
         core = CoreWorker(
             role="driver",
             token=cluster.token,

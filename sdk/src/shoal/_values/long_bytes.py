@@ -10,6 +10,8 @@ import ctypes
 import mmap
 from typing import Any
 
+from shoal._values import kept_memory
+
 #: Below this there would be hardly a whole huge page, which has 2 MiB where pages have 4 KiB.
 HUGE_BYTES = 4 * 1024 * 1024
 #: ``madvise`` advice: huge pages, if the system has any to give.
@@ -53,9 +55,12 @@ def address_of(view: memoryview) -> int:
 
 def make_bytes(buffer: Any) -> bytes:
     """A copy of ``buffer``; itself if it is bytes."""
-    if type(buffer) is bytes or len(buffer) < HUGE_BYTES:
+    if type(buffer) is bytes or len(buffer) < kept_memory.LONG_BYTES:
         return bytes(buffer)
+    kept_memory.made()
     size = len(buffer)
+    if size < HUGE_BYTES:
+        return bytes(buffer)
     made: bytes = _new_bytes(None, size)
     start = _start_of(made)
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE

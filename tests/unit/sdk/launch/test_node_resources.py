@@ -18,6 +18,6 @@ GB = 1000**3
     ],
 )
 def test_shares_of_the_memory(available: int, memory: int, store: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_resources, "_available_memory", lambda: available)
+    monkeypatch.setattr(node_resources, "available_memory", lambda: available)
     amounts = node_resources.node_resources(None, None, None, None, None)
     assert (amounts["memory"], amounts["object_store_memory"]) == (memory, store)
