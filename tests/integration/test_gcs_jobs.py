@@ -13,6 +13,7 @@ from support.gcs import CLUSTER, DRIVER, N1, N2, TOKEN, Cluster, until_not_found
 from shoal_common import errors
 from shoal_common.blob.client import BlobClient
 from shoal_common.blob.directory import DirectoryBlobStore
+from shoal_common.metadata import Fenced
 from shoal_common.rpc.client import aio_channel, service_errors
 from shoal_objectstore.app import ObjectStoreApp
 from shoal_objectstore.config import ObjectStoreConfig
@@ -64,6 +65,39 @@ async def test_the_end_of_a_job(cluster: Cluster) -> None:
 
     await cluster.kill(detached)
     await until_not_found(lambda: cluster.functions.GetFunction(request))
+
+
+@pytest.mark.parametrize("what", ["job", "actor"])
+async def test_a_repeat_is_not_answered_by_what_an_overtaken_gcs_could_not_store(
+    cluster: Cluster, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call waits in a GCS that is paused until another one leads, and is sent again meanwhile. The repeat was
+    answered, nobody sent it to the new leader, and there the job never ended."""
+    await cluster.join()
+    job_id = await cluster.start_job()
+    actor_id, worker_id = await cluster.run(job_id)
+    writing, followed = asyncio.Event(), asyncio.Event()
+    put = cluster.store.put
+
+    async def fenced(key: str, value: bytes, *, expected_revision: int | None = None) -> int:
+        if f"/{what}/" not in key:
+            return await put(key, value, expected_revision=expected_revision)
+        writing.set()
+        await followed.wait()
+        raise Fenced(1, "its lease has ended")
+
+    monkeypatch.setattr(cluster.store, "put", fenced)
+
+    async def tell() -> None:
+        await (cluster.finish(job_id) if what == "job" else cluster.report_death(worker_id, actor_id))
+
+    first = asyncio.create_task(tell())
+    await writing.wait()
+    repeat = asyncio.create_task(tell())
+    followed.set()
+    for call in (first, repeat):
+        with pytest.raises(errors.Unavailable, match="another GCS has taken over"), service_errors():
+            await call
 
 
 async def test_a_named_job(cluster: Cluster) -> None:

@@ -239,6 +239,40 @@ async def test_a_fenced_gcs_does_not_try_again(rows: Rows, store: ManualStore) -
     assert store.calls.empty()
 
 
+async def test_a_repeat_waits_for_what_it_repeats(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    await asyncio.sleep(0)  # the write is under way
+    repeat = rows.settled("a")
+    await store.next(7)
+    await save
+    assert not repeat.done(), "for all that is known"
+    await store.next(8)
+    await repeat
+
+
+async def test_a_repeat_after_everything_is_stored_writes_nothing(rows: Rows, store: ManualStore) -> None:
+    save = rows.put("a", b"1")
+    await store.next(7)
+    await save
+    await rows.settled("a")
+    await rows.settled("unknown")
+    assert store.calls.empty()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it is known", "after"])
+async def test_a_repeat_of_what_a_fenced_gcs_has_lost_fails(rows: Rows, store: ManualStore, before: bool) -> None:
+    save = rows.put("a", b"1")
+    repeats = [rows.settled("a")] if before else []
+    await store.next(Fenced(3, "its lease has ended"))
+    with pytest.raises(Unavailable):
+        await save
+    repeats.append(rows.settled("a"))
+    await store.next(Fenced(3, "its lease has ended"))
+    for repeat in repeats:
+        with pytest.raises(Unavailable, match="another GCS has taken over"):
+            await repeat
+
+
 async def test_a_row_that_no_store_takes_is_refused_at_once(rows: Rows, store: ManualStore) -> None:
     with pytest.raises(InvalidRequest, match="more than 1048576"):
         rows.put("a", b"x" * (MAX_VALUE_BYTES + 1))

@@ -267,7 +267,7 @@ class ActorManager:
             actions += self._table.handle(report.actor_id, event, now)
         actions += self._table.worker_died(report.worker_id, now)
         self._table.poke(now)
-        await written(self._perform(actions))
+        await self._answerable(report.actor_id, actions)
 
     def node_died(self, node_id: bytes, reason: str, *, drained: bool) -> list[asyncio.Future[None]]:
         """``drained``: it was leaving. Returns the writes that an answer must wait for."""
@@ -307,7 +307,11 @@ class ActorManager:
     # --- carrying out ---
 
     async def _apply(self, actor_id: bytes, event: machine.Event) -> None:
-        await written(self._perform(self._table.handle(actor_id, event, self._now())))
+        await self._answerable(actor_id, self._table.handle(actor_id, event, self._now()))
+
+    async def _answerable(self, actor_id: bytes, actions: Iterable[actor_table.Action]) -> None:
+        """Returns when what follows from an event is in the store; of a repeat, what followed from the first one."""
+        await written(self._perform(actions) or [self._rows.settled(actor_id.hex())])
 
     def _perform(self, actions: Iterable[actor_table.Action]) -> list[asyncio.Future[None]]:
         """Begin everything at once; returns the writes that an answer must wait for."""

@@ -159,7 +159,8 @@ class PlacementGroupManager:
         return told
 
     async def remove(self, group_id: bytes) -> None:
-        await written(self._perform(self._table.remove(group_id, "remove_placement_group was called")))
+        saves = self._perform(self._table.remove(group_id, "remove_placement_group was called"))
+        await written(saves or [self._rows.settled(group_id.hex())])
 
     # --- what happens elsewhere ---
 

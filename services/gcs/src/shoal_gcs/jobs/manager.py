@@ -111,7 +111,7 @@ class JobManager:
     def ended(self, job_id: bytes) -> list[asyncio.Future[None]]:
         """Idempotent, for a known job. Returns the writes that an answer must wait for."""
         if not self._table.finish(job_id, _unix_ms()):
-            return []
+            return [self._rows.settled(job_id.hex())]
         _log.info("job_finished", job_id=job_id.hex())
         saves = [self._save(self._table[job_id]), *self._names.job_ended(job_id)]
         for forgotten in self._table.forget_excess(lambda i: bool(self._actors.living_of_job(i))):

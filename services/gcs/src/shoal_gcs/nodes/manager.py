@@ -133,10 +133,11 @@ class NodeManager:
         actions = self._table.drain(node_id, reason)
         if actions:
             self._infos[node_id].drain_deadline_unix_ms = deadline_unix_ms
-        await written(self._perform(actions))
+        await written(self._perform(actions) or [self._rows.settled(node_id.hex())])
 
     async def unregister(self, node_id: bytes, reason: str) -> None:
-        await written(self._perform(self._table.unregister(node_id, reason or "it left the cluster")))
+        saves = self._perform(self._table.unregister(node_id, reason or "it left the cluster"))
+        await written(saves or [self._rows.settled(node_id.hex())])
 
     def list_nodes(self) -> list[gcs_pb2.NodeInfo]:
         return list(self._infos.values())

@@ -55,6 +55,8 @@ class _Row:
     committed: Callable[[], None] | None = None
     dirty: bool = False
     writing: bool = False
+    #: Another GCS has taken over: ``wanted`` never comes into the store.
+    lost: bool = False
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
 
@@ -109,6 +111,17 @@ class Rows:
     def delete(self, row_id: str) -> asyncio.Future[None]:
         return self._want(row_id, None, None)
 
+    def settled(self, row_id: str) -> asyncio.Future[None]:
+        """For the answer to a repeat, which changes nothing: what the first one wanted may not be in the store yet, and
+        a GCS that has been overtaken never writes it. Done, or failed, as that of ``put``; nothing is written when
+        nothing is outstanding."""
+        row = self._rows.get(row_id)
+        if row is not None and (row.writing or row.lost):
+            return self._want(row_id, row.wanted, row.committed)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
     def _want(self, row_id: str, value: bytes | None, committed: Callable[[], None] | None) -> asyncio.Future[None]:
         row = self._rows.setdefault(row_id, _Row())
         row.wanted, row.committed, row.dirty = value, committed, True
@@ -135,6 +148,7 @@ class Rows:
                     await self._store_version(key, row, value)
                 except (RevisionConflict, Fenced) as overtaken:
                     _log.critical("another_gcs_writes_to_the_same_store", key=key, error=str(overtaken))
+                    row.lost = True
                     _fail(waiters, f"another GCS has taken over: {overtaken}")
                     return
                 except MetadataStoreError as error:
