@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +20,10 @@ import shoal
 from shoal_common.bus.gcs import GcsBus
 from shoal_common.events.node_events import NodeReport, ProcessInfo
 from shoal_common.events.task_events import FunctionTally, TaskEvent, TaskState, decode_events
-from shoal_common.rpc.client import aio_channel
+from shoal_common.rpc.client import aio_channel, sync_channel
 from shoal_dashboard.events.receiver import Receiver
 from shoal_dashboard.events.seen import Seen
+from shoal_proto.v1 import gcs_pb2, gcs_pb2_grpc
 
 
 class Listener:
@@ -268,6 +271,36 @@ def test_a_job_may_keep_its_tasks_to_itself(processes: ProcessCluster, listener:
     )
     heard(listener, "public", 1, 1, 0)
     assert listener.count("secret") == listener.count("inner") == (0, 0, 0)
+
+
+def test_how_drivers_have_ended_is_known(processes: ProcessCluster) -> None:
+    begin = "import os, signal, shoal; shoal.init()"
+    endings = {
+        "": "",
+        "shoal.shutdown(); raise SystemExit(3)": "",
+        "raise ValueError('on purpose\\nmore')": "ValueError: on purpose",
+        "os.kill(os.getpid(), signal.SIGTERM)": "it was ended by SIGTERM",
+        "os.kill(os.getpid(), signal.SIGKILL)": "its process has ended, or was killed, without shoal.shutdown()",
+    }
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"{begin}\n{end}"],
+            env={**os.environ, **processes.environment},
+            stderr=subprocess.DEVNULL,
+        )
+        for end in endings
+    ]
+    for driver in drivers:
+        driver.wait(PATIENCE_S)
+    pids = [driver.pid for driver in drivers]
+
+    def failures() -> list[str] | None:
+        with sync_channel(processes.address, processes.token) as channel:
+            jobs = gcs_pb2_grpc.JobServiceStub(channel).ListJobs(gcs_pb2.ListJobsRequest(), timeout=PATIENCE_S).jobs
+        ended = {job.pid: job.failure for job in jobs if job.end_unix_ms}
+        return [ended[pid] for pid in pids] if ended.keys() >= set(pids) else None
+
+    assert eventually(failures, "all have ended") == list(endings.values())
 
 
 def test_what_a_driver_leaves_behind_has_failed(processes: ProcessCluster, listener: Listener, drive: Drive) -> None:

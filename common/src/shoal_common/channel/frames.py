@@ -220,7 +220,7 @@ class WorkerExit(Message, tag=20):
 
 
 class ExitIntent(Message, tag=21):
-    """Worker -> raylet, just before it exits by itself: why, so that the death is not reported as a crash."""
+    """Worker or driver -> raylet, just before it leaves by itself: why, so that it does not count as a crash."""
 
     kind: ExitKind
     detail: str

@@ -367,14 +367,18 @@ class FinishJobRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: builtins.int
+    FAILURE_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     """job_id to end"""
+    failure: builtins.str
+    """failure of its driver, which did not end as it should; empty = it did"""
     def __init__(
         self,
         *,
         job_id: builtins.bytes = ...,
+        failure: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["job_id", b"job_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["failure", b"failure", "job_id", b"job_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___FinishJobRequest: typing_extensions.TypeAlias = FinishJobRequest
@@ -452,6 +456,7 @@ class JobInfo(google.protobuf.message.Message):
     QUOTA_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     KEPT_UNTIL_UNIX_MS_FIELD_NUMBER: builtins.int
+    FAILURE_FIELD_NUMBER: builtins.int
     job_id: builtins.bytes
     driver_id: builtins.bytes
     """driver_id is the driver's worker id"""
@@ -470,6 +475,8 @@ class JobInfo(google.protobuf.message.Message):
     """name that it holds, or held; empty = none"""
     kept_until_unix_ms: builtins.int
     """kept_until_unix_ms: it has ended, and its name is kept until then; 0 = it is not. Of ListJobs"""
+    failure: builtins.str
+    """failure of its driver, which did not end as it should; empty = it did, or runs"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -492,10 +499,11 @@ class JobInfo(google.protobuf.message.Message):
         quota: shoal_proto.v1.common_pb2.ResourceAmounts | None = ...,
         name: builtins.str = ...,
         kept_until_unix_ms: builtins.int = ...,
+        failure: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["quota", b"quota"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "job_id", b"job_id", "kept_until_unix_ms", b"kept_until_unix_ms", "metadata", b"metadata", "name", b"name", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anonymous_namespace", b"anonymous_namespace", "driver_id", b"driver_id", "end_unix_ms", b"end_unix_ms", "entrypoint", b"entrypoint", "failure", b"failure", "job_id", b"job_id", "kept_until_unix_ms", b"kept_until_unix_ms", "metadata", b"metadata", "name", b"name", "namespace", b"namespace", "node_id", b"node_id", "pid", b"pid", "quota", b"quota", "start_unix_ms", b"start_unix_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___JobInfo: typing_extensions.TypeAlias = JobInfo

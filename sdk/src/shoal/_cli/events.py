@@ -62,8 +62,8 @@ def told(kind: str, data: bytes) -> dict[str, Any]:
             "why": group.removal_reason,
         }
     job = events_pb2.JobEvent.FromString(data).job
-    state = "FINISHED" if job.end_unix_ms else "RUNNING"
-    return {"what": kind, "id": job.job_id.hex(), "name": job.entrypoint, "state": state, "why": ""}
+    state = ("FAILED" if job.failure else "FINISHED") if job.end_unix_ms else "RUNNING"
+    return {"what": kind, "id": job.job_id.hex(), "name": job.entrypoint, "state": state, "why": job.failure}
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -33,7 +33,8 @@ from shoal._version import RAY_VERSION, __version__
 from shoal.job_config import JobConfig, LoggingConfig
 from shoal.runtime_env import RuntimeEnv
 from shoal_common import ids
-from shoal_common.channel.frames import EnvironmentPrepare
+from shoal_common.channel.frames import EnvironmentPrepare, ExitIntent
+from shoal_common.kinds import ExitKind
 from shoal_common.placement.labels import given_labels
 from shoal_common.placement.runtime_env import decode, encode, merged
 from shoal_common.surroundings import occupy_standard_streams, readable
@@ -47,6 +48,8 @@ logger = logging.getLogger("shoal")
 
 #: The GCS has heard by then that a named job is complete, in seconds.
 _COMPLETE_WITHIN_S = 10.0
+#: The node is told how this driver ends, in seconds.
+_TOLD_WITHIN_S = 1.0
 
 _lock = threading.RLock()
 _session: _Session | None = None
@@ -379,6 +382,8 @@ def _end(*, complete: bool) -> None:
                 session.logs.finish()
             if session.panel is not None:
                 session.panel.stop(say=complete)
+            core.raylet.send(ExitIntent(*_outcome(exiting=not complete)))
+            core.deliver(_TOLD_WITHIN_S)
             core.close()
             if session.panel is not None:
                 session.panel.join()
@@ -408,6 +413,17 @@ def _forget_in_child() -> None:
 _current.register_starter(init)
 atexit.register(shutdown, True)
 os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _outcome(*, exiting: bool) -> tuple[ExitKind, str]:
+    """Of this driver, for the record of its job. ``exiting``: the interpreter is, which keeps what has ended it."""
+    error = getattr(sys, "last_value", None) if exiting and not hasattr(sys, "ps1") else None
+    if error is not None:
+        lines = str(error).splitlines()
+        return ExitKind.USER_ERROR, f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
+    if exiting and signals.terminated():
+        return ExitKind.USER_ERROR, "it was ended by SIGTERM"
+    return ExitKind.INTENDED_USER_EXIT, ""
 
 
 def _complete(core: CoreWorker) -> None:

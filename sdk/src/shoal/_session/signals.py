@@ -21,7 +21,17 @@ _before: Any = None
 _forking = threading.local()
 
 
+_terminated = False
+
+
+def terminated() -> bool:
+    """It has come while there was a session."""
+    return _terminated
+
+
 def _exit(signum: int, frame: Any) -> None:
+    global _terminated
+    _terminated = True
     sys.exit(signum)
 
 

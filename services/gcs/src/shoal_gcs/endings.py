@@ -108,7 +108,7 @@ class Endings:
         saves += self._delete_blobs(*self._objects.node_died(node_id, living))
         for job in self._job_table.all():
             if not job.end_unix_ms and job.node_id == node_id:
-                saves += self._end_job(job.job_id)
+                saves += self._end_job(job.job_id, f"its node is gone: {reason}")
         return saves
 
     async def worker_died(self, report: gcs_pb2.ReportWorkerDeathRequest) -> None:
@@ -133,14 +133,14 @@ class Endings:
 
     # --- jobs ---
 
-    async def finish_job(self, job_id: bytes) -> None:
-        """Idempotent; nothing for an unknown job. Raises: Unavailable."""
-        await written(self._end_job(job_id))
+    async def finish_job(self, job_id: bytes, failure: str) -> None:
+        """``failure``: of its driver; empty = none. Idempotent; nothing for an unknown job. Raises: Unavailable."""
+        await written(self._end_job(job_id, failure))
 
-    def _end_job(self, job_id: bytes) -> list[asyncio.Future[None]]:
+    def _end_job(self, job_id: bytes, failure: str) -> list[asyncio.Future[None]]:
         if job_id not in self._job_table:
             return []
-        saves = self._jobs.ended(job_id)
+        saves = self._jobs.ended(job_id, failure)
         saves += self._actors.job_finished(job_id)
         saves += self._groups.job_finished(job_id)
         self._tell_raylets(JobID(job_id))
@@ -217,7 +217,7 @@ class Endings:
                     self._tell_raylets(job.job_id)
                     self.job_unused(job.job_id)
             elif job.node_id and not self._node_table.address_of(job.node_id):
-                await self.finish_job(job.job_id)
+                await self.finish_job(job.job_id, "its node was gone when the GCS began")
         self._names.end_orphans(self._job_table.is_running)
         for job in self._job_table.all():
             if job.name and JobName(job.namespace, job.name) not in self._named_jobs:

@@ -201,7 +201,8 @@ class Node:
             self.events.ended(hello.worker_id, _now_ms())
             kept = {actor.actor_id for actor in self.actors.of_job(hello.job_id) if actor.detached}
             self.end_job(hello.job_id, kept)
-            self.reports.job_finished(hello.job_id)
+            failure = self.ends.driver_left(hello.worker_id)
+            self.reports.job_finished(hello.job_id, "its node has stopped" if failure and self._stopping else failure)
         elif hello.role == "worker":
             self.ends.disconnected(hello.worker_id)
         self._schedule()

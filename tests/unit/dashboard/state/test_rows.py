@@ -56,7 +56,10 @@ def test_a_job_of_a_driver() -> None:
     assert set(JobState.columns()) <= set(first)
     assert (first["status"], first["type"], first["end_time"]) == ("RUNNING", "DRIVER", None)
     assert first["driver_info"] == {"id": "00000001", "node_ip_address": "10.0.0.1", "pid": "7"}
-    assert newest["status"] == "SUCCEEDED"
+    assert (newest["status"], newest["message"]) == ("SUCCEEDED", None)
+    ended.pid, ended.failure = 7, "KeyError: 'x'"
+    failed = details.of_driver(ended, HOSTS)
+    assert (failed["status"], failed["message"]) == ("FAILED", "The driver, pid 7, has failed: KeyError: 'x'.")
 
 
 def test_a_job_with_a_name() -> None:

@@ -31,10 +31,10 @@ def test_a_job_ends_once() -> None:
     jobs = JobTable(finished_kept=10)
     job_id = start(jobs).job_id
     assert jobs.is_running(job_id)
-    assert jobs.finish(job_id, 2_000) is True
-    assert jobs.finish(job_id, 3_000) is False
+    assert jobs.finish(job_id, 2_000, "killed") is True
+    assert jobs.finish(job_id, 3_000, "its node is gone") is False
     assert not jobs.is_running(job_id)
-    assert jobs[job_id].end_unix_ms == 2_000
+    assert (jobs[job_id].end_unix_ms, jobs[job_id].failure) == (2_000, "killed")
     assert jobs.finish(b"\0\0\0\\9", 2_000) is False
 
 

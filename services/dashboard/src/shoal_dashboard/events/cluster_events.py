@@ -85,7 +85,9 @@ class ClusterEvents:
             return None
         ids = {"job_id": job.job_id.hex(), "node_id": job.node_id.hex()}
         if ended:
-            return ClusterEvent(job.end_unix_ms, "JOB_FINISHED", "INFO", "GCS", "The job's driver has ended", ids)
+            text = f"The job's driver has failed: {job.failure}" if job.failure else "The job's driver has ended"
+            severity = "ERROR" if job.failure else "INFO"
+            return ClusterEvent(job.end_unix_ms, "JOB_FINISHED", severity, "GCS", text, ids)
         text = f"A job has begun: {job.entrypoint}"
         return ClusterEvent(job.start_unix_ms or now_ms, "JOB_STARTED", "INFO", "GCS", text, ids)
 

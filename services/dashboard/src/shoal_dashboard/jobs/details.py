@@ -66,15 +66,15 @@ def of_submission(
 
 
 def of_driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, Any]:
-    """Of one that nobody handed in. How it ended only its own process knows."""
+    """Of one that nobody handed in. The code that it exited with nobody has collected."""
     return {
         "type": "DRIVER",
         "job_id": job.job_id.hex(),
         "submission_id": None,
         "driver_info": _driver(job, addresses),
-        "status": "SUCCEEDED" if job.end_unix_ms else "RUNNING",
+        "status": _status(job).name,
         "entrypoint": job.entrypoint,
-        "message": _name(job) if job.name else None,
+        "message": " ".join(filter(None, (_failure(job), _name(job)))) or None,
         "error_type": None,
         "start_time": job.start_unix_ms,
         "end_time": job.end_unix_ms or None,
@@ -86,8 +86,20 @@ def of_driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, Any]
     }
 
 
+def _status(job: pb.JobInfo) -> SubmissionState:
+    if not job.end_unix_ms:
+        return SubmissionState.RUNNING
+    return SubmissionState.FAILED if job.failure else SubmissionState.SUCCEEDED
+
+
+def _failure(job: pb.JobInfo) -> str:
+    return f"The driver, pid {job.pid}, has failed: {job.failure}." if job.failure else ""
+
+
 def _name(job: pb.JobInfo) -> str:
-    """Of a job that has one."""
+    """Empty = it has none."""
+    if not job.name:
+        return ""
     what = f"The job {job.name!r} of namespace {job.namespace!r}"
     if not job.end_unix_ms:
         return f"{what} is attached to this driver."

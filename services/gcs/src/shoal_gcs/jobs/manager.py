@@ -108,11 +108,12 @@ class JobManager:
         await written([self._save(job), saved])
         return named.generation
 
-    def ended(self, job_id: bytes) -> list[asyncio.Future[None]]:
-        """Idempotent, for a known job. Returns the writes that an answer must wait for."""
-        if not self._table.finish(job_id, _unix_ms()):
+    def ended(self, job_id: bytes, failure: str) -> list[asyncio.Future[None]]:
+        """``failure``: of its driver; empty = none. Idempotent, for a known job. Returns the writes that an
+        answer must wait for."""
+        if not self._table.finish(job_id, _unix_ms(), failure):
             return [self._rows.settled(job_id.hex())]
-        _log.info("job_finished", job_id=job_id.hex())
+        _log.info("job_finished", job_id=job_id.hex(), failure=failure)
         saves = [self._save(self._table[job_id]), *self._names.job_ended(job_id)]
         for forgotten in self._table.forget_excess(lambda i: bool(self._actors.living_of_job(i))):
             self._rows.delete(forgotten.job_id.hex())

@@ -26,6 +26,7 @@ def job_of_row(info: gcs_pb2.JobInfo) -> Job:
         anonymous=info.anonymous_namespace,
         quota=dict(info.quota.grains) if info.HasField("quota") else None,
         name=info.name,
+        failure=info.failure,
     )
 
 
@@ -43,6 +44,7 @@ def job_info(job: Job) -> gcs_pb2.JobInfo:
         anonymous_namespace=job.anonymous,
         quota=common_pb2.ResourceAmounts(grains=job.quota) if job.quota is not None else None,
         name=job.name,
+        failure=job.failure,
     )
 
 

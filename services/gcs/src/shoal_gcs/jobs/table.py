@@ -33,6 +33,8 @@ class Job:
     quota: Mapping[str, int] | None = None
     #: That it holds, or held (see ``named_jobs``); empty = none.
     name: str = ""
+    #: Of its driver, which did not end as it should; empty = it did, or runs.
+    failure: str = ""
 
 
 class JobTable:
@@ -115,11 +117,11 @@ class JobTable:
         return job_of_number(self._last)
 
     @noted
-    def finish(self, job_id: bytes, now_unix_ms: int) -> bool:
-        """False = it had ended before, or is not known."""
+    def finish(self, job_id: bytes, now_unix_ms: int, failure: str = "") -> bool:
+        """``failure``: of its driver; empty = none. False = it had ended before, or is not known."""
         if not self.is_running(job_id):
             return False
-        self[job_id].end_unix_ms = now_unix_ms
+        self[job_id].end_unix_ms, self[job_id].failure = now_unix_ms, failure
         return True
 
     def validate(self) -> None:

@@ -59,7 +59,7 @@ class JobServicer(rpc.JobServiceServicer):
         return pb.CompleteJobResponse()
 
     async def FinishJob(self, request: pb.FinishJobRequest, context: Context) -> pb.FinishJobResponse:
-        await self._endings.finish_job(request.job_id)
+        await self._endings.finish_job(request.job_id, request.failure)
         return pb.FinishJobResponse()
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:

@@ -62,8 +62,9 @@ class GcsReports:
         subject = worker.actor_id or worker.worker_id
         self._submit(subject, lambda: self._nodes.ReportWorkerDeath(request, timeout=CALL_TIMEOUT_S))
 
-    def job_finished(self, job_id: bytes) -> None:
-        request = gcs_pb2.FinishJobRequest(job_id=job_id)
+    def job_finished(self, job_id: bytes, failure: str) -> None:
+        """``failure``: of its driver; empty = it has ended as it should."""
+        request = gcs_pb2.FinishJobRequest(job_id=job_id, failure=failure)
         self._submit(job_id, lambda: self._jobs.FinishJob(request, timeout=CALL_TIMEOUT_S))
 
     async def stop(self, timeout_s: float) -> None:

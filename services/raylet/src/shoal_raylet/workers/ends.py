@@ -26,13 +26,20 @@ class WorkerEnds:
         self._pool = pool
         self._processes = processes
         self._loop = asyncio.get_running_loop()
-        #: What workers have said before they leave.
+        #: What workers and drivers have said before they leave.
         self._announced: dict[bytes, ExitReason] = {}
         #: Why we end them.
         self._causes: dict[bytes, ExitReason] = {}
 
     def announced(self, worker_id: bytes, reason: ExitReason) -> None:
         self._announced[worker_id] = reason
+
+    def driver_left(self, worker_id: bytes) -> str:
+        """What went wrong with it; empty = it has ended its session as it should."""
+        said = self._announced.pop(worker_id, None)
+        if said is None:
+            return "its process has ended, or was killed, without shoal.shutdown()"
+        return "" if said.kind is ExitKind.INTENDED_USER_EXIT else said.detail
 
     def expect(self, worker_id: bytes, reason: ExitReason) -> None:
         """It is to end, and has been told. The first reason counts."""
