@@ -113,27 +113,29 @@ class LogSearch:
         self, nodes: Mapping[bytes, pb.NodeInfo], files: Sequence[LogFile], word: str, found: Found
     ) -> None:
         waiting = deque(files)
-        why_not = f"there was no time for all of it within {READ_S:g} s"
+        why_not = f"there was no time for it within {READ_S:g} s"
         matches: dict[LogFile, Matching] = {}
         unread: dict[LogFile, str] = {}
+        half_read: dict[LogFile, int] = {}
 
         async def read_some() -> None:
             while waiting:
                 file = waiting.popleft()
                 matching = matches[file] = Matching(word)
-                unread[file] = why_not
+                half_read[file] = 0
                 try:
                     async with contextlib.aclosing(self._lines(nodes[file.node_id], file)) as pieces:
                         async for lines in pieces:
                             found.read_bytes += len(lines)
+                            half_read[file] += len(lines)
                             matching.feed(lines)
                 except NotFound:
                     unread[file] = "it has been deleted meanwhile"
                 except ServiceError as error:
                     unread[file] = str(error)
                 else:
-                    del unread[file]
                     found.read_files += 1
+                del half_read[file]
 
         readers = [asyncio.create_task(read_some()) for _ in range(min(AT_ONCE, len(files)))]
         try:
@@ -145,6 +147,8 @@ class LogSearch:
             for ended in await asyncio.gather(*readers, return_exceptions=True):
                 if isinstance(ended, Exception):
                     raise ended
+        for file, size in half_read.items():
+            unread[file] = f"only its first {size:,} of {file.size:,} bytes, in {READ_S:g} s"
         unread |= dict.fromkeys(waiting, why_not)
         found.left += unread.items()
         found.files += [(file, matches[file]) for file in files if file in matches and matches[file].count]
