@@ -11,6 +11,7 @@ from typing import Any
 from shoal_common.placement import runtime_env
 
 MAX_ENTRYPOINT_LENGTH = 100_000
+MAX_ID_LENGTH = 256
 _NUMBERS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
 _FIELDS = (
     "entrypoint",
@@ -58,8 +59,8 @@ def parse(body: bytes, new_id: str) -> JobRequest:
     given = {name: value for name, value in given.items() if value is not None}
     submission_id = given.pop("submission_id", None) or given.get("job_id") or new_id
     given.pop("job_id", None)
-    if not isinstance(submission_id, str) or not submission_id.isprintable() or len(submission_id) > 256:
-        raise BadRequest("submission_id must be a string of at most 256 printable characters")
+    if not isinstance(submission_id, str) or not submission_id.isprintable() or len(submission_id) > MAX_ID_LENGTH:
+        raise BadRequest(f"submission_id must be a string of at most {MAX_ID_LENGTH} printable characters")
     priority, max_restarts = _whole(given, "priority"), _whole(given, "max_restarts")
     if max_restarts < -1:
         raise BadRequest("max_restarts must be a number of restarts, or -1: for ever")

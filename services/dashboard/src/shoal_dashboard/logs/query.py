@@ -10,7 +10,7 @@ from shoal_proto.v1 import raylet_pb2
 
 #: Lines without ``lines``, as in Ray, and at most when they are the last ones.
 _LINES = 1000
-_MAX_LINES = 100_000
+MAX_LINES = 100_000
 #: Nodes that are gone, in whose logs a task or an actor is looked for.
 MAX_GONE = 50
 #: Ray's names for kinds of files: endings of ours.
@@ -49,8 +49,8 @@ def parse(given: Mapping[str, str], media_type: str) -> LogQuery:
     if media_type not in ("file", "stream"):
         raise QueryError(f"{media_type!r} is neither file nor stream")
     lines = _whole(given, "lines", _LINES)
-    if not (lines == -1 or 0 <= lines <= _MAX_LINES):
-        raise QueryError(f"lines={lines}: ask for up to {_MAX_LINES} of the last lines, or for all with -1")
+    if not (lines == -1 or 0 <= lines <= MAX_LINES):
+        raise QueryError(f"lines={lines}: ask for up to {MAX_LINES} of the last lines, or for all with -1")
     suffix = given.get("suffix", "out")
     if suffix not in ("out", "err"):
         raise QueryError(f"suffix={suffix!r} is neither out nor err")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from shoal_common.errors import AlreadyExists, InvalidRequest, NotFound, PreconditionFailed, ResourceExhausted
@@ -20,6 +20,7 @@ from shoal_dashboard.context import Context
 from shoal_dashboard.jobs.details import drivers_by_submission, of_all, of_driver, of_submission
 from shoal_dashboard.jobs.jobs import Jobs
 from shoal_dashboard.jobs.request import BadRequest, parse
+from shoal_dashboard.rest.methods import by_method
 from shoal_proto.v1 import gcs_pb2 as pb
 
 #: One answer has at most so much of a log, in bytes; whoever wants more asks for pieces.
@@ -34,14 +35,12 @@ def routes(context: Context) -> list[BaseRoute]:
     endpoints = _Endpoints(context)
     one = "/api/jobs/{job_id:path}"
     return [
-        Route("/api/jobs/", endpoints.submit, methods=["POST"]),
-        Route("/api/jobs/", endpoints.list, methods=["GET"]),
+        by_method("/api/jobs/", get=endpoints.list, post=endpoints.submit),
         WebSocketRoute(f"{one}/logs/tail", endpoints.tail),
-        Route(f"{one}/logs/piece", endpoints.piece, methods=["GET"]),
-        Route(f"{one}/logs", endpoints.logs, methods=["GET"]),
-        Route(f"{one}/stop", endpoints.stop, methods=["POST"]),
-        Route(one, endpoints.get, methods=["GET"]),
-        Route(one, endpoints.delete, methods=["DELETE"]),
+        by_method(f"{one}/logs/piece", get=endpoints.piece),
+        by_method(f"{one}/logs", get=endpoints.logs),
+        by_method(f"{one}/stop", post=endpoints.stop),
+        by_method(one, get=endpoints.get, delete=endpoints.delete),
     ]
 
 
@@ -115,6 +114,8 @@ class _Endpoints:
         submission, driver = await self._find(request.path_params["job_id"])
         if submission is None:
             return _not_submitted("show the output of", driver) if driver is not None else _unknown(request)
+        if unknown := request.query_params.keys() - {"offset", "limit", "wait_s"}:
+            return PlainTextResponse(f"there is no {min(unknown)!r}: say offset, limit or wait_s", 400)
         try:
             offset = int(request.query_params.get("offset", "0"))
             limit = int(request.query_params.get("limit", str(_PIECE_BYTES)))

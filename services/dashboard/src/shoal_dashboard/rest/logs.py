@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -39,7 +40,7 @@ def routes(context: Context) -> list[BaseRoute]:
         except QueryError as error:
             return PlainTextResponse(f"{error}\n", 400)
         if query.submission_id:
-            return RedirectResponse(f"../../jobs/{query.submission_id}/logs", 307)
+            return RedirectResponse(f"../../jobs/{quote(query.submission_id, safe='')}/logs", 307)
         lines = Logs(context.cluster).read(query)
         try:
             # What is wrong shows before the first line; from then on the answer has begun.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from shoal_common.errors import InvalidRequest
 from shoal_common.placement.runtime_env import MAX_PACKAGE_BYTES
 from shoal_dashboard.context import Context
+from shoal_dashboard.rest.methods import by_method
 
 #: Of a body, by the beginning of its path.
 BODY_LIMITS = {"/api/packages/": MAX_PACKAGE_BYTES}
@@ -32,4 +33,4 @@ def routes(context: Context) -> list[BaseRoute]:
         return Response(status_code=200)
 
     path = "/api/packages/{protocol}/{name}"
-    return [Route(path, exists, methods=["GET"]), Route(path, store, methods=["PUT"])]
+    return [by_method(path, get=exists, put=store)]

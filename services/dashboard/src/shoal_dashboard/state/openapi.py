@@ -1,5 +1,5 @@
-"""The description of the state interface, made of the columns of its rows, and of what looks into processes, as an
-OpenAPI document. Pure.
+"""The OpenAPI document: the state interface, made of the columns of its rows, what looks into processes, and what
+others describe of theirs. Pure.
 
 Source: OpenAPI Specification 3.1.0.
 """
@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from shoal_common.state_rows import DEFAULT_LIMIT, MAX_LIMIT, RESOURCES, StateRow
+from shoal_dashboard.logs.openapi import list_parameters
 from shoal_dashboard.profiles.rendering import MEDIA_TYPES
 from shoal_dashboard.profiles.request import MAX_SECONDS, SECONDS, Form
 
@@ -44,11 +45,13 @@ _PROFILES = {
 }
 
 
-def document(version: str) -> Schema:
-    """``version``: Shoal's."""
+def document(version: str, paths_of_others: Schema) -> Schema:
+    """``version``: Shoal's. ``paths_of_others``: what is described elsewhere."""
     paths = {f"/api/v0/{name}": {"get": _list(name, kind)} for name, kind in RESOURCES.items()}
     paths |= {f"/api/v0/{name}/summarize": {"get": _summary(name)} for name in _SUMMARIZED}
     paths |= {path: {"get": _profile(path, *which)} for path, which in _PROFILES.items()}
+    paths["/api/v0/logs"] = {"get": _log_files()}
+    paths |= paths_of_others
     return {
         "openapi": "3.1.0",
         "info": {"title": "Shoal's dashboard", "version": version},
@@ -105,6 +108,15 @@ def _summary(name: str) -> Schema:
         "summary": f"How many {name} there are, by kind and state.",
         "parameters": by,
         "responses": _responses({"type": "object", "required": ["total", "result"]}),
+    }
+
+
+def _log_files() -> Schema:
+    return {
+        "operationId": "list_logs",
+        "summary": "Names of the log files of a node, by kind.",
+        "parameters": list_parameters(),
+        "responses": _responses({"type": "object", "additionalProperties": {"type": "array"}}),
     }
 
 
