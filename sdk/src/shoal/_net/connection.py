@@ -144,7 +144,12 @@ class Connection:
                 sock.close()
                 return
             self._sock, self._fd = sock, sock.fileno()
-            self._reactor.register(self._fd, self._on_event)
+            try:
+                self._reactor.register(self._fd, self._on_event)
+            except ValueError:  # the session has ended meanwhile, and its poller is closed
+                self._fd = -1
+                sock.close()
+                raise
         if self._hello:
             self._write(self._hello)
 

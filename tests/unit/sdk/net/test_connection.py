@@ -80,6 +80,17 @@ def read(peer: socket.socket, count: int) -> list[Any]:
     return messages
 
 
+def test_a_socket_that_comes_after_the_end_of_the_session_is_closed(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    """Left to the garbage collector, it warns in the middle of something else."""
+    reactor = Reactor()
+    reactor.stop()
+    with pytest.raises(ValueError, match="closed"):
+        Connection(reactor, sockets[0], None, frames.RayletMessage, lambda *_: None, lambda *_: None)
+    assert sockets[0].fileno() == -1
+
+
 def test_a_peer_that_reads_slowly_gets_everything(
     reactor: Reactor, connection: Connection, peer: socket.socket, closed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
