@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 from support.clusters import MIB, ProcessCluster, RayletProcess, ServiceProcess
 from support.drivers import Driver
 from support.networks import Machine, Switch
@@ -161,7 +162,12 @@ class ShakenCluster(ProcessCluster):
         ready = all(
             self.is_healthy(name) if name.startswith("gcs") else service.started() for name, service in services
         )
-        return ready and self.living_nodes() == {self.node(name).node_id for name in NODES}
+        if not ready:
+            return False
+        try:
+            return self.living_nodes() == {self.node(name).node_id for name in NODES}
+        except grpc.RpcError:
+            return False  # nobody leads just now, or one that has led until now was asked
 
     def _active_gcs(self) -> str:
         for name in ("gcs0", "gcs1"):
