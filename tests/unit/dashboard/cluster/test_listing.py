@@ -72,3 +72,20 @@ async def test_a_reading_that_fails_is_tried_again_by_the_next_question() -> Non
         await listing.rows()
     assert await listing.rows() == 5
     await listing.close()
+
+
+async def test_who_does_not_wait_gets_what_was_read_last() -> None:
+    source = Source()
+    listing = Listing(source.read)
+    first = asyncio.create_task(listing.recent(0.0))
+    await source.begun.wait()
+    source.may_end.set()
+    assert await first == 1, "nothing was read before: it is waited for"
+    source.may_end.clear()
+    source.begun.clear()
+    assert await listing.recent(0.0) == 1
+    await source.begun.wait()
+    assert await listing.recent(0.0) == 1, "what is read meanwhile is for those who come later"
+    source.may_end.set()
+    assert await listing.rows() >= 2
+    await listing.close()

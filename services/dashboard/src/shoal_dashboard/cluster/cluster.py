@@ -6,8 +6,9 @@ Nobody who does not look costs the cluster anything, and those who do share what
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc.aio
 
@@ -22,15 +23,24 @@ from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
 from shoal_proto.v1 import raylet_pb2
 
+if TYPE_CHECKING:  # this class is in the stub file only
+    from shoal_proto.v1.raylet_pb2_grpc import RayletServiceAsyncStub
+
 #: Of one call to the GCS, in seconds.
 DEADLINE_S = 10.0
+
+#: Objects that are told of all nodes together, about; of a node not fewer than ``LEAST_OBJECTS``, its newest.
+MAX_OBJECTS, LEAST_OBJECTS = 200_000, 100
 
 T = TypeVar("T")
 
 
 class Cluster:
     """Belongs to one event loop. All that reads raises: Unavailable, DeadlineExceeded (the GCS does not answer, the
-    first time after some seconds of trying), Unauthenticated."""
+    first time after some seconds of trying), Unauthenticated.
+
+    What is read is as it was after the question. Who gives ``patience_s`` waits no longer than that for what takes long
+    to read, and gets what was read last (`Listing.recent`)."""
 
     def __init__(self, config: DashboardConfig) -> None:
         self._config = config
@@ -65,12 +75,13 @@ class Cluster:
         self.raylets = Raylets(config.token, config.tls)
 
         async def get_stats() -> Answers[raylet_pb2.GetStatsResponse]:
-            request = raylet_pb2.GetStatsRequest()
-            return await self.raylets.ask(await self.nodes(), lambda raylet: raylet.GetStats(request))
+            return await self.raylets.ask(await self.nodes(), _stats)
 
         async def list_objects() -> Answers[raylet_pb2.ListObjectsResponse]:
-            request = raylet_pb2.ListObjectsRequest()
-            return await self.raylets.ask(await self.nodes(), lambda raylet: raylet.ListObjects(request))
+            nodes = await self.nodes()
+            limit = max(LEAST_OBJECTS, min(MAX_OBJECTS // max(1, len(nodes)), 10_000))
+            request = raylet_pb2.ListObjectsRequest(limit=limit)
+            return await self.raylets.ask(nodes, lambda raylet: raylet.ListObjects(request))
 
         self._blobs: tuple[BlobClient, grpc.aio.Channel] | None = None
         self._stats = Listing(get_stats)
@@ -119,9 +130,9 @@ class Cluster:
             self._blobs = BlobClient(channel), channel
         return self._blobs[0]
 
-    async def nodes(self) -> Sequence[pb.NodeInfo]:
+    async def nodes(self, patience_s: float = math.inf) -> Sequence[pb.NodeInfo]:
         """Dead ones, too."""
-        return await self._nodes.rows()
+        return await _read(self._nodes, patience_s)
 
     async def jobs(self) -> Sequence[pb.JobInfo]:
         """In the order they began."""
@@ -135,13 +146,17 @@ class Cluster:
         """In the order of their creation, removed ones too."""
         return await self._groups.rows()
 
-    async def stats(self) -> Answers[raylet_pb2.GetStatsResponse]:
+    async def stats(self, patience_s: float = math.inf) -> Answers[raylet_pb2.GetStatsResponse]:
         """Of each node that lives: its workers, its store, its runtime environments."""
-        return await self._stats.rows()
+        return await _read(self._stats, patience_s)
 
-    async def objects(self) -> Answers[raylet_pb2.ListObjectsResponse]:
+    async def stats_of(self, node: pb.NodeInfo) -> Answers[raylet_pb2.GetStatsResponse]:
+        """As ``stats``, of one node that lives, which alone is asked."""
+        return await self.raylets.ask_one(node, _stats)
+
+    async def objects(self, patience_s: float = math.inf) -> Answers[raylet_pb2.ListObjectsResponse]:
         """Of each node that lives, its newest objects."""
-        return await self._objects.rows()
+        return await _read(self._objects, patience_s)
 
     async def close(self) -> None:
         listings = (self._about, self._nodes, self._jobs, self._actors, self._groups, self._stats, self._objects)
@@ -152,3 +167,11 @@ class Cluster:
             await channel.close()
         await self.raylets.close()
         await self._channel.close()
+
+
+def _stats(raylet: RayletServiceAsyncStub) -> Awaitable[raylet_pb2.GetStatsResponse]:
+    return raylet.GetStats(raylet_pb2.GetStatsRequest())
+
+
+async def _read(listing: Listing[T], patience_s: float) -> T:
+    return await (listing.rows() if patience_s == math.inf else listing.recent(patience_s))

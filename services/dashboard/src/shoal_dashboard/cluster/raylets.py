@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -36,6 +37,8 @@ class Answers(Generic[T]):
     given: list[tuple[pb.NodeInfo, T]]
     #: Those that did not answer, and why.
     missing: list[tuple[pb.NodeInfo, str]]
+    #: When they were asked, in seconds since 1970.
+    asked_at: float
 
     @property
     def warning(self) -> str:
@@ -64,12 +67,10 @@ class Raylets:
         """``nodes``: all there are; those that are dead are not asked."""
         living = [node for node in nodes if node.state != pb.NODE_STATE_DEAD]
         await self._forget_others({node.raylet_address for node in living})
-        answers = await asyncio.gather(*(self._one(node, call) for node in living))
-        pairs = list(zip(living, answers, strict=True))
-        return Answers(
-            [(node, answer) for node, answer in pairs if not isinstance(answer, ServiceError)],
-            [(node, str(answer)) for node, answer in pairs if isinstance(answer, ServiceError)],
-        )
+        return await self._all(living, call)
+
+    async def ask_one(self, node: pb.NodeInfo, call: Callable[[RayletServiceAsyncStub], Awaitable[T]]) -> Answers[T]:
+        return await self._all([node], call)
 
     async def list_logs(self, node: pb.NodeInfo, pattern: str) -> Sequence[raylet_pb2.LogFile]:
         """Raises: ServiceError."""
@@ -104,6 +105,18 @@ class Raylets:
 
     async def close(self) -> None:
         await self._forget_others(set())
+
+    async def _all(
+        self, nodes: Sequence[pb.NodeInfo], call: Callable[[RayletServiceAsyncStub], Awaitable[T]]
+    ) -> Answers[T]:
+        asked_at = time.time()
+        answers = await asyncio.gather(*(self._one(node, call) for node in nodes))
+        pairs = list(zip(nodes, answers, strict=True))
+        return Answers(
+            [(node, answer) for node, answer in pairs if not isinstance(answer, ServiceError)],
+            [(node, str(answer)) for node, answer in pairs if isinstance(answer, ServiceError)],
+            asked_at,
+        )
 
     async def _one(self, node: pb.NodeInfo, call: Callable[[RayletServiceAsyncStub], Awaitable[T]]) -> T | ServiceError:
         channel = self._channel(node.raylet_address)

@@ -342,10 +342,12 @@ class DuckTaskStore:
     async def _called(self, job_id: str) -> list[tuple[str, str, int, int, int]]:
         """As ``lineage_of`` takes it."""
         condition, values = ("WHERE child.job_id = ?", [queries.id_of(job_id)]) if job_id else ("", [])
+        # Most tasks submit nothing: to join with those only that do takes half the time.
         question = (
-            "SELECT coalesce(parent.function, ''), child.function, child.kind, child.state, count(*) "
+            "SELECT coalesce(caller.function, ''), child.function, child.kind, child.state, count(*) "
             "FROM attempts AS child LEFT JOIN (SELECT task_id, any_value(function) AS function FROM attempts "
-            f"GROUP BY task_id) AS parent ON child.parent = parent.task_id {condition} GROUP BY ALL"
+            "WHERE task_id IN (SELECT DISTINCT parent FROM attempts) GROUP BY task_id) AS caller "
+            f"ON child.parent = caller.task_id {condition} GROUP BY ALL"
         )
         return await self._read(lambda: self._database.read(question, values))
 

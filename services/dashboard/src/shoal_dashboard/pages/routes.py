@@ -35,6 +35,8 @@ from shoal_proto.v1 import gcs_pb2 as pb
 
 #: Rows of a list, unless the address says more.
 _ROWS, _MOST_ROWS = 100, 1_000
+#: What takes longer to read of a large cluster is shown as it was read last, in seconds.
+_PATIENCE_S = 0.1
 #: Of a job's output, in bytes.
 _OUTPUT_BYTES = 64 * 1024
 #: Of a log, the last ones.
@@ -65,7 +67,7 @@ def routes(context: Context) -> list[BaseRoute]:
 class _Pages:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._state = State(context)
+        self._state = State(context, _PATIENCE_S)
         self._page = Layout().page
         self._read = {
             "jobs": self._state.jobs,
@@ -81,7 +83,10 @@ class _Pages:
     async def overview(self, request: Request) -> Response:
         cluster = self._context.cluster
         nodes, actors, jobs, tasks = await asyncio.gather(
-            cluster.nodes(), cluster.actors(), self._state.jobs(Query(limit=10, detail=True)), self._task_counts()
+            cluster.nodes(_PATIENCE_S),
+            cluster.actors(),
+            self._state.jobs(Query(limit=10, detail=True)),
+            self._task_counts(),
         )
         living = [node for node in nodes if node.state != pb.NODE_STATE_DEAD]
         counts: dict[str, int] = {}
@@ -172,7 +177,7 @@ class _Pages:
         return RedirectResponse(f"../{key}", 303)
 
     async def log_nodes(self, request: Request) -> Response:
-        nodes = await self._context.cluster.nodes()
+        nodes = await self._context.cluster.nodes(_PATIENCE_S)
         groups = {
             heading: [(f"{node.host} {node.node_id.hex()}", f"{_LOGS}/{node.node_id.hex()}") for node in of]
             for heading, of in (
@@ -242,11 +247,13 @@ class _Pages:
     async def _on_node(self, node_id: str) -> list[tuple[str, Any]]:
         wanted = [Filter("node_id", "=", node_id)]
         actors = await self._state.actors(Query([*wanted, *_LIVING_ACTORS.filters], limit=_ROWS, detail=True))
-        workers = await self._state.workers(Query(wanted, limit=_ROWS, detail=True))
-        return [
-            (f"Actors that live here: {actors.filtered}", _table(RESOURCES["actors"], actors.rows)),
-            (f"Processes: {workers.filtered}", _table(RESOURCES["workers"], workers.rows)),
-        ]
+        related = [(f"Actors that live here: {actors.filtered}", _table(RESOURCES["actors"], actors.rows))]
+        nodes = await self._context.cluster.nodes(_PATIENCE_S)
+        if living := [node for node in nodes if node.node_id.hex() == node_id and node.state != pb.NODE_STATE_DEAD]:
+            workers = await self._state.workers_on(living[0], Query((), limit=_ROWS, detail=True))
+            said = workers.missing or f"Processes: {workers.filtered}"
+            related.append((said, _table(RESOURCES["workers"], workers.rows)))
+        return related
 
     async def _task_counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -13,6 +16,7 @@ from shoal_common import ids
 from shoal_common.errors import Unavailable
 from shoal_common.events.node_events import SEVERITIES
 from shoal_common.state_rows import RESOURCES, StateRow
+from shoal_dashboard.cluster.raylets import Answers
 from shoal_dashboard.context import Context
 from shoal_dashboard.events import rows as events
 from shoal_dashboard.events.look_back import ALWAYS, Window
@@ -22,6 +26,10 @@ from shoal_dashboard.rest.envelope import enveloped
 from shoal_dashboard.state import cluster_rows, node_rows, task_rows
 from shoal_dashboard.state.query import Query, QueryError, Row, Selection, parse, select
 from shoal_proto.v1 import gcs_pb2 as pb
+from shoal_proto.v1 import raylet_pb2
+
+#: What was read so long ago, in seconds, is told to be as it is now.
+_FRESH_S = 2.0
 
 #: Of a job: what it has left ends so many milliseconds after it at most, as nodes' clocks and reports may be late.
 AFTERMATH_MS = 600_000
@@ -54,11 +62,13 @@ def routes(context: Context) -> list[BaseRoute]:
 class State:
     """What is asked about each resource. All raise: QueryError; Unavailable, DeadlineExceeded (no cluster)."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, patience_s: float = math.inf) -> None:
+        """``patience_s``: what takes longer to read is told as it was read last, with a warning that says when."""
         self._context = context
+        self._patience_s = patience_s
 
     async def nodes(self, query: Query) -> Selection:
-        infos = await self._context.cluster.nodes()
+        infos = await self._context.cluster.nodes(self._patience_s)
         return await _selected("nodes", query, lambda: [cluster_rows.node(info) for info in infos])
 
     async def jobs(self, query: Query) -> Selection:
@@ -80,13 +90,21 @@ class State:
 
     async def workers(self, query: Query) -> Selection:
         """Those that run, and the drivers."""
-        rows, missing = await self._workers()
-        return await _selected("workers", query, lambda: rows, missing=missing)
+        answers = await self._context.cluster.stats(self._patience_s)
+        rows = await self._workers(answers)
+        warnings = _read_before(answers)
+        return await _selected("workers", query, lambda: rows, missing=answers.warning, warnings=warnings)
+
+    async def workers_on(self, node: pb.NodeInfo, query: Query) -> Selection:
+        """Those of one node that lives, which alone is asked, and the drivers there."""
+        answers = await self._context.cluster.stats_of(node)
+        rows = [row for row in await self._workers(answers) if row["node_id"] == node.node_id.hex()]
+        return await _selected("workers", query, lambda: rows, missing=answers.warning)
 
     async def objects(self, query: Query) -> Selection:
         """Those in the nodes' stores. Of a node with very many, the newest; all are counted."""
-        answers = await self._context.cluster.objects()
-        workers, _missing = await self._workers()
+        answers = await self._context.cluster.objects(self._patience_s)
+        workers = await self._workers(await self._context.cluster.stats(self._patience_s))
 
         def rows() -> list[Row]:
             owners = node_rows.owners(workers)
@@ -94,10 +112,11 @@ class State:
             return [node_rows.stored_object(stats, owners) for stats in told]
 
         there = sum(answer.total for _node, answer in answers.given)
-        return await _selected("objects", query, rows, missing=answers.warning, total=there)
+        warnings = _read_before(answers)
+        return await _selected("objects", query, rows, missing=answers.warning, total=there, warnings=warnings)
 
     async def runtime_envs(self, query: Query) -> Selection:
-        answers = await self._context.cluster.stats()
+        answers = await self._context.cluster.stats(self._patience_s)
         rows = [node_rows.runtime_env(stats, node) for node, answer in answers.given for stats in answer.environments]
         return await _selected("runtime_envs", query, lambda: rows, missing=answers.warning)
 
@@ -151,15 +170,15 @@ class State:
         return ALWAYS
 
     async def _hosts(self) -> dict[bytes, str]:
-        return {info.node_id: info.host for info in await self._context.cluster.nodes()}
+        return {info.node_id: info.host for info in await self._context.cluster.nodes(self._patience_s)}
 
-    async def _workers(self) -> tuple[list[Row], str]:
-        """Rows, and who did not answer."""
-        answers, hosts = await self._context.cluster.stats(), await self._hosts()
+    async def _workers(self, answers: Answers[raylet_pb2.GetStatsResponse]) -> list[Row]:
+        """Of these nodes, and all drivers."""
+        hosts = await self._hosts()
         jobs: Sequence[pb.JobInfo] = await self._context.cluster.jobs()
         rows = [node_rows.driver(job, hosts) for job in jobs if not job.end_unix_ms]
         rows += [node_rows.worker(stats, node) for node, answer in answers.given for stats in answer.workers]
-        return rows, answers.warning
+        return rows
 
     def _tasks(self) -> TaskStore:
         if self._context.tasks is None:
@@ -168,12 +187,27 @@ class State:
 
 
 async def _selected(
-    name: str, query: Query, rows: Callable[[], list[Row]], *, missing: str = "", total: int | None = None
+    name: str,
+    query: Query,
+    rows: Callable[[], list[Row]],
+    *,
+    missing: str = "",
+    total: int | None = None,
+    warnings: Sequence[str] = (),
 ) -> Selection:
     """In a thread: ten thousand rows take a tenth of a second, in which others are to be answered."""
     kind: type[StateRow] = RESOURCES[name]
     found = await asyncio.to_thread(lambda: select(rows(), kind, query))
-    return Selection(found.rows, found.total if total is None else total, found.filtered, missing, found.warnings)
+    told = [*found.warnings, *warnings]
+    return Selection(found.rows, found.total if total is None else total, found.filtered, missing, told)
+
+
+def _read_before(answers: Answers[Any]) -> list[str]:
+    if time.time() - answers.asked_at < _FRESH_S:
+        return []
+    there = len(answers.given) + len(answers.missing)
+    moment = datetime.fromtimestamp(answers.asked_at, UTC)
+    return [f"As it was at {moment:%H:%M:%S} UTC: to ask {there:,} nodes takes long"]
 
 
 def _all_of(query: Query) -> Query:
