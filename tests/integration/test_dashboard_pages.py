@@ -88,7 +88,11 @@ def test_lists_are_filtered_and_say_how_many_there_are(pages: Pages) -> None:
     shoal.get([actor.ready.remote() for actor in actors])
     text = pages.get("/view/actors?class_name=Counted&limit=2").text
     assert re.search(r"3 of \d", text), text
-    assert "Show more" in text
+    following = re.search(r'href="([^"]+)" rel="next">Next page', text)
+    assert following, text
+    text = pages.get("/view/" + html.unescape(following[1]).rpartition("view/")[2]).text
+    assert "3 of" in text and "First page" in text and "Next page" not in text
+    assert len(re.findall("<tr data-key", text)) == 1
     assert "Named" not in text
     assert "0 of" in pages.get("/view/actors?class_name=nobody").text
     assert pages.get("/view/actors/00").status == 404
@@ -96,7 +100,7 @@ def test_lists_are_filtered_and_say_how_many_there_are(pages: Pages) -> None:
     for wrong, said in (
         ("actors?pid=x", "the column has numbers"),
         ("tasks?state=FOO", "There is no state"),
-        ("tasks?cursor=garbage", "no parameter cursor"),
+        ("tasks?cursor=garbage", "is not a cursor"),
     ):
         answer = pages.get(f"/view/{wrong}")
         assert answer.status == 400 and 'role="alert"' in answer.text and said in answer.text
@@ -243,6 +247,10 @@ def test_the_graph_of_a_job_shows_who_calls_whom(pages: Pages) -> None:
     def root() -> None:
         shoal.get([leaf.remote() for _ in range(3)])
 
+    @shoal.remote(max_retries=0)
+    def failing() -> None:
+        raise ValueError("in vain")
+
     shoal.get(root.remote())
     job_id = shoal.get_runtime_context().get_job_id()
 
@@ -253,3 +261,9 @@ def test_the_graph_of_a_job_shows_who_calls_whom(pages: Pages) -> None:
     text = eventually(drawn, "the calls are drawn")
     assert "<svg" in text and "driver calls" in text and "style=" not in text
     assert pages.get("/view/graph?job_id=x").status == 404
+    text = pages.get(f"/view/jobs/{job_id}").text
+    assert re.search(r'class="depth-1"><a href="[^"]*leaf', text), "the tree of the job's tasks"
+    with pytest.raises(ValueError, match="in vain"):
+        shoal.get(failing.remote())
+    eventually(lambda: "in vain" in pages.get(f"/view/errors?job_id={job_id}").text, "it is told")
+    assert pages.get("/view/errors?job_id=x").status == 404

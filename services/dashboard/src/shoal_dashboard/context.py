@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from shoal_common.errors import ServiceError
+from shoal_common.errors import ServiceError, Unavailable
 from shoal_common.service.background import Background
 from shoal_dashboard.charts.ring import Ring
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
+from shoal_dashboard.events.calls_of_jobs import CallsOfJobs
+from shoal_dashboard.events.rows import Calls
 from shoal_dashboard.events.seen import Mark
 from shoal_dashboard.events.store import TaskStore
 from shoal_dashboard.jobs.jobs import Jobs
@@ -36,6 +38,8 @@ class Context:
         self.cluster: Cluster
         self.jobs: Jobs
         self.log_search: LogSearch
+        #: Who calls whom in jobs that are looked at.
+        self.calls: CallsOfJobs
         #: None = the cluster has not been found yet.
         self.tasks: TaskStore | None = None
 
@@ -43,6 +47,7 @@ class Context:
         self.cluster = Cluster(self.config)
         self.jobs = Jobs(self.config, self.cluster)
         self.log_search = LogSearch(self.cluster)
+        self.calls = CallsOfJobs(self._read_calls)
         self._recording = Recording(self.config, self.cluster, self.ring, self._opened)
         self._recording.start()
         if self.url:
@@ -54,6 +59,7 @@ class Context:
     ) -> None:
         await self.streams.close()
         await self.background.stop()
+        await self.calls.close()
         await self._recording.close()
         await self.jobs.close()
         await self.cluster.close()
@@ -67,6 +73,11 @@ class Context:
     def cluster_away(self) -> ServiceError | None:
         """As `Cluster.away`, which is there only within this."""
         return self.cluster.away
+
+    async def _read_calls(self, job_id: str) -> list[Calls]:
+        if self.tasks is None:
+            raise Unavailable("the cluster has not been found yet")
+        return await self.tasks.calls(job_id)
 
     def _opened(self, tasks: TaskStore) -> None:
         self.tasks = tasks

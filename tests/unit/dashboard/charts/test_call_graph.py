@@ -19,7 +19,7 @@ def counts(name: str, **states: int) -> FunctionCounts:
 def test_functions_have_exact_counts_and_lines_the_recorded_calls() -> None:
     graph = call_graph(
         [counts("leaf", FINISHED=90, FAILED=10), counts("root", RUNNING=1)],
-        [Calls("root", "leaf", 70), Calls("", "root", 1)],
+        [Calls("root", "leaf", {"FINISHED": 70}), Calls("", "root", {"RUNNING": 1})],
     )
     assert [(each.name, each.tasks) for each in graph.functions] == [(DRIVER, 0), ("leaf", 100), ("root", 1)]
     assert graph.calls == {("root", "leaf"): 70, (DRIVER, "root"): 1}
@@ -27,7 +27,7 @@ def test_functions_have_exact_counts_and_lines_the_recorded_calls() -> None:
 
 def test_those_with_fewest_tasks_are_one() -> None:
     many = [counts(f"f{n:03}", FINISHED=1_000 - n) for n in range(MAX_FUNCTIONS + 5)]
-    graph = call_graph(many, [Calls("f000", each.func_or_class_name, 1) for each in many])
+    graph = call_graph(many, [Calls("f000", each.func_or_class_name, {"RUNNING": 1}) for each in many])
     assert len(graph.functions) == MAX_FUNCTIONS + 1
     others = graph.functions[-1]
     assert others.name == "5 other functions" and others.collapsed

@@ -104,3 +104,21 @@ def test_a_query_as_rays_clients_write_it() -> None:
 def test_nonsense_is_refused(parameters: list[tuple[str, str]]) -> None:
     with pytest.raises(QueryError):
         parse(parameters)
+
+
+def test_pages_follow_one_another_also_when_something_comes_in() -> None:
+    def row(number: int) -> Row:
+        return dict.fromkeys(ActorState.columns(), "") | {"actor_id": f"a{number}"}
+
+    rows = [row(number) for number in range(5)]
+    first = select(rows, ActorState, Query(limit=2))
+    assert [each["actor_id"] for each in first.rows] == ["a0", "a1"]
+    second = select([row(9), *rows], ActorState, Query(limit=2, cursor=first.next_cursor))
+    assert [each["actor_id"] for each in second.rows] == ["a2", "a3"]
+    last = select(rows, ActorState, Query(limit=2, cursor=second.next_cursor))
+    assert [each["actor_id"] for each in last.rows] == ["a4"]
+    assert last.next_cursor == ""
+    gone = select(rows[3:], ActorState, Query(limit=2, cursor=first.next_cursor))
+    assert gone.filtered == 2
+    with pytest.raises(QueryError):
+        select(rows, ActorState, Query(cursor="garbage"))

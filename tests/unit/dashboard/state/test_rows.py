@@ -109,10 +109,15 @@ def test_workers_drivers_and_what_they_own() -> None:
     assert (worker["worker_type"], driver["worker_type"]) == ("WORKER", "DRIVER")
     owners = node_rows.owners([worker, driver])
     stats = raylet_pb2.ObjectStats(object_id=b"o" * 24, size_bytes=2**20, owner_id=b"d" * 16, sealed=True, pins=1)
-    row = columns(node_rows.stored_object(stats, owners), ObjectState)
+    stored = node_rows.stored_object(stats, NODE, owners)
+    assert (stored["owner_id"], stored["node_id"]) == ((b"d" * 16).hex(), NODE.node_id.hex())
+    assert stored["kept"].startswith("1 process uses its bytes")
+    row = {name: stored[name] for name in ObjectState.columns()}
     assert (row["type"], row["pid"], row["reference_type"]) == ("DRIVER", 7, "PINNED_IN_MEMORY")
-    stranger = node_rows.stored_object(raylet_pb2.ObjectStats(object_id=b"p" * 24, owner_id=b"x" * 16), owners)
+    written = raylet_pb2.ObjectStats(object_id=b"p" * 24, owner_id=b"x" * 16)
+    stranger = node_rows.stored_object(written, NODE, owners)
     assert (stranger["pid"], stranger["task_status"]) == (-1, "RUNNING")
+    assert (stranger["owner_id"], stranger["kept"]) == (None, "it is being written or fetched")
     summary = node_rows.object_summary([row, row])
     assert (summary["total_objects"], summary["total_size_mb"]) == (2, 2.0)
     assert summary["summary"]["disabled"]["ref_type_counts"] == {"PINNED_IN_MEMORY": 2}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -330,21 +329,46 @@ class DuckTaskStore:
 
     async def summary(self, by: Literal["func_name", "lineage"] = "func_name", job_id: str = "") -> Summary:
         functions = await self.counts(job_id)
-        lineage = lineage_of(await self._called(job_id)) if by == "lineage" else []
+        lineage = lineage_of(each[:5] for each in await self._called(job_id)) if by == "lineage" else []
         return Summary(functions, lineage, self._counters.unnamed, self._counters.lost)
 
     async def calls(self, job_id: str = "") -> list[Calls]:
-        called: Counter[tuple[str, str]] = Counter()
-        for caller, function, _kind, _state, count in await self._called(job_id):
-            called[caller, function] += count
-        return [Calls(*names, count) for names, count in called.most_common()]
+        called: dict[tuple[str, str], Calls] = {}
+        for caller, function, _kind, state, count, run_ms, longest_ms in await self._called(job_id):
+            before = called.get((caller, function)) or Calls(caller, function, {})
+            name = _STATES[TaskState(state)]
+            called[caller, function] = Calls(
+                caller,
+                function,
+                before.states | {name: before.states.get(name, 0) + count},
+                before.run_ms + run_ms,
+                max(before.longest_ms, longest_ms),
+            )
+        return sorted(called.values(), key=lambda calls: -calls.count)
 
-    async def _called(self, job_id: str) -> list[tuple[str, str, int, int, int]]:
-        """As ``lineage_of`` takes it."""
+    async def actor_calls(self, actor_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        if not actor_ids:
+            return {}
+        question = (
+            "SELECT actor_id, state, count(*) FROM attempts "
+            f"WHERE kind = {int(TaskKind.ACTOR_TASK)} AND actor_id IN ({', '.join('?' * len(actor_ids))}) GROUP BY ALL"
+        )
+        values = [queries.id_of(each) for each in actor_ids]
+        found: dict[str, dict[str, int]] = {}
+        for actor_id, state, count in await self._read(lambda: self._database.read(question, values)):
+            found.setdefault(bytes(actor_id).hex(), {})[_STATES[TaskState(state)]] = count
+        return found
+
+    async def _called(self, job_id: str) -> list[tuple[str, str, int, int, int, float, float]]:
+        """By caller ("" = none that has a row), function, kind and state: how many there are, how long those that have
+        ended ran together, and the longest one."""
         condition, values = ("WHERE child.job_id = ?", [queries.id_of(job_id)]) if job_id else ("", [])
+        ended = f"child.state IN ({int(TaskState.FINISHED)}, {int(TaskState.FAILED)}) AND child.at_running > 0"
+        ran = f"CASE WHEN {ended} THEN greatest(child.at_finished, child.at_failed) - child.at_running END"
         # Most tasks submit nothing: to join with those only that do takes half the time.
         question = (
-            "SELECT coalesce(caller.function, ''), child.function, child.kind, child.state, count(*) "
+            "SELECT coalesce(caller.function, ''), child.function, child.kind, child.state, count(*), "
+            f"CAST(coalesce(sum({ran}), 0) AS DOUBLE), CAST(coalesce(max({ran}), 0) AS DOUBLE) "
             "FROM attempts AS child LEFT JOIN (SELECT task_id, any_value(function) AS function FROM attempts "
             "WHERE task_id IN (SELECT DISTINCT parent FROM attempts) GROUP BY task_id) AS caller "
             f"ON child.parent = caller.task_id {condition} GROUP BY ALL"

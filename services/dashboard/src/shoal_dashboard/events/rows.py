@@ -143,12 +143,20 @@ class FunctionCounts:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """How many recorded tasks of ``function`` such of ``caller`` have submitted ("" = a driver, or a task without a
+    """The recorded tasks of ``function`` that such of ``caller`` have submitted ("" = a driver, or a task without a
     row)."""
 
     caller: str
     function: str
-    count: int
+    #: By state.
+    states: dict[str, int]
+    #: Of those that have ended, together, and the longest one.
+    run_ms: float = 0.0
+    longest_ms: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.states.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,5 +71,9 @@ class TaskStore(Protocol):
     async def calls(self, job_id: str = "") -> list[Calls]:
         """Who calls whom in one job, or in all, the most frequent first; of tasks with rows. Raises: QueryError."""
 
+    async def actor_calls(self, actor_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Of each of these actors how many of its calls with rows are in which state; those without one are left out.
+        Raises: QueryError."""
+
     async def cluster_events(self) -> list[tuple[str, ClusterEvent]]:
         """What has happened to nodes, workers, actors and jobs, each with an id: the newest ones, newest first."""

@@ -44,6 +44,8 @@ class Resource:
     about: str
     #: Its name in `shoal_common.state_rows`, where that is another one.
     rows_name: str = ""
+    #: Columns that are not Ray's.
+    also: tuple[str, ...] = ()
 
 
 #: Lists and pages of things are below this path: Ray's interface has names like theirs at the root.
@@ -80,8 +82,9 @@ RESOURCES: Mapping[str, Resource] = {
             "actors",
             "Actors",
             "actor_id",
-            ("actor_id", "class_name", "name", "state", "job_id", "node_id", "pid", "num_restarts"),
-            "Instances of actor classes, the newest first.",
+            ("actor_id", "class_name", "name", "state", "job_id", "node_id", "pid", "calls", "queue", "num_restarts"),
+            "Instances of actor classes, the newest first. Calls are those that are recorded singly, the queue such of "
+            "them as have not begun.",
         ),
         Resource(
             "nodes",
@@ -110,8 +113,9 @@ RESOURCES: Mapping[str, Resource] = {
             "objects",
             "Objects",
             "object_id",
-            ("object_id", "object_size", "task_status", "reference_type", "type", "pid", "ip"),
-            "What the nodes' stores hold, in memory or spilled.",
+            ("object_id", "object_size", "node_id", "place", "owner_id", "type", "pid", "kept"),
+            "What the nodes' stores hold, in memory or spilled: whose it is, and why it is not freed.",
+            also=("node_id", "place", "owner_id", "kept"),
         ),
         Resource(
             "placement_groups",
@@ -141,11 +145,19 @@ _LEADS = {
     "node_id": "nodes",
     "driver_node_id": "nodes",
     "worker_id": "workers",
+    "owner_id": "workers",
     "placement_group_id": "placement_groups",
     "event_id": "events",
 }
 _TIMES = ("_time", "_time_ms")
-_TITLES = {"node_ip": "address", "ip": "address", "is_head_node": "head", "attempt_number": "attempt", "pid": "pid"}
+_TITLES = {
+    "node_ip": "address",
+    "ip": "address",
+    "is_head_node": "head",
+    "attempt_number": "attempt",
+    "num_restarts": "restarts",
+    "kept": "why it is kept",
+}
 
 
 @dataclass(frozen=True, slots=True)

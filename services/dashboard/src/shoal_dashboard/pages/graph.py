@@ -17,7 +17,8 @@ from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError
 from shoal_dashboard.pages.columns import VIEW, mood
 from shoal_dashboard.pages.following import followed
-from shoal_dashboard.pages.layout import Layout
+from shoal_dashboard.pages.layout import PATIENCE_S, Layout
+from shoal_dashboard.state.amounts import counted
 
 #: Of a name, in a box.
 _LETTERS = 24
@@ -32,7 +33,7 @@ def routes(context: Context) -> list[BaseRoute]:
         if context.tasks is None:
             raise Unavailable("the cluster has not been found yet")
         try:
-            counts, calls = await context.tasks.counts(job_id), await context.tasks.calls(job_id)
+            counts, calls = await context.tasks.counts(job_id), await context.calls.of(job_id, PATIENCE_S)
         except QueryError as error:
             return layout.page(request, "missing.html", {"problem": str(error)}, 404)
         graph = call_graph(counts, calls)
@@ -59,7 +60,7 @@ def _function(function: Function, box: Box, job_id: str) -> dict[str, Any]:
     return {
         "box": box,
         "label": function.name if len(function.name) <= _LETTERS else f"…{function.name[1 - _LETTERS :]}",
-        "text": f"{function.tasks:,} tasks" if function.states else "",
+        "text": counted(function.tasks, "task") if function.states else "",
         "title": f"{function.name}: {_told(function.states)}" if function.states else function.name,
         "link": "" if function.collapsed else f"{VIEW}/tasks?{query}",
         "bar": bar,

@@ -13,7 +13,10 @@ from starlette.responses import HTMLResponse, Response
 from shoal_dashboard.links import root_of
 from shoal_dashboard.pages import columns
 from shoal_dashboard.pages.columns import RESOURCES, VIEW
+from shoal_dashboard.state.amounts import counted
 
+#: What takes longer to read of a large cluster is shown as it was read last, in seconds.
+PATIENCE_S = 0.1
 HERE = Path(__file__).parent
 
 
@@ -27,6 +30,7 @@ class Layout:
             "view": f"{VIEW}/",
             "title": columns.title,
             "cell": columns.cell,
+            "counted": counted,
         }
 
     def page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:

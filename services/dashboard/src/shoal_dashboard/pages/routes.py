@@ -16,27 +16,28 @@ from starlette.staticfiles import StaticFiles
 
 from shoal_common.errors import InvalidRequest, NotFound
 from shoal_common.state_rows import RESOURCES as KINDS
+from shoal_dashboard.charts.call_tree import Branch, call_tree
 from shoal_dashboard.context import Context
 from shoal_dashboard.events.rows import QueryError as TaskQueryError
 from shoal_dashboard.logs.logs import Logs
 from shoal_dashboard.logs.query import LogQuery, gone_nodes
 from shoal_dashboard.logs.query import QueryError as LogQueryError
 from shoal_dashboard.pages import columns
+from shoal_dashboard.pages.actor_calls import add_calls, checkpoints
 from shoal_dashboard.pages.charts import last_values
 from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
 from shoal_dashboard.pages.following import followed
-from shoal_dashboard.pages.layout import HERE, Layout
+from shoal_dashboard.pages.layout import HERE, PATIENCE_S, Layout
 from shoal_dashboard.rest.envelope import NotKept
 from shoal_dashboard.rest.state import State
 from shoal_dashboard.state import page_rows
+from shoal_dashboard.state.amounts import duration
 from shoal_dashboard.state.query import Filter, Query, QueryError, Row, Selection, limit_of
 from shoal_dashboard.waits.waits import Waits
 from shoal_proto.v1 import gcs_pb2 as pb
 
 #: Rows of a list, unless the address says more.
 _ROWS, _MOST_ROWS = 100, 1_000
-#: What takes longer to read of a large cluster is shown as it was read last, in seconds.
-_PATIENCE_S = 0.1
 #: Of a job's output, in bytes.
 _OUTPUT_BYTES = 64 * 1024
 #: Of a log, the last ones.
@@ -67,7 +68,7 @@ def routes(context: Context) -> list[BaseRoute]:
 class _Pages:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._state = State(context, _PATIENCE_S)
+        self._state = State(context, PATIENCE_S)
         self._page = Layout().page
         self._read = {
             "jobs": self._state.jobs,
@@ -83,7 +84,7 @@ class _Pages:
     async def overview(self, request: Request) -> Response:
         cluster = self._context.cluster
         nodes, actors, jobs, tasks = await asyncio.gather(
-            cluster.nodes(_PATIENCE_S),
+            cluster.nodes(PATIENCE_S),
             cluster.actors(),
             self._state.jobs(Query(limit=10, detail=True)),
             self._task_counts(),
@@ -110,7 +111,7 @@ class _Pages:
         kind = KINDS[resource.rows_name or resource.name]
         parameters = request.query_params
         problem, selection = "", Selection([], 0, 0)
-        known = (*kind.filterable_columns(), "limit")
+        known = (*kind.filterable_columns(), "limit", "cursor")
         try:
             if unknown := [name for name in parameters if name not in known]:
                 raise QueryError(f"This list has no parameter {unknown[0]}; it has {', '.join(known)}")
@@ -120,13 +121,23 @@ class _Pages:
                 if column in kind.filterable_columns() and value
             ]
             limit = min(limit_of(parameters.get("limit", str(_ROWS))), _MOST_ROWS)
-            # Pages are asked again and again: they look through the archive only for one job, or one task.
-            recent = not any(each.column in ("job_id", "task_id") for each in filters)
-            selection = await self._read[resource.name](Query(filters, limit, detail=True, recent=recent))
+            query = Query(
+                filters,
+                limit,
+                detail=True,
+                # Pages are asked again and again: they look through the archive only for one job, or one task.
+                recent=not any(each.column in ("job_id", "task_id") for each in filters),
+                cursor=parameters.get("cursor", ""),
+                also=resource.also,
+            )
+            selection = await self._read[resource.name](query)
+            if resource.name == "actors":
+                await add_calls(self._context, selection.rows)
         except (QueryError, TaskQueryError, NotKept) as error:
             problem = str(error)
         shown = {column: parameters.get(column, "") for column in kind.filterable_columns()}
-        more = {**{name: value for name, value in shown.items() if value}, "limit": str(_MOST_ROWS)}
+        here = {name: value for name, value in parameters.items() if name != "cursor" and value}
+        following = f"?{urlencode({**here, 'cursor': selection.next_cursor})}" if selection.next_cursor else ""
         return self._page(
             request,
             "list.html",
@@ -135,8 +146,10 @@ class _Pages:
                 "table": _table(resource, selection.rows),
                 "selection": selection,
                 "filters": {name: value for name, value in shown.items() if name in resource.columns},
+                "more_filters": {name: value for name, value in shown.items() if name not in resource.columns},
                 "problem": problem or selection.missing,
-                "more": f"{VIEW}/{resource.name}?{urlencode(more)}" if len(selection.rows) < selection.filtered else "",
+                "first": f"?{urlencode(here)}" if parameters.get("cursor") else "",
+                "following": following,
             },
             400 if problem else 200,
         )
@@ -149,6 +162,8 @@ class _Pages:
             return self._page(request, "missing.html", {"problem": str(error)}, 404)
         if not rows:
             return self._unknown(request)
+        if resource.name == "actors":
+            await add_calls(self._context, rows)
         values = {
             "resource": resource,
             "key": key,
@@ -158,12 +173,15 @@ class _Pages:
             "last": [],
             "job_id": rows[0]["job_id"] if resource.name == "jobs" else "",
             "related": [],
+            "tree": None,
             "process": _process(rows[-1]),
             "printed": _printed(resource, rows[-1]),
             "waits": await Waits(self._context.cluster).of(resource.name, rows[-1]),
         }
         if resource.name == "jobs":
-            values |= await self._job(rows[0])
+            values |= {**await self._job(rows[0]), **await self._tree(rows[0])}
+        elif resource.name == "actors":
+            values["related"] = await checkpoints(self._context, key)
         elif resource.name == "nodes":
             values |= {"related": await self._on_node(key), "last": last_values(self._context.ring, bytes.fromhex(key))}
         return self._page(request, "item.html", values)
@@ -177,7 +195,7 @@ class _Pages:
         return RedirectResponse(f"../{key}", 303)
 
     async def log_nodes(self, request: Request) -> Response:
-        nodes = await self._context.cluster.nodes(_PATIENCE_S)
+        nodes = await self._context.cluster.nodes(PATIENCE_S)
         groups = {
             heading: [(f"{node.host} {node.node_id.hex()}", f"{_LOGS}/{node.node_id.hex()}") for node in of]
             for heading, of in (
@@ -224,7 +242,8 @@ class _Pages:
         """All attempts of a task, and one row of everything else; none = there is no such thing."""
         keys = [resource.key] + (["job_id"] if resource.name == "jobs" else [])
         for name in keys:
-            found = await self._read[resource.name](Query([Filter(name, "=", key)], limit=_ROWS, detail=True))
+            query = Query([Filter(name, "=", key)], limit=_ROWS, detail=True, also=resource.also)
+            found = await self._read[resource.name](query)
             if found.rows:
                 return sorted(found.rows, key=lambda row: row.get("attempt_number", 0))
         return []
@@ -244,11 +263,18 @@ class _Pages:
             "running": row["status"] in ("PENDING", "RUNNING"),
         }
 
+    async def _tree(self, row: Row) -> dict[str, Any]:
+        """Of the job's tasks by function."""
+        if not row["job_id"]:
+            return {}
+        branches, left_out = call_tree(await self._context.calls.of(row["job_id"], PATIENCE_S))
+        return {"tree": [_branch(each, row["job_id"]) for each in branches], "left_out": left_out}
+
     async def _on_node(self, node_id: str) -> list[tuple[str, Any]]:
         wanted = [Filter("node_id", "=", node_id)]
         actors = await self._state.actors(Query([*wanted, *_LIVING_ACTORS.filters], limit=_ROWS, detail=True))
         related = [(f"Actors that live here: {actors.filtered}", _table(RESOURCES["actors"], actors.rows))]
-        nodes = await self._context.cluster.nodes(_PATIENCE_S)
+        nodes = await self._context.cluster.nodes(PATIENCE_S)
         if living := [node for node in nodes if node.node_id.hex() == node_id and node.state != pb.NODE_STATE_DEAD]:
             workers = await self._state.workers_on(living[0], Query((), limit=_ROWS, detail=True))
             said = workers.missing or f"Processes: {workers.filtered}"
@@ -271,6 +297,22 @@ def _table(resource: Resource, rows: list[Row]) -> dict[str, Any]:
     return {
         "columns": resource.columns,
         "rows": [(row.get(resource.key) or row.get("job_id"), columns.cells(resource.columns, row)) for row in rows],
+    }
+
+
+def _branch(branch: Branch, job_id: str) -> dict[str, Any]:
+    """A row of the tree, with a link to its tasks."""
+    calls = branch.calls
+    return {
+        "key": f"{branch.depth} {calls.caller} {calls.function}",
+        "depth": branch.depth,
+        "name": calls.function,
+        "link": f"{VIEW}/tasks?{urlencode({'job_id': job_id, 'func_or_class_name': calls.function})}",
+        "repeated": branch.repeated,
+        "count": f"{calls.count:,}",
+        "states": [(name, f"{count:,}", columns.mood(name)) for name, count in sorted(calls.states.items())],
+        "mean": "" if branch.mean_ms is None else duration(branch.mean_ms),
+        "longest": "" if branch.mean_ms is None else duration(calls.longest_ms),
     }
 
 

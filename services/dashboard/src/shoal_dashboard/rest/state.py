@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,8 +109,8 @@ class State:
 
         def rows() -> list[Row]:
             owners = node_rows.owners(workers)
-            told = (stats for _node, answer in answers.given for stats in answer.objects)
-            return [node_rows.stored_object(stats, owners) for stats in told]
+            told = ((stats, node) for node, answer in answers.given for stats in answer.objects)
+            return [node_rows.stored_object(stats, node, owners) for stats, node in told]
 
         there = sum(answer.total for _node, answer in answers.given)
         warnings = _read_before(answers)
@@ -124,12 +125,18 @@ class State:
         """Newest first; attempts, each by itself."""
         await self._context.caught_up(query.after)
         store, filters = self._tasks(), task_rows.filters(query)
-        page = await store.query(filters, limit=query.limit)
+        page = await store.query(filters, cursor=query.cursor, limit=query.limit)
         if not query.recent and store.reaches_back(page, filters, query.limit):
             page = await store.look_back(page, filters, query.limit, await self._lifetime(filters))
         rows = [task_rows.row(attempt, detail=query.detail) for attempt in page.rows]
-        warnings = [page.uncounted] if page.uncounted and filters else []
-        return Selection(rows, total=page.recorded, filtered=page.total, missing=page.unseen, warnings=warnings)
+        return Selection(
+            rows,
+            total=page.recorded,
+            filtered=page.total,
+            missing=page.unseen,
+            warnings=[page.uncounted] if page.uncounted and filters else [],
+            next_cursor=page.next_cursor,
+        )
 
     async def cluster_events(self, query: Query) -> Selection:
         """Newest first."""
@@ -199,7 +206,7 @@ async def _selected(
     kind: type[StateRow] = RESOURCES[name]
     found = await asyncio.to_thread(lambda: select(rows(), kind, query))
     told = [*found.warnings, *warnings]
-    return Selection(found.rows, found.total if total is None else total, found.filtered, missing, told)
+    return replace(found, total=found.total if total is None else total, missing=missing, warnings=told)
 
 
 def _read_before(answers: Answers[Any]) -> list[str]:

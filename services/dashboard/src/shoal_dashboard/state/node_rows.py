@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from shoal_common.events.node_events import ClusterEvent
+from shoal_dashboard.state.amounts import counted
 from shoal_dashboard.state.query import Row
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import raylet_pb2
@@ -50,7 +51,8 @@ def owners(workers: Iterable[Row]) -> dict[str, Row]:
     return {row["worker_id"]: row for row in workers}
 
 
-def stored_object(stats: raylet_pb2.ObjectStats, owners: Mapping[str, Row]) -> Row:
+def stored_object(stats: raylet_pb2.ObjectStats, node: pb.NodeInfo, owners: Mapping[str, Row]) -> Row:
+    """Ray's columns, and where it is, whose, and why it is not freed."""
     owner = owners.get(stats.owner_id.hex())
     return {
         "object_id": stats.object_id.hex(),
@@ -62,7 +64,33 @@ def stored_object(stats: raylet_pb2.ObjectStats, owners: Mapping[str, Row]) -> R
         "type": owner["worker_type"] if owner else "WORKER",
         "pid": owner["pid"] if owner else -1,
         "ip": owner["ip"] if owner else "",
+        "node_id": node.node_id.hex(),
+        "place": _place(stats),
+        "owner_id": stats.owner_id.hex() if owner else None,
+        "kept": _kept(stats, known=owner is not None),
     }
+
+
+def _place(stats: raylet_pb2.ObjectStats) -> str:
+    if stats.in_memory:
+        return "in memory and spilled" if stats.spilled else "in memory"
+    return "spilled" if stats.spilled else "in a file of its own"
+
+
+def _kept(stats: raylet_pb2.ObjectStats, *, known: bool) -> str:
+    """Why it is not freed."""
+    if not stats.sealed:
+        return "it is being written or fetched"
+    reasons = []
+    if stats.pins:
+        reasons.append(f"{counted(stats.pins, 'process uses', 'processes use')} its bytes where they are")
+    if stats.secondary:
+        reasons.append("a copy: it goes when its room is needed")
+    elif known:
+        reasons.append("its owner, or who has borrowed it, holds a reference")
+    else:
+        reasons.append("its owner is not among the processes that run, or did not answer")
+    return "; ".join(reasons)
 
 
 def runtime_env(stats: raylet_pb2.EnvironmentStats, node: pb.NodeInfo) -> Row:

@@ -36,6 +36,10 @@ class Query:
     after: str = ""
     #: Of tasks: only those that are at hand, none of the archive.
     recent: bool = False
+    #: Of the page before: what comes behind it; empty = from the beginning.
+    cursor: str = ""
+    #: Columns besides those of Ray's, which the pages show.
+    also: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class Selection:
     #: What could not be asked, for humans; empty = all could.
     missing: str = ""
     warnings: list[str] = field(default_factory=list)
+    #: For the next query; empty = these are the last ones.
+    next_cursor: str = ""
 
 
 def parse(parameters: Sequence[tuple[str, str]]) -> Query:
@@ -71,9 +77,25 @@ def select(rows: Sequence[Row], kind: type[StateRow], query: Query) -> Selection
     """Of rows that have all columns of ``kind``. Raises: QueryError."""
     tests = [_test(filter_, kind) for filter_ in query.filters]
     kept = [row for row in rows if all(test(row) for test in tests)] if tests else rows
-    columns = kind.columns(detail=query.detail)
-    shown = [{name: row[name] for name in columns} for row in kept[: query.limit]]
-    return Selection(shown, total=len(rows), filtered=len(kept))
+    columns = (*kind.columns(detail=query.detail), *query.also)
+    begin = _behind(kept, columns[0], query.cursor)
+    end = begin + query.limit
+    shown = [{name: row[name] for name in columns} for row in kept[begin:end]]
+    more = f"{end}-{shown[-1][columns[0]]}" if end < len(kept) else ""
+    return Selection(shown, total=len(rows), filtered=len(kept), next_cursor=more)
+
+
+def _behind(rows: Sequence[Row], key: str, cursor: str) -> int:
+    """Where the page after it begins: behind the row it names, wherever that is by now; where it was if it has gone."""
+    if not cursor:
+        return 0
+    number, _, last = cursor.partition("-")
+    if not number.isdecimal() or len(number) > 9:
+        raise QueryError(f"{cursor[:100]!r} is not a cursor: take the one of the page before")
+    at = int(number)
+    if 0 < at <= len(rows) and str(rows[at - 1][key]) == last:
+        return at
+    return next((place for place, row in enumerate(rows, 1) if str(row[key]) == last), min(at, len(rows)))
 
 
 def _test(filter_: Filter, kind: type[StateRow]) -> Callable[[Row], bool]:
