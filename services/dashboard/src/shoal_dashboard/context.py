@@ -6,10 +6,10 @@ from types import TracebackType
 
 from shoal_common.errors import ServiceError, Unavailable
 from shoal_common.service.background import Background
+from shoal_dashboard.charts.calls_of_jobs import CallsOfJobs
 from shoal_dashboard.charts.ring import Ring
 from shoal_dashboard.cluster.cluster import Cluster
 from shoal_dashboard.config import DashboardConfig
-from shoal_dashboard.events.calls_of_jobs import CallsOfJobs
 from shoal_dashboard.events.rows import Calls
 from shoal_dashboard.events.seen import Mark
 from shoal_dashboard.events.store import TaskStore
