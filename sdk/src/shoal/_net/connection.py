@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import logging
@@ -9,7 +10,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ logger = logging.getLogger("shoal")
 
 #: A peer that has left less than this unread gets more without being asked.
 ROOM_BYTES = 32 * 1024 * 1024
+#: So much is gathered at most, to be sent in one go.
+GATHERED_BYTES = 64 * 1024
 #: A peer that has left more than ``MAX_UNREAD_BYTES`` unread and reads nothing for so long is given up, in seconds.
 STALLED_S = 10.0
 #: There is no way to a peer just now (a route is missing, or a descriptor here), which says nothing about the peer:
@@ -110,6 +113,8 @@ class Connection:
         self._out: deque[memoryview] = deque()
         #: What was sent before the handshake has ended.
         self._held: list[bytes | bytearray] = []
+        #: What is sent within ``together``; None = nobody is in there.
+        self._gathered: bytearray | None = None
         #: Bytes of both.
         self._unread = 0
         self._suspected = False
@@ -214,10 +219,30 @@ class Connection:
                     return
         self._write(data)
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent within it goes out in one go at its end, or before when it is long: the peer wakes once for all.
+        Nobody may wait in it for what that brings about. Entered by the leading thread alone."""
+        self._gathered = bytearray()
+        try:
+            yield
+        finally:
+            with self._lock:
+                gathered, self._gathered = self._gathered, None
+                if gathered:
+                    self._write(gathered)
+
     def _write(self, data: bytes | bytearray) -> None:
         with self._lock:
             if self.closed:
                 return
+            if self._gathered is not None:
+                if len(self._gathered) + len(data) < GATHERED_BYTES:
+                    self._gathered += data
+                    return
+                gathered, self._gathered = self._gathered, None
+                self._write(gathered)
+                self._gathered = bytearray()
             if self._out:
                 self._out.append(memoryview(data))
                 self._count_unread(len(data))

@@ -208,12 +208,19 @@ class CoreWorker(Process):
     def _on_peer(self, connection: Connection, messages: list[Any]) -> None:
         with self.lock:
             self.peers.known(connection)
-            for message in messages:
-                try:
-                    _FROM_PEER[type(message)](self, connection, message)
-                except Exception as error:
-                    error.add_note(f"{type(message).__name__} came from {connection.peer_worker_id.hex()}.")
-                    raise
+            if len(messages) > 1 and type(messages[0]) is GetValue:
+                with connection.together():  # whoever asks for many waits for all of them
+                    self._handle(connection, messages)
+            else:
+                self._handle(connection, messages)
+
+    def _handle(self, connection: Connection, messages: list[Any]) -> None:
+        for message in messages:
+            try:
+                _FROM_PEER[type(message)](self, connection, message)
+            except Exception as error:
+                error.add_note(f"{type(message).__name__} came from {connection.peer_worker_id.hex()}.")
+                raise
 
     def _on_peer_gone(self, worker_id: bytes, reason: str) -> None:
         if self.closed:

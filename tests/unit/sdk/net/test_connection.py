@@ -211,3 +211,23 @@ def test_connections_that_share_their_memory_mix_nothing_up(reactor: Reactor) ->
     for connection, (_, theirs) in zip(connections, pairs, strict=True):
         connection.close_quietly()
         theirs.close()
+
+
+def test_what_is_sent_together_leaves_in_its_order_at_the_end(connection: Connection, peer: socket.socket) -> None:
+    short = [frames.FunctionData(number, b"") for number in range(3)]
+    peer.setblocking(False)
+    with connection.together():
+        for message in short:
+            connection.send(message)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+    peer.settimeout(LONG)
+    assert read(peer, 3) == short
+
+
+def test_long_messages_do_not_gather(connection: Connection, peer: socket.socket) -> None:
+    messages = [frames.FunctionData(number, b"x" * size) for number, size in enumerate((0, 70_000, 0, 40_000, 40_000))]
+    with connection.together():
+        for message in messages:
+            connection.send(message)
+        assert read(peer, len(messages)) == messages

@@ -302,9 +302,25 @@ class Waiting:
             raise wait.error
         return ended
 
+    def _ask_together(self, borrowed: list[ObjectEntry]) -> None:
+        """As ``ask``: each owner is asked for all of its objects in one go."""
+        by_owner: dict[bytes, list[ObjectEntry]] = {}
+        for entry in borrowed:
+            assert entry.owner is not None
+            by_owner.setdefault(entry.owner.worker_id, []).append(entry)
+        for entries in by_owner.values():
+            owner = entries[0].owner
+            assert owner is not None
+            connection = self._process.peers.connect(owner) if len(entries) > 1 else None
+            if connection is not None:  # else each is asked for, or fails, when it is watched
+                for entry in entries:
+                    entry.asked = True
+                connection.send_together(GetValue(entry.object_id) for entry in entries)
+
     def _watch_all(self, entries: list[ObjectEntry], watcher: Watcher) -> list[ObjectEntry]:
         """Those that are still pending when all have been asked for."""
         waiting = [entry for entry in entries if entry.state == PENDING]
+        self._ask_together([entry for entry in waiting if entry.owner is not None and not entry.asked])
         for entry in waiting:
             self.watch(entry, watcher)
         return [entry for entry in waiting if entry.state == PENDING]
