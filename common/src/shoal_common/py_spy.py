@@ -22,7 +22,10 @@ def program() -> str:
     beside = Path(sys.executable).parent / "py-spy"
     found = str(beside) if beside.exists() else shutil.which("py-spy")
     if found is None:
-        raise PreconditionFailed("py-spy is not installed there: pip install py-spy in the environment of the raylet")
+        raise PreconditionFailed(
+            "py-spy is not installed there: pip install py-spy in the environment of the raylet; in the images of "
+            "compose.yaml, SHOAL_LIBRARIES with py-spy in it, and make up"
+        )
     return found
 
 
