@@ -53,6 +53,11 @@ def events(cluster: str, node_id: bytes) -> str:
     return f"shoal.{cluster}.events.{node_id.hex()}"
 
 
+def happened(cluster: str, node_id: bytes) -> str:
+    """Carries ``node_events.ClusterEvent``: rare ones, told whoever listens; reports have them, too."""
+    return f"shoal.{cluster}.happened.{node_id.hex()}"
+
+
 def load(cluster: str, node_id: bytes) -> str:
     """Carries ``node_events.NodeLoad``, while somebody listens."""
     return f"shoal.{cluster}.load.{node_id.hex()}"
@@ -65,6 +70,10 @@ def listening(cluster: str) -> str:
 
 def all_events(cluster: str) -> str:
     return f"shoal.{cluster}.events.*"
+
+
+def all_happened(cluster: str) -> str:
+    return f"shoal.{cluster}.happened.*"
 
 
 def all_loads(cluster: str) -> str:

@@ -110,3 +110,4 @@ encode = msgspec.msgpack.Encoder().encode
 decode_report = msgspec.msgpack.Decoder(NodeReport).decode
 decode_load = msgspec.msgpack.Decoder(NodeLoad).decode
 decode_listening = msgspec.msgpack.Decoder(Listening).decode
+decode_event = msgspec.msgpack.Decoder(ClusterEvent).decode

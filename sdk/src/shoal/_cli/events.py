@@ -1,4 +1,4 @@
-"""What happens to nodes, actors, placement groups and jobs, as the GCS tells everybody."""
+"""What happens to nodes, actors, placement groups and jobs, as the GCS tells everybody, and on nodes, as they tell."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import click
 
 from shoal._cli.parameters import address_option, asking
 from shoal_common.bus import subjects
+from shoal_common.events.node_events import decode_event
 from shoal_common.states import ActorState, GroupState, NodeState
 
 
-@click.command(help="Show what happens to nodes, actors, placement groups and jobs from now on; ends with Ctrl-C.")
+@click.command(
+    help="Show what happens to nodes, actors, placement groups, jobs and spilling, from now on; ends with Ctrl-C."
+)
 @click.option("--count", type=click.IntRange(min=1), help="End after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Each as a JSON object.")
 @address_option
@@ -25,6 +28,7 @@ def events(count: int | None, as_json: bool, address: str | None) -> None:
             subjects.all_actors(cluster_id),
             subjects.all_groups(cluster_id),
             subjects.all_jobs(cluster_id),
+            subjects.all_happened(cluster_id),
         )
         try:
             for number, (subject, data) in enumerate(subscription, 1):
@@ -42,6 +46,10 @@ def told(kind: str, data: bytes) -> dict[str, Any]:
     """Of what it is, its id, its state, and why."""
     from shoal_proto.v1 import events_pb2
 
+    if kind == "happened":
+        event = decode_event(data)
+        id_ = event.ids.get("node_id", "")
+        return {"what": "node", "id": id_, "name": "", "state": event.kind, "why": event.message}
     if kind == "node":
         node = events_pb2.NodeEvent.FromString(data).node
         state = NodeState(node.state).name

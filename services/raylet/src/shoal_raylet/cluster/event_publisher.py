@@ -46,6 +46,7 @@ class EventPublisher:
         self._look = look
         self._bus = bus
         self._subject = subjects.events(cluster_id, node_id)
+        self._news_subject = subjects.happened(cluster_id, node_id)
         self._pattern = subjects.listening(cluster_id)
         self._node_id = node_id
         self._incarnation = incarnation
@@ -110,8 +111,14 @@ class EventPublisher:
             self._wanted.clear()
             self._look()
             self._events.report(int(time.time() * 1_000))
+            await self._publish_news()
             await self._publish()
             await self._publish_load()
+
+    async def _publish_news(self) -> None:
+        with contextlib.suppress(EventBusError):  # for those who look on; reports have it, too
+            for event in self._events.news():
+                await self._bus.publish(self._news_subject, encode(event))
 
     async def _publish_load(self) -> None:
         now = self._loop.time()

@@ -45,6 +45,7 @@ class NodeEvents:
         self._workers: dict[bytes, ProcessInfo] = {}
         self._changed_workers: dict[bytes, ProcessInfo] = {}
         self._cluster: deque[ClusterEvent] = deque()
+        self._news: deque[ClusterEvent] = deque(maxlen=MAX_CLUSTER_EVENTS)
         self._unnamed = 0
         self._lost = 0
 
@@ -122,9 +123,16 @@ class NodeEvents:
 
     def happened(self, event: ClusterEvent) -> None:
         self._cluster.append(event)
+        self._news.append(event)
         if len(self._cluster) > MAX_CLUSTER_EVENTS:
             self._cluster.popleft()
             self._lost += 1
+
+    def news(self) -> list[ClusterEvent]:
+        """What has happened since this was asked last."""
+        news = list(self._news)
+        self._news.clear()
+        return news
 
     def tell_all(self) -> None:
         """Somebody begins to listen, and knows nothing yet: the next report has all counts and all living workers."""
