@@ -57,10 +57,10 @@ def parse(body: bytes, new_id: str) -> JobRequest:
     if unknown := sorted(given.keys() - set(_FIELDS)):
         raise BadRequest(f"there is no field {', '.join(map(repr, unknown))}; there are: {', '.join(_FIELDS)}")
     given = {name: value for name, value in given.items() if value is not None}
-    submission_id = given.pop("submission_id", None) or given.get("job_id") or new_id
-    given.pop("job_id", None)
-    if not isinstance(submission_id, str) or not submission_id.isprintable() or len(submission_id) > MAX_ID_LENGTH:
+    named = [given.pop(name, "") for name in ("submission_id", "job_id")]
+    if not all(isinstance(each, str) and each.isprintable() and len(each) <= MAX_ID_LENGTH for each in named):
         raise BadRequest(f"submission_id must be a string of at most {MAX_ID_LENGTH} printable characters")
+    submission_id = named[0] or named[1] or new_id
     priority, max_restarts = _whole(given, "priority"), _whole(given, "max_restarts")
     if max_restarts < -1:
         raise BadRequest("max_restarts must be a number of restarts, or -1: for ever")
