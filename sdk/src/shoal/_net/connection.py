@@ -17,6 +17,7 @@ import msgspec
 
 from shoal._net.interrupts import GuardedLock
 from shoal._net.reactor import Reactor
+from shoal._values import kept_memory
 from shoal_common.channel import codec, frames, handshake, tcp
 from shoal_common.channel.codec import Decoder, encode_frame
 from shoal_common.channel.frame_socket import AnySocket
@@ -361,6 +362,8 @@ class Connection:
             if self._write_error is None or not self._no_way(self._write_error):
                 self.close(str(self._write_error or "the peer closed the connection"))
             return
+        if len(data) >= kept_memory.LONG_BYTES:
+            kept_memory.made()  # of values, or of many
         messages = self._decoder.feed(data) if self._side is None else self._shake_hands(self._side, bytes(data))
         if messages:
             self._on_messages(self, messages)

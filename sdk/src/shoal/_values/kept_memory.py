@@ -90,7 +90,7 @@ def driver(available: int) -> None:
 
 
 def made() -> None:
-    """A long value is about to be made."""
+    """A long value, or many shorter ones, are about to be made."""
     _kept.made(time.monotonic())
 
 
