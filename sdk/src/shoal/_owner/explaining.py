@@ -23,10 +23,10 @@ from shoal._core.object_ref import ObjectEntry, ObjectRef
 from shoal._core.waits import GONE, UNKNOWN, Question, Walk, both, cycle, told, victim
 from shoal._net.gcs.records import GroupRecord
 from shoal._net.waiter import Waiter
-from shoal._owner.objects.waits import Wait, Waits
 from shoal._owner.reporting import Reporting, or_silent
 from shoal._owner.tasks.actor_submitter import ActorSubmitter
 from shoal._owner.tasks.task_submitter import TaskSubmitter
+from shoal._owner.waits import Wait, Waits
 from shoal._wire.peer_frames import AskWait, LookForDeadlock, WaitReport
 from shoal._wire.value_kinds import ERROR, PENDING, STORED
 from shoal_common.channel import frames

@@ -23,7 +23,7 @@ from shoal._net.peers import Peers
 from shoal._net.questions import Questions
 from shoal._net.raylets import Raylets
 from shoal._net.reactor import Reactor
-from shoal._owner.objects.waits import Waits
+from shoal._owner.waits import Waits
 from shoal._store.client import StoreClient
 from shoal._store.local import LocalStore
 from shoal._store.remote import RemoteStore

@@ -18,9 +18,9 @@ from shoal._core.tasks import TaskQueue
 from shoal._core.waits import FAILED, READY, UNKNOWN
 from shoal._net.gcs.errors import ClientClosed, NotFound
 from shoal._net.gcs.records import ActorRecord, GroupRecord, NodeRecord
-from shoal._owner.objects.waits import Wait
 from shoal._owner.tasks.actor_submitter import ActorSubmitter
 from shoal._owner.tasks.task_submitter import TaskSubmitter
+from shoal._owner.waits import Wait
 from shoal._wire.peer_frames import AskWait, RefWire, TellWait, WaitReport
 from shoal._wire.value_kinds import ENDED, ERROR, PENDING, STORED
 from shoal_common.channel import frames

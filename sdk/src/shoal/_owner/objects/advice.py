@@ -14,8 +14,8 @@ from shoal._core.serial_gets import ENOUGH, SLOW_S, SerialGets
 from shoal_common.ids import task_of_object
 
 if TYPE_CHECKING:
-    from shoal._owner.objects.waits import Wait
     from shoal._owner.process import Process
+    from shoal._owner.waits import Wait
 
 logger = logging.getLogger("shoal")
 

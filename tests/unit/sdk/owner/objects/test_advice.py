@@ -14,8 +14,8 @@ from shoal._context import TaskContext
 from shoal._core.object_ref import ObjectEntry
 from shoal._core.serial_gets import ENOUGH
 from shoal._owner.objects.advice import Advice
-from shoal._owner.objects.waits import Wait
 from shoal._owner.process import GuardedLock
+from shoal._owner.waits import Wait
 from shoal_common import ids
 
 IDS = ids.TaskIDs(ids.job_of_number(1))
