@@ -34,6 +34,8 @@ PATHS = (
     "view/timeline",
     "view/charts",
     "view/graph",
+    "view/errors",
+    "view/configuration",
 )
 
 

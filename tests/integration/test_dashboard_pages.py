@@ -26,10 +26,10 @@ from shoal.util.placement_group import placement_group
 class Pages:
     def __init__(self, context: Any) -> None:
         self.url = f"http://{context.dashboard_url}"
-        self._token = Path(context["session_dir"], "auth_token").read_text().strip()
+        self.token = Path(context["session_dir"], "auth_token").read_text().strip()
 
     def get(self, path: str) -> Answer:
-        return ask(self.url + path, self._token)
+        return ask(self.url + path, self.token)
 
     def opened(self, path: str) -> Answer:
         """Asked again while a part of the cluster does not answer in time, as the page (503) tells its reader to."""
@@ -267,3 +267,14 @@ def test_the_graph_of_a_job_shows_who_calls_whom(pages: Pages) -> None:
         shoal.get(failing.remote())
     eventually(lambda: "in vain" in pages.get(f"/view/errors?job_id={job_id}").text, "it is told")
     assert pages.get("/view/errors?job_id=x").status == 404
+
+
+def test_the_configuration_says_what_services_run_with(pages: Pages) -> None:
+    text = pages.opened("/view/configuration").text
+    for service in ("gcs", "scheduler", "objectstore", "dashboard"):
+        assert f"<h2>{service} at" in text
+    assert "the process that hosts it" in text and "It does not say" not in text
+    assert pages.token not in text
+    node = re.search(r"nodes/([0-9a-f]+)", pages.opened("/view/nodes").text)
+    assert node
+    assert "<h2>raylet at" in pages.opened(f"/view/nodes/{node[1]}").text

@@ -16,7 +16,7 @@ import difflib
 import types
 import typing
 import warnings
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -26,6 +26,9 @@ from shoal_common.auth import TOKEN_PATH_VARIABLE, load_token
 from shoal_common.tls import Tls, TlsError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+#: Where the value of a setting comes from that nobody has set.
+DEFAULT = "default"
 
 _REQUIRED: Any = dataclasses.MISSING
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -72,6 +75,8 @@ class ServiceConfig:
     token: str = dataclasses.field(repr=False)
     #: Mutual TLS with the cluster's other processes; None = without. See `Tls.from_environ`.
     tls: Tls | None = None
+    #: By setting: the flag or variable that has set it, or ``DEFAULT``; empty where it was not loaded from these.
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     host: str = setting("127.0.0.1", doc="address to listen on; only the loopback unless told otherwise")
     port: int = setting(0, doc="port to listen on; 0 takes a free one", minimum=0, maximum=65535)
     log_level: str = setting("info", doc="least level that is logged", choices=LOG_LEVELS)
@@ -92,19 +97,24 @@ def load(config: type[C], argv: Sequence[str], environ: MutableMapping[str, str]
     flags = vars(_parser(config, fields.values(), prefix).parse_args(argv))
     _warn_unknown(environ, prefix, {prefix + name.upper() for name in fields})
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for name, field in fields.items():
         variable, flag = prefix + name.upper(), "--" + name.replace("_", "-")
         if flags[name] is not None:
             values[name] = _parse(flag, flags[name], hints[name], field.metadata)
+            sources[name] = flag
         elif variable in environ:
             values[name] = _parse(variable, environ[variable], hints[name], field.metadata)
+            sources[name] = variable
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{flag} (or {variable}) is missing: {field.metadata['doc']}")
+        else:
+            sources[name] = DEFAULT
     try:
         tls = Tls.from_environ(environ)
     except TlsError as error:
         raise ConfigError(str(error)) from error
-    return config(token=load_token(environ), tls=tls, **values)
+    return config(token=load_token(environ), tls=tls, sources=sources, **values)
 
 
 def _parser(

@@ -17,6 +17,7 @@ from shoal_common.errors import NO_ANSWER, ServiceError
 from shoal_dashboard import login
 from shoal_dashboard.context import Context
 from shoal_dashboard.pages import charts as chart_pages
+from shoal_dashboard.pages import configuration as configuration_pages
 from shoal_dashboard.pages import errors as error_pages
 from shoal_dashboard.pages import graph as graph_pages
 from shoal_dashboard.pages import log_search
@@ -60,6 +61,7 @@ FAMILIES = (
     chart_pages,
     graph_pages,
     error_pages,
+    configuration_pages,
     log_search,
     pages,
 )

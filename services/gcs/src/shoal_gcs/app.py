@@ -14,6 +14,7 @@ from shoal_common.rpc.client import aio_channel
 from shoal_common.rpc.schedulers import Schedulers
 from shoal_common.service.background import Background
 from shoal_common.service.metrics import Sample
+from shoal_common.service.settings import Settings
 from shoal_gcs.actors.manager import ActorManager
 from shoal_gcs.actors.table import ActorTable
 from shoal_gcs.config import GcsConfig
@@ -50,6 +51,7 @@ from shoal_gcs.rpc.submissions import SubmissionServicer
 from shoal_gcs.store import cluster_config
 from shoal_gcs.store.rows import Rows
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
+from shoal_proto.v1.settings_pb2_grpc import add_SettingsServiceServicer_to_server
 
 #: Between two looks for packages that nobody uses any more, in seconds.
 _SWEEP_PACKAGES_S = 3600.0
@@ -223,6 +225,7 @@ class GcsApp:
     async def _serve(self) -> None:
         config = self._config
         self._server = grpc_server.create_server(config.token)
+        add_SettingsServiceServicer_to_server(Settings(config), self._server)
         jobs = JobServicer(self._jobs, self._quotas, self._names, self._endings, config.cluster_id, config.session_name)
         rpc.add_JobServiceServicer_to_server(jobs, self._server)
         nodes = NodeServicer(self._nodes, self._endings, self._cluster)

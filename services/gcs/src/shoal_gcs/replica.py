@@ -27,9 +27,11 @@ from shoal_common.metadata.sqlite import SqliteMetadataStore
 from shoal_common.rpc import server as grpc_server
 from shoal_common.service.config import ConfigError, from_extra
 from shoal_common.service.metrics import Sample, sample
+from shoal_common.service.settings import Settings
 from shoal_gcs.app import GcsApp
 from shoal_gcs.config import GcsConfig
 from shoal_gcs.measurements import EPOCH, LEADS
+from shoal_proto.v1.settings_pb2_grpc import add_SettingsServiceServicer_to_server
 
 if TYPE_CHECKING:
     from shoal_common.metadata.etcd import EtcdMetadataStore
@@ -164,6 +166,7 @@ class GcsReplica:
         if not self._config.health_port:
             return
         server = grpc_server.create_server(self._config.token)
+        add_SettingsServiceServicer_to_server(Settings(self._config), server)
         await grpc_server.serve(server, self._config.host, self._config.health_port, tls=self._config.tls)
         self._open.push_async_callback(server.stop, None)
 

@@ -10,9 +10,11 @@ from shoal_common.blob import BlobStore
 from shoal_common.blob.direct import SigningStore
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.metrics import Sample
+from shoal_common.service.settings import Settings
 from shoal_objectstore.config import ObjectStoreConfig
 from shoal_objectstore.servicer import ObjectStoreServicer
 from shoal_proto.v1.objectstore_pb2_grpc import add_ObjectStoreServiceServicer_to_server
+from shoal_proto.v1.settings_pb2_grpc import add_SettingsServiceServicer_to_server
 
 #: Transfers under way have this long to finish when the service stops, in seconds.
 STOP_GRACE_S = 2.0
@@ -35,6 +37,7 @@ class ObjectStoreApp:
     async def start(self) -> None:
         """Raises: OSError when the port cannot be bound."""
         server = create_server(self._config.token)
+        add_SettingsServiceServicer_to_server(Settings(self._config), server)
         add_ObjectStoreServiceServicer_to_server(self._servicer, server)
         port = await serve(server, self._config.host, self._config.port, tls=self._config.tls)
         self._server = server

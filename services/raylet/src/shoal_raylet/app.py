@@ -29,9 +29,11 @@ from shoal_common.service.config import ConfigError
 from shoal_common.service.lifecycle import STOP_DEADLINE_S
 from shoal_common.service.metrics import Sample
 from shoal_common.service.metrics_server import MetricsServer
+from shoal_common.service.settings import Settings
 from shoal_common.tls import advice
 from shoal_proto.v1 import common_pb2, events_pb2, gcs_pb2
 from shoal_proto.v1.raylet_pb2_grpc import add_RayletServiceServicer_to_server
+from shoal_proto.v1.settings_pb2_grpc import add_SettingsServiceServicer_to_server
 from shoal_raylet.arena.arena import Arena
 from shoal_raylet.arena.files import FallbackFiles
 from shoal_raylet.channel.connection import Connection, Identity
@@ -283,6 +285,7 @@ class RayletApp:
                 grace_s=config.gateway_grace_s,
             )
         self._server = create_server(config.token)
+        add_SettingsServiceServicer_to_server(Settings(config), self._server)
         self._log_shipping = LogShipping(config.session_dir / "logs", node_id, self._blobs)
         logs = LogService(LogDirectory(config.session_dir / "logs", node_id), self._output.is_open)
         add_RayletServiceServicer_to_server(RayletServicer(self._node, logs, inspection, node_id), self._server)

@@ -10,7 +10,9 @@ import grpc.aio
 from shoal_common.bus import EventBus
 from shoal_common.rpc.server import create_server, join_address, serve
 from shoal_common.service.metrics import Sample
+from shoal_common.service.settings import Settings
 from shoal_proto.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
+from shoal_proto.v1.settings_pb2_grpc import add_SettingsServiceServicer_to_server
 from shoal_scheduler.cluster_view import ClusterView
 from shoal_scheduler.config import SchedulerConfig
 from shoal_scheduler.feed import ViewFeed
@@ -42,6 +44,7 @@ class SchedulerApp:
         """Raises: EventBusError when the bus does not answer, OSError when the port cannot be bound."""
         feed = ViewFeed(self._bus, self._config.cluster_id, self._view)
         server = create_server(self._config.token)
+        add_SettingsServiceServicer_to_server(Settings(self._config), server)
         add_SchedulerServiceServicer_to_server(self._servicer, server)
         try:
             await feed.start()

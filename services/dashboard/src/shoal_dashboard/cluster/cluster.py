@@ -21,13 +21,16 @@ from shoal_dashboard.cluster.raylets import Answers, Raylets
 from shoal_dashboard.config import DashboardConfig
 from shoal_proto.v1 import gcs_pb2 as pb
 from shoal_proto.v1 import gcs_pb2_grpc as rpc
-from shoal_proto.v1 import raylet_pb2
+from shoal_proto.v1 import raylet_pb2, settings_pb2
+from shoal_proto.v1.settings_pb2_grpc import SettingsServiceStub
 
 if TYPE_CHECKING:  # this class is in the stub file only
     from shoal_proto.v1.raylet_pb2_grpc import RayletServiceAsyncStub
 
 #: Of one call to the GCS, in seconds.
 DEADLINE_S = 10.0
+#: Of the question what a service runs with, in seconds.
+SETTINGS_DEADLINE_S = 2.0
 
 #: Objects that are told of all nodes together, about; of a node not fewer than ``LEAST_OBJECTS``, its newest.
 MAX_OBJECTS, LEAST_OBJECTS = 200_000, 100
@@ -157,6 +160,20 @@ class Cluster:
     async def objects(self, patience_s: float = math.inf) -> Answers[raylet_pb2.ListObjectsResponse]:
         """Of each node that lives, its newest objects."""
         return await _read(self._objects, patience_s)
+
+    async def settings_at(self, addresses: Sequence[str]) -> list[settings_pb2.GetSettingsResponse | str]:
+        """What the services at these run with, or why one does not say."""
+        return list(await asyncio.gather(*map(self._settings_at, addresses)))
+
+    async def _settings_at(self, address: str) -> settings_pb2.GetSettingsResponse | str:
+        channel = aio_channel(address, self._config.token, SETTINGS_DEADLINE_S, tls=self._config.tls)
+        try:
+            with service_errors():
+                return await SettingsServiceStub(channel).GetSettings(settings_pb2.GetSettingsRequest())
+        except ServiceError as error:
+            return str(error)
+        finally:
+            await channel.close()
 
     async def close(self) -> None:
         listings = (self._about, self._nodes, self._jobs, self._actors, self._groups, self._stats, self._objects)

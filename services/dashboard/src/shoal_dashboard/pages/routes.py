@@ -22,7 +22,7 @@ from shoal_dashboard.events.rows import QueryError as TaskQueryError
 from shoal_dashboard.logs.logs import Logs
 from shoal_dashboard.logs.query import LogQuery, gone_nodes
 from shoal_dashboard.logs.query import QueryError as LogQueryError
-from shoal_dashboard.pages import columns
+from shoal_dashboard.pages import columns, configuration
 from shoal_dashboard.pages.actor_calls import add_calls, checkpoints
 from shoal_dashboard.pages.charts import last_values
 from shoal_dashboard.pages.columns import RESOURCES, VIEW, Resource
@@ -174,6 +174,7 @@ class _Pages:
             "job_id": rows[0]["job_id"] if resource.name == "jobs" else "",
             "related": [],
             "tree": None,
+            "settings": None,
             "process": _process(rows[-1]),
             "printed": _printed(resource, rows[-1]),
             "waits": await Waits(self._context.cluster).of(resource.name, rows[-1]),
@@ -183,7 +184,9 @@ class _Pages:
         elif resource.name == "actors":
             values["related"] = await checkpoints(self._context, key)
         elif resource.name == "nodes":
-            values |= {"related": await self._on_node(key), "last": last_values(self._context.ring, bytes.fromhex(key))}
+            related, settings = await asyncio.gather(self._on_node(key), self._settings_of(key))
+            last = last_values(self._context.ring, bytes.fromhex(key))
+            values |= {"related": related, "settings": settings, "last": last}
         return self._page(request, "item.html", values)
 
     async def stop_job(self, request: Request) -> Response:
@@ -280,6 +283,14 @@ class _Pages:
             said = workers.missing or f"Processes: {workers.filtered}"
             related.append((said, _table(RESOURCES["workers"], workers.rows)))
         return related
+
+    async def _settings_of(self, node_id: str) -> dict[str, Any] | None:
+        """What its raylet runs with; None = it has left."""
+        for node in await self._context.cluster.nodes(PATIENCE_S):
+            if node.node_id.hex() == node_id and node.state != pb.NODE_STATE_DEAD:
+                (answer,) = await self._context.cluster.settings_at([node.raylet_address])
+                return configuration.service("raylet", node.raylet_address, answer)
+        return None
 
     async def _task_counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}
