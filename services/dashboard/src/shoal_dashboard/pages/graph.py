@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -33,7 +34,7 @@ def routes(context: Context) -> list[BaseRoute]:
         if context.tasks is None:
             raise Unavailable("the cluster has not been found yet")
         try:
-            counts, calls = await context.tasks.counts(job_id), await context.calls.of(job_id, PATIENCE_S)
+            counts, calls = await asyncio.gather(context.tasks.counts(job_id), context.calls.of(job_id, PATIENCE_S))
         except QueryError as error:
             return layout.page(request, "missing.html", {"problem": str(error)}, 404)
         graph = call_graph(counts, calls)

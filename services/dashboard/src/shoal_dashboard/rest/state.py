@@ -104,8 +104,9 @@ class State:
 
     async def objects(self, query: Query) -> Selection:
         """Those in the nodes' stores. Of a node with very many, the newest; all are counted."""
-        answers = await self._context.cluster.objects(self._patience_s)
-        workers = await self._workers(await self._context.cluster.stats(self._patience_s))
+        cluster = self._context.cluster
+        answers, stats = await asyncio.gather(cluster.objects(self._patience_s), cluster.stats(self._patience_s))
+        workers = await self._workers(stats)
 
         def rows() -> list[Row]:
             owners = node_rows.owners(workers)
