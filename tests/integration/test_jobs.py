@@ -138,6 +138,13 @@ def test_an_environment_that_cannot_be_made(client: JobSubmissionClient) -> None
     assert (info.status, info.error_type) == (JobStatus.FAILED, "RUNTIME_ENV_SETUP_FAILURE")
 
 
+def test_a_program_that_cannot_be_started(client: JobSubmissionClient) -> None:
+    """Linux takes no argument of more than 128 KiB."""
+    details = ended(client, client.submit_job(entrypoint="echo " + "ü" * 70_000))
+    assert details.status == JobStatus.FAILED
+    assert "could not be started: [Errno 7]" in details.message
+
+
 def test_much_output(client: JobSubmissionClient) -> None:
     """More than fits into one part, and into what is held."""
     submission_id = client.submit_job(entrypoint="seq 1 400000")
@@ -158,7 +165,9 @@ def test_much_output(client: JobSubmissionClient) -> None:
         (b'{"entrypoint": ""}', "entrypoint must be"),
         (b'{"entrypoint": "x", "nonsense": 1}', "no field 'nonsense'"),
         (b'{"entrypoint": "x", "entrypoint_num_cpus": -1}', "entrypoint_num_cpus must be"),
-        (b'{"entrypoint": "x", "entrypoint_num_cpus": NaN}', "entrypoint_num_cpus must be"),
+        (b'{"entrypoint": "x", "entrypoint_num_cpus": NaN}', "NaN"),
+        (b'{"entrypoint": "echo \\ud83d", "submission_id": "s3"}', "surrogate"),
+        (b'{"entrypoint": "x", "submission_id": "a/b"}', "path"),
         (b'{"entrypoint": "x", "metadata": {"a": 1}}', "metadata must be"),
         (b'{"entrypoint": "x", "max_restarts": -2}', "max_restarts must be"),
         (b'{"entrypoint": "x", "runtime_env": {"working_dir": "/tmp"}}', "path of the client's machine"),

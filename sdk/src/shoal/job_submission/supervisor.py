@@ -61,11 +61,13 @@ class JobSupervisor:
         """It has been made."""
 
     def _supervise(self) -> None:
-        asyncio.run(self._supervision.run())
-        # Detached, so that nobody else ends it.
         from shoal import get_runtime_context, kill
 
-        kill(get_runtime_context().current_actor)
+        try:
+            asyncio.run(self._supervision.run())
+        finally:
+            # Detached, so that nobody else ends it; after an error too: the GCS ends a job whose supervisor is gone.
+            kill(get_runtime_context().current_actor)
 
 
 class _Supervision:
@@ -105,7 +107,17 @@ class _Supervision:
             printed = _Printed(log)
             if record.attempt > 1:
                 printed.add(f"--- attempt {record.attempt} ---\n".encode())
-            exit_code, stopped = await self._attempt(request, printed)
+            try:
+                exit_code, stopped = await self._attempt(request, printed)
+            except (OSError, ValueError) as error:
+                # Too long an argument, no room in /tmp, what is no text: another attempt would meet the same.
+                text = f"Job entrypoint command could not be started: {error}"
+                await self._ask(
+                    lambda a=attempt_id, t=text: self._core.gcs.submissions.end(
+                        self._submission_id, a, SubmissionState.FAILED, t, None
+                    )
+                )
+                return
             if stopped or exit_code == 0:
                 state = SubmissionState.STOPPED if stopped else SubmissionState.SUCCEEDED
                 text = "Job was intentionally stopped." if stopped else "Job finished successfully."
@@ -121,22 +133,28 @@ class _Supervision:
             failure += last[-20_000:]
 
     async def _attempt(self, request: dict[str, Any], printed: _Printed) -> tuple[int, bool]:
-        """The exit code, negative for a signal; and whether it was stopped."""
+        """The exit code, negative for a signal; and whether it was stopped. Raises: OSError, ValueError (also
+        UnicodeError), when the program cannot be started."""
         with tempfile.TemporaryDirectory(prefix="shoal-job-") as directory:
             token_file = _write_secret(directory, self._core.gcs.token)
             # Not asyncio's own pipe: with that, the end of the program is not told before all that has it is gone.
             ours, theirs = os.pipe()
-            process = await asyncio.create_subprocess_exec(
-                "/bin/sh",
-                "-c",
-                request["entrypoint"],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-                env=self._environment(request, token_file),
-                start_new_session=True,
-            )
-            os.close(theirs)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    "/bin/sh",
+                    "-c",
+                    request["entrypoint"],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=theirs,
+                    stderr=theirs,
+                    env=self._environment(request, token_file),
+                    start_new_session=True,
+                )
+            except BaseException:
+                os.close(ours)
+                raise
+            finally:
+                os.close(theirs)
             reading = asyncio.create_task(printed.read(ours))
             storing = asyncio.create_task(printed.store())
             stopping = asyncio.create_task(self._stop_when_asked(process))

@@ -30,6 +30,11 @@ def test_an_id_of_its_own() -> None:
     assert parsed(job_id="old name").submission_id == "old name"
 
 
+def test_any_text_is_told_again() -> None:
+    emoji = "echo \U0001f600 ü"  # escaped as a pair
+    assert parsed(entrypoint=emoji, submission_id="ü 1").document["entrypoint"] == emoji
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -39,6 +44,15 @@ def test_an_id_of_its_own() -> None:
         ({"submission_id": 3}, "submission_id must be"),
         ({"submission_id": "a\nb"}, "printable"),
         ({"submission_id": "x" * 300}, "256"),
+        ({"submission_id": "a/b ü"}, "path"),
+        ({"submission_id": ".."}, "path"),
+        ({"job_id": "a/b"}, "path"),
+        ({"entrypoint": "echo \ud83d"}, r"'\\ud83d' is one half of a surrogate pair"),
+        ({"submission_id": "\ud83d"}, "surrogate"),
+        ({"metadata": {"a": "\ude00"}}, "surrogate"),
+        ({"metadata": {"\ude00": "a"}}, "surrogate"),
+        ({"runtime_env": {"env_vars": {"A": "\ud83d"}}}, "surrogate"),
+        ({"runtime_env": {"config": {"setup_timeout_seconds": float("nan")}}}, "neither NaN"),
         ({"priority": 1.5}, "priority must be a whole number"),
         ({"priority": True}, "priority must be a whole number"),
         ({"max_restarts": -2}, "max_restarts must be"),

@@ -42,7 +42,7 @@ def of_submission(
     submission: pb.SubmissionInfo, driver: pb.JobInfo | None, addresses: Mapping[bytes, str]
 ) -> dict[str, Any]:
     """``addresses``: of the nodes, by id."""
-    request = json.loads(submission.request)
+    request = _told(submission.request)
     return {
         "type": "SUBMISSION",
         "job_id": driver.job_id.hex() if driver is not None else None,
@@ -84,6 +84,14 @@ def of_driver(job: pb.JobInfo, addresses: Mapping[bytes, str]) -> dict[str, Any]
         "driver_node_id": job.node_id.hex() or None,
         "driver_exit_code": None,
     }
+
+
+def _told(request: bytes) -> dict[str, Any]:
+    """With a ``?`` for what cannot be told as UTF-8, and numbers that JSON lacks as text: requests that were kept
+    before such were refused must not break the list for everybody."""
+    kept = json.loads(request, parse_constant=str)
+    told: dict[str, Any] = json.loads(json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace"))
+    return told
 
 
 def _status(job: pb.JobInfo) -> SubmissionState:

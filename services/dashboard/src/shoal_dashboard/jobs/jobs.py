@@ -27,6 +27,9 @@ _DEADLINE_S = 10.0
 #: What waits for a supervisor is looked for so often, in seconds: while there are jobs, and else.
 _LOOK_EVERY_S, _LOOK_RARELY_S = 1.0, 5.0
 _PAGE = 1_000
+#: A job that was to be stopped and has not ended after so long loses its supervisor, in seconds: well above the
+#: grace of its program.
+_STOP_WITHIN_S = 30.0
 
 _log = structlog.get_logger()
 
@@ -41,6 +44,8 @@ class Jobs:
         self._gcs = rpc.SubmissionServiceStub(self._channel)
         self._starter = Starter(config.driver_address or config.gcs_address, config.token, self._on_answer)
         self._news = asyncio.Event()
+        #: When it was first seen that they are to be stopped, on the loop's clock.
+        self._stopping: dict[str, float] = {}
         self._failures: set[asyncio.Task[None]] = set()
         self._looking = asyncio.create_task(self._look_forever())
 
@@ -146,6 +151,11 @@ class Jobs:
             waits = each.admitted and each.state == pb.SUBMISSION_STATE_PENDING
             if waits and not self._starter.rests and each.submission_id not in self._starter.making:
                 await self._tell({"start": each.submission_id, "request": json.loads(each.request)})
+        now = asyncio.get_running_loop().time()
+        self._stopping = stopping_since(self._stopping, living, now)
+        for submission_id, since in self._stopping.items():
+            if now - since >= _STOP_WITHIN_S:
+                await self._tell({"kill": submission_id})  # the GCS ends a job whose supervisor is gone
         return len(living)
 
     async def _tell(self, message: Mapping[str, Any]) -> None:
@@ -182,3 +192,8 @@ class Jobs:
                 return await getattr(self._gcs, method)(request)
 
         return await retrying(once)
+
+
+def stopping_since(before: Mapping[str, float], living: Sequence[pb.SubmissionInfo], now: float) -> dict[str, float]:
+    """Those that are to be stopped and live, and since when that is known: ``before`` or ``now``. Pure."""
+    return {each.submission_id: before.get(each.submission_id, now) for each in living if each.stop_requested}

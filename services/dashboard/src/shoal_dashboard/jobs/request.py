@@ -54,18 +54,32 @@ def parse(body: bytes, new_id: str) -> JobRequest:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(given, dict):
         raise BadRequest("the body must be a JSON object")
+    _check_told_again(given)
     if unknown := sorted(given.keys() - set(_FIELDS)):
         raise BadRequest(f"there is no field {', '.join(map(repr, unknown))}; there are: {', '.join(_FIELDS)}")
     given = {name: value for name, value in given.items() if value is not None}
     named = [given.pop(name, "") for name in ("submission_id", "job_id")]
     if not all(isinstance(each, str) and each.isprintable() and len(each) <= MAX_ID_LENGTH for each in named):
         raise BadRequest(f"submission_id must be a string of at most {MAX_ID_LENGTH} printable characters")
+    if any("/" in each or each in (".", "..") for each in named):
+        raise BadRequest("submission_id must be what can stand in a path: without '/', and neither '.' nor '..'")
     submission_id = named[0] or named[1] or new_id
     priority, max_restarts = _whole(given, "priority"), _whole(given, "max_restarts")
     if max_restarts < -1:
         raise BadRequest("max_restarts must be a number of restarts, or -1: for ever")
     _check(given)
     return JobRequest(submission_id, priority, max_restarts, given)
+
+
+def _check_told_again(given: dict[str, Any]) -> None:
+    """Python's JSON reads more than any answer can have: halves of surrogate pairs, and numbers that are none."""
+    try:
+        json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise BadRequest(f"the body is no text: {half} is one half of a surrogate pair, without the other") from None
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON, which has neither NaN nor Infinity: {error}") from None
 
 
 def _whole(given: dict[str, Any], name: str) -> int:
