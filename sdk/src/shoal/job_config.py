@@ -63,8 +63,23 @@ class JobConfig:
 
     Raises: TypeError (code_search_path is no list of strings, metadata that is no strings by strings, max_resources no
     numbers by names, enable_task_events no bool), ValueError (unknown lifetime, a weight or an amount out of range, an
-    empty namespace; ``jvm_options``, which is not implemented), and as ``RuntimeEnv``.
+    empty namespace; ``jvm_options``, which is not implemented), AttributeError (an attribute is set that there is not),
+    and as ``RuntimeEnv``.
     """
+
+    # A misspelt attribute is an error, where it would be set and do nothing.
+    __slots__ = (
+        "_enable_task_events",
+        "_max_resources",
+        "_weight",
+        "code_search_path",
+        "default_actor_lifetime",
+        "jvm_options",
+        "metadata",
+        "py_logging_config",
+        "ray_namespace",
+        "runtime_env",
+    )
 
     def __init__(
         self,

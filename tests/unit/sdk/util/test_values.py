@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import pickle
 import subprocess
 import sys
 import threading
@@ -76,6 +77,14 @@ def test_job_config_refuses() -> None:
             JobConfig(max_resources={name: amount})
     with pytest.raises(TypeError, match="code search path"):
         JobConfig(code_search_path="/a:/b")  # type: ignore[arg-type]
+
+
+def test_attributes_that_a_job_config_has_not_are_errors() -> None:
+    config = pickle.loads(pickle.dumps(JobConfig(weight=2)))
+    config.jvm_options, config.py_logging_config, config.enable_task_events = [], None, False
+    assert config.weight == 2
+    with pytest.raises(AttributeError, match="wieght"):
+        config.wieght = 3
 
 
 def test_job_config_from_json() -> None:
