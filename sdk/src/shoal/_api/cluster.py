@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal import _current
+from shoal._values.flags import flag
 from shoal_common.states import NodeState
 
 
@@ -56,7 +57,11 @@ def _sum(column: str) -> dict[str, float]:
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
-    """Names of the living named actors of this namespace, or of all as ``{"namespace", "name"}``."""
+    """Names of the living named actors of this namespace, or of all as ``{"namespace", "name"}``.
+
+    Raises: TypeError (``all_namespaces`` is no bool).
+    """
+    flag(all_namespaces, "all_namespaces")
     core = _current.connected()
     actors = core.gcs.actors.list(named_only=True, namespace="" if all_namespaces else core.namespace)
     if all_namespaces:

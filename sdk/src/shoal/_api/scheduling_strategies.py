@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shoal._core.public_ids import NodeID
+from shoal._values.flags import flag
 from shoal_common.placement.labels import LabelRule, Selector, check_key, check_value
 
 
@@ -15,12 +16,15 @@ class NodeAffinitySchedulingStrategy:
     While that node lives and is big enough the task waits for it. If not, it runs elsewhere when ``soft``, else it
     fails with TaskUnschedulableError or ActorUnschedulableError.
 
-    Raises: ValueError when ``node_id`` (hexadecimal, see ``shoal.nodes()``) cannot be the id of a node.
+    Raises: ValueError when ``node_id`` (hexadecimal, see ``shoal.nodes()``) cannot be the id of a node, TypeError when
+    it is neither text nor bytes nor a ``NodeID``, or ``soft`` no bool.
     """
 
     def __init__(self, node_id: Any, soft: bool) -> None:
+        if not isinstance(node_id, str | bytes | NodeID):
+            raise TypeError(f"node_id must be hexadecimal text, bytes or a NodeID, not {type(node_id).__name__}")
         self.node_id: str = node_id if isinstance(node_id, str) else node_id.hex()
-        self.soft = soft
+        self.soft = flag(soft, "soft")
         try:
             known = not NodeID.from_hex(self.node_id).is_nil()
         except ValueError:

@@ -62,6 +62,15 @@ def port_given(name: str, value: Any) -> int:
     return value
 
 
+def directory_given(name: str, value: Any) -> str:
+    """Empty = none is given. Raises: TypeError."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be the path of a directory or None, not {type(value).__name__}")
+    return os.fsdecode(value)
+
+
 #: What ``_system_config`` may set on an embedded cluster, each also by the environment variable SHOAL_<NAME>:
 #: name -> (default, least, most). Seconds; a share of the node's memory; bytes. The last one is the driver's and its
 #: workers', on any cluster.

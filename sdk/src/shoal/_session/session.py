@@ -20,7 +20,7 @@ from shoal._launch.node_resources import available_memory, check_amounts, node_r
 from shoal._net.gcs.client import GcsClient
 from shoal._session import signals
 from shoal._session.address import ADDRESS_VARIABLE, GATEWAY_SCHEME, find_cluster, given_token, own_host, target_of
-from shoal._session.arguments import check_implemented, port_given, system_settings
+from shoal._session.arguments import check_implemented, directory_given, port_given, system_settings
 from shoal._session.driver_logging import configure_logging as configure_logger
 from shoal._session.log_stream import LogStream
 from shoal._session.named_job import DEFAULT_KEEP_S, JobName, hold, named_job_given
@@ -245,6 +245,9 @@ def init(
         target = target_of(address)
         held = named_job_given(job, attach, keep_s, embedded=not target)
         tracing_hook = _tracing.hook_of_driver(kwargs.get("_tracing_startup_hook"))
+        spill_dir = directory_given("object_spilling_directory", object_spilling_directory) or directory_given(
+            "_object_spilling_directory", kwargs.get("_object_spilling_directory")
+        )
         settings = system_settings(kwargs.get("_system_config") or {})
         session = _Session()
         _session = session
@@ -261,7 +264,7 @@ def init(
                     resources=node_resources(num_cpus, num_gpus, resources, kwargs.get("_memory"), object_store_memory),
                     object_store_bytes=store_bytes(object_store_memory),
                     labels=given_labels(labels, os.environ),
-                    spill_dir=object_spilling_directory or kwargs.get("_object_spilling_directory") or "",
+                    spill_dir=spill_dir,
                     settings=settings,
                     metrics_port=port_given("_metrics_export_port", kwargs.get("_metrics_export_port")),
                 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from shoal._launch.node_resources import check_amounts
-from shoal._session.arguments import SYSTEM_SETTINGS, system_settings
+from shoal._session.arguments import SYSTEM_SETTINGS, directory_given, system_settings
 
 
 def test_unknown_settings_are_refused_with_those_that_there_are() -> None:
@@ -15,6 +17,12 @@ def test_unknown_settings_are_refused_with_those_that_there_are() -> None:
         system_settings({"memory_usage_threshold": 2})
     assert system_settings({"store_full_grace_s": 3})["store_full_grace_s"] == 3.0
     assert set(system_settings({})) == set(SYSTEM_SETTINGS)
+
+
+def test_directories_are_paths() -> None:
+    assert [directory_given("x", value) for value in (None, "/a", Path("/a"))] == ["", "/a", "/a"]
+    with pytest.raises(TypeError, match="x must be the path of a directory or None, not int"):
+        directory_given("x", 3)
 
 
 @pytest.mark.parametrize(

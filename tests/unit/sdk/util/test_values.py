@@ -19,6 +19,7 @@ from shoal._values import serialization
 from shoal.job_config import JobConfig
 from shoal.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from shoal.util.serialization import StandaloneSerializationContext
+from shoal.util.state.common import ListApiOptions
 
 NODE = "ab" * 16
 
@@ -77,6 +78,18 @@ def test_job_config_refuses() -> None:
             JobConfig(max_resources={name: amount})
     with pytest.raises(TypeError, match="code search path"):
         JobConfig(code_search_path="/a:/b")  # type: ignore[arg-type]
+
+
+def test_the_node_of_a_strategy_is_an_id_and_soft_a_flag() -> None:
+    with pytest.raises(TypeError, match="node_id must be hexadecimal text, bytes or a NodeID, not int"):
+        NodeAffinitySchedulingStrategy(3, soft=False)
+    with pytest.raises(TypeError, match="soft must be True or False, not 'x'"):
+        NodeAffinitySchedulingStrategy(NODE, soft="x")  # type: ignore[arg-type]
+
+
+def test_filters_are_a_list() -> None:
+    with pytest.raises(TypeError, match="filters must be a list of"):
+        ListApiOptions(filters=3)  # type: ignore[arg-type]
 
 
 def test_attributes_that_a_job_config_has_not_are_errors() -> None:

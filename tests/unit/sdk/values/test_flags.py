@@ -10,6 +10,7 @@ from shoal._api.actor_handles import ActorHandle
 from shoal._core.object_ref import ObjectRef
 from shoal._values.flags import flag
 from shoal.job_config import JobConfig
+from shoal.util import list_named_actors
 
 
 def test_true_and_false_are_flags() -> None:
@@ -37,10 +38,12 @@ def test_of_cancel(name: str) -> None:
         shoal.cancel(ref, **{name: "x"})
 
 
-def test_of_wait_and_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_wait_kill_and_the_names_of_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_current, "_current", object())  # nothing is asked of it
     with pytest.raises(TypeError, match="fetch_local must be True or False, not 'x'"):
         shoal.wait([], fetch_local="x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="all_namespaces must be True or False, not 'x'"):
+        list_named_actors(all_namespaces="x")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no_restart must be True or False, not 'x'"):
         shoal.kill(ActorHandle.__new__(ActorHandle), no_restart="x")  # type: ignore[arg-type]
 

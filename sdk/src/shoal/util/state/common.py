@@ -80,6 +80,8 @@ class ListApiOptions:
     filters: Sequence[FilterType] | None = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.filters is not None and not isinstance(self.filters, Sequence):
+            raise TypeError(f"filters must be a list of (key, predicate, value), not {type(self.filters).__name__}")
         self.filters = list(self.filters or ())
         for each in self.filters:
             if len(each) != 3:
