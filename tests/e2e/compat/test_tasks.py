@@ -73,6 +73,24 @@ def test_wrong_arguments_are_refused_on_submission(args, kwargs, message):
         f.remote(*args, **kwargs)
 
 
+def test_arguments_may_have_any_name():
+    names = {"self": 1, "cls": 2, "args": 3, "kwargs": 4, "fn": 5}
+
+    @ray.remote
+    def f(**given):
+        return given
+
+    @ray.remote
+    class A:
+        def m(this, **given):
+            return given
+
+    actor = A.remote()
+    assert ray.get([f.remote(**names), f.options(name="f").remote(**names)]) == [names] * 2
+    assert ray.get([actor.m.remote(**names), actor.m.options(name="m").remote(**names)]) == [names] * 2
+    assert ray.get(f.bind(**names).execute()) == names
+
+
 def test_returns_none():
     @ray.remote
     def f():

@@ -155,7 +155,7 @@ class ActorClass(Generic[C]):
         # The name of the new class comes with the call that follows; _NoSubclass has it in __init_subclass__.
         return (_NoSubclass,)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         name = self._definition.name
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
@@ -166,7 +166,7 @@ class ActorClass(Generic[C]):
         """
         return ActorClass(self._definition, self._options.updated(**options))
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorProxy[C]:
+    def remote(self, /, *args: Any, **kwargs: Any) -> ActorProxy[C]:
         """Start an actor; returns its handle at once.
 
         Raises: TypeError when the arguments do not fit the constructor, ActorAlreadyExistsError (name taken).
@@ -179,7 +179,7 @@ class ActorClass(Generic[C]):
         """``options`` and ``remote`` at once."""
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 
-    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> ClassNode:
         """An actor of a graph (``shoal.dag``), made when that is executed."""
         return ClassNode(self, self._definition.name, args, kwargs)
 

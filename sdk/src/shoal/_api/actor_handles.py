@@ -106,7 +106,7 @@ class ActorMethod(RemoteCall[P, ObjectRef[R]]):
     def __repr__(self) -> str:
         return f"ActorMethod({self._name} of {self._handle!r})"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of running 'object.{self._name}()', "
             f"try 'object.{self._name}.remote()'."
@@ -123,7 +123,7 @@ class ActorMethod(RemoteCall[P, ObjectRef[R]]):
         updated = MethodOptions.from_kwargs(options, in_options=True) if base is None else base.updated(**options)
         return ActorMethod(self._handle, self._name, self._info, updated)
 
-    def _submit(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
+    def _submit(self, /, *args: Any, **kwargs: Any) -> ObjectRef[R]:
         """Call the method; returns the result's ref at once (a list for ``num_returns`` > 1, None for 0, an
         ``ObjectRefGenerator`` for a generator).
 
@@ -211,7 +211,7 @@ class ActorMethod(RemoteCall[P, ObjectRef[R]]):
         submitted: ObjectRef[R] = self.options(**options)._submit(*(args or ()), **(kwargs or {}))
         return submitted
 
-    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode | tuple[ClassMethodNode, ...]:
+    def bind(self, /, *args: Any, **kwargs: Any) -> ClassMethodNode | tuple[ClassMethodNode, ...]:
         """A step of a graph (``shoal.dag``), which ``execute`` runs; one for each value where there are several."""
         call = ClassMethodNode(self, self._name, args, kwargs)
         given = self._options.num_returns if self._options is not None else None

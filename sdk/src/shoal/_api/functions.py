@@ -115,7 +115,7 @@ class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
         signature = inspect.signature(self) if self._definition.target else self._definition.signature.inspected()
         return _html.table(repr(self), [("parameters", signature), *self._options.given()])
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         name = self._definition.name
         raise TypeError(
             f"Remote functions cannot be called directly. Instead of running '{name}()', try '{name}.remote()'."
@@ -140,11 +140,11 @@ class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
         submitted: ObjectRef[R] = self.options(**options)._submit(*(args or ()), **(kwargs or {}))
         return submitted
 
-    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> FunctionNode:
         """A step of a graph (``shoal.dag``), which ``execute`` runs."""
         return FunctionNode(self.remote, self._definition.name, args, kwargs)
 
-    def _submit(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def _submit(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Start the task; returns its ref at once (a list for ``num_returns`` > 1, None for 0, of a generator an
         ``ObjectRefGenerator``).
 
@@ -173,7 +173,7 @@ class RemoteFunction(RemoteCall[P, ObjectRef[R]]):
             return generator_of(stream, refs)  # type: ignore[return-value]
         return refs or None  # type: ignore[return-value]
 
-    def _submit_keyed(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def _submit_keyed(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """As ``_submit``, of a call with a key.
 
         Raises: TypeError, as there; ValueError, as ``keyed_calls.submit``.

@@ -70,7 +70,7 @@ class DAGNode:
     def get_options(self) -> dict[str, Any]:
         return dict(self._bound_options)
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the graph that ends here: returns at once the ref (of a class node: the handle, of a ``MultiOutputNode``
         the list of them). The arguments are what its ``InputNode`` stands for; a value for each run.
 
@@ -229,12 +229,12 @@ class _UnboundMethod:
     def options(self, **options: Any) -> Self:
         return type(self)(self._node, self._name, {**self._options, **options})
 
-    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode:
+    def bind(self, /, *args: Any, **kwargs: Any) -> ClassMethodNode:
         node = self._node
         node._last_call = ClassMethodNode(node, self._name, args, kwargs, self._options, after=node._last_call)
         return node._last_call
 
-    def remote(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+    def remote(self, /, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise AttributeError(
             ".remote() cannot be used on ClassMethodNodes. Use .bind() instead to express an symbolic actor call."
         )

@@ -45,6 +45,8 @@ TICK_S = 0.002
 #: that it has nothing to do: two hundred idle actors looked ten times a second, which took a fifth of a core.
 IDLE_TICK_S = 0.1
 LONGEST_TICK_S = 2.0
+#: Who waits longer polls again: epoll takes at most 24 days, and no infinity.
+LONGEST_POLL_S = 86_400.0
 #: Events taken per poll; more wait for the next one.
 EVENTS_PER_POLL = 64
 #: How long a brief wait polls without sleeping, in seconds, and how many of them do not when it was in vain.
@@ -333,6 +335,8 @@ class Reactor:
 
     def _poll(self, timeout: float | None, brief: bool = False) -> bool:
         """One poll and its dispatch; the caller leads. Whether anything has come."""
+        if timeout is not None:
+            timeout = min(timeout, LONGEST_POLL_S)
         # Before the look at the timers: whoever sets one from now on wakes the poll.
         self._poll_until = float("inf")
         if self._timers:

@@ -35,7 +35,7 @@ class Waiter:
             interrupts.in_reactor = False
             interrupts.deliver()
         try:
-            self._lock.acquire(timeout=-1 if timeout is None else timeout)
+            self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:
             if main:
                 interrupts.in_reactor = True

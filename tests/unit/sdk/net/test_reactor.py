@@ -137,6 +137,16 @@ def test_wait_ends_with_its_timeout(rig: Rig) -> None:
     assert not rig.reactor.wait(Waiter(), 0)
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, 1e10])
+def test_wait_longer_than_the_system_can(rig: Rig, timeout: float) -> None:
+    waiter, following = Waiter(), Waiter()
+    rig.ends(waiter).ring()
+    assert rig.reactor.wait(waiter, timeout)
+    rig.leader(Waiter())
+    rig.ends(following).ring()
+    assert rig.reactor.wait(following, timeout)
+
+
 def test_wait_for_several_events(rig: Rig) -> None:
     waiter = Waiter(3)
     pipes = [rig.pipe(lambda: rig.reactor.count_down(waiter)) for _ in range(3)]

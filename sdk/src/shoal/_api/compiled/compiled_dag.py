@@ -243,7 +243,7 @@ class CompiledDAG:
     def is_teardown(self) -> bool:
         return self._running.torn_down
 
-    def execute(self, *args: Any, **kwargs: Any) -> CompiledDAGRef | list[CompiledDAGRef]:
+    def execute(self, /, *args: Any, **kwargs: Any) -> CompiledDAGRef | list[CompiledDAGRef]:
         """Run the graph once; returns at once, a list for a ``MultiOutputNode``.
 
         Raises: ValueError (arguments that its ``InputNode`` does not stand for, or a graph with ``enable_asyncio``),
@@ -257,7 +257,7 @@ class CompiledDAG:
         refs = [CompiledDAGRef(self, execution, output) for output in range(len(self._graph.outputs))]
         return refs if self._graph.returns_list else refs[0]
 
-    async def execute_async(self, *args: Any, **kwargs: Any) -> CompiledDAGFuture | list[CompiledDAGFuture]:
+    async def execute_async(self, /, *args: Any, **kwargs: Any) -> CompiledDAGFuture | list[CompiledDAGFuture]:
         """As ``execute``, of a graph with ``enable_asyncio``; what it returns is awaited."""
         if not self._enable_asyncio:
             raise ValueError("Use execute if enable_asyncio=False")
