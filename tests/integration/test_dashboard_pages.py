@@ -150,7 +150,7 @@ def test_what_happens_and_what_is_printed_is_read(pages: Pages) -> None:
 
 
 def test_a_submitted_job_has_its_output_and_a_button_that_stops_it(pages: Pages, monkeypatch: Any) -> None:
-    monkeypatch.setenv("SHOAL_AUTH_TOKEN", pages._token)
+    monkeypatch.setenv("SHOAL_AUTH_TOKEN", pages.token)
     client = JobSubmissionClient(pages.url)
     job = client.submit_job(entrypoint="echo '<i>shown</i>'; sleep 1000")
     text = eventually(lambda: (t := pages.get(f"/view/jobs/{job}").text) and "shown" in t and t, "its output")
@@ -169,7 +169,7 @@ def test_a_page_that_is_watched_comes_again_when_it_has_changed(pages: Pages) ->
 
     request = urllib.request.Request(
         f"{pages.url}/view/actors?class_name=Watched",
-        headers={"Authorization": f"Bearer {pages._token}", "Accept": "text/event-stream"},
+        headers={"Authorization": f"Bearer {pages.token}", "Accept": "text/event-stream"},
     )
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -205,7 +205,7 @@ def test_the_timeline_has_cells_and_leads_to_tasks(pages: Pages) -> None:
     assert f'timeline?job_id={job_id}"' in pages.get(f"/view/jobs/{job_id}").text
     request = urllib.request.Request(
         f"{pages.url}/view/timeline/sheet?job_id={job_id}&columns=64",
-        headers={"Authorization": f"Bearer {pages._token}"},
+        headers={"Authorization": f"Bearer {pages.token}"},
     )
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         data = gzip.decompress(answer.read())
